@@ -1,0 +1,1 @@
+"""The six verbs, their recipes and the training loop; the room that knows Ray and MLflow."""

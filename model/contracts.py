@@ -1,0 +1,133 @@
+"""What the rooms hand to each other, with the shape of every field.
+
+Letters have one meaning in the whole project: b videos in a batch, k clips of a video, t frames of a clip, T frames of
+the whole video, n object queries, m ground-truth tubes, c query channels, d mask-embedding channels, h w at stride 4,
+H W network input, p sampled pixels of a clip. Clips and videos never share an axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Geometry:
+    """How a source frame lies inside the network input: scaled, then padded right and bottom. All in pixels."""
+
+    source: tuple[int, int]     # height, width of the source frame
+    resized: tuple[int, int]    # height, width after scaling; equal to source when the frame already fits
+    padded: tuple[int, int]     # height, width of the network input
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipTargets:
+    """Ground truth of one clip at stride 4: every fourth pixel of the label map, never interpolated."""
+
+    masks: Tensor       # m t h w   bool; panoptic tubes do not overlap, instance tubes may
+    classes: Tensor     # m         int64
+    track_ids: Tensor   # m         int64, unique in the video
+    void: Tensor        # t h w     bool; no tube, crowd or padding
+
+    def to(self, device) -> ClipTargets:
+        """The same targets on another device."""
+        return ClipTargets(masks=self.masks.to(device), classes=self.classes.to(device),
+                           track_ids=self.track_ids.to(device), void=self.void.to(device))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipBatch:
+    """Training input of stage one."""
+
+    frames: Tensor                      # b t 3 H W   uint8 RGB; the segmenter normalises
+    real_pixels: Tensor                 # b t H W     bool; false in padding
+    targets: tuple[ClipTargets, ...]    # b of them
+    videos: tuple[str, ...]             # b names, for messages
+    samples: tuple[int, ...]            # b positions in the sample plan, for accounting
+
+    def to(self, device) -> ClipBatch:
+        """The same batch on another device."""
+        return ClipBatch(frames=self.frames.to(device, non_blocking=True),
+                         real_pixels=self.real_pixels.to(device, non_blocking=True),
+                         targets=tuple(t.to(device) for t in self.targets), videos=self.videos, samples=self.samples)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerPrediction:
+    """What one decoder layer says; supervised like the last one, never used at inference."""
+
+    class_logits: Tensor                     # b n classes+1    last class: no object
+    mask_logits: Tensor                      # b n t h w
+    pixel_features: Tensor | None = None     # b d t h w        L2-normalised (kMaX); None where no loss reads it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipPrediction:
+    """What a segmenter says about clips. Stage one ends here; stage two starts here."""
+
+    class_logits: Tensor       # b n classes+1    last class: no object
+    mask_logits: Tensor        # b n t h w        stride 4
+    queries: Tensor            # b n c            raw decoder output; a cross-clip head starts from these
+    mask_embeddings: Tensor    # b n d            what neighbouring clips are aligned by
+    pixel_features: Tensor     # b d t h w        stride 4; by far the largest field
+    auxiliary: tuple[LayerPrediction, ...] = ()    # one per decoder layer; only when supervised
+    semantic_logits: Tensor | None = None          # b classes+1 t h w, stride 4; only when supervised and configured
+    attention: Mapping[str, Tensor] = field(default_factory=dict)    # by name; only when asked for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoQueries:
+    """The clip queries of whole videos, aligned: query n is the same object in every clip."""
+
+    queries: Tensor             # b k n c
+    mask_embeddings: Tensor     # b k n d         of the segmenter
+    class_logits: Tensor        # b k n classes+1 of the segmenter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoPrediction:
+    """What a cross-clip head says about whole videos. Masks are made per clip, by the head's `mask_logits`."""
+
+    class_logits: Tensor        # b n classes+1   one class for the whole video
+    mask_embeddings: Tensor     # b k n d
+    queries: Tensor             # b k n c         refined
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PixelEvidence:
+    """The pixels of each clip a stage-two loss sees: all of them, or a weighted sample that gives unbiased sums."""
+
+    pixel_features: Tensor              # b k p d
+    tubes: Tensor                       # b k p    int64 position in `classes` of the video; -1: void
+    weights: Tensor                     # b k p    pixels each sample stands for; 1 everywhere when dense, 0: ignore
+    classes: tuple[Tensor, ...]         # b of m   int64, class of each tube of the video
+    areas: tuple[Tensor, ...]           # b of k m float, exact pixels of each tube in each clip, stride 4
+
+    def to(self, device) -> PixelEvidence:
+        """The same evidence on another device."""
+        return PixelEvidence(pixel_features=self.pixel_features.to(device), tubes=self.tubes.to(device),
+                             weights=self.weights.to(device), classes=tuple(c.to(device) for c in self.classes),
+                             areas=tuple(a.to(device) for a in self.areas))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoSegment:
+    """One segment of a panoptic video."""
+
+    class_index: int
+    track: int              # 0 for stuff
+    score: float = 1.0
+    is_crowd: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PanopticVideo:
+    """A panoptic result or the ground truth of one video. Metrics and pictures take only this."""
+
+    video_id: str
+    frame_names: tuple[str, ...]               # T
+    frames: Iterable[np.ndarray]               # T maps H W int32 of panoptic ids; may be lazy, can be iterated again
+    segments: Mapping[int, VideoSegment]       # panoptic id -> what it is; every id in the maps is listed

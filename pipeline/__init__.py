@@ -1,0 +1,1 @@
+"""Data in, results out: datasets, shards, training input, query cache, predictions, metrics, pictures."""

@@ -1,0 +1,30 @@
+"""Errors of input data: what is wrong, where, and how to put it right.
+
+A `BadInput` names the video and the file. Verbs that walk through many videos count it by `reason` and go on; under
+`--strict` they stop.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class BadInput(ValueError):
+    """Something a user's data got wrong.
+
+    reason: a short fixed word for counting, such as "corrupt-image" or "missing-label".
+    what:   the sentence with the actual values. cure: what to do about it.
+    """
+
+    def __init__(self, reason: str, what: str, *, video: str | None = None, file: Path | str | None = None,
+                 cure: str = "") -> None:
+        self.reason, self.what, self.video, self.file, self.cure = reason, what, video, file, cure
+        where = ", ".join([f"video {video!r}"] * bool(video) + [f"file {file}"] * bool(file))
+        super().__init__(" ".join(part for part in (f"{where}:" if where else "", what, cure) if part))
+
+    def __reduce__(self):   # keeps its fields on the way between processes
+        return _restore, (self.reason, self.what, self.video, str(self.file) if self.file else None, self.cure)
+
+
+def _restore(reason: str, what: str, video: str | None, file: str | None, cure: str) -> BadInput:
+    return BadInput(reason, what, video=video, file=file, cure=cure)
