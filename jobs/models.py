@@ -1,0 +1,68 @@
+"""Finished models: building them from their card, loading their weights, and saying what made them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from jobs.config import config_digest, from_json, to_json
+from jobs.recipes.schema import Recipe
+from jobs.training.checkpoint import code_version, load_weights, read_card
+from model.cross_clip import CrossClipConfig, build_cross_clip_head
+from model.labels import ClassTable
+from model.segmenters import SegmenterConfig, build_segmenter
+
+
+def segmenter_card(recipe: Recipe, classes: ClassTable, shards: str) -> dict[str, Any]:
+    """What `model.json` of a segmenter says: enough to rebuild it, and where it comes from."""
+    stage = recipe.stage_one
+    return {"kind": "segmenter", "config": to_json(stage.segmenter), "classes": classes.to_json(),
+            "input_size": list(stage.input.augment.size), "clip_frames": stage.input.clip_frames,
+            "shards_fingerprint": shards, **_made_by(recipe)}
+
+
+def head_card(recipe: Recipe, segmenter: dict[str, Any], cache: str) -> dict[str, Any]:
+    """What `model.json` of a cross-clip head says; it names the one segmenter it belongs to."""
+    return {"kind": "head", "config": to_json(recipe.stage_two.head), "cache_fingerprint": cache,
+            "segmenter_sha256": segmenter["weights_sha256"], **_made_by(recipe)}
+
+
+def load_segmenter(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """A finished segmenter in evaluation mode, frozen, and its card."""
+    card = _card(folder, "segmenter")
+    return _frozen(build_segmenter(from_json(SegmenterConfig, card["config"])), folder), card
+
+
+def load_head(folder: Path, *, segmenter_card: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
+    """A finished cross-clip head, frozen. Raises ValueError when it was trained on another segmenter's queries."""
+    card = _card(folder, "head")
+    if card["segmenter_sha256"] != segmenter_card["weights_sha256"]:
+        raise ValueError(f"the head in {folder} belongs to segmenter {card['segmenter_sha256'][:12]}..., but "
+                         f"{segmenter_card['weights_sha256'][:12]}... is to be used with it; train it again "
+                         "(cache_queries, train_stage_two) or choose its own segmenter")
+    return _frozen(build_cross_clip_head(from_json(CrossClipConfig, card["config"])), folder), card
+
+
+def untrained_segmenter(recipe: Recipe) -> nn.Module:
+    """The segmenter as its seed makes it, frozen: the score to be better than."""
+    torch.manual_seed(recipe.stage_one.fit.seed)
+    return build_segmenter(recipe.stage_one.segmenter).eval().requires_grad_(False)
+
+
+def _card(folder: Path, kind: str) -> dict[str, Any]:
+    card = read_card(folder)
+    if card["kind"] != kind:
+        raise ValueError(f"{folder} holds a {card['kind']}, a {kind} is needed; check the recipe's folders")
+    return card
+
+
+def _frozen(module: nn.Module, folder: Path) -> nn.Module:
+    module.load_state_dict(load_weights(folder))
+    return module.eval().requires_grad_(False)
+
+
+def _made_by(recipe: Recipe) -> dict[str, Any]:
+    return {"recipe": recipe.name, "recipe_digest": config_digest(recipe), "code": code_version()}

@@ -1,0 +1,153 @@
+"""A recipe: one complete, typed configuration for a whole road, from data set to score. Each verb reads its part.
+
+A recipe names one system on one data set. Variants `replace` a few fields of an earlier recipe, and the command line
+may override any typed field (`--set stage_one.fit.steps=100`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from jobs.training.loop import FitConfig
+from jobs.training.optimizer import OptimizerConfig
+from jobs.training.tracking import TrackingConfig
+from model.cross_clip import CrossClipConfig
+from model.losses.cross_clip import CrossClipLossConfig
+from model.losses.kmax import KMaxLossConfig
+from model.postprocess.panoptic import PanopticConfig
+from model.segmenters import SegmenterConfig
+from pipeline.augment import AugmentConfig
+from pipeline.datasets import DatasetConfig
+from pipeline.datasets.synthetic import SyntheticConfig
+from pipeline.loading import InputConfig
+from pipeline.pixel_evidence import EvidenceConfig
+from pipeline.query_batches import QueryInputConfig
+from pipeline.shards import ShardConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageOneConfig:
+    """The clip segmenter and how it is trained."""
+
+    segmenter: SegmenterConfig
+    losses: KMaxLossConfig = field(default_factory=KMaxLossConfig)
+    input: InputConfig
+    optimizer: OptimizerConfig
+    fit: FitConfig
+    start_from: str = ""        # folder of a finished or converted model; empty: from the backbone's own weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheConfig:
+    """What is kept of every clip for stage two."""
+
+    splits: tuple[str, ...] = ("train",)
+    views: int = 1                                          # 1: as at test time only; more: augmented views beside it
+    augment: AugmentConfig | None = None                    # of the further views; None: the training augmentation
+    evidence: EvidenceConfig = field(default_factory=EvidenceConfig)
+    dtype: Literal["float16", "float32"] = "float16"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.views < 1:
+            raise ValueError(f"cache.views must be at least 1 (the test-time view), got {self.views}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageTwoConfig:
+    """The cross-clip head and how it is trained, from the query cache alone."""
+
+    head: CrossClipConfig
+    losses: CrossClipLossConfig = field(default_factory=CrossClipLossConfig)
+    input: QueryInputConfig
+    optimizer: OptimizerConfig
+    fit: FitConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """How a split is scored."""
+
+    mode: Literal["untrained", "near_online", "offline"] = "near_online"
+    split: str = "val"
+    windows: tuple[int, ...] = (1, 2, 4, 6, 8)     # frames; VPQ is the mean over 1, 2, 4, 6, printed with and without 8
+    merge: PanopticConfig = field(default_factory=PanopticConfig)
+    predictions: str = ""                          # score this folder of predictions instead of running a model
+    keep_predictions: bool = True                  # write panoptic PNGs in VIPSeg's layout
+    overlays: int = 1                              # videos drawn
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """One video or a folder of them, without labels."""
+
+    input: str = ""                                # a video file, a folder of frames, or a folder of videos
+    output: str = ""                               # folder; empty: `predictions` in the road's folder
+    mode: Literal["near_online", "offline"] = "offline"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterConfig:
+    """What the verbs ask Ray for."""
+
+    workers: int = 2                     # training processes
+    cpus_per_worker: float = 1
+    gpus_per_worker: float = 0
+    actors: int = 2                      # at most, for caching, evaluating and predicting
+    cpus_per_actor: float = 1
+    gpus_per_actor: float = 0
+    max_failures: int = 2                # worker deaths survived by going back to the last checkpoint
+    local_cpus: int = 2                  # size of the cluster that is started when none is given
+    object_store_mb: int = 300           # of that cluster
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One road: a data set, a segmenter, a head, and where everything lies."""
+
+    name: str
+    about: str                                    # what it reproduces, and the score to expect
+    folder: str = ""                              # all results; empty: runs/<name>. Absolute when submitted as a job
+    dataset: DatasetConfig
+    train_split: str = "train"
+    val_split: str = "val"
+    world: SyntheticConfig | None = None          # written to dataset.root first when given
+    shards: ShardConfig = field(default_factory=ShardConfig)
+    stage_one: StageOneConfig
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    stage_two: StageTwoConfig
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    predict: PredictConfig = field(default_factory=PredictConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def __post_init__(self) -> None:
+        workers, batches = self.cluster.workers, (self.stage_one.input.batch_size, self.stage_two.input.batch_size)
+        for stage, batch in zip(("stage_one", "stage_two"), batches):
+            if batch % workers:
+                raise ValueError(f"{stage}.input.batch_size={batch} is shared by {workers} workers: it must be a "
+                                 f"multiple. Set it to {batch // workers * workers or workers}, or cluster.workers.")
+        if self.stage_one.segmenter.num_classes != self.stage_two.head.num_classes:
+            raise ValueError(f"the segmenter knows {self.stage_one.segmenter.num_classes} classes, the head "
+                             f"{self.stage_two.head.num_classes}: give both the same num_classes")
+
+    @property
+    def road(self) -> Path:
+        """The folder of everything this recipe makes, absolute."""
+        return Path(self.folder or f"runs/{self.name}").absolute()
+
+    def shards_of(self, split: str) -> Path:
+        """Folder of the shards of a split."""
+        return self.road / "shards" / split
+
+    @property
+    def segmenter_folder(self) -> Path:
+        """The finished segmenter."""
+        return self.road / "stage_one" / "model"
+
+    @property
+    def head_folder(self) -> Path:
+        """The finished cross-clip head."""
+        return self.road / "stage_two" / "model"

@@ -1,0 +1,96 @@
+"""Train the clip segmenter (with or without within-clip tracking) on shards, by Ray Train DDP.
+
+In:     shards of the train split (jobs.make_shards).
+Out:    <folder>/stage_one/model: model.safetensors + model.json; checkpoints and progress.jsonl beside it.
+Again:  running it again resumes from the last checkpoint; a finished model of the same recipe is left alone.
+Cost:   `tiny` a few minutes on two CPU cores; the official R50 recipe is 40k steps of 32 clips (16 large GPUs, a day).
+
+    python -m jobs.train_stage_one --recipe tiny
+    python -m jobs.train_stage_one --recipe vipseg_video_kmax_r50_near_online --set cluster.gpus_per_worker=1
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from jobs.config import config_digest, to_json
+from jobs.models import segmenter_card
+from jobs.recipes.schema import Recipe
+from jobs.training.checkpoint import load_weights, read_card, save_model
+from jobs.training.progress import say
+from jobs.training.trainer import Stage, train
+from jobs.verb import connect, recorded, run
+from model.losses.kmax import KMaxCriterion
+from model.segmenters import build_segmenter
+from pipeline.loading import training_batches
+from pipeline.shards import ShardSet
+
+
+def main(recipe: Recipe) -> dict[str, Any]:
+    """Train, save and register the segmenter; returns where it lies."""
+    stage, folder = recipe.stage_one, recipe.segmenter_folder
+    shards = ShardSet(recipe.shards_of(recipe.train_split))
+    refuse_other_classes(recipe, shards)
+    identity = {"stage": to_json(stage), "shards": shards.fingerprint}
+    if (folder / "model.json").is_file() and read_card(folder).get("identity") == config_digest(identity):
+        say(f"{folder} is finished: nothing to do")
+        return {"model": str(folder), "resumed": True}
+    connect(recipe.cluster)
+    say(f"stage one of {recipe.name}: {recipe.about}",
+        f"  {len(shards.videos)} videos, {sum(len(v.frames) for v in shards.videos)} frames in {shards.folder}")
+    with recorded(recipe, "train_stage_one", shards=shards.fingerprint) as tracker:
+        tracker.json("manifest.json", shards.manifest)
+        weights = train(build_stage, recipe, name="stage_one", identity=identity, fit_config=stage.fit,
+                        handle=tracker.handle)
+        save_model(folder, weights, {**segmenter_card(recipe, shards.classes, shards.fingerprint),
+                                     "identity": config_digest(identity)})
+        tracker.file(folder, "checkpoint")
+        version = tracker.register("segmenter", "checkpoint", {
+            "shards": shards.fingerprint, "recipe": recipe.name, "sha256": read_card(folder)["weights_sha256"]})
+    say(f"segmenter: {folder}", f"next: python -m jobs.cache_queries --recipe {recipe.name}")
+    return {"model": str(folder), "steps": stage.fit.steps, "registered_version": version}
+
+
+def build_stage(recipe: Recipe) -> Stage:
+    """Everything the loop needs, built inside a worker."""
+    config = recipe.stage_one
+    model = build_segmenter(config.segmenter)
+    if config.start_from:
+        start_from(model, config.start_from)
+    criterion, shards = KMaxCriterion(config.losses), ShardSet(recipe.shards_of(recipe.train_split))
+
+    def losses_of(wrapped: nn.Module, batch):
+        return criterion(wrapped(batch.frames, batch.real_pixels, supervise=True), batch.targets)
+
+    def batches(rank: int, world: int, consumed: int):
+        return training_batches(shards, config.input, rank=rank, world=world, consumed=consumed)
+
+    return Stage(model=model, losses_of=losses_of, batches=batches, optimizer=config.optimizer, fit=config.fit,
+                 batch_size=config.input.batch_size)
+
+
+def start_from(model: nn.Module, folder: str) -> None:
+    """Load every weight of a finished model whose name and shape fit, and say which did not."""
+    weights, own = load_weights(folder), model.state_dict()
+    fitting = {name: w for name, w in weights.items() if name in own and own[name].shape == w.shape}
+    if not fitting:
+        raise ValueError(f"no weight of {folder} fits this segmenter; stage_one.start_from names another architecture")
+    model.load_state_dict({**own, **fitting})
+    fresh, unused = sorted(own.keys() - fitting.keys()), sorted(weights.keys() - fitting.keys())
+    say(f"started from {folder}: {len(fitting)} tensors; from scratch: {fresh or 'none'}; unused: {unused or 'none'}")
+
+
+def refuse_other_classes(recipe: Recipe, shards: ShardSet) -> None:
+    """Raise ValueError when the recipe's number of classes is not that of the shards."""
+    if recipe.stage_one.segmenter.num_classes != len(shards.classes):
+        raise ValueError(f"{shards.folder} has {len(shards.classes)} classes ({shards.classes.name}), the recipe's "
+                         f"segmenter {recipe.stage_one.segmenter.num_classes}; set "
+                         f"stage_one.segmenter.num_classes and stage_two.head.num_classes to {len(shards.classes)}")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    run(main)

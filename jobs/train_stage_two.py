@@ -1,0 +1,84 @@
+"""Train the cross-clip head from the query cache alone: no frame is read, no segmenter is run.
+
+In:     the query cache (jobs.cache_queries) and the finished segmenter (its heads are where the new ones start).
+Out:    <folder>/stage_two/model: model.safetensors + model.json; checkpoints and progress.jsonl beside it.
+Again:  running it again resumes from the last checkpoint; a finished head of the same recipe is left alone.
+Cost:   `tiny` under a minute on two CPU cores.
+
+    python -m jobs.train_stage_two --recipe tiny
+    python -m jobs.train_stage_two --recipe tiny --set stage_two.head.layers=6 --set folder=/data/runs/six_layers
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from jobs.cache_queries import cache_folder, cache_source
+from jobs.config import config_digest, to_json
+from jobs.models import head_card, load_segmenter
+from jobs.recipes.schema import Recipe
+from jobs.training.checkpoint import read_card, save_model
+from jobs.training.progress import say
+from jobs.training.trainer import Stage, train
+from jobs.verb import connect, recorded, run
+from model.cross_clip import build_cross_clip_head
+from model.losses.cross_clip import CrossClipCriterion
+from pipeline.query_batches import query_batches
+from pipeline.query_cache import QueryCache
+
+
+def main(recipe: Recipe) -> dict[str, Any]:
+    """Train, save and register the head; returns where it lies."""
+    stage, folder = recipe.stage_two, recipe.head_folder
+    cache, segmenter = open_cache(recipe), read_card(recipe.segmenter_folder)
+    identity = {"stage": to_json(stage), "cache": cache.fingerprint}
+    if (folder / "model.json").is_file() and read_card(folder).get("identity") == config_digest(identity):
+        say(f"{folder} is finished: nothing to do")
+        return {"model": str(folder), "resumed": True}
+    connect(recipe.cluster)
+    say(f"stage two of {recipe.name}: {len(cache.videos)} videos, {cache.manifest['totals']['clips']} clips, "
+        f"{cache.manifest['totals']['bytes'] / 2**20:.1f} MiB in {cache.folder}")
+    with recorded(recipe, "train_stage_two", cache=cache.fingerprint) as tracker:
+        tracker.json("manifest.json", cache.manifest)
+        weights = train(build_stage, recipe, name="stage_two", identity=identity, fit_config=stage.fit,
+                        handle=tracker.handle)
+        save_model(folder, weights, {**head_card(recipe, segmenter, cache.fingerprint),
+                                     "identity": config_digest(identity)})
+        tracker.file(folder, "checkpoint")
+        version = tracker.register("cross_clip_head", "checkpoint", {
+            "cache": cache.fingerprint, "segmenter": segmenter["weights_sha256"], "recipe": recipe.name,
+            "sha256": read_card(folder)["weights_sha256"]})
+    say(f"head: {folder}", f"next: python -m jobs.evaluate --recipe {recipe.name} --set evaluation.mode=offline")
+    return {"model": str(folder), "steps": stage.fit.steps, "registered_version": version}
+
+
+def build_stage(recipe: Recipe) -> Stage:
+    """Everything the loop needs, built inside a worker; the segmenter lends its heads and is dropped."""
+    config, cache = recipe.stage_two, open_cache(recipe)
+    head = build_cross_clip_head(config.head)
+    segmenter, _ = load_segmenter(recipe.segmenter_folder)
+    head.initialise_from(segmenter.state_dict())
+    criterion = CrossClipCriterion(config.losses)
+
+    def losses_of(wrapped: nn.Module, batch):
+        layers = wrapped(batch.queries)
+        masks = [head.mask_logits(layer.mask_embeddings, batch.evidence.pixel_features) for layer in layers]
+        return criterion(layers, masks, batch.evidence)
+
+    def batches(rank: int, world: int, consumed: int):
+        return query_batches(cache, config.input, rank=rank, world=world, consumed=consumed)
+
+    return Stage(model=head, losses_of=losses_of, batches=batches, optimizer=config.optimizer, fit=config.fit,
+                 batch_size=config.input.batch_size)
+
+
+def open_cache(recipe: Recipe) -> QueryCache:
+    """The cache this recipe expects; ValueError names the fields in which another one differs."""
+    source = cache_source(recipe)
+    return QueryCache(cache_folder(recipe, source), expected=source)
+
+
+if __name__ == "__main__":
+    run(main)

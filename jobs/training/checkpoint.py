@@ -1,0 +1,93 @@
+"""Training checkpoints and finished models on disk: safetensors beside JSON that says what made them.
+
+A *checkpoint* is what a run resumes from: `model.safetensors`, `optimizer.pt`, `state.json` with the sha256 of both.
+A *model* is what other verbs read: `model.safetensors` and `model.json` (architecture, recipe, fingerprints).
+Nothing is ever unpickled except optimizer tensors, with `weights_only=True`.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from pipeline.files import atomic_write, sha256_of
+
+SCHEMA = 1
+
+
+class Mismatch(ValueError):
+    """Two things that must come from the same source do not; the message names the difference and the cure."""
+
+
+def save_checkpoint(folder: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer,
+                    state: Mapping[str, Any]) -> None:
+    """Write a checkpoint into an existing folder; `state.json` comes last."""
+    save_file(_contiguous(model.state_dict()), folder / "model.safetensors")
+    torch.save(optimizer.state_dict(), folder / "optimizer.pt")
+    files = {name: sha256_of(folder / name) for name in ("model.safetensors", "optimizer.pt")}
+    atomic_write(folder / "state.json", json.dumps({"schema": SCHEMA, "files": files, **state}, indent=1).encode())
+
+
+def load_checkpoint(folder: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Restore a checkpoint and return its state. Raises Mismatch when a file is not the one `state.json` lists."""
+    state = json.loads((folder / "state.json").read_text())
+    for name, expected in state["files"].items():
+        if (found := sha256_of(folder / name)) != expected:
+            raise Mismatch(f"{folder / name} has sha256 {found[:12]}..., its state.json says {expected[:12]}...; "
+                           "the checkpoint is damaged: remove its folder and resume from an earlier one")
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+    optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True))
+    return state
+
+
+def save_model(folder: Path, weights: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
+    """Write a finished model: weights first, then `model.json` = card + sha256 of the weights, which makes it exist."""
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / "model.safetensors.partial"
+    save_file(_contiguous(weights), partial)
+    partial.rename(folder / "model.safetensors")
+    card = {"schema": SCHEMA, "weights_sha256": sha256_of(folder / "model.safetensors"), **card}
+    atomic_write(folder / "model.json", json.dumps(card, indent=1, sort_keys=True).encode())
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """`model.json` of a finished model. Raises FileNotFoundError with the verb that would make it."""
+    path = Path(folder) / "model.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"no finished model in {folder} (model.json is missing); run the training verb first, "
+                                "or point the recipe at another folder")
+    card = json.loads(path.read_text())
+    if card.get("schema") != SCHEMA:
+        raise Mismatch(f"{path} has schema {card.get('schema')}, this version reads {SCHEMA}: train it again")
+    return card
+
+
+def load_weights(folder: Path) -> dict[str, Tensor]:
+    """The tensors of a finished model, after checking them against its card."""
+    card, path = read_card(folder), Path(folder) / "model.safetensors"
+    if (found := sha256_of(path)) != card["weights_sha256"]:
+        raise Mismatch(f"{path} has sha256 {found[:12]}..., model.json says {card['weights_sha256'][:12]}...; "
+                       "the files do not belong together: copy the folder again")
+    return load_file(path)
+
+
+def code_version() -> dict[str, Any]:
+    """Commit of the running code and whether it was changed; 'unknown' outside a git checkout."""
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], capture_output=True, text=True, cwd=Path(__file__).parent,
+                              check=True, timeout=10).stdout.strip()
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain", "-uno"))}
+    except (OSError, subprocess.SubprocessError):
+        return {"commit": "unknown", "changed": False}
+
+
+def _contiguous(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}

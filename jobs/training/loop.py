@@ -1,0 +1,167 @@
+"""The training loop both stages share. It owns nothing: model, batches, optimizer and losses come in from the stage.
+
+Randomness inside a step (drop path, pixel sampling) is seeded from (seed, step, rank), so a resumed run continues with
+exactly the numbers an undisturbed one would have drawn.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from jobs.training.optimizer import OptimizerConfig, rate_factor, set_rate
+
+Losses = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitConfig:
+    """How long and how carefully to train."""
+
+    steps: int = 40_000
+    accumulate: int = 1                                    # batches per optimizer step
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"    # fp16 only where the device has it; falls back with a word
+    log_every: int = 20
+    checkpoint_every: int = 500
+    keep_checkpoints: int = 2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.accumulate, self.log_every, self.checkpoint_every, self.keep_checkpoints) < 1:
+            raise ValueError("steps, accumulate, log_every, checkpoint_every and keep_checkpoints must be at least 1")
+
+
+class NonFiniteLoss(ArithmeticError):
+    """A loss term became infinite or not a number; the message names term, step and videos."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """What one interval of steps was like; numbers are means over the interval on this rank."""
+
+    step: int                     # steps finished
+    losses: dict[str, float]      # weighted terms
+    lr: float
+    seconds: float                # per step
+    data_wait: float              # share of the time spent waiting for batches, 0-1
+    samples_per_second: float     # this rank
+
+
+def fit(model: nn.Module, batches: Iterator[Any], losses_of: Callable[[Any], Losses], *,
+        optimizer: torch.optim.Optimizer, rates: OptimizerConfig, config: FitConfig, start_step: int = 0,
+        log: Callable[[StepReport], None], save: Callable[[int], None]) -> None:
+    """Train from `start_step` to `config.steps`.
+
+    losses_of(batch) gives weighted scalars by name; their sum is minimised. `batches` yields objects with `.videos`
+    and is consumed `accumulate` at a time. `log` is called every `log_every` steps, `save` every `checkpoint_every`
+    and after the last, on every rank. Raises NonFiniteLoss on all ranks together.
+    """
+    device = next(model.parameters()).device
+    scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16" and device.type == "cuda")
+    clock = _Clock(start_step)
+    for step in range(start_step, config.steps):
+        seed_step(config.seed, step)
+        rate = rates.lr * rate_factor(step, config.steps, rates)
+        set_rate(optimizer, rate)
+        for micro in range(config.accumulate):
+            with clock.waiting():
+                batch = next(batches)
+            with _local_gradients(model, micro + 1 < config.accumulate), autocast(device, config.precision):
+                losses = losses_of(batch)
+                refuse_if_not_finite(losses, step, batch.videos)
+                scaler.scale(sum(losses.values()) / config.accumulate).backward()
+            clock.add(losses, len(batch.videos))
+        scaler.unscale_(optimizer)
+        if rates.clip_norm is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), rates.clip_norm)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+
+        done = step + 1
+        if done % config.log_every == 0 or done == config.steps:
+            log(clock.report(done, rate))
+        if done % config.checkpoint_every == 0 or done == config.steps:
+            save(done)
+
+
+def seed_step(seed: int, step: int) -> None:
+    """Seed torch from (seed, step, rank): what is drawn in a step does not depend on how the run got there."""
+    torch.manual_seed((seed * 1_000_003 + step) * 8191 + rank())
+
+
+def autocast(device: torch.device, precision: str):
+    """Mixed precision where the device has it; a no-op for fp32, and for fp16 on a CPU, which has no use for it."""
+    if precision == "fp32" or (precision == "fp16" and device.type == "cpu"):
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)
+
+
+def refuse_if_not_finite(losses: Losses, step: int, videos: tuple[str, ...]) -> None:
+    """Stop all ranks together when any term on any rank is infinite or not a number."""
+    bad = torch.stack([~torch.isfinite(term.detach()).all() for term in losses.values()]).any().float()
+    if world() > 1:
+        dist.all_reduce(bad, op=dist.ReduceOp.MAX)
+    if not bad.item():
+        return
+    terms = [f"{name} = {term.item()}" for name, term in losses.items() if not torch.isfinite(term).all()]
+    reports = [f"rank {rank()}: {', '.join(terms)} in videos {', '.join(videos)}" if terms else ""]
+    if world() > 1:
+        reports = [None] * world()
+        dist.all_gather_object(reports, f"rank {rank()}: {', '.join(terms)} in videos {', '.join(videos)}"
+                               if terms else "")
+    raise NonFiniteLoss(f"the loss is not finite at step {step}: {'; '.join(filter(None, reports))}. "
+                        "Lower optimizer.lr, train in fp32, or look at these videos' labels.")
+
+
+def rank() -> int:
+    """This process among the training workers; 0 without any."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def world() -> int:
+    """Number of training workers; 1 without any."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def _local_gradients(model: nn.Module, more_to_come: bool):
+    """DDP exchanges gradients only with the last batch of a step."""
+    return model.no_sync() if more_to_come and hasattr(model, "no_sync") else contextlib.nullcontext()
+
+
+class _Clock:
+    """Sums over the steps since the last report; loss tensors stay on their device until then."""
+
+    def __init__(self, step: int) -> None:
+        self._restart(step)
+
+    def _restart(self, step: int) -> None:
+        self.start, self.wait, self.samples, self.batches, self.last_step = time.perf_counter(), 0.0, 0, 0, step
+        self.sums = {}
+
+    @contextlib.contextmanager
+    def waiting(self):
+        before = time.perf_counter()
+        yield
+        self.wait += time.perf_counter() - before
+
+    def add(self, losses: Losses, samples: int) -> None:
+        self.samples += samples
+        self.batches += 1
+        for name, term in losses.items():
+            self.sums[name] = self.sums.get(name, 0.0) + term.detach()
+
+    def report(self, step: int, lr: float) -> StepReport:
+        seconds = max(time.perf_counter() - self.start, 1e-9)
+        means = {name: float(total) / self.batches for name, total in self.sums.items()}
+        result = StepReport(step, means, lr, seconds / (step - self.last_step), self.wait / seconds,
+                            self.samples / seconds)
+        self._restart(step)
+        return result

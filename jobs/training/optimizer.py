@@ -1,0 +1,91 @@
+"""AdamW with parameter groups by name, and the learning-rate schedule.
+
+Rules of the official training (MaXTron `train_net_video.py`, kMaX-DeepLab): no weight decay for norms, biases, relative
+positions, query embeddings and layer scales; factors on the learning rate for parts found by a piece of their name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm, nn.LocalResponseNorm)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW and its schedule; steps are optimizer steps."""
+
+    lr: float = 5e-5
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.999)
+    warmup_steps: int = 2000
+    warmup_factor: float = 0.001                        # of the learning rate, at step 0
+    schedule: Literal["poly", "steps"] = "poly"
+    power: float = 0.9                                  # poly: (1 - step / steps) ** power, counted from step 0
+    milestones: tuple[int, ...] = ()                    # steps: x 0.1 at each
+    clip_norm: float | None = None
+    multipliers: tuple[tuple[str, float], ...] = ()     # (piece of a parameter's name, factor); first match wins
+    no_decay: tuple[str, ...] = ("bias", "rpe", "cluster_centers", "gamma", "query_embed", "query_feat")
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0 or self.warmup_steps < 0:
+            raise ValueError(f"lr must be above 0 and warmup_steps not negative, got {self.lr} and {self.warmup_steps}")
+        if self.schedule == "steps" and not self.milestones:
+            raise ValueError("schedule 'steps' needs milestones, e.g. optimizer.milestones=[5000,10000]")
+
+
+def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict]:
+    """Trainable parameters of `model` by (factor on lr, weight decay); each group is named for the log.
+
+    Raises ValueError for a multiplier that matches no parameter: a misspelt part would train at the wrong rate.
+    """
+    matched, groups = set(), {}
+    for name, parameter, is_norm in _named(model):
+        factor = 1.0
+        for piece, value in config.multipliers:
+            if piece in name:
+                matched.add(piece)
+                factor = value
+                break
+        decay = 0.0 if is_norm or any(piece in name for piece in config.no_decay) else config.weight_decay
+        groups.setdefault((factor, decay), []).append(parameter)
+    unused = [piece for piece, _ in config.multipliers if piece not in matched]
+    if unused:
+        raise ValueError(f"optimizer.multipliers name {unused}, which is part of no trainable parameter of this model")
+    return [{"params": params, "lr": config.lr * factor, "factor": factor, "weight_decay": decay}
+            for (factor, decay), params in sorted(groups.items())]
+
+
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
+    """AdamW over `parameter_groups`; each group keeps its `factor` for the schedule."""
+    return torch.optim.AdamW(parameter_groups(model, config), lr=config.lr, betas=config.betas)
+
+
+def rate_factor(step: int, steps: int, config: OptimizerConfig) -> float:
+    """Factor on the learning rate at `step` (0 ... steps-1): linear warm-up, then poly or milestones."""
+    if step < config.warmup_steps:
+        return config.warmup_factor + (1 - config.warmup_factor) * step / config.warmup_steps
+    if config.schedule == "steps":
+        return 0.1 ** sum(step >= milestone for milestone in config.milestones)
+    return (1 - step / steps) ** config.power
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give each group `rate` times its own factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["factor"]
+
+
+def _named(model: nn.Module):
+    """(name, parameter, belongs to a norm) of all trainable parameters, each once."""
+    seen = set()
+    for prefix, module in model.named_modules():
+        is_norm = isinstance(module, NORMS) or type(module).__name__.lower().endswith(("norm", "norm2d"))
+        for leaf, parameter in module.named_parameters(recurse=False):
+            if parameter.requires_grad and id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield f"{prefix}.{leaf}" if prefix else leaf, parameter, is_norm

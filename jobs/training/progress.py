@@ -1,0 +1,52 @@
+"""What a training run says: an opening block, one line alive, JSON lines for machines. Only rank 0 speaks."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from jobs.training.loop import StepReport
+
+
+class Progress:
+    """Prints the status line and appends each report to `progress.jsonl`."""
+
+    def __init__(self, path: Path, steps: int, world: int) -> None:
+        self.path, self.steps, self.world = path, steps, world
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def __call__(self, report: StepReport) -> dict[str, float]:
+        """Say where the run stands; returns the numbers for the tracker."""
+        numbers = {
+            **{f"loss/{name}": value for name, value in report.losses.items()},
+            "loss": sum(report.losses.values()), "lr": report.lr, "seconds_per_step": report.seconds,
+            "data_wait_share": report.data_wait, "clips_per_second": report.samples_per_second * self.world,
+            "memory_gib": peak_memory(),
+        }
+        left = (self.steps - report.step) * report.seconds
+        print(f"step {report.step:05d}/{self.steps} ({100 * report.step / self.steps:.1f}%) | "
+              f"loss {numbers['loss']:.3f} | lr {report.lr:.1e} | {report.seconds:.3f} s/step | "
+              f"{numbers['clips_per_second']:.1f} clips/s | data wait {100 * report.data_wait:.0f}% | "
+              f"{numbers['memory_gib']:.1f} GiB | left {left / 60:.1f} min", flush=True)
+        with self.path.open("a") as lines:
+            lines.write(json.dumps({"time": time.time(), **asdict(report)}) + "\n")
+        return numbers
+
+
+def peak_memory() -> float:
+    """Peak memory of this process in GiB: the GPU's where there is one, else resident memory."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def say(*lines: str) -> None:
+    """Print lines at once, so that a followed job log shows them in order."""
+    print("\n".join(lines), flush=True)

@@ -1,0 +1,138 @@
+"""timm networks as feature maps at strides 4, 8, 16 and 32, with the official padding and norm settings.
+
+The only file that imports timm. Every side of every map is ceil(side / stride), so the official odd inputs of size
+1 + 32 k give (size - 1) / stride + 1.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from model.layers.convolution import BatchNormConfig
+
+# Kept for the life of the process: dropping it would take the operator schemas away again.
+_TORCHVISION_SCHEMAS: list[torch.library.Library] = []
+
+
+def _import_timm():
+    """timm, also where torchvision's compiled operators cannot load (its PyPI wheel beside a CPU-only torch).
+
+    torchvision then fails while registering fake kernels for operators that do not exist, and timm imports
+    torchvision unconditionally. Declaring the two schemas is enough; calling such an operator still raises.
+    A torchvision that loads is never touched.
+    """
+    try:
+        import timm
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+        for name in [name for name in sys.modules if name.split(".")[0] in ("torchvision", "timm")]:
+            del sys.modules[name]
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        for operator in ("nms", "qnms"):
+            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _TORCHVISION_SCHEMAS.append(library)
+        import timm
+    return timm
+
+
+timm = _import_timm()
+
+STRIDES = (4, 8, 16, 32)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackboneConfig:
+    """Which timm network, and how it is regularised."""
+
+    name: str = "resnet50"        # any timm name with features at strides 4 to 32
+    pretrained: bool = False      # fetch timm's ImageNet weights; needs a network or a filled cache
+    drop_path: float = 0.0        # rate of the last block; earlier blocks get linearly less
+    batch_norm: BatchNormConfig = field(default_factory=BatchNormConfig)
+
+    def __post_init__(self) -> None:
+        if not timm.is_model(self.name):
+            near = difflib.get_close_matches(self.name, timm.list_models(), n=5, cutoff=0.5)
+            raise ValueError(f"timm {timm.__version__} has no network called {self.name!r}; "
+                             + (f"near matches: {', '.join(near)}" if near else "see timm.list_models()"))
+        if not 0 <= self.drop_path < 1:
+            raise ValueError(f"drop_path={self.drop_path} must be a probability in [0, 1); the paper uses 0 to 0.6")
+
+
+class Backbone(nn.Module):
+    """Feature maps of single frames.
+
+    channels, strides: four numbers each, in the order of the maps.
+    ConvNeXt gets the zero padding of kmax-deeplab (`kmax_deeplab/modeling/backbone/convnext.py`) where its patches do
+    not tile the input, and no output norms: the pixel decoder normalises. Its layer norms compute in float32 under
+    autocast, which is PyTorch's own behaviour.
+    """
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        options = {"drop_path_rate": config.drop_path} if config.drop_path else {}
+        if config.name.startswith("swin_"):
+            options["strict_img_size"] = False
+        self.network = timm.create_model(config.name, pretrained=config.pretrained, features_only=True, **options)
+        reductions = self.network.feature_info.reduction()
+        if missing := [stride for stride in STRIDES if stride not in reductions]:
+            raise ValueError(f"backbone {config.name!r} has maps at strides {reductions}, none at {missing}; choose "
+                             "a network with maps at strides 4, 8, 16 and 32, such as resnet50 or convnext_large")
+        self._positions = tuple(reductions.index(stride) for stride in STRIDES)
+        self.strides = STRIDES
+        self.channels = tuple(self.network.feature_info.channels()[position] for position in self._positions)
+        self._channels_last = self.network.output_fmt == "NHWC"
+        _set_batch_norms(self.network, config.batch_norm)
+        _pad_patches(self.network)
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """frames: n 3 H W, normalised. Returns maps n channels[i] ceil(H / strides[i]) ceil(W / strides[i])."""
+        maps = self.network(frames)
+        maps = tuple(maps[position] for position in self._positions)
+        if self._channels_last:
+            maps = tuple(rearrange(map_, "n h w c -> n c h w") for map_ in maps)
+        return maps
+
+
+def _set_batch_norms(network: nn.Module, config: BatchNormConfig) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps, module.momentum = config.eps, config.momentum
+
+
+def _pad_patches(network: nn.Module) -> None:
+    """Make patches cover the whole input.
+
+    Swin: its own padding, right and bottom. ConvNeXt, for its non-overlapping strided convolutions:
+    down-sampling: one row and column of zeros at the bottom right of odd maps, before the layer norm of that step.
+    stem: one pixel on the left and top, two on the right and bottom, on sides that are no multiple of 4; the others
+    tile exactly and stay aligned with the labels of even inputs.
+    """
+    for module in network.modules():
+        if hasattr(module, "dynamic_img_pad"):
+            module.dynamic_img_pad = True
+        children = list(module.children()) if isinstance(module, nn.Sequential) else []
+        if any(isinstance(child, nn.Conv2d) and child.kernel_size == child.stride == (2, 2) for child in children):
+            module.register_forward_pre_hook(_pad_odd)
+    stem = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
+    if stem.kernel_size == stem.stride == (4, 4) and stem.padding == (0, 0):
+        stem.register_forward_pre_hook(_pad_stem)
+
+
+def _pad_odd(_module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    height, width = inputs[0].shape[-2:]
+    return (F.pad(inputs[0], (0, width % 2, 0, height % 2)),)
+
+
+def _pad_stem(_module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    height, width = inputs[0].shape[-2:]
+    horizontal = (1, 2) if width % 4 else (0, 0)
+    vertical = (1, 2) if height % 4 else (0, 0)
+    return (F.pad(inputs[0], (*horizontal, *vertical)),)

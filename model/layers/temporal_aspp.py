@@ -1,0 +1,32 @@
+"""Temporal-ASPP: dilated 1-D convolutions along the clips of one query (MaXTron, arXiv 2311.18537 v1, section 3.3)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from model.layers.convolution import BatchNormConfig, ConvBN
+
+
+class TemporalASPP(nn.Module):
+    """Parallel convolutions over time at several rates, joined by a 1x1 convolution, norm and GELU.
+
+    x: b c k, one sequence of k clips per query -> b c k. The ends repeat (replicate padding), so any k >= 1 will do.
+    The branches have neither norm nor activation, as in the public code (TACJu/MaXTron, class ASPP).
+    """
+
+    def __init__(self, dim: int, *, rates: tuple[int, ...] = (1, 2, 3), kernels: tuple[int, ...] = (3, 3, 3),
+                 norm: Literal["ln", "bn"] = "ln", dropout: float = 0.0, batch_norm: BatchNormConfig | None = None,
+                 ) -> None:
+        super().__init__()
+        assert len(rates) == len(kernels), "one rate for each kernel"
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(dim, dim, kernel, dilation=rate, padding=rate * (kernel // 2), padding_mode="replicate")
+            for rate, kernel in zip(rates, kernels))
+        self.join = ConvBN(len(rates) * dim, dim, dims=1, norm=norm, activation="gelu", batch_norm=batch_norm)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.join(torch.cat([convolution(x) for convolution in self.convolutions], dim=1)))

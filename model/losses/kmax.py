@@ -1,0 +1,143 @@
+"""The stage-one criterion: kMaX-DeepLab (arXiv 2207.04044) on clips, as MaXTron trains it (arXiv 2311.18537 v1).
+
+1. Match queries and ground-truth tubes once, by the final prediction. 2. Supervise every decoder layer with that match.
+Formulas follow `maxtron_deeplab/modeling/wc_criterion.py` in TACJu/MaXTron and kmax_deeplab/modeling/criterion.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from model.contracts import ClipPrediction, ClipTargets, LayerPrediction
+from model.losses.matching import Matches, match_queries
+from model.losses.pixels import discrimination_loss, rarity, sample_pixels, semantic_loss
+from model.losses.queries import QueryLossConfig, query_losses, weighted_sum
+from model.losses.targets import PixelTargets, clip_targets
+
+
+@dataclass(frozen=True, kw_only=True)
+class KMaxLossConfig(QueryLossConfig):
+    """Defaults: MaXTron near-online with ResNet-50 on VIPSeg. COCO: 3, 3, 0.3, temperatures 1.5 and 2.0."""
+
+    class_weight: float = 4.0
+    dice_weight: float = 5.0
+    mask_weight: float = 0.1                # 0.01 for ConvNeXt-L
+    pixel_weight: float = 1.0               # instance discrimination
+    semantic_weight: float = 1.0            # final prediction only, and only where the segmenter has that head
+    pixel_samples: int = 4096               # pixels per clip and layer; all where the clip has fewer
+    semantic_samples: int = 4096            # pixels per clip; 0: every pixel
+    pixel_temperature: float = 1.8          # how strongly pixels of small tubes are preferred; 0: not at all
+    semantic_temperature: float = 2.4
+    similarity_temperature: float = 0.3     # cosine similarities are divided by it
+    share_matching: bool = True             # every layer uses the match of the final prediction
+    void_counts: bool = False               # masks are compared on void pixels too
+    normalise_overlaps: bool = False        # tubes that overlap share the pixel (kMaX-DeepLab); nothing for panoptic
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pixel_weight and not (self.pixel_samples and self.similarity_temperature):
+            raise ValueError(f"KMaxLossConfig: the pixel loss has weight {self.pixel_weight}, but pixel_samples is "
+                             f"{self.pixel_samples} and similarity_temperature {self.similarity_temperature}; both "
+                             "must be above 0. pixel_weight=0 switches the loss off")
+
+
+class KMaxCriterion:
+    """Weighted losses of a batch of clips by name; their sum is the loss.
+
+    Names: class, mask, dice, pixel, semantic for the final prediction, the same with `_aux` for the sum over the
+    decoder layers. Each is the mean over the clips of the batch, computed in float32 whatever autocast says.
+    """
+
+    def __init__(self, config: KMaxLossConfig) -> None:
+        self.config = config
+        self.weights = {"class": config.class_weight, "mask": config.mask_weight, "dice": config.dice_weight,
+                        "pixel": config.pixel_weight, "semantic": config.semantic_weight}
+
+    def __call__(self, prediction: ClipPrediction, targets: Sequence[ClipTargets], *,
+                 generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """prediction with its auxiliary layers, b targets -> weighted scalars.
+
+        `generator` draws the sampled pixels; it may live on the CPU. A clip may be without tubes, and may have more
+        tubes than there are queries: what the tubes left over cover then counts as void.
+        """
+        draws = uniform_draws(prediction.mask_logits, generator=generator)
+        return weighted_sum(self.layer_losses(prediction, targets, draws=draws), self.weights)
+
+    def layer_losses(self, prediction: ClipPrediction, targets: Sequence[ClipTargets], *,
+                     draws: Iterable[Tensor]) -> list[dict[str, Tensor]]:
+        """Unweighted losses (each b) by name: of the final prediction, then of each auxiliary layer.
+
+        draws: uniform numbers b p, one tensor per sample of pixels, in the order final discrimination, final semantic,
+        discrimination of each auxiliary layer.
+        """
+        with torch.autocast(prediction.mask_logits.device.type, enabled=False):
+            draws, clips = iter(draws), self._targets(targets)
+            truth = self._match(prediction, clips)
+            losses = [self._layer(prediction, truth, draws)]
+            if prediction.semantic_logits is not None and self.config.semantic_weight:
+                losses[0]["semantic"] = self._semantic(prediction.semantic_logits, truth, draws)
+            for layer in prediction.auxiliary:
+                if not self.config.share_matching:
+                    truth = self._match(layer, clips)
+                losses.append(self._layer(layer, truth, draws))
+        return losses
+
+    def _targets(self, targets: Sequence[ClipTargets]) -> PixelTargets:
+        clips = clip_targets(targets)
+        return clips.counting_void() if self.config.void_counts else clips
+
+    def _match(self, layer: ClipPrediction | LayerPrediction, clips: PixelTargets) -> _Truth:
+        logits = layer.class_logits.float()
+        matches = match_queries(logits, flat(layer.mask_logits), clips)
+        if clips.masks.shape[1] > logits.shape[1]:
+            clips = clips.keeping(matches.is_matched)
+        if self.config.normalise_overlaps:
+            clips = clips.sharing_pixels()
+        return _Truth(targets=clips, matches=matches, rarity=rarity(clips))
+
+    def _layer(self, layer: ClipPrediction | LayerPrediction, truth: _Truth, draws: Iterator[Tensor]
+               ) -> dict[str, Tensor]:
+        config, targets, matches = self.config, truth.targets, truth.matches
+        losses = query_losses(layer.class_logits, flat(layer.mask_logits), targets, matches, config=config)
+        if config.pixel_weight:
+            if layer.pixel_features is None:
+                raise ValueError("the pixel loss needs the pixel features of every supervised layer, and a layer came "
+                                 "without; set pixel_weight=0, or let the segmenter return them")
+            positions = sample_pixels(truth.rarity, targets, count=config.pixel_samples,
+                                      temperature=config.pixel_temperature, uniform=next(draws))
+            losses["pixel"] = discrimination_loss(flat(layer.pixel_features), targets, positions,
+                                                  temperature=config.similarity_temperature)
+        return losses
+
+    def _semantic(self, logits: Tensor, truth: _Truth, draws: Iterator[Tensor]) -> Tensor:
+        config, positions = self.config, None
+        if config.semantic_samples:
+            positions = sample_pixels(truth.rarity, truth.targets, count=config.semantic_samples,
+                                      temperature=config.semantic_temperature, uniform=next(draws))
+        return semantic_loss(flat(logits), truth.targets, positions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Truth:
+    """What one match makes of the ground truth; shared by all layers when the match is."""
+
+    targets: PixelTargets
+    matches: Matches
+    rarity: Tensor      # b p
+
+
+def flat(maps: Tensor) -> Tensor:
+    """b x t h w -> b x p in float32."""
+    return rearrange(maps, "b x t h w -> b x (t h w)").float()
+
+
+def uniform_draws(like: Tensor, *, generator: torch.Generator | None) -> Iterator[Tensor]:
+    """Endless uniform numbers b p for masks b n t h w, on their device."""
+    shape, device = (like.shape[0], like[0, 0].numel()), generator.device if generator else like.device
+    while True:
+        yield torch.rand(shape, generator=generator, device=device).to(like.device)

@@ -1,0 +1,34 @@
+"""The mask losses of kMaX-DeepLab: queries compete for every pixel, so masks are a softmax over queries.
+
+Both losses need the softmax only at the queries that answer for a tube, and its logarithm is logit - logsumexp. The
+queries-by-pixels softmax is therefore never formed: one logsumexp over queries is all that touches every logit.
+"""
+
+from __future__ import annotations
+
+from einops import einsum
+from torch import Tensor
+
+from model.losses.matching import Matches
+from model.losses.targets import PixelTargets, mean_where_not_zero
+
+
+def mask_losses(mask_logits: Tensor, targets: PixelTargets, matches: Matches, *,
+                smallest_weight: float = 1e-5) -> tuple[Tensor, Tensor]:
+    """mask_logits b n p -> cross-entropy b (mean over pixels with a loss), dice b.
+
+    Dice of a tube: 1 - (2 sum(p g) + 1) / (sum(p) + sum(g) + 1) over labelled pixels, times the class probability the
+    matched query gave (at least `smallest_weight`); summed over tubes, times 0.75 / queries (`dice_loss`,
+    `softmax_ce_loss` in kmax_deeplab/modeling/criterion.py). Void pixels have no part in either.
+    """
+    queries = matches.query_of_tube.clamp(min=0)[..., None]
+    logits = mask_logits.take_along_dim(queries, 1)                                # b m p
+    log_masks = logits - mask_logits.logsumexp(1, keepdim=True)
+    entropy = -einsum(log_masks, targets.masks, "b m p, b m p -> b p")
+
+    masks = log_masks.exp()
+    overlap = einsum(masks, targets.masks, "b m p, b m p -> b m")
+    mass = einsum(masks, targets.compared, "b m p, b p -> b m")
+    dice = 1 - (2 * overlap + 1) / (mass + targets.areas + 1)
+    weights = matches.of_tube(matches.class_similarity).clamp(min=smallest_weight) * matches.is_matched
+    return mean_where_not_zero(entropy, weights=targets.weights), (dice * weights).sum(-1) * 0.75 / mask_logits.shape[1]

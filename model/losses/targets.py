@@ -1,0 +1,100 @@
+"""Ground truth on one pixel axis, so that one set of losses serves dense clips and weighted samples of videos.
+
+The losses beside this file read sums over pixels and nothing else. A dense clip has weight 1 everywhere; a sample whose
+weights say how many pixels each entry stands for gives the same sums in expectation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from model.contracts import ClipTargets, PixelEvidence
+
+NO_TUBE = -1    # class of a row that only fills up a batch; tube of a query that answers for none
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PixelTargets:
+    """Ground truth of b clips (p is t h w) or b videos (p is k p). Rows without a tube weigh nothing anywhere."""
+
+    masks: Tensor       # b m p   float; weight of the pixel where the tube covers it, else 0; tubes may overlap
+    areas: Tensor       # b m     float; pixels of each tube, exact even where the pixels are a sample
+    classes: Tensor     # b m     int64; NO_TUBE in rows that fill up
+    weights: Tensor     # b p     float; pixels each entry stands for, 0: ignore
+    labelled: Tensor    # b p     float; the weight where a tube covers the pixel, 0 on void
+    compared: Tensor    # b p     float; the weight where masks are compared: `labelled`, or `weights` if void counts
+
+    @property
+    def void(self) -> Tensor:
+        """b p: the weight of the pixels no tube covers, 0 elsewhere."""
+        return self.weights - self.labelled
+
+    def sharing_pixels(self) -> PixelTargets:
+        """Tubes that overlap on a pixel get equal shares of it, so that a pixel never counts more than once."""
+        tiny = torch.finfo(self.masks.dtype).tiny
+        share = self.weights / torch.maximum(self.masks.sum(1), self.weights).clamp(min=tiny)    # b p
+        masks = self.masks * share[:, None]
+        return replace(self, masks=masks, areas=masks.sum(-1))
+
+    def keeping(self, rows: Tensor) -> PixelTargets:
+        """Only the tubes of `rows` (b m bool); what the others cover becomes void."""
+        masks = self.masks * rows[..., None]
+        labelled = masks.amax(1)
+        compared = self.weights if self.compared is self.weights else labelled
+        return replace(self, masks=masks, areas=self.areas * rows, labelled=labelled, compared=compared)
+
+    def counting_void(self) -> PixelTargets:
+        """Masks are compared on void too, where every prediction is wrong."""
+        return replace(self, compared=self.weights)
+
+
+def clip_targets(clips: Sequence[ClipTargets]) -> PixelTargets:
+    """b clips of one size, every pixel with weight 1."""
+    masks = [rearrange(clip.masks, "m t h w -> m (t h w)") for clip in clips]
+    filled = masks[0].new_zeros((len(clips), _rows(masks), masks[0].shape[-1]), dtype=torch.float32)
+    for item, mask in zip(filled, masks):
+        item[:len(mask)] = mask
+    labelled = filled.amax(1)
+    return PixelTargets(masks=filled, areas=filled.sum(-1), classes=_classes([c.classes for c in clips]),
+                        weights=torch.ones_like(labelled), labelled=labelled, compared=labelled)
+
+
+def video_targets(evidence: PixelEvidence) -> PixelTargets:
+    """The stored pixels of all clips of each video on one axis; areas are those of the whole video."""
+    weights = rearrange(evidence.weights, "b k p -> b (k p)").float()
+    tubes = rearrange(evidence.tubes, "b k p -> b 1 (k p)")
+    rows = torch.arange(_rows(evidence.classes), device=tubes.device)
+    masks = (tubes == rows[:, None]) * weights[:, None]                                          # b m (k p)
+    areas = weights.new_zeros(masks.shape[:2])
+    for item, per_clip in zip(areas, evidence.areas):
+        item[:per_clip.shape[-1]] = per_clip.sum(0)
+    labelled = masks.amax(1)
+    return PixelTargets(masks=masks, areas=areas, classes=_classes(evidence.classes), weights=weights,
+                        labelled=labelled, compared=labelled)
+
+
+def mean_where_not_zero(loss: Tensor, *, weights: Tensor | None = None) -> Tensor:
+    """b x -> b: mean over the entries that have a loss at all; 0 where none has.
+
+    `loss` is already multiplied by `weights`. An entry that is exactly right is left out like one that is masked: the
+    official criterion counts that way (`num_non_zero` in kmax_deeplab/modeling/criterion.py).
+    """
+    counted = loss != 0
+    count = counted.sum(-1).clamp(min=1) if weights is None else (counted * weights).sum(-1)
+    return loss.sum(-1) / count.clamp(min=torch.finfo(loss.dtype).tiny)
+
+
+def _rows(tubes: Sequence[Tensor]) -> int:
+    return max(1, *(len(item) for item in tubes))    # one empty row stands for "no tube": no special case later
+
+
+def _classes(classes: Sequence[Tensor]) -> Tensor:
+    filled = classes[0].new_full((len(classes), _rows(classes)), NO_TUBE)
+    for item, values in zip(filled, classes):
+        item[:len(values)] = values
+    return filled

@@ -1,0 +1,229 @@
+"""Class and mask logits -> panoptic video: kMaX's mask-wise merging, one decision per query for the whole video.
+
+The rule (bytedance/kmax-deeplab and TACJu/MaXTron, `panoptic_inference`; arXiv 2207.04044): softmax over queries at
+every pixel; a query claims the pixels where its share exceeds the pixel threshold; queries are visited by class score
+times mean share and are accepted when their class is sure enough and more than `overlap` of what they claim, counted
+over all frames, is still free.
+
+The public code holds `n T H W` to say this. Here clips pass by once. A pixel matters only through *which queries claim
+it*, its combination: shares add up to one, so few queries can claim the same pixel and few combinations occur. The
+first pass counts the pixels of each combination and keeps a compressed map of combinations per frame, some kilobytes;
+all areas, overlaps and decisions follow from the counts exactly, and frames are painted from the maps when asked for.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.contracts import Geometry, VideoSegment
+from model.labels import VOID, panoptic_id
+from model.postprocess.resize import MaskResizer
+
+# Pixels handled at a time. On a CPU core the tile of all queries stays in cache; a GPU wants large ones.
+TILE_CPU, TILE_GPU = (64, 128), (512, 1024)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PanopticConfig:
+    """Thresholds of mask-wise merging. The defaults are those of MaXTron near-online with ResNet-50 on VIPSeg."""
+
+    thing: float = 0.2          # class score a thing needs
+    stuff: float = 0.3          # class score stuff needs
+    pixel: float = 0.3          # share of a pixel a query needs to claim it
+    overlap: float = 0.8        # part of its claimed pixels that must be free; strict
+    class_power: float = 1.0    # queries are visited by class score ** class_power * mean share ** mask_power
+    mask_power: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("thing", "stuff", "pixel", "overlap"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"panoptic.{name}={getattr(self, name)} is no fraction; choose a value in 0 ... 1")
+        if self.pixel < 0.05:
+            raise ValueError(f"panoptic.pixel={self.pixel} lets more than twenty queries claim one pixel, and merging "
+                             "whole videos then no longer fits into memory; choose 0.05 or more (official: 0.2 - 0.4)")
+
+
+@dataclass(frozen=True)
+class PaintedFrames(Sequence):
+    """T maps H W int32 of panoptic ids, painted when asked for. Holds kilobytes per frame."""
+
+    maps: tuple[tuple[np.dtype, bytes], ...]     # combination at every pixel, compressed
+    size: tuple[int, int]                        # H W
+    palette: np.ndarray                          # combination -> panoptic id, int32
+
+    def __len__(self) -> int:
+        return len(self.maps)
+
+    def __getitem__(self, frame: int) -> np.ndarray:
+        if isinstance(frame, slice):
+            return PaintedFrames(self.maps[frame], self.size, self.palette)
+        dtype, packed = self.maps[frame]
+        return self.palette[np.frombuffer(zlib.decompress(packed), dtype=dtype).reshape(self.size)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergedVideo:
+    """What merging makes of one video, before it has a name."""
+
+    frames: PaintedFrames
+    segments: Mapping[int, VideoSegment]     # panoptic id -> class, track, score; in order of acceptance
+    queries: Mapping[int, int]               # panoptic id -> the query that started the segment
+
+
+class PanopticMerger:
+    """One per video: `add` every clip in time, then `finish` once. An image is a video of one frame.
+
+    is_thing: bool per class, in the order of the class logits.
+    """
+
+    def __init__(self, config: PanopticConfig, *, is_thing: Sequence[bool] | np.ndarray, geometry: Geometry) -> None:
+        self.config, self.is_thing, self.geometry = config, np.asarray(is_thing, dtype=bool), geometry
+        self._resizer: MaskResizer | None = None
+        self._queries = 0                                       # n, known from the first clip on
+        self._shared: dict[tuple[int, ...], int] = {}           # queries that share a pixel -> combination
+        self._counts = np.zeros(0, dtype=np.int64)              # combination -> pixels of the video
+        self._shares: Tensor | None = None                      # n float64, sum of a query's shares where it claims
+        self._maps: list[tuple[np.dtype, bytes]] = []
+
+    @torch.no_grad()
+    def add(self, mask_logits: Tensor) -> None:
+        """mask_logits: n t h w at stride 4 of the padded network input; the next frames of the video."""
+        if self._resizer is None:
+            self._queries, _, *size = mask_logits.shape
+            self._resizer = MaskResizer(self.geometry, size=tuple(size), device=mask_logits.device)
+            self._shares = mask_logits.new_zeros(self._queries, dtype=torch.float64)
+            self._counts = np.zeros(1 + self._queries, dtype=np.int64)
+        expected = (self._queries, *self._resizer.size)
+        if (mask_logits.shape[0], *mask_logits.shape[2:]) != expected:
+            raise ValueError(f"mask logits {tuple(mask_logits.shape)} (queries, frames, h, w) follow clips with "
+                             f"{expected} (queries, h, w); one segmenter at one size must make all clips of a video")
+        with torch.autocast(mask_logits.device.type, enabled=False):
+            for frame in mask_logits.unbind(1):
+                self._add_frame(frame.float())
+
+    def _add_frame(self, logits: Tensor) -> None:
+        """logits: n h w. Combination 0 is nobody, 1 + n is query n alone, higher ones are in `_shared`."""
+        height, width = self._resizer.output
+        combinations = torch.empty(height, width, dtype=torch.int32, device=logits.device)
+        pixels, claimants = [], []
+        total = torch.zeros((), dtype=torch.float64, device=logits.device)
+        tile_height, tile_width = TILE_CPU if logits.device.type == "cpu" else TILE_GPU
+        for rows, columns in self._resizer.tiles(height=tile_height, width=tile_width):
+            tile = self._resizer.tile(logits, rows=rows, columns=columns)
+            claims = claim(tile.flatten(1), threshold=self.config.pixel)
+            combinations[rows, columns] = claims.alone.view(tile.shape[1:])
+            self._shares += claims.shares
+            total += claims.checksum
+            where = claims.shared_pixels
+            pixels.append((rows.start + where // tile.shape[2]) * width + columns.start + where % tile.shape[2])
+            claimants.append(claims.shared_queries)
+        if not total.isfinite():
+            raise ValueError(f"the mask logits of frame {len(self._maps)} hold NaN or infinity; the network diverged "
+                             "or its checkpoint does not fit")
+        flat = combinations.flatten().cpu().numpy()
+        self._name_shared(flat, torch.cat(pixels).cpu().numpy(), torch.cat(claimants).cpu().numpy())
+        self._counts += np.bincount(flat, minlength=len(self._counts))
+        dtype = np.min_scalar_type(len(self._counts) - 1)
+        self._maps.append((dtype, zlib.compress(flat.astype(dtype), 1)))
+
+    def _name_shared(self, flat: np.ndarray, pixels: np.ndarray, queries: np.ndarray) -> None:
+        """Write the combination of every shared pixel into `flat`; pairs (pixel, query) come grouped by pixel."""
+        if not len(pixels):
+            return
+        starts = np.flatnonzero(np.diff(pixels, prepend=-1))
+        sizes = np.diff(starts, append=len(pixels))
+        members = np.full((len(starts), sizes.max()), -1)
+        rank = np.arange(len(pixels)) - np.repeat(starts, sizes)
+        members[np.repeat(np.arange(len(starts)), sizes), rank] = queries
+        key = np.zeros(len(starts), dtype=np.int64)
+        for column in members.T:     # folding one member at a time keeps the keys small for any number of queries
+            _, first, key = np.unique(key * (self._queries + 1) + column + 1, return_index=True, return_inverse=True)
+        sets = [tuple(row[row >= 0].tolist()) for row in members[first]]
+        names = [self._shared.setdefault(s, 1 + self._queries + len(self._shared)) for s in sets]
+        flat[pixels[starts]] = np.array(names)[key]
+        self._counts = np.pad(self._counts, (0, 1 + self._queries + len(self._shared) - len(self._counts)))
+
+    def finish(self, class_logits: Tensor) -> MergedVideo:
+        """class_logits: n classes+1 for the whole video (last class: no object) -> segments and frames."""
+        if self._resizer is None:
+            raise ValueError("no clip was added, so there is nothing to merge; the video has no frames")
+        if tuple(class_logits.shape) != (self._queries, len(self.is_thing) + 1):
+            raise ValueError(f"class logits {tuple(class_logits.shape)} do not fit {self._queries} queries and "
+                             f"{len(self.is_thing)} classes (plus one for no object); is this the right class table?")
+        scores, classes = class_logits.detach().double().softmax(-1)[:, :-1].max(-1)
+        owners, segments, queries = self._decide(scores.cpu().numpy(), classes.cpu().numpy())
+        frames = PaintedFrames(tuple(self._maps), self._resizer.output, owners.astype(np.int32))
+        return MergedVideo(frames=frames, segments=segments, queries=queries)
+
+    def _decide(self, scores: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, dict, dict]:
+        """Visit the queries; returns combination -> panoptic id, and what the ids are."""
+        config, counts = self.config, self._counts
+        claimed = self._claimed()
+        areas = np.array([counts[c].sum() for c in claimed])
+        mean_shares = self._shares.cpu().numpy() / np.maximum(areas, 1)
+        ranks = scores ** config.class_power * mean_shares ** config.mask_power
+        enough = scores > np.where(self.is_thing[classes], config.thing, config.stuff)
+        owners = np.full(len(counts), VOID, dtype=np.int64)
+        tracks = np.zeros(len(self.is_thing), dtype=np.int64)
+        segments, queries = {}, {}
+        for query in np.argsort(-ranks, kind="stable"):
+            free = claimed[query][owners[claimed[query]] == VOID]
+            if not enough[query] or counts[free].sum() <= config.overlap * areas[query]:
+                continue
+            label = int(classes[query])
+            tracks[label] += self.is_thing[label]
+            owner = int(panoptic_id(label, tracks[label]))
+            owners[free] = owner
+            if owner not in segments:     # later stuff of the same class joins the segment that is there
+                segments[owner] = VideoSegment(class_index=label, track=int(tracks[label]), score=float(ranks[query]))
+                queries[owner] = int(query)
+        return owners, segments, queries
+
+    def _claimed(self) -> list[np.ndarray]:
+        """Query -> the combinations it is part of."""
+        claimed = [[1 + query] for query in range(self._queries)]
+        for members, combination in self._shared.items():
+            for query in members:
+                claimed[query].append(combination)
+        return [np.array(c) for c in claimed]
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """Who claims the p pixels of a tile."""
+
+    alone: Tensor             # p int32     0: nobody; 1 + n: query n and nobody else
+    shares: Tensor            # n float64   sum of a query's shares over the pixels it claims
+    shared_pixels: Tensor     # s int64     pixel of each pair (pixel, query) where several claim, grouped by pixel
+    shared_queries: Tensor    # s int64
+    checksum: Tensor          # NaN or infinite exactly when a logit was
+
+
+def claim(logits: Tensor, *, threshold: float) -> Claims:
+    """logits: n p. Which queries hold a share above the threshold, where the shares are a softmax over queries.
+
+    All shares are never written down: a share exceeds the threshold where exp(logit - best) exceeds threshold times the
+    sum of exponentials, and a query alone above the threshold is the best one, with share 1 / sum.
+    """
+    n = len(logits)
+    best = logits.amax(0)
+    strength = (logits - best).exp_()                                               # n p
+    sums = strength.new_ones(1, n) @ strength                                       # 1 p
+    above = torch.gt(strength, threshold * sums, out=torch.empty_like(strength))    # 1.0 where claimed
+    number = torch.arange(1.0, n + 1, device=logits.device)
+    claimants, query_sum = torch.stack([torch.ones_like(number), number]) @ above   # p each, exact in float32
+    single = claimants == 1
+    alone = torch.where(single, query_sum, 0).int()
+    shares = torch.bincount(alone, weights=(single / sums[0]).double(), minlength=n + 1)[1:]
+
+    several = (claimants > 1).nonzero()[:, 0]
+    where, queries = above[:, several].T.nonzero(as_tuple=True)
+    pixels = several[where]
+    shares.index_add_(0, queries, (strength[queries, pixels] / sums[0, pixels]).double())
+    return Claims(alone, shares, pixels, queries, sums.sum())

@@ -1,0 +1,90 @@
+"""From mask logits at stride 4 back to the pixels of the source frame, any tile of it without the rest.
+
+The official way (TACJu/MaXTron, `video_seg_post_processing`) is a chain: bilinear to the padded network input, crop
+away the padding and, where the frame had been scaled, bilinear to the source size. Both steps are linear and act on
+rows and columns alone, so the chain is one matrix for rows and one for columns: `rows @ masks @ columns.T`. A tile of
+the result needs the few rows and columns its weights touch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model.contracts import Geometry
+from model.layers.resize import is_odd
+
+
+def fit(source: tuple[int, int], *, padded: tuple[int, int]) -> Geometry:
+    """How a frame of `source` (height, width) enters a network of input size `padded`: scaled down if needed, never up.
+
+    The scale is common to both sides and the scaled size is cut to whole pixels, as in the public evaluation code.
+    """
+    if min(*source, *padded) < 1:
+        raise ValueError(f"frame {source} and network input {padded} must both be at least one pixel high and wide")
+    scale = min(1.0, padded[0] / source[0], padded[1] / source[1])
+    height, width = (max(1, int(side * scale + 1e-6)) for side in source)
+    return Geometry(source=source, resized=(height, width), padded=padded)
+
+
+def axis_weights(length: int, *, padded: int, resized: int, source: int, align_corners: bool, scaled: bool) -> Tensor:
+    """The whole chain along one axis as a matrix `source length`: each output pixel is a weighted mean of the map's."""
+    grid = torch.eye(length, dtype=torch.float64)[None]
+    weights = F.interpolate(grid, size=padded, mode="linear", align_corners=align_corners)[..., :resized]
+    if scaled:
+        weights = F.interpolate(weights, size=source, mode="linear", align_corners=align_corners)
+    return weights[0].T.float()
+
+
+class MaskResizer:
+    """Maps `... h w` (mask logits at stride 4 of the padded input) to `... H W` (pixels of the source frame).
+
+    size: h and w of the maps. `align_corners` holds exactly when the padded width is odd, as in the public code.
+    """
+
+    def __init__(self, geometry: Geometry, *, size: tuple[int, int], device: torch.device | str = "cpu") -> None:
+        scaled = geometry.resized != geometry.source
+        if any(part > whole for part, whole in zip(geometry.resized, geometry.padded)):
+            raise ValueError(f"a frame resized to {geometry.resized} does not lie inside the network input "
+                             f"{geometry.padded}; make the geometry with model.postprocess.resize.fit")
+        self.size, self.output = size, geometry.source
+        self.rows, self.columns = (
+            axis_weights(size[axis], padded=geometry.padded[axis], resized=geometry.resized[axis], scaled=scaled,
+                         source=geometry.source[axis], align_corners=is_odd(geometry.padded[1])).to(device)
+            for axis in (0, 1))                                                     # H h, W w
+        self._row_taps, self._column_taps = _taps(self.rows), _taps(self.columns)
+
+    def tiles(self, *, height: int, width: int) -> Iterator[tuple[slice, slice]]:
+        """The output cut into tiles of at most height times width pixels."""
+        for top in range(0, self.output[0], height):
+            for left in range(0, self.output[1], width):
+                yield (slice(top, min(top + height, self.output[0])), slice(left, min(left + width, self.output[1])))
+
+    def tile(self, masks: Tensor, *, rows: slice, columns: slice) -> Tensor:
+        """masks: ... h w -> the stated rows and columns of the resized maps, reading only what they need."""
+        high, wide = _touched(self._row_taps, rows), _touched(self._column_taps, columns)
+        return self.rows[rows, high] @ (masks[..., high, wide] @ self.columns[columns, wide].T)
+
+    def __call__(self, masks: Tensor) -> Tensor:
+        """masks: ... h w -> ... H W."""
+        if tuple(masks.shape[-2:]) != self.size:
+            raise ValueError(f"maps of {tuple(masks.shape[-2:])} were given to a resizer made for {self.size}")
+        resized = masks.new_empty(*masks.shape[:-2], *self.output)
+        for rows, columns in self.tiles(height=64, width=128):
+            resized[..., rows, columns] = self.tile(masks, rows=rows, columns=columns)
+        return resized
+
+
+def _taps(weights: Tensor) -> tuple[list[int], list[int]]:
+    """For every output pixel the first map pixel with a weight, and the one after the last."""
+    used = weights != 0
+    first = used.int().argmax(1)
+    last = used.shape[1] - used.flip(1).int().argmax(1)
+    return first.tolist(), last.tolist()
+
+
+def _touched(taps: tuple[list[int], list[int]], outputs: slice) -> slice:
+    return slice(min(taps[0][outputs]), max(taps[1][outputs]))

@@ -1,0 +1,32 @@
+"""Segmenters: pixels of a clip to a `ClipPrediction`. The type of a config picks the class, here and nowhere else."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from model.contracts import ClipPrediction
+from model.segmenters.video_kmax import VideoKMax, VideoKMaxConfig
+
+SegmenterConfig = VideoKMaxConfig
+
+
+class Segmenter(Protocol):
+    """Stage one. Clips of a batch never see each other; any number of frames from 1 up makes a clip."""
+
+    config: SegmenterConfig
+
+    def __call__(self, frames: Tensor, real_pixels: Tensor | None = None, *, supervise: bool = False) -> ClipPrediction:
+        """frames: b t 3 H W RGB, uint8 or 0 to 255. real_pixels: b t H W bool, false in padding; None: all real.
+
+        supervise: also fill `auxiliary` and `semantic_logits`, which only losses read.
+        """
+
+
+def build_segmenter(config: SegmenterConfig) -> nn.Module:
+    """The `Segmenter` a config describes, freshly initialised."""
+    match config:
+        case VideoKMaxConfig():
+            return VideoKMax(config)
+    raise ValueError(f"{type(config).__name__} is not the config of a segmenter; see model.segmenters.SegmenterConfig")

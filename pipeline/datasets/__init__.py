@@ -1,0 +1,43 @@
+"""Data sets as they lie on disk. A new one is a file here, a name in `DatasetConfig` and a line in `open_dataset`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from pipeline.datasets.vipseg import VipSeg
+from pipeline.datasets.youtube_vis import YouTubeVis
+from pipeline.records import Dataset
+
+DatasetName = Literal["vipseg", "youtube_vis", "youtube_vis_2019", "youtube_vis_2021", "youtube_vis_2022"]
+Layout = Literal["auto", "rgb", "raw"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetConfig:
+    """Which data set, where, and which part of it. `vipseg` and `youtube_vis` also read own data in those layouts."""
+
+    name: DatasetName
+    root: str                   # folder that holds what docs/data.md shows
+    split: str = "train"        # VIPSeg: train, val, test; YouTube-VIS: train, valid
+    layout: Layout = "auto"     # VIPSeg only. rgb: panomasksRGB with json; raw: panomasks; auto: rgb where it exists
+
+    def __post_init__(self) -> None:
+        for field, value, allowed in (("name", self.name, get_args(DatasetName)),
+                                      ("layout", self.layout, get_args(Layout))):
+            if value not in allowed:
+                raise ValueError(f"dataset {field} {value!r} is not known; choose one of {', '.join(allowed)}")
+        if not self.root or not self.split:
+            raise ValueError(f"dataset {self.name!r} needs root and split, got {self.root!r} and {self.split!r}; "
+                             f"docs/data.md shows the folder")
+        if self.layout != "auto" and self.name != "vipseg":
+            raise ValueError(f"layout={self.layout!r} is for vipseg only; leave it out for {self.name!r}")
+
+
+def open_dataset(config: DatasetConfig) -> Dataset:
+    """The reader for a data set. Raises `FileNotFoundError` when root or split are not there."""
+    match config.name:
+        case "vipseg":
+            return VipSeg(config.root, split=config.split, layout=config.layout)
+        case _:
+            return YouTubeVis(config.root, split=config.split, name=config.name)

@@ -1,0 +1,46 @@
+"""The class tables of YouTube-VIS 2019, 2021 and 2022, in the order of their category ids 1..40; all are things."""
+
+from __future__ import annotations
+
+from model.labels import ClassInfo, ClassTable
+
+NAMES_2019 = [
+    "person", "giant_panda", "lizard", "parrot", "skateboard", "sedan", "ape", "dog", "snake", "monkey",
+    "hand", "rabbit", "duck", "cat", "cow", "fish", "train", "horse", "turtle", "bear", "motorbike",
+    "giraffe", "leopard", "fox", "deer", "owl", "surfboard", "airplane", "truck", "zebra", "tiger",
+    "elephant", "snowboard", "boat", "shark", "mouse", "frog", "eagle", "earless_seal", "tennis_racket",
+]
+
+NAMES_2021 = [
+    "airplane", "bear", "bird", "boat", "car", "cat", "cow", "deer", "dog", "duck", "earless_seal",
+    "elephant", "fish", "flying_disc", "fox", "frog", "giant_panda", "giraffe", "horse", "leopard", "lizard",
+    "monkey", "motorbike", "mouse", "parrot", "person", "rabbit", "shark", "skateboard", "snake", "snowboard",
+    "squirrel", "surfboard", "tennis_racket", "tiger", "train", "truck", "turtle", "whale", "zebra",
+]
+
+
+def thing_table(name: str, names_by_id: dict[int, str]) -> ClassTable:
+    """A table of things from id -> name, with colours of its own."""
+    return ClassTable(name, tuple(ClassInfo(number, names_by_id[number], True, distinct_color(number))
+                                  for number in sorted(names_by_id)))
+
+
+def distinct_color(number: int) -> tuple[int, int, int]:
+    """The number's bits dealt to the high bits of red, green and blue in turn: near numbers get far colours."""
+    red = green = blue = 0
+    for level in range(8):
+        bits = number >> 3 * level
+        red |= (bits & 1) << 7 - level
+        green |= (bits >> 1 & 1) << 7 - level
+        blue |= (bits >> 2 & 1) << 7 - level
+    return red, green, blue
+
+
+_2019 = dict(enumerate(NAMES_2019, start=1))
+_2021 = dict(enumerate(NAMES_2021, start=1))
+
+TABLES = {    # 2022 has the training videos and classes of 2021, and more validation videos
+    "youtube_vis_2019": thing_table("youtube_vis_2019", _2019),
+    "youtube_vis_2021": thing_table("youtube_vis_2021", _2021),
+    "youtube_vis_2022": thing_table("youtube_vis_2022", _2021),
+}

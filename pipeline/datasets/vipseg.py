@@ -1,0 +1,211 @@
+"""VIPSeg, and any panoptic video data set in its layout.
+
+Two layouts are read. `rgb` is what the 720p script leaves and what training uses: images/, panomasksRGB/ and
+panoptic_gt_VIPSeg_<split>.json. `raw` is the release: imgs/ and panomasks/, with <split>.txt. Both keep a segment's id
+through the whole video. Source: VIPSeg-Dataset, README and conversion scripts (Miao et al., CVPR 2022).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from model.labels import ClassInfo, ClassTable
+from pipeline.datasets.folders import files_by_stem, first_existing, load_json, root_folder
+from pipeline.datasets.id_maps import ids_in, ids_of_rgb, raw_dataset_class, raw_table, read_label
+from pipeline.errors import BadInput
+from pipeline.records import FrameRecord, Segment, VideoRecord
+
+CATEGORIES = "panoVIPSeg_categories.json"
+CONVERT_AGAIN = "Make json and label maps from the same run of the converter."
+
+
+class VipSeg:
+    """One split of VIPSeg. Cheap to build and to pickle: nothing is read before it is asked for, a json once.
+
+    Raises `FileNotFoundError` when root, frames, labels, categories or the split are not there.
+    """
+
+    def __init__(self, root: str, *, split: str = "train", layout: str = "auto") -> None:
+        self.root, self.split = root_folder(root, name="vipseg"), split
+        self.images = first_existing([self.root / "images", self.root / "imgs"], what="folder of frames")
+        jsons = [self.root / f"panoptic_gt_VIPSeg_{split}.json", self.root / "panoptic_gt_VIPSeg.json"]
+        has_rgb = (self.root / "panomasksRGB").is_dir() and any(path.exists() for path in jsons)
+        self.layout = ("rgb" if has_rgb else "raw") if layout == "auto" else layout
+        self.labels = first_existing([self.root / {"rgb": "panomasksRGB", "raw": "panomasks"}[self.layout]],
+                                     what="folder of labels")
+        self.annotations = first_existing(jsons, what="annotation file") if self.layout == "rgb" else None
+        self.list = first_existing([self.root / f"{split}.txt", self.root.parent / f"{split}.txt", jsons[0]],
+                                   what=f"list of the split {split!r}")
+        self.classes = self._class_table()
+
+    def __reduce__(self):
+        return _reopen, (str(self.root), self.split, self.layout)
+
+    def video_ids(self) -> list[str]:
+        """All videos of the split, sorted: from <split>.txt where it exists, else from the split's json."""
+        if self.list.suffix == ".json":
+            return sorted(video["video_id"] for video in load_json(self.list)["videos"])
+        return sorted({line.strip() for line in self.list.read_text().splitlines() if line.strip()})
+
+    def read(self, video_id: str) -> VideoRecord:
+        """Describe one video. The raw layout decodes its label maps, since only they say what is in a frame.
+
+        Raises `BadInput` for missing or unreadable files, frames that images and labels do not share, a video that is
+        empty or not in the json, unknown categories, ids that change class, sizes that differ.
+        """
+        images = files_by_stem(self.images / video_id, (".jpg", ".jpeg"), video=video_id, what="image")
+        labels = files_by_stem(self.labels / video_id, (".png",), video=video_id, what="label")
+        if self.layout == "rgb":
+            return self._read_rgb(video_id, images, labels)
+        return self._read_raw(video_id, images, labels)
+
+    def frame_ids(self, video: VideoRecord, frame: FrameRecord) -> np.ndarray:
+        """H W int32: segment id of every pixel, 0 void.
+
+        Raises `BadInput` for a missing or corrupt label, another size than the video's, and values that the coding
+        does not know. Whether map and annotation agree is the question of `id_maps.check_frame`.
+        """
+        label = read_label(frame.label, video=video.video_id)
+        if label.shape[:2] != (video.height, video.width):
+            raise BadInput("frame-size", f"the label is {label.shape[1]}x{label.shape[0]} pixels, the video "
+                           f"{video.width}x{video.height}.", video=video.video_id, file=frame.label,
+                           cure="Resize frames, labels and json together.")
+        return self._ids(label, frame.label, video.video_id)
+
+    def _class_table(self) -> ClassTable:
+        file = first_existing([self.root / CATEGORIES, self.root.parent / CATEGORIES,
+                               *([self.annotations] if self.annotations else [])], what="category file")
+        found = load_json(file)
+        rows = found["categories"] if isinstance(found, dict) else found
+        try:
+            return ClassTable("vipseg", tuple(ClassInfo(row["id"], row["name"], bool(row["isthing"]),
+                                                        tuple(row["color"])) for row in rows))
+        except (KeyError, TypeError) as error:
+            raise BadInput("bad-json", f"a category lacks or mistypes {error}.", file=file,
+                           cure="Each category needs id, name, isthing and color.") from None
+
+    @cached_property
+    def _raw_ids(self) -> np.ndarray:
+        return raw_table(self.classes)
+
+    @cached_property
+    def _entries(self) -> dict[str, tuple[list[dict], list[dict]]]:
+        """video id -> (its images, its annotations), as the json has them."""
+        found = load_json(self.annotations)
+        try:
+            annotated = {entry["video_id"]: entry["annotations"] for entry in found["annotations"]}
+            return {entry["video_id"]: (entry["images"], annotated.get(entry["video_id"], []))
+                    for entry in found["videos"]}
+        except (KeyError, TypeError) as error:
+            raise BadInput("bad-json", f"an entry lacks or mistypes {error}.", file=self.annotations,
+                           cure=CONVERT_AGAIN) from None
+
+    def _ids(self, label: np.ndarray, file: Path, video_id: str) -> np.ndarray:
+        if (label.ndim == 3) != (self.layout == "rgb"):
+            raise BadInput("corrupt-label", f"the label has {3 if label.ndim == 3 else 1} channel(s), which is not "
+                           f"the {self.layout} coding.", video=video_id, file=file,
+                           cure="Set layout to what the folder holds, or convert the labels again.")
+        if self.layout == "rgb":
+            return ids_of_rgb(label)
+        ids = self._raw_ids[label]
+        if ids.min() < 0:
+            raise BadInput("unknown-category", f"the label holds the values {ids_in(label[ids < 0])[:5]}, which name "
+                           f"no class of {CATEGORIES}.", video=video_id, file=file,
+                           cure="Use the category file this data set was made with.")
+        return ids
+
+    def _read_raw(self, video_id: str, images: dict[str, Path], labels: dict[str, Path]) -> VideoRecord:
+        names = sorted(images.keys() | labels.keys())
+        self._refuse_mismatch(video_id, names, images, labels)
+        frames, sizes, seen = [], {}, set()
+        for name in names:
+            label = read_label(labels[name], video=video_id)
+            ids = tuple(i for i in ids_in(self._ids(label, labels[name], video_id)) if i)
+            frames.append(FrameRecord(name=name, image=images[name], label=labels[name], segment_ids=ids))
+            sizes.setdefault(label.shape[:2], name)
+            seen.update(ids)
+        height, width = self._one_size(video_id, sizes)
+        segments = (Segment(id=i, class_index=self.classes.index_of[raw_dataset_class(i)]) for i in sorted(seen))
+        return VideoRecord(video_id=video_id, height=height, width=width, frames=tuple(frames),
+                           segments=tuple(segments))
+
+    def _read_rgb(self, video_id: str, images: dict[str, Path], labels: dict[str, Path]) -> VideoRecord:
+        if video_id not in self._entries:
+            raise BadInput("not-in-json", f"the video is on the list {self.list.name}, but the json has no entry for "
+                           f"it.", video=video_id, file=self.annotations,
+                           cure="Convert the labels of this split again, or take the video off the list.")
+        try:
+            entries, annotations = self._entries[video_id]
+            sizes = {(entry["height"], entry["width"]): entry["file_name"] for entry in entries}
+            names = [Path(entry["file_name"]).stem for entry in entries]
+            infos = {Path(entry["file_name"]).stem: entry["segments_info"] for entry in annotations}
+            self._refuse_mismatch(video_id, names, images, labels)
+            if set(names) != set(infos):
+                raise BadInput("frame-mismatch", f"the json lists {len(names)} images and {len(infos)} annotations; "
+                               f"the frames {_first(set(names) ^ set(infos))} are only on one side.", video=video_id,
+                               file=self.annotations, cure=CONVERT_AGAIN)
+            segments = self._segments(video_id, infos)
+            frames = tuple(FrameRecord(name=name, image=images[name], label=labels[name],
+                                       segment_ids=tuple(info["id"] for info in infos[name])) for name in names)
+        except (KeyError, TypeError) as error:
+            raise BadInput("bad-json", f"an entry of this video lacks or mistypes {error}.", video=video_id,
+                           file=self.annotations, cure=CONVERT_AGAIN) from None
+        height, width = self._one_size(video_id, sizes)
+        return VideoRecord(video_id=video_id, height=height, width=width, frames=frames, segments=segments)
+
+    def _segments(self, video_id: str, infos: Mapping[str, list[dict]]) -> tuple[Segment, ...]:
+        """The segments of all frames, each once; refuses ids that are void, listed twice, or change their class."""
+        def refuse(reason: str, what: str) -> BadInput:
+            return BadInput(reason, what, video=video_id, file=self.annotations, cure=CONVERT_AGAIN)
+
+        segments: dict[int, Segment] = {}
+        for name, listed in infos.items():
+            ids = [info["id"] for info in listed]
+            if len(set(ids)) != len(ids) or min(ids, default=1) <= 0:
+                raise refuse("bad-id", f"frame {name!r} lists the segment ids {sorted(ids)[:5]}...; they must be "
+                             f"different and above 0, which is void.")
+            for info in listed:
+                if info["category_id"] not in self.classes.index_of:
+                    raise refuse("unknown-category", f"segment {info['id']} of frame {name!r} has the category "
+                                 f"{info['category_id']}, which the category file does not have.")
+                segment = Segment(id=info["id"], class_index=self.classes.index_of[info["category_id"]],
+                                  is_crowd=bool(info.get("iscrowd", 0)))
+                if segments.setdefault(segment.id, segment) != segment:
+                    raise refuse("inconsistent-id", f"segment {segment.id} changes its category or crowd flag in "
+                                 f"frame {name!r}; a segment keeps both through the video.")
+        return tuple(segments[i] for i in sorted(segments))
+
+    def _refuse_mismatch(self, video_id: str, names: list[str], images: dict[str, Path],
+                         labels: dict[str, Path]) -> None:
+        if not names:
+            raise BadInput("empty-video", "the video has no frame.", video=video_id, file=self.images / video_id,
+                           cure="Copy its frames, or take the video off the split list.")
+        for what, files, folder, suffix in (("image", images, self.images, ".jpg"),
+                                            ("label", labels, self.labels, ".png")):
+            missing, extra = set(names) - files.keys(), files.keys() - set(names)
+            if missing:
+                raise BadInput(f"missing-{what}", f"{len(missing)} of {len(names)} frames have no {what}.",
+                               video=video_id, file=folder / video_id / f"{min(missing)}{suffix}",
+                               cure="Copy the missing files, or remove these frames everywhere.")
+            if extra:
+                raise BadInput("frame-mismatch", f"the {what}s of the frames {_first(extra)} are not in the json.",
+                               video=video_id, file=folder / video_id, cure="Remove them, or convert the labels again.")
+
+    def _one_size(self, video_id: str, sizes: Mapping[tuple[int, int], str]) -> tuple[int, int]:
+        if len(sizes) > 1:
+            raise BadInput("frame-size", f"the frames have different sizes, height x width: {dict(sizes)}.",
+                           video=video_id, file=self.labels / video_id, cure="Resize them to one size.")
+        return next(iter(sizes))
+
+
+def _first(names: Iterable[str]) -> str:
+    names = sorted(names)
+    return f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
+
+
+def _reopen(root: str, split: str, layout: str) -> VipSeg:
+    return VipSeg(root, split=split, layout=layout)

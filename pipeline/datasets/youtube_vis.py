@@ -1,0 +1,179 @@
+"""YouTube-VIS 2019, 2021 and 2022, and any instance video data set in their layout: one reader, three class tables.
+
+<split>/JPEGImages/<video>/<frame>.jpg with <split>.json, or the older <split>/instances.json. A track is an annotation
+with one run-length mask per frame, null where the object is absent. Source: youtubevos.org and the YouTube-VIS API.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from functools import cached_property
+from pathlib import PurePosixPath
+
+import numpy as np
+from pycocotools import mask as run_lengths
+
+from model.labels import ClassTable
+from pipeline.datasets.classes_youtube_vis import TABLES, thing_table
+from pipeline.datasets.folders import files_by_stem, first_existing, load_json, root_folder
+from pipeline.errors import BadInput
+from pipeline.records import FrameRecord, Segment, VideoRecord
+
+COPY_AGAIN = "Copy the json of this split again, or correct this entry."
+
+
+class YouTubeVis:
+    """One split. Its json is parsed once per process, however many copies of this object arrive there.
+
+    name: which class table; "youtube_vis" takes it from the json's categories, for own data. A split without
+    annotations (the public valid json) gives videos without segments.
+    Raises `FileNotFoundError` when root, frames or json are not there, `ValueError` when the json is of another year.
+    """
+
+    def __init__(self, root: str, *, split: str = "train", name: str = "youtube_vis") -> None:
+        self.root, self.split, self.name = root_folder(root, name=name), split, name
+        self.images = first_existing([self.root / split / "JPEGImages", self.root / "JPEGImages"],
+                                     what="folder of frames")
+        jsons = [self.root / f"{split}.json", self.root / split / "instances.json",
+                 self.root / "annotations" / f"{split}.json", self.root / "annotations" / f"instances_{split}.json"]
+        only_one = [self.root / "instances.json"] if split == "train" else []
+        self.annotations = first_existing(jsons + only_one, what=f"json of the split {split!r}")
+        self.classes = self._class_table()
+
+    def __reduce__(self):
+        return _reopen, (str(self.root), self.split, self.name)
+
+    def video_ids(self) -> list[str]:
+        """The folder names of all videos of the split, sorted."""
+        return sorted(self._videos)
+
+    def read(self, video_id: str) -> VideoRecord:
+        """Describe one video, with its masks as COCO run lengths.
+
+        Raises `BadInput` for an unknown or empty video, missing images, ids that are missing, below 1 or used twice,
+        categories outside the table, tracks without a single pixel, and masks of another size than the video.
+        """
+        if video_id not in self._videos:
+            raise BadInput("not-in-json", f"the json of split {self.split!r} has no such video.", video=video_id,
+                           file=self.annotations, cure="Take a name that video_ids() lists.")
+        video = self._videos[video_id]
+        try:
+            names, height, width = video["file_names"], video["height"], video["width"]
+            if not names:
+                raise self._bad("empty-video", "the video has no frame.", video_id)
+            segments, masks = self._tracks(video_id, self._annotated.get(video["id"], []), len(names), height, width)
+        except (KeyError, TypeError) as error:
+            raise self._bad("bad-json", f"an entry of this video lacks or mistypes {error}.", video_id) from None
+        images = files_by_stem(self.images / video_id, (".jpg", ".jpeg"), video=video_id, what="image")
+        frames = []
+        for name, masks_of_frame in zip(names, masks, strict=True):
+            stem = PurePosixPath(name).stem
+            if stem not in images:
+                raise BadInput("missing-image", "the json lists this frame, but the file does not exist.",
+                               video=video_id, file=self.images / name, cure="Copy the missing files.")
+            frames.append(FrameRecord(name=stem, image=images[stem], segment_ids=tuple(masks_of_frame),
+                                      masks=masks_of_frame))
+        return VideoRecord(video_id=video_id, height=height, width=width, frames=tuple(frames), segments=segments)
+
+    def frame_ids(self, video: VideoRecord, frame: FrameRecord) -> np.ndarray:
+        """Not for this data set: instances may overlap, so no map can hold them. Read `FrameRecord.masks`."""
+        raise TypeError(f"{self.name} has run-length masks and no id maps; read FrameRecord.masks")
+
+    def _class_table(self) -> ClassTable:
+        listed = {row["id"]: row["name"] for row in load_json(self.annotations).get("categories", [])}
+        if self.name not in TABLES:
+            return thing_table(self.name, listed)
+        table = TABLES[self.name]
+        other = [info for info in table.classes if _plain(listed.get(info.dataset_id, info.name)) != _plain(info.name)]
+        if len(other) > len(table) // 2:    # a few differences are spellings; this many are another year
+            raise ValueError(f"{self.annotations} calls category {other[0].dataset_id} "
+                             f"{listed[other[0].dataset_id]!r}, but in {self.name} it is {other[0].name!r}. Choose the "
+                             f"data set name of the right year, or name='youtube_vis' for the categories of the json.")
+        return table
+
+    @cached_property
+    def _videos(self) -> dict[str, dict]:
+        """Folder name -> entry of the json."""
+        found = load_json(self.annotations)
+        try:
+            videos = {_folder(entry): entry for entry in found["videos"]}
+            numbers = {entry["id"] for entry in found["videos"]}
+            orphans = {entry["video_id"] for entry in found.get("annotations") or []} - numbers
+        except (KeyError, TypeError) as error:
+            raise self._bad("bad-json", f"an entry lacks or mistypes {error}.") from None
+        if not len(videos) == len(numbers) == len(found["videos"]):
+            raise self._bad("duplicate-id", f"{len(found['videos'])} videos share {len(numbers)} ids and {len(videos)} "
+                            f"folders; each needs its own.")
+        if orphans:
+            raise self._bad("orphan-annotation", f"annotations name the video ids {sorted(orphans)[:5]}, which the "
+                            f"json does not list.")
+        return videos
+
+    @cached_property
+    def _annotated(self) -> dict[int, list[dict]]:
+        annotated = defaultdict(list)
+        for entry in load_json(self.annotations).get("annotations") or []:
+            annotated[entry["video_id"]].append(entry)
+        return annotated
+
+    def _tracks(self, video_id: str, annotations: list[dict], length: int, height: int,
+                width: int) -> tuple[tuple[Segment, ...], list[dict[int, dict]]]:
+        """Segments, and per frame a dict of track id -> run lengths."""
+        masks: list[dict[int, dict]] = [{} for _ in range(length)]
+        segments = []
+        ids = [entry.get("id") for entry in annotations]
+        if any(not isinstance(i, int) or i < 1 for i in ids) or len(set(ids)) != len(ids):
+            raise self._bad("bad-id", f"the track ids are {ids}; they must be numbers above 0, each used once.",
+                            video_id)
+        for entry in sorted(annotations, key=lambda entry: entry["id"]):
+            track, category, listed = entry["id"], entry["category_id"], entry["segmentations"]
+            if category not in self.classes.index_of:
+                raise self._bad("unknown-category", f"track {track} has the category {category}, which "
+                                f"{self.classes.name} does not have.", video_id)
+            if len(listed) != length:
+                raise self._bad("frame-mismatch", f"track {track} has {len(listed)} masks for {length} frames.",
+                                video_id)
+            found = [self._mask(m, height, width, f"track {track}, frame {t}", video_id) for t, m in enumerate(listed)]
+            if not any(found):
+                raise self._bad("track-without-frames", f"track {track} is absent from every frame.", video_id)
+            for frame, mask in zip(masks, found, strict=True):
+                if mask is not None:
+                    frame[track] = mask
+            segments.append(Segment(id=track, class_index=self.classes.index_of[category],
+                                    is_crowd=bool(entry.get("iscrowd", 0))))
+        return tuple(segments), masks
+
+    def _mask(self, mask: dict | list | None, height: int, width: int, where: str, video_id: str) -> dict | None:
+        """Run lengths as bytes, from any form COCO allows; None where absent or without a pixel."""
+        if not mask:
+            return None
+        if isinstance(mask, list):    # polygons
+            mask = run_lengths.merge(run_lengths.frPyObjects(mask, height, width))
+        if list(mask["size"]) != [height, width]:
+            raise self._bad("frame-size", f"{where}: the mask is of size {mask['size']} (height, width), the video of "
+                            f"[{height}, {width}].", video_id)
+        counts = mask["counts"]
+        if isinstance(counts, list):
+            if sum(counts) != height * width:
+                raise self._bad("frame-size", f"{where}: the run lengths sum to {sum(counts)} pixels, a frame has "
+                                f"{height * width}.", video_id)
+            mask = run_lengths.frPyObjects(mask, height, width)
+        elif isinstance(counts, str):
+            mask = {"size": [height, width], "counts": counts.encode()}
+        return {"size": [height, width], "counts": mask["counts"]} if run_lengths.area(mask) else None
+
+    def _bad(self, reason: str, what: str, video_id: str | None = None) -> BadInput:
+        return BadInput(reason, what, video=video_id, file=self.annotations, cure=COPY_AGAIN)
+
+
+def _folder(entry: dict) -> str:
+    """The folder a video's frames lie in; a video without frames has none and goes by its number."""
+    return str(PurePosixPath(entry["file_names"][0]).parent) if entry["file_names"] else f"video_{entry['id']}"
+
+
+def _plain(names: str) -> str:
+    return "".join(character for character in names.lower() if character.isalnum())
+
+
+def _reopen(root: str, split: str, name: str) -> YouTubeVis:
+    return YouTubeVis(root, split=split, name=name)

@@ -1,0 +1,71 @@
+"""Files that last: written under a temporary name, complete or absent, and named by their content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+PARTIAL = ".partial"    # suffix of a file that is still being written; safe to delete when nobody writes
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file that appears as `path` only when the block ends without an error, and then survives a power cut.
+
+    Raises OSError naming `path` when the disk is full or may not be written; nothing is left behind then.
+    """
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}{PARTIAL}")
+    try:
+        with open(partial, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        _sync_folder(path.parent)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def atomic_write(path: Path, content: bytes) -> None:
+    """`content` as the whole of `path`, or `path` as it was. Raises OSError naming it."""
+    with atomic_file(path) as file:
+        file.write(content)
+
+
+def sweep_partials(folder: Path) -> int:
+    """Delete what killed writers left in `folder`; returns how many. Only when no writer is at work there."""
+    partials = list(folder.glob(f"*{PARTIAL}"))
+    for partial in partials:
+        partial.unlink(missing_ok=True)
+    return len(partials)
+
+
+def canonical_json(value: Any) -> bytes:
+    """JSON with one spelling per value: sorted keys, no spaces, ASCII, no NaN. Equal values give equal digests."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def digest(value: Any) -> str:
+    """sha256 of the canonical JSON of plain values, in hex."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """sha256 of a file's content, in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

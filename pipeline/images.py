@@ -1,0 +1,133 @@
+"""JPEG and PNG to arrays and back, and resizing. Files that are cut off or damaged are refused, never half decoded."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from pipeline.errors import BadInput
+
+try:
+    import simplejpeg
+except ImportError:     # Pillow decodes the same pixels, at 1.25 times the time
+    simplejpeg = None
+
+cv2.setNumThreads(1)    # processes share the cores, not threads within them
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_FAST = (cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE, cv2.IMWRITE_PNG_COMPRESSION, 3,
+             cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_DEFAULT)
+_FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}     # SOF0 ... SOF15 without DHT, JPG, DAC
+_COPY_AGAIN = "Copy the file again from its source, or remove the video from the list."
+
+
+def jpeg_size(data: bytes) -> tuple[int, int]:
+    """Height and width of a JPEG, from its header, and proof that its end is there.
+
+    Raises BadInput "corrupt-image" where the structure is broken or the end-of-image marker is missing: decoders fill
+    the lost part of a cut file with grey and say nothing.
+    """
+    size, position = None, 2
+    if data[:2] != b"\xff\xd8":
+        raise BadInput("corrupt-image", f"not a JPEG: it starts with {data[:4]!r}.", cure=_COPY_AGAIN)
+    while position + 4 <= len(data):
+        mark, kind, length = struct.unpack_from(">BBH", data, position)
+        if mark != 0xFF:
+            break
+        if kind == 0xFF:                    # fill byte before a marker
+            position += 1
+            continue
+        if kind in _FRAME_HEADERS and position + 9 <= len(data):
+            size = struct.unpack_from(">HH", data, position + 5)
+        position += 2 + length
+        if kind == 0xDA:                    # start of scan: what follows is pixels
+            if size is None or data.rfind(b"\xff\xd9") < position:
+                break
+            return size
+    raise BadInput("corrupt-image", f"the JPEG is cut off or damaged ({len(data)} bytes).", cure=_COPY_AGAIN)
+
+
+def decode_jpeg(data: bytes) -> np.ndarray:
+    """JPEG -> H W 3 uint8 RGB; a rotation tag is not applied, as labels lie on the pixels as stored.
+
+    Raises BadInput "corrupt-image", also where a decoder would only warn.
+    """
+    try:
+        if simplejpeg is not None and simplejpeg.decode_jpeg_header(data)[2] not in ("CMYK", "YCCK"):
+            return simplejpeg.decode_jpeg(data)
+        jpeg_size(data)                     # Pillow alone accepts some cut files
+        return np.array(Image.open(io.BytesIO(data)).convert("RGB"))
+    except (ValueError, OSError) as error:
+        if isinstance(error, BadInput):
+            raise
+        raise BadInput("corrupt-image", f"the JPEG cannot be decoded: {error}.", cure=_COPY_AGAIN) from error
+
+
+def encode_jpeg(image: np.ndarray, *, quality: int = 95) -> bytes:
+    """H W 3 uint8 RGB -> JPEG with 4:2:0 colour."""
+    if simplejpeg is not None:
+        return simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=quality, colorsubsampling="420")
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
+    return buffer.getvalue()
+
+
+def decode_png(data: bytes) -> np.ndarray:
+    """PNG -> H W or H W 3 (RGB), uint8 or uint16, palette colours resolved, alpha dropped.
+
+    Raises BadInput "corrupt-label" where a chunk is missing or its checksum is wrong.
+    """
+    _check_png(data)
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise BadInput("corrupt-label", f"the PNG cannot be decoded ({len(data)} bytes).", cure=_COPY_AGAIN)
+    if image.ndim == 2:
+        return image
+    return cv2.cvtColor(image, cv2.COLOR_BGRA2RGB if image.shape[2] == 4 else cv2.COLOR_BGR2RGB)
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """H W uint8 or uint16, or H W 3 uint8 RGB -> PNG, tuned for label maps.
+
+    Without row filters a 720p id map is written in 0.3 and read in 0.25 of the time of OpenCV's defaults (measured),
+    at 1.5 times the size.
+    """
+    done, data = cv2.imencode(".png", image[..., ::-1] if image.ndim == 3 else image, _PNG_FAST)
+    assert done, image.shape
+    return data.tobytes()
+
+
+def ids_from_rgb(image: np.ndarray) -> np.ndarray:
+    """H W 3 uint8 RGB -> H W int32, id = R + 256 G + 65536 B (the panoptic PNG coding of COCO and VIPSeg)."""
+    rgba = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA).view("<i4")[..., 0]      # H W
+    return np.bitwise_and(rgba, 0xFFFFFF, out=rgba)
+
+
+def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """H W 3 uint8 -> height width 3, bilinear over the whole source area (Pillow's), so shrinking does not alias."""
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def resize_ids(ids: np.ndarray, height: int, width: int) -> np.ndarray:
+    """H W ids -> height width, nearest pixel centre, as Pillow's; no id that was not there."""
+    return cv2.resize(ids, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+
+
+def _check_png(data: bytes) -> None:
+    position = len(_PNG_SIGNATURE)
+    if data[:position] != _PNG_SIGNATURE:
+        raise BadInput("corrupt-label", f"not a PNG: it starts with {data[:4]!r}.", cure=_COPY_AGAIN)
+    while position + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        end = position + 8 + length
+        if end + 4 > len(data) or zlib.crc32(data[position + 4:end]) != int.from_bytes(data[end:end + 4], "big"):
+            break
+        if kind == b"IEND":
+            return
+        position = end + 4
+    raise BadInput("corrupt-label", f"the PNG is cut off or damaged ({len(data)} bytes).", cure=_COPY_AGAIN)

@@ -1,0 +1,11 @@
+"""The shard format: plan, write, read, verify. Nobody else opens a shard."""
+
+from pipeline.shards.format import StoredFrame, StoredVideo
+from pipeline.shards.index import write_index
+from pipeline.shards.make import ShardReport, make_shards
+from pipeline.shards.plan import ShardConfig, ShardPlan, plan_shards
+from pipeline.shards.reader import ShardSet
+from pipeline.shards.verify import verify
+
+__all__ = ["ShardConfig", "ShardPlan", "ShardReport", "ShardSet", "StoredFrame", "StoredVideo", "make_shards",
+           "plan_shards", "verify", "write_index"]

@@ -1,0 +1,110 @@
+"""The shard format: which files a shard set consists of, what its tars hold, and how the index names it.
+
+    manifest.json         written last; its sha256 is the fingerprint of the data set
+    index.parquet         one row per stored clip, with the place of every member
+    plan.json             which videos lie in which shard, and the settings; written first
+    train-000000.tar      whole videos in order, cut into stored clips
+    train-000000.json     the shard's counts, skipped videos, sha256 and index rows; a tar without it is not finished
+    errors.jsonl          skipped videos, one line each, with reason and cure
+
+A tar is a WebDataset: sample = one stored clip, members `{key}.f000.jpg`, `{key}.f000.png`, ..., `{key}.meta.json`.
+The JPEGs are the data set's own bytes. The PNGs are id maps of one channel: 0 void, 1 ... m the video's segments, 8 bit
+where the video has at most 255 of them, else 16 bit. Overlapping masks have no PNG; their COCO run lengths are in the
+`masks` of `meta.json`, one {id: counts} per frame.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import pyarrow as pa
+
+from pipeline.records import Segment
+
+SCHEMA = 1                      # of tars, index and manifest together; readers refuse any other
+MANIFEST, INDEX, PLAN, ERRORS = "manifest.json", "index.parquet", "plan.json", "errors.jsonl"
+META = "meta.json"
+
+INDEX_SCHEMA = pa.schema([
+    ("key", pa.string()), ("video_id", pa.string()), ("shard", pa.int32()), ("clip_index", pa.int32()),
+    ("start_frame", pa.int32()), ("num_frames", pa.int32()), ("height", pa.int32()), ("width", pa.int32()),
+    ("has_masks", pa.bool_()), ("frame_names", pa.list_(pa.string())),
+    ("members", pa.list_(pa.struct([("name", pa.string()), ("offset", pa.int64()), ("length", pa.int64()),
+                                    ("crc32", pa.uint32())]))),
+    ("segments", pa.list_(pa.struct([("id", pa.int32()), ("source_id", pa.int64()), ("class_index", pa.int32()),
+                                     ("is_crowd", pa.bool_())]))),
+])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredFrame:
+    """Where one frame lies in its tar."""
+
+    name: str
+    image: tuple[int, int]              # offset, length of the JPEG, bytes
+    label: tuple[int, int] | None       # offset, length of the id PNG; None without label maps
+    crc32: tuple[int, ...] = ()         # of the JPEG, then of the PNG
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredVideo:
+    """One video of a shard set. Its members lie together in one tar, in the order of time."""
+
+    index: int                              # position in `ShardSet.videos`
+    video_id: str
+    shard: int
+    height: int                             # pixels, as stored
+    width: int
+    frames: tuple[StoredFrame, ...]         # T
+    segments: tuple[Segment, ...]           # ids 1 ... m, as in the stored id maps
+    source_ids: tuple[int, ...]             # the data set's own ids, in the same order
+    has_masks: bool = False                 # run lengths in the metas instead of id maps
+    metas: tuple[tuple[int, int], ...] = field(default=(), repr=False)      # offset, length per stored clip
+
+
+def shard_name(split: str, shard: int) -> str:
+    """Name of a shard without suffix."""
+    return f"{split}-{shard:06d}"
+
+
+def clip_key(video_id: str, clip: int) -> str:
+    """WebDataset key of a stored clip: lower case, no dot. Other characters become `-` and two hex digits per byte."""
+    plain = re.sub(rb"[^a-z0-9_]", lambda odd: b"-%02x" % odd[0][0], video_id.encode())
+    return f"{plain.decode()}_c{clip:04d}"
+
+
+def video_of_key(key: str) -> str:
+    """The video id a `clip_key` was made from."""
+    plain = key.rpartition("_c")[0].encode()
+    return re.sub(rb"-([0-9a-f]{2})", lambda odd: bytes.fromhex(odd[1].decode()), plain).decode()
+
+
+def stored_videos(rows: Iterable[dict]) -> tuple[StoredVideo, ...]:
+    """Index rows, in the order of the tars -> videos."""
+    videos = groupby(rows, key=lambda row: row["video_id"])
+    return tuple(_stored_video(index, video_id, list(clips)) for index, (video_id, clips) in enumerate(videos))
+
+
+def _stored_video(index: int, video_id: str, clips: list[dict]) -> StoredVideo:
+    first = clips[0]
+    return StoredVideo(
+        index=index, video_id=video_id, shard=first["shard"], height=first["height"], width=first["width"],
+        frames=tuple(frame for clip in clips for frame in _frames(clip)),
+        segments=tuple(Segment(id=s["id"], class_index=s["class_index"], is_crowd=s["is_crowd"])
+                       for s in first["segments"]),
+        source_ids=tuple(s["source_id"] for s in first["segments"]),
+        has_masks=first["has_masks"],
+        metas=tuple((clip["members"][-1]["offset"], clip["members"][-1]["length"]) for clip in clips))
+
+
+def _frames(clip: dict) -> Iterable[StoredFrame]:
+    """Members come as jpg, [png,] jpg, [png,] ..., meta."""
+    members, per_frame = clip["members"][:-1], (len(clip["members"]) - 1) // clip["num_frames"]
+    for number, name in enumerate(clip["frame_names"]):
+        image, *label = members[number * per_frame:(number + 1) * per_frame]
+        yield StoredFrame(name=name, image=(image["offset"], image["length"]),
+                          label=(label[0]["offset"], label[0]["length"]) if label else None,
+                          crc32=tuple(member["crc32"] for member in (image, *label)))

@@ -1,0 +1,70 @@
+"""The index of a shard set: one row per stored clip. Written while sharding, or found again from the tars alone."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+import zlib
+from collections.abc import Iterable
+from itertools import groupby
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.files import atomic_file
+from pipeline.shards.format import INDEX, INDEX_SCHEMA, MANIFEST, META, SCHEMA
+
+
+def index_row(meta: dict, *, key: str, shard: int, members: list[dict]) -> dict:
+    """The index row of one stored clip: its `meta.json`, and where its members (name, offset, length, crc32) lie."""
+    return {"key": key, "shard": shard, "members": members, "has_masks": "masks" in meta,
+            **{name: meta[name] for name in ("video_id", "clip_index", "start_frame", "num_frames", "height", "width",
+                                             "frame_names", "segments")}}
+
+
+def save_index(path: Path, rows: Iterable[dict], *, plan: str) -> None:
+    """Write rows, sorted as the clips lie in the shards, with the digest of the plan they belong to."""
+    schema = INDEX_SCHEMA.with_metadata({"schema": str(SCHEMA), "plan": plan})
+    table = pa.Table.from_pylist(list(rows), schema=schema)
+    with atomic_file(path) as file:
+        pq.write_table(table, file, compression="zstd", write_page_checksum=True)
+
+
+def read_index(path: Path, *, plan: str) -> list[dict]:
+    """The rows of an index. Raises ValueError where it belongs to another plan than the manifest."""
+    table = pq.read_table(path, page_checksum_verification=True)
+    found = (table.schema.metadata or {}).get(b"plan", b"").decode()
+    if found != plan:
+        raise ValueError(f"{path} belongs to plan {found[:16]!r}, the manifest beside it to {plan[:16]!r}. Delete the "
+                         "index; it is found again from the shards.")
+    return table.to_pylist()
+
+
+def rebuild_rows(tar: Path, shard: int) -> list[dict]:
+    """The index rows of one shard from its tar headers, payloads and `meta.json` members alone.
+
+    Raises ValueError naming the tar where it is cut or a clip has no meta.
+    """
+    rows = []
+    try:
+        with tarfile.open(tar) as file:
+            for key, infos in groupby(file, key=lambda info: info.name.partition(".")[0]):
+                members, content = [], b""
+                for info in infos:
+                    content = file.extractfile(info).read()
+                    members.append({"name": info.name, "offset": info.offset_data, "length": info.size,
+                                    "crc32": zlib.crc32(content)})
+                if members[-1]["name"] != f"{key}.{META}":
+                    raise ValueError(f"clip {key!r} does not end with its {META}")
+                rows.append(index_row(json.loads(content), key=key, shard=shard, members=members))
+    except (tarfile.TarError, ValueError) as error:
+        raise ValueError(f"cannot read shard {tar}: {error}. Delete it and run make_shards again.") from error
+    return rows
+
+
+def write_index(folder: Path) -> None:
+    """Find a lost `index.parquet` again, byte for byte, from the tars of a finished shard set."""
+    manifest = json.loads((folder / MANIFEST).read_bytes())
+    rows = [row for number, shard in enumerate(manifest["shards"]) for row in rebuild_rows(folder / shard["name"], number)]
+    save_index(folder / INDEX, rows, plan=manifest["plan"])

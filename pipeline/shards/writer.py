@@ -1,0 +1,114 @@
+"""Write one shard: the unit of work, of retry and of statistics. Knows nothing of Ray."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import tarfile
+import zlib
+from collections import Counter
+from pathlib import Path
+from typing import IO
+
+from pipeline.errors import BadInput
+from pipeline.files import atomic_file, atomic_write, canonical_json, sha256_of
+from pipeline.records import Dataset
+from pipeline.shards.encode import EncodedClip, encode_video
+from pipeline.shards.format import SCHEMA
+from pipeline.shards.index import index_row
+from pipeline.shards.plan import ShardPlan
+
+log = logging.getLogger(__name__)
+
+
+def make_shard(dataset: Dataset, folder: Path, plan: ShardPlan, shard: int, *, strict: bool = False) -> dict:
+    """Bring one shard into being, unless it is there already; returns its sidecar.
+
+    A shard is there when its sidecar names this plan, size and sha256 fit, and the videos it skipped are still bad.
+    A bad video is skipped whole and counted; strict raises its BadInput instead. Raises OSError naming the shard
+    when it cannot be written: then nothing appears under its name.
+    """
+    path = folder / plan.name(shard)
+    sidecar = path.with_suffix(".json")
+    done = _finished(path, sidecar, plan)
+    if done is not None and not (strict and done["errors"]) and _still_bad(dataset, done["errors"], plan):
+        return done
+    sidecar.unlink(missing_ok=True)     # from here on the shard is not finished
+    try:
+        facts = _write_tar(dataset, path, plan, shard, strict=strict)
+        atomic_write(sidecar, canonical_json(facts))
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write shard {path}: {error.strerror}. Make room or get write permission, "
+                      "then run the same command again; finished shards are kept.") from error
+    return facts
+
+
+def _write_tar(dataset: Dataset, path: Path, plan: ShardPlan, shard: int, *, strict: bool) -> dict:
+    rows, errors, videos = [], [], 0
+    with atomic_file(path) as file:
+        tar = _Tar(file)
+        for video_id in plan.shards[shard]:
+            try:
+                clips = encode_video(dataset, video_id, plan.config)    # one video in memory at a time
+            except BadInput as error:
+                if strict:
+                    raise
+                log.warning("skipped: %s", error)
+                errors.append({"video": video_id, "reason": error.reason, "message": str(error)})
+                continue
+            rows += [index_row(clip.meta, key=clip.key, shard=shard, members=tar.add(clip)) for clip in clips]
+            videos += 1
+        tar.close()
+    return {"schema": SCHEMA, "plan": plan.digest, "name": path.name, "size": tar.size, "sha256": tar.sha256.hexdigest(),
+            "videos": videos, "clips": len(rows), "frames": sum(row["num_frames"] for row in rows),
+            "skipped": dict(Counter(error["reason"] for error in errors)), "errors": errors, "index": rows}
+
+
+class _Tar:
+    """A tar whose bytes depend on its members alone, hashed while written, with the place of every payload."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.size, self.sha256 = file, 0, hashlib.sha256()
+
+    def add(self, clip: EncodedClip) -> list[dict]:
+        """Append the members of one clip, adjacent and in order; returns name, offset, length, crc32 of each."""
+        members = []
+        for suffix, content in clip.members:
+            info = tarfile.TarInfo(f"{clip.key}.{suffix}")      # owner 0, time 0: no trace of when and who
+            info.size = len(content)
+            self._write(info.tobuf(tarfile.GNU_FORMAT))
+            members.append({"name": info.name, "offset": self.size, "length": len(content),
+                            "crc32": zlib.crc32(content)})
+            self._write(content)
+            self._write(bytes(-len(content) % tarfile.BLOCKSIZE))
+        return members
+
+    def close(self) -> None:
+        """Write the end of the archive."""
+        self._write(bytes(2 * tarfile.BLOCKSIZE))
+        self._write(bytes(-self.size % tarfile.RECORDSIZE))
+
+    def _write(self, data: bytes) -> None:
+        self.file.write(data)
+        self.sha256.update(data)
+        self.size += len(data)
+
+
+def _finished(path: Path, sidecar: Path, plan: ShardPlan) -> dict | None:
+    """The sidecar of a shard that is complete and of this plan."""
+    if not (path.exists() and sidecar.exists()):
+        return None
+    facts = json.loads(sidecar.read_bytes())
+    same = facts.get("schema") == SCHEMA and facts["plan"] == plan.digest and facts["size"] == path.stat().st_size
+    return facts if same and sha256_of(path) == facts["sha256"] else None
+
+
+def _still_bad(dataset: Dataset, errors: list[dict], plan: ShardPlan) -> bool:
+    for error in errors:
+        try:
+            encode_video(dataset, error["video"], plan.config)
+        except BadInput:
+            continue
+        return False    # repaired since: the shard is written again, with it
+    return True

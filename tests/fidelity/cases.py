@@ -1,0 +1,155 @@
+"""Recorded numbers of the reference implementations: one case is `<family>/<case>.safetensors` and `.json`.
+
+The tensors are `input.*`, `state.*` (under the reference's names) and `output.*`; the json holds the arguments, the
+tolerance and the procedure. A case is dispatched by its family and its json, never by its name. Used like this:
+
+    @pytest.mark.parametrize("path", cases("position_encoding"), ids=case_id)
+    def test_positions_equal_the_reference(path):
+        with load_case(path) as case:
+            features = case.arguments["num_pos_feats"]
+            ...
+            assert_close_to(case, "out", result)
+
+Leaving the `with` block without an error fails when an argument or input was never read or an output never compared.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+_REPOSITORY = Path(__file__).resolve().parents[2]
+_BESIDE = _REPOSITORY.parent / "shared" / "parity"     # all cases, where a checkout has them
+_SUBSET = Path(__file__).parent / "data"               # the few that travel with the repository
+_chosen: Path | None = None
+
+
+def use(folder: Path) -> None:
+    """Take the cases from this folder only (`pytest --parity DIR`)."""
+    global _chosen
+    _chosen = folder
+
+
+def is_chosen() -> bool:
+    """Whether the folder came from `--parity`."""
+    return _chosen is not None
+
+
+def root() -> Path:
+    """Where the cases lie: `--parity`, else the folder beside the checkout, else the subset in the repository."""
+    return _chosen or (_BESIDE if _BESIDE.is_dir() else _SUBSET)
+
+
+def cases(family: str) -> list[Path]:
+    """The .json of every case of a family, sorted; empty (so its tests are skipped) where there are none."""
+    return sorted(path for path in (root() / family).glob("*.json") if path.with_suffix(".safetensors").exists())
+
+
+def case_folders(family: str) -> list[Path]:
+    """Families whose cases are folders of files in official formats: the folders with an expected.json."""
+    return sorted(path.parent for path in (root() / family).glob("*/expected.json"))
+
+
+def case_id(path: Path) -> str:
+    """Name of a case in pytest's report."""
+    return path.stem
+
+
+class Ledger(Mapping[str, Any]):
+    """A mapping that remembers which of its entries were read."""
+
+    def __init__(self, entries: Mapping[str, Any]) -> None:
+        self._entries, self._read = dict(entries), set()
+
+    def __getitem__(self, key: str) -> Any:
+        value = self._entries[key]
+        self._read.add(key)
+        return value
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def unread(self) -> list[str]:
+        """Entries nobody asked for."""
+        return sorted(set(self._entries) - self._read)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One recorded run of a reference implementation."""
+
+    path: Path
+    family: str
+    procedure: str
+    arguments: Ledger                                  # constructor and call arguments of the reference
+    inputs: Ledger                                     # name without "input." -> tensor
+    state: dict[str, Tensor]                           # reference's name -> weight
+    outputs: Ledger                                    # name without "output." -> tensor
+    atol: float
+    rtol: float
+    info: dict[str, Any] = field(repr=False)           # the whole json
+
+    def __enter__(self) -> Case:
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        if kind is None:
+            self.check_complete()
+
+    def check_complete(self) -> None:
+        """Fail when something the case holds was not used."""
+        for what, ledger in (("argument", self.arguments), ("input", self.inputs), ("output", self.outputs)):
+            assert not ledger.unread, f"{self.family}/{self.path.stem}: {what}s {ledger.unread} are not handled"
+
+
+def load_case(path: Path) -> Case:
+    """Read a case from the path of its json."""
+    info = json.loads(path.read_text())
+    tensors = load_file(path.with_suffix(".safetensors"))
+    parts = {part: {name.removeprefix(f"{part}."): tensor for name, tensor in tensors.items()
+                    if name.startswith(f"{part}.")} for part in ("input", "state", "output")}
+    return Case(path=path, family=info["family"], procedure=info["procedure"], arguments=Ledger(info["arguments"]),
+                inputs=Ledger(parts["input"]), state=parts["state"], outputs=Ledger(parts["output"]),
+                atol=info["tolerance"]["atol"], rtol=info["tolerance"]["rtol"], info=info)
+
+
+def unhandled(case: Case) -> AssertionError:
+    """For the last branch of a dispatch: `raise unhandled(case)`."""
+    return AssertionError(f"{case.family}/{case.path.stem}: procedure {case.procedure!r} is not handled")
+
+
+def assert_close_to(case: Case, name: str, result: Tensor) -> None:
+    """Compare with output `name`: same shape; |a - b| <= atol + rtol |b|; equal where the case holds integers.
+
+    Gradients (`grad.*`): largest difference below 1e-4 of the largest absolute value of that tensor.
+    """
+    expected = case.outputs[name]
+    label = f"{case.family}/{case.path.stem} output {name!r}"
+    assert result.shape == expected.shape, f"{label}: shape {tuple(result.shape)}, expected {tuple(expected.shape)}"
+    if not expected.is_floating_point():
+        different = int((result.to(expected.dtype) != expected).sum())
+        assert different == 0, f"{label}: {different} of {expected.numel()} entries differ"
+        return
+    result, expected = result.detach().double(), expected.double()
+    gap = (result - expected).abs()
+    assert torch.isfinite(result).all(), f"{label}: not finite"
+    if name.startswith("grad."):
+        assert gap.max() <= 1e-4 * expected.abs().max(), f"{label}: off by {gap.max():.2e}"
+        return
+    excess = gap - (case.atol + case.rtol * expected.abs())
+    assert excess.max() <= 0, (f"{label}: {int((excess > 0).sum())} of {gap.numel()} entries are off, the largest by "
+                               f"{gap.max():.2e}; allowed {case.atol:g} + {case.rtol:g} of the value")

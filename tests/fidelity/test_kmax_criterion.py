@@ -1,0 +1,154 @@
+"""The kMaX losses, their gradients and the matching equal the official criteria, for clips, images and whole videos."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from model.contracts import ClipPrediction, ClipTargets, LayerPrediction, PixelEvidence, VideoPrediction
+from model.losses.cross_clip import CrossClipCriterion, CrossClipLossConfig
+from model.losses.kmax import KMaxCriterion, KMaxLossConfig
+from model.losses.matching import match_queries
+from model.losses.targets import PixelTargets, clip_targets, video_targets
+from tests.fidelity.cases import Case, assert_close_to, case_id, cases, load_case, unhandled
+
+TERMS = {"labels": {"class": "loss_ce"}, "masks": {"mask": "loss_mask", "dice": "loss_dice"},
+         "pixels": {"pixel": "loss_pixel_insdis"}, "aux_semantic": {"semantic": "loss_aux_semantic"}}
+PREDICTED = ("pred_logits", "pred_masks", "pixel_feature", "aux_semantic_pred")
+MERGING = "kmax_panoptic_merging"       # of the family kmax_image too; test_panoptic.py runs it
+CASES = [path for family in ("kmax_criterion", "kmax_image") for path in cases(family)]
+CASES = [path for path in CASES if load_case(path).procedure != MERGING]
+CLIP_LENGTH = 2                         # stage two: frames per clip the recorded videos are cut into
+
+
+@pytest.mark.parametrize("path", CASES, ids=case_id)
+def test_losses_gradients_and_assignment_equal_the_reference(path):
+    with load_case(path) as case:
+        procedure = (case.procedure, case.arguments.get("stage"))
+        if procedure == ("kmax_image_criterion", None):
+            run_clips(case, image_config(case))
+        elif procedure == ("maxtron_criterion", "within_clip"):
+            run_clips(case, clip_config(case))
+        elif procedure == ("maxtron_criterion", "cross_clip"):
+            run_videos(case)
+        else:
+            raise unhandled(case)
+
+
+def wanted(case: Case) -> dict[str, float]:
+    """The terms of the case with weight 1, all others off: the reference sums its losses without weights."""
+    terms = [term for name in case.arguments["losses"] for term in TERMS[name]]
+    return {f"{term}_weight": float(term in terms) for of in TERMS.values() for term in of}
+
+
+def image_config(case: Case) -> KMaxLossConfig:
+    """kMaX-DeepLab on images; temperatures that are not recorded are its defaults."""
+    arguments = case.arguments
+    return KMaxLossConfig(
+        **wanted(case), normalise_overlaps=True, pixel_samples=arguments["pixel_sample_k"],
+        semantic_samples=arguments["semantic_sample_k"], smallest_weight=arguments["eos_coef"],
+        pixel_temperature=arguments.get("pixel_insdis_temperature", 1.5),
+        semantic_temperature=arguments.get("aux_semantic_temperature", 2.0),
+        share_matching=arguments["share_final_matching"], void_counts=not arguments["masking_void_pixel"])
+
+
+def clip_config(case: Case) -> KMaxLossConfig:
+    """MaXTron on clips."""
+    arguments = case.arguments
+    return KMaxLossConfig(
+        **wanted(case), pixel_samples=arguments["sample_k"], semantic_samples=arguments["sample_k"],
+        pixel_temperature=arguments["pixel_insdis_temperature"],
+        semantic_temperature=arguments["aux_semantic_temperature"],
+        share_matching=arguments["share_final_matching"], void_counts=not arguments["masking_void_pixel"])
+
+
+def run_clips(case: Case, config: KMaxLossConfig) -> None:
+    leaves, targets = predicted(case), ground_truth(case)
+    frames = targets[0].void.shape[0]
+    layers = [LayerPrediction(class_logits=leaf["pred_logits"], mask_logits=in_time(leaf["pred_masks"], frames),
+                              pixel_features=in_time(leaf["pixel_feature"], frames)) for leaf in leaves]
+    semantic = leaves[0].get("aux_semantic_pred")
+    final = ClipPrediction(
+        class_logits=layers[0].class_logits, mask_logits=layers[0].mask_logits, auxiliary=tuple(layers[1:]),
+        pixel_features=layers[0].pixel_features, queries=torch.empty(0), mask_embeddings=torch.empty(0),
+        semantic_logits=None if semantic is None else rearrange(semantic, "b c (t h) w -> b c t h w", t=frames))
+    draws = [case.inputs[f"uniform.{draw}"] for draw in range(sum(name.startswith("uniform") for name in case.inputs))]
+    draws = draws or torch.full((99, len(targets), targets[0].void.numel()), 0.5)
+    losses = KMaxCriterion(config).layer_losses(final, targets, draws=draws)
+    compare(case, leaves, losses)
+    clips = clip_targets(targets)
+    compare_matching(case, layers[0].class_logits, layers[0].mask_logits.flatten(2),
+                     clips.counting_void() if config.void_counts else clips)
+    assert final.class_logits.shape[-1] == case.arguments["num_classes"] + 1
+
+
+def run_videos(case: Case) -> None:
+    """Every pixel of the video as evidence of weight 1."""
+    leaves, targets = predicted(case), ground_truth(case)
+    masks = torch.stack([target.masks for target in targets])                                     # one video: 1 m T h w
+    tubes = torch.where(masks.any(1), masks.int().argmax(1), -1)
+    evidence = PixelEvidence(
+        pixel_features=torch.empty(0), tubes=in_clips(tubes[:, None])[:, :, 0],
+        weights=torch.ones(in_clips(tubes[:, None])[:, :, 0].shape), classes=tuple(t.classes for t in targets),
+        areas=tuple(rearrange(t.masks, "m (k t) h w -> k m (t h w)", t=CLIP_LENGTH).sum(-1).float() for t in targets))
+    predictions = [VideoPrediction(class_logits=leaf["pred_logits"], mask_embeddings=torch.empty(0),
+                                   queries=torch.empty(0)) for leaf in [*leaves[1:], leaves[0]]]
+    mask_logits = [in_clips(leaf["pred_masks"]) for leaf in [*leaves[1:], leaves[0]]]
+    config = CrossClipLossConfig(**{name: weight for name, weight in wanted(case).items()
+                                    if name in ("class_weight", "mask_weight", "dice_weight")})
+    assert case.arguments["share_final_matching"] and case.arguments["masking_void_pixel"]
+    assert case.arguments["num_classes"] + 1 == predictions[-1].class_logits.shape[-1]
+    for unused in ("pixel_insdis_temperature", "aux_semantic_temperature", "sample_k"):    # terms stage two has not
+        assert case.arguments[unused]
+    compare(case, leaves, CrossClipCriterion(config).layer_losses(predictions, mask_logits, evidence))
+    compare_matching(case, predictions[-1].class_logits, mask_logits[-1].transpose(1, 2).flatten(2),
+                     video_targets(evidence))
+
+
+def predicted(case: Case) -> list[dict[str, Tensor]]:
+    """Leaves with gradient: final output first, then the auxiliary ones."""
+    layers = ["", *sorted({".".join([*name.split(".")[:2], ""]) for name in case.inputs if name.startswith("aux.")})]
+    return [{name: case.inputs[layer + name].requires_grad_() for name in PREDICTED if layer + name in case.inputs}
+            for layer in layers]
+
+
+def ground_truth(case: Case) -> list[ClipTargets]:
+    targets = []
+    while (name := f"target.{len(targets)}") + ".masks" in case.inputs:
+        masks, classes = in_time(case.inputs[f"{name}.masks"]) > 0, case.inputs[f"{name}.labels"]
+        targets.append(ClipTargets(masks=masks, classes=classes, void=~masks.any(0), track_ids=classes))
+        if f"{name}.semantic_masks" in case.inputs:
+            semantic = torch.where(masks.any(0), classes[masks.int().argmax(0)], -1)
+            assert torch.equal(semantic, case.inputs[f"{name}.semantic_masks"].view_as(semantic))
+    return targets
+
+
+def compare(case: Case, leaves: list[dict[str, Tensor]], losses: list[dict[str, Tensor]]) -> None:
+    names = {ours: theirs for terms in TERMS.values() for ours, theirs in terms.items()}
+    for layer, terms in enumerate(losses):
+        for name, loss in terms.items():
+            suffix = f"_{layer - 1}" if layer else ""
+            assert_close_to(case, f"loss.{names[name]}{suffix}", loss.mean())
+    total = sum(loss.mean() for terms in losses for loss in terms.values())
+    assert_close_to(case, "total", total)
+    total.backward()
+    for layer, leaf in enumerate(leaves):
+        for name, tensor in leaf.items():
+            assert_close_to(case, f"grad.{f'aux.{layer - 1}.' if layer else ''}{name}", tensor.grad)
+
+
+def compare_matching(case: Case, class_logits: Tensor, mask_logits: Tensor, targets: PixelTargets) -> None:
+    matches = match_queries(class_logits.detach(), mask_logits.detach(), targets)
+    for item, tubes in enumerate(matches.tube_of_query):
+        queries = torch.nonzero(tubes >= 0)[:, 0]
+        assert_close_to(case, f"matching.{item}.query", queries)
+        assert_close_to(case, f"matching.{item}.target", tubes[queries])
+        for kind in ("mask_similarity", "class_similarity"):
+            assert_close_to(case, f"matching.{item}.{kind}", getattr(matches, kind)[item, queries, tubes[queries]])
+
+
+def in_clips(maps: Tensor) -> Tensor:
+    """b x T h w -> b k x p."""
+    return rearrange(maps, "b x (k t) h w -> b k x (t h w)", t=CLIP_LENGTH)

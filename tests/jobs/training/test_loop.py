@@ -1,0 +1,120 @@
+"""The loop without any cluster: it learns, accumulates, resumes exactly and refuses what is not finite."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import count, islice
+
+import pytest
+import torch
+from torch import nn
+
+from jobs.training.checkpoint import Mismatch, load_checkpoint, load_weights, read_card, save_checkpoint, save_model
+from jobs.training.loop import FitConfig, NonFiniteLoss, fit
+from jobs.training.optimizer import OptimizerConfig, build_optimizer
+
+RATES = OptimizerConfig(lr=0.05, warmup_steps=2, weight_decay=0.0)
+
+
+@dataclass
+class Batch:
+    x: torch.Tensor
+    videos: tuple[str, ...] = ("a", "b")
+
+
+def batches(start: int = 0):
+    for step in count(start):
+        yield Batch(torch.randn(4, 3, generator=torch.Generator().manual_seed(step)))
+
+
+def net() -> nn.Module:
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 1))
+
+
+def losses_of(model):
+    return lambda batch: {"fit": ((model(batch.x) - batch.x.sum(1, keepdim=True)) ** 2).mean()}
+
+
+def run(model, optimizer, *, steps, start=0, accumulate=1, save=lambda step: None, stop_at=None):
+    reports = []
+
+    def maybe_stop(step):
+        save(step)
+        if step == stop_at:
+            raise KeyboardInterrupt
+
+    fit(model, batches(start * accumulate), losses_of(model), optimizer=optimizer, rates=RATES,
+        config=FitConfig(steps=steps, accumulate=accumulate, log_every=5, checkpoint_every=5), start_step=start,
+        log=reports.append, save=maybe_stop)
+    return reports
+
+
+def test_the_loss_falls_and_reports_come_on_time():
+    model = net()
+    reports = run(model, build_optimizer(model, RATES), steps=100)
+    assert [r.step for r in reports] == list(range(5, 101, 5))
+    assert reports[-1].losses["fit"] < reports[0].losses["fit"]
+
+
+def test_killed_and_resumed_equals_undisturbed(tmp_path):
+    whole = net()
+    run(whole, build_optimizer(whole, RATES), steps=20)
+
+    broken = net()
+    optimizer = build_optimizer(broken, RATES)
+    with pytest.raises(KeyboardInterrupt):
+        run(broken, optimizer, steps=20, stop_at=10, save=lambda step: save_checkpoint(
+            tmp_path, model=broken, optimizer=optimizer, state={"step": step}))
+    resumed = net()
+    optimizer = build_optimizer(resumed, RATES)
+    state = load_checkpoint(tmp_path, model=resumed, optimizer=optimizer)
+    run(resumed, optimizer, steps=20, start=state["step"])
+    for a, b in zip(whole.parameters(), resumed.parameters()):
+        assert torch.equal(a, b)
+
+
+def test_two_accumulated_batches_weigh_like_their_mean():
+    model = nn.Linear(3, 1)
+    first, second = list(islice(batches(), 2))
+    grads = [torch.autograd.grad(losses_of(model)(b)["fit"], model.weight)[0] for b in (first, second)]
+    seen = []
+    model.weight.register_hook(lambda grad: seen.append(grad.clone()))
+    optimizer = torch.optim.SGD([{"params": model.parameters(), "factor": 1.0}], lr=0.0)
+    fit(model, batches(), losses_of(model), optimizer=optimizer, rates=RATES, log=lambda r: None, save=lambda s: None,
+        config=FitConfig(steps=1, accumulate=2))
+    assert torch.allclose(sum(seen), sum(grads) / 2)
+
+
+def test_a_loss_that_is_not_finite_stops_naming_term_step_and_videos():
+    model = nn.Linear(3, 1)
+    bad = ({"dice": model(b.x).sum(), "mask": model(b.x).sum() * float("nan")} for b in batches())
+    with pytest.raises(NonFiniteLoss, match=r"step 0.*mask = nan in videos a, b"):
+        fit(model, batches(), lambda b: next(bad), optimizer=build_optimizer(model, RATES), rates=RATES,
+            config=FitConfig(steps=3), log=lambda r: None, save=lambda s: None)
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path):
+    model = net()
+    optimizer = build_optimizer(model, RATES)
+    save_checkpoint(tmp_path, model=model, optimizer=optimizer, state={"step": 1})
+    with (tmp_path / "optimizer.pt").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(Mismatch, match="damaged"):
+        load_checkpoint(tmp_path, model=model, optimizer=optimizer)
+
+
+def test_a_finished_model_knows_its_weights(tmp_path):
+    model = net()
+    save_model(tmp_path, model.state_dict(), {"kind": "segmenter"})
+    assert read_card(tmp_path)["kind"] == "segmenter"
+    assert all(torch.equal(v, model.state_dict()[k]) for k, v in load_weights(tmp_path).items())
+    save_model(tmp_path / "other", nn.Linear(1, 1).state_dict(), {"kind": "head"})
+    (tmp_path / "other" / "model.safetensors").rename(tmp_path / "model.safetensors")
+    with pytest.raises(Mismatch, match="do not belong together"):
+        load_weights(tmp_path)
+
+
+def test_a_missing_model_names_the_verb_to_run(tmp_path):
+    with pytest.raises(FileNotFoundError, match="training verb"):
+        read_card(tmp_path)

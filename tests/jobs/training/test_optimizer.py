@@ -1,0 +1,61 @@
+"""Parameter groups by name and kind, and the schedule's shape."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from jobs.training.optimizer import OptimizerConfig, build_optimizer, parameter_groups, rate_factor, set_rate
+
+
+def model() -> nn.Module:
+    net = nn.Module()
+    net.backbone = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    net.head = nn.Linear(4, 2)
+    net.frozen = nn.Linear(2, 2).requires_grad_(False)
+    return net
+
+
+def test_every_trainable_parameter_is_in_exactly_one_group():
+    net = model()
+    groups = parameter_groups(net, OptimizerConfig(multipliers=(("backbone", 0.1),)))
+    listed = [id(p) for group in groups for p in group["params"]]
+    assert sorted(listed) == sorted(id(p) for p in net.parameters() if p.requires_grad)
+
+
+def test_norms_and_biases_do_not_decay_and_the_backbone_learns_slower():
+    net = model()
+    groups = parameter_groups(net, OptimizerConfig(lr=1.0, weight_decay=0.05, multipliers=(("backbone", 0.1),)))
+    of = {id(p): group for group in groups for p in group["params"]}
+    assert of[id(net.backbone[0].weight)]["weight_decay"] == 0.05
+    assert of[id(net.backbone[1].weight)]["weight_decay"] == 0
+    assert of[id(net.head.bias)]["weight_decay"] == 0
+    assert of[id(net.backbone[0].weight)]["lr"] == pytest.approx(0.1)
+    assert of[id(net.head.weight)]["lr"] == pytest.approx(1.0)
+
+
+def test_a_multiplier_that_matches_nothing_is_refused():
+    with pytest.raises(ValueError, match="backbnoe"):
+        parameter_groups(model(), OptimizerConfig(multipliers=(("backbnoe", 0.1),)))
+
+
+def test_poly_warms_up_linearly_and_ends_near_zero():
+    config = OptimizerConfig(warmup_steps=10, warmup_factor=0.001, power=0.9)
+    factors = [rate_factor(step, 100, config) for step in range(100)]
+    assert factors[0] == pytest.approx(0.001)
+    assert all(a < b for a, b in zip(factors[:9], factors[1:10]))
+    assert factors[50] == pytest.approx(0.5 ** 0.9)
+    assert factors[-1] == pytest.approx(0.01 ** 0.9)
+
+
+def test_steps_fall_tenfold_at_each_milestone():
+    config = OptimizerConfig(warmup_steps=0, schedule="steps", milestones=(5, 8))
+    assert [rate_factor(s, 10, config) for s in (4, 5, 8)] == pytest.approx([1, 0.1, 0.01])
+
+
+def test_the_schedule_keeps_the_factor_between_groups():
+    optimizer = build_optimizer(model(), OptimizerConfig(lr=1.0, multipliers=(("backbone", 0.1),)))
+    set_rate(optimizer, 0.5)
+    assert {round(group["lr"], 6) for group in optimizer.param_groups} == {0.05, 0.5}
+    assert isinstance(optimizer, torch.optim.AdamW)

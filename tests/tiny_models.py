@@ -1,0 +1,29 @@
+"""Networks small enough to train in a test: the real classes with small numbers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from model.backbone import BackboneConfig
+from model.layers.convolution import BatchNormConfig
+from model.pixel_decoders.kmax import KMaxPixelDecoderConfig
+from model.query_decoders.kmax import KMaxDecoderConfig
+from model.segmenters.video_kmax import VideoKMaxConfig
+from model.semantic_head import SemanticHeadConfig
+
+SHORT_RUN = BatchNormConfig(momentum=0.1)    # the official 0.01 lags behind in a run of hundreds of steps
+
+
+def tiny_video_kmax(num_classes: int = 6, **changes) -> VideoKMaxConfig:
+    """About a million parameters, on frames of about a hundred pixels. `changes` replace fields of the config."""
+    config = VideoKMaxConfig(
+        num_classes=num_classes,
+        backbone=BackboneConfig(name="test_resnet", batch_norm=SHORT_RUN),
+        pixel_decoder=KMaxPixelDecoderConfig(blocks=(0, 0, 0, 1), widths=(64, 64, 64, 16),
+                                             kinds=("bottleneck",) * 4),
+        query_decoder=KMaxDecoderConfig(layers=(0, 2, 2), num_queries=16, dim=64, embedding=64, ffn=256, drop_path=0.0,
+                                        pixel_depthwise=None, mask_norm_scale=1.0),
+        semantic_head=SemanticHeadConfig(width=32, fine_widths=(16, 16), rates=(1, 2)),
+        batch_norm=SHORT_RUN,
+    )
+    return replace(config, **changes)
