@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import nn
 
-from jobs.cache_queries import cache_folder, cache_source
+from jobs.cache_queries import cache_folder, expected_source
 from jobs.config import config_digest, to_json
 from jobs.models import head_card, load_segmenter
 from jobs.recipes.schema import Recipe
@@ -75,9 +75,12 @@ def build_stage(recipe: Recipe) -> Stage:
 
 
 def open_cache(recipe: Recipe) -> QueryCache:
-    """The cache this recipe expects; ValueError names the fields in which another one differs."""
-    source = cache_source(recipe)
-    return QueryCache(cache_folder(recipe, source), expected=source)
+    """The cache this recipe expects. Raises ValueError naming the fields in which the caches that lie there differ."""
+    folder, expected = cache_folder(recipe), expected_source(recipe)
+    others = sorted(folder.parent.glob("*/manifest.json"))
+    if not (folder / "manifest.json").is_file() and others:
+        return QueryCache(others[-1].parent, expected=expected)     # says how it differs from what is expected
+    return QueryCache(folder, expected=expected)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ The last line printed is the summary as JSON.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -40,8 +41,8 @@ EXIT_CODES = ((Mismatch, 4), (BadInput, 3), (ValueError, 2), (FileNotFoundError,
 Verb = Callable[[Recipe], dict[str, Any]]
 
 
-def run(verb: Verb, *, strict: bool = False) -> None:
-    """Parse the command line, run the verb, print its summary, leave with its exit code. strict: offer `--strict`."""
+def run(verb: Verb) -> None:
+    """Parse the command line, run the verb, print its summary, leave with its exit code."""
     def command(recipe: str, set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (), strict: bool = False,
                 dry_run: bool = False) -> int:
         """Run this verb.
@@ -49,12 +50,13 @@ def run(verb: Verb, *, strict: bool = False) -> None:
         Args:
             recipe: name of a recipe; an unknown name lists all of them.
             set: path.to.field=value, may be given several times.
-            strict: stop at the first bad video instead of skipping and counting it (make_shards).
+            strict: stop at the first bad video instead of skipping and counting it .
             dry_run: print the resolved recipe and leave.
         """
-        changes = [*set, *(["shards.strict=true"] if strict else [])]
+        changes = [*set, *(["strict=true"] if strict else [])]
         return guarded(verb, lambda: override(find_recipe(recipe), changes), dry_run=dry_run)
 
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     sys.exit(tyro.cli(command, description=sys.modules[verb.__module__].__doc__, prog=f"python -m {_module(verb)}"))
 
 

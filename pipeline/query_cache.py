@@ -212,9 +212,9 @@ def fingerprint(made_from: Mapping[str, Any]) -> str:
 
 
 def refuse_other_source(found: Mapping[str, Any], expected: Mapping[str, Any], folder: Path) -> None:
-    """Raise ValueError naming every field in which a cache differs from what the reader expects."""
-    wrong = [f"{key}: the cache has {found.get(key)!r}, expected {expected.get(key)!r}"
-             for key in sorted({*found, *expected}) if found.get(key) != expected.get(key)]
+    """Raise ValueError naming every expected field in which a cache differs; fields nobody asks for may be anything."""
+    wrong = [f"{key}: the cache has {found.get(key)!r}, expected {value!r}"
+             for key, value in sorted(expected.items()) if found.get(key) != value]
     if wrong:
         raise ValueError(f"the query cache {folder} was made from something else: {'; '.join(wrong)}. "
                          "Run jobs.cache_queries with this recipe, or use the segmenter the cache was made with.")

@@ -6,12 +6,11 @@ The work itself is in stage functions that know nothing of Ray; the same functio
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator
+import pickle
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-import ray
 import ray.data
 
 from pipeline.files import canonical_json
@@ -20,36 +19,41 @@ from pipeline.shards.plan import ShardPlan
 from pipeline.shards.writer import make_shard
 
 
-def shard_stream(dataset: Dataset, folder: Path, plan: ShardPlan, *, workers: int, strict: bool = False) -> Iterator[dict]:
+def shard_stream(dataset: Dataset, folder: Path, plan: ShardPlan, *, workers: int,
+                 strict: bool = False) -> Iterator[dict]:
     """Make all shards of a plan, at most `workers` at a time; yields what became of each, as they finish.
 
-    The folder must be one that every node of the cluster sees. Starts a local Ray where none runs. An error of a
-    stage is raised here as it was there.
+    The folder must be one that every node of the cluster sees. A worker that dies is replaced and its shard begun
+    again. Raises what `make_shard` raises.
     """
-    write = partial(_shard_row, dataset=dataset, folder=folder, plan=plan, strict=strict)
-    chain = (
-        _one_task_per_row([{"shard": shard} for shard in range(len(plan.shards))])  # shard
-        .map(write, num_cpus=1, concurrency=workers)                                # 1 -> 1   shard, facts (json)
+    write = partial(make_shard, dataset, folder, plan, strict=strict)
+    return _results(
+        _one_task_per_row([{"shard": shard} for shard in range(len(plan.shards))])              # shard
+        .map(partial(_run, write), num_cpus=1, compute=ray.data.TaskPoolStrategy(size=workers))  # 1 -> 1  result, error
     )
-    return (json.loads(row["facts"]) for row in _rows(chain))
-
-
-def _shard_row(row: dict, *, dataset: Dataset, folder: Path, plan: ShardPlan, strict: bool) -> dict:
-    facts = make_shard(dataset, folder, plan, int(row["shard"]), strict=strict)
-    facts = {name: facts[name] for name in ("name", "size", "videos", "clips", "frames", "skipped")}
-    return {"shard": row["shard"], "facts": canonical_json(facts).decode()}
 
 
 def _one_task_per_row(rows: list[dict]) -> ray.data.Dataset:
-    """Rows as blocks of one, so that each is one task: one unit of retry, none waiting for its neighbours."""
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = sys.stderr.isatty()
-    return ray.data.from_items(rows, override_num_blocks=len(rows))
+    """Rows as blocks of one, so that each is one task: the unit of retry, and none waits for its neighbour."""
+    chain = ray.data.from_items(rows, override_num_blocks=len(rows))
+    chain.context.enable_progress_bars = False      # pipeline/progress.py speaks, in videos rather than blocks
+    return chain
 
 
-def _rows(chain: ray.data.Dataset) -> Iterator[dict]:
-    """Rows as they come, without read-ahead; an error of a stage without Ray's wrapping."""
+def _run(stage: Callable[..., dict], row: dict) -> dict:
+    """Call a stage with the row's values; what a user's data or disk got wrong comes back as a value.
+
+    Ray Data would keep such an error's text and lose the error.
+    """
     try:
-        yield from chain.iter_rows()
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause from error
+        return {"result": canonical_json(stage(**row)), "error": b""}
+    except (ValueError, OSError) as error:
+        return {"result": b"", "error": pickle.dumps(error)}
+
+
+def _results(chain: ray.data.Dataset) -> Iterator[dict]:
+    """What the stages returned, as it comes; the first error ends the chain."""
+    for row in chain.iter_rows():
+        if row["error"]:
+            raise pickle.loads(row["error"])
+        yield json.loads(row["result"])

@@ -112,9 +112,9 @@ class Recipe:
     folder: str = ""                              # all results; empty: runs/<name>. Absolute when submitted as a job
     dataset: DatasetConfig
     train_split: str = "train"
-    val_split: str = "val"
     world: SyntheticConfig | None = None          # written to dataset.root first when given
     shards: ShardConfig = field(default_factory=ShardConfig)
+    strict: bool = False                          # stop at the first bad video instead of skipping and counting it
     stage_one: StageOneConfig
     cache: CacheConfig = field(default_factory=CacheConfig)
     stage_two: StageTwoConfig

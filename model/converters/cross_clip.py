@@ -5,8 +5,10 @@ The names are those inside the head module; a whole checkpoint carries them unde
 
 from __future__ import annotations
 
+from model.converters.rename import Rules
+
 # TACJu/MaXTron, MaXTron_Video-kMaX, CrossClipTrackingModule -> model.cross_clip.maxtron.MaXTronHead
-MAXTRON_KMAX = [
+MAXTRON_KMAX: Rules = (
     (r"transformer_trajectory_self_attention_layers\.(\d+)\.self_attn\.(.+)",
      r"layers.\1.attention.branch.attention.\2"),
     (r"transformer_trajectory_self_attention_layers\.(\d+)\.norm\.(.+)", r"layers.\1.attention.norm.\2"),
@@ -19,4 +21,4 @@ MAXTRON_KMAX = [
     (r"_predictor\._transformer_class_head\.(.+)", r"predictor.class_head.\1"),
     (r"_predictor\._transformer_class_activation_head\.(.+)", r"predictor.class_weight.\1"),
     (r"_predictor\._pixel_space_mask_batch_norm\.(.+)", r"predictor.mask_norm.\1"),
-]
+)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from einops import einsum
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from model.losses.targets import PixelTargets, mean_where_not_zero
 
@@ -13,41 +14,65 @@ VOID_PENALTY = 99_999.0     # void is drawn only after every labelled pixel, as 
 
 
 def rarity(targets: PixelTargets) -> Tensor:
-    """b p: log of (pixels of the clip / pixels of the tube at this pixel). For dense clips."""
+    """b p: log of (pixels of the clip / pixels of the tube that covers this one). For dense clips."""
     area = einsum(targets.masks, targets.areas, "b m p, b m -> b p").clamp(min=1)
     return (area.shape[-1] / area).log()
 
 
 def sample_pixels(rarity: Tensor, targets: PixelTargets, *, count: int, temperature: float, uniform: Tensor) -> Tensor:
-    """rarity b p, uniform b p in 0-1 -> positions b count: without replacement, probability ~ exp(rarity)^temperature.
+    """rarity b p, uniform b p in 0-1 -> positions b s without replacement, probability ~ exp(rarity x temperature).
 
-    Gumbel top-k. With temperature 1 every tube is drawn equally often, above 1 small tubes more often than large ones.
+    Gumbel top-k. With temperature 1 every tube is drawn about equally often, with more the small ones more often. Where
+    a clip has fewer than `count` pixels, s is all of them.
     """
     keys = rarity * temperature - VOID_PENALTY * (targets.labelled == 0) - (-uniform.log()).log()
     return keys.topk(min(count, keys.shape[-1])).indices
+
+
+def pick(maps: Tensor, positions: Tensor) -> Tensor:
+    """maps b x p at positions b s -> b x s."""
+    return maps.gather(2, positions[:, None].expand(-1, maps.shape[1], -1))
 
 
 def discrimination_loss(pixel_features: Tensor, targets: PixelTargets, positions: Tensor, *,
                         temperature: float = 0.3) -> Tensor:
     """pixel_features b d p (L2-normalised), positions b s -> b: pixels of one tube look alike, others do not.
 
-    For each sampled pixel: cross-entropy between the softmax over all samples of cosine / temperature and the equal
-    distribution over the samples of its tube (`pixelwise_insdis_loss` in kmax_deeplab/modeling/criterion.py). The
-    cross-entropy is logsumexp - mean similarity to the own tube, so the samples-by-samples target is never formed.
+    Mean over the labelled samples of the cross-entropy between the softmax over all samples of cosine / temperature and
+    the equal distribution over the samples of the same tube (`pixelwise_insdis_loss` in
+    kmax_deeplab/modeling/criterion.py). Written as log partition - mean similarity to the own tube, it needs neither
+    the samples-by-samples target nor a second look at the samples-by-samples similarities.
     """
-    features = pixel_features.take_along_dim(positions[:, None], 2)                # b d s
-    masks = targets.masks.take_along_dim(positions[:, None], 2)                    # b m s
-    partners = einsum(masks, masks.sum(-1), "b m s, b m -> b s")                   # samples of the own tube
+    features, masks = pick(pixel_features, positions), pick(targets.masks, positions)      # b d s, b m s
+    partners = einsum(masks, masks.sum(-1), "b m s, b m -> b s")                            # samples of the own tube
     share = 1 / partners.clamp(min=1)
-    tubes = einsum(masks, features, "b m s, b d s -> b m d")                       # sum of features of each tube
-    own = einsum(einsum(masks, tubes, "b m s, b m d -> b d s"), features, "b d s, b d s -> b s") / temperature
-    loss = share * (partners * log_partition(features, temperature=temperature) - own)
-    return mean_where_not_zero(loss)
+    tubes = einsum(features, masks, "b d s, b m s -> b d m")
+    similarity = einsum(features, tubes, masks * share[:, None], "b d s, b d m, b m s -> b") / temperature
+    loss = _LogPartition.apply(features, partners * share, temperature) - similarity
+    return loss / (partners > 0).sum(-1).clamp(min=1)
 
 
-def log_partition(features: Tensor, *, temperature: float) -> Tensor:
-    """features b d s -> b s: for each column, log of the sum over all columns of exp(dot product / temperature)."""
-    return (einsum(features / temperature, features, "b d s, b d r -> b s r")).logsumexp(-1)
+class _LogPartition(torch.autograd.Function):
+    """features b d s of at most unit length, weights b s -> b: sum over columns of weight x log of the column's sum of
+    exp(dot product / temperature).
+
+    The gradient is made on the way forward, while the b s s matrix exists, so that no layer keeps one.
+    """
+
+    @staticmethod
+    def forward(ctx, features: Tensor, weights: Tensor, temperature: float) -> Tensor:
+        matrix = torch.bmm(features.mT / temperature, features).exp_()      # symmetric; bounded by exp(1 / temperature)
+        partition = matrix.sum(1)                                           # b s
+        if ctx.needs_input_grad[0]:
+            slope = (weights / (partition * temperature))[:, None]          # b 1 s
+            by_column, by_row = torch.bmm(torch.cat([features, features * slope], 1), matrix).chunk(2, 1)
+            ctx.save_for_backward(by_column * slope + by_row)               # b d s
+        return (weights * partition.log()).sum(-1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.saved_tensors[0] * gradient[:, None, None], None, None
 
 
 def semantic_loss(semantic_logits: Tensor, targets: PixelTargets, positions: Tensor | None = None) -> Tensor:
@@ -57,8 +82,7 @@ def semantic_loss(semantic_logits: Tensor, targets: PixelTargets, positions: Ten
     """
     masks, labelled = targets.masks, targets.labelled
     if positions is not None:
-        semantic_logits = semantic_logits.take_along_dim(positions[:, None], 2)
-        masks, labelled = masks.take_along_dim(positions[:, None], 2), labelled.take_along_dim(positions, 1)
-    labels = targets.classes.take_along_dim(masks.argmax(1), 1)                    # b s
-    loss = F.cross_entropy(semantic_logits, labels.clamp(min=0), reduction="none")
-    return mean_where_not_zero(loss * (labelled > 0))
+        semantic_logits, masks = pick(semantic_logits, positions), pick(masks, positions)
+        labelled = labelled.gather(1, positions)
+    labels = targets.classes.gather(1, masks.argmax(1)).clamp(min=0)               # b s
+    return mean_where_not_zero(F.cross_entropy(semantic_logits, labels, reduction="none") * (labelled > 0))

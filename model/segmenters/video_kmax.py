@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+import torch
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -76,7 +77,8 @@ class VideoKMax(nn.Module):
         frames = (frames.float() - self.config.pixel_mean) / self.config.pixel_std
         if real_pixels is not None:
             frames = frames * rearrange(real_pixels, "b t h w -> b t 1 h w")
-        return rearrange(frames, "b t c h w -> (b t) c h w")
+        # channels last: convolutions and pooling of the backbone run about twice as fast on a CPU this way
+        return rearrange(frames, "b t c h w -> (b t) c h w").contiguous(memory_format=torch.channels_last)
 
 
 def _check(frames: Tensor, real_pixels: Tensor | None) -> int:

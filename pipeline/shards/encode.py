@@ -110,7 +110,7 @@ class _StoredIds:
         return ids
 
     def _check_listing(self, frame: FrameRecord, ids: np.ndarray) -> None:
-        pixels = cv2.calcHist([ids], [0], None, [len(self.source)], [0, len(self.source)])[1:, 0]
+        pixels = cv2.calcHist([ids], [0], None, [len(self.source)], [0, len(self.source)]).ravel()[1:]
         drawn, listed = set(self.source[1:][pixels > 0].tolist()), set(frame.segment_ids)
         if drawn - listed:
             raise BadInput("unlisted-id", f"its pixels have the ids {_some(drawn - listed)}, which the annotation of "
@@ -127,8 +127,8 @@ class _StoredIds:
                 raise BadInput("unlisted-id", f"frame {frame.name!r} has a mask of id {id}, which the annotation of "
                                "the video does not list.", video=video.video_id, cure=_SAME_RUN)
             if tuple(mask["size"]) != (video.height, video.width):
-                raise BadInput("size-differs", f"the mask of id {id} in frame {frame.name!r} has size {mask['size']}, the "
-                               f"video {[video.height, video.width]}.", video=video.video_id, cure=_SAME_RUN)
+                raise BadInput("size-differs", f"the mask of id {id} in frame {frame.name!r} has size {mask['size']}, "
+                               f"the video {[video.height, video.width]}.", video=video.video_id, cure=_SAME_RUN)
             packed = coco.frPyObjects(mask, *mask["size"]) if isinstance(mask["counts"], list) else mask
             if size != (video.height, video.width):
                 packed = coco.encode(np.asfortranarray(resize_ids(coco.decode(packed), *size)))
@@ -142,7 +142,8 @@ def _check_record(video: VideoRecord, classes: int) -> None:
         raise BadInput("empty-video", "it has no frames.", cure="Copy its frames, or take it off the split's list.")
     ids = [segment.id for segment in video.segments]
     if len(set(ids)) != len(ids) or min(ids, default=1) < 1:
-        raise BadInput("bad-id", f"its segments have the ids {_some(ids)}; ids must be above 0 and differ.", cure=_SAME_RUN)
+        raise BadInput("bad-id", f"its segments have the ids {_some(ids)}; ids must be above 0 and differ.",
+                       cure=_SAME_RUN)
     unknown = sorted({s.class_index for s in video.segments if not 0 <= s.class_index < classes})
     if unknown:
         raise BadInput("unknown-category", f"its segments have the classes {_some(unknown)}, the table has {classes}.",
@@ -170,7 +171,8 @@ def _blame(video_id: str, file: Path | None = None, *, missing: str = "missing-f
         raise BadInput(missing, "the file does not exist.", video=video_id, file=error.filename or file,
                        cure="Copy it again, or take the video off the split's list.") from error
     except OSError as error:
-        raise BadInput("unreadable", f"it cannot be read: {error.strerror}.", video=video_id, file=error.filename or file,
+        raise BadInput("unreadable", f"it cannot be read: {error.strerror}.", video=video_id,
+                       file=error.filename or file,
                        cure="Give the user who runs this read permission, or copy the file again.") from error
 
 

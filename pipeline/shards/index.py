@@ -63,8 +63,13 @@ def rebuild_rows(tar: Path, shard: int) -> list[dict]:
     return rows
 
 
+def rows_of_tars(folder: Path, manifest: dict) -> list[dict]:
+    """The index rows of all shards a manifest lists, from the tars."""
+    return [row for number, shard in enumerate(manifest["shards"])
+            for row in rebuild_rows(folder / shard["name"], number)]
+
+
 def write_index(folder: Path) -> None:
     """Find a lost `index.parquet` again, byte for byte, from the tars of a finished shard set."""
     manifest = json.loads((folder / MANIFEST).read_bytes())
-    rows = [row for number, shard in enumerate(manifest["shards"]) for row in rebuild_rows(folder / shard["name"], number)]
-    save_index(folder / INDEX, rows, plan=manifest["plan"])
+    save_index(folder / INDEX, rows_of_tars(folder, manifest), plan=manifest["plan"])

@@ -35,8 +35,8 @@ class ShardReport:
     skipped: dict[str, int]     # videos by reason; errors.jsonl names them
 
 
-def make_shards(dataset: Dataset, folder: Path | str, config: ShardConfig | None = None, *, split: str, workers: int = 0,
-                strict: bool = False) -> ShardReport:
+def make_shards(dataset: Dataset, folder: Path | str, config: ShardConfig | None = None, *, split: str,
+                workers: int = 0, strict: bool = False) -> ShardReport:
     """Write one split of a data set as a shard set into `folder`, or finish what an earlier run began there.
 
     workers: Ray tasks at a time; 0 works in this process, without Ray. One run per folder at a time.
@@ -49,7 +49,8 @@ def make_shards(dataset: Dataset, folder: Path | str, config: ShardConfig | None
     _claim(folder, plan)
     if swept := sweep_partials(folder):
         log.info("removed %d unfinished files of an earlier run", swept)
-    log.info("%d videos of %s %s into %d shards in %s", plan.videos, dataset.classes.name, split, len(plan.shards), folder)
+    log.info("%d videos of %s %s into %d shards in %s", plan.videos, dataset.classes.name, split, len(plan.shards),
+             folder)
     with Progress("sharding", plan.videos) as progress:
         for shard in _made(dataset, folder, plan, workers=workers, strict=strict):
             progress.update(shard["videos"], shard["skipped"])
@@ -60,7 +61,7 @@ def _made(dataset: Dataset, folder: Path, plan: ShardPlan, *, workers: int, stri
     """What became of each shard, in any order."""
     if workers == 0:
         return (make_shard(dataset, folder, plan, shard, strict=strict) for shard in range(len(plan.shards)))
-    from pipeline.streams import shard_stream   # Ray takes seconds to import, and this road needs it only here
+    from pipeline.streams import shard_stream  # Ray takes seconds to import, and this room works without it
 
     return shard_stream(dataset, folder.absolute(), plan, workers=workers, strict=strict)
 
@@ -79,7 +80,8 @@ def _claim(folder: Path, plan: ShardPlan) -> None:
         settings = [f"{name}: {found['config'].get(name)!r} there, {value!r} now"
                     for name, value in wanted["config"].items() if found.get("config", {}).get(name) != value]
         raise ValueError(f"{folder} holds shards of another plan; differing: {', '.join(differing)}"
-                         f"{' (' + '; '.join(settings) + ')' if settings else ''}. Choose another folder, or delete this one.")
+                         f"{' (' + '; '.join(settings) + ')' if settings else ''}. Choose another folder, or delete this "
+                         "one.")
 
 
 def _finish(folder: Path, plan: ShardPlan) -> ShardReport:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 from pipeline.errors import BadInput
@@ -19,7 +20,7 @@ PROBED_VIDEOS = 64      # whose file sizes are looked up; the other videos are t
 class ShardConfig:
     """What is stored, and in how large pieces."""
 
-    clip_frames: int = 8                # frames per stored clip (one WebDataset sample); the last one of a video may be shorter
+    clip_frames: int = 8                # per stored clip (one WebDataset sample); the last of a video may be shorter
     shard_megabytes: float = 200.0      # aim; a video never spans shards
     min_shards: int = 1                 # streaming wants at least ranks x loader workers; never more than videos
     resize_height: int | None = None    # pixels; 720 is VIPSeg's own step: width int(720 w / h). None: JPEGs untouched
@@ -87,7 +88,7 @@ def plan_shards(dataset: Dataset, config: ShardConfig, *, split: str) -> ShardPl
     shards = min(shards, len(ids))
     cuts = [len(ids) * shard // shards for shard in range(shards + 1)]
     return ShardPlan(split=split, categories=dataset.classes.to_json(), config=config,
-                     shards=tuple(tuple(ids[start:stop]) for start, stop in zip(cuts, cuts[1:])))
+                     shards=tuple(tuple(ids[start:stop]) for start, stop in pairwise(cuts)))
 
 
 def _expected_bytes(dataset: Dataset, ids: list[str], config: ShardConfig) -> float:

@@ -17,7 +17,7 @@ from model.labels import VOID, ClassTable, panoptic_id
 from pipeline.errors import BadInput
 from pipeline.images import decode_png
 from pipeline.shards.format import INDEX, MANIFEST, SCHEMA, StoredVideo, stored_videos
-from pipeline.shards.index import read_index, rebuild_rows
+from pipeline.shards.index import read_index, rows_of_tars
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,8 @@ class ShardSet:
             if process == os.getpid():
                 os.close(descriptor)
 
-    def read(self, video: StoredVideo, start: int, stop: int, *, check: bool = False) -> list[tuple[bytes, bytes | None]]:
+    def read(self, video: StoredVideo, start: int, stop: int, *,
+             check: bool = False) -> list[tuple[bytes, bytes | None]]:
         """JPEG and id PNG (None without label maps) of frames `start` ... `stop` - 1, by one `pread`.
 
         check: compare the checksums of the index too; raises BadInput "damaged-shard" where they differ.
@@ -62,7 +63,8 @@ class ShardSet:
             raise IndexError(f"frames {start} to {stop} of video {video.video_id!r}, which has {len(video.frames)}")
         begin, (last, length) = frames[0].image[0], frames[-1].label or frames[-1].image
         span = self._pread(video.shard, begin, last + length - begin)
-        members = [[span[offset - begin:offset - begin + length] for offset, length in _places(frame)] for frame in frames]
+        members = [[span[offset - begin:offset - begin + length] for offset, length in _places(frame)]
+                   for frame in frames]
         if check:
             for frame, parts in zip(frames, members):
                 if tuple(map(zlib.crc32, parts)) != frame.crc32:
@@ -193,4 +195,4 @@ def _index_rows(folder: Path, manifest: dict) -> list[dict]:
         return read_index(folder / INDEX, plan=manifest["plan"])
     log.warning("%s has no %s: reading every shard to find its members. write_index(folder) stores the result.",
                 folder, INDEX)
-    return [row for number, shard in enumerate(manifest["shards"]) for row in rebuild_rows(folder / shard["name"], number)]
+    return rows_of_tars(folder, manifest)

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import zlib
 from collections import Counter
+from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
+
+import numpy as np
 
 from pipeline.errors import BadInput
 from pipeline.files import sha256_of
 from pipeline.images import decode_jpeg, decode_png
-from pipeline.shards.format import INDEX, MANIFEST, META, SCHEMA, video_of_key
+from pipeline.shards.format import INDEX, MANIFEST, SCHEMA, clip_key
 from pipeline.shards.index import read_index, rebuild_rows
 
 
 def verify(folder: Path | str) -> list[str]:
     """All findings, one sentence each with file and place; an empty list means the set is sound.
 
-    Looks at every byte: sha256 of each tar, order and adjacency of its members, index against tar, checksums, every
-    JPEG and id map decoded, ids against the segment table, counts against the manifest.
+    Looks at every byte: sha256 of each tar, order and adjacency of its members, index and checksums against the tar,
+    every JPEG and id map decoded, ids against the segment table, counts against the manifest.
     """
     folder = Path(folder)
     try:
@@ -28,7 +30,95 @@ def verify(folder: Path | str) -> list[str]:
         return [f"{folder / MANIFEST}: cannot be read ({error}); run make_shards again"]
     if manifest.get("schema") != SCHEMA:
         return [f"{folder / MANIFEST}: schema {manifest.get('schema')!r}, this version reads {SCHEMA}"]
-    findings, indexed = _index_findings(folder, manifest)
+    return list(_findings(folder, manifest))
+
+
+def _findings(folder: Path, manifest: dict) -> Iterator[str]:
+    listed = {shard["name"] for shard in manifest["shards"]}
+    for stray in sorted({path.name for path in folder.glob("*.tar")} - listed):
+        yield f"{folder / stray}: not in the manifest; delete it"
+    try:
+        index = read_index(folder / INDEX, plan=manifest["plan"])
+    except (OSError, ValueError) as error:
+        index = None
+        yield f"{folder / INDEX}: cannot be read ({error}); write_index(folder) makes it again"
     for number, shard in enumerate(manifest["shards"]):
-        findings += _shard_findings(folder / shard["name"], shard, number, indexed)
-    return findings + _total_findings(folder, manifest)
+        rows = None if index is None else [row for row in index if row["shard"] == number]
+        yield from _shard_findings(folder / shard["name"], shard, number, rows, len(manifest["categories"]["classes"]))
+    for name in ("videos", "clips", "frames", "size"):
+        if (total := sum(shard[name] for shard in manifest["shards"])) != manifest["totals"][name]:
+            yield f"{folder / MANIFEST}: {name} of all shards are {total}, its totals say {manifest['totals'][name]}"
+
+
+def _shard_findings(path: Path, shard: dict, number: int, indexed: list[dict] | None, classes: int) -> Iterator[str]:
+    if not path.exists():
+        yield f"{path}: missing"
+        return
+    if path.stat().st_size != shard["size"]:
+        yield f"{path}: {path.stat().st_size} bytes, the manifest says {shard['size']}"
+    elif sha256_of(path) != shard["sha256"]:
+        yield f"{path}: another sha256 than in the manifest"
+    try:
+        rows = rebuild_rows(path, number)
+    except ValueError as error:
+        yield str(error)
+        return
+    yield from _order_findings(path, rows)
+    if indexed is not None:
+        yield from _index_findings(path, rows, indexed)
+    counts = {"clips": len(rows), "videos": len({row["video_id"] for row in rows}),
+              "frames": sum(row["num_frames"] for row in rows)}
+    for name, count in counts.items():
+        if count != shard[name]:
+            yield f"{path}: {count} {name}, the manifest says {shard[name]}"
+    with open(path, "rb") as tar:
+        for row in rows:
+            yield from _clip_findings(path, tar, row, classes)
+
+
+def _order_findings(path: Path, rows: list[dict]) -> Iterator[str]:
+    for key, count in Counter(row["key"] for row in rows).items():
+        if count > 1:
+            yield f"{path}: clip {key!r} is not in one piece but {count}; WebDataset would split it"
+    for video_id, clips in groupby(rows, key=lambda row: row["video_id"]):
+        frame = 0
+        for number, clip in enumerate(clips):
+            if (clip["clip_index"], clip["start_frame"]) != (number, frame):
+                yield f"{path}: clip {clip['key']!r} of video {video_id!r} is out of order or one before it is missing"
+            if clip["key"] != clip_key(video_id, clip["clip_index"]):
+                yield f"{path}: clip {clip['key']!r} has a key of another video than {video_id!r}"
+            frame = clip["start_frame"] + clip["num_frames"]
+
+
+def _index_findings(path: Path, rows: list[dict], indexed: list[dict]) -> Iterator[str]:
+    found = {row["key"]: row for row in rows}
+    known = {row["key"]: row for row in indexed}
+    for key in sorted(found.keys() ^ known.keys()):
+        yield f"{path}: clip {key!r} is only in the {'tar' if key in found else 'index'}"
+    for key in found.keys() & known.keys():
+        for member, expected in zip(found[key]["members"], known[key]["members"]):
+            if member != expected:
+                yield f"{path}: member {member['name']!r} is {member}, the index says {expected}"
+        if found[key] != known[key] and found[key]["members"] == known[key]["members"]:
+            yield f"{path}: clip {key!r} is described otherwise in its meta.json than in the index"
+
+
+def _clip_findings(path: Path, tar, row: dict, classes: int) -> Iterator[str]:
+    size = (row["height"], row["width"])
+    for segment in row["segments"]:
+        if not 0 <= segment["class_index"] < classes:
+            yield (f"{path}: clip {row['key']!r} has a segment of class {segment['class_index']}, the table has "
+                   f"{classes} classes")
+    for member in row["members"][:-1]:
+        tar.seek(member["offset"])
+        content = tar.read(member["length"])
+        is_label = member["name"].endswith(".png")
+        try:
+            pixels = decode_png(content) if is_label else decode_jpeg(content)
+        except BadInput as error:
+            yield f"{path}: member {member['name']!r}: {error.what}"
+            continue
+        if pixels.shape[:2] != size or pixels.ndim != (2 if is_label else 3):
+            yield f"{path}: member {member['name']!r} has shape {pixels.shape}, its video is {size}"
+        elif is_label and np.max(pixels) > len(row["segments"]):
+            yield f"{path}: member {member['name']!r} holds id {np.max(pixels)}, its video lists {len(row['segments'])}"

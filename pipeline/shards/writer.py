@@ -15,7 +15,7 @@ from pipeline.errors import BadInput
 from pipeline.files import atomic_file, atomic_write, canonical_json, sha256_of
 from pipeline.records import Dataset
 from pipeline.shards.encode import EncodedClip, encode_video
-from pipeline.shards.format import SCHEMA
+from pipeline.shards.format import MANIFEST, SCHEMA
 from pipeline.shards.index import index_row
 from pipeline.shards.plan import ShardPlan
 
@@ -34,7 +34,8 @@ def make_shard(dataset: Dataset, folder: Path, plan: ShardPlan, shard: int, *, s
     done = _finished(path, sidecar, plan)
     if done is not None and not (strict and done["errors"]) and _still_bad(dataset, done["errors"], plan):
         return done
-    sidecar.unlink(missing_ok=True)     # from here on the shard is not finished
+    for finished in (folder / MANIFEST, sidecar):   # from here on neither the set nor the shard is
+        finished.unlink(missing_ok=True)
     try:
         facts = _write_tar(dataset, path, plan, shard, strict=strict)
         atomic_write(sidecar, canonical_json(facts))
@@ -60,8 +61,8 @@ def _write_tar(dataset: Dataset, path: Path, plan: ShardPlan, shard: int, *, str
             rows += [index_row(clip.meta, key=clip.key, shard=shard, members=tar.add(clip)) for clip in clips]
             videos += 1
         tar.close()
-    return {"schema": SCHEMA, "plan": plan.digest, "name": path.name, "size": tar.size, "sha256": tar.sha256.hexdigest(),
-            "videos": videos, "clips": len(rows), "frames": sum(row["num_frames"] for row in rows),
+    return {"schema": SCHEMA, "plan": plan.digest, "name": path.name,
+            "size": tar.size, "sha256": tar.sha256.hexdigest(), "videos": videos, "clips": len(rows), "frames": sum(row["num_frames"] for row in rows),
             "skipped": dict(Counter(error["reason"] for error in errors)), "errors": errors, "index": rows}
 
 

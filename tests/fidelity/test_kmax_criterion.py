@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import repeat
+
 import pytest
 import torch
-from einops import rearrange
+from einops import rearrange, reduce
 from torch import Tensor
 
 from model.contracts import ClipPrediction, ClipTargets, LayerPrediction, PixelEvidence, VideoPrediction
@@ -17,10 +19,9 @@ from tests.fidelity.cases import Case, assert_close_to, case_id, cases, load_cas
 TERMS = {"labels": {"class": "loss_ce"}, "masks": {"mask": "loss_mask", "dice": "loss_dice"},
          "pixels": {"pixel": "loss_pixel_insdis"}, "aux_semantic": {"semantic": "loss_aux_semantic"}}
 PREDICTED = ("pred_logits", "pred_masks", "pixel_feature", "aux_semantic_pred")
-MERGING = "kmax_panoptic_merging"       # of the family kmax_image too; test_panoptic.py runs it
+MERGING = "kmax_image_panoptic"     # of the family kmax_image too, but a matter of post-processing
 CASES = [path for family in ("kmax_criterion", "kmax_image") for path in cases(family)]
 CASES = [path for path in CASES if load_case(path).procedure != MERGING]
-CLIP_LENGTH = 2                         # stage two: frames per clip the recorded videos are cut into
 
 
 @pytest.mark.parametrize("path", CASES, ids=case_id)
@@ -65,46 +66,49 @@ def clip_config(case: Case) -> KMaxLossConfig:
 
 
 def run_clips(case: Case, config: KMaxLossConfig) -> None:
+    """An image is a clip of one frame."""
     leaves, targets = predicted(case), ground_truth(case)
     frames = targets[0].void.shape[0]
-    layers = [LayerPrediction(class_logits=leaf["pred_logits"], mask_logits=in_time(leaf["pred_masks"], frames),
-                              pixel_features=in_time(leaf["pixel_feature"], frames)) for leaf in leaves]
+    layers = [LayerPrediction(class_logits=leaf["pred_logits"], mask_logits=in_time(case, leaf["pred_masks"]),
+                              pixel_features=in_time(case, leaf["pixel_feature"])) for leaf in leaves]
     semantic = leaves[0].get("aux_semantic_pred")
     final = ClipPrediction(
         class_logits=layers[0].class_logits, mask_logits=layers[0].mask_logits, auxiliary=tuple(layers[1:]),
         pixel_features=layers[0].pixel_features, queries=torch.empty(0), mask_embeddings=torch.empty(0),
         semantic_logits=None if semantic is None else rearrange(semantic, "b c (t h) w -> b c t h w", t=frames))
     draws = [case.inputs[f"uniform.{draw}"] for draw in range(sum(name.startswith("uniform") for name in case.inputs))]
-    draws = draws or torch.full((99, len(targets), targets[0].void.numel()), 0.5)
-    losses = KMaxCriterion(config).layer_losses(final, targets, draws=draws)
-    compare(case, leaves, losses)
+    everything = torch.full((len(targets), targets[0].void.numel()), 0.5)       # all pixels drawn: any numbers will do
+    compare(case, leaves, KMaxCriterion(config).layer_losses(final, targets, draws=draws or repeat(everything)))
+
     clips = clip_targets(targets)
-    compare_matching(case, layers[0].class_logits, layers[0].mask_logits.flatten(2),
+    compare_matching(case, final.class_logits, final.mask_logits.flatten(2),
                      clips.counting_void() if config.void_counts else clips)
     assert final.class_logits.shape[-1] == case.arguments["num_classes"] + 1
 
 
 def run_videos(case: Case) -> None:
-    """Every pixel of the video as evidence of weight 1."""
+    """Every pixel of the video is evidence of weight 1; each frame is a clip."""
     leaves, targets = predicted(case), ground_truth(case)
-    masks = torch.stack([target.masks for target in targets])                                     # one video: 1 m T h w
-    tubes = torch.where(masks.any(1), masks.int().argmax(1), -1)
+    tubes = torch.stack([torch.where(target.void, -1, target.masks.int().argmax(0)) for target in targets])
+    tubes = rearrange(tubes, "b T h w -> b T (h w)")
     evidence = PixelEvidence(
-        pixel_features=torch.empty(0), tubes=in_clips(tubes[:, None])[:, :, 0],
-        weights=torch.ones(in_clips(tubes[:, None])[:, :, 0].shape), classes=tuple(t.classes for t in targets),
-        areas=tuple(rearrange(t.masks, "m (k t) h w -> k m (t h w)", t=CLIP_LENGTH).sum(-1).float() for t in targets))
-    predictions = [VideoPrediction(class_logits=leaf["pred_logits"], mask_embeddings=torch.empty(0),
-                                   queries=torch.empty(0)) for leaf in [*leaves[1:], leaves[0]]]
-    mask_logits = [in_clips(leaf["pred_masks"]) for leaf in [*leaves[1:], leaves[0]]]
+        pixel_features=torch.empty(0), tubes=tubes, weights=torch.ones(tubes.shape),
+        classes=tuple(target.classes for target in targets),
+        areas=tuple(reduce(target.masks.float(), "m T h w -> T m", "sum") for target in targets))
+    layers = [*leaves[1:], leaves[0]]                                           # the last one counts
+    predictions = [VideoPrediction(class_logits=layer["pred_logits"], mask_embeddings=torch.empty(0),
+                                   queries=torch.empty(0)) for layer in layers]
+    mask_logits = [rearrange(layer["pred_masks"], "b n T h w -> b T n (h w)") for layer in layers]
     config = CrossClipLossConfig(**{name: weight for name, weight in wanted(case).items()
                                     if name in ("class_weight", "mask_weight", "dice_weight")})
-    assert case.arguments["share_final_matching"] and case.arguments["masking_void_pixel"]
-    assert case.arguments["num_classes"] + 1 == predictions[-1].class_logits.shape[-1]
-    for unused in ("pixel_insdis_temperature", "aux_semantic_temperature", "sample_k"):    # terms stage two has not
-        assert case.arguments[unused]
     compare(case, leaves, CrossClipCriterion(config).layer_losses(predictions, mask_logits, evidence))
-    compare_matching(case, predictions[-1].class_logits, mask_logits[-1].transpose(1, 2).flatten(2),
-                     video_targets(evidence))
+
+    compare_matching(case, layers[-1]["pred_logits"], layers[-1]["pred_masks"].flatten(2), video_targets(evidence))
+    assert case.arguments["share_final_matching"]
+    assert case.arguments["masking_void_pixel"]
+    assert layers[-1]["pred_logits"].shape[-1] == case.arguments["num_classes"] + 1
+    for unused in ("pixel_insdis_temperature", "aux_semantic_temperature", "sample_k"):
+        assert case.arguments[unused], "settings of terms that stage two does not have"
 
 
 def predicted(case: Case) -> list[dict[str, Tensor]]:
@@ -117,7 +121,7 @@ def predicted(case: Case) -> list[dict[str, Tensor]]:
 def ground_truth(case: Case) -> list[ClipTargets]:
     targets = []
     while (name := f"target.{len(targets)}") + ".masks" in case.inputs:
-        masks, classes = in_time(case.inputs[f"{name}.masks"]) > 0, case.inputs[f"{name}.labels"]
+        masks, classes = in_time(case, case.inputs[f"{name}.masks"]) > 0, case.inputs[f"{name}.labels"]
         targets.append(ClipTargets(masks=masks, classes=classes, void=~masks.any(0), track_ids=classes))
         if f"{name}.semantic_masks" in case.inputs:
             semantic = torch.where(masks.any(0), classes[masks.int().argmax(0)], -1)
@@ -149,6 +153,6 @@ def compare_matching(case: Case, class_logits: Tensor, mask_logits: Tensor, targ
             assert_close_to(case, f"matching.{item}.{kind}", getattr(matches, kind)[item, queries, tubes[queries]])
 
 
-def in_clips(maps: Tensor) -> Tensor:
-    """b x T h w -> b k x p."""
-    return rearrange(maps, "b x (k t) h w -> b k x (t h w)", t=CLIP_LENGTH)
+def in_time(case: Case, maps: Tensor) -> Tensor:
+    """... h w of an image -> ... 1 h w; clips have their frames already."""
+    return rearrange(maps, "... h w -> ... 1 h w") if case.family == "kmax_image" else maps

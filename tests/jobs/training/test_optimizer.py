@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -44,7 +46,7 @@ def test_poly_warms_up_linearly_and_ends_near_zero():
     config = OptimizerConfig(warmup_steps=10, warmup_factor=0.001, power=0.9)
     factors = [rate_factor(step, 100, config) for step in range(100)]
     assert factors[0] == pytest.approx(0.001)
-    assert all(a < b for a, b in zip(factors[:9], factors[1:10]))
+    assert all(a < b for a, b in itertools.pairwise(factors[:11]))
     assert factors[50] == pytest.approx(0.5 ** 0.9)
     assert factors[-1] == pytest.approx(0.01 ** 0.9)
 

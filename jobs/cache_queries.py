@@ -1,0 +1,127 @@
+"""Run the frozen segmenter over all videos once and keep, per clip, what stage two needs: the query cache.
+
+In:     the finished segmenter (jobs.train_stage_one) and shards.
+Out:    <folder>/cache/<fingerprint>: one Parquet part per shard and view set, manifest.json last.
+Again:  finished parts are kept, missing ones are made. Another segmenter, other shards or other settings have another
+        fingerprint and so another folder.
+Cost:   one pass of inference over the train split, `cache.views` times.
+
+    python -m jobs.cache_queries --recipe tiny
+    python -m jobs.cache_queries --recipe tiny --set cache.views=3 --set cache.evidence.pixels=1024
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jobs.config import to_json
+from jobs.inference import System, open_system
+from jobs.recipes.schema import Recipe
+from jobs.training.checkpoint import read_card
+from jobs.training.progress import say
+from jobs.verb import connect, recorded, run
+from model.video_inference import collect_queries
+from pipeline.augment import Transform, draw_transform
+from pipeline.errors import BadInput
+from pipeline.pixel_evidence import draw_evidence
+from pipeline.progress import Progress
+from pipeline.query_cache import SCHEMA, CachedClip, CacheWriter, finish_cache, fingerprint
+from pipeline.sample_plan import sample_rng
+from pipeline.shards import ShardSet, StoredVideo
+from pipeline.streams import actor_stream
+from pipeline.targets import video_tubes
+from pipeline.test_clips import StoredVideoSource, test_clips
+
+
+def main(recipe: Recipe) -> dict[str, Any]:
+    """Fill the cache; returns where it lies and how large it is."""
+    source, folder = cache_source(recipe), cache_folder(recipe)
+    rows = [{"split": split, "shard": shard} for split in recipe.cache.splits
+            for shard in range(len(ShardSet(recipe.shards_of(split)).manifest["shards"]))]
+    connect(recipe.cluster)
+    folder.mkdir(parents=True, exist_ok=True)
+    cluster, summaries, started = recipe.cluster, [], time.perf_counter()
+    with recorded(recipe, "cache_queries", segmenter=source["segmenter"], cache=fingerprint(source)) as tracker:
+        with Progress("caching", len(rows), unit="shards") as progress:
+            for summary in actor_stream(rows, CacheShard, arguments={"recipe": recipe}, actors=cluster.actors,
+                                        cpus=cluster.cpus_per_actor, gpus=cluster.gpus_per_actor):
+                summaries.append(summary)
+                progress.update(1)
+        manifest = finish_cache(folder, source, summaries)
+        skipped = [entry for summary in summaries for entry in summary["skipped"]]
+        totals = {key: sum(s[key] for s in summaries) for key in ("clips", "bytes")}
+        tracker.file(manifest)
+        tracker.numbers(0, {**totals, "skipped": len(skipped), "seconds": time.perf_counter() - started})
+    say(f"cache: {totals['clips']} clips, {totals['bytes'] / 2**20:.1f} MiB in {folder}", *skipped,
+        f"next: python -m jobs.train_stage_two --recipe {recipe.name}")
+    return {"cache": str(folder), **totals, "skipped": len(skipped)}
+
+
+def expected_source(recipe: Recipe) -> dict[str, Any]:
+    """What stage two can ask of a cache without a shard in sight: the segmenter, its input, and the cache's settings."""
+    card = read_card(recipe.segmenter_folder)
+    return {"segmenter": card["weights_sha256"], "input_size": card["input_size"], "clip_frames": card["clip_frames"],
+            "cache": to_json(recipe.cache)}
+
+
+def cache_folder(recipe: Recipe) -> Path:
+    """Where the cache of this segmenter with these settings lies."""
+    return recipe.road / "cache" / fingerprint(expected_source(recipe))[:16]
+
+
+def cache_source(recipe: Recipe) -> dict[str, Any]:
+    """Everything that decides the content of the cache, the shards included; its digest is the fingerprint."""
+    shards = {split: ShardSet(recipe.shards_of(split)).fingerprint for split in recipe.cache.splits}
+    return {**expected_source(recipe), "shards": shards}
+
+
+class CacheShard:
+    """Ray Data actor: one shard in, one Parquet part out."""
+
+    def __init__(self, *, recipe: Recipe) -> None:
+        self.recipe, self.system = recipe, open_system(recipe, "near_online")
+        self.source = cache_source(recipe)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """row: split and shard number -> the part's summary, with what was skipped and why."""
+        shards, shard = ShardSet(self.recipe.shards_of(row["split"])), int(row["shard"])
+        number = shard + sum(len(ShardSet(self.recipe.shards_of(split)).manifest["shards"])
+                             for split in self.recipe.cache.splits[:self.recipe.cache.splits.index(row["split"])])
+        writer = CacheWriter(cache_folder(self.recipe), number, dtype=self.recipe.cache.dtype,
+                             fingerprint=fingerprint(self.source))
+        if (known := writer.finished()) is not None:
+            return {**known, "skipped": []}
+        skipped = []
+        try:
+            for video in (v for v in shards.videos if v.shard == shard):
+                try:
+                    for view in range(self.recipe.cache.views):
+                        writer.add(list(self.clips(shards, video, view)))
+                except BadInput as error:
+                    skipped.append(str(error))
+            return {**writer.close(), "skipped": skipped}
+        except BaseException:
+            writer.abandon()
+            raise
+
+    def clips(self, shards: ShardSet, video: StoredVideo, view: int) -> Iterator[CachedClip]:
+        """One view of one video, aligned and with its pixel evidence."""
+        return cached_clips(self.system, shards, video, view, transform=self.transform(video, view),
+                            recipe=self.recipe)
+
+    def transform(self, video: StoredVideo, view: int) -> Transform | None:
+        """The geometry and colours of a view, drawn once for the whole video; none for the test-time view."""
+        if view == 0:
+            return None
+        cache = self.recipe.cache
+        return draw_transform(sample_rng(cache.seed, view, video.index), cache.augment or
+                              self.recipe.stage_one.input.augment, (video.height, video.width))
+
+
+if __name__ == "__main__":
+    run(main)

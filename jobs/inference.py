@@ -1,0 +1,77 @@
+"""A frozen segmenter, with or without a head, over one video: the same steps for caching, scoring and predicting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from jobs.models import load_head, load_segmenter, untrained_segmenter
+from jobs.recipes.schema import Recipe
+from model.contracts import ClipPrediction, PanopticVideo
+from model.labels import ClassTable
+from model.postprocess.panoptic import PanopticConfig, PanopticMerger
+from model.video_inference import near_online, offline, panoptic_video
+from pipeline.augment import fit
+from pipeline.spool import TensorSpool
+from pipeline.test_clips import TestClip, VideoSource, test_clips
+
+
+@dataclass(kw_only=True)
+class System:
+    """What turns a video into a panoptic video: a segmenter, a head when offline, and the merge thresholds."""
+
+    segmenter: nn.Module
+    head: nn.Module | None
+    classes: ClassTable
+    merge: PanopticConfig
+    clip_frames: int
+    size: tuple[int, int]           # network input, pixels
+    made_by: dict[str, Any]         # for the record
+
+    def predict(self, source: VideoSource) -> PanopticVideo:
+        """Segment and track one video, clip by clip; memory does not grow with its pixels."""
+        merger = PanopticMerger(self.merge, is_thing=self.classes.is_thing, geometry=fit(source.size, self.size))
+        clips = ((prediction, clip.valid) for clip, prediction in self.clip_predictions(source))
+        if self.head is None:
+            merged = near_online(clips, merger=merger)
+        else:
+            with closing(TensorSpool()) as spool:
+                merged = offline(clips, self.head, merger=merger, spool=spool)
+        return panoptic_video(merged, video_id=source.video_id, frame_names=tuple(source.frame_names))
+
+    def clip_predictions(self, source: VideoSource) -> Iterator[tuple[TestClip, ClipPrediction]]:
+        """The segmenter on each clip, in order."""
+        device = next(self.segmenter.parameters()).device
+        for clip in test_clips(source, self.clip_frames, self.size):
+            with torch.inference_mode():
+                prediction = self.segmenter(clip.frames.to(device), clip.real_pixels.to(device))
+            yield clip, prediction
+
+
+def open_system(recipe: Recipe, mode: str, classes: ClassTable | None = None) -> System:
+    """Load what a mode needs: "untrained" (needs `classes`), "near_online" or "offline".
+
+    Raises FileNotFoundError naming the verb that makes a missing model, ValueError when head and segmenter differ.
+    """
+    head, made_by = None, {"mode": mode, "recipe": recipe.name}
+    if mode == "untrained":
+        segmenter, table = untrained_segmenter(recipe), classes
+        size, clip_frames = recipe.stage_one.input.augment.size, recipe.stage_one.input.clip_frames
+    else:
+        segmenter, card = load_segmenter(recipe.segmenter_folder)
+        table, size, clip_frames = ClassTable.from_json(card["classes"]), tuple(card["input_size"]), card["clip_frames"]
+        made_by["segmenter_sha256"] = card["weights_sha256"]
+        if mode == "offline":
+            head, head_card = load_head(recipe.head_folder, segmenter_card=card)
+            made_by["head_sha256"] = head_card["weights_sha256"]
+        if classes is not None and classes != table:
+            raise ValueError(f"the segmenter in {recipe.segmenter_folder} was trained on the classes of {table.name}, "
+                             f"these shards have those of {classes.name}; evaluate on shards of the same data set")
+    device = torch.device("cuda" if torch.cuda.is_available() and recipe.cluster.gpus_per_actor else "cpu")
+    return System(segmenter=segmenter.to(device), head=None if head is None else head.to(device), classes=table,
+                  merge=recipe.evaluation.merge, clip_frames=clip_frames, size=size, made_by=made_by)

@@ -1,0 +1,56 @@
+"""Turn a data set in its official layout into WebDataset tar shards of clips, by Ray Data.
+
+In:     a data set on disk (docs/data.md); recipes with a synthetic world write it first.
+Out:    <folder>/shards/<split>: tars, index.parquet, errors.jsonl, manifest.json (last: its presence means finished).
+Again:  finished shards are skipped; the same recipe gives the same bytes. Bad videos are skipped and counted by reason,
+        or stop the verb under --strict.
+Cost:   about the time to copy the frames and hash them.
+
+    python -m jobs.make_shards --recipe tiny
+    python -m jobs.make_shards --recipe vipseg_video_kmax_r50_near_online --set dataset.root=/data/VIPSeg --strict
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from typing import Any
+
+from jobs.recipes.schema import Recipe
+from jobs.training.progress import say
+from jobs.verb import connect, recorded, run
+from pipeline.datasets import open_dataset
+from pipeline.datasets.synthetic import write_world
+from pipeline.shards import ShardReport, ShardSet, make_shards
+
+
+def main(recipe: Recipe) -> dict[str, Any]:
+    """Shard every split the recipe uses; returns counts per split."""
+    connect(recipe.cluster)
+    if recipe.world is not None:
+        say(f"synthetic world: {write_world(recipe.dataset.root, recipe.world)}")
+    with recorded(recipe, "make_shards") as tracker:
+        reports = {}
+        for split in dict.fromkeys((recipe.train_split, *recipe.cache.splits, recipe.evaluation.split)):
+            reports[split] = shard_split(recipe, split)
+            tracker.json(f"manifest_{split}.json", ShardSet(reports[split].folder).manifest)
+            tracker.tags({f"shards_{split}": reports[split].fingerprint})
+            tracker.numbers(0, {f"{split}/{name}": getattr(reports[split], name)
+                                for name in ("videos", "clips", "frames", "megabytes")})
+    say(f"next: python -m jobs.train_stage_one --recipe {recipe.name}")
+    return {split: json.loads(json.dumps(asdict(report), default=str)) for split, report in reports.items()}
+
+
+def shard_split(recipe: Recipe, split: str) -> ShardReport:
+    """Shard one split and say what became of it."""
+    dataset = open_dataset(replace(recipe.dataset, split=split))
+    report = make_shards(dataset, recipe.shards_of(split), recipe.shards, split=split,
+                         workers=max(int(recipe.cluster.local_cpus), 1), strict=recipe.strict)
+    skipped = f"; skipped {report.skipped}, named in {report.folder / 'errors.jsonl'}" if report.skipped else ""
+    say(f"{split}: {report.videos} videos, {report.clips} clips, {report.frames} frames, {report.megabytes:.1f} MB in "
+        f"{report.shards} shards{skipped}")
+    return report
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,218 @@
+"""The synthetic world: a data set of moving textured things over moving stuff, written as VIPSeg or as YouTube-VIS.
+
+Everything downstream reads it through the same reader as a user's data. A video depends on nothing but the
+configuration, its split and its number, so the same seed gives the same bytes and more videos only add to the set.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Literal, get_args
+
+import cv2
+import numpy as np
+import simplejpeg
+
+from model.labels import ClassInfo, ClassTable
+from pipeline.datasets.id_maps import IdGenerator, rgb_of_ids
+from pipeline.datasets.synthetic_drawing import draw
+from pipeline.datasets.synthetic_scene import COLORS, LONG_HIDING, STUFF, THINGS, Scene, make_scene
+
+WORLD = "world.json"      # written last inside the folder; says what made it
+Preset = Literal["easy", "hard"]
+WorldLayout = Literal["vipseg", "youtube_vis"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyntheticConfig:
+    """What the world holds. Lengths in `camera` are fractions of the shorter side of a frame."""
+
+    videos_train: int = 400
+    videos_val: int = 24
+    frames: int = 12
+    height: int = 96             # pixels; sizes and speeds of things grow with the shorter side
+    width: int = 96
+    seed: int = 0
+    preset: Preset = "easy"      # hard: twins hide for at least 4 frames and come out where the other went in
+    layout: WorldLayout = "vipseg"
+    things: int = 3              # classes, the first of disc, square, triangle, cross
+    stuff: int = 3               # classes, the first of sky, water, ground, wall
+    camera: float = 0.02         # largest drift of the camera
+    light: float = 0.1           # largest change of brightness, as a fraction
+    jpeg_quality: int = 90
+
+    def __post_init__(self) -> None:
+        limits = {"videos_train": (0, 10**6), "videos_val": (0, 10**6), "frames": (1, 1000), "height": (32, 4096),
+                  "width": (32, 4096), "seed": (0, 2**32), "things": (1, len(THINGS)), "stuff": (1, len(STUFF)),
+                  "camera": (0, 0.2), "light": (0, 0.5), "jpeg_quality": (1, 100)}
+        for name, (low, high) in limits.items():
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"synthetic world: {name}={getattr(self, name)} must lie in {low}...{high}")
+        for name, allowed in (("preset", get_args(Preset)), ("layout", get_args(WorldLayout))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"synthetic world: {name}={getattr(self, name)!r} must be one of {allowed}")
+        if self.preset == "hard" and self.frames < 3 * LONG_HIDING:
+            raise ValueError(f"synthetic world: preset 'hard' hides things for {LONG_HIDING} frames and more and shows "
+                             f"them again, which {self.frames} frames cannot hold; set frames to at least "
+                             f"{3 * LONG_HIDING}, or preset to 'easy'")
+
+
+def world_classes(config: SyntheticConfig) -> ClassTable:
+    """The classes of a world: stuff first, as VIPSeg's raw coding has no thing below class 2; ids have gaps."""
+    names = STUFF[:config.stuff] + THINGS[:config.things]
+    number = {name: place for place, name in enumerate(STUFF + THINGS)}
+    return ClassTable("synthetic", tuple(ClassInfo(number[name], name, name in THINGS, COLORS[name])
+                                         for name in names))
+
+
+def write_world(root: str | Path, config: SyntheticConfig) -> Path:
+    """Write the data set into the folder `root`, or find it there already. Returns the folder.
+
+    The folder appears under its name only when complete. Raises `ValueError` when it holds anything else than this
+    world.
+    """
+    root = Path(root).expanduser()
+    if _is_there(root, config):
+        return root
+    root.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(mkdtemp(prefix=f".{root.name}.", dir=root.parent))
+    try:
+        partial.chmod(0o755)    # mkdtemp's folder is for its owner only
+        write = {"vipseg": _write_vipseg, "youtube_vis": _write_youtube_vis}[config.layout]
+        write(partial, config)
+        (partial / WORLD).write_text(json.dumps(asdict(config), indent=1) + "\n")
+        try:
+            os.replace(partial, root)
+        except OSError:    # another process was faster: fine if it wrote the same world
+            if not _is_there(root, config):
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return root
+
+
+def _is_there(root: Path, config: SyntheticConfig) -> bool:
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return False
+    if not (root / WORLD).is_file():
+        raise ValueError(f"{root} is not empty and holds no {WORLD}, so it is not a synthetic world. Choose another "
+                         f"folder, or empty this one.")
+    found, wanted = json.loads((root / WORLD).read_text()), asdict(config)
+    if found != wanted:
+        names = [name for name in {**found, **wanted} if found.get(name) != wanted.get(name)]
+        raise ValueError(f"{root} holds another synthetic world: "
+                         f"{', '.join(f'{n} is {found.get(n)!r}, wanted {wanted.get(n)!r}' for n in names)}. "
+                         f"Delete the folder, or choose another one.")
+    return True
+
+
+def _scenes(config: SyntheticConfig, split: str, count: int) -> Iterator[tuple[str, Scene, np.random.Generator]]:
+    for index in range(count):
+        key = [config.seed, int(split != "train"), index]
+        yield f"{split}_{index:05d}", make_scene(config, np.random.default_rng(key)), np.random.default_rng([*key, 1])
+
+
+def _frame_name(time: int) -> str:
+    return f"{3 * time + 12:08d}"    # as in VIPSeg: every third frame of the source, not from 0
+
+
+def _write_image(folder: Path, name: str, image: np.ndarray, quality: int) -> None:
+    (folder / f"{name}.jpg").write_bytes(simplejpeg.encode_jpeg(image, quality=quality, colorspace="RGB"))
+
+
+def _write_png(path: Path, pixels: np.ndarray) -> None:
+    pixels = pixels[..., ::-1] if pixels.ndim == 3 else pixels    # OpenCV wants BGR
+    path.write_bytes(cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 2])[1])
+
+
+def _write_vipseg(root: Path, config: SyntheticConfig) -> None:
+    """images/, panomasksRGB/, panomasks/, the category file, the split lists and the json files."""
+    classes = world_classes(config)
+    categories = [{"id": c.dataset_id, "name": c.name, "isthing": int(c.is_thing), "color": list(c.color)}
+                  for c in classes.classes]
+    (root / "panoVIPSeg_categories.json").write_text(json.dumps(categories))
+    whole = {"videos": [], "annotations": [], "categories": categories}
+    for split, count in (("train", config.videos_train), ("val", config.videos_val)):
+        part = {"videos": [], "annotations": [], "categories": categories}
+        for name, scene, rng in _scenes(config, split, count):
+            video, annotation = _write_vipseg_video(root, name, scene, config, classes, rng)
+            part["videos"].append(video)
+            part["annotations"].append(annotation)
+        (root / f"{split}.txt").write_text("".join(f"{video['video_id']}\n" for video in part["videos"]))
+        (root / f"panoptic_gt_VIPSeg_{split}.json").write_text(json.dumps(part))
+        whole["videos"] += part["videos"]
+        whole["annotations"] += part["annotations"]
+    (root / "panoptic_gt_VIPSeg.json").write_text(json.dumps(whole))
+
+
+def _write_vipseg_video(root: Path, name: str, scene: Scene, config: SyntheticConfig, classes: ClassTable,
+                        rng: np.random.Generator) -> tuple[dict, dict]:
+    """Write one video; returns its entries in `videos` and `annotations` of the json."""
+    folders = [root / kind / name for kind in ("images", "panomasksRGB", "panomasks")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    index_of = {info.name: index for index, info in enumerate(classes.classes)}
+    kinds = [*STUFF, *(thing.kind for thing in scene.things)]      # by label value
+    generator, ids, raw = IdGenerator(classes, rng), np.zeros(len(kinds), int), np.zeros(len(kinds), np.uint16)
+    images, annotations = [], []
+    for time, (image, label) in enumerate(draw(scene)):
+        frame, areas = _frame_name(time), np.bincount(label.ravel(), minlength=len(kinds))
+        for value in np.flatnonzero((areas > 0) & (ids == 0)):     # shown for the first time
+            info = classes.classes[index_of[kinds[value]]]
+            ids[value] = generator.new_id(index_of[kinds[value]])
+            raw[value] = info.dataset_id + 1
+            if info.is_thing:
+                raw[value] = 100 * raw[value] + kinds[len(STUFF):value].count(info.name)
+        _write_image(folders[0], frame, image, config.jpeg_quality)
+        _write_png(folders[1] / f"{frame}.png", rgb_of_ids(ids)[label])
+        _write_png(folders[2] / f"{frame}.png", raw[label])
+        images.append({"id": frame, "width": config.width, "height": config.height, "file_name": f"{frame}.png"})
+        annotations.append({"image_id": frame, "file_name": f"{frame}.png", "segments_info": [
+            {"id": int(ids[value]), "category_id": classes.classes[index_of[kinds[value]]].dataset_id, "iscrowd": 0,
+             "area": int(areas[value])} for value in np.flatnonzero(areas)]})
+    return {"video_id": name, "images": images}, {"video_id": name, "annotations": annotations}
+
+
+def _write_youtube_vis(root: Path, config: SyntheticConfig) -> None:
+    """<split>/JPEGImages/ and <split>.json; only things are annotated, by what is visible of them."""
+    names = THINGS[:config.things]
+    categories = [{"id": number, "name": name, "supercategory": "object"} for number, name in enumerate(names, 1)]
+    for split, count in (("train", config.videos_train), ("valid", config.videos_val)):
+        found = {"videos": [], "categories": categories, "annotations": []}
+        (root / split / "JPEGImages").mkdir(parents=True)
+        for number, (name, scene, _) in enumerate(_scenes(config, split, count), 1):
+            shown = _write_youtube_vis_video(root / split / "JPEGImages" / name, scene, config)
+            size = {"height": config.height, "width": config.width, "length": config.frames}
+            found["videos"].append({"id": number, **size, "file_names": [
+                f"{name}/{_frame_name(time)}.jpg" for time in range(config.frames)]})
+            for thing, masks in zip(scene.things, shown):
+                if any(masks):
+                    found["annotations"].append({
+                        "id": len(found["annotations"]) + 1, "video_id": number, "iscrowd": 0, **size,
+                        "category_id": names.index(thing.kind) + 1, "segmentations": masks})
+        (root / f"{split}.json").write_text(json.dumps(found))
+
+
+def _write_youtube_vis_video(folder: Path, scene: Scene, config: SyntheticConfig) -> list[list[dict | None]]:
+    """Write the frames; returns per thing and frame its uncompressed run lengths, or None."""
+    folder.mkdir()
+    masks: list[list[dict | None]] = [[] for _ in scene.things]
+    for time, (image, label) in enumerate(draw(scene)):
+        _write_image(folder, _frame_name(time), image, config.jpeg_quality)
+        for place, listed in enumerate(masks):
+            mask = label == len(STUFF) + place
+            listed.append({"size": list(mask.shape), "counts": run_counts(mask)} if mask.any() else None)
+    return masks
+
+
+def run_counts(mask: np.ndarray) -> list[int]:
+    """H W bool -> COCO's uncompressed run lengths: column by column, zeros first."""
+    flat = np.concatenate([[False], mask.ravel(order="F")])
+    changes = np.flatnonzero(flat[1:] != flat[:-1])
+    return np.diff(changes, prepend=0, append=mask.size).tolist()

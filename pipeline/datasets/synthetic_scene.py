@@ -1,0 +1,173 @@
+"""What happens in a synthetic video: which things move where, behind what, under which camera and light.
+
+`easy` is segmentation with little to lose track of. In `hard`, twins (equal in class, colour, size and texture) cross
+behind a pillar or outside the frame, hidden for longer than a clip, and come out where the other went in.
+Only the ground truth knows who is who; motion that goes on behind the pillar is the clue.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+THINGS = ("disc", "square", "triangle", "cross")     # kinds, by position; a kind is a class
+STUFF = ("sky", "water", "ground", "wall")
+TEXTURES = ("plain", "stripes", "checks")
+COLORS = {
+    "disc": (215, 60, 50), "square": (230, 195, 60), "triangle": (150, 70, 190), "cross": (60, 185, 95),
+    "sky": (125, 170, 225), "water": (50, 105, 150), "ground": (130, 110, 75), "wall": (170, 125, 115),
+}
+LONG_HIDING = 4    # frames; longer than any clip of the small recipes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thing:
+    """One moving object. Lengths in pixels, angles in radians."""
+
+    kind: str
+    color: np.ndarray      # 3, 0-255
+    texture: str
+    radius: float
+    angle: np.ndarray      # T
+    centers: np.ndarray    # T 2, (y, x); outside the frame where the thing has left
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Band:
+    """A band of stuff whose upper border is a moving wave: height + amplitude * sin(wavenumber * x + speed * t)."""
+
+    kind: str
+    height: float
+    amplitude: float
+    wavenumber: float
+    speed: float
+    phase: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pillar:
+    """Stuff in front of all things: everything between start and end along an axis (0: y, 1: x)."""
+
+    kind: str
+    axis: int
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """One video before drawing."""
+
+    height: int
+    width: int
+    things: tuple[Thing, ...]      # nearest first
+    bands: tuple[Band, ...]        # top to bottom
+    pillar: Pillar | None
+    camera: np.ndarray             # T 2, (y, x) in pixels
+    light: np.ndarray              # T, gain around 1
+    grain: np.ndarray              # T 2, where the noise of each frame is cut from the tile
+    texture_seed: int
+
+
+def make_scene(config, rng: np.random.Generator) -> Scene:
+    """Draw one video of a `SyntheticConfig`."""
+    times, side = np.arange(config.frames), min(config.height, config.width)
+    if config.preset == "hard":
+        things, pillar = _hard_things(config, rng)
+    else:
+        things, pillar = tuple(_easy_thing(config, rng) for _ in range(rng.integers(2, 5))), None
+    sway = [np.sin(rng.uniform(0.1, 0.35) * times + rng.uniform(0, 2 * np.pi)) for _ in range(3)]
+    return Scene(height=config.height, width=config.width, things=things, bands=_bands(config, rng), pillar=pillar,
+                 camera=config.camera * side * np.stack(sway[:2], axis=1), light=1 + config.light * sway[2],
+                 grain=rng.integers(0, 16, size=(config.frames, 2)), texture_seed=int(rng.integers(1 << 31)))
+
+
+def _bands(config, rng: np.random.Generator) -> tuple[Band, ...]:
+    """Two or three bands (fewer when there are fewer classes), sky always on top when it is there."""
+    count = min(config.stuff, int(rng.integers(2, 4)))
+    kinds = sorted(rng.choice(config.stuff, size=count, replace=False))
+    kinds = kinds[:1] + list(rng.permutation(kinds[1:]))
+    cuts = (np.arange(count) + rng.uniform(-0.2, 0.2, size=count)) / count * config.height
+    return tuple(Band(kind=STUFF[kind], height=-np.inf if place == 0 else cut,
+                      amplitude=rng.uniform(0.02, 0.06) * config.height,
+                      wavenumber=2 * np.pi * rng.uniform(0.7, 2.0) / config.width, speed=rng.uniform(-0.35, 0.35),
+                      phase=rng.uniform(0, 2 * np.pi)) for place, (kind, cut) in enumerate(zip(kinds, cuts)))
+
+
+def _thing(config, rng: np.random.Generator, radius: float) -> Thing:
+    """Looks without a path. One in five wears the colour of another class."""
+    kind = THINGS[rng.integers(config.things)]
+    wears = THINGS[rng.integers(config.things)] if rng.random() < 0.2 else kind
+    color = np.array(COLORS[wears]) + rng.uniform(-20, 20, size=3)
+    angle = rng.uniform(0, 2 * np.pi) + rng.uniform(-0.15, 0.15) * np.arange(config.frames)
+    return Thing(kind=kind, color=color, texture=TEXTURES[rng.integers(len(TEXTURES))],
+                 radius=radius * min(config.height, config.width), angle=angle, centers=np.zeros((config.frames, 2)))
+
+
+def _easy_thing(config, rng: np.random.Generator) -> Thing:
+    """Straight motion that bounces off the frame; three in ten leave once and come back where they left."""
+    thing = _thing(config, rng, rng.uniform(0.095, 0.17))
+    times, size = np.arange(config.frames), np.array([config.height, config.width])
+    heading, side = rng.uniform(0, 2 * np.pi), size.min()
+    velocity = rng.uniform(0.0125, 0.05) * side * np.array([np.sin(heading), np.cos(heading)])
+    start = rng.uniform(thing.radius, size - thing.radius)
+    centers = _bounce(start + times[:, None] * velocity, thing.radius, size - thing.radius)
+    if rng.random() < 0.3:
+        axis, far = int(rng.integers(2)), bool(rng.integers(2))
+        speed, turn = rng.uniform(0.03, 0.05) * side, rng.uniform(0.35, 0.65) * config.frames
+        outside = thing.radius + speed * rng.uniform(0.5, 1.2) - speed * np.abs(times - turn)    # beyond the border
+        centers[:, axis] = size[axis] + outside if far else -outside
+    return replace(thing, centers=centers)
+
+
+def _bounce(line: np.ndarray, low: float, high: np.ndarray) -> np.ndarray:
+    """Fold a straight path, T 2, back and forth between two walls."""
+    room = high - low
+    return low + room - np.abs((line - low) % (2 * room) - room)
+
+
+def _hard_things(config, rng: np.random.Generator) -> tuple[tuple[Thing, ...], Pillar]:
+    """One or two pairs of twins and perhaps a thing without twin, each pair on a lane of its own."""
+    axis = int(rng.integers(2))
+    along, across = (config.height, config.width) if axis == 0 else (config.width, config.height)
+    half = rng.uniform(0.18, 0.22) * along
+    middle = along / 2 + rng.uniform(-0.03, 0.03) * along
+    pillar = Pillar(kind=STUFF[config.stuff - 1], axis=axis, start=middle - half, end=middle + half)
+    crowds = [2] * int(1 + (rng.random() < 0.65)) + [1] * int(rng.random() < 0.5)
+    things, looks = [], None
+    for lane, crowd in enumerate(rng.permutation(crowds)):
+        if looks is None or rng.random() > 0.3:    # else this lane repeats the looks of the one before
+            looks = _thing(config, rng, rng.uniform(0.085, 0.115))
+        phases, forward = _phases(config.frames, rng), bool(rng.integers(2))
+        for member in range(crowd):
+            centers = np.empty((config.frames, 2))
+            centers[:, axis] = _ring(phases, pillar, along, looks.radius, frames=config.frames,
+                                     forward=forward ^ bool(member))
+            centers[:, 1 - axis] = (lane + 0.5) / len(crowds) * across + rng.uniform(-0.15, 0.15) * looks.radius
+            things.append(replace(looks, centers=centers))
+    return tuple(things[place] for place in rng.permutation(len(things))), pillar
+
+
+def _phases(frames: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Progress 0-1 within each phase, visible and hidden in turn; twins share it, so they hide at the same time."""
+    length, entered = int(rng.integers(2, 6)), rng.uniform(0.35, 0.55)
+    phases = [entered + (1 - entered) * np.arange(length) / length]
+    while sum(map(len, phases)) < frames:
+        hidden = len(phases) % 2 == 1
+        length = int(rng.integers(LONG_HIDING, LONG_HIDING + 2) if hidden else rng.integers(5, 7))
+        phases.append((np.arange(length) + 1) / (length + 1))
+    return phases
+
+
+def _ring(phases: list[np.ndarray], pillar: Pillar, along: int, radius: float, *, frames: int,
+          forward: bool) -> np.ndarray:
+    """Position along the axis, T: near side, behind the pillar, far side, outside, near side again; or backwards."""
+    inside, outside = 1.2 * radius, 1.3 * radius
+    stations = [(-outside, pillar.start + inside), (pillar.start + inside, pillar.end - inside),
+                (pillar.end - inside, along + outside), (-9 * radius, -9 * radius)]
+    path = []
+    for count, progress in enumerate(phases):
+        start, end = stations[count % 4] if forward else stations[(2 - count) % 4][::-1]
+        path.append(start + (end - start) * progress)
+    return np.concatenate(path)[:frames]

@@ -1,0 +1,67 @@
+"""From clip predictions to the panoptic map of a video, near-online and offline, equals the public code."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from einops import rearrange
+
+from model.association.hungarian import align_clips
+from model.contracts import ClipPrediction, Geometry
+from model.postprocess.panoptic import PanopticMerger
+from model.postprocess.resize import fit
+from model.video_inference import near_online, offline
+from tests.fidelity.cases import Case, assert_close_to, case_id, cases, load_case, unhandled
+from tests.fidelity.test_cross_clip_kmax import official_head
+from tests.fidelity.test_panoptic_postprocess import embeddings_of_things, official_labels, panoptic_config
+
+
+def clips_of(case: Case) -> list[tuple[ClipPrediction, int]]:
+    """The stored predictions, each with its number of real frames."""
+    length, total = case.arguments["clip_frames"], case.arguments["num_frames"]
+    clips = []
+    for number in range(-(-total // length)):
+        stored = {name: case.inputs[f"clip.{number}.{name}"][None]
+                  for name in ("pred_logits", "pred_masks", "pred_mask_embeddings", "cluster_centers", "pixel_feature")
+                  if f"clip.{number}.{name}" in case.inputs}
+        nothing = torch.empty(1, stored["pred_logits"].shape[1], 0)     # near-online cases store no queries
+        clips.append((ClipPrediction(
+            class_logits=stored["pred_logits"], mask_logits=stored["pred_masks"],
+            mask_embeddings=stored["pred_mask_embeddings"], queries=stored.get("cluster_centers", nothing),
+            pixel_features=stored.get("pixel_feature", nothing)), min(length, total - number * length)))
+    return clips
+
+
+def geometry_of(case: Case) -> Geometry:
+    image, padded = tuple(case.arguments["image_size"]), tuple(case.arguments["input_shape"])
+    assert tuple(case.arguments["output_size"]) == image, "no case scales the result to a third size"
+    return fit(image, padded=padded)
+
+
+@pytest.mark.parametrize("path", cases("video_inference"), ids=case_id)
+def test_the_panoptic_map_of_a_video_equals_the_reference(path):
+    with load_case(path) as case:
+        a = case.arguments
+        if case.procedure != "video_inference" or a["inference_type"] != "video-wise":
+            raise unhandled(case)
+        classes = len(a["thing_classes"]) + len(a["stuff_classes"])
+        merger = PanopticMerger(panoptic_config(a), geometry=geometry_of(case),
+                                is_thing=[label in a["thing_classes"] for label in range(classes)])
+        clips = clips_of(case)
+        if a["stage"] == "within_clip":
+            merged = near_online(clips, merger=merger, official_compat=True)
+        else:
+            arguments = a["cross_clip"]
+            assert arguments["num_clip_frames"] == a["clip_frames"]
+            merged = offline(clips, official_head(arguments, case.state, num_classes=arguments["num_classes"]),
+                             merger=merger)
+        assert_close_to(case, "panoptic.0", official_labels(merged.frames, is_thing=merger.is_thing,
+                                                            divisor=a["label_divisor"]))
+        embeddings = torch.stack([clip.mask_embeddings[0] for clip, _ in clips])    # k n d
+        orders = align_clips(embeddings)
+        aligned = torch.stack([clip[order] for clip, order in zip(embeddings, orders)])
+        import torch.nn.functional as F
+        for cl in sorted({s.class_index for s in merged.segments.values() if s.track}):
+            o=case.outputs[f"embedding_of_things.0.{cl}"]
+            for nm,e in (('mean',aligned.mean(0)),('first',aligned[0]),('last',aligned[-1]),('meannorm',F.normalize(aligned,dim=-1).mean(0))):
+                print(cl,nm,(o-embeddings_of_things(merged,e)[cl]).abs().max())

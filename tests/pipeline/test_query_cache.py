@@ -1,0 +1,144 @@
+"""The cache gives back what was written, whole videos in order, and refuses what is not what was asked for."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.errors import BadInput
+from pipeline.query_batches import QueryInputConfig, collate, query_batches
+from pipeline.query_cache import CachedClip, CacheWriter, QueryCache, finish_cache, fingerprint, part_path
+
+SOURCE = {"segmenter": "abc", "clip_frames": 2}
+N, C, D, P, M, CLASSES = 5, 8, 4, 6, 3, 2
+
+
+def clip(video: str, index: int, *, view: int = 0, rng=None) -> CachedClip:
+    rng = rng or np.random.default_rng([index, view, *video.encode()])
+    floats = lambda *shape: rng.standard_normal(shape).astype(np.float16)    # noqa: E731
+    return CachedClip(
+        video_id=video, view=view, clip_index=index, start_frame=2 * index, num_frames=2, height=33, width=65,
+        queries=floats(N, C), mask_embeddings=floats(N, D), class_logits=floats(N, CLASSES + 1),
+        pixel_features=floats(P, D), pixel_positions=rng.integers(0, 9, (P, 3)).astype(np.int16),
+        pixel_tubes=rng.integers(-1, M, P).astype(np.int32), pixel_weights=rng.random(P).astype(np.float32),
+        tube_ids=np.arange(M), tube_classes=np.array([0, 1, 1], np.int32),
+        tube_areas=np.array([4, 0 if index == 0 else 3, 0], np.int32))
+
+
+def write(folder, videos: dict[str, int], *, shard: int = 0, views: int = 1, dtype: str = "float16") -> dict:
+    writer = CacheWriter(folder, shard, dtype=dtype, fingerprint=fingerprint(SOURCE))
+    for video, clips in videos.items():
+        for view in range(views):
+            writer.add([clip(video, k, view=view) for k in range(clips)])
+    return writer.close()
+
+
+@pytest.fixture
+def cache(tmp_path):
+    finish_cache(tmp_path, SOURCE, [write(tmp_path, {"b": 3, "a": 1}, views=2), write(tmp_path, {"c": 4}, shard=1),
+                                    write(tmp_path, {}, shard=2)])
+    return QueryCache(tmp_path, expected=SOURCE)
+
+
+def same(a: CachedClip, b: CachedClip) -> bool:
+    return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in CachedClip.__slots__)
+
+
+def test_cache_then_read_equals_what_was_written(cache):
+    for group, (video, view, _, _, clips) in enumerate(cache.groups):
+        rows = cache.read(group)
+        assert len(rows) == clips
+        for index, row in enumerate(rows):
+            assert same(row, clip(video, index, view=view))
+            assert row.queries.dtype == np.float16
+
+
+def test_videos_are_listed_with_their_views_and_no_video_spans_parts(cache):
+    assert {v: len(groups) for v, groups in cache.videos.items()} == {"a": 2, "b": 2, "c": 1}
+    assert cache.manifest["totals"]["clips"] == 2 * 4 + 4
+
+
+def test_a_pickled_cache_reads_the_same(cache):
+    cache.read(0)
+    assert same(pickle.loads(pickle.dumps(cache)).read(0)[0], cache.read(0)[0])
+
+
+def test_ordinary_tools_can_read_the_parquet(cache):
+    table = pq.read_table(part_path(cache.folder, 1))
+    assert table.num_rows == 4
+    shape = json.loads(table.schema.metadata[b"tensors"])["queries"]
+    assert np.frombuffer(table["queries"][2].as_py(), shape[0]).shape == (N * C,)
+
+
+def test_writing_twice_gives_the_same_bytes_and_a_finished_part_is_known(tmp_path):
+    first, second = write(tmp_path / "a", {"x": 2}), write(tmp_path / "b", {"x": 2})
+    assert first == second
+    assert CacheWriter(tmp_path / "a", 0, dtype="float16", fingerprint=fingerprint(SOURCE)).finished() is not None
+    assert CacheWriter(tmp_path / "a", 0, dtype="float16", fingerprint="another").finished() is None
+
+
+def test_an_unfinished_cache_names_the_verb(tmp_path):
+    write(tmp_path, {"x": 2})
+    with pytest.raises(FileNotFoundError, match=r"jobs\.cache_queries"):
+        QueryCache(tmp_path)
+
+
+def test_a_cache_of_another_segmenter_is_refused_by_field(cache):
+    with pytest.raises(ValueError, match=r"segmenter: the cache has 'abc', expected 'xyz'"):
+        QueryCache(cache.folder, expected={"segmenter": "xyz"})
+
+
+def test_a_cut_part_and_a_flipped_byte_are_found(cache):
+    path = part_path(cache.folder, 1)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-50])
+    with pytest.raises(BadInput, match="bytes expected"):
+        QueryCache(cache.folder)
+    blob = clip("c", 2).queries.tobytes()
+    at = whole.index(blob)
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1:])
+    damaged = QueryCache(cache.folder)
+    with pytest.raises(BadInput, match="checksum"):
+        damaged.read(damaged.videos["c"][0])
+
+
+@pytest.mark.parametrize("value", [1e6, float("nan")])
+def test_a_value_the_cache_cannot_hold_stops_with_the_cure(tmp_path, value):
+    bad = replace(clip("x", 0), queries=np.full((N, C), value, np.float32))
+    writer = CacheWriter(tmp_path, 0, dtype="float16", fingerprint="f")
+    with pytest.raises(BadInput, match=r"cache\.dtype=float32"):
+        writer.add([bad])
+    writer.abandon()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_window_has_only_the_tubes_it_shows_and_repeats_count_for_nothing():
+    shown = [clip("x", 0), clip("x", 1)]
+    batch = collate([[*shown, None]], (0,))
+    assert batch.queries.queries.shape == (1, 3, N, C)
+    assert batch.evidence.classes[0].tolist() == [0, 1]                 # the third tube has no pixel
+    assert batch.evidence.areas[0].tolist() == [[4, 0], [4, 3], [0, 0]]
+    assert batch.evidence.weights[0, 2].abs().sum() == 0
+    tubes = np.stack([c.pixel_tubes for c in shown])
+    assert np.array_equal(batch.evidence.tubes[0, :2].numpy(), np.where(tubes == 2, -1, tubes))
+
+
+def test_two_ranks_see_what_one_would_and_a_resume_continues_it(cache):
+    config = QueryInputConfig(clips=2, batch_size=2, samples_per_video=2)
+
+    def videos(steps, **kwargs):
+        stream = query_batches(cache, config, **kwargs)
+        return [next(stream) for _ in range(steps)]
+
+    whole = videos(6)
+    halves = list(zip(videos(6, rank=0, world=2), videos(6, rank=1, world=2)))
+    assert [b.videos for b in whole] == [a.videos + b.videos for a, b in halves]
+    resumed = videos(2, consumed=4 * config.batch_size)
+    for a, b in zip(whole[4:], resumed):
+        assert a.videos == b.videos
+        assert np.array_equal(a.queries.queries, b.queries.queries)
