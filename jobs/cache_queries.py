@@ -17,32 +17,32 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from jobs.config import to_json
-from jobs.inference import System, open_system
+from jobs.inference import open_system
 from jobs.recipes.schema import Recipe
 from jobs.training.checkpoint import read_card
 from jobs.training.progress import say
 from jobs.verb import connect, recorded, run
+from model.contracts import ClipPrediction
 from model.video_inference import collect_queries
 from pipeline.augment import Transform, draw_transform
+from pipeline.cached_clips import EvidenceRecorder
 from pipeline.errors import BadInput
-from pipeline.pixel_evidence import draw_evidence
 from pipeline.progress import Progress
-from pipeline.query_cache import SCHEMA, CachedClip, CacheWriter, finish_cache, fingerprint
-from pipeline.sample_plan import sample_rng
+from pipeline.query_cache import CachedClip, CacheWriter, fingerprint, finish_cache
+from pipeline.sample_plan import VIEW, random_stream
 from pipeline.shards import ShardSet, StoredVideo
 from pipeline.streams import actor_stream
-from pipeline.targets import video_tubes
-from pipeline.test_clips import StoredVideoSource, test_clips
+from pipeline.targets import at_stride_4
+from pipeline.test_clips import StoredVideoSource
 
 
 def main(recipe: Recipe) -> dict[str, Any]:
     """Fill the cache; returns where it lies and how large it is."""
     source, folder = cache_source(recipe), cache_folder(recipe)
-    rows = [{"split": split, "shard": shard} for split in recipe.cache.splits
-            for shard in range(len(ShardSet(recipe.shards_of(split)).manifest["shards"]))]
+    shards = [(split, shard) for split in recipe.cache.splits
+              for shard in range(len(ShardSet(recipe.shards_of(split)).manifest["shards"]))]
+    rows = [{"split": split, "shard": shard, "part": part} for part, (split, shard) in enumerate(shards)]
     connect(recipe.cluster)
     folder.mkdir(parents=True, exist_ok=True)
     cluster, summaries, started = recipe.cluster, [], time.perf_counter()
@@ -63,7 +63,7 @@ def main(recipe: Recipe) -> dict[str, Any]:
 
 
 def expected_source(recipe: Recipe) -> dict[str, Any]:
-    """What stage two can ask of a cache without a shard in sight: the segmenter, its input, and the cache's settings."""
+    """What stage two can ask of a cache without a shard in sight: segmenter, its input, the cache's settings."""
     card = read_card(recipe.segmenter_folder)
     return {"segmenter": card["weights_sha256"], "input_size": card["input_size"], "clip_frames": card["clip_frames"],
             "cache": to_json(recipe.cache)}
@@ -87,12 +87,10 @@ class CacheShard:
         self.recipe, self.system = recipe, open_system(recipe, "near_online")
         self.source = cache_source(recipe)
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """row: split and shard number -> the part's summary, with what was skipped and why."""
-        shards, shard = ShardSet(self.recipe.shards_of(row["split"])), int(row["shard"])
-        number = shard + sum(len(ShardSet(self.recipe.shards_of(split)).manifest["shards"])
-                             for split in self.recipe.cache.splits[:self.recipe.cache.splits.index(row["split"])])
-        writer = CacheWriter(cache_folder(self.recipe), number, dtype=self.recipe.cache.dtype,
+    def __call__(self, *, split: str, shard: int, part: int) -> dict[str, Any]:
+        """Cache one shard as part number `part`; returns the part's summary, with what was skipped and why."""
+        shards = ShardSet(self.recipe.shards_of(split))
+        writer = CacheWriter(cache_folder(self.recipe), part, dtype=self.recipe.cache.dtype,
                              fingerprint=fingerprint(self.source))
         if (known := writer.finished()) is not None:
             return {**known, "skipped": []}
@@ -101,7 +99,7 @@ class CacheShard:
             for video in (v for v in shards.videos if v.shard == shard):
                 try:
                     for view in range(self.recipe.cache.views):
-                        writer.add(list(self.clips(shards, video, view)))
+                        writer.add(self.clips(shards, video, view))
                 except BadInput as error:
                     skipped.append(str(error))
             return {**writer.close(), "skipped": skipped}
@@ -109,18 +107,27 @@ class CacheShard:
             writer.abandon()
             raise
 
-    def clips(self, shards: ShardSet, video: StoredVideo, view: int) -> Iterator[CachedClip]:
+    def clips(self, shards: ShardSet, video: StoredVideo, view: int) -> list[CachedClip]:
         """One view of one video, aligned and with its pixel evidence."""
-        return cached_clips(self.system, shards, video, view, transform=self.transform(video, view),
-                            recipe=self.recipe)
+        cache = self.recipe.cache
+        recorder = EvidenceRecorder(video, shards.classes, view=view, config=cache.evidence, seed=cache.seed)
+        source = StoredVideoSource(shards, video)
+
+        def passing() -> Iterator[tuple[ClipPrediction, int]]:
+            for clip, prediction in self.system.clip_predictions(source, transform=self.transform(video, view)):
+                recorder.add(at_stride_4(clip.ids), prediction.pixel_features[0], start=clip.indices[0],
+                             valid=clip.valid)
+                yield prediction, clip.valid
+
+        return list(recorder.clips(collect_queries(passing())))
 
     def transform(self, video: StoredVideo, view: int) -> Transform | None:
         """The geometry and colours of a view, drawn once for the whole video; none for the test-time view."""
         if view == 0:
             return None
         cache = self.recipe.cache
-        return draw_transform(sample_rng(cache.seed, view, video.index), cache.augment or
-                              self.recipe.stage_one.input.augment, (video.height, video.width))
+        rng = random_stream(cache.seed, VIEW, epoch=view, index=video.index)
+        return draw_transform(rng, cache.augment or self.recipe.stage_one.input.augment, (video.height, video.width))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from model.contracts import ClipPrediction, PanopticVideo
 from model.labels import ClassTable
 from model.postprocess.panoptic import PanopticConfig, PanopticMerger
 from model.video_inference import near_online, offline, panoptic_video
-from pipeline.augment import fit
+from pipeline.augment import Transform, fit
 from pipeline.spool import TensorSpool
 from pipeline.test_clips import TestClip, VideoSource, test_clips
 
@@ -44,10 +44,11 @@ class System:
                 merged = offline(clips, self.head, merger=merger, spool=spool)
         return panoptic_video(merged, video_id=source.video_id, frame_names=tuple(source.frame_names))
 
-    def clip_predictions(self, source: VideoSource) -> Iterator[tuple[TestClip, ClipPrediction]]:
-        """The segmenter on each clip, in order."""
+    def clip_predictions(self, source: VideoSource, *, transform: Transform | None = None
+                         ) -> Iterator[tuple[TestClip, ClipPrediction]]:
+        """The segmenter on each clip, in order. transform: an augmented view instead of the test-time geometry."""
         device = next(self.segmenter.parameters()).device
-        for clip in test_clips(source, self.clip_frames, self.size):
+        for clip in test_clips(source, self.clip_frames, self.size, transform=transform):
             with torch.inference_mode():
                 prediction = self.segmenter(clip.frames.to(device), clip.real_pixels.to(device))
             yield clip, prediction

@@ -41,10 +41,10 @@ EXIT_CODES = ((Mismatch, 4), (BadInput, 3), (ValueError, 2), (FileNotFoundError,
 Verb = Callable[[Recipe], dict[str, Any]]
 
 
-def run(verb: Verb) -> None:
+def run(verb: Verb, *, default_recipe: str = "tiny") -> None:
     """Parse the command line, run the verb, print its summary, leave with its exit code."""
-    def command(recipe: str, set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (), strict: bool = False,
-                dry_run: bool = False) -> int:
+    def command(recipe: str = default_recipe, set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
+                strict: bool = False, dry_run: bool = False) -> int:
         """Run this verb.
 
         Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ import torch
 
 from model.contracts import PixelEvidence, VideoQueries
 from pipeline.query_cache import CachedClip, QueryCache
-from pipeline.sample_plan import SamplePlan, sample_rng
+from pipeline.sample_plan import CLIP, SamplePlan, step_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,12 +54,12 @@ def query_batches(cache: QueryCache, config: QueryInputConfig, *, rank: int = 0,
     The windows of a sample depend on (seed, epoch, sample) alone: the same at any number of ranks and after a resume.
     """
     videos = list(cache.videos.values())
-    plan = SamplePlan(count=len(videos) * config.samples_per_video, global_batch=config.batch_size, seed=config.seed,
-                      world=world)
-    for epoch, samples in plan.batches(rank=rank, consumed=consumed):
-        windows = [_window(cache, videos[s // config.samples_per_video], config, sample_rng(config.seed, epoch, s))
-                   for s in samples]
-        yield collate(windows, tuple(int(s) for s in samples))
+    plan = SamplePlan(count=len(videos), global_batch=config.batch_size, seed=config.seed,
+                      samples_per_video=config.samples_per_video)
+    for step in itertools.count(step_of(consumed, config.batch_size)):
+        draws = plan.batch(step, rank=rank, world=world)
+        windows = [_window(cache, videos[draw.video], config, draw.random(config.seed, CLIP)) for draw in draws]
+        yield collate(windows, tuple(draw.position for draw in draws))
 
 
 def _window(cache: QueryCache, groups: Sequence[int], config: QueryInputConfig,

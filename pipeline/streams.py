@@ -33,6 +33,31 @@ def shard_stream(dataset: Dataset, folder: Path, plan: ShardPlan, *, workers: in
     )
 
 
+def actor_stream(rows: list[dict], actor: type, *, arguments: dict, actors: int, cpus: float = 1,
+                 gpus: float = 0) -> Iterator[dict]:
+    """Send rows through a pool of actors, each built once with `arguments`; yields what they return, as they finish.
+
+    actor: a class whose instances are called with a row's values and return what JSON can hold. The pool starts with
+    one actor: a fixed one as large as the cluster would leave no CPU for the rest of the chain and wait for ever.
+    """
+    pool = ray.data.ActorPoolStrategy(min_size=1, max_size=max(min(actors, len(rows)), 1))
+    return _results(
+        _one_task_per_row(rows)                                                                 # a row's values
+        .map(_Stage, fn_constructor_args=(actor, arguments), num_cpus=cpus, num_gpus=gpus,
+             compute=pool)                                                                      # 1 -> 1  result, error
+    )
+
+
+class _Stage:
+    """An actor of the pool; holds the stage, which is expensive to build."""
+
+    def __init__(self, actor: type, arguments: dict) -> None:
+        self.stage = actor(**arguments)
+
+    def __call__(self, row: dict) -> dict:
+        return _run(self.stage, row)
+
+
 def _one_task_per_row(rows: list[dict]) -> ray.data.Dataset:
     """Rows as blocks of one, so that each is one task: the unit of retry, and none waits for its neighbour."""
     chain = ray.data.from_items(rows, override_num_blocks=len(rows))

@@ -23,7 +23,6 @@ def sum_pixels(values: Tensor, assignment: Tensor, *, queries: int) -> Tensor:
     A product with the 0/1 table of who owns what: it adds in a fixed order on every device, which scattered additions
     do not on a GPU.
     """
-    b, _, p = values.shape
     with torch.autocast(values.device.type, enabled=False):
-        owned = torch.zeros(b, queries, p, device=values.device).scatter_(1, assignment[:, None], 1.0)
-        return einsum(values.float(), owned, "b c p, b n p -> b c n")
+        owned = torch.zeros(*assignment.shape, queries, device=values.device).scatter_(2, assignment[..., None], 1.0)
+        return einsum(values.float(), owned, "b c p, b p n -> b c n")

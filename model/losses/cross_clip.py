@@ -31,8 +31,8 @@ class CrossClipLossConfig(QueryLossConfig):
 class CrossClipCriterion:
     """Weighted losses of a batch of videos by name; their sum is the loss.
 
-    Names: class, mask, dice for the last layer, the same with `_aux` for the sum over the earlier ones. The match of the
-    last layer serves all. Each is the mean over the videos of the batch, in float32 whatever autocast says.
+    Names: class, mask, dice for the last layer, the same with `_aux` for the sum over the earlier ones. The match of
+    the last layer serves all. Each is the mean over the videos of the batch, in float32 whatever autocast says.
     """
 
     def __init__(self, config: CrossClipLossConfig) -> None:

@@ -64,9 +64,9 @@ class _LogPartition(torch.autograd.Function):
         matrix = torch.bmm(features.mT / temperature, features).exp_()      # symmetric; bounded by exp(1 / temperature)
         partition = matrix.sum(1)                                           # b s
         if ctx.needs_input_grad[0]:
-            slope = (weights / (partition * temperature))[:, None]          # b 1 s
-            by_column, by_row = torch.bmm(torch.cat([features, features * slope], 1), matrix).chunk(2, 1)
-            ctx.save_for_backward(by_column * slope + by_row)               # b d s
+            slope = weights / (partition * temperature)
+            matrix.mul_(slope[:, None] + slope[..., None])                  # both factors of the product change
+            ctx.save_for_backward(torch.bmm(features, matrix))              # b d s
         return (weights * partition.log()).sum(-1)
 
     @staticmethod

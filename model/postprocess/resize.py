@@ -21,12 +21,12 @@ from model.layers.resize import is_odd
 def fit(source: tuple[int, int], *, padded: tuple[int, int]) -> Geometry:
     """How a frame of `source` (height, width) enters a network of input size `padded`: scaled down if needed, never up.
 
-    The scale is common to both sides and the scaled size is cut to whole pixels, as in the public evaluation code.
+    The scale is common to both sides and sizes are rounded to the nearest pixel, as in the public evaluation code.
     """
     if min(*source, *padded) < 1:
         raise ValueError(f"frame {source} and network input {padded} must both be at least one pixel high and wide")
     scale = min(1.0, padded[0] / source[0], padded[1] / source[1])
-    height, width = (max(1, int(side * scale + 1e-6)) for side in source)
+    height, width = (max(1, int(side * scale + 0.5)) for side in source)
     return Geometry(source=source, resized=(height, width), padded=padded)
 
 

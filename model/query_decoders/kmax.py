@@ -44,6 +44,7 @@ class KMaxDecoderConfig:
     void_prior: float = 0.9                 # probability of "no object" at the start
     mask_norm_scale: float = 0.1            # where the scale of the mask logits starts; short runs need 1
     residual_norm_scale: float = 0.0        # where the last norm of each residual branch starts
+    supervise_pixels: bool = True           # give the pixel features of every layer, for the discrimination loss on them
 
     def __post_init__(self) -> None:
         if len(self.layers) != 3 or min(self.layers) < 0 or sum(self.layers) == 0:
@@ -94,8 +95,10 @@ class KMaxPredictor(nn.Module):
         """pixels: b c (t h) w. mask_queries, class_queries: b c n; class_queries None leaves the classes out."""
         pixel_features = F.normalize(self.pixel_out(self.pixel_hidden(self._mix_neighbours(pixels, frames))), dim=1)
         mask_embeddings = self.mask_head(mask_queries)                              # b d n
-        mask_logits = einsum(mask_embeddings, pixel_features, "b d n, b d h w -> b n h w")
+        # queries innermost in memory, as channels are: what follows takes maxima over queries and resizes channels last
+        mask_logits = einsum(pixel_features, mask_embeddings, "b d h w, b d n -> b h w n")
         mask_logits = self.mask_norm(mask_logits[:, None])[:, 0]                    # one scale for all queries
+        mask_logits = rearrange(mask_logits, "b h w n -> b n h w")
         class_logits = None if class_queries is None else self.classify(class_queries)
         return Prediction(class_logits, mask_logits, pixel_features, mask_embeddings)
 
@@ -177,7 +180,7 @@ class KMaxDecoder(nn.Module):
                  batch_norm: BatchNormConfig | None = None) -> None:
         super().__init__()
         batch_norm = batch_norm or BatchNormConfig()
-        self.depths = config.layers
+        self.depths, self.supervise_pixels = config.layers, config.supervise_pixels
         self.initial_queries = nn.Parameter(truncated_normal_(torch.empty(config.dim, config.num_queries), std=1.0))
         self.layers = nn.ModuleList([
             KMaxDecoderLayer(config, pixel_channels=width, num_classes=num_classes, batch_norm=batch_norm)
@@ -207,19 +210,21 @@ class KMaxDecoder(nn.Module):
             queries=rearrange(queries, "b c n -> b n c"),
             mask_embeddings=rearrange(final.mask_embeddings, "b d n -> b n d"),
             pixel_features=_fold(final.pixel_features, frames),
-            auxiliary=tuple(_at_final_size(p, finest.shape[-2:], frames) for p in predictions),
+            auxiliary=tuple(self._supervised(p, finest.shape[-2:], frames) for p in predictions),
         )
+
+    def _supervised(self, prediction: Prediction, size: Sequence[int], frames: int) -> LayerPrediction:
+        """A layer's prediction at the final size. Corners follow the *target* width, as in the released clip decoder."""
+        features = prediction.pixel_features if self.supervise_pixels else None
+        mask_logits, pixel_features = (
+            None if tall is None else rearrange(
+                resize(rearrange(tall, "b c (t h) w -> (b t) c h w", t=frames), size, align_corners=is_odd(size[-1])),
+                "(b t) c h w -> b c t h w", t=frames)
+            for tall in (prediction.mask_logits, features)
+        )
+        return LayerPrediction(class_logits=prediction.class_logits, mask_logits=mask_logits,
+                               pixel_features=pixel_features)
 
 
 def _fold(tall: Tensor, frames: int) -> Tensor:
     return rearrange(tall, "b c (t h) w -> b c t h w", t=frames)
-
-
-def _at_final_size(prediction: Prediction, size: torch.Size, frames: int) -> LayerPrediction:
-    """A layer's prediction at stride 4. Corners follow the *target* width here, as in the released clip decoder."""
-    mask_logits, pixel_features = (
-        rearrange(resize(rearrange(tall, "b c (t h) w -> b (c t) h w", t=frames), size,
-                         align_corners=is_odd(size[-1])), "b (c t) h w -> b c t h w", t=frames)
-        for tall in (prediction.mask_logits, prediction.pixel_features)
-    )
-    return LayerPrediction(class_logits=prediction.class_logits, mask_logits=mask_logits, pixel_features=pixel_features)

@@ -15,14 +15,13 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Literal, get_args
 
-import cv2
 import numpy as np
-import simplejpeg
 
 from model.labels import ClassInfo, ClassTable
 from pipeline.datasets.id_maps import IdGenerator, rgb_of_ids
 from pipeline.datasets.synthetic_drawing import draw
 from pipeline.datasets.synthetic_scene import COLORS, LONG_HIDING, STUFF, THINGS, Scene, make_scene
+from pipeline.images import encode_jpeg, encode_png
 
 WORLD = "world.json"      # written last inside the folder; says what made it
 Preset = Literal["easy", "hard"]
@@ -122,15 +121,6 @@ def _frame_name(time: int) -> str:
     return f"{3 * time + 12:08d}"    # as in VIPSeg: every third frame of the source, not from 0
 
 
-def _write_image(folder: Path, name: str, image: np.ndarray, quality: int) -> None:
-    (folder / f"{name}.jpg").write_bytes(simplejpeg.encode_jpeg(image, quality=quality, colorspace="RGB"))
-
-
-def _write_png(path: Path, pixels: np.ndarray) -> None:
-    pixels = pixels[..., ::-1] if pixels.ndim == 3 else pixels    # OpenCV wants BGR
-    path.write_bytes(cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 2])[1])
-
-
 def _write_vipseg(root: Path, config: SyntheticConfig) -> None:
     """images/, panomasksRGB/, panomasks/, the category file, the split lists and the json files."""
     classes = world_classes(config)
@@ -169,9 +159,9 @@ def _write_vipseg_video(root: Path, name: str, scene: Scene, config: SyntheticCo
             raw[value] = info.dataset_id + 1
             if info.is_thing:
                 raw[value] = 100 * raw[value] + kinds[len(STUFF):value].count(info.name)
-        _write_image(folders[0], frame, image, config.jpeg_quality)
-        _write_png(folders[1] / f"{frame}.png", rgb_of_ids(ids)[label])
-        _write_png(folders[2] / f"{frame}.png", raw[label])
+        (folders[0] / f"{frame}.jpg").write_bytes(encode_jpeg(image, quality=config.jpeg_quality))
+        (folders[1] / f"{frame}.png").write_bytes(encode_png(rgb_of_ids(ids)[label]))
+        (folders[2] / f"{frame}.png").write_bytes(encode_png(raw[label]))
         images.append({"id": frame, "width": config.width, "height": config.height, "file_name": f"{frame}.png"})
         annotations.append({"image_id": frame, "file_name": f"{frame}.png", "segments_info": [
             {"id": int(ids[value]), "category_id": classes.classes[index_of[kinds[value]]].dataset_id, "iscrowd": 0,
@@ -204,7 +194,7 @@ def _write_youtube_vis_video(folder: Path, scene: Scene, config: SyntheticConfig
     folder.mkdir()
     masks: list[list[dict | None]] = [[] for _ in scene.things]
     for time, (image, label) in enumerate(draw(scene)):
-        _write_image(folder, _frame_name(time), image, config.jpeg_quality)
+        (folder / f"{_frame_name(time)}.jpg").write_bytes(encode_jpeg(image, quality=config.jpeg_quality))
         for place, listed in enumerate(masks):
             mask = label == len(STUFF) + place
             listed.append({"size": list(mask.shape), "counts": run_counts(mask)} if mask.any() else None)

@@ -102,7 +102,7 @@ def _paint(image: np.ndarray, label: np.ndarray, taken: np.ndarray, thing: Thing
     sine, cosine = np.sin(thing.angle[time]), np.cos(thing.angle[time])
     u, v = cosine * columns + sine * rows, cosine * rows - sine * columns      # in radii, turning with the thing
     visible = _shape(thing.kind, u, v) & ~taken[box]
-    if visible.sum() < max(4, 0.3 * thing.radius ** 2):
+    if visible.sum() < max(4, 0.2 * thing.radius ** 2):
         return
     light = _texture(thing.texture, u[visible], v[visible])
     image[box][visible] = light[:, None] * thing.color

@@ -116,7 +116,7 @@ def _easy_thing(config, rng: np.random.Generator) -> Thing:
     if rng.random() < 0.3:
         axis, far = int(rng.integers(2)), bool(rng.integers(2))
         speed, turn = rng.uniform(0.03, 0.05) * side, rng.uniform(0.35, 0.65) * config.frames
-        outside = thing.radius + speed * rng.uniform(0.5, 1.2) - speed * np.abs(times - turn)    # beyond the border
+        outside = 0.75 * thing.radius + speed * (rng.uniform(0.2, 0.7) - np.abs(times - turn))    # beyond the border
         centers[:, axis] = size[axis] + outside if far else -outside
     return replace(thing, centers=centers)
 
@@ -131,14 +131,14 @@ def _hard_things(config, rng: np.random.Generator) -> tuple[tuple[Thing, ...], P
     """One or two pairs of twins and perhaps a thing without twin, each pair on a lane of its own."""
     axis = int(rng.integers(2))
     along, across = (config.height, config.width) if axis == 0 else (config.width, config.height)
-    half = rng.uniform(0.18, 0.22) * along
+    half = rng.uniform(0.19, 0.23) * along
     middle = along / 2 + rng.uniform(-0.03, 0.03) * along
     pillar = Pillar(kind=STUFF[config.stuff - 1], axis=axis, start=middle - half, end=middle + half)
-    crowds = [2] * int(1 + (rng.random() < 0.65)) + [1] * int(rng.random() < 0.5)
+    crowds = [2] * int(1 + (rng.random() < 0.65)) + [1] * int(rng.random() < 0.3)
     things, looks = [], None
     for lane, crowd in enumerate(rng.permutation(crowds)):
         if looks is None or rng.random() > 0.3:    # else this lane repeats the looks of the one before
-            looks = _thing(config, rng, rng.uniform(0.085, 0.115))
+            looks = _thing(config, rng, rng.uniform(0.095, 0.12))
         phases, forward = _phases(config.frames, rng), bool(rng.integers(2))
         for member in range(crowd):
             centers = np.empty((config.frames, 2))
@@ -151,11 +151,11 @@ def _hard_things(config, rng: np.random.Generator) -> tuple[tuple[Thing, ...], P
 
 def _phases(frames: int, rng: np.random.Generator) -> list[np.ndarray]:
     """Progress 0-1 within each phase, visible and hidden in turn; twins share it, so they hide at the same time."""
-    length, entered = int(rng.integers(2, 6)), rng.uniform(0.35, 0.55)
+    length, entered = int(rng.integers(3, 6)), rng.uniform(0.35, 0.55)
     phases = [entered + (1 - entered) * np.arange(length) / length]
     while sum(map(len, phases)) < frames:
         hidden = len(phases) % 2 == 1
-        length = int(rng.integers(LONG_HIDING, LONG_HIDING + 2) if hidden else rng.integers(5, 7))
+        length = int(rng.integers(LONG_HIDING, LONG_HIDING + 2) if hidden else rng.integers(4, 6))
         phases.append((np.arange(length) + 1) / (length + 1))
     return phases
 
@@ -163,7 +163,7 @@ def _phases(frames: int, rng: np.random.Generator) -> list[np.ndarray]:
 def _ring(phases: list[np.ndarray], pillar: Pillar, along: int, radius: float, *, frames: int,
           forward: bool) -> np.ndarray:
     """Position along the axis, T: near side, behind the pillar, far side, outside, near side again; or backwards."""
-    inside, outside = 1.2 * radius, 1.3 * radius
+    inside, outside = 0.95 * radius, 0.95 * radius
     stations = [(-outside, pillar.start + inside), (pillar.start + inside, pillar.end - inside),
                 (pillar.end - inside, along + outside), (-9 * radius, -9 * radius)]
     path = []

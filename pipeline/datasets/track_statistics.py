@@ -1,31 +1,29 @@
-"""How hard a data set is to track: how often things hide, and how often looks and nearness alone lose their identity."""
+"""How hard a data set is to track: how often things hide, and how often looks and nearness lose their identity."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
-import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from pipeline.errors import BadInput
+from pipeline.images import decode_jpeg
 from pipeline.records import Dataset, FrameRecord, VideoRecord
 
+FORBIDDEN = 1e6    # cost of linking different classes; an assignment may hold such a pair, which is then dropped
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(frozen=True, kw_only=True)
 class TrackStatistics:
     """Counts over some videos. A hiding is a stretch of frames without the thing between two with it."""
 
-    tracks: int = 0             # things that show in at least one frame
+    tracks: int = 0          # things that show in at least one frame
     hidings: int = 0
-    long_hidings: int = 0       # of at least `long` frames
-    handovers: int = 0          # neighbouring appearances of a track, counted in clips
-    breaks: int = 0             # handovers at which the naive association changes the id
-
-    def __add__(self, other: TrackStatistics) -> TrackStatistics:
-        return TrackStatistics(**{name: getattr(self, name) + getattr(other, name) for name in self.__slots__})
+    long_hidings: int = 0    # those of at least `long` frames
+    handovers: int = 0       # from one clip that shows a thing to the next that does
+    breaks: int = 0          # handovers at which the naive association changes the id
 
     @property
     def break_rate(self) -> float:
@@ -33,41 +31,82 @@ class TrackStatistics:
         return self.breaks / max(1, self.handovers)
 
 
-@dataclass(frozen=True, slots=True)
-class _Look:
-    """What the naive association sees of a thing in one clip."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What the naive association sees of a thing: its class, mean colour (3, 0-1) and place (y, x in shorter sides)."""
 
-    track: int
     class_index: int
-    position: np.ndarray    # 2, centre as fractions of the shorter side
-    color: np.ndarray       # 3, mean, 0-1
+    color: np.ndarray
+    place: np.ndarray
 
 
 def track_statistics(dataset: Dataset, video_ids: Iterable[str], *, clip_length: int = 2,
                      long: int = 4) -> TrackStatistics:
     """Walk through labelled videos of a data set with id maps. Raises `BadInput` for what cannot be read.
 
-    The naive association takes the true segments of clips of `clip_length` frames and links neighbouring clips by
-    mean colour and place: segmentation is perfect, so what breaks is identity alone.
+    The naive association takes the true segments of clips of `clip_length` frames, so segmentation is perfect and what
+    breaks is identity alone.
     """
-    total = TrackStatistics()
+    tracks = hidings = long_hidings = handovers = breaks = 0
     for video_id in video_ids:
         video = dataset.read(video_id)
-        looks = [_looks(dataset, video, frame) for frame in video.frames]
-        clips = [_clip_looks(looks[start:start + clip_length]) for start in range(0, len(looks), clip_length)]
-        total += _hidings(looks, long) + _breaks(clips, associate(clips))
-    return total
+        frames = [_looks(dataset, video, frame) for frame in video.frames]
+        clips = [_mean_looks(frames[start:start + clip_length]) for start in range(0, len(frames), clip_length)]
+        given = associate(clips)
+        for track in set().union(*frames):
+            shown = np.flatnonzero([track in frame for frame in frames])
+            hidden = np.diff(shown) - 1
+            ids = [ids[track] for ids in given if track in ids]
+            tracks += 1
+            hidings += int((hidden > 0).sum())
+            long_hidings += int((hidden >= long).sum())
+            handovers += len(ids) - 1
+            breaks += sum(before != after for before, after in pairwise(ids))
+    return TrackStatistics(tracks=tracks, hidings=hidings, long_hidings=long_hidings, handovers=handovers,
+                           breaks=breaks)
 
 
-def associate(clips: list[list[_Look]]) -> list[list[int]]:
-    """An id for every thing of every clip, linking neighbouring clips only; who is not linked gets a new id."""
-    ids, fresh = [], 0
-    for previous, clip in zip([[], *clips], clips):
-        cost = np.array([[_distance(new, old) for old in previous] for new in clip]).reshape(len(clip), len(previous))
-        linked = {new: ids[-1][old] for new, old in zip(*linear_sum_assignment(cost)) if cost[new, old] < np.inf} \
-            if np.isfinite(cost).any() else {}
-        ids.append([])
-        for new in range(len(clip)):
-            fresh += new not in linked
-            ids[-1].append(linked.get(new, fresh))
-    return ids
+def associate(clips: list[dict[int, Look]]) -> list[dict[int, int]]:
+    """Per clip, true track -> id from linking neighbouring clips by colour and place; the unlinked get new ids."""
+    given: list[dict[int, int]] = []
+    fresh = 0
+    for old, new in zip([{}, *clips], clips):
+        cost = np.array([[_distance(a, b) for b in old.values()] for a in new.values()]).reshape(len(new), len(old))
+        before, now, ids = list(old), list(new), {}
+        for row, column in zip(*linear_sum_assignment(cost)):
+            if cost[row, column] < FORBIDDEN:
+                ids[now[row]] = given[-1][before[column]]
+        for track in now:
+            if track not in ids:
+                fresh += 1
+                ids[track] = fresh
+        given.append(ids)
+    return given
+
+
+def _distance(a: Look, b: Look) -> float:
+    if a.class_index != b.class_index:
+        return FORBIDDEN
+    return float(np.linalg.norm(a.color - b.color) + np.linalg.norm(a.place - b.place))
+
+
+def _looks(dataset: Dataset, video: VideoRecord, frame: FrameRecord) -> dict[int, Look]:
+    """Every thing of a frame."""
+    image = decode_jpeg(frame.image.read_bytes())
+    ids, looks = dataset.frame_ids(video, frame), {}
+    for segment in video.segments:
+        y, x = np.nonzero(ids == segment.id)
+        if dataset.classes.is_thing[segment.class_index] and len(y):
+            looks[segment.id] = Look(class_index=segment.class_index, color=image[y, x].mean(axis=0) / 255,
+                                     place=np.array([y.mean(), x.mean()]) / min(video.height, video.width))
+    return looks
+
+
+def _mean_looks(frames: list[dict[int, Look]]) -> dict[int, Look]:
+    """The things of a clip, their looks averaged over the frames that show them."""
+    clip = {}
+    for track in sorted(set().union(*frames)):
+        shown = [frame[track] for frame in frames if track in frame]
+        clip[track] = Look(class_index=shown[0].class_index, color=np.mean([look.color for look in shown], axis=0),
+                           place=np.mean([look.place for look in shown], axis=0))
+    return clip

@@ -15,8 +15,9 @@ import numpy as np
 
 from model.labels import ClassInfo, ClassTable
 from pipeline.datasets.folders import files_by_stem, first_existing, load_json, root_folder
-from pipeline.datasets.id_maps import ids_in, ids_of_rgb, raw_dataset_class, raw_table, read_label
+from pipeline.datasets.id_maps import ids_in, raw_dataset_class, raw_table, read_label
 from pipeline.errors import BadInput
+from pipeline.images import ids_from_rgb
 from pipeline.records import FrameRecord, Segment, VideoRecord
 
 CATEGORIES = "panoVIPSeg_categories.json"
@@ -67,11 +68,11 @@ class VipSeg:
         """H W int32: segment id of every pixel, 0 void.
 
         Raises `BadInput` for a missing or corrupt label, another size than the video's, and values that the coding
-        does not know. Whether map and annotation agree is the question of `id_maps.check_frame`.
+        does not know. That map and annotation agree is checked where shards are written.
         """
-        label = read_label(frame.label, video=video.video_id)
+        label = read_label(frame.label, video=video.video_id, indexed=self.layout == "raw")
         if label.shape[:2] != (video.height, video.width):
-            raise BadInput("frame-size", f"the label is {label.shape[1]}x{label.shape[0]} pixels, the video "
+            raise BadInput("size-differs", f"the label is {label.shape[1]}x{label.shape[0]} pixels, the video "
                            f"{video.width}x{video.height}.", video=video.video_id, file=frame.label,
                            cure="Resize frames, labels and json together.")
         return self._ids(label, frame.label, video.video_id)
@@ -110,7 +111,7 @@ class VipSeg:
                            f"the {self.layout} coding.", video=video_id, file=file,
                            cure="Set layout to what the folder holds, or convert the labels again.")
         if self.layout == "rgb":
-            return ids_of_rgb(label)
+            return ids_from_rgb(label)
         ids = self._raw_ids[label]
         if ids.min() < 0:
             raise BadInput("unknown-category", f"the label holds the values {ids_in(label[ids < 0])[:5]}, which name "
@@ -123,7 +124,7 @@ class VipSeg:
         self._refuse_mismatch(video_id, names, images, labels)
         frames, sizes, seen = [], {}, set()
         for name in names:
-            label = read_label(labels[name], video=video_id)
+            label = read_label(labels[name], video=video_id, indexed=True)
             ids = tuple(i for i in ids_in(self._ids(label, labels[name], video_id)) if i)
             frames.append(FrameRecord(name=name, image=images[name], label=labels[name], segment_ids=ids))
             sizes.setdefault(label.shape[:2], name)
@@ -197,7 +198,7 @@ class VipSeg:
 
     def _one_size(self, video_id: str, sizes: Mapping[tuple[int, int], str]) -> tuple[int, int]:
         if len(sizes) > 1:
-            raise BadInput("frame-size", f"the frames have different sizes, height x width: {dict(sizes)}.",
+            raise BadInput("size-differs", f"the frames have different sizes, height x width: {dict(sizes)}.",
                            video=video_id, file=self.labels / video_id, cure="Resize them to one size.")
         return next(iter(sizes))
 

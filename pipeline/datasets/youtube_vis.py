@@ -150,12 +150,12 @@ class YouTubeVis:
         if isinstance(mask, list):    # polygons
             mask = run_lengths.merge(run_lengths.frPyObjects(mask, height, width))
         if list(mask["size"]) != [height, width]:
-            raise self._bad("frame-size", f"{where}: the mask is of size {mask['size']} (height, width), the video of "
+            raise self._bad("size-differs", f"{where}: the mask is of size {mask['size']} (height, width), the video of "
                             f"[{height}, {width}].", video_id)
         counts = mask["counts"]
         if isinstance(counts, list):
             if sum(counts) != height * width:
-                raise self._bad("frame-size", f"{where}: the run lengths sum to {sum(counts)} pixels, a frame has "
+                raise self._bad("size-differs", f"{where}: the run lengths sum to {sum(counts)} pixels, a frame has "
                                 f"{height * width}.", video_id)
             mask = run_lengths.frPyObjects(mask, height, width)
         elif isinstance(counts, str):

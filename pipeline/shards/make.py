@@ -80,8 +80,8 @@ def _claim(folder: Path, plan: ShardPlan) -> None:
         settings = [f"{name}: {found['config'].get(name)!r} there, {value!r} now"
                     for name, value in wanted["config"].items() if found.get("config", {}).get(name) != value]
         raise ValueError(f"{folder} holds shards of another plan; differing: {', '.join(differing)}"
-                         f"{' (' + '; '.join(settings) + ')' if settings else ''}. Choose another folder, or delete this "
-                         "one.")
+                         f"{' (' + '; '.join(settings) + ')' if settings else ''}. "
+                         "Choose another folder, or delete this one.")
 
 
 def _finish(folder: Path, plan: ShardPlan) -> ShardReport:

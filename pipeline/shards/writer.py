@@ -61,8 +61,9 @@ def _write_tar(dataset: Dataset, path: Path, plan: ShardPlan, shard: int, *, str
             rows += [index_row(clip.meta, key=clip.key, shard=shard, members=tar.add(clip)) for clip in clips]
             videos += 1
         tar.close()
-    return {"schema": SCHEMA, "plan": plan.digest, "name": path.name,
-            "size": tar.size, "sha256": tar.sha256.hexdigest(), "videos": videos, "clips": len(rows), "frames": sum(row["num_frames"] for row in rows),
+    return {"schema": SCHEMA, "plan": plan.digest,
+            "name": path.name, "size": tar.size, "sha256": tar.sha256.hexdigest(),
+            "videos": videos, "clips": len(rows), "frames": sum(row["num_frames"] for row in rows),
             "skipped": dict(Counter(error["reason"] for error in errors)), "errors": errors, "index": rows}
 
 

@@ -1,0 +1,81 @@
+"""`make demo`: the whole road on this machine, from nothing to a scored and drawn video model, in a few minutes.
+
+    synthetic world -> make_shards -> (score the untrained model) -> train_stage_one -> evaluate near-online
+                    -> cache_queries -> train_stage_two -> evaluate offline
+
+Leaves runs/demo/summary.json beside everything the verbs leave. Starting it again continues what is unfinished.
+
+    python -m jobs.demo                  # recipe `demo`
+    python -m jobs.demo --recipe synthetic
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from typing import Any
+
+from jobs import cache_queries, evaluate, make_shards, train_stage_one, train_stage_two
+from jobs.recipes.schema import Recipe
+from jobs.training.progress import say
+from jobs.verb import connect, run
+from pipeline.files import atomic_write
+
+
+def main(recipe: Recipe) -> dict[str, Any]:
+    """Every verb in order; returns what `summary.json` holds."""
+    started = time.perf_counter()
+    connect(recipe.cluster)
+    announce("make_shards", started)
+    make_shards.main(recipe)
+    announce("evaluate, untrained", started)
+    untrained = evaluate.main(scored(recipe, "untrained"))
+    announce("train_stage_one", started)
+    train_stage_one.main(recipe)
+    announce("evaluate, near-online", started)
+    near_online = evaluate.main(scored(recipe, "near_online"))
+    announce("cache_queries", started)
+    cache_queries.main(recipe)
+    announce("train_stage_two", started)
+    train_stage_two.main(recipe)
+    announce("evaluate, offline", started)
+    offline = evaluate.main(scored(recipe, "offline"))
+    summary = {
+        "seconds": round(time.perf_counter() - started, 1), "untrained": {"vpq": untrained["vpq"]},
+        **{mode: {name: scores[name] for name in ("vpq", "vpq_thing", "vpq_stuff", "vpq_by_window")}
+           for mode, scores in (("near_online", near_online), ("offline", offline))},
+        "overlay": offline["overlays"][0], "mlflow_run_id": offline["mlflow_parent_run_id"],
+    }
+    atomic_write(recipe.road / "summary.json", (json.dumps(summary, indent=1) + "\n").encode())
+    closing(recipe, summary, offline)
+    return summary
+
+
+def scored(recipe: Recipe, mode: str) -> Recipe:
+    """The same recipe, evaluated in one mode."""
+    return replace(recipe, evaluation=replace(recipe.evaluation, mode=mode))
+
+
+def announce(verb: str, started: float) -> None:
+    """A heading with the time that has passed."""
+    say("", f"=== {verb} ({time.perf_counter() - started:.0f} s)")
+
+
+def closing(recipe: Recipe, summary: dict[str, Any], offline: dict[str, Any]) -> None:
+    """What was reached, where it lies, and what to do next."""
+    windows = list(summary["offline"]["vpq_by_window"])
+    say("", f"{'':14}{'VPQ':>7}{'thing':>7}{'stuff':>7}" + "".join(f"{'k=' + str(w):>7}" for w in windows),
+        f"{'untrained':14}{summary['untrained']['vpq']:7.1f}")
+    for mode in ("near_online", "offline"):
+        scores = summary[mode]
+        say(f"{mode.replace('_', '-'):14}{scores['vpq']:7.1f}{scores['vpq_thing']:7.1f}{scores['vpq_stuff']:7.1f}"
+            + "".join(f"{scores['vpq_by_window'][w]:7.1f}" for w in windows))
+    say("", f"{summary['seconds']:.0f} s in all; summary: {recipe.road / 'summary.json'}",
+        f"overlay video: {summary['overlay']}",
+        f"MLflow run {summary['mlflow_run_id']}: mlflow ui --backend-store-uri {offline['tracking_uri']}",
+        f"next: python -m jobs.predict --recipe {recipe.name} --set predict.input=your_video.mp4")
+
+
+if __name__ == "__main__":
+    run(main, default_recipe="demo")

@@ -1,0 +1,169 @@
+"""Clip-consistent augmentation: drawn once per clip (or video), then the same for every frame, image and id map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from model.contracts import Geometry
+
+_BRIGHTNESS = 32.0                      # ± of 0-255
+_CONTRAST = _SATURATION = (0.5, 1.5)    # factors
+_HUE = 36.0                             # ± degrees; 18 of OpenCV's 180 half-degrees
+
+_YIQ = np.array([[0.299, 0.587, 0.114], [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AugmentConfig:
+    """What is varied. `size` is the network input, (height, width), usually 1 + 32 k each."""
+
+    size: tuple[int, int]
+    scale: tuple[float, float] = (0.3, 1.7)     # of the largest size that fits the network input
+    crop: bool = True                           # a random window of what does not fit; False: never scaled to more
+    flip: float = 0.5                           # probabilities
+    reverse: float = 0.5                        # of time; `sampling.sample_clip` takes it
+    color: bool = True
+
+    def __post_init__(self) -> None:
+        if min(self.size) < 1:
+            raise ValueError(f"augment.size is {self.size}; give the network input as (height, width) in pixels")
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"augment.scale is {self.scale}; give (smallest, largest), both above 0")
+        for name in ("flip", "reverse"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"augment.{name} is {getattr(self, name)}; a probability lies between 0 and 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColorJitter:
+    """SSD's colour jitter as one affine map of RGB, applied in one pass.
+
+    SSD turns hue and saturation in HSV, which costs as much as decoding the JPEG; here hue turns about the grey axis and
+    saturation moves towards the luma (YIQ), over the same ranges. Rounded and cut to 0-255 once, at the end.
+    """
+
+    brightness: float = 0.0     # added, before the factors
+    contrast: float = 1.0
+    saturation: float = 1.0
+    hue: float = 0.0            # degrees
+
+    def matrix(self) -> np.ndarray:
+        """3 4 float32: colour and 1 -> colour."""
+        cos, sin = np.cos(np.radians(self.hue)), np.sin(np.radians(self.hue))
+        chroma = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]]) * np.array([[1], [self.saturation],
+                                                                                  [self.saturation]])
+        turn = self.contrast * np.linalg.inv(_YIQ) @ chroma @ _YIQ
+        return np.column_stack([turn, turn @ np.full(3, self.brightness)]).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transform:
+    """What happens to every frame: `box` is cut out, scaled to `resized`, flipped, coloured, padded right and bottom.
+
+    The box has whole source pixels, so cutting first gives the same distribution as scaling the whole frame first, with
+    edges rounded to the source pixel, and image and ids are mapped alike exactly.
+    """
+
+    source: tuple[int, int]             # height, width of the frames it was drawn for
+    box: tuple[int, int, int, int]      # top, left, bottom, right, source pixels
+    resized: tuple[int, int]            # height, width of the real pixels, top left in the result
+    padded: tuple[int, int]             # height, width of the result
+    flip: bool = False
+    color: ColorJitter | None = None
+
+    def image(self, image: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
+        """H W 3 uint8 of the source -> 3 H W uint8, zeros in the padding. out: zeros to write into, may be shared."""
+        self._check(image)
+        if out is None:
+            out = np.zeros((3, *self.padded), dtype=np.uint8)
+        image = self._cut(image)
+        before = self.color is not None and image.shape[0] * image.shape[1] <= self.resized[0] * self.resized[1]
+        if before:      # colours commute with scaling up to rounding: touch the fewer pixels
+            image = cv2.transform(image, self.color.matrix())
+        image = _scale_image(image, *self.resized)
+        if self.color is not None and not before:
+            image = cv2.transform(image, self.color.matrix())
+        if self.flip:
+            image = cv2.flip(image, 1)
+        height, width = self.resized
+        cv2.split(image, [plane[:height, :width] for plane in out])     # writes the planes in place
+        return out
+
+    def ids(self, ids: np.ndarray) -> np.ndarray:
+        """H W uint8 or uint16 of the source -> H W, 0 in the padding; nearest pixel, so no new id."""
+        self._check(ids)
+        height, width = self.resized
+        ids = self._cut(ids)
+        if ids.shape != self.resized:
+            ids = cv2.resize(ids, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+        out = np.zeros(self.padded, dtype=ids.dtype)
+        out[:height, :width] = ids[:, ::-1] if self.flip else ids
+        return out
+
+    def _cut(self, pixels: np.ndarray) -> np.ndarray:
+        top, left, bottom, right = self.box
+        return pixels[top:bottom, left:right]
+
+    def _check(self, pixels: np.ndarray) -> None:
+        if pixels.shape[:2] != self.source:
+            raise ValueError(f"a frame of {pixels.shape[:2]} (height, width) in a video of {self.source}; all frames of a "
+                             "video must have one size")
+
+
+def draw_transform(rng: np.random.Generator, config: AugmentConfig, source: tuple[int, int]) -> Transform:
+    """Draw one transform for frames of `source` (height, width). Large-scale jitter, crop, flip and SSD colours.
+
+    The scale is relative to the largest size that fits (detectron2's ResizeScale, as the released kMaX and MaXTron code
+    uses it): at 769x1345 a 720x1280 frame times 1.0 becomes 756x1345.
+    """
+    height, width = source
+    largest = config.scale[1] if config.crop else min(config.scale[1], 1.0)
+    fit_factor = min(config.size[0] / height, config.size[1] / width)
+    factor = fit_factor * rng.uniform(min(config.scale[0], largest), largest)
+    whole = max(round(height * factor), 1), max(round(width * factor), 1)
+    (top, bottom, rows), (left, right, columns) = (
+        _draw_span(rng, side, scaled, limit) for side, scaled, limit in zip(source, whole, config.size))
+    return Transform(source=source, box=(top, left, bottom, right), resized=(rows, columns), padded=config.size,
+                     flip=bool(rng.random() < config.flip), color=_draw_color(rng) if config.color else None)
+
+
+def fit(source: tuple[int, int], size: tuple[int, int]) -> Geometry:
+    """How a frame lies in the network input at test time: made smaller if it must, never larger; aspect kept."""
+    height, width = source
+    factor = min(size[0] / height, size[1] / width, 1.0)
+    resized = max(round(height * factor), 1), max(round(width * factor), 1)
+    return Geometry(source=source, resized=resized, padded=size)
+
+
+def _draw_span(rng: np.random.Generator, side: int, scaled: int, limit: int) -> tuple[int, int, int]:
+    """One axis: first and last source pixel, and the pixels they become."""
+    kept = min(scaled, limit)
+    offset = int(rng.integers(scaled - kept + 1))
+    first = min(round(offset * side / scaled), side - 1)
+    return first, max(round((offset + kept) * side / scaled), first + 1), kept
+
+
+def _draw_color(rng: np.random.Generator) -> ColorJitter | None:
+    """Each of the four with probability one half."""
+    on = rng.random(4) < 0.5
+    values = (rng.uniform(-_BRIGHTNESS, _BRIGHTNESS), rng.uniform(*_CONTRAST), rng.uniform(*_SATURATION),
+              rng.uniform(-_HUE, _HUE))
+    chosen = {name: float(value) for name, value, used in
+              zip(("brightness", "contrast", "saturation", "hue"), values, on) if used}
+    return ColorJitter(**chosen) if chosen else None
+
+
+def _scale_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Bilinear. Halved by averaging first while it shrinks by more than two, so that small scales do not alias.
+
+    An odd side loses its last pixel in halving: the far edge moves by less than a pixel of the result.
+    """
+    while image.shape[0] >= 2 * height and image.shape[1] >= 2 * width:
+        half = image.shape[0] // 2, image.shape[1] // 2
+        image = cv2.resize(image[:2 * half[0], :2 * half[1]], half[::-1], interpolation=cv2.INTER_AREA)
+    if image.shape[:2] == (height, width):
+        return image
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)

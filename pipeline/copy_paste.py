@@ -1,0 +1,75 @@
+"""Video copy-paste: segments of another video's clip, pasted over every frame of a training clip.
+
+Ghiasi et al. 2021 (arXiv 2012.07177) for clips, as the released MaXTron code trains: all things of the donor and a random
+part of its segments, at half the scale. Two defects are put right: a pasted segment never shares an id with the clip's own
+(theirs overwrites the clip's first instance of the class), and segments count that appear after the donor's first frame
+(`official_compat` keeps the second).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from model.labels import ClassTable
+from pipeline.records import Segment
+from pipeline.targets import at_stride_4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyPasteConfig:
+    """How often, and at which part of the usual scales."""
+
+    probability: float = 1.0    # the released code's switch is always on
+    scale: float = 0.5          # of the augmentation's smallest and largest scale
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.probability <= 1:
+            raise ValueError(f"copy_paste.probability is {self.probability}; it lies between 0 and 1")
+        if self.scale <= 0:
+            raise ValueError(f"copy_paste.scale is {self.scale}; it must be above 0")
+
+
+def choose_segments(ids: np.ndarray, segments: Sequence[Segment], classes: ClassTable, rng: np.random.Generator, *,
+                    official_compat: bool = False) -> list[Segment]:
+    """Which segments of a donor clip (ids `t H W` after its transform) are pasted: every thing, and of all segments in a
+    random order the first r, r uniform from none to all. Crowd stays behind.
+
+    official_compat: only what the donor's first frame shows.
+    """
+    seen = np.bincount(at_stride_4(ids[:1] if official_compat else ids).ravel(), minlength=len(segments) + 1)
+    present = [segment for segment in segments if seen[segment.id] and not segment.is_crowd]
+    drawn = rng.permutation(len(present))[:rng.integers(len(present) + 1)]
+    return [segment for position, segment in enumerate(present)
+            if position in drawn or classes.is_thing[segment.class_index]]
+
+
+def paste(frame: np.ndarray, ids: np.ndarray, real: np.ndarray, donor_frame: np.ndarray, donor_ids: np.ndarray,
+          new_ids: np.ndarray) -> None:
+    """Paste one frame in place: frame `3 H W` uint8, ids `H W` uint16, real pixels `H W` bool.
+
+    donor_frame and donor_ids may be smaller (top left). new_ids: uint16, donor id -> id here; 0: not pasted.
+    """
+    height, width = donor_ids.shape
+    pasted = cv2.LUT(donor_ids, new_ids) if donor_ids.dtype == np.uint8 else np.take(new_ids, donor_ids)    # H W
+    mask = pasted != 0
+    selected = mask.view(np.uint8)
+    for plane, donor_plane in zip(frame, donor_frame):
+        cv2.copyTo(donor_plane, selected, plane[:height, :width])
+    cv2.copyTo(pasted, selected, ids[:height, :width])
+    real[:height, :width] |= mask
+
+
+def renumber(chosen: Sequence[Segment], *, after: int, highest: int) -> tuple[list[Segment], np.ndarray]:
+    """Chosen segments with ids moved beyond `after`, and the table `paste` reads: donor id -> id here, 0 for the others.
+
+    highest: the largest id the donor's maps may hold.
+    """
+    new_ids = np.zeros(max(256, highest + 1), dtype=np.uint16)
+    moved = [replace(segment, id=after + segment.id) for segment in chosen]
+    for segment, here in zip(chosen, moved):
+        new_ids[segment.id] = here.id
+    return moved, new_ids

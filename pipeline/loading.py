@@ -1,0 +1,214 @@
+"""Shards -> training batches, inside one train worker.
+
+Two ways to read, one way to make clips: by index (any clip with one `pread`, the default), or streaming front to back
+through `webdataset`. What a clip contains depends on (seed, epoch, video) alone; see `pipeline/sample_plan.py` for the
+order and for resuming. Loader processes are those of `torch.utils.data.DataLoader`; they hand over batches in shared
+memory, which in a container wants `--shm-size` of about workers x prefetch batches.
+
+Decoding frees and takes megabytes per frame. Start the training process with MALLOC_MMAP_THRESHOLD_=268435456 and
+MALLOC_TRIM_THRESHOLD_=536870912 in its environment, or the page faults cost more than the choice of decoder.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from itertools import accumulate, chain, count, groupby, islice
+
+import numpy as np
+import torch
+import webdataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+
+from model.contracts import ClipBatch, ClipTargets
+from pipeline.errors import BadInput
+from pipeline.sample_plan import Draw, SamplePlan, StreamPlan, share_of_rank, step_of
+from pipeline.shards import ShardSet, StoredVideo
+from pipeline.shards.format import clip_key
+from pipeline.training_clips import ClipPlan, Fetch, InputConfig, make_clip, plan_clip
+
+
+def sample_plan(shards: ShardSet, config: InputConfig, *, world: int = 1) -> SamplePlan | StreamPlan:
+    """The order of reading: steps per epoch and dropped samples to report, and the draws of each step.
+
+    Raises ValueError where batch size, ranks, workers and videos do not go together.
+    """
+    sizes = {"global_batch": config.batch_size, "seed": config.seed, "samples_per_video": config.samples_per_video}
+    share_of_rank(config.batch_size, world)
+    if not config.streaming:
+        return SamplePlan(count=len(shards.videos), **sizes)
+    return StreamPlan(videos_per_shard=tuple(len(videos) for videos in _videos_of_shards(shards)), world=world,
+                      workers=max(config.workers, 1), **sizes)
+
+
+def training_batches(shards: ShardSet, config: InputConfig, *, rank: int = 0, world: int = 1,
+                     consumed: int = 0) -> Iterator[ClipBatch]:
+    """Batches of `batch_size / world` clips for one rank, without end; each step of all ranks consumes `batch_size` samples.
+
+    consumed: samples consumed before, by all ranks: the run goes on with the next one, in the middle of an epoch too.
+    Pinned memory where CUDA is. Closing the iterator ends its loader processes.
+    Raises ValueError at once for settings that cannot work, BadInput (naming the video) with the batch it spoils.
+    """
+    plan, step = sample_plan(shards, config, world=world), step_of(consumed, config.batch_size)
+    _refuse_unlabelled(shards)
+    if isinstance(plan, StreamPlan):
+        dataset, order = StreamedClips(shards, config, plan, rank=rank, step=step), None
+    else:
+        dataset = IndexedClips(shards, config)
+        order = _Steps(plan, rank=rank, world=world, step=step)
+    loader = DataLoader(dataset, sampler=order, batch_size=None, num_workers=config.workers, collate_fn=_as_it_is,
+                        prefetch_factor=config.prefetch if config.workers else None,
+                        pin_memory=torch.cuda.is_available())
+    return _unpacked(loader)
+
+
+class IndexedClips(Dataset):
+    """Map-style: the draws of one batch -> the packed batch."""
+
+    def __init__(self, shards: ShardSet, config: InputConfig) -> None:
+        self.shards, self.config = shards, config
+
+    def __getitem__(self, draws: list[Draw]) -> dict | BadInput:
+        donors = range(len(self.shards.videos))
+        plans = [plan_clip(draw, self.shards.videos, self.config, donors=donors) for draw in draws]
+        return _pack(plans, [self._fetch] * len(plans), self.shards, self.config)
+
+    def _fetch(self, video: StoredVideo, frames: tuple[int, ...]) -> list[tuple[bytes, bytes | None]]:
+        first = min(frames)
+        found = self.shards.read(video, first, max(frames) + 1)
+        return [found[frame - first] for frame in frames]
+
+
+class StreamedClips(IterableDataset):
+    """Streaming: packed batches of one rank, each loader worker reading its own part of the shards.
+
+    A worker reads a shard once per epoch and keeps only the encoded frames its clips need. Donors of copy-paste come
+    from the same shard, where reading by index takes them from the whole set.
+    """
+
+    def __init__(self, shards: ShardSet, config: InputConfig, plan: StreamPlan, *, rank: int, step: int) -> None:
+        self.shards, self.config, self.plan, self.rank, self.step = shards, config, plan, rank, step
+        self.videos_of = _videos_of_shards(shards)
+
+    def __iter__(self) -> Iterator[dict | BadInput]:
+        worker = get_worker_info()
+        steps = count(self.step + (worker.id if worker else 0), self.plan.workers)
+        draws = chain.from_iterable(self.plan.batch(step, rank=self.rank) for step in steps)
+        share = self.config.batch_size // self.plan.world
+        clips = self._clips(draws)
+        while True:
+            plans, fetches = zip(*islice(clips, share))
+            yield _pack(plans, fetches, self.shards, self.config)
+
+    def _clips(self, draws: Iterator[Draw]) -> Iterator[tuple[ClipPlan, Fetch]]:
+        videos = self.shards.videos
+        for (_, shard), group in groupby(draws, key=lambda draw: (draw.epoch, videos[draw.video].shard)):
+            plans = [plan_clip(draw, videos, self.config, donors=self.videos_of[shard]) for draw in group]
+            read = _read_shard(self.shards, shard, plans, self.config)
+            yield from ((plan, read) for plan in plans)
+
+
+def _read_shard(shards: ShardSet, shard: int, plans: list[ClipPlan], config: InputConfig) -> Fetch:
+    """Stream one tar, keep the members the plans need, and give a function that hands them out."""
+    parts = [part for plan in plans for part in (plan.clip, plan.donor) if part]
+    names = {name for part in parts for frame in part.frames for name in _members(shards, part.video, frame)}
+    url = f"{config.stream_root.rstrip('/') or shards.folder}/{shards.manifest['shards'][shard]['name']}"
+    found: dict[str, bytes] = {}
+    try:
+        for sample in webdataset.tariterators.tarfile_samples([{"url": url}], select_files=names.__contains__):
+            found |= {f"{sample['__key__']}.{suffix}": content for suffix, content in sample.items() if suffix[:2] != "__"}
+            if len(found) == len(names):
+                break
+    except (OSError, EOFError, ValueError) as error:        # tarfile.TarError is an OSError or wrapped in one
+        raise BadInput("damaged-shard", f"cannot stream it: {error}.", file=url, cure=_STREAM_CURE) from error
+    if missing := sorted(names - found.keys()):
+        raise BadInput("damaged-shard", f"it lacks {len(missing)} members the index lists, such as {missing[0]!r}.",
+                       file=url, cure=_STREAM_CURE)
+
+    def fetch(video: StoredVideo, frames: tuple[int, ...]) -> list[tuple[bytes, bytes | None]]:
+        members = [[found[name] for name in _members(shards, video, frame)] for frame in frames]
+        return [(content[0], content[1] if len(content) == 2 else None) for content in members]
+
+    return fetch
+
+
+_STREAM_CURE = "Copy the shard again from its source, or read by index (input.streaming=False) to see which video it is."
+
+
+def _members(shards: ShardSet, video: StoredVideo, frame: int) -> list[str]:
+    clip, number = divmod(frame, shards.clip_frames)
+    suffixes = ("jpg", "png") if video.frames[frame].label else ("jpg",)
+    return [f"{clip_key(video.video_id, clip)}.f{number:03d}.{suffix}" for suffix in suffixes]
+
+
+class _Steps:
+    """The draws of one rank, step by step, without end."""
+
+    def __init__(self, plan: SamplePlan, *, rank: int, world: int, step: int) -> None:
+        self.plan, self.rank, self.world, self.step = plan, rank, world, step
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        return (self.plan.batch(step, rank=self.rank, world=self.world) for step in count(self.step))
+
+
+def _pack(plans: list[ClipPlan], fetches: list[Fetch], shards: ShardSet, config: InputConfig) -> dict | BadInput:
+    """A batch as few tensors, since each takes a file descriptor on its way between processes.
+
+    BadInput travels as a value: an exception that crosses a DataLoader arrives as another type.
+    """
+    size = (len(plans), config.clip_frames)
+    frames = _zeros((*size, 3, *config.augment.size), torch.uint8)
+    real_pixels = _zeros((*size, *config.augment.size), torch.bool)
+    targets = []
+    try:
+        for number, (plan, fetch) in enumerate(zip(plans, fetches)):
+            targets.append(make_clip(plan, fetch, shards.classes, config, frames=frames[number].numpy(),
+                                     real_pixels=real_pixels[number].numpy()))
+    except BadInput as error:
+        return error
+    return {"frames": frames, "real_pixels": real_pixels,
+            "masks": torch.cat([target.masks for target in targets]),               # (b m) t h w
+            "classes": torch.cat([target.classes for target in targets]),
+            "track_ids": torch.cat([target.track_ids for target in targets]),
+            "void": torch.stack([target.void for target in targets]),
+            "counts": [len(target.classes) for target in targets],
+            "videos": tuple(plan.clip.video.video_id for plan in plans),
+            "samples": tuple(plan.draw.position for plan in plans)}
+
+
+def _unpacked(loader: DataLoader) -> Iterator[ClipBatch]:
+    for packed in loader:
+        if isinstance(packed, BadInput):
+            raise packed
+        rows = zip(*(packed[name].split(packed["counts"]) for name in ("masks", "classes", "track_ids")), packed["void"])
+        targets = tuple(ClipTargets(masks=masks, classes=classes, track_ids=track_ids, void=void)
+                        for masks, classes, track_ids, void in rows)
+        yield ClipBatch(frames=packed["frames"], real_pixels=packed["real_pixels"], targets=targets,
+                        videos=tuple(packed["videos"]), samples=tuple(packed["samples"]))
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """Zeros; in a loader process already in shared memory, where the queue would copy them otherwise."""
+    if get_worker_info() is None:
+        return torch.zeros(shape, dtype=dtype)
+    storage = torch.UntypedStorage._new_shared(int(np.prod(shape)) * dtype.itemsize)    # as torch's default_collate does
+    return torch.empty(0, dtype=dtype).set_(storage, 0, shape)
+
+
+def _as_it_is(packed: dict | BadInput) -> dict | BadInput:
+    return packed
+
+
+def _videos_of_shards(shards: ShardSet) -> list[range]:
+    """Positions in `shards.videos` of each shard's videos; they lie together."""
+    sizes = Counter(video.shard for video in shards.videos)
+    ends = list(accumulate(sizes[shard] for shard in range(len(shards.manifest["shards"]))))
+    return [range(end - sizes[shard], end) for shard, end in enumerate(ends)]
+
+
+def _refuse_unlabelled(shards: ShardSet) -> None:
+    for video in shards.videos:
+        if all(frame.label is None for frame in video.frames):
+            kind = "overlapping masks, which training does not read" if video.has_masks else "no labels"
+            raise ValueError(f"video {video.video_id!r} in {shards.folder} has {kind}; training needs id maps. Take "
+                             "another split, or leave the video out when making the shards")

@@ -1,0 +1,115 @@
+"""What VPQ says: scores per window and class, averages over windows, and a table for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+PROTOCOLS = ((1, 2, 4, 6), (1, 2, 4, 6, 8))    # as papers report it; as VIPSeg's own script runs
+NAN = float("nan")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassScore:
+    """One class at one window length, over all windows of all videos."""
+
+    name: str
+    is_thing: bool
+    iou: float    # sum over the true positives
+    tp: int
+    fp: int
+    fn: int
+
+    @property
+    def occurs(self) -> bool:
+        """Whether truth or prediction has a tube of it; other classes stay out of the mean."""
+        return self.tp + self.fp + self.fn > 0
+
+    @property
+    def pq(self) -> float:
+        """Panoptic quality, 0 to 1."""
+        return self.iou / (self.tp + self.fp / 2 + self.fn / 2) if self.occurs else NAN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quality:
+    """VPQ of all, thing and stuff classes, 0 to 1; NaN where no class occurs."""
+
+    all: float
+    thing: float
+    stuff: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VPQScores:
+    """Result of `VPQ`. Fractions everywhere, percent in `summary` and `table`, as papers print them."""
+
+    videos: int
+    frames: int
+    per_class: Mapping[int, tuple[ClassScore, ...]]    # window -> one entry per class of the table
+
+    def of(self, window: int) -> Quality:
+        """VPQ^window: the mean over the classes that occur; NaN where every video is shorter than the window."""
+        if window not in self.per_class:
+            raise ValueError(f"window {window} was not scored, only {tuple(self.per_class)}; give it to VPQ(windows=...)")
+        rows = [row for row in self.per_class[window] if row.occurs]
+        return Quality(all=_mean(row.pq for row in rows), thing=_mean(row.pq for row in rows if row.is_thing),
+                       stuff=_mean(row.pq for row in rows if not row.is_thing))
+
+    def mean(self, windows: Sequence[int] = PROTOCOLS[0]) -> Quality:
+        """VPQ: the plain mean of VPQ^k over a protocol's windows."""
+        parts = [self.of(window) for window in windows]
+        return Quality(all=_mean(p.all for p in parts), thing=_mean(p.thing for p in parts),
+                       stuff=_mean(p.stuff for p in parts))
+
+    def summary(self, windows: Sequence[int] = PROTOCOLS[0]) -> dict[str, Any]:
+        """The mean over `windows` and VPQ of every window, in percent; None where nothing was to be scored."""
+        mean = self.mean(windows)
+        return {"vpq": _percent(mean.all), "vpq_thing": _percent(mean.thing), "vpq_stuff": _percent(mean.stuff),
+                "vpq_by_window": {str(k): _percent(self.of(k).all) for k in self.per_class}}
+
+    def class_rows(self, windows: Sequence[int] = PROTOCOLS[0]) -> list[dict[str, Any]]:
+        """One row per class that occurs: mean PQ over those of `windows` where it does, in percent, and the counts of
+        the shortest window."""
+        first, rows = min(windows), []
+        for index, row in enumerate(self.per_class[first]):
+            if row.occurs:
+                pq = _mean(self.per_class[k][index].pq for k in windows if self.per_class[k][index].occurs)
+                rows.append({"class": row.name, "thing": row.is_thing, "vpq": _percent(pq), "tp": row.tp, "fp": row.fp,
+                             "fn": row.fn, "mean_iou": _percent(row.iou / row.tp if row.tp else NAN)})
+        return rows
+
+    def table(self) -> str:
+        """Scores in percent: a line per window, and a line per protocol whose windows were all scored."""
+        lines = [f"{'VPQ':<22}{'all':>8}{'thing':>8}{'stuff':>8}"]
+        lines += [_line(f"window {window}", self.of(window)) for window in self.per_class]
+        lines += [_line(f"mean {', '.join(map(str, windows))}", self.mean(windows)) for windows in PROTOCOLS
+                  if set(windows) <= self.per_class.keys()]
+        return "\n".join([*lines, f"{self.videos} videos, {self.frames} frames"])
+
+    def class_table(self, windows: Sequence[int] = PROTOCOLS[0]) -> str:
+        """`class_rows` for people."""
+        first = min(windows)
+        lines = [f"{'class':<28}{'VPQ':>8}{'IoU':>8}{f'TP^{first}':>8}{f'FP^{first}':>8}{f'FN^{first}':>8}"]
+        for row in self.class_rows(windows):
+            lines.append(f"{row['class'][:27]:<28}{_cell(row['vpq'])}{_cell(row['mean_iou'])}"
+                         f"{row['tp']:>8}{row['fp']:>8}{row['fn']:>8}")
+        return "\n".join(lines)
+
+
+def _mean(values: Iterable[float]) -> float:
+    values = list(values)
+    return sum(values) / len(values) if values else NAN
+
+
+def _percent(value: float) -> float | None:
+    return None if value != value else 100 * value
+
+
+def _cell(value: float | None) -> str:
+    return f"{'-':>8}" if value is None else f"{value:8.2f}"
+
+
+def _line(name: str, quality: Quality) -> str:
+    return f"{name:<22}" + "".join(_cell(_percent(v)) for v in (quality.all, quality.thing, quality.stuff))

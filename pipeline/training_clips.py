@@ -1,0 +1,136 @@
+"""One draw of the sample plan -> one training clip. First everything is drawn, then bytes are read, then pixels made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from model.contracts import ClipTargets
+from model.labels import ClassTable
+from pipeline.augment import AugmentConfig, Transform, draw_transform
+from pipeline.copy_paste import CopyPasteConfig, choose_segments, paste, renumber
+from pipeline.errors import BadInput
+from pipeline.images import decode_jpeg, decode_png
+from pipeline.records import Segment
+from pipeline.sample_plan import CLIP, PASTE, Draw
+from pipeline.sampling import sample_clip
+from pipeline.shards import StoredVideo
+from pipeline.targets import at_stride_4, clip_targets
+
+Fetch = Callable[[StoredVideo, Sequence[int]], list[tuple[bytes, bytes | None]]]   # video, frames -> JPEG, id PNG of each
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputConfig:
+    """Training input of stage one."""
+
+    augment: AugmentConfig
+    clip_frames: int = 2
+    batch_size: int = 8             # clips per step, all ranks together
+    samples_per_video: int = 1      # clips of a video in one epoch
+    seed: int = 0
+    copy_paste: CopyPasteConfig | None = field(default_factory=CopyPasteConfig)
+    workers: int = 2                # loader processes of each rank; 0: the training process decodes by itself
+    prefetch: int = 2               # batches each worker keeps ready
+    streaming: bool = False         # read shards front to back through webdataset, as object stores like it
+    stream_root: str = ""           # where the tars are when streaming, such as "s3://..."; "": beside the manifest
+    official_compat: bool = False   # the released code's quirks in sampling and copy-paste
+
+    def __post_init__(self) -> None:
+        for name in ("clip_frames", "batch_size", "samples_per_video", "prefetch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"input.{name} is {getattr(self, name)}; it must be at least 1")
+        if self.workers < 0:
+            raise ValueError(f"input.workers is {self.workers}; give 0 or more loader processes per rank")
+        if self.stream_root and not self.streaming:
+            raise ValueError("input.stream_root is only read when input.streaming is true; set both or neither")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Frames of one video under one transform."""
+
+    video: StoredVideo
+    frames: tuple[int, ...]     # t
+    transform: Transform
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipPlan:
+    """Everything about a clip that does not depend on pixels."""
+
+    draw: Draw
+    clip: Part
+    donor: Part | None      # what copy-paste takes from
+
+
+def plan_clip(draw: Draw, videos: Sequence[StoredVideo], config: InputConfig, *, donors: range) -> ClipPlan:
+    """Draw frames, transform and donor: a pure function of (seed, epoch, video, repeat) and the range of `donors`."""
+    rng = draw.random(config.seed, CLIP)
+    clip = _draw_part(rng, videos[draw.video], config, config.augment)
+    donor, paste_config = None, config.copy_paste
+    if paste_config and rng.random() < paste_config.probability:
+        low, high = config.augment.scale
+        smaller = replace(config.augment, scale=(low * paste_config.scale, high * paste_config.scale))
+        donor = _draw_part(rng, videos[donors[rng.integers(len(donors))]], config, smaller)
+    return ClipPlan(draw=draw, clip=clip, donor=donor)
+
+
+def make_clip(plan: ClipPlan, fetch: Fetch, classes: ClassTable, config: InputConfig, *, frames: np.ndarray,
+              real_pixels: np.ndarray) -> ClipTargets:
+    """Read, decode and transform one clip into the given zeros: frames `t 3 H W` uint8, real pixels `t H W` bool.
+
+    Raises BadInput naming video and frame where an image cannot be decoded.
+    """
+    height, width = plan.clip.transform.resized
+    real_pixels[:, :height, :width] = True
+    ids = _decode(plan.clip, fetch, out=frames)                             # t H W
+    segments: Sequence[Segment] = plan.clip.video.segments
+    if plan.donor:
+        pasted = _paste_donor(plan, fetch, classes, config, frames=frames, real_pixels=real_pixels, ids=ids)
+        segments = [*segments, *pasted]
+    return clip_targets(at_stride_4(ids), segments, classes)
+
+
+def _draw_part(rng: np.random.Generator, video: StoredVideo, config: InputConfig, augment: AugmentConfig) -> Part:
+    frames = sample_clip(len(video.frames), config.clip_frames, rng, reverse=augment.reverse,
+                         official_compat=config.official_compat)
+    return Part(video=video, frames=frames, transform=draw_transform(rng, augment, (video.height, video.width)))
+
+
+def _decode(part: Part, fetch: Fetch, *, out: np.ndarray) -> np.ndarray:
+    """Frames into `out`, t 3 H W; returns the ids, t H W. A frame that comes twice is decoded once."""
+    ids, at = np.zeros((len(part.frames), *part.transform.padded), dtype=np.uint16), {}
+    for position, (frame, (jpeg, png)) in enumerate(zip(part.frames, fetch(part.video, part.frames))):
+        if frame in at:
+            out[position], ids[position] = out[at[frame]], ids[at[frame]]
+            continue
+        at[frame] = position
+        try:
+            part.transform.image(decode_jpeg(jpeg), out=out[position])
+            if png is not None:         # a frame without labels is void
+                ids[position] = part.transform.ids(decode_png(png))
+        except ValueError as error:
+            raise BadInput(getattr(error, "reason", "bad-frame"), f"frame {part.video.frames[frame].name!r}: {error}",
+                           video=part.video.video_id, cure="Verify the shards; if they are as the data set is, leave "
+                           "the video out.") from error
+    return ids
+
+
+def _paste_donor(plan: ClipPlan, fetch: Fetch, classes: ClassTable, config: InputConfig, *, frames: np.ndarray,
+                 real_pixels: np.ndarray, ids: np.ndarray) -> list[Segment]:
+    """Paste part of the donor over the clip, in place; returns the segments that came, with ids of their own."""
+    donor_frames = np.zeros_like(frames)
+    donor_ids = _decode(plan.donor, fetch, out=donor_frames)
+    listed = plan.donor.video.segments
+    chosen = choose_segments(donor_ids, listed, classes, plan.draw.random(config.seed, PASTE),
+                             official_compat=config.official_compat)
+    moved, new_ids = renumber(chosen, after=max((segment.id for segment in plan.clip.video.segments), default=0),
+                              highest=max((segment.id for segment in listed), default=0))
+    height, width = plan.donor.transform.resized
+    for position in range(len(frames)):
+        paste(frames[position], ids[position], real_pixels[position], donor_frames[position],
+              donor_ids[position, :height, :width], new_ids)
+    return moved

@@ -1,0 +1,219 @@
+"""Laws of VPQ, and its numbers against the definition written out window by window."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.contracts import PanopticVideo, VideoSegment
+from model.labels import VOID, ClassInfo, ClassTable
+from pipeline.errors import BadInput
+from pipeline.files import canonical_json
+from pipeline.metrics.vpq import VPQ
+from pipeline.metrics.vpq_scores import PROTOCOLS
+
+CLASSES = ClassTable("three", (ClassInfo(7, "cat", True, (200, 0, 0)), ClassInfo(9, "dog", True, (0, 200, 0)),
+                               ClassInfo(3, "sky", False, (0, 0, 200))))
+WINDOWS = (1, 2, 3, 5)
+
+
+def by_definition(pairs, windows=WINDOWS):
+    """iou, tp, fp, fn per (window, class): every window stacked and every pair of tubes compared, nothing shared."""
+    found = defaultdict(lambda: [0.0, 0, 0, 0])
+    for prediction, truth in pairs:
+        trues, predicteds = np.stack(list(truth.frames)), np.stack(list(prediction.frames))
+        for k in windows:
+            for start in range(len(trues) - k + 1):
+                t, p = trues[start:start + k], predicteds[start:start + k]
+                tubes, guesses = ({i: ids == i for i in np.unique(ids).tolist() if i != VOID} for ids in (t, p))
+                matched = set()
+                for i, tube in tubes.items():
+                    segment = truth.segments[i]
+                    if segment.is_crowd:
+                        continue
+                    for j, guess in guesses.items():
+                        union = (tube | guess).sum() - (guess & (t == VOID)).sum()
+                        if prediction.segments[j].class_index == segment.class_index and (tube & guess).sum() > union / 2:
+                            found[k, segment.class_index][0] += (tube & guess).sum() / union
+                            found[k, segment.class_index][1] += 1
+                            matched |= {("true", i), ("guess", j)}
+                    found[k, segment.class_index][3] += ("true", i) not in matched
+                for j, guess in guesses.items():
+                    c = prediction.segments[j].class_index
+                    crowd = [tubes[i] for i in tubes if truth.segments[i].is_crowd and truth.segments[i].class_index == c]
+                    free = guess & np.logical_or.reduce([t == VOID, *crowd])
+                    found[k, c][2] += ("guess", j) not in matched and free.sum() <= guess.sum() / 2
+    return found
+
+
+def video_of(maps, classes, *, name="v", crowd=()):
+    """A PanopticVideo of the ids that occur in the maps; classes: id -> class."""
+    present = [i for i in np.unique(maps).tolist() if i != VOID]
+    segments = {i: VideoSegment(class_index=classes[i], track=i, is_crowd=i in crowd) for i in present}
+    return PanopticVideo(video_id=name, frame_names=tuple(map(str, range(len(maps)))), frames=list(maps),
+                         segments=segments)
+
+
+@st.composite
+def scored_videos(draw, videos=st.integers(1, 3)):
+    """Small videos that agree enough to have true positives: the prediction is the truth, renumbered and damaged."""
+    pairs = []
+    for video in range(draw(videos)):
+        rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+        frames, ids = rng.integers(1, 7), [VOID, 0, 1, 2, 3]
+        blocks = rng.choice(ids, (frames, 3, 3), p=[0.2, 0.2, 0.2, 0.2, 0.2])
+        blocks[1:] = np.where(rng.random(blocks[1:].shape) < 0.6, blocks[:-1], blocks[1:])
+        truth = blocks.repeat(2, 1).repeat(3, 2).astype(np.int32)
+        guess = np.where(rng.random(truth.shape) < rng.choice([0.05, 0.3]), rng.choice(ids, truth.shape), truth)
+        guess = np.where(guess == VOID, VOID, 10 + guess).astype(np.int32)
+        classes = dict(enumerate(rng.integers(0, 3, 4).tolist()))
+        other = {10 + i: c if rng.random() < 0.8 else int(rng.integers(3)) for i, c in classes.items()}
+        crowd = {int(rng.integers(4))} if rng.random() < 0.4 else set()
+        pairs.append((video_of(guess, other, name=str(video)), video_of(truth, classes, name=str(video), crowd=crowd)))
+    return pairs
+
+
+def score(pairs, windows=WINDOWS):
+    vpq = VPQ(CLASSES, windows=windows)
+    for prediction, truth in pairs:
+        vpq.update(prediction, truth)
+    return vpq
+
+
+def numbers(vpq):
+    return {(k, c): (row.iou, row.tp, row.fp, row.fn) for k, rows in vpq.result().per_class.items()
+            for c, row in enumerate(rows)}
+
+
+@settings(max_examples=60, deadline=None)
+@given(scored_videos())
+def test_every_count_is_the_definition_written_out(pairs):
+    expected, found = by_definition(pairs), numbers(score(pairs))
+    for key, (iou, *counts) in found.items():
+        assert list(counts) == expected[key][1:]
+        assert iou == pytest.approx(expected[key][0], abs=1e-12)
+
+
+def test_the_random_videos_contain_every_kind_of_outcome():
+    total = np.zeros(4)
+    rng = random.Random(0)
+    for _ in range(30):
+        truth = np.random.default_rng(rng.random().__hash__() % 2**32).choice([VOID, 0, 1], (4, 6, 6)).astype(np.int32)
+        guess = np.where(truth == 1, 11, VOID).astype(np.int32)
+        guess[:, :2] = 12
+        pair = (video_of(guess, {11: 1, 12: 0}), video_of(truth, {0: 0, 1: 1}))
+        total += np.sum([list(v) for v in numbers(score([pair])).values()], axis=0)
+    assert (total > 0).all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(scored_videos())
+def test_a_perfect_prediction_scores_one(pairs):
+    perfect = score([(truth, truth) for _, truth in pairs])
+    assert all(row.fp == row.fn == 0 for rows in perfect.result().per_class.values() for row in rows)
+    for k in WINDOWS:
+        if any(row.tp for row in perfect.result().per_class[k]):
+            assert perfect.result().of(k).all == 1
+
+
+@settings(max_examples=20, deadline=None)
+@given(scored_videos())
+def test_time_has_no_direction(pairs):
+    backwards = [tuple(replace(side, frames=list(side.frames)[::-1]) for side in pair) for pair in pairs]
+    assert numbers(score(backwards)) == numbers(score(pairs))
+
+
+@settings(max_examples=20, deadline=None)
+@given(scored_videos(), st.permutations(range(4)))
+def test_names_of_predicted_tracks_do_not_matter(pairs, order):
+    def renamed(video):
+        new = {VOID: VOID, **{10 + i: 5000 * (1 + n) for i, n in enumerate(order)}}
+        frames = [np.vectorize(new.get, otypes=[np.int32])(ids) for ids in video.frames]
+        return replace(video, frames=frames, segments={new[i]: s for i, s in video.segments.items()})
+
+    assert numbers(score([(renamed(p), t) for p, t in pairs])) == numbers(score(pairs))
+
+
+@settings(max_examples=20, deadline=None)
+@given(scored_videos(videos=st.just(5)), st.permutations(range(5)), st.integers(0, 5))
+def test_merged_parts_equal_one_pass_to_the_last_bit_in_any_order(pairs, order, cut):
+    shuffled = [pairs[i] for i in order]
+    parts = [score(shuffled[:cut]), score(shuffled[cut:])]
+    whole = VPQ(CLASSES, windows=WINDOWS)
+    for part in reversed(parts):
+        whole.merge(VPQ.from_json(part.to_json()))
+    assert canonical_json(whole.to_json()) == canonical_json(score(pairs).to_json())
+    assert whole.result() == score(pairs).result()
+
+
+def test_short_videos_add_nothing_to_long_windows():
+    maps = np.zeros((3, 4, 4), np.int32)
+    result = score([(video_of(maps, {0: 0}), video_of(maps, {0: 0}))], windows=(1, 3, 4)).result()
+    assert [result.per_class[k][0].tp for k in (1, 3, 4)] == [3, 1, 0]
+    assert result.of(3).all == 1
+    assert np.isnan(result.of(4).all)
+    assert np.isnan(result.mean((1, 4)).all)
+    assert result.summary((1, 3))["vpq_by_window"] == {"1": 100.0, "3": 100.0, "4": None}
+
+
+def test_a_switch_of_identity_costs_only_windows_that_contain_it():
+    truth = np.zeros((12, 4, 4), np.int32)
+    guess = truth.copy()
+    guess[6:] = 1
+    result = score([(video_of(guess, {0: 0, 1: 0}), video_of(truth, {0: 0}))], windows=(1, 2, 12)).result()
+    assert result.of(1).all == 1
+    assert result.per_class[2][0].fn == 1
+    assert result.of(12).all == 0
+
+
+def two_frames(**changes):
+    maps = np.zeros((2, 4, 4), np.int32)
+    return replace(video_of(maps, {0: 0}), **changes)
+
+
+@pytest.mark.parametrize(("changes", "reason"), [
+    ({"frames": [np.zeros((4, 4), np.int32)] * 3}, "frame-mismatch"),
+    ({"frames": [np.zeros((4, 4), np.int32)]}, "frame-size"),
+    ({"frames": [np.zeros((4, 5), np.int32)] * 2}, "frame-size"),
+    ({"frame_names": ("0",)}, "frame-mismatch"),
+    ({"video_id": "another"}, "frame-mismatch"),
+    ({"frames": [np.zeros((4, 4), np.int32), np.full((4, 4), 7, np.int32)]}, "unlisted-id"),
+    ({"segments": {i: VideoSegment(class_index=0, track=i) for i in (0, 5)}}, "empty-segment"),
+    ({"segments": {0: VideoSegment(class_index=3, track=0)}}, "unknown-category"),
+])
+def test_predictions_that_do_not_fit_are_refused_with_the_video_named_and_count_nothing(changes, reason):
+    vpq = VPQ(CLASSES, windows=WINDOWS)
+    with pytest.raises(BadInput, match=r"video 'v'") as error:
+        vpq.update(two_frames(**changes), two_frames())
+    assert error.value.reason == reason
+    assert vpq.to_json() == VPQ(CLASSES, windows=WINDOWS).to_json()
+
+
+def test_an_unlisted_id_names_its_frame():
+    with pytest.raises(BadInput, match=r"frame '1' of the prediction holds the ids \[7\]"):
+        VPQ(CLASSES).update(two_frames(frames=[np.zeros((4, 4), np.int32), np.full((4, 4), 7, np.int32)]), two_frames())
+
+
+def test_no_video_counts_twice():
+    once, again = score([(two_frames(), two_frames())]), score([(two_frames(), two_frames())])
+    with pytest.raises(BadInput, match="scored before"):
+        once.update(two_frames(), two_frames())
+    with pytest.raises(ValueError, match="count twice, first 'v'"):
+        once.merge(again)
+    with pytest.raises(ValueError, match="cannot be merged"):
+        once.merge(VPQ(CLASSES, windows=(1,)))
+
+
+def test_both_protocols_are_printed():
+    maps = np.zeros((9, 4, 4), np.int32)
+    result = VPQ(CLASSES)
+    result.update(video_of(maps, {0: 0}), video_of(maps, {0: 0}))
+    table = result.result().table()
+    assert all(f"mean {', '.join(map(str, windows))}" in table for windows in PROTOCOLS)
+    assert "cat" in result.result().class_table()

@@ -1,0 +1,170 @@
+"""Making shards: the same bytes whatever happened on the way, nothing half, bad videos counted."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import BadInput
+from pipeline.files import sha256_of
+from pipeline.shards import ShardConfig, ShardSet, make_shards, verify
+from pipeline.shards import writer as writing
+from tests.pipeline.shards.toy_videos import ToyVideos, toy_videos, without
+
+CONFIG = ShardConfig(clip_frames=4, min_shards=3)
+LENGTHS = {"a": 6, "B.mov": 1, "c/d": 4, "e": 9}
+
+
+@pytest.fixture
+def data(tmp_path) -> ToyVideos:
+    return toy_videos(tmp_path / "toy", LENGTHS)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {path.name: sha256_of(path) for path in folder.iterdir()}
+
+
+def test_two_runs_give_the_same_bytes(data, tmp_path):
+    first = make_shards(data, tmp_path / "one", CONFIG, split="train")
+    second = make_shards(data, tmp_path / "two", CONFIG, split="train")
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    assert first.fingerprint == second.fingerprint == sha256_of(tmp_path / "one" / "manifest.json")
+    assert (first.shards, first.videos, first.frames, first.clips) == (3, 4, 20, 7)
+    assert verify(tmp_path / "one") == []
+
+
+def test_a_finished_shard_is_not_written_again(data, tmp_path, monkeypatch):
+    make_shards(data, tmp_path / "out", CONFIG, split="train")
+    before = contents(tmp_path / "out")
+    (tmp_path / "out" / "train-000001.json").unlink()
+    written = []
+    monkeypatch.setattr(writing, "_write_tar", lambda data, path, *rest, write=writing._write_tar, **named:
+                        written.append(path.name) or write(data, path, *rest, **named))
+    make_shards(data, tmp_path / "out", CONFIG, split="train")
+    assert written == ["train-000001.tar"]
+    assert contents(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+def test_a_damaged_shard_is_written_again(data, tmp_path, damage):
+    make_shards(data, tmp_path / "out", CONFIG, split="train")
+    before = contents(tmp_path / "out")
+    path = tmp_path / "out" / "train-000001.tar"
+    content = bytearray(path.read_bytes())
+    content[700] ^= 1
+    path.write_bytes(content[:-512] if damage == "cut" else content)
+    make_shards(data, tmp_path / "out", CONFIG, split="train")
+    assert contents(tmp_path / "out") == before
+
+
+def test_a_tar_has_no_trace_of_when_and_who(data, tmp_path):
+    make_shards(data, tmp_path / "out", CONFIG, split="train")
+    with tarfile.open(tmp_path / "out" / "train-000000.tar") as tar:
+        assert {(info.mtime, info.uid, info.gid, info.uname, info.gname) for info in tar} == {(0, 0, 0, "", "")}
+
+
+def test_a_bad_video_is_skipped_whole_and_costs_no_other(data, tmp_path):
+    data.image("a", 5).unlink()
+    report = make_shards(data, tmp_path / "out", CONFIG, split="train")
+    assert report.skipped == {"missing-image": 1}
+    shards = ShardSet(tmp_path / "out")
+    assert [video.video_id for video in shards.videos] == ["B.mov", "c/d", "e"]
+    [error] = map(json.loads, (tmp_path / "out" / "errors.jsonl").read_text().splitlines())
+    assert (error["video"], error["reason"]) == ("a", "missing-image")
+    assert str(data.image("a", 5)) in error["message"]
+    assert shards.manifest["totals"]["skipped"] == report.skipped
+    assert verify(tmp_path / "out") == []
+
+
+def test_a_video_repaired_since_is_taken_in_by_the_next_run(data, tmp_path):
+    content = data.image("a", 5).read_bytes()
+    data.image("a", 5).write_bytes(content[:50])
+    make_shards(data, tmp_path / "out", CONFIG, split="train")
+    data.image("a", 5).write_bytes(content)
+    make_shards(data, tmp_path / "out", CONFIG, split="train")
+    make_shards(data, tmp_path / "never_bad", CONFIG, split="train")
+    assert contents(tmp_path / "out") == contents(tmp_path / "never_bad")
+
+
+def test_strict_stops_at_the_first_bad_video(data, tmp_path):
+    data.image("c/d", 0).unlink()
+    with pytest.raises(BadInput, match="c/d"):
+        make_shards(data, tmp_path / "out", CONFIG, split="train", strict=True)
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    assert not list((tmp_path / "out").glob("*.partial"))
+
+
+def test_too_many_bad_videos_fail_at_the_end_and_leave_no_manifest(data, tmp_path):
+    for video in ("a", "B.mov", "e"):
+        data.image(video, 0).write_bytes(b"no jpeg")
+    with pytest.raises(ValueError, match=r"3 of 4 videos are bad.*errors.jsonl"):
+        make_shards(data, tmp_path / "out", CONFIG, split="train")
+    assert len((tmp_path / "out" / "errors.jsonl").read_text().splitlines()) == 3
+    with pytest.raises(FileNotFoundError, match="not finished"):
+        ShardSet(tmp_path / "out")
+
+
+def test_shards_of_another_plan_are_not_mixed_in(data, tmp_path):
+    make_shards(data, tmp_path / "out", CONFIG, split="train")
+    before = contents(tmp_path / "out")
+    with pytest.raises(ValueError, match=r"clip_frames: 4 there, 8 now.*another folder"):
+        make_shards(data, tmp_path / "out", ShardConfig(min_shards=3), split="train")
+    with pytest.raises(ValueError, match="differing: shards"):
+        make_shards(without(data, "a"), tmp_path / "out", CONFIG, split="train")
+    assert contents(tmp_path / "out") == before
+
+
+CHILD = """
+import os, resource, signal, sys
+from pathlib import Path
+from pipeline.shards import ShardConfig, make_shards
+from tests.pipeline.shards.toy_videos import ToyVideos
+
+class Dying(ToyVideos):
+    def frame_ids(self, video, frame):
+        if video.video_id == "c/d":
+            os._exit(9)
+        return super().frame_ids(video, frame)
+
+def disk_of(size):
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+toy, out, lengths = Path(sys.argv[1]), Path(sys.argv[2]), {"a": 6, "B.mov": 1, "c/d": 4, "e": 9}
+"""
+
+
+def run_child(code: str, data: ToyVideos, folder: Path) -> subprocess.CompletedProcess:
+    root = Path(__file__).parents[3]
+    return subprocess.run([sys.executable, "-c", CHILD + code, data.root, folder], cwd=root, capture_output=True,
+                          text=True, env=os.environ | {"PYTHONPATH": str(root)})
+
+
+def test_a_killed_run_leaves_only_a_partial_and_is_finished_by_the_next(data, tmp_path):
+    config = ShardConfig(clip_frames=4, min_shards=2)
+    killed = run_child("make_shards(Dying(toy, lengths), out, ShardConfig(clip_frames=4, min_shards=2), split='train')",
+                       data, tmp_path / "out")
+    assert killed.returncode == 9, killed.stderr
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {name for name in names if not name.endswith(".partial")} == {"plan.json", "train-000000.tar",
+                                                                         "train-000000.json"}
+    assert any(name.endswith(".partial") for name in names)
+    make_shards(data, tmp_path / "out", config, split="train")
+    make_shards(data, tmp_path / "undisturbed", config, split="train")
+    assert contents(tmp_path / "out") == contents(tmp_path / "undisturbed")
+
+
+def test_a_full_disk_is_named_and_leaves_nothing_half(data, tmp_path):
+    full = run_child("disk_of(20_000)\n"
+                     "make_shards(ToyVideos(toy, lengths), out, ShardConfig(clip_frames=4), split='train')",
+                     data, tmp_path / "out")
+    assert full.returncode == 1
+    assert "cannot write shard" in full.stderr
+    assert "finished shards are kept" in full.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["plan.json"]

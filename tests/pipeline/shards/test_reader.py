@@ -1,0 +1,192 @@
+"""What a shard set gives back is what the data set holds, from any process, or a clear refusal."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+
+import numpy as np
+import pytest
+import webdataset as wds
+from numpy.testing import assert_array_equal
+from pycocotools import mask as coco
+
+from model.labels import VOID
+from pipeline.errors import BadInput
+from pipeline.files import sha256_of
+from pipeline.shards import ShardConfig, ShardSet, make_shards, write_index
+from tests.pipeline.shards.toy_videos import CLASSES, SEGMENTS, ToyVideos, toy_map, toy_videos
+
+LENGTHS = {"a": 10, "B.mov": 1, "c": 5}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> ToyVideos:
+    return toy_videos(tmp_path_factory.mktemp("toy"), LENGTHS)
+
+
+@pytest.fixture
+def folder(data, tmp_path):
+    make_shards(data, tmp_path / "out", ShardConfig(clip_frames=4, min_shards=2), split="val")
+    return tmp_path / "out"
+
+
+def test_any_run_of_frames_comes_with_one_read(data, folder, monkeypatch):
+    shards = ShardSet(folder)
+    reads = []
+    monkeypatch.setattr(os, "pread", lambda *where, pread=os.pread: reads.append(where) or pread(*where))
+    for video in shards.videos:
+        for start in range(len(video.frames)):
+            for stop in range(start + 1, len(video.frames) + 1):
+                reads.clear()
+                pairs = shards.read(video, start, stop, check=True)
+                assert len(reads) == 1
+                assert [image for image, _ in pairs] == [data.image(video.video_id, frame).read_bytes()
+                                                         for frame in range(start, stop)]
+
+
+def test_a_set_says_what_it_holds(data, folder):
+    shards = ShardSet(folder)
+    assert [video.video_id for video in shards.videos] == sorted(LENGTHS)
+    assert [video.index for video in shards.videos] == [0, 1, 2]
+    assert shards.classes == CLASSES
+    assert shards.split == "val"
+    assert shards.fingerprint == sha256_of(folder / "manifest.json")
+    for video in shards.videos:
+        assert [frame.name for frame in video.frames] == [frame.name for frame in data.read(video.video_id).frames]
+        assert video.source_ids == tuple(segment.id for segment in SEGMENTS)
+        assert [segment.is_crowd for segment in video.segments] == [segment.is_crowd for segment in SEGMENTS]
+
+
+def test_ids_are_the_data_sets_own_renumbered(folder):
+    shards = ShardSet(folder)
+    for video in shards.videos:
+        source = np.array([0, *video.source_ids])
+        for frame in range(len(video.frames)):
+            assert_array_equal(source[shards.ids(video, frame)], toy_map(video.video_id, frame, 24, 40))
+
+
+def test_truth_numbers_things_per_class_and_merges_stuff(folder):
+    shards = ShardSet(folder)
+    truth = shards.truth(shards.videos[1])
+    panoptic = {0: VOID, 7: 0, 300: 10_001, 70_000: 10_002, 70_001: 30_001, 16_000_000: 0}
+    assert set(truth.segments) == set(panoptic.values()) - {VOID}
+    assert {id: (s.class_index, s.track, s.is_crowd) for id, s in truth.segments.items()} == {
+        0: (0, 0, False), 10_001: (1, 1, False), 10_002: (1, 2, False), 30_001: (3, 1, True)}
+    for _ in range(2):      # can be iterated again
+        frames = list(truth.frames)
+        assert len(frames) == len(truth.frame_names) == 10
+        for frame, found in enumerate(frames):
+            assert found.dtype == np.int32
+            assert_array_equal(found, np.vectorize(panoptic.get)(toy_map("a", frame, 24, 40)))
+
+
+def test_masks_of_an_overlapping_set_come_back(tmp_path):
+    data = toy_videos(tmp_path / "toy", {"a": 6}, masks=True)
+    make_shards(data, tmp_path / "out", ShardConfig(clip_frames=4), split="train")
+    shards = ShardSet(tmp_path / "out")
+    [video] = shards.videos
+    assert video.has_masks
+    assert shards.read(video, 0, 6)[5] == (data.image("a", 5).read_bytes(), None)
+    for frame in (0, 5, 3):
+        masks = shards.masks(video, frame)
+        given = data.read("a").frames[frame].masks
+        assert sorted(masks) == [1, 2, 3, 4, 5]
+        for segment, source in zip(video.segments, video.source_ids):
+            assert_array_equal(coco.decode(masks[segment.id]), coco.decode(given[source]))
+    with pytest.raises(ValueError, match="use masks"):
+        shards.truth(video)
+
+
+def test_reading_masks_of_id_maps_is_refused(folder):
+    shards = ShardSet(folder)
+    with pytest.raises(ValueError, match="use ids"):
+        shards.masks(shards.videos[0], 0)
+
+
+def test_frames_that_are_not_there_are_refused(folder):
+    shards = ShardSet(folder)
+    for start, stop in ((0, 11), (3, 3), (-1, 2)):
+        with pytest.raises(IndexError, match="which has 10"):
+            shards.read(shards.videos[1], start, stop)
+
+
+def test_a_pickled_set_reads_the_same_and_carries_no_descriptor(folder):
+    shards = ShardSet(folder)
+    expected = shards.read(shards.videos[1], 2, 5)
+    copy = pickle.loads(pickle.dumps(shards))
+    assert copy._files == {}
+    assert copy.read(copy.videos[1], 2, 5) == expected
+
+
+def test_a_forked_process_opens_its_own_files(folder):
+    shards = ShardSet(folder)
+    expected = shards.read(shards.videos[1], 2, 5)
+    [parents] = shards._files.values()
+    child = os.fork()
+    if child == 0:
+        os.close(parents)       # reading through the parent's descriptor would fail now
+        os._exit(0 if shards.read(shards.videos[1], 2, 5) == expected else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert shards.read(shards.videos[1], 2, 5) == expected
+
+
+def test_a_lost_index_is_found_again_from_the_tars(folder):
+    before, index = ShardSet(folder).videos, (folder / "index.parquet").read_bytes()
+    (folder / "index.parquet").unlink()
+    assert ShardSet(folder).videos == before
+    write_index(folder)
+    assert (folder / "index.parquet").read_bytes() == index
+
+
+def test_webdataset_sees_the_same_clips(data, folder):
+    tars = sorted(map(str, folder.glob("*.tar")))
+    samples = list(wds.WebDataset(tars, shardshuffle=False))
+    metas = [json.loads(sample["meta.json"]) for sample in samples]
+    assert [(meta["video_id"], meta["clip_index"]) for meta in metas] == [
+        ("B.mov", 0), ("a", 0), ("a", 1), ("a", 2), ("c", 0), ("c", 1)]
+    for sample, meta in zip(samples, metas):
+        for number in range(meta["num_frames"]):
+            source = data.image(meta["video_id"], meta["start_frame"] + number)
+            assert sample[f"f{number:03d}.jpg"] == source.read_bytes()
+
+
+def test_a_cut_tar_is_refused_at_opening(folder):
+    path = folder / "val-000001.tar"
+    path.write_bytes(path.read_bytes()[:-10240])
+    with pytest.raises(ValueError, match=r"val-000001.tar has .* bytes, the manifest says"):
+        ShardSet(folder)
+
+
+def test_a_missing_tar_is_refused_at_opening(folder):
+    (folder / "val-000000.tar").unlink()
+    with pytest.raises(FileNotFoundError, match=r"val-000000.tar"):
+        ShardSet(folder)
+
+
+def test_a_flipped_byte_is_found_when_checking(folder):
+    shards = ShardSet(folder)
+    video = shards.videos[1]
+    path = folder / shards.manifest["shards"][video.shard]["name"]
+    content = bytearray(path.read_bytes())
+    content[video.frames[3].image[0] + 200] ^= 1
+    path.write_bytes(content)
+    assert shards.read(video, 0, 3, check=True)
+    with pytest.raises(BadInput, match=video.frames[3].name) as caught:
+        shards.read(video, 0, 6, check=True)
+    assert caught.value.reason == "damaged-shard"
+
+
+@pytest.mark.parametrize(("name", "value"), [("schema", 2), ("plan", "0" * 64)])
+def test_a_set_of_another_schema_or_plan_is_refused(folder, name, value):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {name: value}))
+    with pytest.raises(ValueError, match=f"{name} .*{str(value)[:16]}"):
+        ShardSet(folder)
+
+
+def test_an_unfinished_set_is_refused(folder):
+    (folder / "manifest.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"make_shards has not finished"):
+        ShardSet(folder)

@@ -1,0 +1,104 @@
+"""A data set of a few tiny videos on disk that tests can damage at will."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from pycocotools import mask as coco
+
+from model.labels import ClassInfo, ClassTable
+from pipeline.images import decode_png, encode_jpeg, encode_png, ids_from_rgb
+from pipeline.records import FrameRecord, Segment, VideoRecord
+
+CLASSES = ClassTable("toy", (ClassInfo(0, "grass", False, (0, 200, 0)), ClassInfo(1, "cow", True, (99, 0, 0)),
+                             ClassInfo(2, "sky", False, (0, 0, 250)), ClassInfo(3, "dog", True, (9, 9, 9))))
+# source id -> class: two cows, a dog, grass in two pieces; ids as an RGB coding gives them
+SEGMENTS = (Segment(id=7, class_index=0), Segment(id=300, class_index=1), Segment(id=70_000, class_index=1),
+            Segment(id=70_001, class_index=3, is_crowd=True), Segment(id=16_000_000, class_index=0))
+
+
+@dataclass(frozen=True)
+class ToyVideos:
+    """Videos `name: frames` under `root`, label maps RGB-coded; with masks=True run lengths instead."""
+
+    root: Path
+    lengths: dict[str, int]
+    height: int = 24
+    width: int = 40
+    masks: bool = False
+    segments: tuple[Segment, ...] = SEGMENTS
+    classes: ClassTable = CLASSES
+
+    def video_ids(self) -> list[str]:
+        return sorted(self.lengths)
+
+    def image(self, video_id: str, frame: int) -> Path:
+        return self.root / video_id.replace("/", "+") / f"{3 * frame:05d}.jpg"
+
+    def label(self, video_id: str, frame: int) -> Path:
+        return self.image(video_id, frame).with_suffix(".png")
+
+    def read(self, video_id: str) -> VideoRecord:
+        frames = tuple(self._frame(video_id, frame) for frame in range(self.lengths[video_id]))
+        return VideoRecord(video_id=video_id, height=self.height, width=self.width, frames=frames,
+                           segments=self.segments)
+
+    def frame_ids(self, video: VideoRecord, frame: FrameRecord) -> np.ndarray:
+        return ids_from_rgb(decode_png(frame.label.read_bytes()))
+
+    def _frame(self, video_id: str, frame: int) -> FrameRecord:
+        image, label = self.image(video_id, frame), self.label(video_id, frame)
+        if self.masks:
+            runs = json.loads(image.with_suffix(".json").read_text())
+            return FrameRecord(name=image.stem, image=image, segment_ids=tuple(map(int, runs)),
+                               masks={int(id): mask for id, mask in runs.items()})
+        return FrameRecord(name=image.stem, image=image, label=label,
+                           segment_ids=tuple(segment.id for segment in self.segments))
+
+
+def toy_map(video_id: str, frame: int, height: int, width: int, segments=SEGMENTS) -> np.ndarray:
+    """H W int32 ids: vertical stripes that move by one pixel per frame, one void stripe; every segment has pixels."""
+    ids = np.array([0] + [segment.id for segment in segments], dtype=np.int32)
+    stripes = (np.arange(width) + frame + len(video_id)) * len(ids) // width % len(ids)
+    return np.broadcast_to(ids[stripes], (height, width)).copy()
+
+
+def toy_videos(root: Path, lengths: dict[str, int], **kwargs) -> ToyVideos:
+    """Write the files of a ToyVideos."""
+    data = ToyVideos(root, lengths, **kwargs)
+    rng = np.random.default_rng(0)
+    for video_id, length in lengths.items():
+        for frame in range(length):
+            path = data.image(video_id, frame)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encode_jpeg(rng.integers(0, 255, (data.height, data.width, 3), dtype=np.uint8)))
+            ids = toy_map(video_id, frame, data.height, data.width, data.segments)
+            if data.masks:
+                path.with_suffix(".json").write_text(json.dumps(_run_lengths(ids, data.segments)))
+            else:
+                write_label(data.label(video_id, frame), ids)
+    return data
+
+
+def write_label(path: Path, ids: np.ndarray) -> None:
+    """Segment ids, H W -> RGB-coded PNG."""
+    path.write_bytes(encode_png(np.stack([ids & 255, ids >> 8 & 255, ids >> 16], axis=-1).astype(np.uint8)))
+
+
+def without(data: ToyVideos, video_id: str) -> ToyVideos:
+    """The same data set with one video off its list."""
+    return replace(data, lengths={id: length for id, length in data.lengths.items() if id != video_id})
+
+
+def _run_lengths(ids: np.ndarray, segments) -> dict:
+    """Masks that overlap: each segment also covers the top row."""
+    runs = {}
+    for segment in segments:
+        mask = ids == segment.id
+        mask[0] = True
+        packed = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+        runs[segment.id] = {"size": list(map(int, packed["size"])), "counts": packed["counts"].decode()}
+    return runs

@@ -1,0 +1,41 @@
+"""Files are complete or absent."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.files import atomic_file, atomic_write, canonical_json, digest, sha256_of, sweep_partials
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    atomic_write(tmp_path / "a", b"old")
+    with pytest.raises(TypeError), atomic_file(tmp_path / "a") as file:
+        file.write("text, not bytes")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_bytes() == b"old"
+
+
+def test_a_file_has_its_name_only_when_complete(tmp_path):
+    with atomic_file(tmp_path / "a") as file:
+        file.write(b"new")
+        assert not (tmp_path / "a").exists()
+    assert (tmp_path / "a").read_bytes() == b"new"
+
+
+def test_sweeping_removes_unfinished_files_only(tmp_path):
+    atomic_write(tmp_path / "a", b"")
+    (tmp_path / "b.1234.partial").write_bytes(b"half")
+    assert sweep_partials(tmp_path) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_equal_values_have_one_json():
+    assert canonical_json({"b": [1, 2.5], "a": "é"}) == canonical_json({"a": "é", "b": [1, 2.5]})
+    assert digest({"a": 1}) != digest({"a": 2})
+    with pytest.raises(ValueError, match="JSON"):
+        canonical_json({"a": float("nan")})
+
+
+def test_sha256_is_the_known_one(tmp_path):
+    atomic_write(tmp_path / "a", b"abc")
+    assert sha256_of(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -1,0 +1,73 @@
+"""The Ray Data chains do what the plain loop does, and survive the loss of a worker."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import ray
+
+from pipeline.errors import BadInput
+from pipeline.files import sha256_of
+from pipeline.shards import ShardConfig, make_shards
+from pipeline.shards.plan import plan_shards
+from pipeline.streams import shard_stream
+from tests.pipeline.shards.toy_videos import ToyVideos, toy_videos
+
+pytestmark = pytest.mark.ray
+
+CONFIG = ShardConfig(clip_frames=4, min_shards=3)
+
+
+class DiesOnce(ToyVideos):
+    """Kills the first process that reads the labels of video "c" in the middle of its shard."""
+
+    def frame_ids(self, video, frame):
+        killed = self.root / "killed"
+        if video.video_id == "c" and not killed.exists():
+            killed.touch()
+            os._exit(9)
+        return super().frame_ids(video, frame)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(home))
+        patch.setenv("RAY_AUTH_MODE", "token")
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+        yield
+        ray.shutdown()
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {path.name: sha256_of(path) for path in folder.iterdir()}
+
+
+def test_ray_gives_the_bytes_of_the_plain_loop_though_a_worker_dies(cluster, tmp_path):
+    lengths = {"a": 6, "b": 3, "c": 5, "d": 2, "e": 9}
+    toy_videos(tmp_path / "toy", lengths)
+    make_shards(DiesOnce(tmp_path / "toy", lengths), tmp_path / "ray", CONFIG, split="train", workers=2)
+    assert (tmp_path / "toy" / "killed").exists()
+    for partial in (tmp_path / "ray").glob("*.partial"):    # the dead worker's; the next run sweeps them
+        partial.unlink()
+    make_shards(ToyVideos(tmp_path / "toy", lengths), tmp_path / "plain", CONFIG, split="train")
+    assert contents(tmp_path / "ray") == contents(tmp_path / "plain")
+
+
+def test_the_error_of_a_strict_run_comes_back_as_itself(cluster, tmp_path):
+    data = toy_videos(tmp_path / "toy", {"a": 2, "b": 2})
+    data.label("b", 1).unlink()
+    with pytest.raises(BadInput) as caught:
+        make_shards(data, tmp_path / "out", CONFIG, split="train", workers=2, strict=True)
+    assert (caught.value.video, caught.value.reason) == ("b", "missing-label")
+
+
+def test_one_shard_is_one_task(cluster, tmp_path):
+    data = toy_videos(tmp_path / "toy", dict.fromkeys("abcd", 1))
+    plan = plan_shards(data, ShardConfig(min_shards=4), split="train")
+    (tmp_path / "out").mkdir()
+    facts = list(shard_stream(data, tmp_path / "out", plan, workers=2))
+    assert sorted(fact["name"] for fact in facts) == [plan.name(shard) for shard in range(4)]
