@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,8 @@ from model.video_inference import near_online, offline, panoptic_video
 from pipeline.augment import Transform, fit
 from pipeline.spool import TensorSpool
 from pipeline.test_clips import TestClip, VideoSource, test_clips
+from pipeline.visualise.overlay import beside, overlay
+from pipeline.visualise.video_writer import VideoWriter
 
 
 @dataclass(kw_only=True)
@@ -76,3 +79,21 @@ def open_system(recipe: Recipe, mode: str, classes: ClassTable | None = None) ->
     device = torch.device("cuda" if torch.cuda.is_available() and recipe.cluster.gpus_per_actor else "cpu")
     return System(segmenter=segmenter.to(device), head=None if head is None else head.to(device), classes=table,
                   merge=recipe.evaluation.merge, clip_frames=clip_frames, size=size, made_by=made_by)
+
+
+def draw(source: VideoSource, predicted: PanopticVideo, classes: ClassTable, folder: Path, *,
+         truth: PanopticVideo | None = None, fps: float = 6.0) -> Path:
+    """Write an overlay video: the frame, the truth when there is one, and the prediction side by side."""
+    path = folder / f"{file_name(predicted.video_id)}.mp4"
+    videos = [video for video in (truth, predicted) if video is not None]
+    with VideoWriter(path, fps=fps) as writer:
+        for number, maps in enumerate(zip(*(video.frames for video in videos))):
+            frame = source.frames(number, number + 1)[0]
+            pictures = [overlay(frame, ids, video.segments, classes) for ids, video in zip(maps, videos)]
+            writer.write(beside([frame, *pictures]) if truth is not None else pictures[0])
+    return path
+
+
+def file_name(video_id: str) -> str:
+    """A video id as a file name: folders in it become underscores."""
+    return video_id.replace("/", "_")

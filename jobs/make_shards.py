@@ -28,7 +28,7 @@ def main(recipe: Recipe) -> dict[str, Any]:
     """Shard every split the recipe uses; returns counts per split."""
     connect(recipe.cluster)
     if recipe.world is not None:
-        say(f"synthetic world: {write_world(recipe.dataset.root, recipe.world)}")
+        say(f"synthetic world: {write_world(recipe.data_root, recipe.world)}")
     with recorded(recipe, "make_shards") as tracker:
         reports = {}
         for split in dict.fromkeys((recipe.train_split, *recipe.cache.splits, recipe.evaluation.split)):
@@ -43,7 +43,7 @@ def main(recipe: Recipe) -> dict[str, Any]:
 
 def shard_split(recipe: Recipe, split: str) -> ShardReport:
     """Shard one split and say what became of it."""
-    dataset = open_dataset(replace(recipe.dataset, split=split))
+    dataset = open_dataset(replace(recipe.dataset, root=str(recipe.data_root), split=split))
     report = make_shards(dataset, recipe.shards_of(split), recipe.shards, split=split,
                          workers=max(int(recipe.cluster.local_cpus), 1), strict=recipe.strict)
     skipped = f"; skipped {report.skipped}, named in {report.folder / 'errors.jsonl'}" if report.skipped else ""

@@ -82,8 +82,9 @@ def inside_a_job() -> bool:
 
 def refuse_relative_paths(recipe: Recipe) -> None:
     """A submitted job runs in an unpacked copy of the code: relative folders would vanish with it."""
-    folders = {"folder": recipe.folder or f"runs/{recipe.name}", "dataset.root": recipe.dataset.root,
-               "predict.input": recipe.predict.input, "stage_one.start_from": recipe.stage_one.start_from}
+    folders = {"folder": recipe.folder or f"runs/{recipe.name}", "predict.input": recipe.predict.input,
+               "dataset.root": "" if recipe.world else recipe.dataset.root,
+               "stage_one.start_from": recipe.stage_one.start_from}
     relative = {name: path for name, path in folders.items() if path and not Path(path).is_absolute()}
     if inside_a_job() and relative:
         name, path = next(iter(relative.items()))

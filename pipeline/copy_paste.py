@@ -1,9 +1,10 @@
 """Video copy-paste: segments of another video's clip, pasted over every frame of a training clip.
 
-Ghiasi et al. 2021 (arXiv 2012.07177) for clips, as the released MaXTron code trains: all things of the donor and a random
-part of its segments, at half the scale. Two defects are put right: a pasted segment never shares an id with the clip's own
-(theirs overwrites the clip's first instance of the class), and segments count that appear after the donor's first frame
-(`official_compat` keeps the second).
+Ghiasi et al. 2021 (arXiv 2012.07177) for clips, as the released MaXTron code trains: all things of the donor and a
+random part of its segments, at half the scale. Two defects are put right: a pasted segment never shares an id with the
+clip's own (theirs overwrites the clip's first instance of the class), and segments count that appear after the donor's
+first frame (`official_compat` keeps the second). Stuff of a class that is there already becomes one target with it in
+`targets.py`.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ class CopyPasteConfig:
 
 def choose_segments(ids: np.ndarray, segments: Sequence[Segment], classes: ClassTable, rng: np.random.Generator, *,
                     official_compat: bool = False) -> list[Segment]:
-    """Which segments of a donor clip (ids `t H W` after its transform) are pasted: every thing, and of all segments in a
-    random order the first r, r uniform from none to all. Crowd stays behind.
+    """Which segments of a donor clip (ids `t H W` after its transform) are pasted.
+
+    Every thing, and of all segments in random order the first r, r uniform from none to all. Crowd stays behind.
 
     official_compat: only what the donor's first frame shows.
     """
@@ -58,13 +60,13 @@ def paste(frame: np.ndarray, ids: np.ndarray, real: np.ndarray, donor_frame: np.
     mask = pasted != 0
     selected = mask.view(np.uint8)
     for plane, donor_plane in zip(frame, donor_frame):
-        cv2.copyTo(donor_plane, selected, plane[:height, :width])
+        cv2.copyTo(donor_plane[:height, :width], selected, plane[:height, :width])
     cv2.copyTo(pasted, selected, ids[:height, :width])
     real[:height, :width] |= mask
 
 
 def renumber(chosen: Sequence[Segment], *, after: int, highest: int) -> tuple[list[Segment], np.ndarray]:
-    """Chosen segments with ids moved beyond `after`, and the table `paste` reads: donor id -> id here, 0 for the others.
+    """Chosen segments with ids moved beyond `after`, and the table `paste` reads: donor id -> id here, 0: not pasted.
 
     highest: the largest id the donor's maps may hold.
     """

@@ -11,11 +11,12 @@ MALLOC_TRIM_THRESHOLD_=536870912 in its environment, or the page faults cost mor
 
 from __future__ import annotations
 
+import math
+import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from itertools import accumulate, chain, count, groupby, islice
 
-import numpy as np
 import torch
 import webdataset
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
@@ -26,6 +27,8 @@ from pipeline.sample_plan import Draw, SamplePlan, StreamPlan, share_of_rank, st
 from pipeline.shards import ShardSet, StoredVideo
 from pipeline.shards.format import clip_key
 from pipeline.training_clips import ClipPlan, Fetch, InputConfig, make_clip, plan_clip
+
+_STREAM_CURE = "Copy the shard again from its source, or verify the shard set."
 
 
 def sample_plan(shards: ShardSet, config: InputConfig, *, world: int = 1) -> SamplePlan | StreamPlan:
@@ -43,7 +46,7 @@ def sample_plan(shards: ShardSet, config: InputConfig, *, world: int = 1) -> Sam
 
 def training_batches(shards: ShardSet, config: InputConfig, *, rank: int = 0, world: int = 1,
                      consumed: int = 0) -> Iterator[ClipBatch]:
-    """Batches of `batch_size / world` clips for one rank, without end; each step of all ranks consumes `batch_size` samples.
+    """Batches of `batch_size / world` clips for one rank, without end; a step consumes `batch_size` samples.
 
     consumed: samples consumed before, by all ranks: the run goes on with the next one, in the middle of an epoch too.
     Pinned memory where CUDA is. Closing the iterator ends its loader processes.
@@ -116,11 +119,12 @@ def _read_shard(shards: ShardSet, shard: int, plans: list[ClipPlan], config: Inp
     found: dict[str, bytes] = {}
     try:
         for sample in webdataset.tariterators.tarfile_samples([{"url": url}], select_files=names.__contains__):
-            found |= {f"{sample['__key__']}.{suffix}": content for suffix, content in sample.items() if suffix[:2] != "__"}
+            found |= {f"{sample['__key__']}.{suffix}": content for suffix, content in sample.items()
+                      if not suffix.startswith("__")}
             if len(found) == len(names):
                 break
-    except (OSError, EOFError, ValueError) as error:        # tarfile.TarError is an OSError or wrapped in one
-        raise BadInput("damaged-shard", f"cannot stream it: {error}.", file=url, cure=_STREAM_CURE) from error
+    except (OSError, EOFError, ValueError, tarfile.TarError) as error:
+        raise BadInput("damaged-shard", f"cannot stream it: {error.args[0]}.", file=url, cure=_STREAM_CURE) from error
     if missing := sorted(names - found.keys()):
         raise BadInput("damaged-shard", f"it lacks {len(missing)} members the index lists, such as {missing[0]!r}.",
                        file=url, cure=_STREAM_CURE)
@@ -130,9 +134,6 @@ def _read_shard(shards: ShardSet, shard: int, plans: list[ClipPlan], config: Inp
         return [(content[0], content[1] if len(content) == 2 else None) for content in members]
 
     return fetch
-
-
-_STREAM_CURE = "Copy the shard again from its source, or read by index (input.streaming=False) to see which video it is."
 
 
 def _members(shards: ShardSet, video: StoredVideo, frame: int) -> list[str]:
@@ -180,9 +181,9 @@ def _unpacked(loader: DataLoader) -> Iterator[ClipBatch]:
     for packed in loader:
         if isinstance(packed, BadInput):
             raise packed
-        rows = zip(*(packed[name].split(packed["counts"]) for name in ("masks", "classes", "track_ids")), packed["void"])
+        rows = zip(*(packed[name].split(packed["counts"]) for name in ("masks", "classes", "track_ids")))
         targets = tuple(ClipTargets(masks=masks, classes=classes, track_ids=track_ids, void=void)
-                        for masks, classes, track_ids, void in rows)
+                        for (masks, classes, track_ids), void in zip(rows, packed["void"]))
         yield ClipBatch(frames=packed["frames"], real_pixels=packed["real_pixels"], targets=targets,
                         videos=tuple(packed["videos"]), samples=tuple(packed["samples"]))
 
@@ -191,7 +192,7 @@ def _zeros(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
     """Zeros; in a loader process already in shared memory, where the queue would copy them otherwise."""
     if get_worker_info() is None:
         return torch.zeros(shape, dtype=dtype)
-    storage = torch.UntypedStorage._new_shared(int(np.prod(shape)) * dtype.itemsize)    # as torch's default_collate does
+    storage = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize)   # as torch's default_collate does
     return torch.empty(0, dtype=dtype).set_(storage, 0, shape)
 
 
@@ -208,7 +209,7 @@ def _videos_of_shards(shards: ShardSet) -> list[range]:
 
 def _refuse_unlabelled(shards: ShardSet) -> None:
     for video in shards.videos:
-        if all(frame.label is None for frame in video.frames):
+        if video.frames[0].label is None:
             kind = "overlapping masks, which training does not read" if video.has_masks else "no labels"
             raise ValueError(f"video {video.video_id!r} in {shards.folder} has {kind}; training needs id maps. Take "
                              "another split, or leave the video out when making the shards")

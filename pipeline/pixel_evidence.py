@@ -1,8 +1,8 @@
 """Which pixels of a clip are kept for stage two, and how many pixels each one stands for.
 
-The losses of stage two are made of sums over pixels. Drawing pixels with known probability and weighting each by its
-inverse keeps every sum right on average; giving every tube its own share, however small the tube, keeps the sums of
-each tube close. The pixels of a tube always weigh together exactly its area.
+The losses of stage two are made of sums over pixels. A pixel drawn at random from a piece of the clip stands for all
+pixels of that piece, which keeps every sum right on average. Cutting the pieces along the tubes keeps the sums of each
+tube close: every tube gets its share, however small it is, and its pixels weigh together exactly its area.
 """
 
 from __future__ import annotations
@@ -38,25 +38,26 @@ def draw_evidence(tubes: np.ndarray, *, rng: np.random.Generator, config: Eviden
                   ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """tubes t h w (stride 4; -1: void or padding) -> positions p 3 int16 (t, y, x), tubes p int32, weights p float32.
 
-    In raster order. Inside a tube (with "uniform": the clip) pixels are drawn systematically: every A/n-th of its A
-    pixels from a random start, so each has probability n/A and weight A/n. Raises `ValueError` when there are more
-    tubes than pixels to share out.
+    The pixels of a tube (with "uniform": of the clip) are cut in raster order into as many nearly equal pieces as it
+    gets samples; one pixel of each piece is drawn and stands for the whole piece. That is unbiased, takes no pixel
+    twice, and does not fall in step with the rows as drawing every A/n-th pixel would. The result is in raster order.
+    Raises `ValueError` when there are more tubes than pixels to share out.
     """
     flat = tubes.ravel()
-    everything = config.strategy == "dense" or config.pixels >= flat.size
-    if everything or config.strategy == "uniform":
-        areas, order = np.array([flat.size]), np.arange(flat.size)
-        counts = areas if everything else np.array([config.pixels])
+    if config.strategy == "dense" or config.pixels >= flat.size:
+        areas = counts = np.array([flat.size])
+        order = np.arange(flat.size)
+    elif config.strategy == "uniform":
+        areas, counts, order = np.array([flat.size]), np.array([config.pixels]), np.arange(flat.size)
     else:
         areas, order = np.unique(flat, return_counts=True)[1], flat.argsort(kind="stable")
         counts = share_out(areas, pixels=config.pixels, equal_part=EQUAL_PART[config.strategy])
-    chosen = np.concatenate([start + _every(area, count, rng)
-                             for start, area, count in zip(areas.cumsum() - areas, areas, counts)])
-    weights = (areas / counts).repeat(counts).astype(np.float32)
-    raster = order[chosen].argsort()
-    pixels = order[chosen][raster]
+    sizes = np.concatenate([np.diff(np.arange(count + 1) * area // count) for area, count in zip(areas, counts)])
+    drawn = order[sizes.cumsum() - sizes + rng.integers(sizes)]
+    raster = drawn.argsort()
+    pixels = drawn[raster]
     positions = np.stack(np.unravel_index(pixels, tubes.shape), 1).astype(np.int16)
-    return positions, flat[pixels].astype(np.int32), weights[raster]
+    return positions, flat[pixels].astype(np.int32), sizes[raster].astype(np.float32)
 
 
 def share_out(areas: np.ndarray, *, pixels: int, equal_part: float) -> np.ndarray:
@@ -79,8 +80,3 @@ def tube_areas(tubes: np.ndarray, *, count: int) -> np.ndarray:
     """tubes t h w with -1 void -> m int64: exact pixels of each of `count` tubes."""
     return np.bincount(tubes.ravel() + 1, minlength=count + 1)[1:]
 
-
-def _every(area: int, count: int, rng: np.random.Generator) -> np.ndarray:
-    """`count` of 0 ... area-1 at equal distance from a random start; each number with probability count / area."""
-    steps = (rng.random() + np.arange(count)) * (area / count)
-    return np.minimum(steps.astype(np.int64), area - 1)     # the last step may round up to the end

@@ -12,13 +12,14 @@ from functools import lru_cache
 
 import numpy as np
 
-PLAN, SHARD, CLIP, PASTE, VIEW, EVIDENCE = range(6)     # what a random stream is for; streams of different purposes share no numbers
+# What a random stream is for; streams of different purposes share no numbers.
+PLAN, SHARD, CLIP, PASTE, VIEW, EVIDENCE = range(6)
 
 
 def random_stream(seed: int, purpose: int, *, epoch: int, index: int = 0) -> np.random.Generator:
     """Random numbers that depend on nothing but the arguments.
 
-    Philox counts upwards in the first word of its counter; epoch and index sit in the last two, so streams never overlap.
+    Philox counts upwards in the first word of its counter; epoch and index sit in the last two: streams never meet.
     """
     return np.random.Generator(np.random.Philox(key=[seed, purpose], counter=[0, 0, index, epoch]))
 
@@ -84,7 +85,8 @@ class StreamPlan:
     def __post_init__(self) -> None:
         _check(self)
         share_of_rank(self.global_batch, self.world)
-        _check_fill(self, at_least=self.global_batch * self.workers, unit=f"one global batch per worker ({self.workers})")
+        _check_fill(self, at_least=self.global_batch * self.workers,
+                    unit=f"a global batch for each of {self.workers} loader workers")
 
     @property
     def count(self) -> int:
@@ -115,16 +117,16 @@ def share_of_rank(global_batch: int, world: int) -> int:
     if global_batch % world:
         below = global_batch // world * world
         either = f"{below} or {below + world}" if below else f"{world}"
-        raise ValueError(f"a global batch of {global_batch} clips cannot be shared by {world} ranks; set the batch size "
-                         f"to {either}, or change the number of workers")
+        raise ValueError(f"a global batch of {global_batch} clips cannot be shared by {world} ranks; set the batch "
+                         f"size to {either}, or change the number of train workers")
     return global_batch // world
 
 
 def step_of(consumed: int, global_batch: int) -> int:
     """Steps made when `consumed` samples are. Raises ValueError where the batch size was another one then."""
     if consumed < 0 or consumed % global_batch:
-        raise ValueError(f"{consumed} consumed samples are no whole number of global batches of {global_batch}: the run "
-                         "to continue had another batch size. Set it back, or start a new run")
+        raise ValueError(f"{consumed} consumed samples are no whole number of global batches of {global_batch}: the "
+                         "run to continue had another batch size. Set it back, or start a new run")
     return consumed // global_batch
 
 
@@ -165,7 +167,7 @@ def _check_fill(plan: SamplePlan | StreamPlan, *, at_least: int, unit: str) -> N
     if samples >= at_least:
         return
     if plan.count == 0:
-        raise ValueError("the shard set holds no video to draw from; look at its errors.jsonl and make the shards again")
-    raise ValueError(f"{plan.count} videos x {plan.samples_per_video} samples_per_video = {samples} samples do not fill "
-                     f"{unit}, {at_least} clips. Set samples_per_video to at least {-(-at_least // plan.count)}, or take "
-                     "a smaller batch size or fewer loader workers")
+        raise ValueError("the shard set holds no video to draw from; see its errors.jsonl and make the shards again")
+    raise ValueError(f"{plan.count} videos x {plan.samples_per_video} samples_per_video = {samples} samples do not "
+                     f"fill {unit}, {at_least} clips. Set samples_per_video to at least "
+                     f"{-(-at_least // plan.count)}, or take a smaller batch size or fewer loader workers")

@@ -32,8 +32,8 @@ def clip_targets(ids: np.ndarray, segments: Iterable[Segment], classes: ClassTab
     present = np.flatnonzero(np.bincount(ids.ravel()))
     listed = {segment.id: segment for segment in segments}
     if unknown := set(present.tolist()) - listed.keys() - {0}:
-        raise ValueError(f"the id maps hold {sorted(unknown)}, which the video's segments do not list; check the shards "
-                         "with `make_shards` verify")
+        raise ValueError(f"the id maps hold {sorted(unknown)}, which the video's segments do not list; verify the "
+                         "shards and make the damaged ones again")
     tube_of = np.full(int(present[-1]) + 1, VOID, dtype=np.int16)       # segment id -> position among the targets
     targets: list[Segment] = []
     stuff: dict[int, int] = {}                                          # class -> position

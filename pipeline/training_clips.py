@@ -1,4 +1,4 @@
-"""One draw of the sample plan -> one training clip. First everything is drawn, then bytes are read, then pixels made."""
+"""One draw of the sample plan -> one training clip. First all is drawn, then bytes are read, then pixels made."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from pipeline.sampling import sample_clip
 from pipeline.shards import StoredVideo
 from pipeline.targets import at_stride_4, clip_targets
 
-Fetch = Callable[[StoredVideo, Sequence[int]], list[tuple[bytes, bytes | None]]]   # video, frames -> JPEG, id PNG of each
+# Video and frame numbers -> JPEG and id PNG of each.
+Fetch = Callable[[StoredVideo, Sequence[int]], list[tuple[bytes, bytes | None]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,8 +111,7 @@ def _decode(part: Part, fetch: Fetch, *, out: np.ndarray) -> np.ndarray:
         at[frame] = position
         try:
             part.transform.image(decode_jpeg(jpeg), out=out[position])
-            if png is not None:         # a frame without labels is void
-                ids[position] = part.transform.ids(decode_png(png))
+            ids[position] = part.transform.ids(decode_png(png))
         except ValueError as error:
             raise BadInput(getattr(error, "reason", "bad-frame"), f"frame {part.video.frames[frame].name!r}: {error}",
                            video=part.video.video_id, cure="Verify the shards; if they are as the data set is, leave "

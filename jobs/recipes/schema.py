@@ -21,10 +21,10 @@ from model.segmenters import SegmenterConfig
 from pipeline.augment import AugmentConfig
 from pipeline.datasets import DatasetConfig
 from pipeline.datasets.synthetic import SyntheticConfig
-from pipeline.loading import InputConfig
 from pipeline.pixel_evidence import EvidenceConfig
 from pipeline.query_batches import QueryInputConfig
 from pipeline.shards import ShardConfig
+from pipeline.training_clips import InputConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +77,10 @@ class EvaluationConfig:
     predictions: str = ""                          # score this folder of predictions instead of running a model
     keep_predictions: bool = True                  # write panoptic PNGs in VIPSeg's layout
     overlays: int = 1                              # videos drawn
+
+    def __post_init__(self) -> None:
+        if not {1, 2, 4, 6} <= set(self.windows):
+            raise ValueError(f"evaluation.windows={self.windows}: VPQ is the mean over 1, 2, 4 and 6, name them all")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +141,11 @@ class Recipe:
     def road(self) -> Path:
         """The folder of everything this recipe makes, absolute."""
         return Path(self.folder or f"runs/{self.name}").absolute()
+
+    @property
+    def data_root(self) -> Path:
+        """Where the data set lies; a synthetic world's relative folder is inside the road's own."""
+        return (self.road if self.world is not None else Path()) / self.dataset.root
 
     def shards_of(self, split: str) -> Path:
         """Folder of the shards of a split."""

@@ -25,8 +25,8 @@ from model.contracts import Geometry, VideoSegment
 from model.labels import VOID, panoptic_id
 from model.postprocess.resize import MaskResizer
 
-# Height and width handled at a time. 128 queries of the small tile are 1 MB, which stays in the cache of a CPU core and in
-# memory the allocator has at hand (four times as many pixels took twice as long); a GPU wants few, large tiles.
+# Height and width handled at a time. 128 queries of the small tile are 1 MB, which stays in the cache of a CPU core
+# and in memory the allocator has at hand (4 MB tiles took twice as long); a GPU wants few, large tiles.
 TILE_CPU, TILE_GPU = (32, 64), (512, 1024)
 
 
@@ -157,8 +157,8 @@ class PanopticMerger:
         if tuple(class_logits.shape) != (self._queries, len(self.is_thing) + 1):
             raise ValueError(f"class logits {tuple(class_logits.shape)} do not fit {self._queries} queries and "
                              f"{len(self.is_thing)} classes (plus one for no object); is this the right class table?")
-        scores, classes = class_logits.detach().double().softmax(-1)[:, :-1].max(-1)
-        owners, segments, queries = self._decide(scores.cpu().numpy(), classes.cpu().numpy())
+        scores, classes = class_logits.detach().cpu().double().softmax(-1)[:, :-1].max(-1)
+        owners, segments, queries = self._decide(scores.numpy(), classes.numpy())
         frames = PaintedFrames(tuple(self._maps), self._resizer.output, owners.astype(np.int32))
         return MergedVideo(frames=frames, segments=segments, queries=queries)
 
@@ -215,16 +215,16 @@ def claim(logits: Tensor, *, threshold: float) -> Claims:
     n = len(logits)
     best = logits.amax(0)
     strength = (logits - best).exp_()                                               # n p
-    sums = strength.new_ones(1, n) @ strength                                       # 1 p
+    sums = strength.sum(0)                                                          # p
     above = torch.gt(strength, threshold * sums, out=torch.empty_like(strength))    # 1.0 where claimed
     number = torch.arange(1.0, n + 1, device=logits.device)
     claimants, query_sum = torch.stack([torch.ones_like(number), number]) @ above   # p each, exact in float32
     single = claimants == 1
     alone = torch.where(single, query_sum, 0).int()
-    shares = torch.bincount(alone, weights=(single / sums[0]).double(), minlength=n + 1)[1:]
+    shares = torch.bincount(alone, weights=(single / sums).double(), minlength=n + 1)[1:]
 
     several = (claimants > 1).nonzero()[:, 0]
     where, queries = above[:, several].T.nonzero(as_tuple=True)
     pixels = several[where]
-    shares.index_add_(0, queries, (strength[queries, pixels] / sums[0, pixels]).double())
+    shares.index_add_(0, queries, (strength[queries, pixels] / sums[pixels]).double())
     return Claims(alone, shares, pixels, queries, sums.sum())

@@ -44,7 +44,7 @@ class KMaxDecoderConfig:
     void_prior: float = 0.9                 # probability of "no object" at the start
     mask_norm_scale: float = 0.1            # where the scale of the mask logits starts; short runs need 1
     residual_norm_scale: float = 0.0        # where the last norm of each residual branch starts
-    supervise_pixels: bool = True           # give the pixel features of every layer, for the discrimination loss on them
+    supervise_pixels: bool = True           # layers give pixel features too; only the discrimination loss reads them
 
     def __post_init__(self) -> None:
         if len(self.layers) != 3 or min(self.layers) < 0 or sum(self.layers) == 0:
@@ -214,7 +214,7 @@ class KMaxDecoder(nn.Module):
         )
 
     def _supervised(self, prediction: Prediction, size: Sequence[int], frames: int) -> LayerPrediction:
-        """A layer's prediction at the final size. Corners follow the *target* width, as in the released clip decoder."""
+        """A layer's prediction at stride 4. Corners follow the *target* width, as in the released clip decoder."""
         features = prediction.pixel_features if self.supervise_pixels else None
         mask_logits, pixel_features = (
             None if tall is None else rearrange(

@@ -32,12 +32,12 @@ class YouTubeVis:
 
     def __init__(self, root: str, *, split: str = "train", name: str = "youtube_vis") -> None:
         self.root, self.split, self.name = root_folder(root, name=name), split, name
-        self.images = first_existing([self.root / split / "JPEGImages", self.root / "JPEGImages"],
-                                     what="folder of frames")
         jsons = [self.root / f"{split}.json", self.root / split / "instances.json",
                  self.root / "annotations" / f"{split}.json", self.root / "annotations" / f"instances_{split}.json"]
         only_one = [self.root / "instances.json"] if split == "train" else []
         self.annotations = first_existing(jsons + only_one, what=f"json of the split {split!r}")
+        self.images = first_existing([self.root / split / "JPEGImages", self.root / "JPEGImages"],
+                                     what="folder of frames")
         self.classes = self._class_table()
 
     def __reduce__(self):
@@ -150,7 +150,7 @@ class YouTubeVis:
         if isinstance(mask, list):    # polygons
             mask = run_lengths.merge(run_lengths.frPyObjects(mask, height, width))
         if list(mask["size"]) != [height, width]:
-            raise self._bad("size-differs", f"{where}: the mask is of size {mask['size']} (height, width), the video of "
+            raise self._bad("size-differs", f"{where}: the mask has the size {mask['size']} (height, width), the video "
                             f"[{height}, {width}].", video_id)
         counts = mask["counts"]
         if isinstance(counts, list):

@@ -1,1 +1,1 @@
-"""Metrics: one-pass accumulators with `update(prediction, truth)`, `merge(other)` and `result()`; none knows a model."""
+"""Metrics: one-pass accumulators with `update(prediction, truth)`, `merge(other)` and `result()`; no models here."""

@@ -35,7 +35,7 @@ class VPQ:
 
     def __init__(self, classes: ClassTable, *, windows: Sequence[int] = WINDOWS) -> None:
         if not windows or min(windows) < 1 or len(set(windows)) != len(windows):
-            raise ValueError(f"windows {tuple(windows)} must be different frame counts of at least 1, such as {WINDOWS}")
+            raise ValueError(f"windows {tuple(windows)} must be different frame counts from 1 up, such as {WINDOWS}")
         self.classes, self.windows = classes, tuple(sorted(windows))
         self.videos: dict[str, int] = {}                                       # video -> frames
         self._counts = {k: np.zeros((3, len(classes)), np.int64) for k in self.windows}    # tp, fp, fn of each class
@@ -126,7 +126,7 @@ class _Side:
         self.classes = np.array([0, *(segment.class_index for segment in listed)])    # void's entry is never read
         self.is_crowd = np.array([True, *(segment.is_crowd for segment in listed)])   # void is no target either
         self.seen = np.zeros(len(self.ids), bool)
-        if self.ids[1:].min(initial=0) < 0 or not ((0 <= self.classes) & (self.classes < classes)).all():
+        if self.ids[1:].min(initial=0) < 0 or not ((self.classes >= 0) & (self.classes < classes)).all():
             raise BadInput("unknown-category", f"a segment of the {name} has an id below 0 or a class outside 0 to "
                            f"{classes - 1}.", video=self.video, cure="Use the class table the video was made with.")
 
@@ -136,7 +136,7 @@ class _Side:
         if (self.ids[found] != ids).any():
             unlisted = np.unique(ids[self.ids[found] != ids]).tolist()
             raise BadInput("unlisted-id", f"frame {frame!r} of the {self.name} holds the ids {unlisted[:5]}, which its "
-                           f"segments do not list.", video=self.video, cure="List every id of the maps, and void as -1.")
+                           "segments do not list.", video=self.video, cure="List every id of the maps; void is -1.")
         self.seen[found] = True
         return found
 

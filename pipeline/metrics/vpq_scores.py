@@ -52,7 +52,8 @@ class VPQScores:
     def of(self, window: int) -> Quality:
         """VPQ^window: the mean over the classes that occur; NaN where every video is shorter than the window."""
         if window not in self.per_class:
-            raise ValueError(f"window {window} was not scored, only {tuple(self.per_class)}; give it to VPQ(windows=...)")
+            raise ValueError(f"window {window} was not scored, only {tuple(self.per_class)} were; "
+                             "name it in VPQ(windows=...)")
         rows = [row for row in self.per_class[window] if row.occurs]
         return Quality(all=_mean(row.pq for row in rows), thing=_mean(row.pq for row in rows if row.is_thing),
                        stuff=_mean(row.pq for row in rows if not row.is_thing))

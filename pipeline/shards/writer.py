@@ -51,20 +51,24 @@ def _write_tar(dataset: Dataset, path: Path, plan: ShardPlan, shard: int, *, str
         tar = _Tar(file)
         for video_id in plan.shards[shard]:
             try:
-                clips = encode_video(dataset, video_id, plan.config)    # one video in memory at a time
+                rows += _add_video(tar, dataset, video_id, plan, shard)
+                videos += 1
             except BadInput as error:
                 if strict:
                     raise
                 log.warning("skipped: %s", error)
                 errors.append({"video": video_id, "reason": error.reason, "message": str(error)})
-                continue
-            rows += [index_row(clip.meta, key=clip.key, shard=shard, members=tar.add(clip)) for clip in clips]
-            videos += 1
         tar.close()
     return {"schema": SCHEMA, "plan": plan.digest,
             "name": path.name, "size": tar.size, "sha256": tar.sha256.hexdigest(),
             "videos": videos, "clips": len(rows), "frames": sum(row["num_frames"] for row in rows),
             "skipped": dict(Counter(error["reason"] for error in errors)), "errors": errors, "index": rows}
+
+
+def _add_video(tar: _Tar, dataset: Dataset, video_id: str, plan: ShardPlan, shard: int) -> list[dict]:
+    """Check and encode a whole video, then write it; memory holds this one only. Returns its index rows."""
+    clips = encode_video(dataset, video_id, plan.config)
+    return [index_row(clip.meta, key=clip.key, shard=shard, members=tar.add(clip)) for clip in clips]
 
 
 class _Tar:
@@ -101,7 +105,10 @@ def _finished(path: Path, sidecar: Path, plan: ShardPlan) -> dict | None:
     """The sidecar of a shard that is complete and of this plan."""
     if not (path.exists() and sidecar.exists()):
         return None
-    facts = json.loads(sidecar.read_bytes())
+    try:
+        facts = json.loads(sidecar.read_bytes())
+    except ValueError:
+        return None     # a damaged sidecar costs its shard, not the run
     same = facts.get("schema") == SCHEMA and facts["plan"] == plan.digest and facts["size"] == path.stat().st_size
     return facts if same and sha256_of(path) == facts["sha256"] else None
 

@@ -16,7 +16,8 @@ FRAMES, HEIGHT, WIDTH, CLASSES, QUERIES = 2, 8, 10, 5, 7
 def clip(tubes: int, *, seed: int = 0, void_rows: int = 2) -> ClipTargets:
     """Every labelled pixel belongs to the nearest of `tubes` random points; the first rows are void."""
     generator = torch.Generator().manual_seed(seed)
-    points = torch.rand(tubes, 2, generator=generator) * torch.tensor([HEIGHT, WIDTH])
+    points = torch.rand(tubes, 2, generator=generator) * torch.tensor([HEIGHT - void_rows, WIDTH])
+    points[:, 0] += void_rows
     grid = torch.cartesian_prod(torch.arange(HEIGHT), torch.arange(WIDTH)).float()
     nearest = torch.cdist(grid, points).argmin(1) if tubes else torch.zeros(len(grid))
     nearest = nearest.view(1, HEIGHT, WIDTH).repeat(FRAMES, 1, 1)

@@ -68,7 +68,8 @@ def test_streaming_equals_the_plain_formula(seed, pixel, overlap, sharpness, pow
     np.testing.assert_array_equal(np.stack(list(merged.frames)), plain(class_logits, masks, config, IS_THING))
 
 
-@pytest.mark.parametrize(("source", "padded"), [((70, 150), (97, 161)), ((130, 270), (97, 161)), ((70, 150), (96, 160))])
+@pytest.mark.parametrize(("source", "padded"), [
+    ((70, 150), (97, 161)), ((130, 270), (97, 161)), ((70, 150), (96, 160))])
 def test_merging_at_source_size_equals_resizing_first(source, padded):
     geometry, config = fit(source, padded=padded), PanopticConfig(pixel=0.2, overlap=0.6)
     class_logits, masks = scene(1, size=(25, 41) if padded[1] % 2 else (24, 40), sharpness=6.0, frames=3)

@@ -7,15 +7,17 @@ import os
 import subprocess
 import sys
 import tarfile
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import BadInput
 from pipeline.files import sha256_of
-from pipeline.shards import ShardConfig, ShardSet, make_shards, verify
+from pipeline.shards import ShardConfig, ShardSet, make_shards, plan_shards, verify
 from pipeline.shards import writer as writing
-from tests.pipeline.shards.toy_videos import ToyVideos, toy_videos, without
+from tests.pipeline.shards.toy_videos import SEGMENTS, ToyVideos, toy_videos, without
 
 CONFIG = ShardConfig(clip_frames=4, min_shards=3)
 LENGTHS = {"a": 6, "B.mov": 1, "c/d": 4, "e": 9}
@@ -48,6 +50,29 @@ def test_a_finished_shard_is_not_written_again(data, tmp_path, monkeypatch):
                         written.append(path.name) or write(data, path, *rest, **named))
     make_shards(data, tmp_path / "out", CONFIG, split="train")
     assert written == ["train-000001.tar"]
+    assert contents(tmp_path / "out") == before
+
+
+def test_memory_holds_one_video_at_a_time(tmp_path, monkeypatch):
+    data = toy_videos(tmp_path / "toy", LENGTHS, segments=SEGMENTS[:2])     # small ids: a small lookup
+
+    def large_video(dataset, video_id, config, encode=writing.encode_video):
+        clips = encode(dataset, video_id, config)
+        return [replace(clips[0], members=(("f000.jpg", os.urandom(4_000_000)), *clips[0].members[1:]))]
+    monkeypatch.setattr(writing, "encode_video", large_video)
+    plan = plan_shards(data, ShardConfig(), split="train")
+    tracemalloc.start()
+    writing.make_shard(data, tmp_path, plan, 0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 6_000_000
+
+
+def test_a_damaged_sidecar_costs_only_its_shard(data, tmp_path):
+    make_shards(data, tmp_path / "out", CONFIG, split="train")
+    before = contents(tmp_path / "out")
+    (tmp_path / "out" / "train-000002.json").write_bytes(b"{")
+    make_shards(data, tmp_path / "out", CONFIG, split="train")
     assert contents(tmp_path / "out") == before
 
 

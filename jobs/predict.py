@@ -1,0 +1,107 @@
+"""Segment and track videos of one's own: an mp4 (or a folder of frames, or a folder of videos) in, results out.
+
+In:     predict.input, and the finished models (predict.mode = near_online, offline).
+Out:    predict.output/<video>: an overlay mp4, panoptic PNGs with pred.json (VIPSeg's evaluation layout), and
+        tracks.json (one entry per object, COCO run lengths per frame).
+Again:  videos whose tracks.json is there are left alone. A broken file is named, counted and skipped.
+Cost:   one pass of inference; memory does not grow with the length of the video.
+
+    python -m jobs.predict --recipe demo --set predict.input=my_video.mp4
+    python -m jobs.predict --recipe demo --set predict.input=/data/videos --set predict.mode=near_online
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from jobs.inference import draw, file_name, open_system
+from jobs.recipes.schema import Recipe
+from jobs.training.progress import say
+from jobs.verb import connect, recorded, run
+from pipeline.datasets.raw_video import RawVideo
+from pipeline.errors import BadInput
+from pipeline.predictions import PredictionWriter, write_tracks
+from pipeline.progress import Progress
+from pipeline.streams import actor_stream
+from pipeline.test_clips import FolderSource, VideoSource
+
+VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".ts", ".mpg", ".mpeg", ".3gp")
+
+
+def main(recipe: Recipe) -> dict[str, Any]:
+    """Predict every video of the input; returns where each result lies and what was skipped."""
+    videos, output = find_videos(recipe.predict.input), output_folder(recipe)
+    made_by = open_system(recipe, recipe.predict.mode).made_by      # a missing model stops here, not on a worker
+    connect(recipe.cluster)
+    done, skipped = [], []
+    with recorded(recipe, "predict", **made_by) as tracker, Progress("predicting", len(videos)) as progress:
+        for result in actor_stream([{"path": str(path)} for path in videos], PredictVideo,
+                                   arguments={"recipe": recipe}, actors=recipe.cluster.actors,
+                                   cpus=recipe.cluster.cpus_per_actor, gpus=recipe.cluster.gpus_per_actor):
+            (skipped if "skipped" in result else done).append(result)
+            progress.update("skipped" not in result, Counter(r["reason"] for r in [result] if "skipped" in r))
+        tracker.numbers(0, {"videos": len(done), "frames": sum(r["frames"] for r in done), "skipped": len(skipped)})
+        if done:
+            tracker.file(Path(done[0]["overlay"]), "overlays")
+    say(*(f"skipped: {result['skipped']}" for result in skipped), f"{len(done)} videos in {output}")
+    if not done:
+        raise BadInput("no-video", f"none of {len(videos)} videos could be read; the first: {skipped[0]['skipped']}",
+                       file=recipe.predict.input)
+    return {"output": str(output), "videos": done, "skipped": skipped}
+
+
+def output_folder(recipe: Recipe) -> Path:
+    """Where the results go."""
+    return Path(recipe.predict.output) if recipe.predict.output else recipe.road / "predictions"
+
+
+def find_videos(given: str) -> list[Path]:
+    """A video file, a folder of frames, or every video and frame folder in a folder. Raises FileNotFoundError."""
+    path = Path(given).absolute() if given else None
+    if path is None or not path.exists():
+        raise FileNotFoundError(f"predict.input={given!r} does not exist; give a video file, a folder of frames or a "
+                                "folder of videos: --set predict.input=my_video.mp4")
+    if path.is_file() or holds_frames(path):
+        return [path]
+    found = [p for p in sorted(path.iterdir())
+             if p.suffix.lower() in VIDEO_SUFFIXES or (p.is_dir() and holds_frames(p))]
+    if not found:
+        raise FileNotFoundError(f"{path} holds no frames (.jpg, .png) and no videos ({', '.join(VIDEO_SUFFIXES)})")
+    return found
+
+
+def holds_frames(folder: Path) -> bool:
+    """Whether a folder's files are frames."""
+    return any(file.suffix.lower() in (".jpg", ".jpeg", ".png") for file in folder.glob("*"))
+
+
+def open_video(path: Path) -> VideoSource:
+    """A file or a folder of frames as a source. Raises BadInput naming the file and the cure."""
+    return FolderSource(path) if path.is_dir() else RawVideo(path)
+
+
+class PredictVideo:
+    """Ray Data actor: one video in, its overlay, PNGs and tracks out."""
+
+    def __init__(self, *, recipe: Recipe) -> None:
+        self.recipe, self.system = recipe, open_system(recipe, recipe.predict.mode)
+
+    def __call__(self, *, path: str) -> dict[str, Any]:
+        """What was written for one video, or why it was skipped."""
+        try:
+            source = open_video(Path(path))
+            folder = output_folder(self.recipe) / file_name(source.video_id)
+            predicted = self.system.predict(source)
+            PredictionWriter(folder, self.system.classes, made_by=self.system.made_by).write(predicted)
+            overlay = draw(source, predicted, self.system.classes, folder, fps=getattr(source, "fps", None) or 6.0)
+            write_tracks(folder / "tracks.json", [predicted], self.system.classes)
+        except BadInput as error:
+            return {"video": path, "skipped": str(error), "reason": error.reason}
+        return {"video": path, "folder": str(folder), "overlay": str(overlay), "frames": len(predicted.frame_names),
+                "segments": len(predicted.segments)}
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,23 @@
+"""Recipes by name. A recipe is a function, so that a variant is an earlier one with a few fields replaced."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+
+from jobs.recipes import tiny, vipseg
+from jobs.recipes.schema import Recipe
+
+RECIPES: dict[str, Callable[[], Recipe]] = {recipe.__name__: recipe for recipe in (
+    tiny.tiny, tiny.demo, tiny.synthetic, tiny.synthetic_hard,
+    vipseg.vipseg_video_kmax_r50, vipseg.vipseg_video_kmax_r50_near_online,
+)}
+
+
+def find_recipe(name: str) -> Recipe:
+    """Build a recipe. Raises ValueError listing what there is, nearest names first."""
+    if name not in RECIPES:
+        near = difflib.get_close_matches(name, RECIPES, n=3, cutoff=0.4)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise ValueError(f"there is no recipe {name!r}; {hint}All recipes: {', '.join(RECIPES)}")
+    return RECIPES[name]()

@@ -1,0 +1,152 @@
+"""A video -> the clips a segmenter sees at test time, one after the other; never the whole video at once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.contracts import Geometry
+from pipeline.augment import Transform, fit
+from pipeline.errors import BadInput
+from pipeline.images import decode_jpeg, decode_png
+from pipeline.sampling import split_clips
+from pipeline.shards import ShardSet, StoredVideo
+
+_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+class VideoSource(Protocol):
+    """A video that can be read in the order of time."""
+
+    video_id: str
+    frame_names: tuple[str, ...]    # T
+    size: tuple[int, int]           # height, width of every frame, pixels
+
+    def frames(self, start: int, stop: int) -> list[np.ndarray]:
+        """Frames `start` ... `stop` - 1, H W 3 uint8 RGB each. Raises BadInput naming the file."""
+
+
+class StoredVideoSource:
+    """A video of a shard set; knows its labels too."""
+
+    def __init__(self, shards: ShardSet, video: StoredVideo) -> None:
+        self.shards, self.video, self.video_id = shards, video, video.video_id
+        self.frame_names = tuple(frame.name for frame in video.frames)
+        self.size = (video.height, video.width)
+
+    def frames(self, start: int, stop: int) -> list[np.ndarray]:
+        """Frames `start` ... `stop` - 1, H W 3 uint8 RGB each. Raises BadInput naming video and frame."""
+        found = []
+        for number, (jpeg, _) in enumerate(self.shards.read(self.video, start, stop), start):
+            try:
+                found.append(decode_jpeg(jpeg))
+            except BadInput as error:
+                raise BadInput(error.reason, f"frame {self.frame_names[number]!r}: {error.what}", video=self.video_id,
+                               cure="Verify the shards and make the damaged ones again.") from error
+        return found
+
+    def ids(self, frame: int) -> np.ndarray:
+        """H W ids of `video.segments`, 0 void. Raises ValueError without label maps."""
+        return self.shards.ids(self.video, frame)
+
+
+class FolderSource:
+    """A folder of JPEG or PNG frames, in the order of the numbers in their names (frame2 before frame10).
+
+    Raises FileNotFoundError without any frame, BadInput where frames differ in size or cannot be decoded.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        folder = Path(folder)
+        self.files = sorted((file for file in folder.glob("*") if file.suffix.lower() in _SUFFIXES), key=_natural)
+        if not self.files:
+            raise FileNotFoundError(f"no frames in {folder}: it needs files ending in {', '.join(_SUFFIXES)}")
+        self.video_id, self.frame_names = folder.name, tuple(file.stem for file in self.files)
+        self.size = self._read(self.files[0]).shape[:2]
+
+    def frames(self, start: int, stop: int) -> list[np.ndarray]:
+        """Frames `start` ... `stop` - 1, H W 3 uint8 RGB each."""
+        found = [self._read(file) for file in self.files[start:stop]]
+        for file, image in zip(self.files[start:stop], found):
+            if image.shape[:2] != self.size:
+                raise BadInput("frame-size", f"{image.shape[:2]} (height, width), but the first frame has {self.size}.",
+                               video=self.video_id, file=file, cure="Bring all frames to one size.")
+        return found
+
+    def _read(self, file: Path) -> np.ndarray:
+        try:
+            data = file.read_bytes()
+            image = decode_png(data) if file.suffix.lower() == ".png" else decode_jpeg(data)
+        except BadInput as error:
+            raise BadInput("corrupt-image", error.what, video=self.video_id, file=file, cure=error.cure) from error
+        if image.dtype != np.uint8:
+            raise BadInput("corrupt-image", f"it has {8 * image.itemsize} bits per colour.", video=self.video_id,
+                           file=file, cure="Save the frames with 8 bits per colour.")
+        return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestClip:
+    """One clip as network input, the last one of a video completed by repeating its last frame."""
+
+    __test__ = False                # not a test, whatever pytest thinks
+
+    frames: Tensor                  # 1 t 3 H W    uint8 RGB
+    real_pixels: Tensor             # 1 t H W      bool
+    indices: tuple[int, ...]        # t            frames of the video
+    valid: int                      # frames that are not repeats
+    geometry: Geometry | None       # of each frame; None for an augmented view, which is never drawn back
+    read_ids: Callable[[], np.ndarray] = field(repr=False)
+
+    @cached_property
+    def ids(self) -> np.ndarray:
+        """t H W uint8 or uint16 segment ids as the network sees them, 0 void; decoded when first asked for.
+
+        Raises ValueError where the source has no labels.
+        """
+        return self.read_ids()
+
+
+def test_clips(source: VideoSource, clip_frames: int, size: tuple[int, int], *,
+               transform: Transform | None = None) -> Iterator[TestClip]:      # noqa: PT028 - no pytest fixture
+    """The neighbouring clips of a video at network input `size` (height, width).
+
+    Frames that do not fit are made smaller (bilinear, aspect kept), never larger, and padded right and bottom with 0.
+    transform: an augmented view instead, the same for the whole video.
+    """
+    geometry = None
+    if transform is None:
+        geometry = fit(source.size, size)
+        transform = Transform(source=geometry.source, box=(0, 0, *geometry.source), resized=geometry.resized,
+                              padded=geometry.padded, antialias=True)
+    height, width = transform.resized
+    for indices, valid in split_clips(len(source.frame_names), clip_frames):
+        frames = torch.zeros((clip_frames, 3, *transform.padded), dtype=torch.uint8)
+        real_pixels = torch.zeros((clip_frames, *transform.padded), dtype=torch.bool)
+        real_pixels[:, :height, :width] = True
+        for image, out in zip(source.frames(indices[0], indices[0] + valid), frames.numpy()):
+            transform.image(image, out=out)
+        frames[valid:] = frames[valid - 1]
+        yield TestClip(frames=frames[None], real_pixels=real_pixels[None], indices=indices, valid=valid,
+                       geometry=geometry, read_ids=partial(_read_ids, source, indices, transform))
+
+
+test_clips.__test__ = False     # not a test either
+
+
+def _read_ids(source: VideoSource, indices: tuple[int, ...], transform: Transform) -> np.ndarray:
+    if not isinstance(source, StoredVideoSource):
+        raise ValueError(f"video {source.video_id!r} has no labels; only the videos of a shard set have")
+    return np.stack([transform.ids(source.ids(frame)) for frame in indices])
+
+
+def _natural(file: Path) -> list[str | int]:
+    return [int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", file.stem)]

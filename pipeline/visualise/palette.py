@@ -1,0 +1,60 @@
+"""Stable colours: the same class and track look the same in every frame, video and run."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Mapping
+
+import numpy as np
+
+from model.contracts import VideoSegment
+from model.labels import ClassTable
+
+Color = tuple[int, int, int]    # red, green, blue in 0-255
+
+_GOLDEN = 0.618034    # of a turn: each next hue falls into the widest gap the earlier ones left
+_SHADES = ((0.85, 0.95), (0.60, 0.80), (0.95, 0.70), (0.45, 1.00))    # saturation, value; taken in turn
+
+
+def color_of(base: Color, track: int) -> Color:
+    """Colour of a track: the class's own for stuff (track 0) and the first thing, then other hues and shades."""
+    if track <= 1:
+        return base
+    hue = colorsys.rgb_to_hsv(*(channel / 255 for channel in base))[0]
+    turned = colorsys.hsv_to_rgb((hue + _GOLDEN * (track - 1)) % 1, *_SHADES[(track - 1) % len(_SHADES)])
+    return tuple(round(255 * channel) for channel in turned)
+
+
+def palette(segments: Mapping[int, VideoSegment], classes: ClassTable) -> dict[int, Color]:
+    """Panoptic id -> colour of every segment of a video."""
+    return {panoptic: color_of(classes.classes[segment.class_index].color, segment.track)
+            for panoptic, segment in segments.items()}
+
+
+def distinct(colors: Mapping[int, Color], reserved: set[Color]) -> dict[int, Color]:
+    """The same colours, made different from each other, black and `reserved` by the smallest change, in order of id.
+
+    Identifiers in RGB-coded PNGs must never collide, however many tracks a video has (16.7 million fit).
+    """
+    taken, free = {_number((0, 0, 0)), *map(_number, reserved)}, {}
+    for panoptic in sorted(colors):
+        wanted = _number(colors[panoptic])
+        step = 0
+        while (number := (wanted + step) % 2**24) in taken:
+            step = -step if step > 0 else 1 - step      # 0, 1, -1, 2, -2, ...
+        taken.add(number)
+        free[panoptic] = (number >> 16, number >> 8 & 255, number & 255)
+    return free
+
+
+def paint(ids: np.ndarray, colors: Mapping[int, Color]) -> np.ndarray:
+    """Panoptic ids, H W -> H W 3 uint8; void and ids without colour are black. Raises IndexError above the last id."""
+    table = np.zeros(max(colors, default=0) + 2, np.uint32)       # the last entry serves void, which is -1
+    table[list(colors)] = [red | green << 8 | blue << 16 for red, green, blue in colors.values()]
+    bytes_of = table[ids].astype("<u4", copy=False).view(np.uint8).reshape(*ids.shape, 4)
+    return np.ascontiguousarray(bytes_of[..., :3])
+
+
+def _number(color: Color) -> int:
+    red, green, blue = color      # blue lowest: neighbours differ where the eye sees least
+    return red << 16 | green << 8 | blue

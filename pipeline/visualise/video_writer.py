@@ -1,0 +1,78 @@
+"""Frames to an mp4 that plays everywhere: H.264 where the codec is there, MPEG-4 otherwise, 4:2:0."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from pipeline.files import PARTIAL
+
+CODECS = (("libx264", {"crf": "20", "preset": "veryfast"}), ("mpeg4", {"qscale": "3"}))
+TICKS = 90_000    # time stamps per second; holds every usual frame rate and uneven ones
+
+
+class VideoWriter:
+    """Writes one video; use it in a `with` block. The file appears under its name when the block ends without error.
+
+    fps: frames per second of frames written without a time. Odd sizes are completed to even ones by repeating the last
+    row and column, as 4:2:0 demands. Raises ValueError for a frame of another size, OSError when nothing can be written.
+    """
+
+    def __init__(self, path: Path | str, *, fps: float) -> None:
+        if not fps > 0:
+            raise ValueError(f"{path}: fps must be above 0, got {fps}")
+        self.path, self.fps, self.frames = Path(path), fps, 0
+        self._partial = self.path.with_name(f"{self.path.name}.{uuid.uuid4().hex[:12]}{PARTIAL}")
+        self._container, self._stream, self._last = None, None, -1
+
+    def __enter__(self) -> VideoWriter:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def write(self, frame: np.ndarray, *, time: float | None = None) -> None:
+        """Append H W 3 uint8 RGB. time: seconds from the start, for uneven frame rates; must grow."""
+        height, width = frame.shape[:2]
+        if self._container is None:
+            self._open(height, width)
+        if (height, width) != self._size:
+            raise ValueError(f"{self.path}: frame {self.frames} is {width}x{height}, the video {self._size[1]}x"
+                             f"{self._size[0]}; resize it, or write another video")
+        picture = av.VideoFrame.from_ndarray(np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge"))
+        picture.pts, picture.time_base = self._stamp(time), Fraction(1, TICKS)
+        self._container.mux(self._stream.encode(picture))
+        self.frames += 1
+
+    def __exit__(self, kind, error, trace) -> None:
+        try:
+            if kind is None and self._container is None:
+                raise ValueError(f"{self.path}: no frame was written; a video needs at least one")
+            if kind is None:
+                self._container.mux(self._stream.encode(None))
+            if self._container is not None:
+                self._container.close()
+            if kind is None:
+                os.replace(self._partial, self.path)
+        finally:
+            self._partial.unlink(missing_ok=True)
+
+    def _open(self, height: int, width: int) -> None:
+        self._size = (height, width)
+        self._container = av.open(str(self._partial), "w", format="mp4", options={"movflags": "faststart"})
+        name, options = next((name, options) for name, options in CODECS if name in av.codecs_available)
+        self._stream = self._container.add_stream(name, rate=Fraction(self.fps).limit_denominator(1001),
+                                                  options=options)
+        self._stream.height, self._stream.width = height + height % 2, width + width % 2
+        self._stream.pix_fmt, self._stream.codec_context.time_base = "yuv420p", Fraction(1, TICKS)
+        self._stream.time_base = Fraction(1, TICKS)
+
+    def _stamp(self, time: float | None) -> int:
+        stamp = round(TICKS * (self.frames / self.fps if time is None else time))
+        if stamp <= self._last:
+            raise ValueError(f"{self.path}: frame {self.frames} is at {stamp / TICKS:.4f} s, not after the one before")
+        self._last = stamp
+        return stamp

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from model.contracts import ClipPrediction, LayerPrediction
+from model.losses.kmax import KMaxCriterion, KMaxLossConfig
+from tests.model.losses.world import FRAMES, HEIGHT, QUERIES, WIDTH, clip, items, perfect_logits, prediction
+
+EVERY_PIXEL = KMaxLossConfig(semantic_samples=0)      # the clips have 160 pixels: nothing is left to chance
+TERMS = ["class", "mask", "dice", "pixel", "semantic"]
+
+
+def test_a_batch_equals_its_clips_one_by_one():
+    clips, made = [clip(3), clip(0), clip(5, seed=1)], prediction(3)
+    together = KMaxCriterion(EVERY_PIXEL)(made, clips)
+    alone = [KMaxCriterion(EVERY_PIXEL)(one, [target]) for one, target in zip(items(made), clips)]
+    assert list(together) == TERMS + [f"{name}_aux" for name in TERMS[:-1]]
+    for name, loss in together.items():
+        assert_close(loss, sum(one[name] for one in alone) / 3, atol=1e-5, rtol=1e-5)
+
+
+def test_the_order_of_queries_changes_nothing():
+    made, order = prediction(1), torch.randperm(QUERIES)
+    def shuffled(layer):
+        return {"class_logits": layer.class_logits[:, order], "mask_logits": layer.mask_logits[:, order]}
+    other = replace(made, **shuffled(made), auxiliary=tuple(replace(x, **shuffled(x)) for x in made.auxiliary))
+    assert_close(KMaxCriterion(EVERY_PIXEL)(other, [clip(4)]), KMaxCriterion(EVERY_PIXEL)(made, [clip(4)]))
+
+
+def test_weights_multiply_the_terms_and_zero_switches_them_off():
+    made, clips = prediction(2), [clip(3), clip(4)]
+    ones = KMaxCriterion(replace(EVERY_PIXEL, class_weight=1, dice_weight=1, mask_weight=1))(made, clips)
+    some = KMaxCriterion(replace(EVERY_PIXEL, class_weight=2, dice_weight=0, mask_weight=0.5, pixel_weight=3,
+                                 semantic_weight=0))(made, clips)
+    expected = {"class": 2, "mask": 0.5, "pixel": 3}
+    assert set(some) == {*expected, *(f"{name}_aux" for name in expected)}
+    for name, loss in some.items():
+        assert_close(loss, expected[name.removesuffix("_aux")] * ones[name])
+
+
+def test_layers_count_equally():
+    made = prediction(1, layers=0)
+    again = LayerPrediction(class_logits=made.class_logits, mask_logits=made.mask_logits,
+                            pixel_features=made.pixel_features)
+    losses = KMaxCriterion(EVERY_PIXEL)(replace(made, auxiliary=(again,) * 3), [clip(4)])
+    for name in TERMS[:-1]:
+        assert_close(losses[f"{name}_aux"], 3 * losses[name])
+
+
+def test_a_perfect_prediction_has_almost_no_class_mask_and_dice_loss():
+    class_logits, mask_logits = perfect_logits(clip(4), order=[6, 2, 0, 3])
+    made = replace(prediction(1, layers=0), class_logits=class_logits, mask_logits=mask_logits)
+    losses = KMaxCriterion(EVERY_PIXEL)(made, [clip(4)])
+    assert losses["class"] < 1e-5
+    assert losses["dice"] < 1e-5
+    assert losses["mask"] < 1e-5
+
+
+@pytest.mark.parametrize("target", [clip(0), clip(1, void_rows=HEIGHT), clip(2 * QUERIES, void_rows=0)],
+                         ids=["no tube", "tube without pixels", "more tubes than queries"])
+@pytest.mark.parametrize("share", [True, False])
+def test_unusual_clips_give_finite_losses_and_gradients_for_every_output(target, share):
+    made = prediction(1)
+    losses = KMaxCriterion(replace(EVERY_PIXEL, share_matching=share))(made, [target])
+    sum(losses.values()).backward()
+    for layer in (made, *made.auxiliary):
+        for output in (layer.class_logits, layer.mask_logits, layer.pixel_features):
+            assert torch.isfinite(output.grad).all()
+    assert torch.isfinite(made.semantic_logits.grad).all()
+
+
+def test_an_image_is_a_clip_of_one_frame_and_frames_of_a_clip_are_one_volume():
+    target, made = clip(4), prediction(1, layers=0)
+
+    def tall(maps):        # the frames of a clip below each other: an image
+        return maps.flatten(2, 3)[:, :, None] if maps.ndim == 5 else maps.flatten(1, 2)[:, None]
+
+    image = replace(made, mask_logits=tall(made.mask_logits), pixel_features=tall(made.pixel_features),
+                    semantic_logits=tall(made.semantic_logits))
+    target_image = replace(target, masks=tall(target.masks), void=target.void.flatten(0, 1)[None])
+    assert image.mask_logits.shape == (1, QUERIES, 1, FRAMES * HEIGHT, WIDTH)
+    assert_close(KMaxCriterion(EVERY_PIXEL)(image, [target_image]), KMaxCriterion(EVERY_PIXEL)(made, [target]))
+
+
+def test_own_matching_follows_each_layer():
+    class_logits, mask_logits = perfect_logits(clip(4))
+    right = LayerPrediction(class_logits=class_logits, mask_logits=mask_logits)
+    wrong = LayerPrediction(class_logits=class_logits.flip(1), mask_logits=mask_logits.flip(1))
+    made = ClipPrediction(class_logits=right.class_logits, mask_logits=right.mask_logits, auxiliary=(wrong,),
+                          queries=torch.empty(0), mask_embeddings=torch.empty(0), pixel_features=torch.empty(0))
+    config = replace(EVERY_PIXEL, pixel_weight=0)
+    assert KMaxCriterion(config)(made, [clip(4)])["class_aux"] > 1
+    assert KMaxCriterion(replace(config, share_matching=False))(made, [clip(4)])["class_aux"] < 1e-5
+
+
+def test_the_generator_decides_which_pixels_are_drawn():
+    made, config = prediction(1), replace(EVERY_PIXEL, pixel_samples=20, semantic_samples=20)
+    def losses(seed):
+        return KMaxCriterion(config)(made, [clip(4)], generator=torch.Generator().manual_seed(seed))
+    assert_close(losses(1), losses(1), atol=0, rtol=0)
+    assert losses(1)["pixel"] != losses(2)["pixel"]
+
+
+def test_losses_are_computed_in_float32_under_autocast():
+    made = prediction(1)
+    plain = KMaxCriterion(EVERY_PIXEL)(made, [clip(4)])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = KMaxCriterion(EVERY_PIXEL)(made, [clip(4)])
+    assert_close(mixed, plain, atol=0, rtol=0)
+
+
+def test_no_layer_keeps_a_map_of_all_queries_or_a_matrix_of_all_samples():
+    made, kept = prediction(1), []
+    given = {leaf.data_ptr() for layer in (made, *made.auxiliary) for leaf in (layer.mask_logits, layer.pixel_features)}
+    def note(tensor):
+        if tensor.untyped_storage().data_ptr() not in given:
+            kept.append(tensor.untyped_storage().nbytes() // 4)
+        return tensor
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        KMaxCriterion(replace(EVERY_PIXEL, semantic_weight=0))(made, [clip(2)])
+    pixels = made.mask_logits[0, 0].numel()
+    assert kept
+    assert max(kept) < min(QUERIES * pixels, pixels ** 2)
+
+
+def test_a_layer_without_pixel_features_is_refused_with_the_cure():
+    made = prediction(1, layers=0)
+    bare = LayerPrediction(class_logits=made.class_logits, mask_logits=made.mask_logits)
+    with pytest.raises(ValueError, match="pixel_weight=0"):
+        KMaxCriterion(EVERY_PIXEL)(replace(made, auxiliary=(bare,)), [clip(3)])
+
+
+@pytest.mark.parametrize("wrong", [{"dice_weight": -1}, {"pixel_samples": 0}, {"similarity_temperature": 0.0}])
+def test_a_config_that_cannot_work_is_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        KMaxLossConfig(**wrong)

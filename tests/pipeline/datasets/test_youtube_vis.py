@@ -1,0 +1,157 @@
+"""The YouTube-VIS reader: class tables, masks, real videos, and an error for each kind of damage."""
+
+from __future__ import annotations
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+from pycocotools import mask as run_lengths
+
+from pipeline.datasets.classes_youtube_vis import TABLES
+from pipeline.datasets.youtube_vis import YouTubeVis
+from pipeline.errors import BadInput
+
+VIDEO = "train_00001"
+
+
+def edit_json(root, edit, split: str = "train") -> None:
+    path = root / f"{split}.json"
+    found = json.loads(path.read_text())
+    edit(found)
+    path.write_text(json.dumps(found))
+
+
+def of_video(found: dict) -> list[dict]:
+    """The annotations of VIDEO."""
+    return [entry for entry in found["annotations"] if entry["video_id"] == 2]
+
+
+def test_the_class_tables_are_those_of_the_years():
+    for table in TABLES.values():
+        assert [info.dataset_id for info in table.classes] == list(range(1, 41))
+        assert len({info.name for info in table.classes}) == 40 == len({info.color for info in table.classes})
+        assert table.is_thing.all()
+    name = {year: [info.name for info in TABLES[f"youtube_vis_{year}"].classes] for year in (2019, 2021, 2022)}
+    assert name[2021] == sorted(name[2021]) == name[2022]
+    assert set(name[2021]) - set(name[2019]) == {"bird", "car", "flying_disc", "squirrel", "whale"}
+    assert set(name[2019]) - set(name[2021]) == {"ape", "eagle", "hand", "owl", "sedan"}
+    assert (name[2019][0], name[2019][39]) == ("person", "tennis_racket")
+
+
+def test_masks_come_back_as_drawn(instance_world):
+    dataset = YouTubeVis(str(instance_world))
+    found = json.loads((instance_world / "train.json").read_text())
+    video = dataset.read(VIDEO)
+    assert [info.name for info in dataset.classes.classes] == ["disc", "square", "triangle"]
+    for entry in of_video(found):
+        for frame, stored in zip(video.frames, entry["segmentations"], strict=True):
+            if stored is None:
+                assert entry["id"] not in frame.masks
+            else:
+                flat = np.repeat(np.arange(len(stored["counts"])) % 2, stored["counts"])
+                drawn = flat.reshape(stored["size"], order="F")
+                assert np.array_equal(run_lengths.decode(frame.masks[entry["id"]]), drawn)
+    assert any(None in entry["segmentations"] for entry in of_video(found))
+
+
+@pytest.mark.parametrize("form", ["uncompressed", "compressed", "polygon"])
+def test_every_form_of_a_mask_reads_the_same(instance_copy, form):
+    box = np.zeros((48, 64), np.uint8)
+    box[10:20, 5:30] = 1
+    compressed = run_lengths.encode(np.asfortranarray(box))
+    flat = box.ravel(order="F")
+    changes = np.flatnonzero(np.diff(flat)) + 1
+    mask = {"uncompressed": {"size": [48, 64], "counts": np.diff(changes, prepend=0, append=flat.size).tolist()},
+            "compressed": {"size": [48, 64], "counts": compressed["counts"].decode()},
+            "polygon": [[5, 10, 30, 10, 30, 20, 5, 20]]}[form]
+    edit_json(instance_copy, lambda f: of_video(f)[0].update(segmentations=[mask] + [None] * 11))
+    video = YouTubeVis(str(instance_copy)).read(VIDEO)
+    assert np.array_equal(run_lengths.decode(video.frames[0].masks[video.segments[0].id]), box)
+
+
+def test_a_split_without_annotations_has_frames_and_no_segments(instance_copy):
+    edit_json(instance_copy, lambda f: f.pop("annotations"), "valid")
+    video = YouTubeVis(str(instance_copy), split="valid").read("valid_00000")
+    assert len(video.frames) == 12
+    assert video.segments == ()
+    assert not any(frame.masks for frame in video.frames)
+
+
+def test_crowd_tracks_keep_their_flag(instance_copy):
+    edit_json(instance_copy, lambda f: of_video(f)[0].update(iscrowd=1))
+    assert [segment.is_crowd for segment in YouTubeVis(str(instance_copy)).read(VIDEO).segments][:2] == [True, False]
+
+
+def test_a_pickled_reader_reads_the_same(instance_world):
+    dataset = YouTubeVis(str(instance_world))
+    assert pickle.loads(pickle.dumps(dataset)).read(VIDEO) == dataset.read(VIDEO)
+    assert len(pickle.dumps(dataset)) < 1000
+
+
+DAMAGE = {
+    "size-differs": [lambda f: of_video(f)[0]["segmentations"].__setitem__(0, {"size": [48, 65], "counts": [3120]}),
+                     lambda f: of_video(f)[0]["segmentations"].__setitem__(0, {"size": [48, 64], "counts": [3, 4]})],
+    "bad-id": [lambda f: of_video(f)[0].update(id=-1), lambda f: of_video(f)[0].pop("id"),
+               lambda f: of_video(f)[0].update(id=of_video(f)[1]["id"])],
+    "track-without-frames": [lambda f: of_video(f)[0].update(segmentations=[None] * 12),
+                             lambda f: of_video(f)[0].update(
+                                 segmentations=[{"size": [48, 64], "counts": [3072]}] + [None] * 11)],
+    "unknown-category": [lambda f: of_video(f)[0].update(category_id=41)],
+    "frame-mismatch": [lambda f: of_video(f)[0]["segmentations"].pop()],
+    "missing-image": [lambda f: f["videos"][1]["file_names"].__setitem__(3, f"{VIDEO}/99.jpg")],
+    "duplicate-id": [lambda f: f["videos"][0].update(id=2), lambda f: f["videos"].append({**f["videos"][1], "id": 9})],
+    "orphan-annotation": [lambda f: f["annotations"][0].update(video_id=77)],
+    "bad-json": [lambda f: f["videos"][1].pop("height"), lambda f: of_video(f)[0].pop("segmentations"),
+                 lambda f: f.pop("videos")],
+    "not-in-json": [lambda f: (f["videos"].pop(), of_video(f) and f.update(annotations=[]))],
+}
+
+
+@pytest.mark.parametrize(("reason", "damage"), [(reason, damage) for reason, all_of in DAMAGE.items()
+                                                for damage in all_of])
+def test_each_kind_of_damage_has_its_own_error(instance_copy, reason, damage):
+    edit_json(instance_copy, damage)
+    with pytest.raises(BadInput) as error:
+        YouTubeVis(str(instance_copy)).read(VIDEO)
+    assert error.value.reason == reason
+    assert error.value.file
+    assert error.value.cure
+
+
+def test_a_video_without_frames_is_listed_and_refused(instance_copy):
+    edit_json(instance_copy, lambda f: f["videos"].append({"id": 5, "file_names": [], "height": 48, "width": 64}))
+    dataset = YouTubeVis(str(instance_copy))
+    assert dataset.video_ids() == ["train_00000", "train_00001", "video_5"]
+    with pytest.raises(BadInput) as error:
+        dataset.read("video_5")
+    assert error.value.reason == "empty-video"
+
+
+def test_a_missing_split_is_named_and_never_replaced(real_data, instance_world):
+    with pytest.raises(FileNotFoundError, match=r"test\.json"):
+        YouTubeVis(str(instance_world), split="test")
+    with pytest.raises(FileNotFoundError, match=r"test\.json"):     # instances.json beside it is the training split
+        YouTubeVis(str(real_data / "real_vis"), split="test")
+
+
+def test_another_year_is_refused_by_its_names(real_data):
+    with pytest.raises(ValueError, match="'person', but in youtube_vis_2021 it is 'airplane'"):
+        YouTubeVis(str(real_data / "real_vis"), name="youtube_vis_2021")
+
+
+def test_real_videos_read(real_data):
+    dataset = YouTubeVis(str(real_data / "real_vis"), name="youtube_vis_2019")
+    found = json.loads((real_data / "real_vis" / "instances.json").read_text())
+    areas = {entry["id"]: entry["areas"] for entry in found["annotations"]}
+    frames = 0
+    for video_id in dataset.video_ids():
+        video = dataset.read(video_id)
+        frames += len(video.frames)
+        for segment in video.segments:
+            shown = [int(run_lengths.area(frame.masks[segment.id])) if segment.id in frame.masks else None
+                     for frame in video.frames]
+            assert shown == areas[segment.id]
+    assert frames == 130
+    assert YouTubeVis(str(real_data / "real_vis"), split="valid").read("davis_cows").segments == ()
