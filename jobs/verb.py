@@ -13,6 +13,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,7 +32,7 @@ from pipeline.errors import BadInput
 # docs/log.md); one thread per process, since processes are the unit of parallelism here.
 WORKER_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": "268435456", "MALLOC_TRIM_THRESHOLD_": "536870912", "OMP_NUM_THREADS": "1",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true", "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
 }
 
 # First match wins: a Mismatch and a BadInput are ValueErrors too.
@@ -68,7 +69,7 @@ def guarded(verb: Verb, recipe_of: Callable[[], Recipe], *, dry_run: bool = Fals
             say(json.dumps(to_json(recipe), indent=1))
             return 0
         refuse_relative_paths(recipe)
-        say(json.dumps({"verb": _module(verb), **verb(recipe)}, default=str))
+        say(json.dumps({"verb": _module(verb), **verb(resolved(recipe))}, default=str))
         return 0
     except tuple(kind for kind, _ in EXIT_CODES) as error:
         print("\n  ".join([f"error: {error}", *getattr(error, "__notes__", [])]), file=sys.stderr, flush=True)
@@ -92,6 +93,12 @@ def refuse_relative_paths(recipe: Recipe) -> None:
                          f"absolute paths all machines see, e.g. --set {name}={Path('/data') / path}")
 
 
+def resolved(recipe: Recipe) -> Recipe:
+    """The recipe with absolute folders: workers run in folders of their own."""
+    root = recipe.dataset.root if recipe.world else str(Path(recipe.dataset.root).absolute())
+    return replace(recipe, folder=str(recipe.road), dataset=replace(recipe.dataset, root=root))
+
+
 def connect(cluster: ClusterConfig) -> None:
     """Join the cluster this process belongs to, or start a small one on this machine. Idempotent."""
     if ray.is_initialized():
@@ -100,9 +107,10 @@ def connect(cluster: ClusterConfig) -> None:
     if inside_a_job() or os.environ.get("RAY_ADDRESS"):
         ray.init(address="auto", runtime_env=environment, log_to_driver=True)
         return
-    ray.init(num_cpus=cluster.local_cpus, include_dashboard=False, runtime_env=environment,
-             object_store_memory=cluster.object_store_mb * 2**20, log_to_driver=True, configure_logging=True,
-             logging_level="warning")
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    # Ray Train watches its own controller through the dashboard's state service and complains every second without it.
+    ray.init(num_cpus=cluster.local_cpus, include_dashboard=True, runtime_env=environment,
+             object_store_memory=cluster.object_store_mb * 2**20, log_to_driver=True, logging_level="warning")
 
 
 class recorded:

@@ -15,6 +15,7 @@ _CONTRAST = _SATURATION = (0.5, 1.5)    # factors
 _HUE = 36.0                             # ± degrees; 18 of OpenCV's 180 half-degrees
 
 _YIQ = np.array([[0.299, 0.587, 0.114], [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]])
+_RGB = np.linalg.inv(_YIQ)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +57,7 @@ class ColorJitter:
         cos, sin = np.cos(np.radians(self.hue)), np.sin(np.radians(self.hue))
         chroma = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]]) * np.array([[1], [self.saturation],
                                                                                   [self.saturation]])
-        turn = self.contrast * np.linalg.inv(_YIQ) @ chroma @ _YIQ
+        turn = self.contrast * _RGB @ chroma @ _YIQ
         return np.column_stack([turn, turn @ np.full(3, self.brightness)]).astype(np.float32)
 
 
@@ -81,34 +82,37 @@ class Transform:
         self._check(image)
         if out is None:
             out = np.zeros((3, *self.padded), dtype=np.uint8)
-        image = self._cut(image)
-        before = self.color is not None and image.shape[0] * image.shape[1] <= self.resized[0] * self.resized[1]
-        if before:      # colours commute with scaling up to rounding: touch the fewer pixels
-            image = cv2.transform(image, self.color.matrix())
-        if image.shape[:2] != self.resized:
-            image = (resize_image if self.antialias else _scale_image)(image, *self.resized)
-        if self.color is not None and not before:
-            image = cv2.transform(image, self.color.matrix())
-        if self.flip:
-            image = cv2.flip(image, 1)
+        top, left, bottom, right = self.box
         height, width = self.resized
+        image = image[top:bottom, left:right]
+        grows = (bottom - top) * (right - left) <= height * width
+        if grows:       # colours and flip commute with scaling, up to rounding: touch the fewer pixels
+            image = self._recolor(image)
+        if image.shape[:2] != self.resized:
+            image = (resize_image if self.antialias else _scale_image)(image, height, width)
+        if not grows:
+            image = self._recolor(image)
         cv2.split(image, [plane[:height, :width] for plane in out])     # writes the planes in place
         return out
 
-    def ids(self, ids: np.ndarray) -> np.ndarray:
-        """H W uint8 or uint16 of the source -> H W, 0 in the padding; nearest pixel, so no new id."""
+    def ids(self, ids: np.ndarray, *, at: tuple[slice, slice] = (slice(None), slice(None))) -> np.ndarray:
+        """H W uint8 or uint16 of the source -> H W, 0 in the padding; the nearest pixel, so no new id.
+
+        at: rows and columns of the result that are wanted; the others are never made.
+        """
         self._check(ids)
-        height, width = self.resized
-        ids = self._cut(ids)
-        if ids.shape != self.resized:
-            ids = cv2.resize(ids, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
-        out = np.zeros(self.padded, dtype=ids.dtype)
-        out[:height, :width] = ids[:, ::-1] if self.flip else ids
+        top, left, bottom, right = self.box
+        rows = _nearest(self.resized[0], bottom - top)[at[0]]
+        columns = _nearest(self.resized[1], right - left)
+        columns = (right - 1 - columns if self.flip else left + columns)[at[1]]
+        out = np.zeros([len(range(side)[wanted]) for side, wanted in zip(self.padded, at)], dtype=ids.dtype)
+        out[:len(rows), :len(columns)] = ids.take(top + rows, axis=0).take(columns, axis=1)
         return out
 
-    def _cut(self, pixels: np.ndarray) -> np.ndarray:
-        top, left, bottom, right = self.box
-        return pixels[top:bottom, left:right]
+    def _recolor(self, image: np.ndarray) -> np.ndarray:
+        if self.color is not None:
+            image = cv2.transform(image, self.color.matrix())
+        return cv2.flip(image, 1) if self.flip else image
 
     def _check(self, pixels: np.ndarray) -> None:
         if pixels.shape[:2] != self.source:
@@ -147,6 +151,11 @@ def _draw_span(rng: np.random.Generator, side: int, scaled: int, limit: int) -> 
     offset = int(rng.integers(scaled - kept + 1))
     first = min(round(offset * side / scaled), side - 1)
     return first, max(round((offset + kept) * side / scaled), first + 1), kept
+
+
+def _nearest(pixels: int, source: int) -> np.ndarray:
+    """Source pixel under the centre of each result pixel, in whole numbers."""
+    return (2 * np.arange(pixels) + 1) * source // (2 * pixels)
 
 
 def _draw_color(rng: np.random.Generator) -> ColorJitter | None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from model.labels import ClassTable
 from pipeline.records import Segment
-from pipeline.targets import at_stride_4
+from pipeline.targets import at_stride_4, stride_4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,16 +34,17 @@ class CopyPasteConfig:
             raise ValueError(f"copy_paste.scale is {self.scale}; it must be above 0")
 
 
-def choose_segments(ids: np.ndarray, segments: Sequence[Segment], classes: ClassTable, rng: np.random.Generator, *,
+def choose_segments(ids: Sequence[np.ndarray], segments: Sequence[Segment], classes: ClassTable, rng: np.random.Generator, *,
                     official_compat: bool = False) -> list[Segment]:
-    """Which segments of a donor clip (ids `t H W` after its transform) are pasted.
+    """Which segments of a donor clip (ids after its transform, one `H W` per frame) are pasted.
 
     Every thing, and of all segments in random order the first r, r uniform from none to all. Crowd stays behind.
 
     official_compat: only what the donor's first frame shows.
     """
-    seen = np.bincount(at_stride_4(ids[:1] if official_compat else ids).ravel(), minlength=len(segments) + 1)
-    present = [segment for segment in segments if seen[segment.id] and not segment.is_crowd]
+    seen = {id for frame in (ids[:1] if official_compat else ids)
+            for id in np.flatnonzero(np.bincount(at_stride_4(frame).ravel())).tolist()}
+    present = [segment for segment in segments if segment.id in seen and not segment.is_crowd]
     drawn = rng.permutation(len(present))[:rng.integers(len(present) + 1)]
     return [segment for position, segment in enumerate(present)
             if position in drawn or classes.is_thing[segment.class_index]]
@@ -51,18 +52,18 @@ def choose_segments(ids: np.ndarray, segments: Sequence[Segment], classes: Class
 
 def paste(frame: np.ndarray, ids: np.ndarray, real: np.ndarray, donor_frame: np.ndarray, donor_ids: np.ndarray,
           new_ids: np.ndarray) -> None:
-    """Paste one frame in place: frame `3 H W` uint8, ids `H W` uint16, real pixels `H W` bool.
+    """Paste one frame in place: frame `3 H W` uint8, ids `h w` uint16 at stride 4, real pixels `H W` bool.
 
-    donor_frame and donor_ids may be smaller (top left). new_ids: uint16, donor id -> id here; 0: not pasted.
+    donor_frame `3 H W` and donor_ids `H W` may be smaller (top left). new_ids: uint16, donor id -> id here; 0: not pasted.
     """
     height, width = donor_ids.shape
     pasted = cv2.LUT(donor_ids, new_ids) if donor_ids.dtype == np.uint8 else np.take(new_ids, donor_ids)    # H W
     mask = pasted != 0
-    selected = mask.view(np.uint8)
     for plane, donor_plane in zip(frame, donor_frame):
-        cv2.copyTo(donor_plane[:height, :width], selected, plane[:height, :width])
-    cv2.copyTo(pasted, selected, ids[:height, :width])
+        cv2.copyTo(donor_plane[:height, :width], mask.view(np.uint8), plane[:height, :width])
     real[:height, :width] |= mask
+    pasted = pasted[stride_4(real.shape)]                                                                   # h w
+    np.copyto(ids[:pasted.shape[0], :pasted.shape[1]], pasted, where=pasted != 0)
 
 
 def renumber(chosen: Sequence[Segment], *, after: int, highest: int) -> tuple[list[Segment], np.ndarray]:

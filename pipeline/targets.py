@@ -12,14 +12,19 @@ from model.labels import VOID, ClassTable
 from pipeline.records import Segment
 
 
-def at_stride_4(pixels: np.ndarray) -> np.ndarray:
-    """Every fourth pixel of the last two axes of network input, `... H W` -> `... h w`; a view, nothing is mixed.
+def stride_4(size: tuple[int, int]) -> tuple[slice, slice]:
+    """Rows and columns of network input, (height, width), at which labels are taken: every fourth, nothing is mixed.
 
     An odd side (1 + 32 k) starts at pixel 0, where the feature maps' corners lie (align_corners, as kMaX). An even side
     starts at 2, the middle of each cell of four; at 0 its labels would lie half a cell off the features.
     """
-    rows, columns = (0 if side % 2 else 2 for side in pixels.shape[-2:])
-    return pixels[..., rows::4, columns::4]
+    height, width = size
+    return slice(0 if height % 2 else 2, None, 4), slice(0 if width % 2 else 2, None, 4)
+
+
+def at_stride_4(pixels: np.ndarray) -> np.ndarray:
+    """Network input at stride 4, `... H W` -> `... h w`; a view."""
+    return pixels[..., *stride_4(pixels.shape[-2:])]
 
 
 def clip_targets(ids: np.ndarray, segments: Iterable[Segment], classes: ClassTable) -> ClipTargets:
@@ -43,9 +48,11 @@ def clip_targets(ids: np.ndarray, segments: Iterable[Segment], classes: ClassTab
             tube_of[segment.id] = stuff.setdefault(segment.class_index, len(targets))
         if tube_of[segment.id] == len(targets):
             targets.append(segment)
-    tubes = torch.from_numpy(tube_of[ids])                                              # t h w
-    positions = torch.arange(len(targets), dtype=torch.int16)
-    return ClipTargets(masks=tubes == positions[:, None, None, None],                   # m t h w
+    tubes = np.take(tube_of, ids)                                   # t h w
+    masks = np.empty((len(targets), *ids.shape), dtype=bool)        # m t h w
+    for position, mask in enumerate(masks):
+        np.equal(tubes, position, out=mask)
+    return ClipTargets(masks=torch.from_numpy(masks),
                        classes=torch.tensor([target.class_index for target in targets], dtype=torch.int64),
                        track_ids=torch.tensor([target.id for target in targets], dtype=torch.int64),
-                       void=tubes == VOID)
+                       void=torch.from_numpy(tubes == VOID))

@@ -17,7 +17,7 @@ from pipeline.records import Segment
 from pipeline.sample_plan import CLIP, PASTE, Draw
 from pipeline.sampling import sample_clip
 from pipeline.shards import StoredVideo
-from pipeline.targets import at_stride_4, clip_targets
+from pipeline.targets import clip_targets, stride_4
 
 # Video and frame numbers -> JPEG and id PNG of each.
 Fetch = Callable[[StoredVideo, Sequence[int]], list[tuple[bytes, bytes | None]]]
@@ -87,12 +87,13 @@ def make_clip(plan: ClipPlan, fetch: Fetch, classes: ClassTable, config: InputCo
     """
     height, width = plan.clip.transform.resized
     real_pixels[:, :height, :width] = True
-    ids = _decode(plan.clip, fetch, out=frames)                             # t H W
+    labels = _decode(plan.clip, fetch, out=frames, at=stride_4(config.augment.size))
+    ids = np.stack(labels).astype(np.uint16)                                # t h w
     segments: Sequence[Segment] = plan.clip.video.segments
     if plan.donor:
         pasted = _paste_donor(plan, fetch, classes, config, frames=frames, real_pixels=real_pixels, ids=ids)
         segments = [*segments, *pasted]
-    return clip_targets(at_stride_4(ids), segments, classes)
+    return clip_targets(ids, segments, classes)
 
 
 def _draw_part(rng: np.random.Generator, video: StoredVideo, config: InputConfig, augment: AugmentConfig) -> Part:
@@ -101,17 +102,17 @@ def _draw_part(rng: np.random.Generator, video: StoredVideo, config: InputConfig
     return Part(video=video, frames=frames, transform=draw_transform(rng, augment, (video.height, video.width)))
 
 
-def _decode(part: Part, fetch: Fetch, *, out: np.ndarray) -> np.ndarray:
-    """Frames into `out`, t 3 H W; returns the ids, t H W. A frame that comes twice is decoded once."""
-    ids, at = np.zeros((len(part.frames), *part.transform.padded), dtype=np.uint16), {}
+def _decode(part: Part, fetch: Fetch, *, out: np.ndarray, at: tuple[slice, slice]) -> list[np.ndarray]:
+    """Frames into `out`, t 3 H W; returns the ids of each, its rows and columns `at`. Repeats are decoded once."""
+    ids: list[np.ndarray] = []
     for position, (frame, (jpeg, png)) in enumerate(zip(part.frames, fetch(part.video, part.frames))):
-        if frame in at:
-            out[position], ids[position] = out[at[frame]], ids[at[frame]]
+        if (first := part.frames.index(frame)) < position:
+            out[position] = out[first]
+            ids.append(ids[first])
             continue
-        at[frame] = position
         try:
             part.transform.image(decode_jpeg(jpeg), out=out[position])
-            ids[position] = part.transform.ids(decode_png(png))
+            ids.append(part.transform.ids(decode_png(png), at=at))
         except ValueError as error:
             raise BadInput(getattr(error, "reason", "bad-frame"), f"frame {part.video.frames[frame].name!r}: {error}",
                            video=part.video.video_id, cure="Verify the shards; if they are as the data set is, leave "
@@ -122,15 +123,14 @@ def _decode(part: Part, fetch: Fetch, *, out: np.ndarray) -> np.ndarray:
 def _paste_donor(plan: ClipPlan, fetch: Fetch, classes: ClassTable, config: InputConfig, *, frames: np.ndarray,
                  real_pixels: np.ndarray, ids: np.ndarray) -> list[Segment]:
     """Paste part of the donor over the clip, in place; returns the segments that came, with ids of their own."""
+    height, width = plan.donor.transform.resized
     donor_frames = np.zeros_like(frames)
-    donor_ids = _decode(plan.donor, fetch, out=donor_frames)
+    donor_ids = _decode(plan.donor, fetch, out=donor_frames, at=(slice(height), slice(width)))
     listed = plan.donor.video.segments
     chosen = choose_segments(donor_ids, listed, classes, plan.draw.random(config.seed, PASTE),
                              official_compat=config.official_compat)
     moved, new_ids = renumber(chosen, after=max((segment.id for segment in plan.clip.video.segments), default=0),
                               highest=max((segment.id for segment in listed), default=0))
-    height, width = plan.donor.transform.resized
-    for position in range(len(frames)):
-        paste(frames[position], ids[position], real_pixels[position], donor_frames[position],
-              donor_ids[position, :height, :width], new_ids)
+    for position, labels in enumerate(donor_ids):
+        paste(frames[position], ids[position], real_pixels[position], donor_frames[position], labels, new_ids)
     return moved

@@ -131,14 +131,14 @@ class Tracker:
             self.file(path)
 
     def register(self, name: str, artifact_folder: str, tags: Mapping[str, Any]) -> str | None:
-        """Register the artifact folder as a new version of model `name`, aliased 'latest'; its version number."""
+        """Register the artifact folder as a new version of model `name`, aliased 'newest'; its version number."""
         def create() -> str:
             if not any(model.name == name for model in self.client.search_registered_models(f"name='{name}'")):
                 self.client.create_registered_model(name)
             source = f"{self.client.get_run(self.handle.run_id).info.artifact_uri}/{artifact_folder}"
             version = self.client.create_model_version(name, source=source, run_id=self.handle.run_id,
                                                        tags={k: str(v) for k, v in tags.items()})
-            self.client.set_registered_model_alias(name, "latest", version.version)
+            self.client.set_registered_model_alias(name, "newest", version.version)
             return str(version.version)
         return self._try(create)
 

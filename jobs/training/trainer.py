@@ -6,7 +6,9 @@ A stage is a function that builds everything from the recipe inside a worker; th
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,8 +66,8 @@ def train(build: Callable[[Recipe], Stage], recipe: Recipe, *, name: str, identi
                              failure_config=FailureConfig(max_failures=cluster.max_failures),
                              checkpoint_config=CheckpointConfig(num_to_keep=fit_config.keep_checkpoints)),
     ).fit()
-    if isinstance(result.return_value, str):
-        raise NonFiniteLoss(result.return_value)
+    if isinstance(result.return_value, Exception):
+        raise result.return_value
     with result.checkpoint.as_directory() as last:
         state = json.loads((Path(last) / "state.json").read_text())
         assert state["step"] == fit_config.steps, f"the last checkpoint has step {state['step']}"
@@ -93,15 +95,20 @@ def check_resources(cluster: ClusterConfig) -> None:
                          f"cluster has {total.get('CPU', 0)}. Set cluster.workers or cluster.cpus_per_worker lower.")
 
 
-def _worker(job: dict[str, Any]) -> str | None:
-    """One training process. Returns the message of a non-finite loss: retrying would only meet it again."""
+def _worker(job: dict[str, Any]) -> Exception | None:
+    """One training process. Returns the errors a retry would only meet again, on all ranks alike."""
     torch.set_num_threads(max(int(job["recipe"].cluster.cpus_per_worker), 1))
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     torch.manual_seed(job["recipe"].stage_one.fit.seed)      # the same initial weights on every rank
-    stage: Stage = job["build"](job["recipe"])
+    try:
+        stage: Stage = job["build"](job["recipe"])
+    except (ValueError, FileNotFoundError) as error:
+        return error
     try:
         _fit(stage, job)
     except NonFiniteLoss as error:
-        return str(error)
+        return error
     return None
 
 
@@ -111,7 +118,7 @@ def _fit(stage: Stage, job: dict[str, Any]) -> None:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     elif world() > 1 and rank() == 0:
         say("batch norm: plain on CPU ranks, each over its own part of the batch")
-    wrapped = prepare_model(model, parallel_strategy_kwargs={"broadcast_buffers": False})
+    wrapped = prepare_model(model, parallel_strategy_kwargs={"forward_sync_buffers": False})
     optimizer = build_optimizer(model, stage.optimizer)
     start = _resume(model, optimizer)
     report = _Reporter(stage, job, start) if rank() == 0 else None

@@ -78,16 +78,17 @@ class AxialAttention(nn.Module):
 
 
 class AxialAttention2d(nn.Module):
-    """Axial attention down every column, then along every row. Output channels: 2 * base."""
+    """Axial attention down every column, then along every row."""
 
-    def __init__(self, in_channels: int, *, base: int, heads: int = 8, batch_norm: BatchNormConfig) -> None:
+    def __init__(self, in_channels: int, *, key_depth: int, value_depth: int, heads: int = 8,
+                 batch_norm: BatchNormConfig) -> None:
         super().__init__()
-        depths = {"key_depth": base, "value_depth": 2 * base, "heads": heads, "batch_norm": batch_norm}
-        self.height = AxialAttention(in_channels, **depths)
-        self.width = AxialAttention(2 * base, **depths)
+        same = {"key_depth": key_depth, "value_depth": value_depth, "heads": heads, "batch_norm": batch_norm}
+        self.height = AxialAttention(in_channels, **same)
+        self.width = AxialAttention(value_depth, **same)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: b c h w. Returns b (2 * base) h w."""
+        """x: b c h w. Returns b value_depth h w."""
         b, _, h, w = x.shape
         columns = self.height(rearrange(x, "b c h w -> (b w) c h"))
         rows = self.width(rearrange(columns, "(b w) c h -> (b h) c w", b=b, w=w))

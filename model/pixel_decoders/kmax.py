@@ -57,11 +57,11 @@ class KMaxBlock(nn.Module):
     def __init__(self, in_channels: int, *, width: int, kind: BlockKind, heads: int, drop_path: float,
                  batch_norm: BatchNormConfig) -> None:
         super().__init__()
-        inner, spread = (2 * width, 2 * width) if kind == "axial" else (width, width)
+        inner = 2 * width if kind == "axial" else width
         self.reduce = ConvBN(in_channels, inner, activation="gelu", batch_norm=batch_norm)
-        self.mix = (AxialAttention2d(inner, base=width, heads=heads, batch_norm=batch_norm) if kind == "axial"
-                    else ConvBN(inner, width, 3, batch_norm=batch_norm))
-        self.expand = ConvBN(spread, EXPANSION * width, norm_scale=0.0, batch_norm=batch_norm)
+        self.mix = (AxialAttention2d(inner, key_depth=width, value_depth=inner, heads=heads, batch_norm=batch_norm)
+                    if kind == "axial" else ConvBN(inner, inner, 3, batch_norm=batch_norm))
+        self.expand = ConvBN(inner, EXPANSION * width, norm_scale=0.0, batch_norm=batch_norm)
         self.shortcut = (nn.Identity() if in_channels == EXPANSION * width
                          else ConvBN(in_channels, EXPANSION * width, batch_norm=batch_norm))
         self.drop_path = DropPath(drop_path)

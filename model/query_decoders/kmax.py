@@ -201,7 +201,8 @@ class KMaxDecoder(nn.Module):
             activated = F.gelu(pixels) if depth else pixels
             for layer in islice(layers, depth):
                 queries, prediction = layer(queries, activated, frames=frames, supervise=supervise)
-                predictions += [prediction] if supervise else []
+                if supervise:
+                    predictions.append(prediction)
         final = self.predictor(rearrange(finest, "(b t) c h w -> b c (t h) w", t=frames), frames=frames,
                                mask_queries=self.mask_projection(queries), class_queries=self.class_projection(queries))
         return ClipPrediction(
@@ -214,16 +215,18 @@ class KMaxDecoder(nn.Module):
         )
 
     def _supervised(self, prediction: Prediction, size: Sequence[int], frames: int) -> LayerPrediction:
-        """A layer's prediction at stride 4. Corners follow the *target* width, as in the released clip decoder."""
-        features = prediction.pixel_features if self.supervise_pixels else None
-        mask_logits, pixel_features = (
-            None if tall is None else rearrange(
-                resize(rearrange(tall, "b c (t h) w -> (b t) c h w", t=frames), size, align_corners=is_odd(size[-1])),
-                "(b t) c h w -> b c t h w", t=frames)
-            for tall in (prediction.mask_logits, features)
+        """A layer's prediction, at stride 4."""
+        return LayerPrediction(
+            class_logits=prediction.class_logits,
+            mask_logits=_resize_frames(prediction.mask_logits, size, frames),
+            pixel_features=(_resize_frames(prediction.pixel_features, size, frames) if self.supervise_pixels else None),
         )
-        return LayerPrediction(class_logits=prediction.class_logits, mask_logits=mask_logits,
-                               pixel_features=pixel_features)
+
+
+def _resize_frames(tall: Tensor, size: Sequence[int], frames: int) -> Tensor:
+    """b c (t h) w -> b c t *size. Corners follow the *target* width here, as in the released clip decoder."""
+    resized = resize(rearrange(tall, "b c (t h) w -> (b t) c h w", t=frames), size, align_corners=is_odd(size[-1]))
+    return rearrange(resized, "(b t) c h w -> b c t h w", t=frames)
 
 
 def _fold(tall: Tensor, frames: int) -> Tensor:

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ def probe(path: str, *, timeout: float) -> dict[str, Any]:
         return _refusal("corrupt-video", f"no video can be opened here ({_say(error)}).")
     with container:
         if container.format.name.endswith("_pipe") or container.format.name == "image2":
-            return _refusal("not-a-video", "this is a still picture.", "Put pictures into a folder and give the folder.")
+            return _refusal("not-a-video", "this is a still picture.", "Give a folder of pictures instead.")
         streams = _pictures(container)
         if not streams:
             return _refusal("no-video-stream", "the file has no pictures, only other streams.", "Give another file.")
@@ -144,7 +145,7 @@ def _rest(container, stream) -> Iterator:
 
 def _growing(times: list[float | None], rate: float) -> list[float]:
     """Time stamps in seconds; counted by the frame rate where the file's own are missing or do not grow."""
-    if None not in times and all(later > earlier for earlier, later in zip(times, times[1:])):
+    if None not in times and all(later > earlier for earlier, later in pairwise(times)):
         return times
     return [index / rate for index in range(len(times))]
 

@@ -8,8 +8,12 @@ Only the ground truth knows who is who; motion that goes on behind the pillar is
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from pipeline.datasets.synthetic import SyntheticConfig
 
 THINGS = ("disc", "square", "triangle", "cross")     # kinds, by position; a kind is a class
 STUFF = ("sky", "water", "ground", "wall")
@@ -70,8 +74,8 @@ class Scene:
     texture_seed: int
 
 
-def make_scene(config, rng: np.random.Generator) -> Scene:
-    """Draw one video of a `SyntheticConfig`."""
+def make_scene(config: SyntheticConfig, rng: np.random.Generator) -> Scene:
+    """Draw one video by lot."""
     times, side = np.arange(config.frames), min(config.height, config.width)
     if config.preset == "hard":
         things, pillar = _hard_things(config, rng)
@@ -83,7 +87,7 @@ def make_scene(config, rng: np.random.Generator) -> Scene:
                  grain=rng.integers(0, 16, size=(config.frames, 2)), texture_seed=int(rng.integers(1 << 31)))
 
 
-def _bands(config, rng: np.random.Generator) -> tuple[Band, ...]:
+def _bands(config: SyntheticConfig, rng: np.random.Generator) -> tuple[Band, ...]:
     """Two or three bands (fewer when there are fewer classes), sky always on top when it is there."""
     count = min(config.stuff, int(rng.integers(2, 4)))
     kinds = sorted(rng.choice(config.stuff, size=count, replace=False))
@@ -95,7 +99,7 @@ def _bands(config, rng: np.random.Generator) -> tuple[Band, ...]:
                       phase=rng.uniform(0, 2 * np.pi)) for place, (kind, cut) in enumerate(zip(kinds, cuts)))
 
 
-def _thing(config, rng: np.random.Generator, radius: float) -> Thing:
+def _thing(config: SyntheticConfig, rng: np.random.Generator, radius: float) -> Thing:
     """Looks without a path. One in five wears the colour of another class."""
     kind = THINGS[rng.integers(config.things)]
     wears = THINGS[rng.integers(config.things)] if rng.random() < 0.2 else kind
@@ -105,7 +109,7 @@ def _thing(config, rng: np.random.Generator, radius: float) -> Thing:
                  radius=radius * min(config.height, config.width), angle=angle, centers=np.zeros((config.frames, 2)))
 
 
-def _easy_thing(config, rng: np.random.Generator) -> Thing:
+def _easy_thing(config: SyntheticConfig, rng: np.random.Generator) -> Thing:
     """Straight motion that bounces off the frame; three in ten leave once and come back where they left."""
     thing = _thing(config, rng, rng.uniform(0.095, 0.17))
     times, size = np.arange(config.frames), np.array([config.height, config.width])
@@ -127,7 +131,7 @@ def _bounce(line: np.ndarray, low: float, high: np.ndarray) -> np.ndarray:
     return low + room - np.abs((line - low) % (2 * room) - room)
 
 
-def _hard_things(config, rng: np.random.Generator) -> tuple[tuple[Thing, ...], Pillar]:
+def _hard_things(config: SyntheticConfig, rng: np.random.Generator) -> tuple[tuple[Thing, ...], Pillar]:
     """One or two pairs of twins and perhaps a thing without twin, each pair on a lane of its own."""
     axis = int(rng.integers(2))
     along, across = (config.height, config.width) if axis == 0 else (config.width, config.height)

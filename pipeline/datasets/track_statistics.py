@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from pipeline.errors import BadInput
 from pipeline.images import decode_jpeg
 from pipeline.records import Dataset, FrameRecord, VideoRecord
 
@@ -92,7 +93,10 @@ def _distance(a: Look, b: Look) -> float:
 
 def _looks(dataset: Dataset, video: VideoRecord, frame: FrameRecord) -> dict[int, Look]:
     """Every thing of a frame."""
-    image = decode_jpeg(frame.image.read_bytes())
+    try:
+        image = decode_jpeg(frame.image.read_bytes())
+    except BadInput as error:
+        raise BadInput(error.reason, error.what, video=video.video_id, file=frame.image, cure=error.cure) from None
     ids, looks = dataset.frame_ids(video, frame), {}
     for segment in video.segments:
         y, x = np.nonzero(ids == segment.id)

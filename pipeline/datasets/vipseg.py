@@ -49,7 +49,7 @@ class VipSeg:
     def video_ids(self) -> list[str]:
         """All videos of the split, sorted: from <split>.txt where it exists, else from the split's json."""
         if self.list.suffix == ".json":
-            return sorted(video["video_id"] for video in load_json(self.list)["videos"])
+            return sorted(self._entries)
         return sorted({line.strip() for line in self.list.read_text().splitlines() if line.strip()})
 
     def read(self, video_id: str) -> VideoRecord:
@@ -96,14 +96,14 @@ class VipSeg:
     @cached_property
     def _entries(self) -> dict[str, tuple[list[dict], list[dict]]]:
         """video id -> (its images, its annotations), as the json has them."""
-        found = load_json(self.annotations)
+        file = self.annotations or self.list
+        found = load_json(file)
         try:
             annotated = {entry["video_id"]: entry["annotations"] for entry in found["annotations"]}
             return {entry["video_id"]: (entry["images"], annotated.get(entry["video_id"], []))
                     for entry in found["videos"]}
         except (KeyError, TypeError) as error:
-            raise BadInput("bad-json", f"an entry lacks or mistypes {error}.", file=self.annotations,
-                           cure=CONVERT_AGAIN) from None
+            raise BadInput("bad-json", f"an entry lacks or mistypes {error}.", file=file, cure=CONVERT_AGAIN) from None
 
     def _ids(self, label: np.ndarray, file: Path, video_id: str) -> np.ndarray:
         if (label.ndim == 3) != (self.layout == "rgb"):

@@ -159,7 +159,7 @@ def _check_record(video: VideoRecord, classes: int) -> None:
 
 @contextmanager
 def _blame(video_id: str, file: Path | None = None, *, missing: str = "missing-file") -> Iterator[None]:
-    """Errors of one source file become BadInput that names it; errors while writing shards never pass here."""
+    """Errors of source files become BadInput that names them; errors while writing shards never pass here."""
     try:
         yield
     except BadInput as error:
@@ -174,6 +174,9 @@ def _blame(video_id: str, file: Path | None = None, *, missing: str = "missing-f
         raise BadInput("unreadable", f"it cannot be read: {error.strerror}.", video=video_id,
                        file=error.filename or file,
                        cure="Give the user who runs this read permission, or copy the file again.") from error
+    except Exception as error:
+        error.add_note(f"while sharding video {video_id!r}" + (f", file {file}" if file else ""))
+        raise
 
 
 def _resized(ids: np.ndarray, height: int, width: int) -> np.ndarray:

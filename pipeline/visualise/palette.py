@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -31,20 +31,21 @@ def palette(segments: Mapping[int, VideoSegment], classes: ClassTable) -> dict[i
             for panoptic, segment in segments.items()}
 
 
-def distinct(colors: Mapping[int, Color], reserved: set[Color]) -> dict[int, Color]:
-    """The same colours, made different from each other, black and `reserved` by the smallest change, in order of id.
+def unique_colors(segments: Mapping[int, VideoSegment], classes: ClassTable) -> dict[int, Color]:
+    """The palette without any colour twice and without black: identifiers for RGB-coded PNGs, as many as a video needs.
 
-    Identifiers in RGB-coded PNGs must never collide, however many tracks a video has (16.7 million fit).
+    Stuff keeps its class colour, as in VIPSeg; who finds a colour taken gets the nearest free one, in order of id.
     """
-    taken, free = {_number((0, 0, 0)), *map(_number, reserved)}, {}
-    for panoptic in sorted(colors):
-        wanted = _number(colors[panoptic])
-        step = 0
-        while (number := (wanted + step) % 2**24) in taken:
-            step = -step if step > 0 else 1 - step      # 0, 1, -1, 2, -2, ...
+    wanted = palette(segments, classes)
+    stuff = [i for i in sorted(segments) if not classes.is_thing[segments[i].class_index]]
+    reserved = {_number(info.color) for info in classes.classes if not info.is_thing}
+    taken, found = {0}, {}
+    for panoptic in [*stuff, *sorted(segments.keys() - set(stuff))]:
+        number = next(n for n in _nearest(_number(wanted[panoptic]))
+                      if n not in taken and (panoptic in stuff or n not in reserved))
         taken.add(number)
-        free[panoptic] = (number >> 16, number >> 8 & 255, number & 255)
-    return free
+        found[panoptic] = (number >> 16, number >> 8 & 255, number & 255)
+    return found
 
 
 def paint(ids: np.ndarray, colors: Mapping[int, Color]) -> np.ndarray:
@@ -53,6 +54,13 @@ def paint(ids: np.ndarray, colors: Mapping[int, Color]) -> np.ndarray:
     table[list(colors)] = [red | green << 8 | blue << 16 for red, green, blue in colors.values()]
     bytes_of = table[ids].astype("<u4", copy=False).view(np.uint8).reshape(*ids.shape, 4)
     return np.ascontiguousarray(bytes_of[..., :3])
+
+
+def _nearest(number: int) -> Iterator[int]:
+    """A colour number, then its neighbours on both sides, all 2^24 of them."""
+    for step in range(2**23 + 1):
+        yield (number + step) % 2**24
+        yield (number - step) % 2**24
 
 
 def _number(color: Color) -> int:

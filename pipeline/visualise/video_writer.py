@@ -13,14 +13,14 @@ import numpy as np
 from pipeline.files import PARTIAL
 
 CODECS = (("libx264", {"crf": "20", "preset": "veryfast"}), ("mpeg4", {"qscale": "3"}))
-TICKS = 90_000    # time stamps per second; holds every usual frame rate and uneven ones
+TICKS = 60_000    # time stamps per second, for even and uneven rates alike; MPEG-4 allows up to 65,535
 
 
 class VideoWriter:
     """Writes one video; use it in a `with` block. The file appears under its name when the block ends without error.
 
     fps: frames per second of frames written without a time. Odd sizes are completed to even ones by repeating the last
-    row and column, as 4:2:0 demands. Raises ValueError for a frame of another size, OSError when nothing can be written.
+    row and column, as 4:2:0 demands. Raises ValueError for a frame of another size, OSError when the disk refuses.
     """
 
     def __init__(self, path: Path | str, *, fps: float) -> None:

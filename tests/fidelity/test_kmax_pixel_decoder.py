@@ -26,10 +26,10 @@ def test_pixel_decoder_equals_the_reference(path):
 
 def check_axial_attention(case: Case) -> None:
     arguments = case.arguments
-    assert (arguments["key_expansion"], arguments["value_expansion"]) == (1, 2), "the only widths ever released"
     assert tuple(arguments["query_shape"]) == case.inputs["x"].shape[-2:], "ours takes the size from the input"
-    attention = AxialAttention2d(arguments["in_planes"], base=arguments["filters"], heads=arguments["num_heads"],
-                                 batch_norm=BatchNormConfig()).eval()
+    attention = AxialAttention2d(arguments["in_planes"], key_depth=arguments["filters"] * arguments["key_expansion"],
+                                 value_depth=arguments["filters"] * arguments["value_expansion"],
+                                 heads=arguments["num_heads"], batch_norm=BatchNormConfig()).eval()
     load_strict(attention, rename(case.state, AXIAL_ATTENTION))
     assert_close_to(case, "out", attention(case.inputs["x"]))
 

@@ -139,7 +139,7 @@ def gradient(clips: list[np.ndarray], config: EvidenceConfig, *, seed: int = 0) 
     generator = torch.Generator().manual_seed(7)
     codes = F.normalize(torch.randn(8, 16, generator=generator), dim=1)             # a look for each tube; 4: void
     queries = (codes + 0.3 * torch.randn(len(clips), 8, 16, generator=generator)).requires_grad_()
-    class_logits = torch.randn(1, 8, 6, generator=generator).requires_grad_()
+    class_logits = (torch.randn(1, 8, 6, generator=generator) + 2 * torch.eye(8, 6)).requires_grad_()
     rng, evidence = np.random.default_rng(seed), []
     for tubes in clips:
         looks = codes[torch.from_numpy(tubes % 5)] + 0.25 * torch.randn(*tubes.shape, 16, generator=generator)

@@ -8,7 +8,7 @@ from model.layers.convolution import BatchNormConfig
 
 
 def attention2d() -> AxialAttention2d:
-    return AxialAttention2d(6, base=16, heads=4, batch_norm=BatchNormConfig()).eval()
+    return AxialAttention2d(6, key_depth=16, value_depth=32, heads=4, batch_norm=BatchNormConfig()).eval()
 
 
 def test_relative_rows_depend_on_the_offset_from_query_to_key_alone():

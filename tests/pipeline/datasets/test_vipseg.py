@@ -48,7 +48,8 @@ def test_the_release_reads_without_any_json(panoptic_copy):
 def test_a_split_without_list_takes_its_json(panoptic_copy):
     listed = VipSeg(str(panoptic_copy)).video_ids()
     (panoptic_copy / "train.txt").unlink()
-    assert VipSeg(str(panoptic_copy)).video_ids() == listed == ["train_00000", "train_00001"]
+    for layout in ("rgb", "raw"):
+        assert VipSeg(str(panoptic_copy), layout=layout).video_ids() == listed == ["train_00000", "train_00001"]
 
 
 def test_a_pickled_reader_reads_the_same(panoptic_world):

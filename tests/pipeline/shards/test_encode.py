@@ -193,6 +193,12 @@ def test_a_file_without_read_permission_is_named(which):
         assert "ermission" in str(error)
 
 
+def test_an_error_of_a_reader_gains_the_name_of_the_video(data):
+    with pytest.raises(AttributeError) as caught:
+        encode_video(Described(data, None), "cows", CONFIG)
+    assert caught.value.__notes__ == ["while sharding video 'cows'"]
+
+
 class Described(ToyVideos):
     """A ToyVideos whose description is given."""
 

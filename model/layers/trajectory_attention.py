@@ -1,0 +1,199 @@
+"""Trajectory attention: follow every token through the frames, then weigh the path it took.
+
+MaXTron, arXiv 2311.18537v1, section 3.2, equations 2 to 4 (after Patrick et al., arXiv 2106.05392). The code of
+TACJu/MaXTron adds what the equations leave out and we keep: heads, the scale 1/sqrt(d) in both steps, biases, and the
+second query made from the trajectory point of the token's own frame.
+
+Letters here: b sequences, t frames, s positions of a frame, n = (t s) tokens, heads, d channels of one head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import einsum, rearrange
+from torch import Tensor, nn
+
+# Elements of the intermediates of one chunk. 16 MB of float32 on a CPU: they stay in the cache, and the heap is not
+# grown and trimmed for every chunk. On a GPU: one launch for everything but very long videos.
+_CHUNK_ELEMENTS_CPU, _CHUNK_ELEMENTS_GPU = 4 << 20, 256 << 20
+
+
+class Projections(NamedTuple):
+    """The linear maps of the second step: weights `out in`, biases `out`."""
+
+    query_weight: Tensor    # c c
+    query_bias: Tensor      # c
+    path_weight: Tensor     # (two c) c   keys, then values
+    path_bias: Tensor       # (two c)
+
+
+def plain_trajectory_attention(
+    q: Tensor, k: Tensor, v: Tensor, *, projections: Projections, heads: int, frames: int, dropout: float = 0.0,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The formula as written: every trajectory point is projected. Costs `n t c^2`; used when maps are wanted.
+
+    q, k, v: b (t s) c, projected. Returns z `b (t s) c`, the attention over positions `b heads (t s) t s` (sums to one
+    over s) and the attention over frames `b heads (t s) t` (sums to one over t).
+    """
+    scale = (q.shape[-1] // heads) ** -0.5
+    q = rearrange(q, "b n (heads d) -> b heads n d", heads=heads)
+    k, v = (rearrange(x, "b (t s) (heads d) -> b heads t s d", heads=heads, t=frames) for x in (k, v))
+    space = (einsum(q * scale, k, "b heads n d, b heads t s d -> b heads n t s").float()).softmax(-1)
+    points = einsum(F.dropout(space, dropout).to(v.dtype), v, "b heads n t s, b heads t s d -> b n t heads d")
+    points = rearrange(points, "b n t heads d -> b n t (heads d)")
+
+    own = torch.diagonal(rearrange(points, "b (t s) t2 c -> b s t t2 c", t=frames), dim1=2, dim2=3)   # b s c t
+    own = rearrange(own, "b s c t -> b (t s) c")
+    q = rearrange(F.linear(own, *projections[:2]), "b n (heads d) -> b n heads d", heads=heads)
+    k, v = rearrange(F.linear(points, *projections[2:]), "b n t (two heads d) -> two b n t heads d", two=2, heads=heads)
+    time = (einsum(q * scale, k, "b n heads d, b n t heads d -> b heads n t").float()).softmax(-1)
+    z = einsum(time.to(v.dtype), v, "b heads n t, b n t heads d -> b n heads d")
+    return rearrange(z, "b n heads d -> b n (heads d)"), space, time
+
+
+def trajectory_attention(
+    q: Tensor, k: Tensor, v: Tensor, *, projections: Projections, heads: int, frames: int, dropout: float = 0.0,
+) -> Tensor:
+    """Equal to `plain_trajectory_attention`, without its large tensors. q, k, v and the result: b (t s) c.
+
+    No score matrix is kept, no trajectory point is projected (`_PoolPaths`), and queries go through in chunks whose
+    intermediates fit the cache. What training keeps is one copy of the trajectory points, `b (t s) t c`.
+    """
+    q, k, v = (rearrange(x, "b (t s) (heads d) -> t b heads s d", heads=heads, t=frames) for x in (q, k, v))
+    pool = tuple(x.to(v.dtype) for x in projections)
+    batch, positions = _chunk_sizes(q)
+    clips = []
+    for q_part, k_part, v_part in zip(q.split(batch, dim=1), k.split(batch, dim=1), v.split(batch, dim=1)):
+        k_part, v_part = (rearrange(x, "t b heads s d -> (t b) heads s d") for x in (k_part, v_part))
+        rows = [torch.cat([_follow_and_pool(chunk, k_part, v_part, pool, frame=frame, frames=frames, dropout=dropout)
+                           for chunk in q_frame.split(positions, dim=2)], dim=1)
+                for frame, q_frame in enumerate(q_part.unbind(0))]      # one entry per frame: b s c
+        clips.append(torch.cat(rows, dim=1))
+    return torch.cat(clips)
+
+
+def _chunk_sizes(q: Tensor) -> tuple[int, int]:
+    """How many sequences, and how many positions of one frame, go through together."""
+    frames, _, heads, positions, depth = q.shape
+    elements = _CHUNK_ELEMENTS_CPU if q.device.type == "cpu" else _CHUNK_ELEMENTS_GPU
+    rows = max(1, elements // ((frames + 2 * heads) * heads * depth))
+    return max(1, rows // positions), min(rows, positions)
+
+
+def _follow_and_pool(
+    q: Tensor, k: Tensor, v: Tensor, pool: tuple[Tensor, ...], *, frame: int, frames: int, dropout: float,
+) -> Tensor:
+    """Queries b heads s d of one frame; k, v (t b) heads s' d of all frames. Returns b s c."""
+    batch = len(q)
+    q = q.expand(frames, *q.shape).flatten(0, 1)                                        # (t b) heads s d
+    points = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+    points = rearrange(points, "(t b) heads s d -> t (b s) (heads d)", t=frames)
+    z = _PoolPaths.apply(points, *pool, frame, q.shape[1])
+    return rearrange(z, "(b s) c -> b s c", b=batch)
+
+
+class _PoolPaths(torch.autograd.Function):
+    """Second step: attention over the trajectory points of each token, points `t n c` to `n c`.
+
+    Instead of projecting n t points to keys and values, the key weight is moved to the query and the value weight to
+    the result: <q, W_k y + b_k> = <W_k^T q, y> + const, and the constant leaves the softmax unchanged;
+    sum_t a_t (W_v y_t + b_v) = W_v (sum_t a_t y_t) + b_v. Exact, and `t` times less work.
+    The backward pass recomputes the two tensors of size n heads c, which would outweigh the points for short clips.
+    """
+
+    @staticmethod
+    def forward(ctx, points, query_weight, query_bias, path_weight, path_bias, frame, heads):
+        c = points.shape[-1]
+        key_weight, value_weight = rearrange(path_weight, "(two heads d) c -> two heads d c", two=2, heads=heads)
+        q = F.linear(points[frame], query_weight, query_bias) * (c // heads) ** -0.5
+        q = rearrange(q, "n (heads d) -> heads n d", heads=heads)
+        paths = rearrange(points, "t n c -> n t c")
+        moved = rearrange(torch.bmm(q, key_weight), "heads n c -> n heads c")
+        attention = torch.bmm(moved, paths.mT).float().softmax(-1).to(points.dtype)            # n heads t
+        pooled = rearrange(torch.bmm(attention, paths), "n heads c -> heads n c")
+        z = rearrange(torch.bmm(pooled, value_weight.mT), "heads n d -> n (heads d)") + path_bias[c:]
+        ctx.save_for_backward(points, q, attention, query_weight, path_weight)
+        ctx.frame = frame
+        return z
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        points, q, attention, query_weight, path_weight = ctx.saved_tensors
+        heads, c = len(q), points.shape[-1]
+        key_weight, value_weight = rearrange(path_weight, "(two heads d) c -> two heads d c", two=2, heads=heads)
+        paths = rearrange(points, "t n c -> n t c")
+        grad_heads = rearrange(grad, "n (heads d) -> heads n d", heads=heads)
+
+        pooled = rearrange(torch.bmm(attention, paths), "n heads c -> heads n c")
+        grad_value_weight = torch.bmm(grad_heads.mT, pooled)
+        grad_pooled = rearrange(torch.bmm(grad_heads, value_weight), "heads n c -> n heads c")
+        grad_attention = torch.bmm(grad_pooled, paths.mT)
+        weighted = attention * grad_attention
+        grad_scores = weighted - attention * weighted.sum(-1, keepdim=True)                    # n heads t
+
+        moved = rearrange(torch.bmm(q, key_weight), "heads n c -> n heads c")
+        grad_points = torch.baddbmm(torch.bmm(attention.mT, grad_pooled), grad_scores.mT, moved)     # n t c
+        grad_moved = rearrange(torch.bmm(grad_scores, paths), "n heads c -> heads n c")
+        grad_key_weight = torch.bmm(q.mT, grad_moved)
+        grad_q = rearrange(torch.bmm(grad_moved, key_weight.mT), "heads n d -> n (heads d)") * (c // heads) ** -0.5
+        grad_points[:, ctx.frame].addmm_(grad_q, query_weight)
+
+        grad_path_weight = rearrange([grad_key_weight, grad_value_weight], "two heads d c -> (two heads d) c")
+        grad_path_bias = F.pad(grad.sum(0), (c, 0))
+        return (rearrange(grad_points, "n t c -> t n c"), grad_q.mT @ points[ctx.frame], grad_q.sum(0),
+                grad_path_weight, grad_path_bias, None, None)
+
+
+class TrajectoryAttention(nn.Module):
+    """Trajectory attention with its projections, without residual and norm.
+
+    fused_qkv: one linear map makes query, key and value, as between the queries of all clips (section 3.3); otherwise
+    three do, as inside a clip. Weight names are those of the official code.
+    """
+
+    def __init__(self, dim: int, heads: int, *, fused_qkv: bool = False, dropout: float = 0.0) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"trajectory attention of {dim} channels cannot have {heads} heads; "
+                             "choose a number of heads that divides the channels")
+        self.heads, self.dropout, self.fused_qkv = heads, dropout, fused_qkv
+        if fused_qkv:
+            self.qkv = nn.Linear(dim, 3 * dim)
+        else:
+            self.q, self.k, self.v = nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, dim)
+        self.proj_q = nn.Linear(dim, dim)
+        self.proj_kv = nn.Linear(dim, 2 * dim)
+        self.proj = nn.Linear(dim, dim)
+        for linear in self.children():
+            nn.init.xavier_uniform_(linear.weight)
+
+    def forward(
+        self, query: Tensor, key: Tensor | None = None, value: Tensor | None = None, *, frames: int,
+        return_attention: bool = False,
+    ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+        """query, key, value: b (t s) c, frame by frame; key and value default to query. Returns b (t s) c.
+
+        return_attention: also {"space": b heads (t s) t s, "time": b heads (t s) t}, by the plain formula.
+        Raises ValueError where the tokens do not divide into frames.
+        """
+        if query.shape[1] % frames:
+            raise ValueError(f"{query.shape[1]} tokens do not divide into {frames} frames; give every frame the same "
+                             "number of tokens, frame by frame")
+        if self.fused_qkv:
+            assert key is None and value is None, "a fused projection takes the query alone"
+            q, k, v = self.qkv(query).chunk(3, dim=-1)
+        else:
+            q, k, v = self.q(query), self.k(query if key is None else key), self.v(query if value is None else value)
+        options = {
+            "projections": Projections(self.proj_q.weight, self.proj_q.bias, self.proj_kv.weight, self.proj_kv.bias),
+            "heads": self.heads, "frames": frames, "dropout": self.dropout if self.training else 0.0,
+        }
+        if return_attention:
+            z, space, time = plain_trajectory_attention(q, k, v, **options)
+            return self.proj(z), {"space": space, "time": time}
+        return self.proj(trajectory_attention(q, k, v, **options))

@@ -1,0 +1,220 @@
+"""Training batches depend on the seed and the step alone: not on workers, ranks, kills, or the way of reading."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+import shutil
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.contracts import ClipBatch
+from pipeline.augment import AugmentConfig
+from pipeline.copy_paste import CopyPasteConfig
+from pipeline.errors import BadInput
+from pipeline.loading import IndexedClips, sample_plan, training_batches
+from pipeline.shards import ShardConfig, ShardSet, make_shards
+from pipeline.training_clips import InputConfig
+from tests.pipeline.shards.toy_videos import toy_videos
+
+LENGTHS = {"a": 10, "b.mov": 1, "c": 5, "d": 2, "e": 3, "f": 7, "g": 4, "h": 2, "i": 6}
+CONFIG = InputConfig(augment=AugmentConfig(size=(33, 49)), batch_size=4, workers=0, seed=11)
+
+
+def write_shards(folder: Path, lengths: dict[str, int], *, min_shards: int = 3, still: bool = False,
+                 **kwargs) -> ShardSet:
+    data = toy_videos(folder / "videos", lengths, **kwargs)
+    if still:       # the first frame of each video, again and again
+        for video, length in lengths.items():
+            for frame in range(1, length):
+                shutil.copy(data.image(video, 0), data.image(video, frame))
+                shutil.copy(data.label(video, 0), data.label(video, frame))
+    make_shards(data, folder / "shards", ShardConfig(clip_frames=4, min_shards=min_shards), split="train")
+    return ShardSet(folder / "shards")
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory) -> ShardSet:
+    return write_shards(tmp_path_factory.mktemp("set"), LENGTHS)
+
+
+def batches(shards: ShardSet, config: InputConfig, *, steps: int, **ranks) -> list[ClipBatch]:
+    iterator = training_batches(shards, config, **ranks)
+    found = list(islice(iterator, steps))
+    iterator.close()
+    return found
+
+
+def clips(found: list[ClipBatch]) -> list[dict]:
+    """Every clip of some batches as plain tensors."""
+    return [{"sample": batch.samples[number], "video": batch.videos[number], "frames": batch.frames[number],
+             "real": batch.real_pixels[number],
+             **{name: getattr(batch.targets[number], name) for name in ("masks", "classes", "track_ids", "void")}}
+            for batch in found for number in range(len(batch.videos))]
+
+
+def assert_same_clips(found: list[ClipBatch], expected: list[ClipBatch]) -> None:
+    assert len(clips(found)) == len(clips(expected))
+    for one, other in zip(clips(found), clips(expected)):
+        assert one.keys() == other.keys()
+        for name, value in one.items():
+            same = torch.equal(value, other[name]) if isinstance(value, torch.Tensor) else value == other[name]
+            assert same, (one["sample"], name)
+
+
+def test_a_batch_has_the_shapes_of_its_contract(shards):
+    batch = batches(shards, CONFIG, steps=1)[0]
+    assert batch.frames.shape == (4, 2, 3, 33, 49)
+    assert batch.frames.dtype == torch.uint8
+    assert batch.real_pixels.shape == (4, 2, 33, 49)
+    assert batch.samples == (0, 1, 2, 3)
+    assert not batch.frames[~batch.real_pixels[:, :, None].expand_as(batch.frames)].any()
+    for targets in batch.targets:
+        assert targets.masks.shape == (len(targets.classes), 2, 9, 13)
+        assert targets.masks.any(dim=(1, 2, 3)).all()
+        assert len(set(targets.track_ids.tolist())) == len(targets.track_ids)
+        assert torch.equal(targets.masks.sum(0) + targets.void, torch.ones(2, 9, 13, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_set_of_loader_processes_gives_the_bytes_of_one(shards, streaming):
+    """Reading by index: of any number. Streaming orders by the number of workers, so 1 against 0."""
+    config = replace(CONFIG, streaming=streaming)
+    workers = 1 if streaming else 2
+    assert_same_clips(batches(shards, replace(config, workers=workers), steps=5), batches(shards, config, steps=5))
+
+
+def test_the_ranks_together_see_the_batches_of_one_rank(shards):
+    whole = batches(shards, CONFIG, steps=5)
+    shares = [batches(shards, CONFIG, steps=5, rank=rank, world=2) for rank in range(2)]
+    interleaved = [share for step in zip(*shares) for share in step]
+    assert_same_clips(interleaved, whole)
+
+
+@pytest.mark.parametrize(("streaming", "workers"), [(False, 0), (False, 2), (True, 0), (True, 2)])
+def test_a_killed_run_goes_on_in_the_middle_of_an_epoch_as_if_nothing_had_happened(shards, streaming, workers):
+    config = replace(CONFIG, streaming=streaming, workers=workers, batch_size=2, samples_per_video=2)
+    undisturbed = batches(shards, config, steps=14)
+    before = batches(shards, config, steps=5)
+    after = batches(shards, config, steps=9, consumed=5 * 2)
+    assert_same_clips(before + after, undisturbed)
+    assert [sample for batch in before + after for sample in batch.samples] == list(range(28))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_streaming_makes_the_clips_that_reading_by_index_makes(shards, workers):
+    """In another order, so by video; donors come from elsewhere, so without copy-paste."""
+    config = replace(CONFIG, copy_paste=None, batch_size=1)
+    steps = len(LENGTHS) - 1        # of one epoch, in which 2 workers drop one sample
+    streamed = clips(batches(shards, replace(config, streaming=True, workers=workers), steps=steps))
+    indexed = {clip["video"]: clip for clip in clips(batches(shards, config, steps=len(LENGTHS)))}
+    assert len({clip["video"] for clip in streamed}) == steps
+    for clip in streamed:
+        for name in ("frames", "real", "masks", "classes", "track_ids"):
+            assert torch.equal(clip[name], indexed[clip["video"]][name])
+
+
+def test_in_a_set_of_one_shard_donors_are_the_same_too(tmp_path):
+    shards = write_shards(tmp_path, {"a": 4, "b": 3, "c": 2}, min_shards=1)
+    config = replace(CONFIG, batch_size=3)
+    streamed, indexed = (sorted(clips(batches(shards, replace(config, streaming=streaming), steps=1)),
+                                key=lambda clip: clip["video"]) for streaming in (True, False))
+    for one, other in zip(streamed, indexed):
+        assert torch.equal(one["frames"], other["frames"])
+        assert torch.equal(one["track_ids"], other["track_ids"])
+
+
+def test_every_frame_of_a_still_video_stays_the_same(tmp_path):
+    """Whatever is drawn - scale, crop, flip, colours, what is pasted - is drawn once for the clip."""
+    shards = write_shards(tmp_path, {"a": 6, "b": 4, "c": 5}, still=True)
+    for clip in clips(batches(shards, replace(CONFIG, clip_frames=3, batch_size=3), steps=8)):
+        for name in ("frames", "real", "void"):
+            assert (clip[name] == clip[name][:1]).all()
+        assert (clip["masks"] == clip["masks"][:, :1]).all()
+
+
+def test_two_epochs_show_a_video_differently(shards):
+    config = replace(CONFIG, batch_size=3)
+    first, second = (clips(batches(shards, config, steps=3, consumed=9 * epoch)) for epoch in range(2))
+    second = {clip["video"]: clip["frames"] for clip in second}
+    assert all(not torch.equal(clip["frames"], second[clip["video"]]) for clip in first)
+
+
+def test_copy_paste_adds_tracks_that_are_new_in_the_video(shards):
+    plain = clips(batches(shards, replace(CONFIG, copy_paste=None), steps=6))
+    pasted = clips(batches(shards, replace(CONFIG, copy_paste=CopyPasteConfig(scale=1.0)), steps=6))
+    assert all(clip["track_ids"].max() <= 5 for clip in plain if len(clip["track_ids"]))
+    assert any((clip["track_ids"] > 5).any() for clip in pasted)
+    assert any(not torch.equal(one["frames"], other["frames"]) for one, other in zip(plain, pasted))
+
+
+def test_closing_ends_the_loader_processes(shards):
+    before = set(multiprocessing.active_children())
+    iterator = training_batches(shards, replace(CONFIG, workers=2))
+    next(iterator)
+    started = set(multiprocessing.active_children()) - before
+    assert len(started) == 2
+    iterator.close()
+    for process in started:
+        process.join(timeout=10)
+    assert not set(multiprocessing.active_children()) & started
+
+
+def test_a_loader_can_be_sent_to_a_spawned_process(shards):
+    loader = pickle.loads(pickle.dumps(IndexedClips(shards, CONFIG)))
+    draws = sample_plan(shards, CONFIG).batch(0)
+    assert torch.equal(loader[draws]["frames"], IndexedClips(shards, CONFIG)[draws]["frames"])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_damaged_frame_stops_the_run_and_names_the_video(tmp_path, streaming, workers):
+    shards = write_shards(tmp_path, {"good": 2, "bad": 2}, min_shards=1)
+    bad = next(video for video in shards.videos if video.video_id == "bad")
+    with open(shards.folder / shards.manifest["shards"][0]["name"], "r+b") as tar:
+        tar.seek(bad.frames[1].image[0])
+        tar.write(bytes(100))
+    config = replace(CONFIG, copy_paste=None, batch_size=2, streaming=streaming, workers=workers)
+    with pytest.raises(BadInput, match=r"video 'bad'.*frame '00003'") as raised:
+        batches(shards, config, steps=1)
+    assert raised.value.reason == "corrupt-image"
+
+
+def test_a_cut_shard_is_refused_while_streaming(tmp_path, shards):
+    for path in shards.folder.glob("*.tar"):
+        content = path.read_bytes()
+        (tmp_path / path.name).write_bytes(content[:len(content) // 2 // 512 * 512 - 100])
+    config = replace(CONFIG, streaming=True, stream_root=str(tmp_path))
+    with pytest.raises(BadInput, match=r"train-00000\d\.tar") as raised:
+        batches(shards, config, steps=4)
+    assert raised.value.reason == "damaged-shard"
+
+
+def test_a_shard_without_its_members_is_refused_while_streaming(tmp_path, shards):
+    other = write_shards(tmp_path, {name * 2: length for name, length in LENGTHS.items()})
+    config = replace(CONFIG, streaming=True, stream_root=f"{other.folder}/")
+    with pytest.raises(BadInput, match=r"lacks \d+ members"):
+        batches(shards, config, steps=1)
+
+
+def test_sets_without_id_maps_are_refused_before_anything_is_read(tmp_path):
+    shards = write_shards(tmp_path, {"a": 2, "b": 3}, masks=True)
+    with pytest.raises(ValueError, match="overlapping masks"):
+        training_batches(shards, replace(CONFIG, batch_size=2))
+
+
+@pytest.mark.parametrize(("wrong", "message"), [
+    ({"batch_size": 0}, "input.batch_size"), ({"workers": -1}, "input.workers"), ({"clip_frames": 0}, "clip_frames"),
+    ({"stream_root": "s3://bucket"}, "stream_root")])
+def test_settings_that_cannot_work_are_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        replace(CONFIG, **wrong)
+
+
+def test_ranks_that_do_not_divide_the_batch_are_refused_at_once(shards):
+    with pytest.raises(ValueError, match="3 ranks"):
+        training_batches(shards, CONFIG, world=3)

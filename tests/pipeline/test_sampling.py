@@ -1,0 +1,41 @@
+"""Clips are neighbouring frames of one video."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.sampling import sample_clip, split_clips
+
+
+def drawn(num_frames: int, clip_frames: int, **options) -> set[tuple[int, ...]]:
+    rng = np.random.default_rng(0)
+    return {sample_clip(num_frames, clip_frames, rng, **options) for _ in range(300)}
+
+
+def test_every_window_is_drawn_but_officially_not_the_last():
+    windows = {(0, 1), (1, 2), (2, 3), (3, 4)}
+    assert drawn(5, 2) == windows
+    assert drawn(5, 2, official_compat=True) == windows - {(3, 4)}
+
+
+@pytest.mark.parametrize("official_compat", [False, True])
+def test_a_short_video_gives_all_frames_and_repeats_the_last(official_compat):
+    assert drawn(2, 4, official_compat=official_compat) == {(0, 1, 1, 1)}
+    assert drawn(4, 4, official_compat=official_compat) == {(0, 1, 2, 3)}
+
+
+def test_time_runs_backwards_as_often_as_asked():
+    assert drawn(3, 2, reverse=1.0) == {(1, 0), (2, 1)}
+    rng = np.random.default_rng(1)
+    backwards = sum(first > second for first, second in (sample_clip(9, 2, rng, reverse=0.5) for _ in range(2000)))
+    assert 900 < backwards < 1100
+
+
+@given(num_frames=st.integers(1, 40), clip_frames=st.integers(1, 8))
+def test_test_clips_hold_every_frame_once(num_frames, clip_frames):
+    clips = split_clips(num_frames, clip_frames)
+    assert [frame for indices, valid in clips for frame in indices[:valid]] == list(range(num_frames))
+    assert all(len(indices) == clip_frames and set(indices[valid:]) <= {num_frames - 1} for indices, valid in clips)

@@ -1,0 +1,59 @@
+"""Targets say, at stride 4, what the id maps say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from model.labels import ClassInfo, ClassTable
+from pipeline.records import Segment
+from pipeline.targets import at_stride_4, clip_targets
+
+CLASSES = ClassTable("toy", (ClassInfo(1, "sky", False, (0, 0, 0)), ClassInfo(2, "cow", True, (0, 0, 0)),
+                             ClassInfo(3, "grass", False, (0, 0, 0))))
+SEGMENTS = [Segment(id=1, class_index=0), Segment(id=2, class_index=1), Segment(id=4, class_index=1),
+            Segment(id=5, class_index=2), Segment(id=7, class_index=2), Segment(id=8, class_index=1, is_crowd=True),
+            Segment(id=9, class_index=1)]
+
+
+@pytest.fixture
+def ids() -> np.ndarray:
+    """2 6 8, with void, all segments but number 9; number 4 in the second frame only."""
+    rng = np.random.default_rng(0)
+    ids = rng.choice([0, 1, 2, 5, 7, 8], size=(2, 6, 8)).astype(np.uint8)
+    ids[1, 2] = 4
+    return ids
+
+
+def test_things_stay_apart_stuff_of_a_class_is_one_and_absent_segments_are_none(ids):
+    targets = clip_targets(ids, SEGMENTS, CLASSES)
+    assert targets.track_ids.tolist() == [1, 2, 4, 5]
+    assert targets.classes.tolist() == [0, 1, 1, 2]
+    for mask, members in zip(targets.masks.numpy(), [[1], [2], [4], [5, 7]]):
+        assert_array_equal(mask, np.isin(ids, members))
+
+
+def test_every_pixel_is_void_or_in_one_tube(ids):
+    targets = clip_targets(ids, SEGMENTS, CLASSES)
+    assert_array_equal(targets.masks.sum(0) + targets.void, np.ones_like(ids))
+    assert_array_equal(targets.void, np.isin(ids, [0, 8]))
+
+
+def test_a_clip_without_any_segment_has_no_targets():
+    targets = clip_targets(np.zeros((2, 3, 4), dtype=np.uint16), SEGMENTS, CLASSES)
+    assert targets.masks.shape == (0, 2, 3, 4)
+    assert targets.classes.shape == targets.track_ids.shape == (0,)
+    assert targets.void.all()
+
+
+def test_an_id_nobody_lists_is_refused(ids):
+    with pytest.raises(ValueError, match=r"\[7\]"):
+        clip_targets(ids, [segment for segment in SEGMENTS if segment.id != 7], CLASSES)
+
+
+@pytest.mark.parametrize(("side", "first", "count"), [(65, 0, 17), (769, 0, 193), (64, 2, 16), (96, 2, 24)])
+def test_odd_sides_start_at_the_corner_and_even_sides_in_the_middle(side, first, count):
+    pixels = np.arange(side)[None].repeat(65, axis=0)
+    assert_array_equal(at_stride_4(pixels)[0], first + 4 * np.arange(count))
+    assert at_stride_4(pixels.T).shape == (count, 17)

@@ -1,0 +1,56 @@
+"""Colours: stable, distinct to the eye for tracks, unique as identifiers."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from model.contracts import VideoSegment
+from model.labels import VOID, ClassInfo, ClassTable, panoptic_id
+from pipeline.images import ids_from_rgb
+from pipeline.visualise.palette import color_of, paint, palette, unique_colors
+
+CLASSES = ClassTable("few", (ClassInfo(1, "cat", True, (200, 30, 30)), ClassInfo(2, "black", True, (0, 0, 0)),
+                             ClassInfo(3, "sky", False, (70, 130, 180)), ClassInfo(4, "sea", False, (70, 130, 180)),
+                             ClassInfo(5, "dog", True, (70, 130, 180))))
+
+
+def segments_of(pairs):
+    return {panoptic_id(c, t): VideoSegment(class_index=c, track=t) for c, t in pairs}
+
+
+def test_stuff_and_the_first_thing_have_the_class_colour():
+    colors = palette(segments_of([(0, 1), (2, 0)]), CLASSES)
+    assert colors == {1: (200, 30, 30), panoptic_id(2, 0): (70, 130, 180)}
+
+
+def test_a_track_keeps_its_colour_whatever_else_is_in_the_video():
+    alone, together = segments_of([(0, 5)]), segments_of([(0, 5), (0, 1), (4, 2), (2, 0)])
+    assert palette(alone, CLASSES)[5] == palette(together, CLASSES)[5]
+
+
+@pytest.mark.parametrize("base", [(200, 30, 30), (128, 128, 128), (0, 0, 0), (70, 130, 180)])
+def test_tracks_of_one_class_are_told_apart(base):
+    colors = np.array([color_of(base, track) for track in range(1, 17)], int)
+    assert min(np.abs(a - b).sum() for a, b in combinations(colors, 2)) >= 24
+
+
+def test_identifiers_never_collide_however_many_tracks_and_however_like_the_class_colours():
+    pairs = [(c, t) for c in (0, 1, 4) for t in range(1, 700)] + [(2, 0), (3, 0)]
+    colors = unique_colors(segments_of(pairs), CLASSES)
+    assert len(set(colors.values())) == len(pairs)
+    assert (0, 0, 0) not in colors.values()
+    assert colors[panoptic_id(2, 0)] == (70, 130, 180)
+    assert colors[panoptic_id(4, 1)] != (70, 130, 180)     # a stuff colour, whether or not that stuff is there
+    assert unique_colors(segments_of([(4, 1)]), CLASSES) != {panoptic_id(4, 1): (70, 130, 180)}
+
+
+def test_painting_is_undone_by_reading_the_colours_as_numbers():
+    ids = np.array([[VOID, 3], [70_000, 3]], np.int32)
+    colors = {3: (1, 2, 3), 70_000: (255, 254, 253)}
+    picture = paint(ids, colors)
+    assert picture.tolist() == [[[0, 0, 0], [1, 2, 3]], [[255, 254, 253], [1, 2, 3]]]
+    assert ids_from_rgb(picture)[1, 0] == 255 + 256 * 254 + 65536 * 253
+    assert not paint(np.full((2, 2), VOID, np.int32), {}).any()
