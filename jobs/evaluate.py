@@ -17,15 +17,16 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from jobs.inference import draw, open_system
+from jobs.config import to_json
+from jobs.inference import System, draw, open_system
 from jobs.recipes.schema import Recipe
 from jobs.training.progress import say
 from jobs.verb import connect, recorded, run
 from pipeline.errors import BadInput
-from pipeline.files import atomic_write
+from pipeline.files import atomic_write, digest
 from pipeline.metrics.vpq import VPQ
 from pipeline.metrics.vpq_scores import PROTOCOLS, VPQScores
-from pipeline.predictions import PredictionReader, PredictionWriter
+from pipeline.predictions import Predictions, PredictionWriter, read_predictions
 from pipeline.progress import Progress
 from pipeline.shards import ShardSet
 from pipeline.streams import actor_stream
@@ -36,8 +37,9 @@ def main(recipe: Recipe) -> dict[str, Any]:
     """Score every video of the split on the cluster, merge, print, record; returns the headline numbers."""
     config, folder = recipe.evaluation, scores_folder(recipe)
     shards = ShardSet(recipe.shards_of(config.split))
-    if not config.predictions:
-        open_system(recipe, config.mode, shards.classes)       # a missing or foreign model stops here, not on a worker
+    # A missing or foreign model, or predictions of something else, stop here, not on a worker.
+    system = None if stored_predictions(recipe) else open_system(recipe, config.mode, shards.classes)
+    writer = prediction_writer(recipe, system, shards)
     connect(recipe.cluster)
     folder.mkdir(parents=True, exist_ok=True)
     metric, skipped, frames, started = VPQ(shards.classes, windows=config.windows), [], 0, time.perf_counter()
@@ -52,6 +54,8 @@ def main(recipe: Recipe) -> dict[str, Any]:
                     metric.merge(VPQ.from_json(video["vpq"]))
                     frames += video["frames"]
                 progress.update("skipped" not in video, Counter(v["reason"] for v in [video] if "skipped" in v))
+        if writer is not None:
+            writer.finish(v.video_id for v in shards.videos if v.video_id not in {s["video"] for s in skipped})
         seconds, scores = time.perf_counter() - started, metric.result()
         summary = {"mode": folder.name, **summarise(scores), "videos": len(shards.videos) - len(skipped),
                    "frames": frames, "skipped": skipped, "frames_per_second": frames / seconds,
@@ -68,6 +72,20 @@ def main(recipe: Recipe) -> dict[str, Any]:
 def scores_folder(recipe: Recipe) -> Path:
     """Where the scores of a mode lie."""
     return recipe.road / "scores" / ("predictions" if recipe.evaluation.predictions else recipe.evaluation.mode)
+
+
+def stored_predictions(recipe: Recipe) -> Predictions | None:
+    """The predictions to score instead of running a model, when the recipe names some."""
+    return read_predictions(Path(recipe.evaluation.predictions)) if recipe.evaluation.predictions else None
+
+
+def prediction_writer(recipe: Recipe, system: System | None, shards: ShardSet) -> PredictionWriter | None:
+    """Where predictions are kept, one folder per system, so that those of another model are never mixed in."""
+    if system is None or not recipe.evaluation.keep_predictions:
+        return None
+    made_by = {**system.made_by, "shards_fingerprint": shards.fingerprint, "merge": to_json(system.merge)}
+    folder = scores_folder(recipe) / "predictions" / digest(made_by)[:16]
+    return PredictionWriter(folder=folder, classes=shards.classes, made_by=made_by)
 
 
 def summarise(scores: VPQScores) -> dict[str, Any]:
@@ -94,22 +112,23 @@ class ScoreVideo:
     def __init__(self, *, recipe: Recipe) -> None:
         self.recipe, self.config, self.folder = recipe, recipe.evaluation, scores_folder(recipe)
         self.shards = ShardSet(recipe.shards_of(self.config.split))
-        self.reader = PredictionReader(Path(self.config.predictions)) if self.config.predictions else None
-        self.system = None if self.reader else open_system(recipe, self.config.mode, self.shards.classes)
-        keep = self.config.keep_predictions and self.system is not None
-        self.writer = PredictionWriter(self.folder / "predictions", self.shards.classes,
-                                       made_by=self.system.made_by) if keep else None
+        self.predictions = stored_predictions(recipe)
+        self.system = None if self.predictions else open_system(recipe, self.config.mode, self.shards.classes)
+        self.writer = prediction_writer(recipe, self.system, self.shards)
 
     def __call__(self, *, video: int) -> dict[str, Any]:
         """The accumulated metric of one video as JSON, or why it was skipped."""
         stored = self.shards.videos[video]
         source = StoredVideoSource(self.shards, stored)
         try:
-            predicted = self.reader.read(stored.video_id) if self.reader else self.system.predict(source)
+            predicted = self.system.predict(source) if self.system else self.predictions[stored.video_id]
             metric = VPQ(self.shards.classes, windows=self.config.windows)
             metric.update(predicted, self.shards.truth(stored))
         except BadInput as error:
             return {"video": stored.video_id, "skipped": str(error), "reason": error.reason}
+        except KeyError:
+            return {"video": stored.video_id, "skipped": f"video {stored.video_id!r} has no prediction in "
+                    f"{self.config.predictions}", "reason": "no-prediction"}
         if self.writer is not None:
             self.writer.write(predicted)
         if video < self.config.overlays:

@@ -1,9 +1,10 @@
 """Segment and track videos of one's own: an mp4 (or a folder of frames, or a folder of videos) in, results out.
 
 In:     predict.input, and the finished models (predict.mode = near_online, offline).
-Out:    predict.output/<video>: an overlay mp4, panoptic PNGs with pred.json (VIPSeg's evaluation layout), and
-        tracks.json (one entry per object, COCO run lengths per frame).
-Again:  videos whose tracks.json is there are left alone. A broken file is named, counted and skipped.
+Out:    predict.output: overlays/<video>.mp4, panoptic PNGs with pred.json (VIPSeg's evaluation layout), and tracks.json
+        (one entry per object, COCO run lengths per frame).
+Again:  every video is predicted again; results of another model are never mixed in. A broken file is named, counted and
+        skipped.
 Cost:   one pass of inference; memory does not grow with the length of the video.
 
     python -m jobs.predict --recipe demo --set predict.input=my_video.mp4
@@ -16,16 +17,16 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from jobs.inference import draw, file_name, open_system
+from jobs.config import to_json
+from jobs.inference import System, draw, open_system
 from jobs.recipes.schema import Recipe
 from jobs.training.progress import say
 from jobs.verb import connect, recorded, run
-from pipeline.datasets.raw_video import RawVideo
+from pipeline.datasets.raw_video import open_video
 from pipeline.errors import BadInput
-from pipeline.predictions import PredictionWriter, write_tracks
+from pipeline.predictions import PredictionWriter
 from pipeline.progress import Progress
 from pipeline.streams import actor_stream
-from pipeline.test_clips import FolderSource, VideoSource
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".ts", ".mpg", ".mpeg", ".3gp")
 
@@ -33,10 +34,10 @@ VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".ts", ".mpg"
 def main(recipe: Recipe) -> dict[str, Any]:
     """Predict every video of the input; returns where each result lies and what was skipped."""
     videos, output = find_videos(recipe.predict.input), output_folder(recipe)
-    made_by = open_system(recipe, recipe.predict.mode).made_by      # a missing model stops here, not on a worker
+    writer = prediction_writer(recipe, open_system(recipe, recipe.predict.mode))   # a missing model stops here
     connect(recipe.cluster)
     done, skipped = [], []
-    with recorded(recipe, "predict", **made_by) as tracker, Progress("predicting", len(videos)) as progress:
+    with recorded(recipe, "predict", **writer.made_by) as tracker, Progress("predicting", len(videos)) as progress:
         for result in actor_stream([{"path": str(path)} for path in videos], PredictVideo,
                                    arguments={"recipe": recipe}, actors=recipe.cluster.actors,
                                    cpus=recipe.cluster.cpus_per_actor, gpus=recipe.cluster.gpus_per_actor):
@@ -44,6 +45,7 @@ def main(recipe: Recipe) -> dict[str, Any]:
             progress.update("skipped" not in result, Counter(r["reason"] for r in [result] if "skipped" in r))
         tracker.numbers(0, {"videos": len(done), "frames": sum(r["frames"] for r in done), "skipped": len(skipped)})
         if done:
+            writer.finish(result["video_id"] for result in done)
             tracker.file(Path(done[0]["overlay"]), "overlays")
     say(*(f"skipped: {result['skipped']}" for result in skipped), f"{len(done)} videos in {output}")
     if not done:
@@ -57,8 +59,17 @@ def output_folder(recipe: Recipe) -> Path:
     return Path(recipe.predict.output) if recipe.predict.output else recipe.road / "predictions"
 
 
+def prediction_writer(recipe: Recipe, system: System) -> PredictionWriter:
+    """Writes into the output folder. Raises ValueError when it holds the results of another model."""
+    return PredictionWriter(folder=output_folder(recipe), classes=system.classes,
+                            made_by={**system.made_by, "merge": to_json(system.merge)})
+
+
 def find_videos(given: str) -> list[Path]:
-    """A video file, a folder of frames, or every video and frame folder in a folder. Raises FileNotFoundError."""
+    """A video file, a folder of frames, or every video and frame folder in a folder.
+
+    Raises FileNotFoundError where there is none, ValueError where two would have the same name.
+    """
     path = Path(given).absolute() if given else None
     if path is None or not path.exists():
         raise FileNotFoundError(f"predict.input={given!r} does not exist; give a video file, a folder of frames or a "
@@ -69,6 +80,10 @@ def find_videos(given: str) -> list[Path]:
              if p.suffix.lower() in VIDEO_SUFFIXES or (p.is_dir() and holds_frames(p))]
     if not found:
         raise FileNotFoundError(f"{path} holds no frames (.jpg, .png) and no videos ({', '.join(VIDEO_SUFFIXES)})")
+    twice = [stem for stem, count in Counter(p.stem for p in found).items() if count > 1]
+    if twice:
+        raise ValueError(f"{path} holds several videos called {twice[0]!r}, whose results would overwrite each other; "
+                         "rename all but one")
     return found
 
 
@@ -77,30 +92,25 @@ def holds_frames(folder: Path) -> bool:
     return any(file.suffix.lower() in (".jpg", ".jpeg", ".png") for file in folder.glob("*"))
 
 
-def open_video(path: Path) -> VideoSource:
-    """A file or a folder of frames as a source. Raises BadInput naming the file and the cure."""
-    return FolderSource(path) if path.is_dir() else RawVideo(path)
-
-
 class PredictVideo:
     """Ray Data actor: one video in, its overlay, PNGs and tracks out."""
 
     def __init__(self, *, recipe: Recipe) -> None:
         self.recipe, self.system = recipe, open_system(recipe, recipe.predict.mode)
+        self.writer = prediction_writer(recipe, self.system)
 
     def __call__(self, *, path: str) -> dict[str, Any]:
         """What was written for one video, or why it was skipped."""
         try:
-            source = open_video(Path(path))
-            folder = output_folder(self.recipe) / file_name(source.video_id)
+            source = open_video(path)
             predicted = self.system.predict(source)
-            PredictionWriter(folder, self.system.classes, made_by=self.system.made_by).write(predicted)
-            overlay = draw(source, predicted, self.system.classes, folder, fps=getattr(source, "fps", None) or 6.0)
-            write_tracks(folder / "tracks.json", [predicted], self.system.classes)
+            self.writer.write(predicted)
+            overlay = draw(source, predicted, self.system.classes, output_folder(self.recipe) / "overlays",
+                           times=getattr(source, "times", None))
         except BadInput as error:
-            return {"video": path, "skipped": str(error), "reason": error.reason}
-        return {"video": path, "folder": str(folder), "overlay": str(overlay), "frames": len(predicted.frame_names),
-                "segments": len(predicted.segments)}
+            return {"path": path, "skipped": str(error), "reason": error.reason}
+        return {"path": path, "video_id": predicted.video_id, "overlay": str(overlay),
+                "frames": len(predicted.frame_names), "segments": len(predicted.segments)}
 
 
 if __name__ == "__main__":

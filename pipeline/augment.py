@@ -78,10 +78,10 @@ class Transform:
     antialias: bool = False             # scale images as detectron2 does at test time (Pillow), at 7 times the cost
 
     def image(self, image: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
-        """H W 3 uint8 of the source -> 3 H W uint8, zeros in the padding. out: zeros to write into, may be shared."""
+        """H W 3 uint8 of the source -> 3 H W uint8, zeros in the padding; into `out` where given, all of it."""
         self._check(image)
         if out is None:
-            out = np.zeros((3, *self.padded), dtype=np.uint8)
+            out = np.empty((3, *self.padded), dtype=np.uint8)
         top, left, bottom, right = self.box
         height, width = self.resized
         image = image[top:bottom, left:right]
@@ -93,6 +93,8 @@ class Transform:
         if not grows:
             image = self._recolor(image)
         cv2.split(image, [plane[:height, :width] for plane in out])     # writes the planes in place
+        out[:, height:] = 0         # the rest only: clearing megabytes first costs a tenth of the decoding
+        out[:, :height, width:] = 0
         return out
 
     def ids(self, ids: np.ndarray, *, at: tuple[slice, slice] = (slice(None), slice(None))) -> np.ndarray:

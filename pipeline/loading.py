@@ -158,8 +158,8 @@ def _pack(plans: list[ClipPlan], fetches: list[Fetch], shards: ShardSet, config:
     BadInput travels as a value: an exception that crosses a DataLoader arrives as another type.
     """
     size = (len(plans), config.clip_frames)
-    frames = _zeros((*size, 3, *config.augment.size), torch.uint8)
-    real_pixels = _zeros((*size, *config.augment.size), torch.bool)
+    frames = _empty((*size, 3, *config.augment.size), torch.uint8)
+    real_pixels = _empty((*size, *config.augment.size), torch.bool)
     targets = []
     try:
         for number, (plan, fetch) in enumerate(zip(plans, fetches)):
@@ -188,10 +188,10 @@ def _unpacked(loader: DataLoader) -> Iterator[ClipBatch]:
                         videos=tuple(packed["videos"]), samples=tuple(packed["samples"]))
 
 
-def _zeros(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """Zeros; in a loader process already in shared memory, where the queue would copy them otherwise."""
+def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """Memory to write a batch to; in a loader process shared at once, as the queue would have to copy it otherwise."""
     if get_worker_info() is None:
-        return torch.zeros(shape, dtype=dtype)
+        return torch.empty(shape, dtype=dtype)
     storage = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize)   # as torch's default_collate does
     return torch.empty(0, dtype=dtype).set_(storage, 0, shape)
 

@@ -129,7 +129,7 @@ def test_clips(source: VideoSource, clip_frames: int, size: tuple[int, int], *,
                               padded=geometry.padded, antialias=True)
     height, width = transform.resized
     for indices, valid in split_clips(len(source.frame_names), clip_frames):
-        frames = torch.zeros((clip_frames, 3, *transform.padded), dtype=torch.uint8)
+        frames = torch.empty((clip_frames, 3, *transform.padded), dtype=torch.uint8)
         real_pixels = torch.zeros((clip_frames, *transform.padded), dtype=torch.bool)
         real_pixels[:, :height, :width] = True
         for image, out in zip(source.frames(indices[0], indices[0] + valid), frames.numpy()):

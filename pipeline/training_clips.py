@@ -81,11 +81,12 @@ def plan_clip(draw: Draw, videos: Sequence[StoredVideo], config: InputConfig, *,
 
 def make_clip(plan: ClipPlan, fetch: Fetch, classes: ClassTable, config: InputConfig, *, frames: np.ndarray,
               real_pixels: np.ndarray) -> ClipTargets:
-    """Read, decode and transform one clip into the given zeros: frames `t 3 H W` uint8, real pixels `t H W` bool.
+    """Read, decode and transform one clip into the given arrays: frames `t 3 H W` uint8, real pixels `t H W` bool.
 
     Raises BadInput naming video and frame where an image cannot be decoded.
     """
     height, width = plan.clip.transform.resized
+    real_pixels[:] = False
     real_pixels[:, :height, :width] = True
     labels = _decode(plan.clip, fetch, out=frames, at=stride_4(config.augment.size))
     ids = np.stack(labels).astype(np.uint16)                                # t h w
@@ -124,7 +125,7 @@ def _paste_donor(plan: ClipPlan, fetch: Fetch, classes: ClassTable, config: Inpu
                  real_pixels: np.ndarray, ids: np.ndarray) -> list[Segment]:
     """Paste part of the donor over the clip, in place; returns the segments that came, with ids of their own."""
     height, width = plan.donor.transform.resized
-    donor_frames = np.zeros_like(frames)
+    donor_frames = np.empty((*frames.shape[:2], height, width), dtype=np.uint8)
     donor_ids = _decode(plan.donor, fetch, out=donor_frames, at=(slice(height), slice(width)))
     listed = plan.donor.video.segments
     chosen = choose_segments(donor_ids, listed, classes, plan.draw.random(config.seed, PASTE),

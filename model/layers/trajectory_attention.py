@@ -9,7 +9,6 @@ Letters here: b sequences, t frames, s positions of a frame, n = (t s) tokens, h
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -42,7 +41,7 @@ def plain_trajectory_attention(
     scale = (q.shape[-1] // heads) ** -0.5
     q = rearrange(q, "b n (heads d) -> b heads n d", heads=heads)
     k, v = (rearrange(x, "b (t s) (heads d) -> b heads t s d", heads=heads, t=frames) for x in (k, v))
-    space = (einsum(q * scale, k, "b heads n d, b heads t s d -> b heads n t s").float()).softmax(-1)
+    space = _softmax(einsum(q * scale, k, "b heads n d, b heads t s d -> b heads n t s"))
     points = einsum(F.dropout(space, dropout).to(v.dtype), v, "b heads n t s, b heads t s d -> b n t heads d")
     points = rearrange(points, "b n t heads d -> b n t (heads d)")
 
@@ -50,7 +49,7 @@ def plain_trajectory_attention(
     own = rearrange(own, "b s c t -> b (t s) c")
     q = rearrange(F.linear(own, *projections[:2]), "b n (heads d) -> b n heads d", heads=heads)
     k, v = rearrange(F.linear(points, *projections[2:]), "b n t (two heads d) -> two b n t heads d", two=2, heads=heads)
-    time = (einsum(q * scale, k, "b n heads d, b n t heads d -> b heads n t").float()).softmax(-1)
+    time = _softmax(einsum(q * scale, k, "b n heads d, b n t heads d -> b heads n t"))
     z = einsum(time.to(v.dtype), v, "b heads n t, b n t heads d -> b n heads d")
     return rearrange(z, "b n heads d -> b n (heads d)"), space, time
 
@@ -74,6 +73,11 @@ def trajectory_attention(
                 for frame, q_frame in enumerate(q_part.unbind(0))]      # one entry per frame: b s c
         clips.append(torch.cat(rows, dim=1))
     return torch.cat(clips)
+
+
+def _softmax(scores: Tensor) -> Tensor:
+    """Over the last axis, in float32 at least."""
+    return scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
 
 
 def _chunk_sizes(q: Tensor) -> tuple[int, int]:
@@ -113,7 +117,7 @@ class _PoolPaths(torch.autograd.Function):
         q = rearrange(q, "n (heads d) -> heads n d", heads=heads)
         paths = rearrange(points, "t n c -> n t c")
         moved = rearrange(torch.bmm(q, key_weight), "heads n c -> n heads c")
-        attention = torch.bmm(moved, paths.mT).float().softmax(-1).to(points.dtype)            # n heads t
+        attention = _softmax(torch.bmm(moved, paths.mT)).to(points.dtype)                      # n heads t
         pooled = rearrange(torch.bmm(attention, paths), "n heads c -> heads n c")
         z = rearrange(torch.bmm(pooled, value_weight.mT), "heads n d -> n (heads d)") + path_bias[c:]
         ctx.save_for_backward(points, q, attention, query_weight, path_weight)
@@ -185,7 +189,7 @@ class TrajectoryAttention(nn.Module):
             raise ValueError(f"{query.shape[1]} tokens do not divide into {frames} frames; give every frame the same "
                              "number of tokens, frame by frame")
         if self.fused_qkv:
-            assert key is None and value is None, "a fused projection takes the query alone"
+            assert key is value is None, "a fused projection takes the query alone"
             q, k, v = self.qkv(query).chunk(3, dim=-1)
         else:
             q, k, v = self.q(query), self.k(query if key is None else key), self.v(query if value is None else value)

@@ -9,6 +9,7 @@ from numpy.testing import assert_array_equal
 from model.labels import ClassInfo, ClassTable
 from pipeline.copy_paste import CopyPasteConfig, choose_segments, paste, renumber
 from pipeline.records import Segment
+from pipeline.targets import at_stride_4
 
 CLASSES = ClassTable("toy", (ClassInfo(1, "sky", False, (0, 0, 0)), ClassInfo(2, "cow", True, (0, 0, 0)),
                              ClassInfo(3, "grass", False, (0, 0, 0))))
@@ -48,19 +49,18 @@ def test_what_is_not_in_the_clip_is_not_chosen(ids):
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_pixels_ids_and_real_pixels_change_where_pasted_and_nowhere_else(ids, dtype):
     rng = np.random.default_rng(0)
-    frame, donor = rng.integers(0, 256, (2, 3, 40, 64), dtype=np.uint8)
-    main_ids = rng.integers(0, 4, (40, 64)).astype(np.uint16)
-    real = np.zeros((40, 64), dtype=bool)
+    frame, donor = rng.integers(0, 256, (2, 3, 40, 65), dtype=np.uint8)      # an even side and an odd one
+    main_ids = rng.integers(0, 4, (10, 17)).astype(np.uint16)
+    real = np.zeros((40, 65), dtype=bool)
     moved, new_ids = renumber([SEGMENTS[1], SEGMENTS[3]], after=10, highest=5)
-    new_frame, new_main, new_real = frame.copy(), main_ids.copy(), real.copy()
-    paste(new_frame, new_main, new_real, donor, ids[1].astype(dtype), new_ids)
+    new_frame, new_main = frame.copy(), main_ids.copy()
+    paste(new_frame, new_main, real, donor, ids[1].astype(dtype), new_ids)
 
-    pasted = np.zeros((40, 64), dtype=bool)
-    pasted[:32, :48] = np.isin(ids[1], [2, 4])
+    pasted = np.zeros((40, 65), dtype=np.uint16)
+    pasted[:32, :48] = np.select([ids[1] == 2, ids[1] == 4], [12, 14])
     assert_array_equal(new_frame, np.where(pasted, donor, frame))
-    assert_array_equal(new_real, pasted)
-    assert_array_equal(new_main[~pasted], main_ids[~pasted])
-    assert_array_equal(np.unique(new_main[pasted]), [12, 14])
+    assert_array_equal(real, pasted > 0)
+    assert_array_equal(new_main, np.where(at_stride_4(pasted), at_stride_4(pasted), main_ids))
     assert [(segment.id, segment.class_index) for segment in moved] == [(12, 1), (14, 2)]
 
 

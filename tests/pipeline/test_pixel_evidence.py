@@ -57,7 +57,7 @@ def test_a_small_tube_is_taken_whole_and_the_others_share_the_rest():
 
 
 @pytest.mark.parametrize("strategy", ["balanced", "mixed", "uniform"])
-@pytest.mark.parametrize("pixels", [7, 96, 500])
+@pytest.mark.parametrize("pixels", [60, 200])
 def test_every_pixel_weighs_one_in_expectation(strategy, pixels):
     class EveryDraw:
         """Stands for the generator: over `period` calls, every pixel of a piece is drawn equally often."""
@@ -68,7 +68,7 @@ def test_every_pixel_weighs_one_in_expectation(strategy, pixels):
             self.period, self.call = np.lcm.reduce(sizes), self.call + 1
             return self.call % sizes
 
-    tubes, rng = clip(), EveryDraw()
+    tubes, rng = clip()[:, ::2, ::2], EveryDraw()
     total = np.zeros(tubes.shape)
     while rng.call < rng.period:
         positions, _, weights = draw_evidence(tubes, rng=rng, config=EvidenceConfig(pixels=pixels, strategy=strategy))

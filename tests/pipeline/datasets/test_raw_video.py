@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import signal
 import subprocess
@@ -98,26 +97,20 @@ def test_frames_that_an_edit_list_hides_are_not_invented(make_video, tmp_path):
         assert video.decoder == "av"
 
 
-def test_pyav_goes_on_where_decord_ends(make_video):
+def test_pyav_goes_on_where_decord_ends(make_video, monkeypatch):
     with RawVideo(make_video(12)) as video:
-        before = video.frames(0, 5)
-        os.kill(video._child.pid, signal.SIGSTOP)     # full pipes could hold all that is left
+        before, start = video.frames(0, 5), video._start
+
+        def start_and_lose_decord():
+            start()
+            if video.decoder == "decord":
+                video._child.kill()
+                video._child.stdout.read()     # what it had written before
+
         video.close()
-        video._start = _failing_once(video)
+        monkeypatch.setattr(video, "_start", start_and_lose_decord)
         assert shades(before + video.frames(5, 12)) == pytest.approx([grey(index) for index in range(12)], abs=2)
         assert video.decoder == "av"
-
-
-def _failing_once(video):
-    start = video._start
-
-    def fail_on_decord():
-        start()
-        if video.decoder == "decord":
-            video._child.kill()
-            video._child.stdout.read()
-
-    return fail_on_decord
 
 
 def cut_short(path):
@@ -170,7 +163,7 @@ def test_sound_alone_is_no_video(tmp_path):
 
 
 def test_a_decoder_that_takes_too_long_is_ended(make_video):
-    with pytest.raises(BadInput, match="longer than 0.001 seconds") as error:
+    with pytest.raises(BadInput, match=r"longer than 0\.001 seconds") as error:
         RawVideo(make_video(), timeout=0.001)
     assert error.value.reason == "decode-timeout"
 
@@ -205,16 +198,16 @@ def test_every_real_video_gives_all_its_frames_upright(real_data):
             assert count == info["decoded_frames"], name
             assert video.size == (info["display_height"], info["display_width"]), name
             assert video.times[0] == pytest.approx(info["first_time"], abs=1e-3), name
-            checked = range(min(count, 30))
+            checked = range(min(count, 10))
             expected = [np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
                         for _, frame in zip(checked, container.decode(video=0))]
             for frame, other in zip(video.frames(0, len(checked)), expected):
                 assert np.abs(frame.astype(int) - other).mean() < 4, name    # 10-bit colour is interpolated differently
-            assert len(video.frames(max(count - KEPT, 0), count)) == min(count, KEPT), name
+            assert len(video.frames(max(count - 4, 0), count)) == min(count, 4), name
 
 
-BROKEN = {"audio_only.mp4": "no-video-stream", "corrupted_midway.mp4": "corrupt-video", "jpeg_renamed.mp4": "not-a-video",
-          "no_timescale.mp4": "corrupt-video", "text_renamed.mp4": "corrupt-video", "zero_byte.mp4": "empty-file",
+BROKEN = {"audio_only.mp4": "no-video-stream", "corrupted_midway.mp4": "corrupt-video", "zero_byte.mp4": "empty-file",
+          "jpeg_renamed.mp4": "not-a-video", "no_timescale.mp4": "corrupt-video", "text_renamed.mp4": "corrupt-video",
           "truncated_faststart.mp4": "corrupt-video", "truncated_no_moov.mp4": "corrupt-video",
           "zero_empty_stsc.mp4": "corrupt-video"}
 

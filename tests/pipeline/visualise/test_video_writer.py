@@ -46,21 +46,29 @@ def test_uneven_times_are_kept(tmp_path):
     assert [time for _, time in decoded(tmp_path / "a.mp4")] == pytest.approx(times, abs=1e-4)
 
 
-def test_an_error_leaves_neither_a_file_nor_a_part_of_one(tmp_path):
-    with pytest.raises(RuntimeError), VideoWriter(tmp_path / "a.mp4", fps=5) as writer:
-        writer.write(np.zeros((16, 16, 3), np.uint8))
-        raise RuntimeError
+def write(path, frames, *, fps=5, times=None):
+    with VideoWriter(path, fps=fps) as writer:
+        for index, frame in enumerate(frames):
+            writer.write(frame, time=times and times[index])
+
+
+def black(height=16):
+    return np.zeros((height, 16, 3), np.uint8)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"frames": [black()], "fps": 0}, "fps must be above 0"), ({"frames": []}, "no frame was written"),
+    ({"frames": [black(), black(18)]}, "frame 1 is 16x18, the video 16x16"),
+    ({"frames": [black(), black()], "times": [1.0, 1.0]}, "not after the one before")])
+def test_what_cannot_be_a_video_is_refused_and_leaves_neither_a_file_nor_a_part_of_one(tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        write(tmp_path / "a.mp4", **arguments)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_cannot_be_a_video_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="fps must be above 0"):
-        VideoWriter(tmp_path / "a.mp4", fps=0)
-    with pytest.raises(ValueError, match="no frame was written"), VideoWriter(tmp_path / "a.mp4", fps=5):
-        pass
-    with pytest.raises(ValueError, match="frame 1 is 16x18"), VideoWriter(tmp_path / "a.mp4", fps=5) as writer:
-        writer.write(np.zeros((16, 16, 3), np.uint8))
-        writer.write(np.zeros((18, 16, 3), np.uint8))
-    with pytest.raises(ValueError, match="not after the one before"), VideoWriter(tmp_path / "a.mp4", fps=5) as writer:
-        for _ in range(2):
-            writer.write(np.zeros((16, 16, 3), np.uint8), time=1.0)
+def test_a_failed_rewrite_keeps_the_old_video(tmp_path):
+    write(tmp_path / "a.mp4", [black()])
+    before = (tmp_path / "a.mp4").read_bytes()
+    with pytest.raises(ValueError, match="frame 1"):
+        write(tmp_path / "a.mp4", [black(), black(18)])
+    assert (tmp_path / "a.mp4").read_bytes() == before
