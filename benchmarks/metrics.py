@@ -1,4 +1,4 @@
-"""VPQ in one pass against the definition followed literally: every window stacked, every stack sorted into pairs of ids.
+"""VPQ in one pass against the definition taken literally: every window stacked, every stack counted in pairs of ids.
 
     python -m benchmarks.metrics
 

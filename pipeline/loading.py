@@ -2,31 +2,30 @@
 
 Two ways to read, one way to make clips: by index (any clip with one `pread`, the default), or streaming front to back
 through `webdataset`. What a clip contains depends on (seed, epoch, video) alone; see `pipeline/sample_plan.py` for the
-order and for resuming. Loader processes are those of `torch.utils.data.DataLoader`; they hand over batches in shared
-memory, which in a container wants `--shm-size` of about workers x prefetch batches.
+order and for resuming. Loader processes are those of `torch.utils.data.DataLoader`; their shared memory holds
+workers x prefetch + 1 batches (a container wants `--shm-size` above that).
 
-Decoding frees and takes megabytes per frame. Start the training process with MALLOC_MMAP_THRESHOLD_=268435456 and
+Decoding takes and frees megabytes per frame. Start the training process with MALLOC_MMAP_THRESHOLD_=268435456 and
 MALLOC_TRIM_THRESHOLD_=536870912 in its environment, or the page faults cost more than the choice of decoder.
 """
 
 from __future__ import annotations
 
-import math
 import tarfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import accumulate, chain, count, groupby, islice
 
-import torch
 import webdataset
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
-from model.contracts import ClipBatch, ClipTargets
+from model.contracts import ClipBatch
+from pipeline.batch_slots import BatchSlots, PackedBatch
 from pipeline.errors import BadInput
 from pipeline.sample_plan import Draw, SamplePlan, StreamPlan, share_of_rank, step_of
 from pipeline.shards import ShardSet, StoredVideo
 from pipeline.shards.format import clip_key
-from pipeline.training_clips import ClipPlan, Fetch, InputConfig, make_clip, plan_clip
+from pipeline.training_clips import ClipPlan, Fetch, InputConfig, plan_clip
 
 _STREAM_CURE = "Copy the shard again from its source, or verify the shard set."
 
@@ -54,27 +53,27 @@ def training_batches(shards: ShardSet, config: InputConfig, *, rank: int = 0, wo
     """
     plan, step = sample_plan(shards, config, world=world), step_of(consumed, config.batch_size)
     _refuse_unlabelled(shards)
+    slots = BatchSlots(config, share=config.batch_size // world)
     if isinstance(plan, StreamPlan):
-        dataset, order = StreamedClips(shards, config, plan, rank=rank, step=step), None
+        dataset, order = StreamedClips(shards, slots, plan, rank=rank, step=step), None
     else:
-        dataset = IndexedClips(shards, config)
-        order = _Steps(plan, rank=rank, world=world, step=step)
+        dataset, order = IndexedClips(shards, slots), _Steps(plan, rank=rank, world=world, step=step)
     loader = DataLoader(dataset, sampler=order, batch_size=None, num_workers=config.workers, collate_fn=_as_it_is,
-                        prefetch_factor=config.prefetch if config.workers else None,
-                        pin_memory=torch.cuda.is_available())
-    return _unpacked(loader)
+                        prefetch_factor=config.prefetch if config.workers else None)
+    return (slots.take(packed) for packed in loader)
 
 
 class IndexedClips(Dataset):
-    """Map-style: the draws of one batch -> the packed batch."""
+    """Map-style: a step and its draws -> the batch, in its slot."""
 
-    def __init__(self, shards: ShardSet, config: InputConfig) -> None:
-        self.shards, self.config = shards, config
+    def __init__(self, shards: ShardSet, slots: BatchSlots) -> None:
+        self.shards, self.slots = shards, slots
 
-    def __getitem__(self, draws: list[Draw]) -> dict | BadInput:
-        donors = range(len(self.shards.videos))
-        plans = [plan_clip(draw, self.shards.videos, self.config, donors=donors) for draw in draws]
-        return _pack(plans, [self._fetch] * len(plans), self.shards, self.config)
+    def __getitem__(self, at: tuple[int, list[Draw]]) -> PackedBatch | BadInput:
+        step, draws = at
+        videos, config = self.shards.videos, self.slots.config
+        plans = [plan_clip(draw, videos, config, donors=range(len(videos))) for draw in draws]
+        return self.slots.put(step, plans, [self._fetch] * len(plans), self.shards.classes)
 
     def _fetch(self, video: StoredVideo, frames: tuple[int, ...]) -> list[tuple[bytes, bytes | None]]:
         first = min(frames)
@@ -83,31 +82,30 @@ class IndexedClips(Dataset):
 
 
 class StreamedClips(IterableDataset):
-    """Streaming: packed batches of one rank, each loader worker reading its own part of the shards.
+    """Streaming: the batches of one rank in their slots, each loader worker reading its own part of the shards.
 
     A worker reads a shard once per epoch and keeps only the encoded frames its clips need. Donors of copy-paste come
     from the same shard, where reading by index takes them from the whole set.
     """
 
-    def __init__(self, shards: ShardSet, config: InputConfig, plan: StreamPlan, *, rank: int, step: int) -> None:
-        self.shards, self.config, self.plan, self.rank, self.step = shards, config, plan, rank, step
+    def __init__(self, shards: ShardSet, slots: BatchSlots, plan: StreamPlan, *, rank: int, step: int) -> None:
+        self.shards, self.slots, self.plan, self.rank, self.step = shards, slots, plan, rank, step
         self.videos_of = _videos_of_shards(shards)
 
-    def __iter__(self) -> Iterator[dict | BadInput]:
+    def __iter__(self) -> Iterator[PackedBatch | BadInput]:
         worker = get_worker_info()
-        steps = count(self.step + (worker.id if worker else 0), self.plan.workers)
-        draws = chain.from_iterable(self.plan.batch(step, rank=self.rank) for step in steps)
-        share = self.config.batch_size // self.plan.world
+        first = self.step + (worker.id if worker else 0)
+        draws = chain.from_iterable(self.plan.batch(step, rank=self.rank) for step in count(first, self.plan.workers))
         clips = self._clips(draws)
-        while True:
-            plans, fetches = zip(*islice(clips, share))
-            yield _pack(plans, fetches, self.shards, self.config)
+        for step in count(first, self.plan.workers):
+            plans, fetches = zip(*islice(clips, self.plan.global_batch // self.plan.world))
+            yield self.slots.put(step, plans, fetches, self.shards.classes)
 
-    def _clips(self, draws: Iterator[Draw]) -> Iterator[tuple[ClipPlan, Fetch]]:
-        videos = self.shards.videos
+    def _clips(self, draws: Iterable[Draw]) -> Iterator[tuple[ClipPlan, Fetch]]:
+        videos, config = self.shards.videos, self.slots.config
         for (_, shard), group in groupby(draws, key=lambda draw: (draw.epoch, videos[draw.video].shard)):
-            plans = [plan_clip(draw, videos, self.config, donors=self.videos_of[shard]) for draw in group]
-            read = _read_shard(self.shards, shard, plans, self.config)
+            plans = [plan_clip(draw, videos, config, donors=self.videos_of[shard]) for draw in group]
+            read = _read_shard(self.shards, shard, plans, config)
             yield from ((plan, read) for plan in plans)
 
 
@@ -143,60 +141,16 @@ def _members(shards: ShardSet, video: StoredVideo, frame: int) -> list[str]:
 
 
 class _Steps:
-    """The draws of one rank, step by step, without end."""
+    """The steps of one rank with their draws, without end."""
 
     def __init__(self, plan: SamplePlan, *, rank: int, world: int, step: int) -> None:
         self.plan, self.rank, self.world, self.step = plan, rank, world, step
 
-    def __iter__(self) -> Iterator[list[Draw]]:
-        return (self.plan.batch(step, rank=self.rank, world=self.world) for step in count(self.step))
+    def __iter__(self) -> Iterator[tuple[int, list[Draw]]]:
+        return ((step, self.plan.batch(step, rank=self.rank, world=self.world)) for step in count(self.step))
 
 
-def _pack(plans: list[ClipPlan], fetches: list[Fetch], shards: ShardSet, config: InputConfig) -> dict | BadInput:
-    """A batch as few tensors, since each takes a file descriptor on its way between processes.
-
-    BadInput travels as a value: an exception that crosses a DataLoader arrives as another type.
-    """
-    size = (len(plans), config.clip_frames)
-    frames = _empty((*size, 3, *config.augment.size), torch.uint8)
-    real_pixels = _empty((*size, *config.augment.size), torch.bool)
-    targets = []
-    try:
-        for number, (plan, fetch) in enumerate(zip(plans, fetches)):
-            targets.append(make_clip(plan, fetch, shards.classes, config, frames=frames[number].numpy(),
-                                     real_pixels=real_pixels[number].numpy()))
-    except BadInput as error:
-        return error
-    return {"frames": frames, "real_pixels": real_pixels,
-            "masks": torch.cat([target.masks for target in targets]),               # (b m) t h w
-            "classes": torch.cat([target.classes for target in targets]),
-            "track_ids": torch.cat([target.track_ids for target in targets]),
-            "void": torch.stack([target.void for target in targets]),
-            "counts": [len(target.classes) for target in targets],
-            "videos": tuple(plan.clip.video.video_id for plan in plans),
-            "samples": tuple(plan.draw.position for plan in plans)}
-
-
-def _unpacked(loader: DataLoader) -> Iterator[ClipBatch]:
-    for packed in loader:
-        if isinstance(packed, BadInput):
-            raise packed
-        rows = zip(*(packed[name].split(packed["counts"]) for name in ("masks", "classes", "track_ids")))
-        targets = tuple(ClipTargets(masks=masks, classes=classes, track_ids=track_ids, void=void)
-                        for (masks, classes, track_ids), void in zip(rows, packed["void"]))
-        yield ClipBatch(frames=packed["frames"], real_pixels=packed["real_pixels"], targets=targets,
-                        videos=tuple(packed["videos"]), samples=tuple(packed["samples"]))
-
-
-def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """Memory to write a batch to; in a loader process shared at once, as the queue would have to copy it otherwise."""
-    if get_worker_info() is None:
-        return torch.empty(shape, dtype=dtype)
-    storage = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize)   # as torch's default_collate does
-    return torch.empty(0, dtype=dtype).set_(storage, 0, shape)
-
-
-def _as_it_is(packed: dict | BadInput) -> dict | BadInput:
+def _as_it_is(packed: PackedBatch | BadInput) -> PackedBatch | BadInput:
     return packed
 
 

@@ -1,8 +1,9 @@
-"""Id maps of a clip and what their ids are -> `ClipTargets`."""
+"""Id maps of a clip, and what their ids are -> its targets."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -27,12 +28,30 @@ def at_stride_4(pixels: np.ndarray) -> np.ndarray:
     return pixels[..., *stride_4(pixels.shape[-2:])]
 
 
-def clip_targets(ids: np.ndarray, segments: Iterable[Segment], classes: ClassTable) -> ClipTargets:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipTubes:
+    """Targets of one clip in small: one map, as panoptic tubes do not overlap."""
+
+    tubes: np.ndarray               # t h w    int16 position in `classes`, -1 void; at stride 4
+    classes: tuple[int, ...]        # m
+    track_ids: tuple[int, ...]      # m        unique in the video
+
+    def targets(self) -> ClipTargets:
+        """The same as masks."""
+        masks = np.empty((len(self.classes), *self.tubes.shape), dtype=bool)        # m t h w
+        for position, mask in enumerate(masks):
+            np.equal(self.tubes, position, out=mask)
+        return ClipTargets(masks=torch.from_numpy(masks), classes=torch.tensor(self.classes, dtype=torch.int64),
+                           track_ids=torch.tensor(self.track_ids, dtype=torch.int64),
+                           void=torch.from_numpy(self.tubes == VOID))
+
+
+def clip_tubes(ids: np.ndarray, segments: Iterable[Segment], classes: ClassTable) -> ClipTubes:
     """Targets of one clip from its id maps at stride 4, `t h w`, 0 void.
 
     A target is one segment over the whole clip, with at least one pixel in it. Stuff of one class is one target, crowd
     is void. Track ids are the segments' ids; those of merged stuff the smallest of them.
-    Raises ValueError on an id that `segments` does not list. Overlapping masks cannot come as id maps.
+    Raises ValueError on an id that `segments` does not list.
     """
     present = np.flatnonzero(np.bincount(ids.ravel()))
     listed = {segment.id: segment for segment in segments}
@@ -48,11 +67,5 @@ def clip_targets(ids: np.ndarray, segments: Iterable[Segment], classes: ClassTab
             tube_of[segment.id] = stuff.setdefault(segment.class_index, len(targets))
         if tube_of[segment.id] == len(targets):
             targets.append(segment)
-    tubes = np.take(tube_of, ids)                                   # t h w
-    masks = np.empty((len(targets), *ids.shape), dtype=bool)        # m t h w
-    for position, mask in enumerate(masks):
-        np.equal(tubes, position, out=mask)
-    return ClipTargets(masks=torch.from_numpy(masks),
-                       classes=torch.tensor([target.class_index for target in targets], dtype=torch.int64),
-                       track_ids=torch.tensor([target.id for target in targets], dtype=torch.int64),
-                       void=torch.from_numpy(tubes == VOID))
+    return ClipTubes(tubes=np.take(tube_of, ids), classes=tuple(target.class_index for target in targets),
+                     track_ids=tuple(target.id for target in targets))

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from model.contracts import ClipTargets
 from model.labels import ClassTable
 from pipeline.augment import AugmentConfig, Transform, draw_transform
 from pipeline.copy_paste import CopyPasteConfig, choose_segments, paste, renumber
@@ -17,7 +16,7 @@ from pipeline.records import Segment
 from pipeline.sample_plan import CLIP, PASTE, Draw
 from pipeline.sampling import sample_clip
 from pipeline.shards import StoredVideo
-from pipeline.targets import clip_targets, stride_4
+from pipeline.targets import ClipTubes, clip_tubes, stride_4
 
 # Video and frame numbers -> JPEG and id PNG of each.
 Fetch = Callable[[StoredVideo, Sequence[int]], list[tuple[bytes, bytes | None]]]
@@ -80,7 +79,7 @@ def plan_clip(draw: Draw, videos: Sequence[StoredVideo], config: InputConfig, *,
 
 
 def make_clip(plan: ClipPlan, fetch: Fetch, classes: ClassTable, config: InputConfig, *, frames: np.ndarray,
-              real_pixels: np.ndarray) -> ClipTargets:
+              real_pixels: np.ndarray) -> ClipTubes:
     """Read, decode and transform one clip into the given arrays: frames `t 3 H W` uint8, real pixels `t H W` bool.
 
     Raises BadInput naming video and frame where an image cannot be decoded.
@@ -94,7 +93,7 @@ def make_clip(plan: ClipPlan, fetch: Fetch, classes: ClassTable, config: InputCo
     if plan.donor:
         pasted = _paste_donor(plan, fetch, classes, config, frames=frames, real_pixels=real_pixels, ids=ids)
         segments = [*segments, *pasted]
-    return clip_targets(ids, segments, classes)
+    return clip_tubes(ids, segments, classes)
 
 
 def _draw_part(rng: np.random.Generator, video: StoredVideo, config: InputConfig, augment: AugmentConfig) -> Part:

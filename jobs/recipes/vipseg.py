@@ -60,4 +60,4 @@ def vipseg_video_kmax_r50_near_online() -> Recipe:
         about="VIPSeg val, MaXTron, ResNet-50; expect 46.1 VPQ near-online, 46.7 offline (table 1)",
         stage_one=replace(one, segmenter=replace(one.segmenter, within_clip=WithinClipConfig()),
                           optimizer=replace(one.optimizer, multipliers=(
-                              *one.optimizer.multipliers, ("temporal_layers", 2.0)))))
+                              *one.optimizer.multipliers, ("trajectory_stacks", 2.0)))))

@@ -25,5 +25,5 @@ def class_loss(class_logits: Tensor, targets: PixelTargets, matches: Matches, *,
     labels = torch.where(has_tube, own, no_object)
     weights = torch.where(has_tube, matches.of_query(matches.mask_similarity), matches.void_share)
     weights = weights.clamp(min=smallest_weight) * torch.where(has_tube, *alpha)
-    loss = F.cross_entropy(rearrange(class_logits, "b n classes -> b classes n"), labels, reduction="none")
+    loss = F.cross_entropy(rearrange(class_logits.float(), "b n classes -> b classes n"), labels, reduction="none")
     return mean_where_not_zero(loss * weights)

@@ -48,9 +48,9 @@ class CrossClipCriterion:
                      evidence: PixelEvidence) -> list[dict[str, Tensor]]:
         """Unweighted losses (each b) by name: of the last layer, then of the earlier ones in order."""
         with torch.autocast(evidence.weights.device.type, enabled=False):
-            logits = [rearrange(masks, "b k n p -> b n (k p)").float() for masks in mask_logits]
+            logits = [rearrange(masks, "b k n p -> b n (k p)") for masks in mask_logits]
             targets = video_targets(evidence)
-            matches = match_queries(predictions[-1].class_logits.float(), logits[-1], targets)
+            matches = match_queries(predictions[-1].class_logits, logits[-1], targets)
             if targets.masks.shape[1] > logits[-1].shape[1]:
                 targets = targets.keeping(matches.is_matched)
             losses = [query_losses(layer.class_logits, masks, targets, matches, config=self.config)

@@ -92,9 +92,8 @@ class KMaxCriterion:
         return clips.counting_void() if self.config.void_counts else clips
 
     def _match(self, layer: ClipPrediction | LayerPrediction, clips: PixelTargets) -> _Truth:
-        logits = layer.class_logits.float()
-        matches = match_queries(logits, flat(layer.mask_logits), clips)
-        if clips.masks.shape[1] > logits.shape[1]:
+        matches = match_queries(layer.class_logits, flat(layer.mask_logits), clips)
+        if clips.masks.shape[1] > layer.class_logits.shape[1]:
             clips = clips.keeping(matches.is_matched)
         if self.config.normalise_overlaps:
             clips = clips.sharing_pixels()
@@ -132,8 +131,8 @@ class _Truth:
 
 
 def flat(maps: Tensor) -> Tensor:
-    """b x t h w -> b x p in float32."""
-    return rearrange(maps, "b x t h w -> b x (t h w)").float()
+    """b x t h w -> b x p."""
+    return rearrange(maps, "b x t h w -> b x (t h w)")
 
 
 def uniform_draws(like: Tensor, *, generator: torch.Generator | None) -> Iterator[Tensor]:

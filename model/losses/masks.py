@@ -35,12 +35,15 @@ def mask_losses(mask_logits: Tensor, targets: PixelTargets, matches: Matches, *,
 
 
 class _LogSoftmaxAt(torch.autograd.Function):
-    """logits b n p, rows b m -> b m p: log of the softmax over n, at the rows alone. A row may be asked for twice."""
+    """logits b n p, rows b m -> b m p: log of the softmax over n, at the rows alone. A row may be asked for twice.
+
+    Half-precision logits are kept as they are and widened where they are read.
+    """
 
     @staticmethod
     def forward(ctx, logits: Tensor, rows: Tensor) -> Tensor:
         rows = rows[..., None].expand(-1, -1, logits.shape[-1])
-        partition = logits.logsumexp(1, keepdim=True)                       # b 1 p
+        partition = widened(logits).logsumexp(1, keepdim=True)              # b 1 p
         ctx.save_for_backward(logits, rows, partition)
         return logits.gather(1, rows) - partition
 
@@ -49,4 +52,9 @@ class _LogSoftmaxAt(torch.autograd.Function):
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
         logits, rows, partition = ctx.saved_tensors
         slope = (logits - partition).exp_().mul_(-gradient.sum(1, keepdim=True))
-        return slope.scatter_add_(1, rows, gradient), None
+        return slope.scatter_add_(1, rows, gradient).to(logits.dtype), None
+
+
+def widened(logits: Tensor) -> Tensor:
+    """At least float32: sums over pixels need it."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -47,7 +47,7 @@ class Matches:
 def match_queries(class_logits: Tensor, mask_logits: Tensor, targets: PixelTargets) -> Matches:
     """class_logits b n classes+1, mask_logits b n p -> one query per tube, as far as queries suffice."""
     mask_similarity, void_share = mask_similarities(mask_logits, targets)
-    of_class = class_logits.softmax(-1)                                     # b n classes+1
+    of_class = class_logits.softmax(-1, dtype=torch.float32)                # b n classes+1
     classes = targets.classes.clamp(min=0)[:, None].expand(-1, of_class.shape[1], -1)
     class_similarity = of_class.gather(2, classes)                          # b n m
     queries, tubes = assign(mask_similarity * class_similarity, targets.classes != NO_TUBE)
@@ -57,7 +57,7 @@ def match_queries(class_logits: Tensor, mask_logits: Tensor, targets: PixelTarge
 
 def mask_similarities(mask_logits: Tensor, targets: PixelTargets) -> tuple[Tensor, Tensor]:
     """mask_logits b n p -> dice of queries and tubes b n m, share of each query's mass that lies on void b n."""
-    masks = mask_logits.softmax(1)
+    masks = mask_logits.softmax(1, dtype=torch.float32)
     rows = torch.stack([targets.compared, targets.void, targets.weights], 1)
     sums = einsum(masks, torch.cat([targets.masks, rows], 1), "b n p, b m p -> b n m")
     overlap, (compared, void, everywhere) = sums[..., :-3], sums[..., -3:].unbind(-1)

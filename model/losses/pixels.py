@@ -30,8 +30,8 @@ def sample_pixels(rarity: Tensor, targets: PixelTargets, *, count: int, temperat
 
 
 def pick(maps: Tensor, positions: Tensor) -> Tensor:
-    """maps b x p at positions b s -> b x s."""
-    return maps.gather(2, positions[:, None].expand(-1, maps.shape[1], -1))
+    """maps b x p at positions b s -> b x s in float32."""
+    return maps.gather(2, positions[:, None].expand(-1, maps.shape[1], -1)).float()
 
 
 def discrimination_loss(pixel_features: Tensor, targets: PixelTargets, positions: Tensor, *,
@@ -85,4 +85,4 @@ def semantic_loss(semantic_logits: Tensor, targets: PixelTargets, positions: Ten
         semantic_logits, masks = pick(semantic_logits, positions), pick(masks, positions)
         labelled = labelled.gather(1, positions)
     labels = targets.classes.gather(1, masks.argmax(1)).clamp(min=0)               # b s
-    return mean_where_not_zero(F.cross_entropy(semantic_logits, labels, reduction="none") * (labelled > 0))
+    return mean_where_not_zero(F.cross_entropy(semantic_logits.float(), labels, reduction="none") * (labelled > 0))

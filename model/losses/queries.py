@@ -35,7 +35,7 @@ def query_losses(class_logits: Tensor, mask_logits: Tensor, targets: PixelTarget
     """class_logits b n classes+1, mask_logits b n p -> unweighted class, mask and dice losses (each b) by name."""
     losses = {}
     if config.class_weight:
-        losses["class"] = class_loss(class_logits.float(), targets, matches, alpha=config.alpha,
+        losses["class"] = class_loss(class_logits, targets, matches, alpha=config.alpha,
                                      smallest_weight=config.smallest_weight)
     if config.mask_weight or config.dice_weight:
         mask, dice = mask_losses(mask_logits, targets, matches, smallest_weight=config.smallest_weight)

@@ -162,6 +162,7 @@ def main() -> None:
     """Answer on standard output: json from `probe`, raw pixels from `frames`."""
     mode, arguments = sys.argv[1], json.loads(sys.argv[2])
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})    # the parent may have blocked it
     die_after(arguments["timeout"])
     answer = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)     # whatever a library prints must not land among the pixels

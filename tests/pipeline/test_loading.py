@@ -14,6 +14,7 @@ import torch
 
 from model.contracts import ClipBatch
 from pipeline.augment import AugmentConfig
+from pipeline.batch_slots import BatchSlots
 from pipeline.copy_paste import CopyPasteConfig
 from pipeline.errors import BadInput
 from pipeline.loading import IndexedClips, sample_plan, training_batches
@@ -164,10 +165,18 @@ def test_closing_ends_the_loader_processes(shards):
     assert not set(multiprocessing.active_children()) & started
 
 
+def test_a_batch_stays_as_it_was_while_its_memory_is_written_again(shards):
+    """Two workers, one batch ahead each: three slots of shared memory for nine batches."""
+    kept = batches(shards, replace(CONFIG, workers=2, prefetch=1), steps=9)
+    assert_same_clips(kept, batches(shards, CONFIG, steps=9))
+
+
 def test_a_loader_can_be_sent_to_a_spawned_process(shards):
-    loader = pickle.loads(pickle.dumps(IndexedClips(shards, CONFIG)))
+    loader = IndexedClips(shards, BatchSlots(CONFIG, share=4))
+    copy = pickle.loads(pickle.dumps(loader))
     draws = sample_plan(shards, CONFIG).batch(0)
-    assert torch.equal(loader[draws]["frames"], IndexedClips(shards, CONFIG)[draws]["frames"])
+    frames = [one.slots.take(one[0, draws]).frames for one in (loader, copy)]
+    assert torch.equal(*frames)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

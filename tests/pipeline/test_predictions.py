@@ -134,6 +134,7 @@ def test_an_interrupted_video_is_not_finished_and_can_be_written_again(writer):
         yield video.frames[0]
         raise RuntimeError("power cut")
 
+    writer.write(video)     # finished once, so that its old part would be found
     with pytest.raises(RuntimeError):
         writer.write(replace(video, frames=breaking()))
     assert not writer.is_finished("v")
@@ -210,4 +211,6 @@ def test_predictions_of_other_tools_are_read_and_scored_as_ours(writer):
     vpq.update(found["v"], video)
     assert vpq.result().mean((1, 3)).all == 1
     assert (list(found), len(found)) == (["v"], 1)
-    assert all(panoptic_id(s.class_index, s.track) == i for i, s in found["v"].segments.items())
+    for i, segment in found["v"].segments.items():
+        assert i == panoptic_id(segment.class_index, segment.track)
+        assert CLASSES.is_thing[segment.class_index] == (segment.track > 0)

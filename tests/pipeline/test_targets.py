@@ -8,7 +8,7 @@ from numpy.testing import assert_array_equal
 
 from model.labels import ClassInfo, ClassTable
 from pipeline.records import Segment
-from pipeline.targets import at_stride_4, clip_targets
+from pipeline.targets import at_stride_4, clip_tubes
 
 CLASSES = ClassTable("toy", (ClassInfo(1, "sky", False, (0, 0, 0)), ClassInfo(2, "cow", True, (0, 0, 0)),
                              ClassInfo(3, "grass", False, (0, 0, 0))))
@@ -27,7 +27,7 @@ def ids() -> np.ndarray:
 
 
 def test_things_stay_apart_stuff_of_a_class_is_one_and_absent_segments_are_none(ids):
-    targets = clip_targets(ids, SEGMENTS, CLASSES)
+    targets = clip_tubes(ids, SEGMENTS, CLASSES).targets()
     assert targets.track_ids.tolist() == [1, 2, 4, 5]
     assert targets.classes.tolist() == [0, 1, 1, 2]
     for mask, members in zip(targets.masks.numpy(), [[1], [2], [4], [5, 7]]):
@@ -35,13 +35,13 @@ def test_things_stay_apart_stuff_of_a_class_is_one_and_absent_segments_are_none(
 
 
 def test_every_pixel_is_void_or_in_one_tube(ids):
-    targets = clip_targets(ids, SEGMENTS, CLASSES)
+    targets = clip_tubes(ids, SEGMENTS, CLASSES).targets()
     assert_array_equal(targets.masks.sum(0) + targets.void, np.ones_like(ids))
     assert_array_equal(targets.void, np.isin(ids, [0, 8]))
 
 
 def test_a_clip_without_any_segment_has_no_targets():
-    targets = clip_targets(np.zeros((2, 3, 4), dtype=np.uint16), SEGMENTS, CLASSES)
+    targets = clip_tubes(np.zeros((2, 3, 4), dtype=np.uint16), SEGMENTS, CLASSES).targets()
     assert targets.masks.shape == (0, 2, 3, 4)
     assert targets.classes.shape == targets.track_ids.shape == (0,)
     assert targets.void.all()
@@ -49,7 +49,7 @@ def test_a_clip_without_any_segment_has_no_targets():
 
 def test_an_id_nobody_lists_is_refused(ids):
     with pytest.raises(ValueError, match=r"\[7\]"):
-        clip_targets(ids, [segment for segment in SEGMENTS if segment.id != 7], CLASSES)
+        clip_tubes(ids, [segment for segment in SEGMENTS if segment.id != 7], CLASSES)
 
 
 @pytest.mark.parametrize(("side", "first", "count"), [(65, 0, 17), (769, 0, 193), (64, 2, 16), (96, 2, 24)])

@@ -113,6 +113,20 @@ def test_losses_are_computed_in_float32_under_autocast():
     assert_close(mixed, plain, atol=0, rtol=0)
 
 
+def test_half_precision_predictions_are_widened_and_their_gradients_are_not():
+    made = prediction(1, layers=0)
+    half, wide = (replace(made, **{
+        name: getattr(made, name).detach().bfloat16().to(dtype).requires_grad_()
+        for name in ("class_logits", "mask_logits", "pixel_features", "semantic_logits")})
+        for dtype in (torch.bfloat16, torch.float32))
+    losses = [KMaxCriterion(EVERY_PIXEL)(one, [clip(4)]) for one in (half, wide)]
+    assert_close(losses[0], losses[1], atol=0, rtol=0)
+    for terms in losses:
+        sum(terms.values()).backward()
+    assert_close(half.mask_logits.grad, wide.mask_logits.grad.bfloat16())
+    assert_close(half.pixel_features.grad, wide.pixel_features.grad.bfloat16())
+
+
 def test_no_layer_keeps_a_map_of_all_queries_or_a_matrix_of_all_samples():
     made, kept = prediction(1), []
     given = {leaf.data_ptr() for layer in (made, *made.auxiliary) for leaf in (layer.mask_logits, layer.pixel_features)}

@@ -1,0 +1,133 @@
+"""Multi-scale deformable attention in plain PyTorch.
+
+Deformable DETR, arXiv 2010.04159, section 4.1. Each query looks at a few points near its own place on every level;
+where to look and how much to trust each point are linear in the query.
+
+Letters here: n queries, heads, d channels of one head, levels and points per level. The maps of all levels lie in one
+sequence `b (levels h w) c`, level after level.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from torch import Tensor, nn
+
+from model.layers.mlp import FeedForward
+
+Shapes = Sequence[tuple[int, int]]    # height and width of each level
+
+
+def sample_deformable(value: Tensor, *, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sum of bilinear samples; zero outside a map.
+
+    value: b (levels h w) heads d. locations: b n heads levels points 2, (x, y) as fractions of the map, pixel centres
+    at (i + 0.5) / size. weights: b n heads levels points. Returns b n (heads d).
+    """
+    heads = value.shape[2]
+    grid = rearrange(2 * locations - 1, "b n heads levels points xy -> levels (b heads) n points xy")
+    weights = rearrange(weights, "b n heads levels points -> levels (b heads) 1 n points")
+    result = 0
+    for level, one in enumerate(value.split([height * width for height, width in shapes], dim=1)):
+        one = rearrange(one, "b (h w) heads d -> (b heads) d h w", h=shapes[level][0])
+        samples = F.grid_sample(one, grid[level], padding_mode="zeros", align_corners=False)
+        result = result + (samples * weights[level]).sum(-1)                            # (b heads) d n
+    return rearrange(result, "(b heads) d n -> b n (heads d)", heads=heads)
+
+
+def reference_points(shapes: Shapes, *, device: torch.device | None = None) -> Tensor:
+    """Pixel centres of all levels, seen from every level: (levels h w) levels 2, (x, y) as fractions."""
+    centres = []
+    for height, width in shapes:
+        y = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) / height
+        x = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) / width
+        centres.append(torch.stack([repeat(x, "w -> (h w)", h=height), repeat(y, "h -> (h w)", w=width)], dim=-1))
+    return repeat(torch.cat(centres), "n xy -> n levels xy", levels=len(shapes))
+
+
+class DeformableAttention(nn.Module):
+    """Deformable attention with its projections. Weight names are those of the official code."""
+
+    def __init__(self, dim: int, *, heads: int = 8, levels: int = 3, points: int = 4) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"deformable attention of {dim} channels cannot have {heads} heads; "
+                             "choose a number of heads that divides the channels")
+        self.heads, self.levels, self.points = heads, levels, points
+        self.sampling_offsets = nn.Linear(dim, heads * levels * points * 2)
+        self.attention_weights = nn.Linear(dim, heads * levels * points)
+        self.value_proj = nn.Linear(dim, dim)
+        self.output_proj = nn.Linear(dim, dim)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Head by head another direction, point by point further away, all points trusted equally."""
+        angles = torch.arange(self.heads) * (2 * math.pi / self.heads)
+        directions = torch.stack([angles.cos(), angles.sin()], dim=-1)
+        directions = directions / directions.abs().amax(-1, keepdim=True)               # onto the unit square
+        steps = torch.arange(1.0, self.points + 1)
+        offsets = directions[:, None, None] * repeat(steps, "points -> levels points 1", levels=self.levels)
+        nn.init.zeros_(self.sampling_offsets.weight)
+        self.sampling_offsets.bias.data.copy_(offsets.flatten())
+        for linear in (self.value_proj, self.output_proj):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+        nn.init.zeros_(self.attention_weights.weight)
+        nn.init.zeros_(self.attention_weights.bias)
+
+    def forward(
+        self, query: Tensor, *, reference: Tensor, memory: Tensor, shapes: Shapes, padding: Tensor | None = None,
+    ) -> Tensor:
+        """query: b n c. memory: b (levels h w) c. padding: b (levels h w) bool, true where the memory counts as zero.
+
+        reference: [b] n levels 2, points (x, y) as fractions, offsets in pixels of the sampled level; or
+        [b] n levels 4, boxes (x, y, w, h), offsets in half box sizes per point. Returns b n c.
+        Raises ValueError where the memory does not fit the shapes.
+        """
+        if memory.shape[1] != (length := sum(height * width for height, width in shapes)):
+            raise ValueError(f"memory of {memory.shape[1]} tokens does not fit maps of {list(shapes)}: "
+                             f"level after level they hold {length}")
+        value = self.value_proj(memory)
+        if padding is not None:
+            value = value.masked_fill(padding[..., None], 0)
+        value = rearrange(value, "b n (heads d) -> b n heads d", heads=self.heads)
+        offsets = rearrange(self.sampling_offsets(query), "b n (heads levels points xy) -> b n heads levels points xy",
+                            heads=self.heads, levels=self.levels, points=self.points)
+        weights = rearrange(self.attention_weights(query), "b n (heads p) -> b n heads p", heads=self.heads).softmax(-1)
+        weights = rearrange(weights, "b n heads (levels points) -> b n heads levels points", levels=self.levels)
+        locations = self._locations(offsets.float(), reference=reference, shapes=shapes)
+        return self.output_proj(sample_deformable(value, shapes=shapes, locations=locations.to(value.dtype),
+                                                  weights=weights.to(value.dtype)))
+
+    def _locations(self, offsets: Tensor, *, reference: Tensor, shapes: Shapes) -> Tensor:
+        reference = rearrange(reference, "... n levels place -> ... n 1 levels 1 place")
+        if reference.shape[-1] == 4:
+            return reference[..., :2] + offsets / self.points * reference[..., 2:] * 0.5
+        sizes = offsets.new_tensor([(width, height) for height, width in shapes])
+        return reference + offsets / sizes[:, None]
+
+
+class DeformableLayer(nn.Module):
+    """One deformable encoder layer: attention, residual, norm, feed-forward, residual, norm."""
+
+    def __init__(
+        self, dim: int, *, heads: int = 8, levels: int = 3, points: int = 4, ffn: int = 1024, dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.attention = DeformableAttention(dim, heads=heads, levels=levels, points=points)
+        self.attention_norm = nn.LayerNorm(dim)
+        self.ffn = FeedForward(dim, ffn, dropout=dropout)
+        self.ffn_norm = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self, x: Tensor, *, position: Tensor, reference: Tensor, shapes: Shapes, padding: Tensor | None = None,
+    ) -> Tensor:
+        """x: b (levels h w) c. position: the same or without b; it moves the points, the values do not see it."""
+        attended = self.attention(x + position, reference=reference, memory=x, shapes=shapes, padding=padding)
+        x = self.attention_norm(x + self.dropout(attended))
+        return self.ffn_norm(x + self.dropout(self.ffn(x)))

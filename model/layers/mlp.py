@@ -1,0 +1,29 @@
+"""Feed-forward block of a transformer layer."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class FeedForward(nn.Module):
+    """Linear, activation, linear; without residual and norm. x: ... c.
+
+    Xavier uniform weights, as every transformer matrix of the within-clip module.
+    """
+
+    def __init__(
+        self, dim: int, hidden: int, *, activation: Literal["relu", "gelu"] = "relu", dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.linear1 = nn.Linear(dim, hidden)
+        self.linear2 = nn.Linear(hidden, dim)
+        self.activation = {"relu": F.relu, "gelu": F.gelu}[activation]
+        self.dropout = nn.Dropout(dropout)
+        for linear in (self.linear1, self.linear2):
+            nn.init.xavier_uniform_(linear.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear2(self.dropout(self.activation(self.linear1(x))))

@@ -1,0 +1,58 @@
+"""Sine positions in two and three dimensions, channels last.
+
+Behaviour follows TACJu/MaXTron, `maxtron_deeplab/modeling/within_clip_tracking_module/pos_embeddings.py`: coordinates
+count from 1 and are divided by the last one, so that every map ends at 2 pi whatever its size.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+_EPSILON = 1e-6     # keeps the division defined on fully padded rows
+
+
+def sine_positions_2d(
+    height: int, width: int, *, channels: int, padding: Tensor | None = None, device: torch.device | None = None,
+) -> Tensor:
+    """h w c: the first half of the channels tells the row, the second the column.
+
+    padding: b h w bool, true where padded; real pixels are then counted per image, and the result is b h w c.
+    Raises ValueError where the channels do not divide by four (two axes, each in pairs of sine and cosine).
+    """
+    _check(channels)
+    if padding is None:
+        real = torch.ones(height, width, device=device)
+    else:
+        assert padding.shape[-2:] == (height, width), (padding.shape, height, width)
+        real = (~padding).float()
+    rows, columns = real.cumsum(-2), real.cumsum(-1)
+    return torch.cat([
+        _waves(rows / (rows[..., -1:, :] + _EPSILON), channels // 2),
+        _waves(columns / (columns[..., :, -1:] + _EPSILON), channels // 2),
+    ], dim=-1)
+
+
+def sine_positions_3d(
+    frames: int, height: int, width: int, *, channels: int, device: torch.device | None = None,
+) -> Tensor:
+    """t h w c: the two-dimensional positions plus the frame's, which fills all channels and is added."""
+    space = sine_positions_2d(height, width, channels=channels, device=device)
+    count = torch.arange(1, frames + 1, device=device, dtype=torch.float32)
+    return rearrange(_waves(count / (frames + _EPSILON), channels), "t c -> t 1 1 c") + space
+
+
+def _waves(fraction: Tensor, channels: int) -> Tensor:
+    """Fractions (0 to 1) to interleaved sine and cosine of falling frequency, temperature 10000."""
+    pair = torch.arange(0, channels, 2, device=fraction.device, dtype=torch.float32)
+    angles = (fraction * 2 * math.pi)[..., None] / 10_000 ** (pair / channels)
+    return rearrange([angles.sin(), angles.cos()], "two ... pair -> ... (pair two)")
+
+
+def _check(channels: int) -> None:
+    if channels % 4:
+        raise ValueError(f"sine positions of {channels} channels: two axes need pairs of sine and cosine each; "
+                         "choose a multiple of 4")
