@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from einops import rearrange
 from torch import nn
 
 from jobs.cache_queries import cache_folder, expected_source
@@ -63,8 +64,8 @@ def build_stage(recipe: Recipe) -> Stage:
     criterion = CrossClipCriterion(config.losses)
 
     def losses_of(wrapped: nn.Module, batch):
-        layers = wrapped(batch.queries)
-        masks = [head.mask_logits(layer.mask_embeddings, batch.evidence.pixel_features) for layer in layers]
+        layers, pixels = wrapped(batch.queries), rearrange(batch.evidence.pixel_features, "b k p d -> b k d p")
+        masks = [head.mask_logits(layer.mask_embeddings, pixels) for layer in layers]                  # b k n p each
         return criterion(layers, masks, batch.evidence)
 
     def batches(rank: int, world: int, consumed: int):

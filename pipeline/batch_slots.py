@@ -24,8 +24,9 @@ class PackedBatch:
     """What goes through the queue: which slot, and what does not fit in it."""
 
     step: int
-    plans: tuple[ClipPlan, ...]
     tubes: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]      # per clip: classes, track ids
+    videos: tuple[str, ...]
+    samples: tuple[int, ...]
 
 
 class BatchSlots:
@@ -47,8 +48,8 @@ class BatchSlots:
             for tensor in (self.frames, self.real_pixels, self.tubes):
                 tensor.share_memory_()
 
-    def put(self, step: int, plans: Sequence[ClipPlan], fetches: Sequence[Fetch], classes: ClassTable,
-            ) -> PackedBatch | BadInput:
+    def put(self, step: int, plans: Sequence[ClipPlan], fetches: Sequence[Fetch],
+            classes: ClassTable) -> PackedBatch | BadInput:
         """Make the clips of one step in its slot.
 
         BadInput is returned: an exception that crosses a DataLoader arrives as another type.
@@ -57,13 +58,16 @@ class BatchSlots:
                                       for tensor in (self.frames, self.real_pixels, self.tubes))
         made: list[ClipTubes] = []
         try:
-            for plan, fetch, *out in zip(plans, fetches, frames, real_pixels):
-                made.append(make_clip(plan, fetch, classes, self.config, frames=out[0], real_pixels=out[1]))
+            for number, (plan, fetch) in enumerate(zip(plans, fetches)):
+                made.append(make_clip(plan, fetch, classes, self.config, frames=frames[number],
+                                      real_pixels=real_pixels[number]))
         except BadInput as error:
             return error
         for out, clip in zip(tubes, made):
             out[:] = clip.tubes
-        return PackedBatch(step=step, plans=tuple(plans), tubes=tuple((clip.classes, clip.track_ids) for clip in made))
+        return PackedBatch(step=step, tubes=tuple((clip.classes, clip.track_ids) for clip in made),
+                           videos=tuple(plan.clip.video.video_id for plan in plans),
+                           samples=tuple(plan.draw.position for plan in plans))
 
     def take(self, packed: PackedBatch | BadInput) -> ClipBatch:
         """Copy a batch out of its slot, pinned where CUDA is; BadInput is raised."""
@@ -75,8 +79,7 @@ class BatchSlots:
             frames=_copy(self.frames[slot]), real_pixels=_copy(self.real_pixels[slot]),
             targets=tuple(ClipTubes(tubes=tubes, classes=classes, track_ids=track_ids).targets()
                           for tubes, (classes, track_ids) in clips),
-            videos=tuple(plan.clip.video.video_id for plan in packed.plans),
-            samples=tuple(plan.draw.position for plan in packed.plans))
+            videos=packed.videos, samples=packed.samples)
 
 
 def _copy(tensor: Tensor) -> Tensor:

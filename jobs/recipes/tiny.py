@@ -59,7 +59,7 @@ def tiny() -> Recipe:
                               augment=AugmentConfig(size=(64, 64), scale=(1, 1), crop=False, color=False)),
             optimizer=OptimizerConfig(lr=3e-3, warmup_steps=2),
             fit=FitConfig(steps=6, log_every=2, checkpoint_every=3)),
-        cache=CacheConfig(evidence=EvidenceConfig(pixels=64)),
+        cache=CacheConfig(evidence=EvidenceConfig(pixels=48)),
         stage_two=StageTwoConfig(
             head=MaXTronHeadConfig(num_classes=CLASSES, dim=64, embedding=64, layers=2, batch_norm=SHORT_RUN),
             input=QueryInputConfig(clips=4, batch_size=4),

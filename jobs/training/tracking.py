@@ -63,6 +63,7 @@ def open_run(config: TrackingConfig, *, folder: Path, road: str, verb: str, tags
         parent = known.get("parent") if known.get("uri") == uri else None
         if not _exists(client, parent):
             known, parent = {}, client.create_run(experiment, run_name=road, tags={"road": road}).info.run_id
+        client.update_run(parent, status="RUNNING")
         child, attempt = known.get("open", {}).get(verb), 1
         if _exists(client, child):
             attempt = int(client.get_run(child).data.tags.get("attempt", "1")) + 1
@@ -146,7 +147,8 @@ class Tracker:
         """Close the run; a verb that runs again afterwards opens a new one."""
         self.flush()
         status = RunStatus.to_string(RunStatus.FAILED if failed else RunStatus.FINISHED)
-        self._try(lambda: self.client.set_terminated(self.handle.run_id, status))
+        for run in (self.handle.run_id, self.handle.parent_id):    # the road rests until its next verb
+            self._try(lambda run=run: self.client.set_terminated(run, status))
         if self.failures:
             print(f"tracking: {len(self.failures)} calls to {self.handle.uri} failed, the last: {self.failures[-1]}",
                   flush=True)

@@ -38,7 +38,7 @@ def compare(case: Case) -> None:
     load_strict(module, rename(case.state, WITHIN_CLIP))
     assert not case.arguments["cross_clip_training"], "only the stage that trains this module is handled"
     absent = torch.zeros(len(next(iter(case.inputs.values()))), 1, 1, 1)
-    maps = [case.inputs[name] if name in case.inputs else absent for name in STRIDES]
+    maps = [case.inputs.get(name, absent) for name in STRIDES]
     frames = case.arguments["num_clip_frames"]
     with_attention, attention = module(maps, frames=frames, return_attention=True)
     for result in (with_attention, module(maps, frames=frames)):
