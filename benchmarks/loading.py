@@ -31,7 +31,7 @@ from pipeline.sample_plan import Draw
 from pipeline.shards import ShardSet, make_shards
 from pipeline.training_clips import InputConfig, plan_clip
 
-WORLD = SyntheticConfig(videos_train=6, videos_val=0, frames=12, height=720, width=1280)
+WORLD = SyntheticConfig(videos_train=8, videos_val=0, frames=12, height=720, width=1280)
 BATCHES = 24        # per round, 8 frames each
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "268435456", "MALLOC_TRIM_THRESHOLD_": "536870912", "OMP_NUM_THREADS": "1"}
 
@@ -45,11 +45,12 @@ def main() -> None:
         shards = ShardSet(folder / "shards")
         for name, config in (("by index", InputConfig(**plain, copy_paste=None)),
                              ("by index, copy-paste", InputConfig(**plain, copy_paste=CopyPasteConfig())),
-                             ("streaming", InputConfig(**plain, copy_paste=None, streaming=True))):
+                             ("streaming", InputConfig(**plain, copy_paste=None, streaming=True, samples_per_video=6))):
             frames = BATCHES * config.batch_size * config.clip_frames * (2 if config.copy_paste else 1)
             ours, baseline = Rounds(training_batches(shards, config)), Rounds(decoding(shards, config))
             compare(f"training input {name}, {frames} frames", ours=ours, baseline=baseline)
-            print(f"    page faults per frame: ours {ours.faults / frames:.0f}, baseline {baseline.faults / frames:.0f}")
+            print(f"    page faults per frame: ours {ours.faults / frames:.1f}, "
+                  f"baseline {baseline.faults / frames:.1f}")
             ours.close()
             baseline.close()
 
@@ -83,8 +84,9 @@ def decoding(shards: ShardSet, config: InputConfig) -> Iterator[int]:
     """The baseline: the same draws by the same DataLoader, JPEGs decoded and nothing else."""
     plan = sample_plan(shards, config)
     steps = ((step, plan.batch(step)) for step in range(1_000_000))
-    loader = DataLoader(DecodedOnly(shards, BatchSlots(config, share=config.batch_size)), sampler=steps, batch_size=None,
-                        num_workers=config.workers, prefetch_factor=config.prefetch)
+    dataset = DecodedOnly(shards, BatchSlots(config, share=config.batch_size))
+    loader = DataLoader(dataset, sampler=steps, batch_size=None, num_workers=config.workers,
+                        prefetch_factor=config.prefetch)
     return (frames for frames in loader)
 
 

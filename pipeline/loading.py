@@ -98,7 +98,11 @@ class StreamedClips(IterableDataset):
         draws = chain.from_iterable(self.plan.batch(step, rank=self.rank) for step in count(first, self.plan.workers))
         clips = self._clips(draws)
         for step in count(first, self.plan.workers):
-            plans, fetches = zip(*islice(clips, self.plan.global_batch // self.plan.world))
+            try:
+                plans, fetches = zip(*islice(clips, self.plan.global_batch // self.plan.world))
+            except BadInput as error:
+                yield error
+                return
             yield self.slots.put(step, plans, fetches, self.shards.classes)
 
     def _clips(self, draws: Iterable[Draw]) -> Iterator[tuple[ClipPlan, Fetch]]:
@@ -113,7 +117,9 @@ def _read_shard(shards: ShardSet, shard: int, plans: list[ClipPlan], config: Inp
     """Stream one tar, keep the members the plans need, and give a function that hands them out."""
     parts = [part for plan in plans for part in (plan.clip, plan.donor) if part]
     names = {name for part in parts for frame in part.frames for name in _members(shards, part.video, frame)}
-    url = f"{config.stream_root.rstrip('/') or shards.folder}/{shards.manifest['shards'][shard]['name']}"
+    place = config.stream_from or str(shards.folder)
+    place = place if "{shard}" in place else place.rstrip("/") + "/{shard}"
+    url = place.replace("{shard}", shards.manifest["shards"][shard]["name"])
     found: dict[str, bytes] = {}
     try:
         for sample in webdataset.tariterators.tarfile_samples([{"url": url}], select_files=names.__contains__):

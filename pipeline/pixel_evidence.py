@@ -19,8 +19,8 @@ EQUAL_PART = {"balanced": 1.0, "mixed": 0.5}     # of the pixels: shared equally
 class EvidenceConfig:
     """How many pixels of a clip are stored, and how they are chosen.
 
-    Gradients of the head against those of all pixels, cosine, 64 / 256 pixels of 1152: balanced 0.955 / 0.989, mixed
-    0.92 / 0.98, uniform 0.82 / 0.96 (a prototype on a synthetic world).
+    Cosine between the loss gradient of a sample and that of all 1152 pixels per clip, mean of 12 draws of 64 / 256
+    pixels in the world of this file's test: balanced 0.982 / 0.996, mixed 0.982 / 0.996, uniform 0.953 / 0.993.
     """
 
     pixels: int = 256       # per clip at stride 4; all of them where the clip has fewer

@@ -35,7 +35,8 @@ class InputConfig:
     workers: int = 2                # loader processes of each rank; 0: the training process decodes by itself
     prefetch: int = 2               # batches each worker keeps ready
     streaming: bool = False         # read shards front to back through webdataset, as object stores like it
-    stream_root: str = ""           # where the tars are when streaming, such as "s3://..."; "": beside the manifest
+    stream_from: str = ""           # where the tars are when streaming; "": in the folder of the manifest. Otherwise a
+                                    # folder, "https://...", "gs://...", or a command: "pipe:aws s3 cp s3://b/{shard} -"
     official_compat: bool = False   # the released code's quirks in sampling and copy-paste
 
     def __post_init__(self) -> None:
@@ -44,8 +45,8 @@ class InputConfig:
                 raise ValueError(f"input.{name} is {getattr(self, name)}; it must be at least 1")
         if self.workers < 0:
             raise ValueError(f"input.workers is {self.workers}; give 0 or more loader processes per rank")
-        if self.stream_root and not self.streaming:
-            raise ValueError("input.stream_root is only read when input.streaming is true; set both or neither")
+        if self.stream_from and not self.streaming:
+            raise ValueError("input.stream_from is only read when input.streaming is true; set both or neither")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

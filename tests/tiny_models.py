@@ -13,7 +13,7 @@ from model.semantic_head import SemanticHeadConfig
 from model.within_clip import WithinClipConfig
 
 SHORT_RUN = BatchNormConfig(momentum=0.1)    # the official 0.01 lags behind in a run of hundreds of steps
-TINY_WITHIN_CLIP = WithinClipConfig(dim=64, heads=4, ffn=128, blocks=1)
+TINY_WITHIN_CLIP = WithinClipConfig(dim=64, heads=4, ffn=128, blocks=1, strides=(16, 32))
 TINY_SEMANTIC_HEAD = SemanticHeadConfig(width=16, fine_widths=(16, 8), rates=(1,), dropout=0.0)
 
 

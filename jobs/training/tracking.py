@@ -16,16 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-
-from mlflow.entities import Metric, Param, RunStatus
-from mlflow.exceptions import MlflowException
-from mlflow.tracking import MlflowClient
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
-
 from pipeline.files import atomic_write
 
 FLUSH_SECONDS = 5.0
+
+
+def _mlflow():
+    """MLflow, at its first use: importing it takes seconds, and most processes of a road never record anything."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    import mlflow
+    import mlflow.utils.mlflow_tags
+    return mlflow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

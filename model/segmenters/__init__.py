@@ -17,10 +17,12 @@ class Segmenter(Protocol):
 
     config: SegmenterConfig
 
-    def __call__(self, frames: Tensor, real_pixels: Tensor | None = None, *, supervise: bool = False) -> ClipPrediction:
+    def __call__(self, frames: Tensor, real_pixels: Tensor | None = None, *, supervise: bool = False,
+                 return_attention: bool = False) -> ClipPrediction:
         """frames: b t 3 H W RGB, uint8 or 0 to 255. real_pixels: b t H W bool, false in padding; None: all real.
 
-        supervise: also fill `auxiliary` and `semantic_logits`, which only losses read.
+        supervise: also fill `auxiliary` and `semantic_logits`, which only losses read. return_attention: also fill
+        `attention`, for pictures; empty where the segmenter has none.
         """
 
 

@@ -57,20 +57,23 @@ class VideoKMax(nn.Module):
         self.semantic_head = None if config.semantic_head is None else SemanticHead(
             config.semantic_head, channels=channels, num_classes=config.num_classes, batch_norm=config.batch_norm)
 
-    def forward(self, frames: Tensor, real_pixels: Tensor | None = None, *, supervise: bool = False) -> ClipPrediction:
+    def forward(self, frames: Tensor, real_pixels: Tensor | None = None, *, supervise: bool = False,
+                return_attention: bool = False) -> ClipPrediction:
         """frames: b t 3 H W RGB, uint8 or 0 to 255. real_pixels: b t H W bool, false in padding; None: all real.
 
         Maps come at ceil(H / 4), ceil(W / 4). supervise: also every decoder layer and the semantic head, for losses.
+        return_attention: also the attention maps of within-clip tracking, as `WithinClip` names and shapes them.
         """
         t = _check(frames, real_pixels)
-        maps = self.backbone(self.normalise(frames, real_pixels))                   # 4 of (b t) c h w
+        maps, attention = self.backbone(self.normalise(frames, real_pixels)), {}    # 4 of (b t) c h w
         if self.within_clip is not None:
-            maps = self.within_clip(maps, frames=t)
+            tracked = self.within_clip(maps, frames=t, return_attention=return_attention)
+            maps, attention = tracked if return_attention else (tracked, {})
         prediction = self.query_decoder(self.pixel_decoder(maps), frames=t, supervise=supervise)
-        if not supervise or self.semantic_head is None:
-            return prediction
-        semantic = rearrange(self.semantic_head(maps), "(b t) classes h w -> b classes t h w", t=t)
-        return replace(prediction, semantic_logits=semantic)
+        semantic = None
+        if supervise and self.semantic_head is not None:
+            semantic = rearrange(self.semantic_head(maps), "(b t) classes h w -> b classes t h w", t=t)
+        return replace(prediction, semantic_logits=semantic, attention=attention)
 
     def normalise(self, frames: Tensor, real_pixels: Tensor | None) -> Tensor:
         """Frames as the backbone wants them: (b t) 3 H W, zero mean, padding exactly zero."""

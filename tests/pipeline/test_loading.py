@@ -193,11 +193,20 @@ def test_a_damaged_frame_stops_the_run_and_names_the_video(tmp_path, streaming, 
     assert raised.value.reason == "corrupt-image"
 
 
-def test_a_cut_shard_is_refused_while_streaming(tmp_path, shards):
+def test_a_command_may_fetch_the_shards(shards):
+    config = replace(CONFIG, streaming=True, workers=2)
+    piped = replace(config, stream_from=f"pipe:cat '{shards.folder}/{{shard}}'")
+    assert_same_clips(batches(shards, piped, steps=6), batches(shards, config, steps=6))
+    with pytest.raises(BadInput, match=r"pipe:false.*cannot stream"):
+        batches(shards, replace(config, stream_from="pipe:false {shard}"), steps=1)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_cut_shard_is_refused_while_streaming(tmp_path, shards, workers):
     for path in shards.folder.glob("*.tar"):
         content = path.read_bytes()
         (tmp_path / path.name).write_bytes(content[:len(content) // 2 // 512 * 512 - 100])
-    config = replace(CONFIG, streaming=True, stream_root=str(tmp_path))
+    config = replace(CONFIG, streaming=True, stream_from=str(tmp_path), workers=workers)
     with pytest.raises(BadInput, match=r"train-00000\d\.tar") as raised:
         batches(shards, config, steps=4)
     assert raised.value.reason == "damaged-shard"
@@ -205,7 +214,7 @@ def test_a_cut_shard_is_refused_while_streaming(tmp_path, shards):
 
 def test_a_shard_without_its_members_is_refused_while_streaming(tmp_path, shards):
     other = write_shards(tmp_path, {name * 2: length for name, length in LENGTHS.items()})
-    config = replace(CONFIG, streaming=True, stream_root=f"{other.folder}/")
+    config = replace(CONFIG, streaming=True, stream_from=f"{other.folder}/")
     with pytest.raises(BadInput, match=r"lacks \d+ members"):
         batches(shards, config, steps=1)
 
@@ -218,7 +227,7 @@ def test_sets_without_id_maps_are_refused_before_anything_is_read(tmp_path):
 
 @pytest.mark.parametrize(("wrong", "message"), [
     ({"batch_size": 0}, "input.batch_size"), ({"workers": -1}, "input.workers"), ({"clip_frames": 0}, "clip_frames"),
-    ({"stream_root": "s3://bucket"}, "stream_root")])
+    ({"stream_from": "s3://bucket"}, "stream_from")])
 def test_settings_that_cannot_work_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         replace(CONFIG, **wrong)

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from model.converters.kmax import AXIAL_ATTENTION, PIXEL_DECODER, PREDICTOR, decoder_rules, nested, spelling
 from model.converters.rename import new_name, reverse
@@ -13,6 +14,12 @@ from tests.conftest import SHARED
 
 LAYOUTS = SHARED / "parity" / "state_dict_layouts"
 R50 = (256, 512, 1024, 2048)
+
+
+@pytest.fixture
+def shapes_only():
+    with torch.device("meta"):
+        yield
 
 
 def layout(name: str, prefix: str) -> dict[str, tuple[int, ...]]:
@@ -28,6 +35,7 @@ def shapes_of(module, prefix: str = "") -> dict[str, tuple[int, ...]]:
     return {prefix + key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
 
 
+@pytest.mark.usefixtures("shapes_only")
 def test_official_pixel_decoder_is_ours_name_for_name_and_back():
     official = layout("kmax_r50_coco", "sem_seg_head.pixel_decoder.")
     renamed = {new_name(name, PIXEL_DECODER): shape for name, shape in official.items()}
@@ -36,6 +44,7 @@ def test_official_pixel_decoder_is_ours_name_for_name_and_back():
     assert {new_name(name, backwards): shape for name, shape in renamed.items()} == official
 
 
+@pytest.mark.usefixtures("shapes_only")
 @pytest.mark.parametrize(("model", "classes", "expected"), [
     ("kmax_r50_coco", 133, "_predcitor"), ("maxtron_kmax_within_clip_r50_vipseg", 124, "_predictor")])
 def test_official_transformer_decoder_is_ours_name_for_name_and_back(model, classes, expected):
