@@ -28,7 +28,7 @@ from pipeline.datasets.youtube_vis import YouTubeVis
 from pipeline.records import Dataset
 from pipeline.shards import make_shards
 
-WORLD = dict(videos_train=4, videos_val=0, frames=24, height=720, width=1280)
+WORLD = {"videos_train": 4, "videos_val": 0, "frames": 24, "height": 720, "width": 1280}
 
 
 def main() -> None:

@@ -134,16 +134,14 @@ def _read_shard(shards: ShardSet, shard: int, plans: list[ClipPlan], config: Inp
                        file=url, cure=_STREAM_CURE)
 
     def fetch(video: StoredVideo, frames: tuple[int, ...]) -> list[tuple[bytes, bytes | None]]:
-        members = [[found[name] for name in _members(shards, video, frame)] for frame in frames]
-        return [(content[0], content[1] if len(content) == 2 else None) for content in members]
+        return [tuple(found[name] for name in _members(shards, video, frame)) for frame in frames]
 
     return fetch
 
 
 def _members(shards: ShardSet, video: StoredVideo, frame: int) -> list[str]:
     clip, number = divmod(frame, shards.clip_frames)
-    suffixes = ("jpg", "png") if video.frames[frame].label else ("jpg",)
-    return [f"{clip_key(video.video_id, clip)}.f{number:03d}.{suffix}" for suffix in suffixes]
+    return [f"{clip_key(video.video_id, clip)}.f{number:03d}.{suffix}" for suffix in ("jpg", "png")]
 
 
 class _Steps:

@@ -68,14 +68,19 @@ class ClipPlan:
 
 
 def plan_clip(draw: Draw, videos: Sequence[StoredVideo], config: InputConfig, *, donors: range) -> ClipPlan:
-    """Draw frames, transform and donor: a pure function of (seed, epoch, video, repeat) and the range of `donors`."""
+    """Draw frames, transform and donor: a pure function of (seed, epoch, video, repeat) and the range of `donors`.
+
+    donors: videos that copy-paste may take from, the clip's own among them.
+    """
     rng = draw.random(config.seed, CLIP)
     clip = _draw_part(rng, videos[draw.video], config, config.augment)
     donor, paste_config = None, config.copy_paste
     if paste_config and rng.random() < paste_config.probability:
         low, high = config.augment.scale
         smaller = replace(config.augment, scale=(low * paste_config.scale, high * paste_config.scale))
-        donor = _draw_part(rng, videos[donors[rng.integers(len(donors))]], config, smaller)
+        step = 1 + int(rng.integers(len(donors) - 1)) if len(donors) > 1 else 0      # another video where there is one
+        other = donors[(donors.index(draw.video) + step) % len(donors)]
+        donor = _draw_part(rng, videos[other], config, smaller)
     return ClipPlan(draw=draw, clip=clip, donor=donor)
 
 

@@ -28,3 +28,29 @@ def real_data() -> Path:
     if not (SHARED / "data").is_dir():
         pytest.skip("the real videos are not beside this checkout")
     return SHARED / "data"
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory):
+    """One small Ray for all tests of this process, with a home folder of its own: Ray keeps a token there."""
+    import ray
+
+    from jobs.recipes.schema import ClusterConfig
+    from jobs.verb import connect
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        patch.delenv("RAY_ADDRESS", raising=False)
+        connect(ClusterConfig(object_store_mb=200))
+        yield
+        ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def road(request, tmp_path_factory):
+    """The road of recipe `tiny`, finished. Not to be changed: `road.copy(folder)` is."""
+    from tests.roads import make_road
+
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    return make_road(shared / "whole_line", lambda: request.getfixturevalue("cluster"))

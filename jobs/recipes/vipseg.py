@@ -39,7 +39,7 @@ def vipseg_video_kmax_r50() -> Recipe:
             input=InputConfig(batch_size=32, augment=AugmentConfig(size=SIZE, scale=(0.3, 1.7), reverse=0.0),
                               copy_paste=CopyPasteConfig()),
             optimizer=OptimizerConfig(lr=5e-5, weight_decay=0.05, warmup_steps=2000, multipliers=(
-                ("backbone", 0.1), *((head, 0.1) for head in HEADS))),
+                ("backbone.", 0.1), *((head, 0.1) for head in HEADS))),
             fit=FitConfig(steps=40_000, precision="fp16")),
         cache=CacheConfig(views=4, evidence=EvidenceConfig(pixels=1024)),
         stage_two=StageTwoConfig(
@@ -60,4 +60,4 @@ def vipseg_video_kmax_r50_near_online() -> Recipe:
         about="VIPSeg val, MaXTron, ResNet-50; expect 46.1 VPQ near-online, 46.7 offline (table 1)",
         stage_one=replace(one, segmenter=replace(one.segmenter, within_clip=WithinClipConfig()),
                           optimizer=replace(one.optimizer, multipliers=(
-                              *one.optimizer.multipliers, ("trajectory_stacks", 2.0)))))
+                              *one.optimizer.multipliers, ("within_clip.trajectory_stacks", 2.0)))))

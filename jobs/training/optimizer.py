@@ -29,7 +29,7 @@ class OptimizerConfig:
     milestones: tuple[int, ...] = ()                    # steps: x 0.1 at each
     clip_norm: float | None = None
     multipliers: tuple[tuple[str, float], ...] = ()     # (piece of a parameter's name, factor); first match wins
-    no_decay: tuple[str, ...] = ("bias", "rpe", "cluster_centers", "gamma", "query_embed", "query_feat")
+    no_decay: tuple[str, ...] = ("bias", "relative_", "initial_queries", "gamma", "scale")
 
     def __post_init__(self) -> None:
         if self.lr <= 0 or self.warmup_steps < 0:

@@ -18,12 +18,17 @@ from typing import Any
 
 from pipeline.files import atomic_write
 
-FLUSH_SECONDS = 5.0
+FLUSH_SECONDS = 5.0             # between writes of numbers
+SILENT_SECONDS = 300.0          # numbers wait in memory before the next attempt after one that failed
+MOST_WAITING = 100_000          # numbers that wait; the oldest go first
 
 
 def _mlflow():
     """MLflow, at its first use: importing it takes seconds, and most processes of a road never record anything."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    # By default one call tries for minutes before it fails, and training would wait for it.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     import mlflow
     import mlflow.utils.mlflow_tags
     return mlflow
@@ -58,7 +63,8 @@ def open_run(config: TrackingConfig, *, folder: Path, road: str, verb: str, tags
     remembered = folder / "tracking.json"
     known = json.loads(remembered.read_text()) if remembered.is_file() else {}
     folder.mkdir(parents=True, exist_ok=True)
-    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    mlflow = _mlflow()
+    client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
     try:
         experiment = _experiment(client, config.project, folder)
         parent = known.get("parent") if known.get("uri") == uri else None
@@ -70,10 +76,11 @@ def open_run(config: TrackingConfig, *, folder: Path, road: str, verb: str, tags
             attempt = int(client.get_run(child).data.tags.get("attempt", "1")) + 1
             client.update_run(child, status="RUNNING")
         else:
-            child = client.create_run(experiment, run_name=verb, tags={MLFLOW_PARENT_RUN_ID: parent}).info.run_id
+            nested = {mlflow.utils.mlflow_tags.MLFLOW_PARENT_RUN_ID: parent}
+            child = client.create_run(experiment, run_name=verb, tags=nested).info.run_id
         for name, value in {**tags, "verb": verb, "road": road, "attempt": str(attempt)}.items():
             client.set_tag(child, name, value)
-    except (MlflowException, OSError) as error:
+    except (mlflow.exceptions.MlflowException, OSError) as error:
         raise ConnectionError(f"the tracker {uri} cannot be used: {error}. Start it, or set tracking.uri in the "
                               "recipe (empty: an SQLite file beside the run folders).") from error
     open_runs = {**known.get("open", {}), verb: child}
@@ -85,22 +92,24 @@ class Tracker:
     """Writes one run: parameters, numbers over steps, files. Never raises; `failures` counts what was lost."""
 
     def __init__(self, handle: RunHandle) -> None:
-        self.handle, self.client = handle, MlflowClient(tracking_uri=handle.uri, registry_uri=handle.uri)
-        self.buffer: list[Metric] = []
+        self.handle = handle
+        self.client = _mlflow().MlflowClient(tracking_uri=handle.uri, registry_uri=handle.uri)
+        self.buffer: list = []              # mlflow.entities.Metric
         self.flushed = time.monotonic()
+        self.silent_until = 0.0
         self.failures: list[str] = []
 
     def parameters(self, values: Mapping[str, Any]) -> None:
         """Record parameters once; long values are cut (the whole config goes in as an artifact)."""
         known = self._try(lambda: self.client.get_run(self.handle.run_id).data.params) or {}
-        new = [Param(k, str(v)[:500]) for k, v in values.items() if k not in known]
+        new = [_mlflow().entities.Param(k, str(v)[:500]) for k, v in values.items() if k not in known]
         for start in range(0, len(new), 100):
-            self._try(lambda part=new[start:start + 100]: self.client.log_batch(self.handle.run_id, params=part))
+            self._log(params=new[start:start + 100])
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
         """Record numbers at a step; buffered, and written every few seconds."""
-        now = int(time.time() * 1000)
-        self.buffer += [Metric(name, float(value), now, step) for name, value in values.items()]
+        now, metric = int(time.time() * 1000), _mlflow().entities.Metric
+        self.buffer += [metric(name, float(value), now, step) for name, value in values.items()]
         if time.monotonic() - self.flushed > FLUSH_SECONDS:
             self.flush()
 
@@ -109,11 +118,17 @@ class Tracker:
         history = self._try(lambda: self.client.get_metric_history(self.handle.run_id, name)) or []
         return max((metric.step for metric in history), default=0)
 
-    def flush(self) -> None:
-        """Write what is buffered."""
-        pending, self.buffer, self.flushed = self.buffer, [], time.monotonic()
-        for start in range(0, len(pending), 500):
-            self._try(lambda part=pending[start:start + 500]: self.client.log_batch(self.handle.run_id, metrics=part))
+    def flush(self, *, last: bool = False) -> None:
+        """Write what is buffered; what a tracker does not take waits for the next time, and is lost after the last."""
+        if time.monotonic() < self.silent_until and not last:
+            return
+        self.flushed = time.monotonic()
+        while self.buffer:
+            if not self._log(metrics=self.buffer[:500]):
+                self.silent_until = time.monotonic() + SILENT_SECONDS
+                self.buffer = self.buffer[-MOST_WAITING:]
+                return
+            del self.buffer[:500]
 
     def tags(self, values: Mapping[str, Any]) -> None:
         """Record facts known only later, such as fingerprints."""
@@ -146,18 +161,22 @@ class Tracker:
 
     def finish(self, *, failed: bool = False) -> None:
         """Close the run; a verb that runs again afterwards opens a new one."""
-        self.flush()
-        status = RunStatus.to_string(RunStatus.FAILED if failed else RunStatus.FINISHED)
+        self.flush(last=True)
+        status = "FAILED" if failed else "FINISHED"
         for run in (self.handle.run_id, self.handle.parent_id):    # the road rests until its next verb
             self._try(lambda run=run: self.client.set_terminated(run, status))
         if self.failures:
             print(f"tracking: {len(self.failures)} calls to {self.handle.uri} failed, the last: {self.failures[-1]}",
                   flush=True)
 
+    def _log(self, **what) -> bool:
+        """One `log_batch`; whether it arrived."""
+        return self._try(lambda: self.client.log_batch(self.handle.run_id, **what) or True) is True
+
     def _try(self, call):
         try:
             return call()
-        except (MlflowException, OSError) as error:
+        except (_mlflow().exceptions.MlflowException, OSError) as error:
             self.failures.append(str(error).splitlines()[0])
             return None
 
@@ -171,7 +190,7 @@ def close_run(folder: Path, verb: str) -> None:
         atomic_write(remembered, json.dumps(known, indent=1).encode())
 
 
-def _experiment(client: MlflowClient, project: str, folder: Path) -> str:
+def _experiment(client, project: str, folder: Path) -> str:
     """The project's experiment. Its artifact folder is fixed when it is made, so it is always given explicitly."""
     found = client.get_experiment_by_name(project)
     if found is not None:
@@ -180,10 +199,10 @@ def _experiment(client: MlflowClient, project: str, folder: Path) -> str:
     return client.create_experiment(project, artifact_location=location)
 
 
-def _exists(client: MlflowClient, run_id: str | None) -> bool:
+def _exists(client, run_id: str | None) -> bool:
     if run_id is None:
         return False
     try:
         return client.get_run(run_id).info.lifecycle_stage == "active"
-    except MlflowException:
+    except _mlflow().exceptions.MlflowException:
         return False

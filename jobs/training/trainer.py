@@ -16,7 +16,8 @@ from typing import Any
 
 import ray.train
 import torch
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+import torch.distributed as dist
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer, get_device, prepare_model
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ from jobs.config import differences
 from jobs.recipes.schema import ClusterConfig, Recipe
 from jobs.training.checkpoint import Mismatch, load_checkpoint, save_checkpoint
 from jobs.training.loop import FitConfig, Losses, NonFiniteLoss, fit, rank, world
-from jobs.training.optimizer import OptimizerConfig, build_optimizer
+from jobs.training.optimizer import OptimizerConfig, build_optimizer, parameter_groups
 from jobs.training.progress import Progress, say
 from jobs.training.tracking import RunHandle, Tracker
 from pipeline.files import atomic_write
@@ -49,7 +50,8 @@ def train(build: Callable[[Recipe], Stage], recipe: Recipe, *, name: str, identi
 
     Running it again continues from the last checkpoint. identity: everything that decides the result; a run that was
     started with another one is not continued (Mismatch, naming the fields).
-    Raises NonFiniteLoss naming term, step and videos.
+    Raises NonFiniteLoss naming term, step and videos, what a worker found wrong in data or settings, and Ray's
+    WorkerGroupError when workers died more often than `cluster.max_failures`.
     """
     folder = recipe.road / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -57,15 +59,19 @@ def train(build: Callable[[Recipe], Stage], recipe: Recipe, *, name: str, identi
     check_resources(recipe.cluster)
     cluster = recipe.cluster
     resources = {"CPU": cluster.cpus_per_worker} | ({"GPU": cluster.gpus_per_worker} if cluster.gpus_per_worker else {})
-    result = TorchTrainer(
-        _worker, train_loop_config={"build": build, "recipe": recipe, "handle": handle, "folder": str(folder)},
+    trainer = TorchTrainer(
+        _worker, train_loop_config={"build": build, "recipe": recipe, "seed": fit_config.seed, "handle": handle,
+                                    "folder": str(folder)},
         scaling_config=ScalingConfig(num_workers=cluster.workers, resources_per_worker=resources,
                                      use_gpu=cluster.gpus_per_worker > 0),
         torch_config=TorchConfig(backend="nccl" if cluster.gpus_per_worker else "gloo"),
         run_config=RunConfig(name="ray_train", storage_path=str(folder),
                              failure_config=FailureConfig(max_failures=cluster.max_failures),
-                             checkpoint_config=CheckpointConfig(num_to_keep=fit_config.keep_checkpoints)),
-    ).fit()
+                             checkpoint_config=CheckpointConfig(num_to_keep=fit_config.keep_checkpoints)))
+    try:
+        result = trainer.fit()
+    except WorkerGroupError as error:
+        raise _user_error(error) or error from None
     if isinstance(result.return_value, Exception):
         raise result.return_value
     with result.checkpoint.as_directory() as last:
@@ -95,21 +101,42 @@ def check_resources(cluster: ClusterConfig) -> None:
                          f"cluster has {total.get('CPU', 0)}. Set cluster.workers or cluster.cpus_per_worker lower.")
 
 
+def _user_error(failure: WorkerGroupError) -> Exception | None:
+    """What a worker found wrong in data or settings, where that is why the workers ended."""
+    errors = (getattr(error, "_base_exc", error) for error in failure.worker_failures.values())    # Ray's wrapper
+    return next((error for error in errors if isinstance(error, (ValueError, FileNotFoundError))), None)
+
+
 def _worker(job: dict[str, Any]) -> Exception | None:
     """One training process. Returns the errors a retry would only meet again, on all ranks alike."""
     torch.set_num_threads(max(int(job["recipe"].cluster.cpus_per_worker), 1))
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-    torch.manual_seed(job["recipe"].stage_one.fit.seed)      # the same initial weights on every rank
+    if (device := get_device()).type == "cuda":
+        torch.cuda.set_device(device)
+    torch.manual_seed(job["seed"])      # the same initial weights on every rank
+    stage, error = None, None
     try:
-        stage: Stage = job["build"](job["recipe"])
-    except (ValueError, FileNotFoundError) as error:
+        stage = job["build"](job["recipe"])
+        parameter_groups(stage.model, stage.optimizer)      # refuses multipliers that match nothing
+    except (ValueError, FileNotFoundError) as found:
+        error = found
+    if (error := _of_any_rank(error)) is not None:
         return error
     try:
         _fit(stage, job)
     except NonFiniteLoss as error:
         return error
     return None
+
+
+def _of_any_rank(error: Exception | None) -> Exception | None:
+    """The first rank's error, on all ranks: one that stopped alone would leave the others waiting for it."""
+    errors = [error]
+    if world() > 1:
+        errors = [None] * world()
+        dist.all_gather_object(errors, error)
+    return next((found for found in errors if found is not None), None)
 
 
 def _fit(stage: Stage, job: dict[str, Any]) -> None:
@@ -140,7 +167,7 @@ def _fit(stage: Stage, job: dict[str, Any]) -> None:
     fit(wrapped, batches, lambda batch: stage.losses_of(wrapped, batch), optimizer=optimizer, rates=stage.optimizer,
         config=stage.fit, start_step=start, log=report or (lambda _: None), save=save)
     if report is not None:
-        report.tracker.flush()
+        report.tracker.flush(last=True)
 
 
 def _resume(model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
@@ -161,7 +188,7 @@ class _Reporter:
     def __init__(self, stage: Stage, job: dict[str, Any], start: int) -> None:
         self.progress = Progress(Path(job["folder"]) / "progress.jsonl", stage.fit.steps, world())
         self.tracker = Tracker(job["handle"])
-        self.recorded = self.tracker.last_step() if start else 0
+        self.recorded = self.tracker.last_step()
         if start:
             self.tracker.tags({"resumed_from_step": start})
         trained = sum(p.numel() for p in stage.model.parameters() if p.requires_grad)

@@ -29,6 +29,7 @@ _REPOSITORY = Path(__file__).resolve().parents[2]
 _BESIDE = _REPOSITORY.parent / "shared" / "parity"     # all cases, where a checkout has them
 _SUBSET = Path(__file__).parent / "data"               # the few that travel with the repository
 _chosen: Path | None = None
+_asked_for: set[str] = set()
 
 
 def use(folder: Path) -> None:
@@ -49,12 +50,19 @@ def root() -> Path:
 
 def cases(family: str) -> list[Path]:
     """The .json of every case of a family, sorted; empty (so its tests are skipped) where there are none."""
+    _asked_for.add(family)
     return sorted(path for path in (root() / family).glob("*.json") if path.with_suffix(".safetensors").exists())
 
 
 def case_folders(family: str) -> list[Path]:
     """Families whose cases are folders of files in official formats: the folders with an expected.json."""
+    _asked_for.add(family)
     return sorted(path.parent for path in (root() / family).glob("*/expected.json"))
+
+
+def families_asked_for() -> set[str]:
+    """The families the test files imported so far have asked for."""
+    return set(_asked_for)
 
 
 def case_id(path: Path) -> str:

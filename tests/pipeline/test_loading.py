@@ -18,8 +18,9 @@ from pipeline.batch_slots import BatchSlots
 from pipeline.copy_paste import CopyPasteConfig
 from pipeline.errors import BadInput
 from pipeline.loading import IndexedClips, sample_plan, training_batches
+from pipeline.sample_plan import Draw
 from pipeline.shards import ShardConfig, ShardSet, make_shards
-from pipeline.training_clips import InputConfig
+from pipeline.training_clips import InputConfig, plan_clip
 from tests.pipeline.shards.toy_videos import toy_videos
 
 LENGTHS = {"a": 10, "b.mov": 1, "c": 5, "d": 2, "e": 3, "f": 7, "g": 4, "h": 2, "i": 6}
@@ -236,3 +237,12 @@ def test_settings_that_cannot_work_are_refused(wrong, message):
 def test_ranks_that_do_not_divide_the_batch_are_refused_at_once(shards):
     with pytest.raises(ValueError, match="3 ranks"):
         training_batches(shards, CONFIG, world=3)
+
+
+def test_donors_are_all_other_videos_and_nobody_pastes_himself(shards):
+    videos, everyone = shards.videos, range(len(shards.videos))
+    draws = [Draw(position=0, epoch=epoch, video=video) for video in everyone for epoch in range(120)]
+    pairs = {(draw.video, plan_clip(draw, videos, CONFIG, donors=everyone).donor.video.index) for draw in draws}
+    assert pairs == {(video, donor) for video in everyone for donor in everyone if video != donor}
+    alone = plan_clip(Draw(position=0, epoch=0, video=3), videos, CONFIG, donors=range(3, 4))
+    assert alone.donor.video.index == 3

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import secrets
 from pathlib import Path
 
 import pytest
-import ray
 
 from pipeline.errors import BadInput
 from pipeline.files import sha256_of
@@ -30,15 +28,6 @@ class DiesOnce(ToyVideos):
             killed.touch()
             os._exit(9)
         return super().frame_ids(video, frame)
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))   # else Ray writes one into the home folder
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-        yield
-        ray.shutdown()
 
 
 def contents(folder: Path) -> dict[str, str]:

@@ -1,0 +1,108 @@
+"""A stage-two step from the query cache against the same step with the frozen segmenter in the loop.
+
+    python -m benchmarks.query_cache              # sizes of the recipe `demo`
+    python -m benchmarks.query_cache --official   # Video-kMaX R50 at 769x1345, two clips of two frames; minutes
+
+Both make the same batch: the baseline decodes the frames, runs the segmenter, aligns and draws the pixel evidence.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import torch
+
+from benchmarks.harness import compare
+from jobs.cache_queries import CacheShard, cache_folder, cache_source
+from jobs.models import segmenter_card, untrained_segmenter
+from jobs.recipes import find_recipe
+from jobs.recipes.schema import Recipe
+from jobs.train_stage_two import build_stage
+from jobs.training.checkpoint import save_model
+from jobs.training.optimizer import build_optimizer
+from pipeline.datasets import open_dataset
+from pipeline.datasets.synthetic import write_world
+from pipeline.query_batches import collate
+from pipeline.query_cache import finish_cache
+from pipeline.shards import ShardSet, make_shards
+
+
+def main() -> None:
+    """Print and keep the ratio."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--official", action="store_true", help="Video-kMaX R50 at 769x1345 instead of the demo's size")
+    official = parser.parse_args().official
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = prepare(official_recipe(folder) if official else demo_recipe(folder))
+        batch = recipe.stage_two.input
+        name = f"stage two, {batch.batch_size} videos x {batch.clips} clips, {recipe.name}"
+        cached, in_the_loop = steps(recipe)
+        compare(name, ours=cached, baseline=in_the_loop, repeats=2 if official else 7)
+
+
+def demo_recipe(folder: str) -> Recipe:
+    """The demo's networks and batch on a few of its videos."""
+    recipe = find_recipe("demo")
+    return replace(recipe, folder=folder, world=replace(recipe.world, videos_train=8, videos_val=1))
+
+
+def official_recipe(folder: str) -> Recipe:
+    """The official near-online networks on 720p frames; one video of two clips, since the baseline takes its time."""
+    recipe = find_recipe("vipseg_video_kmax_r50_near_online")
+    demo = find_recipe("demo")
+    classes = demo.stage_one.segmenter.num_classes
+    two = replace(recipe.stage_two, head=replace(recipe.stage_two.head, num_classes=classes),
+                  input=replace(recipe.stage_two.input, clips=2, batch_size=1))
+    one = replace(recipe.stage_one, segmenter=replace(recipe.stage_one.segmenter, num_classes=classes))
+    world = replace(demo.world, videos_train=1, videos_val=1, frames=4, height=720, width=1280)
+    return replace(recipe, folder=folder, world=world, dataset=demo.dataset, stage_one=replace(
+        one, input=replace(one.input, batch_size=1)), stage_two=two,
+        cache=replace(recipe.cache, views=1), cluster=replace(recipe.cluster, workers=1, gpus_per_actor=0))
+
+
+def prepare(recipe: Recipe) -> Recipe:
+    """World, shards, a segmenter as its seed makes it, and its cache."""
+    dataset = open_dataset(replace(recipe.dataset, root=str(write_world(recipe.data_root, recipe.world))))
+    make_shards(dataset, recipe.shards_of("train"), recipe.shards, split="train")
+    shards = ShardSet(recipe.shards_of("train"))
+    save_model(recipe.segmenter_folder, untrained_segmenter(recipe).state_dict(),
+               segmenter_card(recipe, shards.classes, shards.fingerprint))
+    cache_folder(recipe).mkdir(parents=True)
+    actor = CacheShard(recipe=recipe)
+    finish_cache(cache_folder(recipe), cache_source(recipe),
+                 [actor(split="train", shard=shard, part=shard) for shard in range(len(shards.manifest["shards"]))])
+    return recipe
+
+
+def steps(recipe: Recipe) -> tuple[Callable[[], None], Callable[[], None]]:
+    """One optimizer step from the cache, and one with the segmenter in the loop."""
+    stage = build_stage(recipe)
+    stage.model.train()
+    optimizer = build_optimizer(stage.model, stage.optimizer)
+    from_cache, from_frames = stage.batches(0, 1, 0), segmented_batches(recipe)
+
+    def step(batches: Iterator) -> None:
+        losses = stage.losses_of(stage.model, next(batches))
+        sum(losses.values()).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return lambda: step(from_cache), lambda: step(from_frames)
+
+
+def segmented_batches(recipe: Recipe) -> Iterator:
+    """The same windows, made from frames each time."""
+    actor, shards = CacheShard(recipe=recipe), ShardSet(recipe.shards_of("train"))
+    config, position = recipe.stage_two.input, 0
+    while True:
+        chosen = [shards.videos[(position + i) % len(shards.videos)] for i in range(config.batch_size)]
+        position += config.batch_size
+        yield collate([actor.clips(shards, video, 0)[:config.clips] for video in chosen], tuple(range(len(chosen))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""Trajectory attention, forward and backward, against the formula as the paper writes it (arXiv 2311.18537v1, eq. 2-4).
+
+The formula keeps a score for every pair of tokens and projects every trajectory point. Two places of use: the height
+and the width pass over maps of stride 16, and the queries of all clips of a video.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.trajectory_attention            # 769 x 1345: 49 x 85 at stride 16
+    OMP_NUM_THREADS=1 python -m benchmarks.trajectory_attention --small    # seconds, for a look
+    python -m benchmarks.trajectory_attention --device cuda
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from benchmarks.harness import compare
+from model.layers.trajectory_attention import TrajectoryAttention
+
+DIM, HEADS = 256, 8
+
+
+class Formula(nn.Module):
+    """Equations 2 to 4 with `torch.einsum`; shares its weights with the module of the project."""
+
+    def __init__(self, module: TrajectoryAttention) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor, *, frames: int) -> Tensor:
+        """x: b (t s) c. Returns b (t s) c."""
+        m, scale = self.module, (DIM // HEADS) ** -0.5
+        projected = m.qkv(x).chunk(3, dim=-1) if m.fused_qkv else (m.q(x), m.k(x), m.v(x))
+        q, k, v = (rearrange(y, "b (t s) (heads d) -> b heads t s d", heads=HEADS, t=frames) for y in projected)
+        scores = torch.einsum("bhtsd,bhurd->bhtsur", q, k) * scale
+        points = torch.einsum("bhtsur,bhurd->btsuhd", scores.softmax(-1), v)
+        points = rearrange(points, "b t s u heads d -> b t s u (heads d)")
+        own = torch.stack([points[:, frame, :, frame] for frame in range(frames)], dim=1)
+        q = rearrange(m.proj_q(own), "b t s (heads d) -> b t s heads d", heads=HEADS)
+        k, v = rearrange(m.proj_kv(points), "b t s u (two heads d) -> two b t s u heads d", two=2, heads=HEADS)
+        weights = (torch.einsum("btshd,btsuhd->btshu", q, k) * scale).softmax(-1)
+        z = torch.einsum("btshu,btsuhd->btshd", weights, v)
+        return m.proj(rearrange(z, "b t s heads d -> b (t s) (heads d)"))
+
+
+def main() -> None:
+    """Print and keep time and memory of every size."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--small", action="store_true", help="small maps and few clips")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    options = parser.parse_args()
+    if options.device == "cpu":
+        torch.set_num_threads(1)
+    height, width = (13, 22) if options.small else (49, 85)
+    for frames in (2, 4, 6):
+        measure(f"axial passes, {height}x{width}, T={frames}", axial_passes, options.device, frames=frames,
+                height=height, width=width)
+    for clips in (3, 6) if options.small else (12, 24, 48):
+        measure(f"queries of {clips} clips, N=128", queries, options.device, clips=clips)
+
+
+def measure(name: str, build: Callable, device: str, **sizes) -> None:
+    """Check that both give the same to 1e-5 of the largest value, gradients too; then compare."""
+    torch.manual_seed(0)
+    runs = [partial(run, device=device) for run in build(device=device, **sizes)]
+    for ours, formula in zip(*(one() for one in runs)):
+        gap = ((ours - formula).abs().max() / formula.abs().max()).item()
+        assert gap < 1e-5, f"{name}: the two differ by {gap:.1e} of the largest value"
+    compare(name, ours=runs[0], baseline=runs[1], repeats=3, memory=True, device=device)
+
+
+def axial_passes(*, frames: int, height: int, width: int, device: str) -> list[Callable]:
+    """A pass down the columns and one along the rows of one clip, with their own weights."""
+    modules = [TrajectoryAttention(DIM, HEADS).to(device) for _ in range(2)]
+    x = torch.randn(1, frames, height, width, DIM, device=device)
+    columns = rearrange(x, "b t h w c -> (b w) (t h) c").contiguous()
+    rows = rearrange(x, "b t h w c -> (b h) (t w) c").contiguous()
+    return [partial(forward_backward, list(zip(both, (columns, rows))), frames)
+            for both in (modules, [Formula(module) for module in modules])]
+
+
+def queries(*, clips: int, device: str) -> list[Callable]:
+    """The queries of all clips of one video, clip by clip."""
+    module = TrajectoryAttention(DIM, HEADS, fused_qkv=True).to(device)
+    x = torch.randn(1, clips * 128, DIM, device=device)
+    return [partial(forward_backward, [(one, x)], clips) for one in (module, Formula(module))]
+
+
+def forward_backward(work: list[tuple[nn.Module, Tensor]], frames: int, *, device: str) -> list[Tensor]:
+    """Results and gradients of the inputs; those of the weights are made as well."""
+    answers = []
+    for module, x in work:
+        x = x.detach().requires_grad_()
+        result = module(x, frames=frames)
+        gradient, *_ = torch.autograd.grad(result, [x, *module.parameters()], torch.ones_like(result))
+        answers += [result.detach(), gradient]
+    return answers
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Deformable attention: sampling by hand, official start, laws."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from model.layers.deformable_attention import (
+    DeformableAttention,
+    DeformableLayer,
+    reference_points,
+    sample_deformable,
+)
+
+SHAPES = [(2, 3), (4, 5)]
+LENGTH = 26
+
+
+@torch.no_grad()
+def test_looking_at_pixel_centres_returns_the_pixels():
+    value = torch.randn(1, 20, 2, 3)
+    centres = reference_points([(4, 5)])                                    # 20 1 2
+    locations = centres[None, :, None, :, None].expand(1, 20, 2, 1, 1, 2)
+    result = sample_deformable(value, shapes=[(4, 5)], locations=locations, weights=torch.ones(1, 20, 2, 1, 1))
+    torch.testing.assert_close(result, value.flatten(2), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_half_a_pixel_outside_the_map_counts_half_and_further_out_zero():
+    value = torch.ones(1, 20, 1, 1)
+    x = torch.tensor([0.0, -0.5 / 5, -1.0])                                 # left edge, half a pixel out, far out
+    locations = torch.stack([x, torch.full_like(x, 0.5)], -1)[None, :, None, None, None]
+    result = sample_deformable(value, shapes=[(4, 5)], locations=locations, weights=torch.ones(1, 3, 1, 1, 1))
+    torch.testing.assert_close(result.flatten(), torch.tensor([0.5, 0.0, 0.0]), atol=1e-6, rtol=0)
+
+
+def test_it_starts_looking_in_eight_directions_further_with_every_point():
+    attention = DeformableAttention(16, heads=8, levels=2, points=3)
+    offsets = attention.sampling_offsets(torch.randn(16)).reshape(8, 2, 3, 2)
+    assert torch.equal(offsets.abs().amax(-1), torch.tensor([1.0, 2, 3]).expand(8, 2, 3))
+    torch.testing.assert_close(offsets[:4], -offsets[4:], atol=1e-5, rtol=0)     # opposite heads, opposite ways
+    assert not attention.attention_weights(torch.randn(16)).any()
+
+
+@torch.no_grad()
+def test_a_batch_of_two_equals_two_batches_of_one():
+    layer, x, position = DeformableLayer(16, heads=4, levels=2, ffn=32), torch.randn(2, LENGTH, 16), torch.randn(16)
+    torch.nn.init.normal_(layer.attention.sampling_offsets.weight)
+    options = {"position": position, "reference": reference_points(SHAPES), "shapes": SHAPES}
+    alone = torch.cat([layer(x[:1], **options), layer(x[1:], **options)])
+    torch.testing.assert_close(layer(x, **options), alone, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_padded_memory_counts_as_zero():
+    attention, query = DeformableAttention(16, heads=4, levels=2), torch.randn(1, LENGTH, 16)
+    padding = torch.zeros(1, LENGTH, dtype=torch.bool)
+    padding[:, 10:] = True
+    options = {"reference": reference_points(SHAPES), "shapes": SHAPES, "padding": padding}
+    memory, other = torch.randn(1, LENGTH, 16), torch.randn(1, LENGTH, 16)
+    other[:, :10] = memory[:, :10]
+    assert torch.equal(attention(query, memory=memory, **options), attention(query, memory=other, **options))
+
+
+@torch.no_grad()
+def test_a_box_of_two_pixels_moves_points_like_a_point_with_one_sampling_point():
+    """Offsets of a box count in half its size per point: for two pixels and one point, that is a pixel."""
+    attention, memory = DeformableAttention(16, heads=4, levels=2, points=1), torch.randn(1, LENGTH, 16)
+    query = torch.randn(1, LENGTH, 16)
+    points = reference_points(SHAPES)
+    sizes = torch.tensor([[2 / width, 2 / height] for height, width in SHAPES]).expand(LENGTH, 2, 2)
+    options = {"memory": memory, "shapes": SHAPES}
+    torch.testing.assert_close(attention(query, reference=torch.cat([points, sizes], -1), **options),
+                               attention(query, reference=points, **options), atol=1e-5, rtol=1e-5)
+
+
+def test_gradients_reach_the_places_that_were_looked_at():
+    attention, memory = DeformableAttention(16, heads=4, levels=2), torch.randn(1, LENGTH, 16)
+    query = torch.randn(1, LENGTH, 16, requires_grad=True)
+    torch.nn.init.normal_(attention.sampling_offsets.weight, std=0.1)
+    attention(query, reference=reference_points(SHAPES), memory=memory, shapes=SHAPES).sum().backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in attention.parameters())
+    assert query.grad.abs().sum() > 0
+
+
+def test_wrong_sizes_are_refused():
+    attention, x = DeformableAttention(16, heads=4, levels=2), torch.randn(1, 25, 16)
+    with pytest.raises(ValueError, match="level after level they hold 26"):
+        attention(x, reference=reference_points(SHAPES), memory=x, shapes=SHAPES)
+    with pytest.raises(ValueError, match="cannot have 5 heads"):
+        DeformableAttention(16, heads=5)

@@ -1,0 +1,126 @@
+"""Trajectory attention: the fast path is the formula, and both obey its laws."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from einops import rearrange
+
+from model.layers import trajectory_attention as module
+from model.layers.trajectory_attention import TrajectoryAttention
+
+
+@pytest.fixture(autouse=True)
+def _always_the_fast_path(monkeypatch):
+    monkeypatch.setattr(module, "_PLAIN_SCORES", 0)
+
+
+def value_and_gradients(attention, inputs, weight, **options) -> list[torch.Tensor]:
+    result = attention(*inputs, **options)
+    result = result[0] if isinstance(result, tuple) else result
+    return [result, *torch.autograd.grad((result * weight).sum(), [*inputs, *attention.parameters()])]
+
+
+@pytest.mark.parametrize("chunk", [1, 3000, 4 << 20], ids=["one-row", "a-few-rows", "all"])
+@pytest.mark.parametrize("frames", [1, 2, 3, 7])
+@pytest.mark.parametrize("fused", [True, False], ids=["fused", "separate"])
+def test_fast_path_and_its_gradients_equal_the_formula(monkeypatch, fused, frames, chunk):
+    monkeypatch.setattr(module, "_CHUNK_ELEMENTS_CPU", chunk)
+    attention = TrajectoryAttention(16, 4, fused_qkv=fused)
+    inputs = [torch.randn(3, frames * 5, 16, requires_grad=True) for _ in range(1 if fused else 3)]
+    weight = torch.randn(3, frames * 5, 16)
+    fast = value_and_gradients(attention, inputs, weight, frames=frames)
+    plain = value_and_gradients(attention, inputs, weight, frames=frames, return_attention=True)
+    for one, other in zip(fast, plain):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+def test_it_stays_exact_in_double_precision():
+    attention, x = TrajectoryAttention(16, 4).double(), torch.randn(2, 15, 16).double()
+    torch.testing.assert_close(attention(x, frames=3), attention(x, frames=3, return_attention=True)[0],
+                               atol=1e-13, rtol=0)
+
+
+def test_gradients_agree_with_finite_differences():
+    attention = TrajectoryAttention(4, 2).double()
+    x = torch.randn(1, 6, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: attention(x, frames=3), x)
+
+
+@torch.no_grad()
+def test_small_inputs_take_the_formula_and_give_the_same(monkeypatch):
+    attention, x = TrajectoryAttention(16, 4), torch.randn(2, 12, 16)
+    fast = attention(x, frames=2)
+    monkeypatch.setattr(module, "_PLAIN_SCORES", 1 << 19)
+    monkeypatch.setattr(module, "_follow_and_pool", None)     # calling it would fail
+    torch.testing.assert_close(attention(x, frames=2), fast, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_a_batch_of_two_equals_two_batches_of_one():
+    attention, x = TrajectoryAttention(16, 4), torch.randn(2, 12, 16)
+    alone = torch.cat([attention(x[:1], frames=3), attention(x[1:], frames=3)])
+    torch.testing.assert_close(attention(x, frames=3), alone, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_attention_maps_sum_to_one():
+    _, maps = TrajectoryAttention(16, 4)(torch.randn(2, 12, 16), frames=3, return_attention=True)
+    assert maps["space"].shape == (2, 4, 12, 3, 4)
+    assert maps["time"].shape == (2, 4, 12, 3)
+    for one in maps.values():
+        torch.testing.assert_close(one.sum(-1), torch.ones(one.shape[:-1]))
+
+
+@torch.no_grad()
+def test_order_of_frames_does_not_matter():
+    """Each token asks every frame; nothing in the attention itself knows which frame came first."""
+    attention, x = TrajectoryAttention(16, 4), torch.randn(2, 4, 5, 16)
+    order = torch.tensor([2, 0, 3, 1])
+
+    def apply(x):
+        return rearrange(attention(rearrange(x, "b t s c -> b (t s) c"), frames=4), "b (t s) c -> b t s c", t=4)
+
+    torch.testing.assert_close(apply(x)[:, order], apply(x[:, order]), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_order_of_tokens_within_a_frame_does_not_matter():
+    attention, x = TrajectoryAttention(16, 4), torch.randn(2, 3, 5, 16)
+    order = torch.stack([torch.randperm(5) for _ in range(3)])[None, ..., None].expand_as(x)
+
+    def apply(x):
+        return rearrange(attention(rearrange(x, "b t s c -> b (t s) c"), frames=3), "b (t s) c -> b t s c", t=3)
+
+    torch.testing.assert_close(apply(x).gather(2, order), apply(x.gather(2, order)), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_with_equal_frames_every_frame_weighs_the_same():
+    x = torch.randn(1, 5, 16).repeat(1, 3, 1)
+    _, maps = TrajectoryAttention(16, 4)(x, frames=3, return_attention=True)
+    torch.testing.assert_close(maps["time"], torch.full_like(maps["time"], 1 / 3))
+
+
+def test_autocast_is_close_to_float32_and_trains():
+    attention, x = TrajectoryAttention(32, 4), torch.randn(2, 12, 32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        result = attention(x, frames=3)
+    torch.testing.assert_close(result.float(), attention(x, frames=3), atol=2e-2, rtol=2e-2)
+    result.float().sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in attention.parameters())
+
+
+@torch.no_grad()
+def test_dropout_acts_in_training_only():
+    attention, x = TrajectoryAttention(16, 4, dropout=0.5), torch.randn(1, 12, 16)
+    assert not torch.equal(attention(x, frames=3), attention(x, frames=3))
+    attention.eval()
+    assert torch.equal(attention(x, frames=3), attention(x, frames=3))
+
+
+def test_wrong_sizes_are_refused():
+    with pytest.raises(ValueError, match="10 tokens do not divide into 3 frames"):
+        TrajectoryAttention(16, 4)(torch.randn(1, 10, 16), frames=3)
+    with pytest.raises(ValueError, match="cannot have 5 heads"):
+        TrajectoryAttention(16, 5)

@@ -1,0 +1,67 @@
+"""The whole road made once for all tests that look at its results, and copies of it that a test may change."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from jobs import cache_queries, evaluate, make_shards, train_stage_one, train_stage_two
+from jobs.recipes import find_recipe
+from jobs.recipes.schema import Recipe
+from jobs.verb import resolved
+from model.postprocess.panoptic import PanopticConfig
+
+# Six steps teach nothing: with thresholds this low the results are full of segments all the same.
+EVERYTHING = PanopticConfig(thing=0.0, stuff=0.0, pixel=0.05, overlap=0.0)
+
+
+@dataclass(frozen=True)
+class Road:
+    """A finished road: its recipe, and the last line of every verb."""
+
+    recipe: Recipe
+    said: dict[str, dict[str, Any]]
+
+    def copy(self, folder: Path) -> Recipe:
+        """The same road in another folder, to be changed there."""
+        shutil.copytree(self.recipe.road, folder)
+        return replace(self.recipe, folder=str(folder))
+
+
+def tiny_road(folder: Path, **changes: Any) -> Recipe:
+    """The recipe `tiny` in a folder, with fields replaced."""
+    recipe = find_recipe("tiny")
+    evaluation = replace(recipe.evaluation, merge=EVERYTHING)
+    return resolved(replace(recipe, folder=str(folder), **{"evaluation": evaluation, **changes}))
+
+
+def scored(recipe: Recipe, **changes: Any) -> Recipe:
+    """The same recipe with fields of its evaluation replaced."""
+    return replace(recipe, evaluation=replace(recipe.evaluation, **changes))
+
+
+def make_road(folder: Path, cluster: Any) -> Road:
+    """All verbs once. Test processes that share `folder` make it once between them; `cluster()` starts Ray."""
+    recipe, done = tiny_road(folder / "road"), folder / "said.json"
+    with _only_one(folder):
+        if not done.exists():
+            cluster()
+            said = {verb.__name__.removeprefix("jobs."): verb.main(recipe) for verb in (
+                make_shards, train_stage_one, cache_queries, train_stage_two)}
+            for mode in ("near_online", "offline"):
+                said[mode] = evaluate.main(scored(recipe, mode=mode))
+            done.write_text(json.dumps(said, default=str))
+    return Road(recipe, json.loads(done.read_text()))
+
+
+@contextmanager
+def _only_one(folder: Path):
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,82 @@
+"""jobs -> pipeline -> model, never back; each large library is imported in the few files that are meant to know it."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Room -> other rooms it may know.
+ROOMS = {"model": {"model"}, "pipeline": {"model", "pipeline"}, "jobs": {"model", "pipeline", "jobs"}}
+
+# Library -> where it may be imported: files, or rooms with a slash at the end.
+LIBRARIES = {
+    "ray": ("jobs/", "pipeline/streams.py"),
+    "mlflow": ("jobs/training/tracking.py",),
+    "timm": ("model/backbone.py",),
+    "torchvision": (),
+    "tyro": ("jobs/",),
+}
+
+# What `model/` may import besides itself and those parts of the standard library that touch no file and no process.
+MODEL_LIBRARIES = {"torch", "timm", "numpy", "scipy", "einops"}
+OUTSIDE = {"pathlib", "os", "io", "tempfile", "shutil", "subprocess", "socket", "pickle", "glob", "urllib"}
+
+
+def imports(path: Path, source: str | None = None) -> Iterator[tuple[str, int]]:
+    """(module, line) of every import of a file, also of those inside functions."""
+    for node in ast.walk(ast.parse(source if source is not None else path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative imports hide the room; write it out"
+            yield node.module, node.lineno
+
+
+def complaints(file: str, found: Iterator[tuple[str, int]]) -> Iterator[str]:
+    """What is wrong with the imports of one file of a room."""
+    room = file.split("/")[0]
+    for module, line in found:
+        top = module.split(".")[0]
+        if top in ROOMS and top not in ROOMS[room] or top in ("tests", "benchmarks"):
+            yield f"{file}:{line}: {room}/ must not know {module}"
+        if top in LIBRARIES and not any(file == place or (place.endswith("/") and file.startswith(place))
+                                        for place in LIBRARIES[top]):
+            yield f"{file}:{line}: {top} may be imported only in {', '.join(LIBRARIES[top]) or 'no file'}"
+        if room == "model" and top in OUTSIDE:
+            yield f"{file}:{line}: model/ touches neither files nor processes, so no {module}"
+
+
+def sources(room: str) -> list[Path]:
+    return sorted((ROOT / room).rglob("*.py"))
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_arrow_points_back(room):
+    assert len(sources(room)) > 5
+    assert [complaint for path in sources(room)
+            for complaint in complaints(path.relative_to(ROOT).as_posix(), imports(path))] == []
+
+
+def test_model_needs_five_libraries_only():
+    stray = [f"{path.relative_to(ROOT)}:{line}: {module}" for path in sources("model")
+             for module, line in imports(path)
+             if module.split(".")[0] not in MODEL_LIBRARIES | {"model"} | sys.stdlib_module_names]
+    assert stray == []
+
+
+@pytest.mark.parametrize(("file", "source", "said"), [
+    ("model/new.py", "import torch\nfrom pipeline.records import Segment", "model/new.py:2: model/ must not know"),
+    ("pipeline/new.py", "def late():\n    from jobs.verb import run", "pipeline/new.py:2: pipeline/ must not know"),
+    ("pipeline/new.py", "import ray.data", "pipeline/new.py:1: ray may be imported only in jobs/, pipeline/streams.py"),
+    ("jobs/verb.py", "from mlflow import MlflowClient", "mlflow may be imported only in jobs/training/tracking.py"),
+    ("model/layers/new.py", "import timm.layers", "timm may be imported only in model/backbone.py"),
+    ("model/new.py", "import os", "model/ touches neither files nor processes"),
+])
+def test_an_arrow_that_points_back_is_named_with_file_and_line(file, source, said):
+    assert [said in complaint for complaint in complaints(file, imports(Path(file), source))] == [True]
