@@ -5,7 +5,8 @@
 Ours reads from shards of the synthetic world at 1280x720, decodes images and id maps, draws scale, crop, flip and
 colours, makes targets and hands over batches at 769x1345. The baseline decodes the JPEGs of the same draws and throws
 the pixels away. With copy-paste both also decode the donors. Both loaders stand ready with as many prefetched batches
-when a round begins. Page faults per frame, after the warm-up round, say whether the allocator was set up as it should.
+when a round begins. Page faults, after the warm-up round, say whether the allocator is set up as it should be;
+processor time is the steadier number where other programs run beside.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import multiprocessing
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from torch.utils.data import DataLoader
@@ -47,37 +49,40 @@ def main() -> None:
                              ("by index, copy-paste", InputConfig(**plain, copy_paste=CopyPasteConfig())),
                              ("streaming", InputConfig(**plain, copy_paste=None, streaming=True, samples_per_video=6))):
             frames = BATCHES * config.batch_size * config.clip_frames * (2 if config.copy_paste else 1)
-            ours, baseline = Rounds(training_batches(shards, config)), Rounds(decoding(shards, config))
+            ours, baseline = (Rounds(partial(start, shards, config)) for start in (training_batches, decoding))
             compare(f"training input {name}, {frames} frames", ours=ours, baseline=baseline)
-            print(f"    page faults per frame: ours {ours.faults / frames:.1f}, "
-                  f"baseline {baseline.faults / frames:.1f}")
+            for who, rounds in (("ours", ours), ("baseline", baseline)):
+                faults, seconds = rounds.last
+                print(f"    {who}: {faults / frames:.1f} page faults and {1000 * seconds / frames:.2f} ms of processor "
+                      "time per frame")
             ours.close()
             baseline.close()
 
 
 class Rounds:
-    """Call it to draw one round of batches from a standing loader; `faults` are those of the last round."""
+    """Call it to draw one round of batches from a standing loader; `last`: page faults, processor seconds of it."""
 
-    def __init__(self, batches: Iterator) -> None:
+    def __init__(self, start: Callable[[], Iterator]) -> None:
         known = {process.pid for process in multiprocessing.active_children()}
-        self.batches, self.faults = batches, 0
-        next(batches)       # the loader has begun
+        self.batches, self.last = start(), (0.0, 0.0)
         self.processes = {process.pid for process in multiprocessing.active_children()} - known
 
     def __call__(self) -> None:
-        before = self._faults()
+        before = self._used()
         for _ in range(BATCHES):
             next(self.batches)
-        self.faults = self._faults() - before
+        self.last = tuple(after - then for after, then in zip(self._used(), before))
 
     def close(self) -> None:
         """End the loader's processes."""
         self.batches.close()
 
-    def _faults(self) -> int:
-        """Pages mapped so far by the loader's processes and this one, without reading from disk."""
-        stats = (Path(f"/proc/{process}/stat").read_text() for process in (*self.processes, os.getpid()))
-        return sum(int(stat.rpartition(")")[2].split()[7]) for stat in stats)
+    def _used(self) -> tuple[float, float]:
+        """Minor page faults and processor seconds so far, of the loader's processes and this one."""
+        stats = [Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+                 for process in (*self.processes, os.getpid())]
+        ticks = sum(int(stat[11]) + int(stat[12]) for stat in stats)
+        return sum(int(stat[7]) for stat in stats), ticks / os.sysconf("SC_CLK_TCK")
 
 
 def decoding(shards: ShardSet, config: InputConfig) -> Iterator[int]:

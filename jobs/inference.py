@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -86,13 +87,20 @@ def draw(source: VideoSource, predicted: PanopticVideo, classes: ClassTable, fol
     """Write an overlay video: the prediction over the frames, beside frame and truth when there is a truth.
 
     times: seconds of each frame, where the source knows them; six frames a second otherwise, as VIPSeg and YouTube-VIS.
+    Frames of less than 320 lines are enlarged, or the names would cover everything.
     """
-    path = folder / f"{predicted.video_id}.mp4"
+    path, scale = folder / f"{predicted.video_id}.mp4", max(1, 320 // source.size[0])
     videos = [video for video in (truth, predicted) if video is not None]
     with VideoWriter(path, fps=6.0) as writer:
         for number, maps in enumerate(zip(*(video.frames for video in videos))):
-            frame = source.frames(number, number + 1)[0]
-            pictures = [overlay(frame, ids, video.segments, classes) for ids, video in zip(maps, videos)]
+            frame = enlarged(source.frames(number, number + 1)[0], scale)
+            pictures = [overlay(frame, enlarged(ids, scale), video.segments, classes)
+                        for ids, video in zip(maps, videos)]
             writer.write(beside([frame, *pictures]) if truth is not None else pictures[0],
                          time=times[number] - times[0] if times else None)
     return path
+
+
+def enlarged(pixels: np.ndarray, scale: int) -> np.ndarray:
+    """H W ... -> (scale H) (scale W) ...: every pixel becomes a square."""
+    return pixels.repeat(scale, axis=0).repeat(scale, axis=1)

@@ -43,7 +43,7 @@ def complaints(file: str, found: Iterator[tuple[str, int]]) -> Iterator[str]:
     room = file.split("/")[0]
     for module, line in found:
         top = module.split(".")[0]
-        if top in ROOMS and top not in ROOMS[room] or top in ("tests", "benchmarks"):
+        if (top in ROOMS and top not in ROOMS[room]) or top in ("tests", "benchmarks"):
             yield f"{file}:{line}: {room}/ must not know {module}"
         if top in LIBRARIES and not any(file == place or (place.endswith("/") and file.startswith(place))
                                         for place in LIBRARIES[top]):

@@ -1,0 +1,208 @@
+"""Turn a released checkpoint of kMaX-DeepLab or MaXTron, or ImageNet weights, into our models, and ours into theirs.
+
+In:     --source FILE (.pth, .pt, .pkl, .safetensors) and the recipe that describes the same network.
+Out:    --output FOLDER laid out like the recipe's own: stage_one/model, for offline checkpoints stage_two/model, and
+        conversion.json, the report that is also printed: every name of theirs and where it went, every one of ours
+        and where it comes from. The recipe runs with them by --set folder=FOLDER; training starts from them by
+        --set stage_one.start_from=FOLDER/stage_one/model.
+Back:   --back takes such a folder as --source and writes official names to --output FILE (.pth or .safetensors).
+Again:  the same input writes the same weights; a model that was trained here is never overwritten.
+Safety: nothing in the file is executed; a pickle that asks for more than weights is refused (exit code 3).
+Cost:   seconds, and memory for twice the file.
+
+    python -m jobs.convert_checkpoint --source maxtron_wc_r50.pth --recipe vipseg_video_kmax_r50_near_online \\
+        --output models/maxtron_wc_r50
+    python -m jobs.convert_checkpoint --source models/maxtron_wc_r50 --recipe vipseg_video_kmax_r50_near_online \\
+        --output official.pth --back
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+from safetensors.torch import save_file
+from torch import Tensor
+
+from jobs.config import override, to_json
+from jobs.foreign_checkpoints import read_checkpoint
+from jobs.models import head_card, segmenter_card
+from jobs.recipes import find_recipe
+from jobs.recipes.schema import Recipe
+from jobs.training.checkpoint import Mismatch, load_weights, read_card, save_model
+from jobs.training.progress import say
+from jobs.verb import guarded
+from model.converters.official import (
+    HEAD,
+    Conversion,
+    OfficialLayout,
+    has_head,
+    has_semantic_head,
+    read_layout,
+    to_ours,
+    to_theirs,
+    usual_layout,
+)
+from model.cross_clip import build_cross_clip_head
+from model.labels import ClassInfo, ClassTable
+from model.segmenters import build_segmenter
+from pipeline.datasets import open_dataset
+from pipeline.errors import BadInput
+from pipeline.files import atomic_file, atomic_write, sha256_of
+from pipeline.shards import ShardSet
+
+REPORT = "conversion.json"
+
+
+def convert(recipe: Recipe, *, source: Path, output: Path) -> dict[str, Any]:
+    """Official -> ours. Raises BadInput for the file, Mismatch where file and recipe are of different networks."""
+    state = read_checkpoint(source)
+    recipe = replace(recipe, folder=str(output.absolute()))
+    refuse_to_overwrite(recipe)
+    try:
+        layout = read_layout(state)
+        recipe = fitted(recipe, state, layout)
+        own = fresh_weights(recipe, head=has_head(state), device="meta")
+        conversion = to_ours(state, layout=layout, own=own)
+    except ValueError as error:
+        raise Mismatch(f"{source} and the recipe {recipe.name}: {error}") from None
+    if conversion.from_scratch:
+        own = fresh_weights(recipe, head=has_head(state), device="cpu")
+    weights = {name: conversion.weights.get(name, own[name]) for name in own}
+    made_from = {"file": source.name, "sha256": sha256_of(source), "layout": asdict(layout),
+                 "from_scratch": len(conversion.from_scratch), "unused": len(conversion.unused)}
+    save(recipe, weights, made_from)
+    return report(recipe, conversion, made_from)
+
+
+def convert_back(recipe: Recipe, *, source: Path, output: Path) -> dict[str, Any]:
+    """Ours -> official. Raises FileNotFoundError without a finished model, Mismatch for weights they have no place for.
+
+    The spelling is the one the folder's weights came in, or the usual one for models that were trained here.
+    """
+    if output.suffix not in (".pth", ".pt", ".safetensors"):
+        raise ValueError(f"--back writes .pth, .pt or .safetensors, got --output {output}")
+    recipe = replace(recipe, folder=str(source.absolute()))
+    card, weights = read_card(recipe.segmenter_folder), load_weights(recipe.segmenter_folder)
+    if (recipe.head_folder / "model.json").is_file():
+        weights |= {f"{HEAD}{name}": tensor for name, tensor in load_weights(recipe.head_folder).items()}
+    layout = (OfficialLayout(**card["converted"]["layout"]) if "converted" in card
+              else usual_layout(weights, image=card["clip_frames"] == 1))
+    try:
+        theirs = to_theirs(weights, layout=layout)
+    except ValueError as error:
+        raise Mismatch(f"{source} cannot be written in official names: {error}") from None
+    theirs = {name: tensor.contiguous() for name, tensor in theirs.items()}
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if output.suffix == ".safetensors":
+        save_file(theirs, output)
+    else:
+        with atomic_file(output) as file:
+            torch.save({"model": theirs}, file)
+    say(*theirs, f"{len(theirs)} weights under official names in {output}")
+    return {"output": str(output), "weights": len(theirs), "layout": asdict(layout)}
+
+
+def fitted(recipe: Recipe, state: Mapping[str, Tensor], layout: OfficialLayout) -> Recipe:
+    """The recipe with what the file decides: norms after residuals in an official head, no part without weights."""
+    one, two = recipe.stage_one, recipe.stage_two
+    segmenter = replace(one.segmenter, backbone=replace(one.segmenter.backbone, pretrained=False))
+    if layout.whole and not has_semantic_head(state):       # only training reads it, and offline files lack it
+        segmenter = replace(segmenter, semantic_head=None)
+    head = replace(two.head, start="official") if has_head(state) else two.head
+    return replace(recipe, stage_one=replace(one, segmenter=segmenter), stage_two=replace(two, head=head))
+
+
+def fresh_weights(recipe: Recipe, *, head: bool, device: str) -> dict[str, Tensor]:
+    """Segmenter, and head behind `HEAD`, as the recipe's seed makes them; on "meta" names and shapes alone."""
+    torch.manual_seed(recipe.stage_one.fit.seed)
+    with torch.device(device):
+        weights = dict(build_segmenter(recipe.stage_one.segmenter).state_dict())
+        if head:
+            weights |= {f"{HEAD}{name}": tensor
+                        for name, tensor in build_cross_clip_head(recipe.stage_two.head).state_dict().items()}
+    return weights
+
+
+def save(recipe: Recipe, weights: Mapping[str, Tensor], made_from: Mapping[str, Any]) -> None:
+    """Write segmenter and head where the recipe expects them."""
+    of_head = {name.removeprefix(HEAD): tensor for name, tensor in weights.items() if name.startswith(HEAD)}
+    of_segmenter = {name: tensor for name, tensor in weights.items() if not name.startswith(HEAD)}
+    save_model(recipe.segmenter_folder, of_segmenter,
+               {**segmenter_card(recipe, class_table(recipe), ""), "converted": made_from})
+    if of_head:
+        card = head_card(recipe, read_card(recipe.segmenter_folder), "")
+        save_model(recipe.head_folder, of_head, {**card, "converted": made_from})
+
+
+def class_table(recipe: Recipe) -> ClassTable:
+    """The classes' names, from the recipe's shards or data set; numbered, with a warning, where neither is there."""
+    classes = recipe.stage_one.segmenter.num_classes
+    readers = (lambda: ShardSet(recipe.shards_of(recipe.train_split)).classes,
+               lambda: open_dataset(replace(recipe.dataset, root=str(recipe.data_root))).classes)
+    for read in readers:
+        try:
+            if len(table := read()) == classes:
+                return table
+        except (FileNotFoundError, BadInput):
+            continue
+    say(f"warning: no shards and no data set with {classes} classes at {recipe.data_root}, so classes have no names "
+        "and all count as things. Good enough to start training from; to score or predict, --set dataset.root and "
+        "convert again.")
+    return ClassTable("numbered", tuple(ClassInfo(number, f"class {number}", True, (128, 128, 128))
+                                        for number in range(classes)))
+
+
+def refuse_to_overwrite(recipe: Recipe) -> None:
+    """Raise ValueError when the output folder holds models that were trained."""
+    for folder in (recipe.segmenter_folder, recipe.head_folder):
+        if (folder / "model.json").is_file() and "converted" not in read_card(folder):
+            raise ValueError(f"{folder} holds a model that was trained here; choose another --output")
+
+
+def report(recipe: Recipe, conversion: Conversion, made_from: Mapping[str, Any]) -> dict[str, Any]:
+    """Print and keep what became of every name; returns the summary."""
+    found = {"names": conversion.names, "unused": conversion.unused, "from_scratch": conversion.from_scratch}
+    folder = recipe.road
+    atomic_write(folder / REPORT, json.dumps({**made_from, **found, "segmenter": to_json(recipe.stage_one.segmenter)},
+                                             indent=1).encode())
+    say(*(f"{theirs} -> {ours}" for theirs, ours in conversion.names.items()),
+        *(f"{theirs} not used: {reason}" for theirs, reason in conversion.unused.items()),
+        *(f"{ours} from scratch: {reason}" for ours, reason in conversion.from_scratch.items()),
+        f"{len(conversion.names)} weights taken, {len(conversion.unused)} not used, {len(conversion.from_scratch)} "
+        f"from scratch; this list is {folder / REPORT}")
+    head = recipe.head_folder if any(name.startswith(HEAD) for name in conversion.weights) else None
+    mode = "offline" if head else "near_online"
+    say(f"next: python -m jobs.train_stage_one --recipe {recipe.name} "
+        f"--set stage_one.start_from={recipe.segmenter_folder}" if conversion.from_scratch else
+        f"next: python -m jobs.evaluate --recipe {recipe.name} --set folder={folder} --set evaluation.mode={mode}")
+    return {"segmenter": str(recipe.segmenter_folder), "head": str(head) if head else None, "report":
+            str(folder / REPORT), "taken": len(conversion.names), "unused": len(conversion.unused),
+            "from_scratch": len(conversion.from_scratch)}
+
+
+def command(source: Path, recipe: str, output: Path, back: bool = False,
+            set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()) -> int:
+    """Convert a checkpoint.
+
+    Args:
+        source: the foreign file; with --back the folder of our models.
+        recipe: name of the recipe that describes the network; an unknown name lists all of them.
+        output: the folder of our models; with --back the foreign file.
+        back: from ours to official names.
+        set: path.to.field=value, may be given several times.
+    """
+    def convert_checkpoint(recipe: Recipe) -> dict[str, Any]:
+        return (convert_back if back else convert)(recipe, source=source, output=output)
+
+    return guarded(convert_checkpoint, lambda: override(find_recipe(recipe), set))
+
+
+if __name__ == "__main__":
+    sys.exit(tyro.cli(command, description=__doc__, prog="python -m jobs.convert_checkpoint"))

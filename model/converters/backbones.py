@@ -1,0 +1,95 @@
+"""Names of backbones in checkpoints of others <-> timm's `features_only` names, which our `Backbone` carries.
+
+Sources: detectron2's ResNet; facebookresearch/ConvNeXt and ConvNeXt-V2, whose names kmax-deeplab and MaXTron keep;
+torchvision and timm. A table holds for the backbone inside a whole checkpoint and for a file of ImageNet weights alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+from torch import Tensor
+
+from model.converters.rename import Rules
+
+BackboneNaming = Literal["detectron2_resnet", "convnext", "torchvision_convnext", "timm"]
+
+DETECTRON2_RESNET: Rules = (
+    (r"stem\.conv1\.weight", "conv1.weight"),
+    (r"stem\.conv1\.norm\.(.+)", r"bn1.\1"),
+    *(rule for stage in range(1, 5) for rule in (
+        (rf"res{stage + 1}\.(\d+)\.conv(\d)\.weight", rf"layer{stage}.\1.conv\2.weight"),
+        (rf"res{stage + 1}\.(\d+)\.conv(\d)\.norm\.(.+)", rf"layer{stage}.\1.bn\2.\3"),
+        (rf"res{stage + 1}\.(\d+)\.shortcut\.weight", rf"layer{stage}.\1.downsample.0.weight"),
+        (rf"res{stage + 1}\.(\d+)\.shortcut\.norm\.(.+)", rf"layer{stage}.\1.downsample.1.\2"),
+    )),
+)
+
+CONVNEXT: Rules = (      # gamma: first version only; grn: second version only
+    (r"downsample_layers\.0\.(\d)\.(.+)", r"stem_\1.\2"),
+    (r"downsample_layers\.(\d)\.(\d)\.(.+)", r"stages_\1.downsample.\2.\3"),
+    (r"stages\.(\d)\.(\d+)\.dwconv\.(.+)", r"stages_\1.blocks.\2.conv_dw.\3"),
+    (r"stages\.(\d)\.(\d+)\.norm\.(.+)", r"stages_\1.blocks.\2.norm.\3"),
+    (r"stages\.(\d)\.(\d+)\.pwconv(\d)\.(.+)", r"stages_\1.blocks.\2.mlp.fc\3.\4"),
+    (r"stages\.(\d)\.(\d+)\.grn\.gamma", r"stages_\1.blocks.\2.mlp.grn.weight"),
+    (r"stages\.(\d)\.(\d+)\.grn\.beta", r"stages_\1.blocks.\2.mlp.grn.bias"),
+    (r"stages\.(\d)\.(\d+)\.gamma", r"stages_\1.blocks.\2.gamma"),
+)
+
+TORCHVISION_CONVNEXT: Rules = (
+    (r"features\.0\.(\d)\.(.+)", r"stem_\1.\2"),
+    *((rf"features\.{2 * stage}\.(\d)\.(.+)", rf"stages_{stage}.downsample.\1.\2") for stage in range(1, 4)),
+    *(rule for stage in range(4) for rule in (
+        (rf"features\.{2 * stage + 1}\.(\d+)\.layer_scale", rf"stages_{stage}.blocks.\1.gamma"),
+        *((rf"features\.{2 * stage + 1}\.(\d+)\.block\.{place}\.(.+)", rf"stages_{stage}.blocks.\1.{module}.\2")
+          for place, module in ((0, "conv_dw"), (2, "norm"), (3, "mlp.fc1"), (5, "mlp.fc2"))),
+    )),
+)
+
+TIMM: Rules = (          # also torchvision's ResNets
+    (r"(stem|stages)\.(\d+)\.(.+)", r"\1_\2.\3"),
+    (r"(conv\d\..+)", r"\1"),
+    (r"(bn\d\..+)", r"\1"),
+    (r"(layer\d\..+)", r"\1"),
+)
+
+BACKBONES: Mapping[BackboneNaming, Rules] = {
+    "detectron2_resnet": DETECTRON2_RESNET, "convnext": CONVNEXT, "torchvision_convnext": TORCHVISION_CONVNEXT,
+    "timm": TIMM,
+}
+
+# What ImageNet files hold beside the features: the last norm and the classifier.
+CLASSIFIER: Rules = ((r"(stem\.)?fc\..+", None), (r"head\..+", None), (r"norm\..+", None), (r"classifier\..+", None))
+
+# A name that only one naming has, most special first.
+_SIGNS: tuple[tuple[str, BackboneNaming], ...] = (
+    ("stem.conv1.weight", "detectron2_resnet"), ("downsample_layers.0.0.weight", "convnext"),
+    ("features.0.0.weight", "torchvision_convnext"), ("stem.0.weight", "timm"), ("conv1.weight", "timm"),
+    ("conv1.0.weight", "timm"),
+)
+
+
+def backbone_naming(names: Iterable[str]) -> BackboneNaming | None:
+    """Whose names these are, without the prefix of the model around it; None where no table fits."""
+    names = set(names)
+    return next((naming for sign, naming in _SIGNS if sign in names), None)
+
+
+def usual_naming(names: Iterable[str]) -> BackboneNaming:
+    """The official naming for one of our backbones. names: ours, inside `Backbone.network`."""
+    return "convnext" if "stem_0.weight" in set(names) else "detectron2_resnet"
+
+
+def our_shape(tensor: Tensor, *, name: str) -> Tensor:
+    """Layer scales and response norms are vectors here; others keep axes of length one around them. name: ours."""
+    return tensor.flatten() if name.endswith((".gamma", ".mlp.grn.weight", ".mlp.grn.bias")) else tensor
+
+
+def their_shape(tensor: Tensor, *, name: str) -> Tensor:
+    """The other way. name: theirs."""
+    if name.endswith((".grn.gamma", ".grn.beta")):
+        return tensor.reshape(1, 1, 1, -1)      # channels last
+    if name.endswith(".layer_scale"):
+        return tensor.reshape(-1, 1, 1)         # channels first
+    return tensor

@@ -1,0 +1,159 @@
+"""Training survives what happens to it: killed workers, stopped runs, changed settings, bad numbers, bad data."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import ray
+from mlflow import MlflowClient
+from safetensors.torch import load_file
+
+from jobs import train_stage_one
+from jobs.models import load_segmenter
+from jobs.training.checkpoint import Mismatch
+from jobs.verb import guarded
+from pipeline.shards import ShardSet
+from tests.roads import tiny_road
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+BATCH, KILLED_AT, SAVED_AT = 4, 5, 4        # samples a step; steps before the kill, and before the last checkpoint
+build_undisturbed = train_stage_one.build_stage
+
+
+def build_deadly(recipe):
+    """The real stage, but rank 1 is killed once, in the middle of the second epoch; every sample seen is noted."""
+    stage = build_undisturbed(recipe)
+
+    def batches(rank, world, consumed):
+        for batch in stage.batches(rank, world, consumed):
+            with (recipe.road / "seen.jsonl").open("a") as notes:
+                notes.write(json.dumps({"rank": rank, "process": os.getpid(), "samples": batch.samples}) + "\n")
+            killed = recipe.road / "killed"
+            if rank == 1 and batch.samples[0] >= KILLED_AT * BATCH and not killed.exists():
+                killed.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield batch
+
+    return replace(stage, batches=batches)
+
+
+def stage_one_of(road, folder: Path, **changes):
+    """The recipe of the finished road in a new folder with its shards, before stage one."""
+    recipe = tiny_road(folder, **changes)
+    recipe.road.mkdir(parents=True)
+    (recipe.road / "shards").symlink_to(road.recipe.road / "shards")
+    return recipe
+
+
+def with_fit(recipe, **changes):
+    stage = recipe.stage_one
+    return replace(recipe, stage_one=replace(stage, fit=replace(stage.fit, **changes)))
+
+
+@pytest.mark.parametrize("survives", [True, False])
+def test_a_killed_run_goes_on_and_ends_with_the_weights_of_an_undisturbed_one(road, cluster, tmp_path, monkeypatch,
+                                                                              survives):
+    """A worker dies in the middle of an epoch. Ray replaces it, or the run ends and the verb is run again."""
+    recipe = with_fit(stage_one_of(road, tmp_path / "road"), checkpoint_every=2, log_every=1)
+    recipe = replace(recipe, cluster=replace(recipe.cluster, max_failures=int(survives)))
+    monkeypatch.setattr(train_stage_one, "build_stage", build_deadly)
+    if not survives:
+        with pytest.raises(ray.train.WorkerGroupError):
+            train_stage_one.main(recipe)
+        assert not (recipe.segmenter_folder / "model.json").exists()
+    train_stage_one.main(recipe)
+
+    ours, undisturbed = (load_file(r.segmenter_folder / "model.safetensors") for r in (recipe, road.recipe))
+    assert ours.keys() == undisturbed.keys()
+    assert all(ours[name].equal(undisturbed[name]) for name in ours)
+
+    notes = [json.loads(line) for line in (recipe.road / "seen.jsonl").read_text().splitlines()]
+    processes = list(dict.fromkeys((note["rank"], note["process"]) for note in notes))
+    assert sorted(rank for rank, _ in processes) == [0, 0, 1, 1]
+    first, second = ([sample for note in notes if (note["rank"], note["process"]) in life for sample in note["samples"]]
+                     for life in (processes[:2], processes[2:]))
+    saved = SAVED_AT * BATCH
+    assert sorted(sample for sample in first if sample < saved) == list(range(saved))
+    assert sorted(second) == list(range(saved, recipe.stage_one.fit.steps * BATCH))
+
+    known = json.loads((recipe.road / "tracking.json").read_text())
+    client = MlflowClient(known["uri"])
+    (run,) = client.search_runs(["1"], "tags.verb = 'train_stage_one'")
+    assert [m.step for m in client.get_metric_history(run.info.run_id, "loss")] == list(range(1, 7))
+    assert run.data.tags["resumed_from_step"] == str(SAVED_AT)
+    assert run.data.tags["attempt"] == ("1" if survives else "2")
+    assert run.info.status == "FINISHED"
+
+
+def test_other_settings_do_not_continue_a_run_and_the_fields_are_named(road, cluster, tmp_path):
+    recipe = stage_one_of(road, tmp_path / "road")
+    (recipe.road / "stage_one").mkdir()
+    (recipe.road / "stage_one" / "identity.json").write_text((road.recipe.road / "stage_one" / "identity.json").read_text())
+    stage = recipe.stage_one
+    changed = replace(recipe, stage_one=replace(stage, optimizer=replace(stage.optimizer, lr=1e-4)))
+    with pytest.raises(Mismatch, match=r"stage\.optimizer\.lr: 0\.003 != 0\.0001.*--set folder="):
+        train_stage_one.main(changed)
+
+
+def test_a_loss_that_is_not_finite_stops_at_once_naming_term_step_and_videos(road, cluster, tmp_path, capsys):
+    recipe = stage_one_of(road, tmp_path / "road")
+    stage = recipe.stage_one
+    hot = replace(recipe, stage_one=replace(stage, optimizer=replace(stage.optimizer, lr=1e30)))
+    assert guarded(train_stage_one.main, lambda: hot) == 2
+    said = capsys.readouterr().err
+    assert "error: the loss is not finite at step 1: rank 0: " in said
+    assert "= nan in videos train_0" in said
+    assert "Lower optimizer.lr" in said
+    run = MlflowClient(json.loads((hot.road / "tracking.json").read_text())["uri"]).search_runs(["1"])
+    assert {"FAILED"} == {r.info.status for r in run}
+
+
+def test_a_damaged_shard_ends_training_with_the_video_and_the_data_exit_code(road, cluster, tmp_path, capsys):
+    recipe = road.copy(tmp_path / "road")
+    recipe = replace(recipe, cluster=replace(recipe.cluster, max_failures=0))
+    for name in ("model", "ray_train"):
+        (recipe.road / "stage_one" / name).rename(recipe.road / name)
+    shards = ShardSet(recipe.shards_of("train"))
+    for number, shard in enumerate(shards.manifest["shards"]):
+        with (shards.folder / shard["name"]).open("r+b") as tar:
+            for video in (v for v in shards.videos if v.shard == number):
+                for frame in video.frames:
+                    tar.seek(frame.image[0])
+                    tar.write(bytes(60))
+    assert guarded(train_stage_one.main, lambda: recipe) == 3
+    said = capsys.readouterr().err
+    assert "error: video 'train_0" in said
+    assert ".tar" in said
+
+
+def test_a_multiplier_that_matches_nothing_is_a_wrong_setting_and_not_a_dead_worker(road, cluster, tmp_path, capsys):
+    recipe = stage_one_of(road, tmp_path / "road")
+    stage = recipe.stage_one
+    wrong = replace(recipe, stage_one=replace(stage, optimizer=replace(stage.optimizer, multipliers=(("bckbone", 0.1),))))
+    assert guarded(train_stage_one.main, lambda: wrong) == 2
+    assert "bckbone" in capsys.readouterr().err
+
+
+def test_a_recipe_with_other_classes_than_the_shards_says_which_fields_to_set(road, tmp_path):
+    recipe = stage_one_of(road, tmp_path / "road")
+    one, two = recipe.stage_one, recipe.stage_two
+    other = replace(recipe, stage_one=replace(one, segmenter=replace(one.segmenter, num_classes=7)),
+                    stage_two=replace(two, head=replace(two.head, num_classes=7)))
+    with pytest.raises(ValueError, match=r"has 6 classes.*stage_one\.segmenter\.num_classes and stage_two\.head"):
+        train_stage_one.main(other)
+
+
+def test_a_run_starts_from_the_weights_that_fit_and_says_which_did_not(road, tmp_path, capsys):
+    finished, _ = load_segmenter(road.recipe.segmenter_folder)
+    config = road.recipe.stage_one.segmenter
+    fresh = train_stage_one.build_segmenter(replace(config, num_classes=9))
+    train_stage_one.start_from(fresh, str(road.recipe.segmenter_folder))
+    said = capsys.readouterr().out
+    assert "class_head" in said.split("from scratch:")[1].split("unused:")[0]
+    assert fresh.state_dict()["backbone.network.conv1.weight"].equal(finished.state_dict()["backbone.network.conv1.weight"])

@@ -1,0 +1,136 @@
+"""The whole road, tiny: every artefact is there, names what made it, and loses no frame; again gives the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from jobs import cache_queries, evaluate, make_shards, train_stage_one, train_stage_two
+from jobs.inference import open_system
+from jobs.training.checkpoint import read_card
+from model.cross_clip import build_cross_clip_head
+from pipeline.files import sha256_of
+from pipeline.metrics.vpq import VPQ
+from pipeline.predictions import read_predictions
+from pipeline.query_cache import QueryCache
+from pipeline.shards import ShardSet
+from pipeline.test_clips import StoredVideoSource
+from tests.roads import scored
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+MODES = ("near_online", "offline")
+
+
+def cache_of(road) -> QueryCache:
+    return QueryCache(Path(road.said["cache_queries"]["cache"]))
+
+
+def predictions_of(road, mode: str):
+    (folder,) = (road.recipe.road / "scores" / mode / "predictions").iterdir()
+    return folder, read_predictions(folder)
+
+
+def files(folder: Path, *suffixes: str) -> dict[str, tuple[str, int]]:
+    """Digest and time of every file below a folder."""
+    return {str(path.relative_to(folder)): (sha256_of(path), path.stat().st_mtime_ns)
+            for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix in suffixes}
+
+
+def digests(found: dict[str, tuple[str, int]]) -> dict[str, str]:
+    return {name: digest for name, (digest, _) in found.items()}
+
+
+def test_every_artefact_names_what_made_it(road):
+    recipe, cache = road.recipe, cache_of(road)
+    train, val = (ShardSet(recipe.shards_of(split)) for split in ("train", "val"))
+    segmenter, head = read_card(recipe.segmenter_folder), read_card(recipe.head_folder)
+    assert road.said["make_shards"]["train"]["fingerprint"] == train.fingerprint
+    assert segmenter["shards_fingerprint"] == train.fingerprint
+    assert sha256_of(recipe.segmenter_folder / "model.safetensors") == segmenter["weights_sha256"]
+    assert cache.manifest["made_from"]["segmenter"] == segmenter["weights_sha256"]
+    assert cache.manifest["made_from"]["shards"] == {"train": train.fingerprint}
+    assert (head["segmenter_sha256"], head["cache_fingerprint"]) == (segmenter["weights_sha256"], cache.fingerprint)
+    for mode in MODES:
+        _, predictions = predictions_of(road, mode)
+        made_by = predictions.made_by
+        assert (made_by["mode"], made_by["shards_fingerprint"]) == (mode, val.fingerprint)
+        assert made_by["segmenter_sha256"] == segmenter["weights_sha256"]
+        assert made_by.get("head_sha256") == (head["weights_sha256"] if mode == "offline" else None)
+
+
+def test_no_frame_is_lost_between_the_data_set_and_the_score(road):
+    world = road.recipe.data_root
+    for split, videos in (("train", 12), ("val", 4)):
+        names = (world / f"{split}.txt").read_text().split()
+        stored = ShardSet(road.recipe.shards_of(split)).videos
+        assert sorted(video.video_id for video in stored) == sorted(names)
+        assert len(names) == videos
+        for video in stored:
+            on_disk = sorted(path.stem for path in (world / "images" / video.video_id).glob("*.jpg"))
+            assert [frame.name for frame in video.frames] == on_disk
+    cache = cache_of(road)
+    for video in ShardSet(road.recipe.shards_of("train")).videos:
+        (group,) = cache.videos[video.video_id]
+        assert sum(clip.num_frames for clip in cache.read(group)) == len(video.frames)
+    for mode in MODES:
+        folder, predictions = predictions_of(road, mode)
+        expected = {v.video_id: [f.name for f in v.frames] for v in ShardSet(road.recipe.shards_of("val")).videos}
+        assert road.said[mode]["frames"] == sum(map(len, expected.values())) == 28
+        assert {video: list(predictions[video].frame_names) for video in predictions} == expected
+        assert len(list(folder.rglob("*.png"))) == 28
+        assert road.said[mode]["skipped"] == []
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_score_is_that_of_the_predictions_on_disk(road, mode):
+    shards, (_, predictions) = ShardSet(road.recipe.shards_of("val")), predictions_of(road, mode)
+    metric = VPQ(shards.classes, windows=road.recipe.evaluation.windows)
+    for video in shards.videos:
+        metric.update(predictions[video.video_id], shards.truth(video))
+    assert evaluate.summarise(metric.result())["vpq"] == pytest.approx(road.said[mode]["vpq"], abs=1e-9)
+
+
+def test_a_head_that_has_learnt_nothing_leaves_the_near_online_result_as_it_is(road):
+    system = open_system(road.recipe, "near_online")
+    head = build_cross_clip_head(road.recipe.stage_two.head)
+    head.initialise_from(system.segmenter.state_dict())
+    offline = replace(system, head=head.eval().requires_grad_(False))
+    shards = ShardSet(road.recipe.shards_of("val"))
+    for video in shards.videos:
+        source = StoredVideoSource(shards, video)
+        one, other = system.predict(source), offline.predict(source)
+        assert len(one.segments) > 1
+        assert one.segments.keys() == other.segments.keys()
+        assert all(np.array_equal(a, b) for a, b in zip(one.frames, other.frames))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_overlay_shows_every_frame(road, mode):
+    (overlay,) = road.said[mode]["overlays"]
+    with av.open(overlay) as video:
+        assert sum(1 for _ in video.decode(video=0)) == 7
+
+
+def test_every_verb_again_changes_nothing(cluster, road, tmp_path):
+    recipe = road.copy(tmp_path / "again")
+    finished, repeated = files(recipe.road, ".tar", ".safetensors"), files(recipe.road, ".png", ".parquet")
+    manifests = [recipe.shards_of("train") / "manifest.json", recipe.shards_of("val") / "manifest.json",
+                 recipe.road / "cache" / cache_of(road).folder.name / "manifest.json"]
+    texts = [manifest.read_bytes() for manifest in manifests]
+    make_shards.main(recipe)
+    assert train_stage_one.main(recipe)["resumed"]
+    assert cache_queries.main(recipe)["clips"] == road.said["cache_queries"]["clips"]
+    assert train_stage_two.main(recipe)["resumed"]
+    assert evaluate.main(scored(recipe, mode="offline"))["vpq"] == road.said["offline"]["vpq"]
+    # Tars and weights are left alone, to the nanosecond; indexes and pictures are written again, with the same bytes.
+    assert files(recipe.road, ".tar", ".safetensors") == finished
+    assert digests(files(recipe.road, ".png", ".parquet")) == digests(repeated)
+    assert [manifest.read_bytes() for manifest in manifests] == texts
+    parts = {name: found for name, found in repeated.items() if name.startswith("cache/")}
+    assert parts
+    assert parts.items() <= files(recipe.road, ".parquet").items()
