@@ -26,7 +26,6 @@ from model.contracts import Geometry
 from model.labels import VOID, panoptic_id
 from model.layers.resize import is_odd
 from model.postprocess.panoptic import PanopticConfig, PanopticMerger
-from model.postprocess.resize import fit
 
 QUERIES, IS_THING, CONFIG = 128, np.arange(124) < 58, PanopticConfig()
 
@@ -49,8 +48,8 @@ class Video:
             yield F.interpolate(moved.expand(-1, self.clip, -1, -1), size=(h, w), mode="bilinear")
 
 
-SMALL = Video(geometry=fit((360, 640), padded=(385, 673)), frames=6)
-FULL = Video(geometry=fit((720, 1280), padded=(769, 1345)), frames=24)
+SMALL = Video(geometry=Geometry.fit((360, 640), padded=(385, 673)), frames=6)
+FULL = Video(geometry=Geometry.fit((720, 1280), padded=(769, 1345)), frames=24)
 
 
 def class_logits() -> Tensor:

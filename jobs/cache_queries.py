@@ -34,7 +34,7 @@ from pipeline.sample_plan import VIEW, random_stream
 from pipeline.shards import ShardSet, StoredVideo
 from pipeline.streams import actor_stream
 from pipeline.targets import at_stride_4
-from pipeline.test_clips import StoredVideoSource
+from pipeline.video_clips import StoredVideoSource
 
 
 def main(recipe: Recipe) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from pipeline.predictions import Predictions, PredictionWriter, read_predictions
 from pipeline.progress import Progress
 from pipeline.shards import ShardSet
 from pipeline.streams import actor_stream
-from pipeline.test_clips import StoredVideoSource
+from pipeline.video_clips import StoredVideoSource
 
 
 def main(recipe: Recipe) -> dict[str, Any]:

@@ -14,13 +14,13 @@ from torch import nn
 
 from jobs.models import load_head, load_segmenter, untrained_segmenter
 from jobs.recipes.schema import Recipe
-from model.contracts import ClipPrediction, PanopticVideo
+from model.contracts import ClipPrediction, Geometry, PanopticVideo
 from model.labels import ClassTable
 from model.postprocess.panoptic import PanopticConfig, PanopticMerger
 from model.video_inference import near_online, offline, panoptic_video
-from pipeline.augment import Transform, fit
+from pipeline.augment import Transform
 from pipeline.spool import TensorSpool
-from pipeline.test_clips import TestClip, VideoSource, test_clips
+from pipeline.video_clips import VideoClip, VideoSource, video_clips
 from pipeline.visualise.overlay import beside, overlay
 from pipeline.visualise.video_writer import VideoWriter
 
@@ -39,7 +39,7 @@ class System:
 
     def predict(self, source: VideoSource) -> PanopticVideo:
         """Segment and track one video, clip by clip; memory does not grow with its pixels."""
-        merger = PanopticMerger(self.merge, is_thing=self.classes.is_thing, geometry=fit(source.size, self.size))
+        merger = PanopticMerger(self.merge, is_thing=self.classes.is_thing, geometry=Geometry.fit(source.size, padded=self.size))
         clips = ((prediction, clip.valid) for clip, prediction in self.clip_predictions(source))
         if self.head is None:
             merged = near_online(clips, merger=merger)
@@ -49,10 +49,10 @@ class System:
         return panoptic_video(merged, video_id=source.video_id, frame_names=tuple(source.frame_names))
 
     def clip_predictions(self, source: VideoSource, *, transform: Transform | None = None
-                         ) -> Iterator[tuple[TestClip, ClipPrediction]]:
+                         ) -> Iterator[tuple[VideoClip, ClipPrediction]]:
         """The segmenter on each clip, in order. transform: an augmented view instead of the test-time geometry."""
         device = next(self.segmenter.parameters()).device
-        for clip in test_clips(source, self.clip_frames, self.size, transform=transform):
+        for clip in video_clips(source, self.clip_frames, self.size, transform=transform):
             with torch.inference_mode():
                 prediction = self.segmenter(clip.frames.to(device), clip.real_pixels.to(device))
             yield clip, prediction

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from model.contracts import Geometry
 from pipeline.images import resize_image
 
 _BRIGHTNESS = 32.0                      # ± of 0-255
@@ -137,14 +136,6 @@ def draw_transform(rng: np.random.Generator, config: AugmentConfig, source: tupl
         _draw_span(rng, side, scaled, limit) for side, scaled, limit in zip(source, whole, config.size))
     return Transform(source=source, box=(top, left, bottom, right), resized=(rows, columns), padded=config.size,
                      flip=bool(rng.random() < config.flip), color=_draw_color(rng) if config.color else None)
-
-
-def fit(source: tuple[int, int], size: tuple[int, int]) -> Geometry:
-    """How a frame lies in the network input at test time: made smaller if it must, never larger; aspect kept."""
-    height, width = source
-    factor = min(size[0] / height, size[1] / width, 1.0)
-    resized = max(round(height * factor), 1), max(round(width * factor), 1)
-    return Geometry(source=source, resized=resized, padded=size)
 
 
 def _draw_span(rng: np.random.Generator, side: int, scaled: int, limit: int) -> tuple[int, int, int]:

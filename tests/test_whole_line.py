@@ -18,7 +18,7 @@ from pipeline.metrics.vpq import VPQ
 from pipeline.predictions import read_predictions
 from pipeline.query_cache import QueryCache
 from pipeline.shards import ShardSet
-from pipeline.test_clips import StoredVideoSource
+from pipeline.video_clips import StoredVideoSource
 from tests.roads import scored
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

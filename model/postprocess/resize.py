@@ -18,18 +18,6 @@ from model.contracts import Geometry
 from model.layers.resize import is_odd
 
 
-def fit(source: tuple[int, int], *, padded: tuple[int, int]) -> Geometry:
-    """How a frame of `source` (height, width) enters a network of input size `padded`: scaled down if needed, never up.
-
-    The scale is common to both sides and sizes are rounded to the nearest pixel, as in the public evaluation code.
-    """
-    if min(*source, *padded) < 1:
-        raise ValueError(f"frame {source} and network input {padded} must both be at least one pixel high and wide")
-    scale = min(1.0, padded[0] / source[0], padded[1] / source[1])
-    height, width = (max(1, int(side * scale + 0.5)) for side in source)
-    return Geometry(source=source, resized=(height, width), padded=padded)
-
-
 def axis_weights(length: int, *, padded: int, resized: int, source: int, align_corners: bool, scaled: bool) -> Tensor:
     """The whole chain along one axis as a matrix `source length`: each output pixel is a weighted mean of the map's."""
     grid = torch.eye(length, dtype=torch.float64)[None]

@@ -21,7 +21,7 @@ from typing import IO, Any
 import numpy as np
 
 from pipeline.errors import BadInput
-from pipeline.test_clips import FolderSource, VideoSource
+from pipeline.video_clips import FolderSource, VideoSource
 
 CHILD = Path(__file__).with_name("decode_child.py")
 KEPT = 24           # frames remembered, so that clips may overlap

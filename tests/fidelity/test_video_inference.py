@@ -9,7 +9,6 @@ import torch
 
 from model.contracts import ClipPrediction, Geometry
 from model.postprocess.panoptic import PanopticMerger
-from model.postprocess.resize import fit
 from model.video_inference import near_online, offline
 from tests.fidelity.cases import Case, assert_close_to, case_id, cases, load_case, unhandled
 from tests.fidelity.test_cross_clip_kmax import official_head
@@ -34,7 +33,7 @@ def clips_of(case: Case) -> list[tuple[ClipPrediction, int]]:
 
 def geometry_of(case: Case) -> Geometry:
     image, padded = tuple(case.arguments["image_size"]), tuple(case.arguments["input_shape"])
-    geometry, output = fit(image, padded=padded), tuple(case.arguments["output_size"])
+    geometry, output = Geometry.fit(image, padded=padded), tuple(case.arguments["output_size"])
     return geometry if geometry.resized == image else replace(geometry, source=output)
 
 

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from model.contracts import ClipPrediction
+from model.contracts import ClipPrediction, Geometry
 from model.cross_clip.maxtron import MaXTronHead, MaXTronHeadConfig
 from model.labels import VOID
 from model.postprocess.panoptic import PanopticConfig, PanopticMerger
-from model.postprocess.resize import fit
 from model.query_decoders.kmax import KMaxDecoder, KMaxDecoderConfig
 from model.video_inference import collect_queries, near_online, offline, panoptic_video
 
@@ -23,7 +22,7 @@ IS_THING = (True, True, False)
 
 def new_merger() -> PanopticMerger:
     return PanopticMerger(PanopticConfig(thing=0.3, stuff=0.3, pixel=0.2, overlap=0.5), is_thing=IS_THING,
-                          geometry=fit((30, 46), padded=(32, 48)))
+                          geometry=Geometry.fit((30, 46), padded=(32, 48)))
 
 
 @pytest.fixture

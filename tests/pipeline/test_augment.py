@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from pipeline.augment import AugmentConfig, ColorJitter, Transform, draw_transform, fit
+from pipeline.augment import AugmentConfig, ColorJitter, Transform, draw_transform
 
 PLAIN = AugmentConfig(size=(65, 97), color=False)
 
@@ -132,13 +132,6 @@ def test_small_scales_do_not_alias():
     stripes = np.repeat(np.where(np.arange(128) % 2, 255, 0).astype(np.uint8)[None], 128, axis=0)
     transform = Transform(source=(128, 128), box=(0, 0, 128, 128), resized=(31, 31), padded=(31, 31))
     assert np.abs(transform.image(as_image(stripes))[0].astype(int) - 127).max() <= 2
-
-
-def test_at_test_time_frames_only_become_smaller():
-    assert fit((720, 1280), (769, 1345)).resized == (720, 1280)
-    smaller = fit((1080, 1920), (769, 1345))
-    assert smaller.resized == (757, 1345)
-    assert smaller.padded == (769, 1345)
 
 
 def test_a_frame_of_another_size_is_refused():

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.errors import BadInput
 from pipeline.query_batches import QueryInputConfig, collate, query_batches
-from pipeline.query_cache import CachedClip, CacheWriter, QueryCache, finish_cache, fingerprint, part_path
+from pipeline.query_cache import CachedClip, CacheWriter, QueryCache, fingerprint, finish_cache, part_path
 
 SOURCE = {"segmenter": "abc", "clip_frames": 2}
 N, C, D, P, M, CLASSES = 5, 8, 4, 6, 3, 2

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from model.contracts import Geometry
 from model.labels import DIVISOR, VOID, class_of, panoptic_id, track_of
 from model.postprocess.panoptic import PanopticConfig, PanopticMerger
-from model.postprocess.resize import MaskResizer, fit
+from model.postprocess.resize import MaskResizer
 
 IS_THING = np.array([True, True, False, False])
 
@@ -71,7 +71,7 @@ def test_streaming_equals_the_plain_formula(seed, pixel, overlap, sharpness, pow
 @pytest.mark.parametrize(("source", "padded"), [
     ((70, 150), (97, 161)), ((130, 270), (97, 161)), ((70, 150), (96, 160))])
 def test_merging_at_source_size_equals_resizing_first(source, padded):
-    geometry, config = fit(source, padded=padded), PanopticConfig(pixel=0.2, overlap=0.6)
+    geometry, config = Geometry.fit(source, padded=padded), PanopticConfig(pixel=0.2, overlap=0.6)
     class_logits, masks = scene(1, size=(25, 41) if padded[1] % 2 else (24, 40), sharpness=6.0, frames=3)
     large = MaskResizer(geometry, size=tuple(masks.shape[-2:]))(masks)
     merged = merge(class_logits, masks, config, geometry=geometry, clip=1)
@@ -164,7 +164,7 @@ def test_frames_are_lazy_can_be_read_twice_and_list_only_known_ids():
 
 def test_memory_grows_by_kilobytes_per_frame():
     """At 360x640 with 32 queries the plain formula needs 29 MB of shares per frame."""
-    geometry = fit((360, 640), padded=(385, 673))
+    geometry = Geometry.fit((360, 640), padded=(385, 673))
     merger = PanopticMerger(PanopticConfig(), is_thing=IS_THING, geometry=geometry)
     _, masks = scene(11, queries=32, frames=4, size=(97, 169), sharpness=8.0)
     for _ in range(2):

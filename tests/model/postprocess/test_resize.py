@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch.testing import assert_close
 
 from model.contracts import Geometry
-from model.postprocess.resize import MaskResizer, fit
+from model.postprocess.resize import MaskResizer
 
 GEOMETRIES = [
     Geometry(source=(26, 40), resized=(26, 40), padded=(33, 49)),      # odd input, fits
@@ -57,10 +57,10 @@ def test_a_constant_map_stays_constant():
 
 
 def test_frames_are_scaled_down_to_fit_and_never_up():
-    assert fit((720, 1280), padded=(769, 1345)).resized == (720, 1280)
-    assert fit((1080, 1920), padded=(769, 1345)).resized == (757, 1345)
-    assert fit((2000, 100), padded=(769, 1345)).resized == (769, 38)
-    assert fit((10, 10_000), padded=(33, 49)).resized == (1, 49)
+    assert Geometry.fit((720, 1280), padded=(769, 1345)).resized == (720, 1280)
+    assert Geometry.fit((1080, 1920), padded=(769, 1345)).resized == (757, 1345)
+    assert Geometry.fit((2000, 100), padded=(769, 1345)).resized == (769, 38)
+    assert Geometry.fit((10, 10_000), padded=(33, 49)).resized == (1, 49)
 
 
 def test_a_map_of_another_size_and_a_frame_outside_the_input_are_refused():

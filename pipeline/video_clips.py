@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from model.contracts import Geometry
-from pipeline.augment import Transform, fit
+from pipeline.augment import Transform
 from pipeline.errors import BadInput
 from pipeline.images import decode_jpeg, decode_png
 from pipeline.sampling import split_clips
@@ -94,10 +94,8 @@ class FolderSource:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TestClip:
+class VideoClip:
     """One clip as network input, the last one of a video completed by repeating its last frame."""
-
-    __test__ = False                # not a test, whatever pytest thinks
 
     frames: Tensor                  # 1 t 3 H W    uint8 RGB
     real_pixels: Tensor             # 1 t H W      bool
@@ -115,8 +113,8 @@ class TestClip:
         return self.read_ids()
 
 
-def test_clips(source: VideoSource, clip_frames: int, size: tuple[int, int], *,
-               transform: Transform | None = None) -> Iterator[TestClip]:      # noqa: PT028 - no pytest fixture
+def video_clips(source: VideoSource, clip_frames: int, size: tuple[int, int], *,
+                transform: Transform | None = None) -> Iterator[VideoClip]:
     """The neighbouring clips of a video at network input `size` (height, width).
 
     Frames that do not fit are made smaller (bilinear, aspect kept), never larger, and padded right and bottom with 0.
@@ -124,7 +122,7 @@ def test_clips(source: VideoSource, clip_frames: int, size: tuple[int, int], *,
     """
     geometry = None
     if transform is None:
-        geometry = fit(source.size, size)
+        geometry = Geometry.fit(source.size, padded=size)
         transform = Transform(source=geometry.source, box=(0, 0, *geometry.source), resized=geometry.resized,
                               padded=geometry.padded, antialias=True)
     height, width = transform.resized
@@ -135,11 +133,10 @@ def test_clips(source: VideoSource, clip_frames: int, size: tuple[int, int], *,
         for image, out in zip(source.frames(indices[0], indices[0] + valid), frames.numpy()):
             transform.image(image, out=out)
         frames[valid:] = frames[valid - 1]
-        yield TestClip(frames=frames[None], real_pixels=real_pixels[None], indices=indices, valid=valid,
+        yield VideoClip(frames=frames[None], real_pixels=real_pixels[None], indices=indices, valid=valid,
                        geometry=geometry, read_ids=partial(_read_ids, source, indices, transform))
 
 
-test_clips.__test__ = False     # not a test either
 
 
 def _read_ids(source: VideoSource, indices: tuple[int, ...], transform: Transform) -> np.ndarray:

@@ -12,7 +12,7 @@ from pipeline.augment import AugmentConfig, draw_transform
 from pipeline.errors import BadInput
 from pipeline.images import decode_jpeg, encode_jpeg
 from pipeline.shards import ShardConfig, ShardSet, make_shards
-from pipeline.test_clips import FolderSource, StoredVideoSource, test_clips
+from pipeline.video_clips import FolderSource, StoredVideoSource, video_clips
 from tests.pipeline.shards.toy_videos import toy_videos
 
 
@@ -38,7 +38,7 @@ def folder(tmp_path):
 
 
 def test_clips_hold_every_frame_once_and_repeat_the_last(stored):
-    found = list(test_clips(stored, 2, (33, 49)))
+    found = list(video_clips(stored, 2, (33, 49)))
     assert [clip.indices for clip in found] == [(0, 1), (2, 3), (4, 4)]
     assert [clip.valid for clip in found] == [2, 2, 1]
     frames = torch.cat([clip.frames[0, :clip.valid] for clip in found]).numpy()
@@ -50,7 +50,7 @@ def test_clips_hold_every_frame_once_and_repeat_the_last(stored):
 
 
 def test_real_pixels_and_geometry_say_where_the_frame_lies(stored):
-    clip = next(test_clips(stored, 2, (33, 49)))
+    clip = next(video_clips(stored, 2, (33, 49)))
     assert clip.frames.shape == (1, 2, 3, 33, 49)
     assert clip.real_pixels.shape == (1, 2, 33, 49)
     assert clip.real_pixels.sum() == 2 * 24 * 40
@@ -59,7 +59,7 @@ def test_real_pixels_and_geometry_say_where_the_frame_lies(stored):
 
 
 def test_frames_that_do_not_fit_are_made_smaller_and_their_ids_with_them(stored):
-    clip = next(test_clips(stored, 2, (17, 17)))
+    clip = next(video_clips(stored, 2, (17, 17)))
     assert clip.geometry.resized == (10, 17)
     assert clip.real_pixels[0, 0].sum() == 170
     assert clip.ids.shape == (2, 17, 17)
@@ -68,14 +68,14 @@ def test_frames_that_do_not_fit_are_made_smaller_and_their_ids_with_them(stored)
 
 
 def test_ids_are_the_stored_ones(stored):
-    for clip in test_clips(stored, 2, (24, 40)):
+    for clip in video_clips(stored, 2, (24, 40)):
         for position, frame in enumerate(clip.indices):
             assert_array_equal(clip.ids[position], stored.ids(frame))
 
 
 def test_an_augmented_view_is_the_same_transform_for_the_whole_video(stored):
     transform = draw_transform(np.random.default_rng(3), AugmentConfig(size=(33, 49)), stored.size)
-    seen = list(test_clips(stored, 2, (33, 49), transform=transform))
+    seen = list(video_clips(stored, 2, (33, 49), transform=transform))
     for clip in seen:
         assert clip.geometry is None
         for position, frame in enumerate(clip.indices):
@@ -86,7 +86,7 @@ def test_an_augmented_view_is_the_same_transform_for_the_whole_video(stored):
 def test_clips_are_read_one_at_a_time(stored, monkeypatch):
     reads = []
     monkeypatch.setattr(stored, "frames", lambda *span, frames=stored.frames: reads.append(span) or frames(*span))
-    clips = test_clips(stored, 2, (33, 49))
+    clips = video_clips(stored, 2, (33, 49))
     next(clips)
     assert reads == [(0, 2)]
 
@@ -96,12 +96,12 @@ def test_a_folder_is_read_in_the_order_of_its_numbers(folder):
     assert source.frame_names == ("frame8", "frame9", "frame10", "frame11")
     assert source.size == (24, 40)
     assert [int(image[0, 0, 0]) for image in source.frames(0, 4)] == [80, 90, 100, 110]
-    assert [clip.valid for clip in test_clips(source, 3, (33, 65))] == [3, 1]
+    assert [clip.valid for clip in video_clips(source, 3, (33, 65))] == [3, 1]
 
 
 def test_a_folder_without_labels_says_so(folder):
     with pytest.raises(ValueError, match="no labels"):
-        _ = next(test_clips(FolderSource(folder), 2, (33, 65))).ids
+        _ = next(video_clips(FolderSource(folder), 2, (33, 65))).ids
 
 
 def test_grey_frames_become_three_equal_colours(tmp_path):
@@ -129,11 +129,11 @@ def test_a_damaged_stored_frame_names_video_and_frame(stored, monkeypatch):
     pairs = stored.shards.read(stored.video, 0, 2)
     monkeypatch.setattr(stored.shards, "read", lambda *_: [pairs[0], (pairs[1][0][:50], None)])
     with pytest.raises(BadInput, match=r"video 'a'.*frame '00003'"):
-        next(test_clips(stored, 2, (33, 49)))
+        next(video_clips(stored, 2, (33, 49)))
 
 
 def test_real_frames_come_as_they_are_on_disk(real_data):
     source = FolderSource(min((real_data / "real_vps").rglob("*.jpg")).parent)
-    first = next(test_clips(source, 2, (2001, 2001)))
+    first = next(video_clips(source, 2, (2001, 2001)))
     expected = decode_jpeg(source.files[0].read_bytes())
     assert_array_equal(first.frames[0, 0, :, :source.size[0], :source.size[1]].numpy(), expected.transpose(2, 0, 1))
