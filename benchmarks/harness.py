@@ -57,10 +57,15 @@ def compare(
               ours_megabytes=peaks[0], baseline_megabytes=peaks[1], repeats=repeats, threads=torch.get_num_threads(),
               machine=machine(device), date=datetime.now(UTC).isoformat(timespec="seconds"))
     print(line(row), flush=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{row.machine}.jsonl").open("a") as file:
-        file.write(json.dumps(asdict(row)) + "\n")
+    append(asdict(row), device=device, folder=folder)
     return row
+
+
+def append(values: dict, *, device: str = "cpu", folder: Path = RESULTS) -> None:
+    """Keep one line of plain values beside the comparisons of this machine."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{machine(device)}.jsonl").open("a") as file:
+        file.write(json.dumps(values) + "\n")
 
 
 def line(row: Row) -> str:

@@ -93,7 +93,7 @@ class CacheShard:
         writer = CacheWriter(cache_folder(self.recipe), part, dtype=self.recipe.cache.dtype,
                              fingerprint=fingerprint(self.source))
         if (known := writer.finished()) is not None:
-            return {**known, "skipped": []}
+            return known
         skipped = []
         try:
             for video in (v for v in shards.videos if v.shard == shard):
@@ -102,7 +102,7 @@ class CacheShard:
                         writer.add(self.clips(shards, video, view))
                 except BadInput as error:
                     skipped.append(str(error))
-            return {**writer.close(), "skipped": skipped}
+            return writer.close(skipped=skipped)
         except BaseException:
             writer.abandon()
             raise

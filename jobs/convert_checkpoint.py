@@ -35,7 +35,7 @@ from jobs.foreign_checkpoints import read_checkpoint
 from jobs.models import head_card, segmenter_card
 from jobs.recipes import find_recipe
 from jobs.recipes.schema import Recipe
-from jobs.training.checkpoint import Mismatch, load_weights, read_card, save_model
+from jobs.training.checkpoint import load_weights, read_card, save_model
 from jobs.training.progress import say
 from jobs.verb import guarded
 from model.converters.official import (
@@ -53,7 +53,7 @@ from model.cross_clip import build_cross_clip_head
 from model.labels import ClassInfo, ClassTable
 from model.segmenters import build_segmenter
 from pipeline.datasets import open_dataset
-from pipeline.errors import BadInput
+from pipeline.errors import BadInput, Mismatch
 from pipeline.files import atomic_file, atomic_write, sha256_of
 from pipeline.shards import ShardSet
 

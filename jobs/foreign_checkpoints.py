@@ -76,7 +76,9 @@ def _load_torch(file: Path | IO[bytes], *, mmap: bool = False) -> Any:
         with torch.serialization.safe_globals(numpy_only):
             return torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
-        if isinstance(error, Refused) or not (asked := _GLOBAL.search(str(error))):
+        if isinstance(error.__context__, Refused):      # one of the stand-ins refused, and torch has reworded it
+            raise error.__context__ from None
+        if not (asked := _GLOBAL.search(str(error))):
             raise
         raise Refused(f"it asks for {asked[1]!r}") from None
 

@@ -39,7 +39,8 @@ class System:
 
     def predict(self, source: VideoSource) -> PanopticVideo:
         """Segment and track one video, clip by clip; memory does not grow with its pixels."""
-        merger = PanopticMerger(self.merge, is_thing=self.classes.is_thing, geometry=Geometry.fit(source.size, padded=self.size))
+        merger = PanopticMerger(self.merge, is_thing=self.classes.is_thing,
+                                geometry=Geometry.fit(source.size, padded=self.size))
         clips = ((prediction, clip.valid) for clip, prediction in self.clip_predictions(source))
         if self.head is None:
             merged = near_online(clips, merger=merger)

@@ -14,6 +14,7 @@ from jobs.training.checkpoint import code_version, load_weights, read_card
 from model.cross_clip import CrossClipConfig, build_cross_clip_head
 from model.labels import ClassTable
 from model.segmenters import SegmenterConfig, build_segmenter
+from pipeline.errors import Mismatch
 
 
 def segmenter_card(recipe: Recipe, classes: ClassTable, shards: str) -> dict[str, Any]:
@@ -37,10 +38,10 @@ def load_segmenter(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def load_head(folder: Path, *, segmenter_card: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
-    """A finished cross-clip head, frozen. Raises ValueError when it was trained on another segmenter's queries."""
+    """A finished cross-clip head, frozen. Raises Mismatch when it was trained on another segmenter's queries."""
     card = _card(folder, "head")
     if card["segmenter_sha256"] != segmenter_card["weights_sha256"]:
-        raise ValueError(f"the head in {folder} belongs to segmenter {card['segmenter_sha256'][:12]}..., but "
+        raise Mismatch(f"the head in {folder} belongs to segmenter {card['segmenter_sha256'][:12]}..., but "
                          f"{segmenter_card['weights_sha256'][:12]}... is to be used with it; train it again "
                          "(cache_queries, train_stage_two) or choose its own segmenter")
     return _frozen(build_cross_clip_head(from_json(CrossClipConfig, card["config"])), folder), card

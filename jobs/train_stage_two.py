@@ -76,7 +76,7 @@ def build_stage(recipe: Recipe) -> Stage:
 
 
 def open_cache(recipe: Recipe) -> QueryCache:
-    """The cache this recipe expects. Raises ValueError naming the fields in which the caches that lie there differ."""
+    """The cache this recipe expects. Raises Mismatch naming the fields in which the caches that lie there differ."""
     folder, expected = cache_folder(recipe), expected_source(recipe)
     others = sorted(folder.parent.glob("*/manifest.json"))
     if not (folder / "manifest.json").is_file() and others:

@@ -23,10 +23,10 @@ import tyro
 from jobs.config import config_digest, override, to_json
 from jobs.recipes import find_recipe
 from jobs.recipes.schema import ClusterConfig, Recipe
-from jobs.training.checkpoint import Mismatch, code_version
+from jobs.training.checkpoint import code_version
 from jobs.training.progress import say
 from jobs.training.tracking import RunHandle, Tracker, close_run, open_run
-from pipeline.errors import BadInput
+from pipeline.errors import BadInput, Mismatch
 
 # Large buffers are reused instead of mapped anew for every frame (up to 2.6 times faster decoding, see
 # docs/log.md); one thread per process, since processes are the unit of parallelism here.

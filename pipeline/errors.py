@@ -26,5 +26,9 @@ class BadInput(ValueError):
         return _restore, (self.reason, self.what, self.video, str(self.file) if self.file else None, self.cure)
 
 
+class Mismatch(ValueError):
+    """Two things that must come from the same source do not; the message names the difference and the cure."""
+
+
 def _restore(reason: str, what: str, video: str | None, file: str | None, cure: str) -> BadInput:
     return BadInput(reason, what, video=video, file=file, cure=cure)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import BadInput
+from pipeline.errors import BadInput, Mismatch
 from pipeline.files import atomic_write, canonical_json, digest, sha256_of
 
 SCHEMA = 1
@@ -82,9 +82,13 @@ class CacheWriter:
         self.writer.write_table(pa.Table.from_pylist(rows, schema), row_group_size=len(rows))
         self.groups.append((clips[0].video_id, clips[0].view, len(clips)))
 
-    def close(self) -> dict[str, Any]:
-        """Finish the part; its sidecar is the summary that is returned. A shard without videos leaves only that."""
+    def close(self, *, skipped: Sequence[str] = ()) -> dict[str, Any]:
+        """Finish the part; its sidecar is the summary that is returned. A shard without videos leaves only that.
+
+        skipped: one line for each video that could not be cached, kept for whoever runs the verb again.
+        """
         summary = {"fingerprint": self.fingerprint, "file": self.path.name, "groups": self.groups,
+                   "skipped": list(skipped),
                    "clips": sum(clips for *_, clips in self.groups), "bytes": 0, "sha256": ""}
         if self.writer is not None:
             self.writer.close()
@@ -212,12 +216,12 @@ def fingerprint(made_from: Mapping[str, Any]) -> str:
 
 
 def refuse_other_source(found: Mapping[str, Any], expected: Mapping[str, Any], folder: Path) -> None:
-    """Raise ValueError naming every expected field in which a cache differs; fields nobody asks for may be anything."""
+    """Raise Mismatch naming every expected field in which a cache differs; fields nobody asks for may be anything."""
     wrong = [f"{key}: the cache has {found.get(key)!r}, expected {value!r}"
              for key, value in sorted(expected.items()) if found.get(key) != value]
     if wrong:
-        raise ValueError(f"the query cache {folder} was made from something else: {'; '.join(wrong)}. "
-                         "Run jobs.cache_queries with this recipe, or use the segmenter the cache was made with.")
+        raise Mismatch(f"the query cache {folder} was made from something else: {'; '.join(wrong)}. "
+                       "Run jobs.cache_queries with this recipe, or use the segmenter the cache was made with.")
 
 
 def _dtype(name: str, floats: np.dtype) -> np.dtype:

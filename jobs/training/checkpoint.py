@@ -17,13 +17,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from pipeline.errors import Mismatch
 from pipeline.files import atomic_write, sha256_of
 
 SCHEMA = 1
-
-
-class Mismatch(ValueError):
-    """Two things that must come from the same source do not; the message names the difference and the cure."""
 
 
 def save_checkpoint(folder: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer,

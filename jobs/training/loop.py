@@ -67,12 +67,12 @@ def fit(model: nn.Module, batches: Iterator[Any], losses_of: Callable[[Any], Los
     scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16" and device.type == "cuda")
     clock = _Clock(start_step)
     for step in range(start_step, config.steps):
-        seed_step(config.seed, step)
         rate = rates.lr * rate_factor(step, config.steps, rates)
         set_rate(optimizer, rate)
         for micro in range(config.accumulate):
             with clock.waiting():
                 batch = next(batches)
+            seed_step(config.seed, step * config.accumulate + micro)    # after reading, which may draw numbers too
             with _local_gradients(model, micro + 1 < config.accumulate), autocast(device, config.precision):
                 losses = losses_of(batch)
                 refuse_if_not_finite(losses, step, batch.videos)

@@ -24,11 +24,12 @@ from torch import Tensor, nn
 
 from jobs.config import differences
 from jobs.recipes.schema import ClusterConfig, Recipe
-from jobs.training.checkpoint import Mismatch, load_checkpoint, save_checkpoint
+from jobs.training.checkpoint import load_checkpoint, save_checkpoint
 from jobs.training.loop import FitConfig, Losses, NonFiniteLoss, fit, rank, world
 from jobs.training.optimizer import OptimizerConfig, build_optimizer, parameter_groups
 from jobs.training.progress import Progress, say
 from jobs.training.tracking import RunHandle, Tracker
+from pipeline.errors import Mismatch
 from pipeline.files import atomic_write
 
 

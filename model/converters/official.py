@@ -192,8 +192,8 @@ def _why_missing(name: str, found: Conversion, own: Mapping[str, Tensor], layout
 
 
 def _misfit(problems: list[str], *, total: int) -> str:
-    shown = [*problems[:_MOST_PROBLEMS], *[f"... and {len(problems) - _MOST_PROBLEMS} more"][:len(problems) > 20]]
-    listing = "\n  ".join(shown)
+    more = [f"... and {len(problems) - _MOST_PROBLEMS} more"] if len(problems) > _MOST_PROBLEMS else []
+    listing = "\n  ".join([*problems[:_MOST_PROBLEMS], *more])
     return (f"{len(problems)} weights do not fit ({total} in the checkpoint):\n  {listing}\nChoose the recipe whose "
             "backbone, within-clip tracking and sizes are those of the checkpoint, or --set its fields under "
             "stage_one.segmenter and stage_two.head")

@@ -9,6 +9,7 @@ Letters here: b sequences, t frames, s positions of a frame, n = (t s) tokens, h
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -74,11 +75,10 @@ def trajectory_attention(
     pool = tuple(x.to(v.dtype) for x in projections)
     batch, positions = _chunk_sizes(q)
     clips = []
-    for q_part, k_part, v_part in zip(q.split(batch, dim=1), k.split(batch, dim=1), v.split(batch, dim=1)):
-        k_part, v_part = (rearrange(x, "t b heads s d -> (t b) heads s d") for x in (k_part, v_part))
-        rows = [torch.cat([_follow_and_pool(chunk, k_part, v_part, pool, frame=frame, frames=frames, dropout=dropout)
-                           for chunk in q_frame.split(positions, dim=2)], dim=1)
-                for frame, q_frame in enumerate(q_part.unbind(0))]      # one entry per frame: b s c
+    for parts in zip(q.split(batch, dim=1), k.split(batch, dim=1), v.split(batch, dim=1)):
+        q_frames, k_frames, v_frames = (part.unbind(0) for part in parts)          # of each: b heads s d
+        rows = [_follow_and_pool(chunk, k_frames, v_frames, pool, frame=frame, dropout=dropout)
+                for frame, q_frame in enumerate(q_frames) for chunk in q_frame.split(positions, dim=2)]
         clips.append(torch.cat(rows, dim=1))
     return torch.cat(clips)
 
@@ -97,48 +97,47 @@ def _chunk_sizes(q: Tensor) -> tuple[int, int]:
 
 
 def _follow_and_pool(
-    q: Tensor, k: Tensor, v: Tensor, pool: tuple[Tensor, ...], *, frame: int, frames: int, dropout: float,
+    q: Tensor, k: Sequence[Tensor], v: Sequence[Tensor], pool: tuple[Tensor, ...], *, frame: int, dropout: float,
 ) -> Tensor:
-    """Queries b heads s d of one frame; k, v (t b) heads s' d of all frames. Returns b s c."""
-    batch = len(q)
-    q = q.expand(frames, *q.shape).flatten(0, 1)                                        # (t b) heads s d
-    points = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
-    points = rearrange(points, "(t b) heads s d -> t (b s) (heads d)", t=frames)
-    z = _PoolPaths.apply(points, *pool, frame, q.shape[1])
-    return rearrange(z, "(b s) c -> b s c", b=batch)
+    """Queries b heads s d of one frame; k, v of each frame: b heads s' d. Returns b s c."""
+    points = [rearrange(F.scaled_dot_product_attention(q, *one, dropout_p=dropout), "b heads s d -> (b s) (heads d)")
+              for one in zip(k, v)]
+    z = _PoolPaths.apply(frame, q.shape[1], *pool, *points)
+    return rearrange(z, "(b s) c -> b s c", b=len(q))
 
 
 class _PoolPaths(torch.autograd.Function):
-    """Second step: attention over the trajectory points of each token, points `t n c` to `n c`.
+    """Second step: attention over the trajectory points of each token, t tensors `n c` to one.
 
     Instead of projecting n t points to keys and values, the key weight is moved to the query and the value weight to
     the result: <q, W_k y + b_k> = <W_k^T q, y> + const, and the constant leaves the softmax unchanged;
     sum_t a_t (W_v y_t + b_v) = W_v (sum_t a_t y_t) + b_v. Exact, and `t` times less work.
-    The backward pass recomputes the two tensors of size n heads c, which would outweigh the points for short clips.
+    The points stay where the first step left them, and the backward pass recomputes the two tensors of size
+    n heads c, which would outweigh the points for short clips.
     """
 
     @staticmethod
-    def forward(ctx, points, query_weight, query_bias, path_weight, path_bias, frame, heads):
-        c = points.shape[-1]
+    def forward(ctx, frame, heads, query_weight, query_bias, path_weight, path_bias, *points):
+        c = points[0].shape[-1]
         key_weight, value_weight = rearrange(path_weight, "(two heads d) c -> two heads d c", two=2, heads=heads)
         q = F.linear(points[frame], query_weight, query_bias) * (c // heads) ** -0.5
         q = rearrange(q, "n (heads d) -> heads n d", heads=heads)
-        paths = rearrange(points, "t n c -> n t c")
+        paths = torch.stack(points, dim=1)                                                     # n t c
         moved = rearrange(torch.bmm(q, key_weight), "heads n c -> n heads c")
-        attention = _softmax(torch.bmm(moved, paths.mT)).to(points.dtype)                      # n heads t
+        attention = _softmax(torch.bmm(moved, paths.mT)).to(paths.dtype)                       # n heads t
         pooled = rearrange(torch.bmm(attention, paths), "n heads c -> heads n c")
         z = rearrange(torch.bmm(pooled, value_weight.mT), "heads n d -> n (heads d)") + path_bias[c:]
-        ctx.save_for_backward(points, q, attention, query_weight, path_weight)
+        ctx.save_for_backward(q, attention, query_weight, path_weight, *points)
         ctx.frame = frame
         return z
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
-        points, q, attention, query_weight, path_weight = ctx.saved_tensors
-        heads, c = len(q), points.shape[-1]
+        q, attention, query_weight, path_weight, *points = ctx.saved_tensors
+        heads, c = len(q), points[0].shape[-1]
         key_weight, value_weight = rearrange(path_weight, "(two heads d) c -> two heads d c", two=2, heads=heads)
-        paths = rearrange(points, "t n c -> n t c")
+        paths = torch.stack(points, dim=1)                                                     # n t c
         grad_heads = rearrange(grad, "n (heads d) -> heads n d", heads=heads)
 
         pooled = rearrange(torch.bmm(attention, paths), "n heads c -> heads n c")
@@ -157,8 +156,8 @@ class _PoolPaths(torch.autograd.Function):
 
         grad_path_weight = rearrange([grad_key_weight, grad_value_weight], "two heads d c -> (two heads d) c")
         grad_path_bias = F.pad(grad.sum(0), (c, 0))
-        return (rearrange(grad_points, "n t c -> t n c"), grad_q.mT @ points[ctx.frame], grad_q.sum(0),
-                grad_path_weight, grad_path_bias, None, None)
+        return (None, None, grad_q.mT @ points[ctx.frame], grad_q.sum(0), grad_path_weight, grad_path_bias,
+                *grad_points.unbind(1))
 
 
 class TrajectoryAttention(nn.Module):

@@ -114,12 +114,15 @@ def test_no_other_global_is_reachable(tmp_path, name, protocol):
         read_checkpoint(tmp_path / "x.pkl")
 
 
-def test_a_numpy_dtype_that_claims_to_hold_objects_is_refused(tmp_path):
-    for value in (np.array([{"a": 1}], dtype=object), np.array([(1, 2.0)], dtype=[("x", "i4"), ("y", "f8")]),
-                  np.array(["text"])):
-        (tmp_path / "x.pkl").write_bytes(pickle.dumps({"a": value}))
-        with pytest.raises(BadInput, match="weights are plain numbers"):
-            read_checkpoint(tmp_path / "x.pkl")
+@pytest.mark.parametrize("save", [lambda content, path: path.write_bytes(pickle.dumps(content)), torch.save],
+                         ids=["pickle", "torch"])
+@pytest.mark.parametrize("value", [np.array([{"a": 1}], dtype=object), np.array(["text"]),
+                                   np.array([(1, 2.0)], dtype=[("x", "i4"), ("y", "f8")])],
+                         ids=["objects", "text", "records"])
+def test_arrays_of_anything_but_plain_numbers_are_refused(tmp_path, value, save):
+    save({"a": value}, tmp_path / "x.pkl")
+    with pytest.raises(BadInput, match="weights are plain numbers"):
+        read_checkpoint(tmp_path / "x.pkl")
 
 
 @pytest.mark.parametrize("keep", [0, 1, 5, 30, 200, 0.5, 0.95])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -94,7 +95,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_weights_of_an_undisturbed_one(ro
 def test_other_settings_do_not_continue_a_run_and_the_fields_are_named(road, cluster, tmp_path):
     recipe = stage_one_of(road, tmp_path / "road")
     (recipe.road / "stage_one").mkdir()
-    (recipe.road / "stage_one" / "identity.json").write_text((road.recipe.road / "stage_one" / "identity.json").read_text())
+    shutil.copy(road.recipe.road / "stage_one" / "identity.json", recipe.road / "stage_one")
     stage = recipe.stage_one
     changed = replace(recipe, stage_one=replace(stage, optimizer=replace(stage.optimizer, lr=1e-4)))
     with pytest.raises(Mismatch, match=r"stage\.optimizer\.lr: 0\.003 != 0\.0001.*--set folder="):
@@ -129,13 +130,14 @@ def test_a_damaged_shard_ends_training_with_the_video_and_the_data_exit_code(roa
     assert guarded(train_stage_one.main, lambda: recipe) == 3
     said = capsys.readouterr().err
     assert "error: video 'train_0" in said
-    assert ".tar" in said
+    assert "leave the video out" in said
 
 
 def test_a_multiplier_that_matches_nothing_is_a_wrong_setting_and_not_a_dead_worker(road, cluster, tmp_path, capsys):
     recipe = stage_one_of(road, tmp_path / "road")
     stage = recipe.stage_one
-    wrong = replace(recipe, stage_one=replace(stage, optimizer=replace(stage.optimizer, multipliers=(("bckbone", 0.1),))))
+    misspelt = replace(stage.optimizer, multipliers=(("bckbone", 0.1),))
+    wrong = replace(recipe, stage_one=replace(stage, optimizer=misspelt))
     assert guarded(train_stage_one.main, lambda: wrong) == 2
     assert "bckbone" in capsys.readouterr().err
 
@@ -156,4 +158,5 @@ def test_a_run_starts_from_the_weights_that_fit_and_says_which_did_not(road, tmp
     train_stage_one.start_from(fresh, str(road.recipe.segmenter_folder))
     said = capsys.readouterr().out
     assert "class_head" in said.split("from scratch:")[1].split("unused:")[0]
-    assert fresh.state_dict()["backbone.network.conv1.weight"].equal(finished.state_dict()["backbone.network.conv1.weight"])
+    ours, theirs = fresh.state_dict(), finished.state_dict()
+    assert all(ours[name].equal(theirs[name]) for name in ours if name.startswith("backbone."))

@@ -15,7 +15,8 @@ from tests.fidelity import cases
 
 @pytest.mark.parametrize("norm", ["ln", "bn"])
 def test_every_weight_has_an_official_name_and_comes_back(norm):
-    head = MaXTronHead(MaXTronHeadConfig(num_classes=3, dim=16, embedding=8, layers=2, aspp_norm=norm, start="official"))
+    head = MaXTronHead(MaXTronHeadConfig(num_classes=3, dim=16, embedding=8, layers=2, aspp_norm=norm,
+                                         start="official"))
     official = rename(head.state_dict(), reverse(MAXTRON_KMAX))
     assert len(official) == len(head.state_dict())
     back = rename(official, MAXTRON_KMAX)

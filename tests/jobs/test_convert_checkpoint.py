@@ -1,0 +1,204 @@
+"""The verb, on a small network that has every part of the official one: official -> ours -> official."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from jobs import convert_checkpoint
+from jobs.config import override, to_json
+from jobs.foreign_checkpoints import read_checkpoint
+from jobs.models import load_head, load_segmenter
+from jobs.recipes import find_recipe
+from jobs.training.checkpoint import read_card, save_model
+from model.converters.official import HEAD, OfficialLayout, to_theirs
+from model.cross_clip import build_cross_clip_head
+from model.segmenters import build_segmenter
+from pipeline.datasets.synthetic import SyntheticConfig, write_world
+
+CHANGES = ("stage_one.segmenter.backbone.name=test_convnext",      # names as the official ConvNeXt has them
+           'stage_one.segmenter.semantic_head={"width": 32, "fine_widths": [16, 16], "rates": [1, 2]}')
+RECIPE = override(find_recipe("tiny"), CHANGES)
+LAYOUT = OfficialLayout(backbone="convnext")
+
+
+def official(*, head: bool, semantic_head: bool = True, layout: OfficialLayout = LAYOUT) -> dict[str, Tensor]:
+    """What the official code would have saved of the recipe's network, with random values in every weight."""
+    weights = build_segmenter(RECIPE.stage_one.segmenter).state_dict()
+    if head:
+        head_weights = build_cross_clip_head(replace(RECIPE.stage_two.head, start="official")).state_dict()
+        weights |= {f"{HEAD}{name}": tensor for name, tensor in head_weights.items()}
+    weights = {name: torch.rand_like(tensor) + 0.1 if tensor.is_floating_point() else torch.tensor(11)
+               for name, tensor in weights.items() if semantic_head or not name.startswith("semantic_head.")}
+    return to_theirs(weights, layout=layout)
+
+
+def run(source, output, *changes: str, back: bool = False, recipe: str = "tiny") -> int:
+    return convert_checkpoint.command(source, recipe, output, back=back, set=(*CHANGES, *changes))
+
+
+def assert_same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        assert ours[name].dtype == tensor.dtype
+        assert torch.equal(ours[name], tensor)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_an_offline_checkpoint_becomes_segmenter_and_head_and_comes_back(tmp_path, suffix, capsys):
+    state = official(head=True, semantic_head=False)
+    torch.save({"model": state, "iteration": 5}, tmp_path / "official.pth")
+    assert run(tmp_path / "official.pth", tmp_path / "road") == 0
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (summary["taken"], summary["unused"], summary["from_scratch"]) == (len(state), 0, 0)
+    segmenter, card = load_segmenter(tmp_path / "road" / "stage_one" / "model")
+    head, head_card = load_head(tmp_path / "road" / "stage_two" / "model", segmenter_card=card)
+    assert card["converted"]["sha256"] == head_card["converted"]["sha256"]
+    assert segmenter.semantic_head is None      # nothing random is kept as if it were official
+    assert head.config.start == "official"
+    with torch.inference_mode():
+        assert segmenter(torch.zeros(1, 2, 3, 33, 33)).mask_logits.shape == (1, 16, 2, 9, 9)
+    assert run(tmp_path / "road", tmp_path / f"back{suffix}", back=True) == 0
+    assert_same(read_checkpoint(tmp_path / f"back{suffix}"), state)
+
+
+def test_every_name_is_printed_and_kept(tmp_path, capsys):
+    state = official(head=False) | {"criterion.empty_weight": torch.ones(7)}
+    torch.save(state, tmp_path / "official.pth")
+    assert run(tmp_path / "official.pth", tmp_path / "road") == 0
+    printed = capsys.readouterr().out
+    report = json.loads((tmp_path / "road" / "conversion.json").read_text())
+    assert report["names"].keys() | report["unused"].keys() == state.keys()
+    assert not report["from_scratch"]
+    assert all(f"{theirs} -> {ours}\n" in printed for theirs, ours in report["names"].items())
+    assert "criterion.empty_weight not used: a constant that every run rebuilds\n" in printed
+    assert "jobs.evaluate --recipe tiny" in printed
+    assert not (tmp_path / "road" / "stage_two").exists()
+
+
+def test_misspelling_and_ddp_prefix_are_remembered_for_the_way_back(tmp_path):
+    state = official(head=False, layout=replace(LAYOUT, predictor="_predcitor", prefix="module."))
+    assert all(name.startswith("module.") for name in state)
+    torch.save(state, tmp_path / "official.pth")
+    assert run(tmp_path / "official.pth", tmp_path / "road") == 0
+    assert run(tmp_path / "road", tmp_path / "back.pth", back=True) == 0
+    assert_same(read_checkpoint(tmp_path / "back.pth"), state)
+
+
+def test_class_rows_of_other_classes_start_from_the_recipe_s_seed(tmp_path, capsys):
+    torch.save({"model": official(head=False)}, tmp_path / "official.pth")
+    # one field at a time would leave the recipe with two numbers of classes
+    recipe = replace(RECIPE, stage_one=replace(RECIPE.stage_one, segmenter=replace(RECIPE.stage_one.segmenter,
+                                                                                   num_classes=4)),
+                     stage_two=replace(RECIPE.stage_two, head=replace(RECIPE.stage_two.head, num_classes=4)))
+    summary = convert_checkpoint.convert(recipe, source=tmp_path / "official.pth", output=tmp_path / "road")
+    assert summary["unused"] == summary["from_scratch"] == 2 * (4 + 1 + 1)      # layers, final, semantic head
+    assert "7 class rows, the recipe's model has 5" in capsys.readouterr().out
+    segmenter, _ = load_segmenter(tmp_path / "road" / "stage_one" / "model")
+    torch.manual_seed(recipe.stage_one.fit.seed)
+    fresh = build_segmenter(recipe.stage_one.segmenter)
+    assert torch.equal(segmenter.query_decoder.predictor.class_head.conv.weight,
+                       fresh.query_decoder.predictor.class_head.conv.weight)
+    assert not torch.equal(segmenter.query_decoder.initial_queries, fresh.query_decoder.initial_queries)
+
+
+def test_imagenet_weights_in_a_detectron2_pickle_fill_the_backbone(tmp_path, capsys):
+    prefix = "backbone."
+    backbone = {name.removeprefix(prefix): tensor for name, tensor in official(head=False).items()
+                if name.startswith(prefix)}
+    arrays = {name: tensor.numpy() for name, tensor in (backbone | {"head.weight": torch.ones(10, 64)}).items()}
+    content = {"model": arrays, "__author__": "third_party", "matching_heuristics": True}
+    (tmp_path / "imagenet.pkl").write_bytes(pickle.dumps(content))
+    assert run(tmp_path / "imagenet.pkl", tmp_path / "road") == 0
+    printed = capsys.readouterr().out
+    assert "head.weight not used: the classifier of the pre-training" in printed
+    assert f"stage_one.start_from={tmp_path / 'road' / 'stage_one' / 'model'}" in printed
+    segmenter, _ = load_segmenter(tmp_path / "road" / "stage_one" / "model")
+    assert torch.equal(segmenter.backbone.network.stem_0.weight, backbone["downsample_layers.0.0.weight"])
+    assert run(tmp_path / "road", tmp_path / "back.pth", back=True) == 0
+    assert_same(read_checkpoint(tmp_path / "back.pth"), backbone)
+
+
+def test_timm_s_own_file_fills_its_backbone(tmp_path):
+    from model.backbone import timm
+    network = timm.create_model("test_resnet")
+    torch.save(network.state_dict(), tmp_path / "timm.pth")
+    summary = convert_checkpoint.convert(find_recipe("tiny"), source=tmp_path / "timm.pth", output=tmp_path / "road")
+    segmenter, _ = load_segmenter(tmp_path / "road" / "stage_one" / "model")
+    own = segmenter.backbone.network.state_dict()
+    assert summary["taken"] == len(own)
+    assert all(torch.equal(network.state_dict()[name], tensor) for name, tensor in own.items())
+
+
+def test_a_model_trained_here_gets_official_names(tmp_path):
+    folder = tmp_path / "road" / "stage_one" / "model"
+    weights = build_segmenter(RECIPE.stage_one.segmenter).state_dict()
+    card = {"kind": "segmenter", "config": to_json(RECIPE.stage_one.segmenter), "clip_frames": 2}
+    save_model(folder, weights, card)
+    assert run(tmp_path / "road", tmp_path / "back.pth", back=True) == 0
+    assert read_checkpoint(tmp_path / "back.pth").keys() == official(head=False).keys()
+    torch.save({"model": official(head=False)}, tmp_path / "official.pth")
+    assert run(tmp_path / "official.pth", tmp_path / "road") == 2       # and is not overwritten
+    assert "converted" not in read_card(folder)
+    save_model(folder, weights, {**card, "clip_frames": 1})             # an image model, as kMaX-DeepLab spells it
+    assert run(tmp_path / "road", tmp_path / "image.pth", back=True) == 0
+    assert any("._predcitor." in name for name in read_checkpoint(tmp_path / "image.pth"))
+
+
+def test_converting_again_writes_the_same_weights(tmp_path):
+    torch.save({"model": official(head=True)}, tmp_path / "official.pth")
+    digests = []
+    for _ in range(2):
+        assert run(tmp_path / "official.pth", tmp_path / "road", "stage_one.segmenter.num_classes=6") == 0
+        digests.append(read_card(tmp_path / "road" / "stage_two" / "model")["weights_sha256"])
+    assert digests[0] == digests[1]
+
+
+def test_class_names_come_from_the_data_set_where_it_is_there(tmp_path, capsys):
+    torch.save({"model": official(head=False)}, tmp_path / "official.pth")
+    assert run(tmp_path / "official.pth", tmp_path / "road") == 0
+    assert "classes have no names" in capsys.readouterr().out
+    write_world(tmp_path / "road" / "world", SyntheticConfig(videos_train=1, videos_val=1, frames=2, height=32,
+                                                             width=32))
+    assert run(tmp_path / "official.pth", tmp_path / "road") == 0
+    assert "classes have no names" not in capsys.readouterr().out
+    names = [row["name"] for row in read_card(tmp_path / "road" / "stage_one" / "model")["classes"]["classes"]]
+    assert len(set(names)) == 6
+    assert "class 0" not in names
+
+
+@pytest.mark.parametrize(("break_it", "code", "complaint"), [
+    (lambda path, state: None, 2, "there is no checkpoint"),
+    (lambda path, state: path.write_bytes(b"\x80\x04cos\nsystem\n."), 3, "it asks for 'os.system'"),
+    (lambda path, state: path.write_bytes(b"\x80\x04\x95"), 3, "cut off or damaged"),
+    (lambda path, state: torch.save({"state_dict": {"panoptic_head.cls_embed.weight": torch.ones(1)}}, path), 4,
+     "Tube-Link"),
+    (lambda path, state: torch.save({k: v for k, v in state.items() if "wc_module" not in k}, path), 0, ""),
+    (lambda path, state: torch.save({k: v for k, v in state.items() if "pixel_decoder" not in k}, path), 4,
+     "not in the checkpoint"),
+    (lambda path, state: torch.save({k: v[..., None] for k, v in state.items()}, path), 4, "weights do not fit"),
+], ids=["absent", "hostile", "damaged", "other-family", "no-within-clip", "incomplete", "other-shapes"])
+def test_each_failure_has_its_exit_code_and_one_clear_line(tmp_path, capsys, break_it, code, complaint):
+    break_it(tmp_path / "official.pth", official(head=False))
+    assert run(tmp_path / "official.pth", tmp_path / "road") == code
+    said = capsys.readouterr().err
+    assert re.search(complaint, said)
+    assert "Traceback" not in said
+    assert code == 0 or not (tmp_path / "road").exists()
+
+
+def test_the_way_back_refuses_a_head_that_official_code_cannot_hold(tmp_path, capsys):
+    torch.save({"model": official(head=True)}, tmp_path / "official.pth")
+    assert run(tmp_path / "official.pth", tmp_path / "road") == 0
+    head = build_cross_clip_head(RECIPE.stage_two.head)                 # starts near-online
+    save_model(tmp_path / "road" / "stage_two" / "model", head.state_dict(), {"kind": "head"})
+    assert run(tmp_path / "road", tmp_path / "back.pth", back=True) == 4
+    assert "scale" in capsys.readouterr().err
+    assert run(tmp_path / "road", tmp_path / "back.onnx", back=True) == 2
+    assert run(tmp_path / "nowhere", tmp_path / "back.pth", back=True) == 2

@@ -1,0 +1,82 @@
+"""Rows of the cache: one numbering of tubes for the whole video, honest weights, no evidence from repeated frames."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from model.contracts import VideoQueries
+from model.labels import ClassInfo, ClassTable
+from pipeline.cached_clips import EvidenceRecorder, VideoTubes
+from pipeline.pixel_evidence import EvidenceConfig
+from pipeline.records import Segment
+from pipeline.shards import StoredVideo
+
+CLASSES = ClassTable("world", (ClassInfo(0, "sky", False, (0, 0, 9)), ClassInfo(1, "ball", True, (9, 0, 0))))
+SEGMENTS = (Segment(id=1, class_index=0), Segment(id=2, class_index=1), Segment(id=3, class_index=0),
+            Segment(id=4, class_index=1), Segment(id=5, class_index=1, is_crowd=True))
+VIDEO = StoredVideo(index=3, video_id="v", shard=0, height=16, width=24, frames=(), segments=SEGMENTS,
+                    source_ids=(1, 2, 3, 4, 5))
+
+
+def ids(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 6, (2, 4, 6)).astype(np.uint8)      # t h w
+
+
+def recorded(config: EvidenceConfig, *, valid: int = 2, clips: int = 2) -> EvidenceRecorder:
+    recorder = EvidenceRecorder(VIDEO, CLASSES, view=0, config=config, seed=0)
+    for clip in range(clips):
+        recorder.add(ids(clip), torch.arange(8 * 48.0).view(8, 2, 4, 6), start=2 * clip, valid=valid)
+    return recorder
+
+
+def test_stuff_of_one_class_is_one_tube_and_crowd_is_void():
+    tubes = VideoTubes(SEGMENTS, CLASSES)
+    assert tubes.classes == [0, 1, 1]
+    assert tubes.ids == [1, 2, 4]
+    assert tubes.of(np.array([0, 1, 2, 3, 4, 5])).tolist() == [-1, 0, 1, 0, 2, -1]
+
+
+@pytest.mark.parametrize("strategy", ["balanced", "mixed", "dense"])
+def test_the_weights_of_a_tube_add_up_to_its_exact_area(strategy):
+    for clip, row in enumerate(recorded(EvidenceConfig(pixels=24, strategy=strategy)).rows):
+        tubes = VideoTubes(SEGMENTS, CLASSES).of(ids(clip))
+        for tube, area in enumerate(row["tube_areas"]):
+            assert area == (tubes == tube).sum()
+            assert row["pixel_weights"][row["pixel_tubes"] == tube].sum() == pytest.approx(area)
+
+
+def test_features_are_those_of_the_pixels_that_were_drawn():
+    row = recorded(EvidenceConfig(pixels=24)).rows[0]
+    features = torch.arange(8 * 48.0).view(8, 2, 4, 6)
+    for (t, y, x), feature in zip(row["pixel_positions"], row["pixel_features"]):
+        assert feature.tolist() == features[:, t, y, x].tolist()
+
+
+@pytest.mark.parametrize("strategy", ["balanced", "dense"])
+def test_repeated_frames_give_no_evidence_and_rows_keep_one_size(strategy):
+    whole, short = (recorded(EvidenceConfig(pixels=40, strategy=strategy), valid=valid).rows[0] for valid in (2, 1))
+    assert short["pixel_features"].shape == whole["pixel_features"].shape
+    counted = short["pixel_weights"] > 0
+    assert (short["pixel_positions"][counted, 0] == 0).all()
+    assert short["pixel_weights"].sum() == pytest.approx(4 * 6)
+    assert (short["pixel_tubes"][~counted] == -1).all()
+
+
+def test_every_clip_and_view_draws_its_own_pixels_the_same_ones_each_time():
+    first, again = recorded(EvidenceConfig(pixels=12)), recorded(EvidenceConfig(pixels=12))
+    for a, b in zip(first.rows, again.rows):
+        assert np.array_equal(a["pixel_positions"], b["pixel_positions"])
+    view = EvidenceRecorder(VIDEO, CLASSES, view=1, config=EvidenceConfig(pixels=12), seed=0)
+    view.add(ids(0), torch.zeros(8, 2, 4, 6), start=0, valid=2)
+    assert not np.array_equal(view.rows[0]["pixel_positions"], first.rows[0]["pixel_positions"])
+
+
+def test_rows_join_queries_clip_by_clip():
+    queries = VideoQueries(queries=torch.randn(1, 2, 5, 8), mask_embeddings=torch.randn(1, 2, 5, 4),
+                           class_logits=torch.randn(1, 2, 5, 3))
+    clips = list(recorded(EvidenceConfig(pixels=12)).clips(queries))
+    assert [(c.clip_index, c.start_frame, c.num_frames) for c in clips] == [(0, 0, 2), (1, 2, 2)]
+    assert np.array_equal(clips[1].queries, queries.queries[0, 1].numpy())
+    assert clips[0].tube_ids.tolist() == [1, 2, 4]
