@@ -93,7 +93,7 @@ def synthetic() -> Recipe:
     return replace(
         road, name="synthetic", about="synthetic world, easy; expect 75 VPQ or more near-online",
         world=replace(road.world, videos_train=1200),
-        stage_one=replace(road.stage_one, fit=FitConfig(steps=6000, log_every=100, checkpoint_every=1000)),
+        stage_one=replace(road.stage_one, fit=FitConfig(steps=3500, log_every=100, checkpoint_every=500)),
         stage_two=replace(road.stage_two, fit=FitConfig(steps=600, log_every=100, checkpoint_every=300)))
 
 
@@ -103,6 +103,7 @@ def synthetic_hard() -> Recipe:
     Expect 76 VPQ at window 1 and below 50 at window 12 near-online (`benchmarks.identity`); about 10 minutes.
     """
     road = demo()
-    return replace(road, name="synthetic_hard", about="synthetic world, hard; expect VPQ 76 at window 1, 47 at window 12",
+    return replace(road, name="synthetic_hard",
+                   about="synthetic world, hard; expect VPQ 76 at window 1, 47 at window 12",
                    world=replace(road.world, preset="hard", videos_train=600),
                    stage_one=replace(road.stage_one, fit=FitConfig(steps=2500, log_every=100, checkpoint_every=500)))
