@@ -47,6 +47,12 @@ def load_head(folder: Path, *, segmenter_card: dict[str, Any]) -> tuple[nn.Modul
     return _frozen(build_cross_clip_head(from_json(CrossClipConfig, card["config"])), folder), card
 
 
+def lineage(folder: Path) -> dict[str, Any]:
+    """What a registered version of a finished model carries beside its inputs: its weights' digest and the code."""
+    card = read_card(folder)
+    return {"sha256": card["weights_sha256"], "code": card["code"]["commit"], "code_changed": card["code"]["changed"]}
+
+
 def untrained_segmenter(recipe: Recipe) -> nn.Module:
     """The segmenter as its seed makes it, frozen: the score to be better than."""
     torch.manual_seed(recipe.stage_one.fit.seed)

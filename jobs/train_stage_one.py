@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from jobs.config import config_digest, to_json
-from jobs.models import segmenter_card
+from jobs.models import lineage, segmenter_card
 from jobs.recipes.schema import Recipe
 from jobs.training.checkpoint import load_weights, read_card, save_model
 from jobs.training.progress import say
@@ -49,7 +49,7 @@ def main(recipe: Recipe) -> dict[str, Any]:
                                      "identity": config_digest(identity)})
         tracker.file(folder, "checkpoint")
         version = tracker.register("segmenter", "checkpoint", {
-            "shards": shards.fingerprint, "recipe": recipe.name, "sha256": read_card(folder)["weights_sha256"]})
+            "shards": shards.fingerprint, "recipe": recipe.name, **lineage(folder)})
     say(f"segmenter: {folder}", f"next: python -m jobs.cache_queries --recipe {recipe.name}")
     return {"model": str(folder), "steps": stage.fit.steps, "registered_version": version}
 

@@ -18,7 +18,7 @@ from torch import nn
 
 from jobs.cache_queries import cache_folder, expected_source
 from jobs.config import config_digest, to_json
-from jobs.models import head_card, load_segmenter
+from jobs.models import head_card, lineage, load_segmenter
 from jobs.recipes.schema import Recipe
 from jobs.training.checkpoint import read_card, save_model
 from jobs.training.progress import say
@@ -49,8 +49,8 @@ def main(recipe: Recipe) -> dict[str, Any]:
                                      "identity": config_digest(identity)})
         tracker.file(folder, "checkpoint")
         version = tracker.register("cross_clip_head", "checkpoint", {
-            "cache": cache.fingerprint, "segmenter": segmenter["weights_sha256"], "recipe": recipe.name,
-            "sha256": read_card(folder)["weights_sha256"]})
+            "cache": cache.fingerprint, "shards": segmenter["shards_fingerprint"], "recipe": recipe.name,
+            "segmenter": segmenter["weights_sha256"], **lineage(folder)})
     say(f"head: {folder}", f"next: python -m jobs.evaluate --recipe {recipe.name} --set evaluation.mode=offline")
     return {"model": str(folder), "steps": stage.fit.steps, "registered_version": version}
 

@@ -13,7 +13,6 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,7 +50,7 @@ def run(verb: Verb, *, default_recipe: str = "tiny") -> None:
         Args:
             recipe: name of a recipe; an unknown name lists all of them.
             set: path.to.field=value, may be given several times.
-            strict: stop at the first bad video instead of skipping and counting it .
+            strict: stop at the first bad video instead of skipping and counting it.
             dry_run: print the resolved recipe and leave.
         """
         changes = [*set, *(["strict=true"] if strict else [])]
@@ -83,20 +82,26 @@ def inside_a_job() -> bool:
 
 def refuse_relative_paths(recipe: Recipe) -> None:
     """A submitted job runs in an unpacked copy of the code: relative folders would vanish with it."""
-    folders = {"folder": recipe.folder or f"runs/{recipe.name}", "predict.input": recipe.predict.input,
-               "dataset.root": "" if recipe.world else recipe.dataset.root,
-               "stage_one.start_from": recipe.stage_one.start_from}
-    relative = {name: path for name, path in folders.items() if path and not Path(path).is_absolute()}
+    relative = {name: path for name, path in given_paths(recipe).items() if not Path(path).is_absolute()}
     if inside_a_job() and relative:
         name, path = next(iter(relative.items()))
-        raise ValueError(f"{', '.join(relative)} are relative, but a submitted job runs in a copy of the code: give "
-                         f"absolute paths all machines see, e.g. --set {name}={Path('/data') / path}")
+        raise ValueError(f"relative: {', '.join(relative)}. A submitted job runs in a copy of the code, so give "
+                         f"absolute paths that all machines see, e.g. --set {name}={Path('/data') / path}")
 
 
 def resolved(recipe: Recipe) -> Recipe:
-    """The recipe with absolute folders: workers run in folders of their own."""
-    root = recipe.dataset.root if recipe.world else str(Path(recipe.dataset.root).absolute())
-    return replace(recipe, folder=str(recipe.road), dataset=replace(recipe.dataset, root=root))
+    """The recipe with absolute paths: workers run in folders of their own."""
+    return override(recipe, [f"{name}={Path(path).absolute()}" for name, path in given_paths(recipe).items()])
+
+
+def given_paths(recipe: Recipe) -> dict[str, str]:
+    """Field -> path, of all files and folders a recipe names. A synthetic world lies inside the road's folder."""
+    paths = {"folder": recipe.folder or f"runs/{recipe.name}",
+             "dataset.root": "" if recipe.world else recipe.dataset.root,
+             "stage_one.start_from": recipe.stage_one.start_from,
+             "evaluation.predictions": recipe.evaluation.predictions,
+             "predict.input": recipe.predict.input, "predict.output": recipe.predict.output}
+    return {name: path for name, path in paths.items() if path}
 
 
 def connect(cluster: ClusterConfig) -> None:

@@ -15,6 +15,7 @@ from jobs.recipes import find_recipe
 from jobs.recipes.schema import Recipe
 from jobs.verb import resolved
 from model.postprocess.panoptic import PanopticConfig
+from pipeline.shards import ShardSet, StoredVideo
 
 # Six steps teach nothing: with thresholds this low the results are full of segments all the same.
 EVERYTHING = PanopticConfig(thing=0.0, stuff=0.0, pixel=0.05, overlap=0.0)
@@ -43,6 +44,14 @@ def tiny_road(folder: Path, **changes: Any) -> Recipe:
 def scored(recipe: Recipe, **changes: Any) -> Recipe:
     """The same recipe with fields of its evaluation replaced."""
     return replace(recipe, evaluation=replace(recipe.evaluation, **changes))
+
+
+def damage(shards: ShardSet, video: StoredVideo) -> None:
+    """Overwrite the start of every JPEG of a video in its tar."""
+    with (shards.folder / shards.manifest["shards"][video.shard]["name"]).open("r+b") as tar:
+        for frame in video.frames:
+            tar.seek(frame.image[0])
+            tar.write(bytes(60))
 
 
 def make_road(folder: Path, cluster: Any) -> Road:

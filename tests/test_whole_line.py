@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from mlflow import MlflowClient
 
 from jobs import cache_queries, evaluate, make_shards, train_stage_one, train_stage_two
 from jobs.inference import open_system
@@ -36,9 +37,9 @@ def predictions_of(road, mode: str):
 
 
 def files(folder: Path, *suffixes: str) -> dict[str, tuple[str, int]]:
-    """Digest and time of every file below a folder."""
+    """Digest and time of every file below a folder; of those with certain suffixes where some are given."""
     return {str(path.relative_to(folder)): (sha256_of(path), path.stat().st_mtime_ns)
-            for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix in suffixes}
+            for path in sorted(folder.rglob("*")) if path.is_file() and (path.suffix in suffixes or not suffixes)}
 
 
 def digests(found: dict[str, tuple[str, int]]) -> dict[str, str]:
@@ -114,6 +115,44 @@ def test_the_overlay_shows_every_frame(road, mode):
     (overlay,) = road.said[mode]["overlays"]
     with av.open(overlay) as video:
         assert sum(1 for _ in video.decode(video=0)) == 7
+
+
+def test_mlflow_holds_a_child_of_one_parent_for_every_verb(road):
+    uri, parent = (road.said["offline"][name] for name in ("tracking_uri", "mlflow_parent_run_id"))
+    client = MlflowClient(uri)
+    runs = {run.data.tags["verb"]: run for run in client.search_runs(
+        [client.get_run(parent).info.experiment_id], f"tags.mlflow.parentRunId = '{parent}'")}
+    assert runs.keys() == {"make_shards", "train_stage_one", "cache_queries", "train_stage_two",
+                           "evaluate_near_online", "evaluate_offline"}
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    artifacts = {verb: {Path(path).name for path in files(Path(run.info.artifact_uri.removeprefix("file://")))}
+                 for verb, run in runs.items()}
+    assert all({"recipe.json", "environment.json"} <= found for found in artifacts.values())
+    assert {"manifest_train.json", "manifest_val.json"} <= artifacts["make_shards"]
+    assert {"manifest.json", "model.json", "model.safetensors"} <= artifacts["train_stage_one"]
+    assert {"manifest.json", "model.json", "model.safetensors"} <= artifacts["train_stage_two"]
+    assert "manifest.json" in artifacts["cache_queries"]
+    for mode in MODES:
+        overlay = Path(road.said[mode]["overlays"][0]).name
+        assert {"scores.json", "classes.json", overlay} <= artifacts[f"evaluate_{mode}"]
+        assert runs[f"evaluate_{mode}"].data.metrics["vpq"] == pytest.approx(road.said[mode]["vpq"])
+    for stage in ("train_stage_one", "train_stage_two"):
+        data = runs[stage].data
+        assert {"optimizer.lr", "fit.steps", "batch_size", "workers", "trainable_parameters"} <= data.params.keys()
+        assert {"loss", "lr", "clips_per_second", "data_wait_share", "memory_gib"} <= data.metrics.keys()
+        assert any(name.startswith("loss/") for name in data.metrics)
+        assert [m.step for m in client.get_metric_history(runs[stage].info.run_id, "loss")] == [2, 4, 6]
+
+
+def test_registered_models_link_to_shards_cache_segmenter_and_code(road):
+    client = MlflowClient(road.said["offline"]["tracking_uri"])
+    segmenter, head = (client.get_model_version_by_alias(name, "newest") for name in ("segmenter", "cross_clip_head"))
+    cards = [read_card(folder) for folder in (road.recipe.segmenter_folder, road.recipe.head_folder)]
+    assert [version.tags["sha256"] for version in (segmenter, head)] == [card["weights_sha256"] for card in cards]
+    assert {version.tags["shards"] for version in (segmenter, head)} == {cards[0]["shards_fingerprint"]}
+    assert (head.tags["cache"], head.tags["segmenter"]) == (cache_of(road).fingerprint, cards[0]["weights_sha256"])
+    assert all(version.tags["code"] == card["code"]["commit"] for version, card in zip((segmenter, head), cards))
+    assert (Path(segmenter.source.removeprefix("file://")) / "model.safetensors").is_file()
 
 
 def test_every_verb_again_changes_nothing(cluster, road, tmp_path):

@@ -10,16 +10,21 @@ Letters here: b sequences, t frames, s positions of a frame, n = (t s) tokens, h
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from einops import einsum, rearrange
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 # Elements of the intermediates of one chunk. 16 MB of float32 on a CPU: they stay in the cache, and the heap is not
 # grown and trimmed for every chunk. On a GPU: one launch for everything but very long videos.
 _CHUNK_ELEMENTS_CPU, _CHUNK_ELEMENTS_GPU = 4 << 20, 256 << 20
+
+# In longer clips the trajectory points outweigh everything else, so training makes them again for the gradient.
+_FRAMES_KEPT = 32
 
 # Below so many scores the plain formula is quicker: it takes fewer, smaller steps (tiny networks, stride 32).
 _PLAIN_SCORES = 1 << 17
@@ -66,7 +71,8 @@ def trajectory_attention(
     """Equal to `plain_trajectory_attention`, without its large tensors. q, k, v and the result: b (t s) c.
 
     No score matrix is kept, no trajectory point is projected (`_PoolPaths`), and queries go through in chunks whose
-    intermediates fit the cache. What training keeps is one copy of the trajectory points, `b (t s) t c`.
+    intermediates fit the cache. What training keeps is one copy of the trajectory points, `b (t s) t c`, and in long
+    clips not even that.
     """
     if len(q) * heads * q.shape[1] ** 2 <= _PLAIN_SCORES:
         return plain_trajectory_attention(q, k, v, projections=projections, heads=heads, frames=frames,
@@ -74,10 +80,13 @@ def trajectory_attention(
     q, k, v = (rearrange(x, "b (t s) (heads d) -> t b heads s d", heads=heads, t=frames) for x in (q, k, v))
     pool = tuple(x.to(v.dtype) for x in projections)
     batch, positions = _chunk_sizes(q)
+    step = _follow_and_pool
+    if frames > _FRAMES_KEPT and torch.is_grad_enabled():
+        step = partial(checkpoint, step, use_reentrant=False, preserve_rng_state=dropout > 0, determinism_check="none")
     clips = []
     for parts in zip(q.split(batch, dim=1), k.split(batch, dim=1), v.split(batch, dim=1)):
         q_frames, k_frames, v_frames = (part.unbind(0) for part in parts)          # of each: b heads s d
-        rows = [_follow_and_pool(chunk, k_frames, v_frames, pool, frame=frame, dropout=dropout)
+        rows = [step(chunk, k_frames, v_frames, pool, frame=frame, dropout=dropout)
                 for frame, q_frame in enumerate(q_frames) for chunk in q_frame.split(positions, dim=2)]
         clips.append(torch.cat(rows, dim=1))
     return torch.cat(clips)

@@ -19,7 +19,7 @@ from jobs.models import load_segmenter
 from jobs.training.checkpoint import Mismatch
 from jobs.verb import guarded
 from pipeline.shards import ShardSet
-from tests.roads import tiny_road
+from tests.roads import damage, tiny_road
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -121,12 +121,8 @@ def test_a_damaged_shard_ends_training_with_the_video_and_the_data_exit_code(roa
     for name in ("model", "ray_train"):
         (recipe.road / "stage_one" / name).rename(recipe.road / name)
     shards = ShardSet(recipe.shards_of("train"))
-    for number, shard in enumerate(shards.manifest["shards"]):
-        with (shards.folder / shard["name"]).open("r+b") as tar:
-            for video in (v for v in shards.videos if v.shard == number):
-                for frame in video.frames:
-                    tar.seek(frame.image[0])
-                    tar.write(bytes(60))
+    for video in shards.videos:
+        damage(shards, video)
     assert guarded(train_stage_one.main, lambda: recipe) == 3
     said = capsys.readouterr().err
     assert "error: video 'train_0" in said

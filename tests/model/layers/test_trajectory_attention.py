@@ -35,6 +35,32 @@ def test_fast_path_and_its_gradients_equal_the_formula(monkeypatch, fused, frame
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_long_clips_make_their_points_again_and_get_the_same_gradients(monkeypatch, dropout):
+    attention = TrajectoryAttention(16, 4, dropout=dropout)
+    inputs, weight = [torch.randn(2, 20, 16, requires_grad=True)], torch.randn(2, 20, 16)
+    answers = []
+    for kept in (4, 3):      # frames; above that the points are made again
+        monkeypatch.setattr(module, "_FRAMES_KEPT", kept)
+        torch.manual_seed(3)
+        answers.append(value_and_gradients(attention, inputs, weight, frames=4))
+    for one, other in zip(*answers):
+        torch.testing.assert_close(one, other)
+
+
+def test_training_keeps_the_points_once_and_in_long_clips_not_at_all(monkeypatch):
+    """Every query meets every frame: points are tokens x frames x channels, the other tensors tokens x channels."""
+    attention, x = TrajectoryAttention(64, 2), torch.randn(1, 24 * 16, 64)
+    points = x.numel() * 24 * x.element_size()
+    for kept, low, high in ((24, 1.0, 1.6), (23, 0.0, 0.6)):
+        monkeypatch.setattr(module, "_FRAMES_KEPT", kept)
+        saved = {}
+        with torch.autograd.graph.saved_tensors_hooks(
+                lambda t, saved=saved: saved.setdefault(t.untyped_storage().data_ptr(), t), lambda t: t):
+            attention(x, frames=24)
+        assert low < sum(t.untyped_storage().nbytes() for t in saved.values()) / points < high
+
+
 def test_it_stays_exact_in_double_precision():
     attention, x = TrajectoryAttention(16, 4).double(), torch.randn(2, 15, 16).double()
     torch.testing.assert_close(attention(x, frames=3), attention(x, frames=3, return_attention=True)[0],

@@ -1,0 +1,85 @@
+"""Caching redoes only what is missing, keeps the test-time view beside augmented ones, and names what it must skip."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from jobs import cache_queries
+from jobs.cache_queries import CacheShard, cache_folder
+from jobs.inference import open_system
+from pipeline.query_cache import BLOBS, CachedClip, QueryCache, part_path
+from pipeline.shards import ShardSet
+from pipeline.video_clips import StoredVideoSource
+from tests.roads import damage
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+def cache_of(recipe) -> QueryCache:
+    return QueryCache(cache_folder(recipe))
+
+
+def test_a_lost_part_is_made_again_with_the_same_bytes_and_the_others_are_kept(road, cluster, tmp_path):
+    recipe = road.copy(tmp_path / "road")
+    folder = cache_folder(recipe)
+    kept, lost = part_path(folder, 0), part_path(folder, 1)
+    content, time = lost.read_bytes(), kept.stat().st_mtime_ns
+    lost.unlink()
+    lost.with_suffix(".json").unlink()      # the cure that a cut part's error gives
+    cache_queries.main(recipe)
+    assert lost.read_bytes() == content
+    assert kept.stat().st_mtime_ns == time
+
+
+def test_the_cache_holds_what_the_segmenter_says(road):
+    """Cache then read equals compute, up to the cache's half precision."""
+    recipe, system = road.recipe, open_system(road.recipe, "near_online")
+    shards, cache = ShardSet(recipe.shards_of("train")), cache_of(recipe)
+    video = shards.videos[3]
+    (clips,) = (cache.read(group) for group in cache.videos[video.video_id])
+    first, prediction = next(system.clip_predictions(StoredVideoSource(shards, video)))
+    assert np.allclose(clips[0].queries, prediction.queries[0], atol=2e-3, rtol=1e-3)
+    frame, row, column = clips[0].pixel_positions.T.astype(int)
+    assert np.allclose(clips[0].pixel_features, prediction.pixel_features[0][:, frame, row, column].T, atol=2e-3,
+                       rtol=1e-3)
+    assert clips[0].num_frames == first.valid
+
+
+def test_augmented_views_stand_beside_an_unchanged_test_time_view(road, tmp_path):
+    plain, recipe = cache_of(road.recipe), road.copy(tmp_path / "road")
+    recipe = replace(recipe, cache=replace(recipe.cache, views=3))
+    summary = CacheShard(recipe=recipe)(split="train", shard=0, part=0)
+    views: dict[str, list[int]] = {}
+    for video, view, _ in summary["groups"]:
+        views.setdefault(video, []).append(view)
+    assert set(map(tuple, views.values())) == {(0, 1, 2)}
+    cache_queries.finish_cache(cache_folder(recipe), cache_queries.cache_source(recipe), [summary])
+    cache = cache_of(recipe)
+    for video in views:
+        (expected,), (first, *augmented) = (
+            [source.read(group) for group in source.videos[video]] for source in (plain, cache))
+        assert all(same(a, b) for a, b in zip(expected, first, strict=True))
+        assert not any(np.array_equal(first[0].queries, view[0].queries) for view in augmented)
+        assert all(np.array_equal(first[0].tube_ids, view[0].tube_ids) for view in augmented)
+
+
+def test_a_video_that_cannot_be_read_is_named_and_costs_no_other(road, tmp_path):
+    recipe = road.copy(tmp_path / "road")
+    for file in cache_folder(recipe).iterdir():
+        file.unlink()
+    shards = ShardSet(recipe.shards_of("train"))
+    bad, *others = (video for video in shards.videos if video.shard == 0)
+    damage(shards, bad)
+    summary = CacheShard(recipe=recipe)(split="train", shard=0, part=0)
+    assert [bad.video_id in line for line in summary["skipped"]] == [True]
+    assert [video for video, *_ in summary["groups"]] == [video.video_id for video in others]
+    # Run again, the finished part still says whom it lacks.
+    assert CacheShard(recipe=recipe)(split="train", shard=0, part=0) == json.loads(json.dumps(summary))
+
+
+def same(a: CachedClip, b: CachedClip) -> bool:
+    return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in (*BLOBS, "tube_areas", "start_frame"))

@@ -1,0 +1,46 @@
+"""A system is the same wherever it is opened, and an untrained one is the recipe's seed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from jobs.inference import open_system
+from jobs.models import lineage, load_segmenter, untrained_segmenter
+from jobs.training.checkpoint import read_card
+from pipeline.shards import ShardSet
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+def test_an_untrained_system_is_decided_by_the_seed(road):
+    stage = road.recipe.stage_one
+    another = replace(road.recipe, stage_one=replace(stage, fit=replace(stage.fit, seed=7)))
+    one, same, other = (untrained_segmenter(r).state_dict() for r in (road.recipe, road.recipe, another))
+    assert all(one[name].equal(same[name]) for name in one)
+    assert not all(one[name].equal(other[name]) for name in one)
+
+
+def test_a_finished_segmenter_is_rebuilt_from_the_file_beside_it_alone(road):
+    segmenter, card = load_segmenter(road.recipe.segmenter_folder)
+    assert not segmenter.training
+    assert not any(parameter.requires_grad for parameter in segmenter.parameters())
+    assert (tuple(card["input_size"]), card["clip_frames"]) == ((64, 64), 2)
+
+
+def test_a_model_of_another_data_set_is_refused_by_name(road):
+    classes = ShardSet(road.recipe.shards_of("val")).classes
+    with pytest.raises(ValueError, match=r"trained on the classes of .*these shards have those of other"):
+        open_system(road.recipe, "near_online", replace(classes, name="other"))
+
+
+def test_a_head_in_the_place_of_a_segmenter_is_named(road):
+    with pytest.raises(ValueError, match="holds a head, a segmenter is needed"):
+        load_segmenter(road.recipe.head_folder)
+
+
+def test_the_lineage_of_a_model_names_its_weights_and_the_code(road):
+    card = read_card(road.recipe.head_folder)
+    assert lineage(road.recipe.head_folder) == {"sha256": card["weights_sha256"], "code": card["code"]["commit"],
+                                                "code_changed": card["code"]["changed"]}

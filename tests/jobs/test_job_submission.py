@@ -1,0 +1,122 @@
+"""A real head, a real `ray job submit`, its log followed to the end; only what was started here is stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from contextlib import closing
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipeline.shards import ShardSet
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+ROOT = Path(__file__).resolve().parents[2]
+RAY = str(Path(sys.executable).with_name("ray"))
+
+
+def free_ports(count: int) -> list[str]:
+    sockets = [socket.socket() for _ in range(count)]
+    for opened in sockets:
+        opened.bind(("127.0.0.1", 0))
+    ports = [str(opened.getsockname()[1]) for opened in sockets]
+    for opened in sockets:
+        opened.close()
+    return ports
+
+
+class Head:
+    """`ray start --head --block` with ports, temporary folder, home folder and token of its own."""
+
+    def __init__(self, home: Path) -> None:
+        self.folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")       # sockets below it need a short path
+        self.env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
+            "HOME": str(home), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        port, dashboard, client, agent, metrics = free_ports(5)
+        self.address = f"http://127.0.0.1:{dashboard}"
+        self.log = (home / "head.log").open("w+")
+        self.process = subprocess.Popen(
+            [RAY, "start", "--head", "--block", "--num-cpus=2", f"--object-store-memory={200 * 2**20}",
+             f"--temp-dir={self.folder}", "--node-ip-address=127.0.0.1", f"--port={port}",
+             "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}",
+             f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}", "--disable-usage-stats"],
+            cwd=home, env=self.env, stdout=self.log, stderr=subprocess.STDOUT)
+
+    def wait_until_ready(self, seconds: float = 120) -> None:
+        request = urllib.request.Request(f"{self.address}/api/jobs/",
+                                         headers={"Authorization": f"Bearer {self.env['RAY_AUTH_TOKEN']}"})
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            assert self.process.poll() is None, self.said()
+            try:
+                with urllib.request.urlopen(request, timeout=5):
+                    return
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.5)
+        raise AssertionError(f"no answer from {self.address}: {self.said()}")
+
+    def said(self) -> str:
+        self.log.seek(0)
+        return self.log.read()[-3000:]
+
+    def submit(self, *command: str) -> tuple[int, str]:
+        """Exit code and log of `ray job submit` of this checkout, followed to its end."""
+        runtime = {"excludes": [".git"], "env_vars": {"MLFLOW_DISABLE_TELEMETRY": "true"}}
+        done = subprocess.run(
+            [RAY, "job", "submit", "--address", self.address, "--working-dir", ".",
+             "--runtime-env-json", json.dumps(runtime), "--", *command],
+            cwd=ROOT, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=400)
+        return done.returncode, done.stdout
+
+    def close(self) -> None:
+        """End the processes this head started, by their ids, and no other."""
+        ours = [self.process, *psutil.Process(self.process.pid).children(recursive=True)]
+        for process in ours:
+            process.terminate()
+        self.process.wait(30)
+        for process in psutil.wait_procs(ours[1:], timeout=10)[1]:
+            process.kill()
+        self.log.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory):
+    with closing(Head(tmp_path_factory.mktemp("head"))) as head:
+        head.wait_until_ready()
+        yield head
+
+
+def test_a_submitted_verb_runs_to_its_end_and_leaves_its_results(head, tmp_path):
+    code, log = head.submit("python", "-m", "jobs.make_shards", "--recipe", "tiny", "--set", f"folder={tmp_path}/road")
+    assert code == 0, log
+    assert "succeeded" in log
+    summary = json.loads(next(line for line in reversed(log.splitlines()) if line.startswith("{")))
+    assert summary["verb"] == "jobs.make_shards"
+    for split, videos in (("train", 12), ("val", 4)):
+        shards = ShardSet(tmp_path / "road" / "shards" / split)
+        assert (len(shards.videos), shards.fingerprint) == (videos, summary[split]["fingerprint"])
+
+
+def test_a_relative_folder_inside_a_job_is_refused_with_the_cure_and_nothing_large_was_uploaded(head):
+    code, log = head.submit("sh", "-c", "ls -a; python -m jobs.make_shards --recipe tiny; echo ended with $?")
+    assert "error: relative: folder." in log
+    assert "--set folder=/data/runs/tiny" in log
+    assert "ended with 2" in log
+    uploaded = set(log.split())
+    assert {"jobs", "pipeline", "model", "pyproject.toml"} <= uploaded
+    assert not {".git", ".venv", "runs"} & uploaded
+    assert code == 0

@@ -1,0 +1,105 @@
+"""Any video in, an overlay, PNGs and tracks out; a broken file is named and costs no other."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from jobs import predict
+from jobs.verb import guarded
+from pipeline.images import encode_jpeg
+from pipeline.visualise.video_writer import VideoWriter
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+FRAMES = 5
+
+
+def predicting(recipe, given: Path, output: Path, **changes):
+    return replace(recipe, predict=replace(recipe.predict, input=str(given), output=str(output), **changes))
+
+
+def moving_square(frame: int, height: int = 50, width: int = 71) -> np.ndarray:
+    picture = np.full((height, width, 3), 60, np.uint8)
+    picture[10:30, 5 + 4 * frame:25 + 4 * frame] = (200, 40, 40)
+    return picture
+
+
+def write_video(path: Path) -> None:
+    with VideoWriter(path, fps=6) as video:
+        for frame in range(FRAMES):
+            video.write(moving_square(frame))
+
+
+def write_frames(folder: Path) -> None:
+    folder.mkdir()
+    for frame in range(FRAMES):
+        (folder / f"{3 * frame:05d}.jpg").write_bytes(encode_jpeg(moving_square(frame), quality=95))
+
+
+def frames_of(video: Path) -> int:
+    with av.open(str(video)) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+def test_a_video_file_and_a_folder_of_frames_give_overlay_pictures_and_tracks(road, cluster, tmp_path):
+    given, output = tmp_path / "given", tmp_path / "out"
+    given.mkdir()
+    write_video(given / "film.mp4")
+    write_frames(given / "stills")
+    said = predict.main(predicting(road.recipe, given, output))
+    assert said["skipped"] == []
+    assert {video["video_id"]: video["frames"] for video in said["videos"]} == {"film": FRAMES, "stills": FRAMES}
+    for video in said["videos"]:
+        assert frames_of(Path(video["overlay"])) == FRAMES
+        assert len(list((output / "pan_pred" / video["video_id"]).glob("*.png"))) == FRAMES
+    tracks = json.loads((output / "tracks.json").read_text())
+    assert {track["video_id"] for track in tracks} <= {"film", "stills"}
+    assert all(len(track["segmentations"]) == FRAMES for track in tracks)
+    assert sum(video["segments"] for video in said["videos"]) >= len(tracks)
+
+
+def test_each_broken_file_is_named_and_skipped_and_the_good_one_is_done(road, cluster, tmp_path, real_data):
+    given = Path(shutil.copytree(real_data / "raw_videos" / "broken", tmp_path / "given"))
+    broken = {path.name for path in given.iterdir()}
+    write_video(given / "good.mp4")
+    said = predict.main(predicting(road.recipe, given, tmp_path / "out", mode="near_online"))
+    skipped = {Path(video["path"]).name: video for video in said["skipped"]}
+    assert set(skipped) == broken
+    assert all(name in video["skipped"] and video["reason"] for name, video in skipped.items())
+    assert [video["video_id"] for video in said["videos"]] == ["good"]
+
+
+def test_nothing_but_broken_files_is_a_data_error_that_quotes_the_first(road, cluster, tmp_path, capsys):
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    recipe = predicting(road.recipe, tmp_path / "empty.mp4", tmp_path / "out")
+    assert guarded(predict.main, lambda: recipe) == 3
+    said = capsys.readouterr().err
+    assert "none of 1 videos could be read" in said
+    assert "the file is empty (0 bytes)" in said
+
+
+def test_results_of_another_model_are_not_mixed(road, cluster, tmp_path):
+    write_video(tmp_path / "film.mp4")
+    predict.main(predicting(road.recipe, tmp_path / "film.mp4", tmp_path / "out", mode="near_online"))
+    with pytest.raises(ValueError, match="mode"):
+        predict.main(predicting(road.recipe, tmp_path / "film.mp4", tmp_path / "out", mode="offline"))
+
+
+def test_inputs_that_cannot_be_meant_are_refused_with_the_cure(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"--set predict\.input="):
+        predict.find_videos("")
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        predict.find_videos(str(tmp_path / "nothing.mp4"))
+    with pytest.raises(FileNotFoundError, match="holds no frames"):
+        predict.find_videos(str(tmp_path))
+    for name in ("film.mp4", "film.mov"):
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=r"several videos called 'film'"):
+        predict.find_videos(str(tmp_path))

@@ -1,0 +1,82 @@
+"""Stage two needs the query cache and the segmenter's heads, no frame; a cache of anything else is refused by name."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from jobs import train_stage_two
+from jobs.models import load_head, load_segmenter
+from jobs.training.checkpoint import load_weights, read_card, save_model
+from jobs.verb import guarded
+from pipeline.errors import Mismatch
+from pipeline.query_cache import part_path
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+def another_head(recipe):
+    """One layer instead of two, for two steps."""
+    stage = recipe.stage_two
+    head, fit = replace(stage.head, layers=1), replace(stage.fit, steps=2)
+    return replace(recipe, stage_two=replace(stage, head=head, fit=fit))
+
+
+def test_another_head_is_trained_when_every_frame_is_gone(road, cluster, tmp_path):
+    recipe = another_head(road.copy(tmp_path / "road"))
+    for gone in ("world", "shards", "stage_two", "scores"):
+        shutil.rmtree(recipe.road / gone)
+    train_stage_two.main(recipe)
+    segmenter, card = load_segmenter(recipe.segmenter_folder)
+    head, _ = load_head(recipe.head_folder, segmenter_card=card)
+    assert len(head.layers) == 1
+    # It has moved away from where it started: the segmenter's heads and branches scaled by zero.
+    start = train_stage_two.build_cross_clip_head(recipe.stage_two.head)
+    start.initialise_from(segmenter.state_dict())
+    assert not head.layers[0].attention.scale.equal(start.layers[0].attention.scale)
+
+
+def test_a_cache_of_another_segmenter_is_refused_and_both_are_named(road, tmp_path, capsys):
+    recipe = another_head(road.copy(tmp_path / "road"))
+    cached = read_card(recipe.segmenter_folder)["weights_sha256"]
+    weights = load_weights(recipe.segmenter_folder)
+    name = next(name for name in weights if name.endswith("class_head.conv.weight"))
+    weights[name] = weights[name] + 1
+    card = read_card(recipe.segmenter_folder)
+    save_model(recipe.segmenter_folder, weights, {key: card[key] for key in card if key != "weights_sha256"})
+    card = read_card(recipe.segmenter_folder)
+    assert guarded(train_stage_two.main, lambda: recipe) == 4
+    said = capsys.readouterr().err
+    assert f"segmenter: the cache has '{cached}', expected '{card['weights_sha256']}'" in said
+    assert "Run jobs.cache_queries" in said
+
+
+def test_a_cache_made_with_other_settings_is_refused_by_field(road):
+    cache = road.recipe.cache
+    other = replace(road.recipe, cache=replace(cache, views=3))
+    with pytest.raises(Mismatch, match=r"made from something else: cache: .*'views': 1.*expected .*'views': 3"):
+        train_stage_two.main(other)
+
+
+def test_a_missing_cache_names_the_verb_that_makes_it(road, tmp_path, capsys):
+    recipe = road.copy(tmp_path / "road")
+    shutil.rmtree(recipe.road / "cache")
+    assert guarded(train_stage_two.main, lambda: recipe) == 2
+    assert "run jobs.cache_queries" in capsys.readouterr().err
+
+
+def test_a_cut_part_is_found_before_any_worker_starts(road, tmp_path, capsys):
+    recipe = road.copy(tmp_path / "road")
+    (folder,) = (recipe.road / "cache").iterdir()
+    part = part_path(folder, 1)
+    part.write_bytes(part.read_bytes()[:-100])
+    assert guarded(train_stage_two.main, lambda: recipe) == 3
+    assert f"file {part}" in capsys.readouterr().err
+
+
+def test_a_head_is_not_used_with_a_segmenter_it_does_not_belong_to(road):
+    _, card = load_segmenter(road.recipe.segmenter_folder)
+    with pytest.raises(Mismatch, match=r"belongs to segmenter .*train it again"):
+        load_head(road.recipe.head_folder, segmenter_card={**card, "weights_sha256": "0" * 64})

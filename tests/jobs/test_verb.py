@@ -1,0 +1,133 @@
+"""The command line: what is typed wrong dies in its first second with one clear line and its exit code."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+
+import pytest
+
+from jobs import evaluate, make_shards
+from jobs.recipes import RECIPES, find_recipe
+from jobs.verb import guarded, refuse_relative_paths, resolved, run
+from pipeline.errors import BadInput, Mismatch
+
+
+def typed(monkeypatch, capsys, verb, *words: str) -> tuple[int, str, str]:
+    """Exit code, output and errors of a command line."""
+    monkeypatch.setattr(sys, "argv", ["verb", *words])
+    with pytest.raises(SystemExit) as left:
+        run(verb)
+    said = capsys.readouterr()
+    return left.value.code, said.out, said.err
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    return lambda *words: typed(monkeypatch, capsys, make_shards.main, *words)
+
+
+def test_an_unknown_recipe_lists_the_nearest_and_all(command):
+    code, _, said = command("--recipe", "tinny")
+    assert code == 2
+    assert "there is no recipe 'tinny'; did you mean tiny" in said
+    assert all(name in said for name in RECIPES)
+
+
+@pytest.mark.parametrize(("assignment", "said"), [
+    ("stage_one.fit.steps=many", "--set stage_one.fit.steps=many: expected int"),
+    ("stage_one.fit.stepz=3", "FitConfig has no field 'stepz'; did you mean ['steps'"),
+    ("stage_one.input.batch_size=3", "batch_size=3 is shared by 2 workers"),
+    ("cluster.workers=two", "expected int"),
+    ("evaluation.mode=online", "expected"),
+    ("folder", "--set takes path=value"),
+])
+def test_a_wrong_override_is_a_usage_error_that_names_field_and_type(command, assignment, said):
+    code, _, error = command("--set", assignment)
+    assert code == 2
+    assert said in error
+    assert error.count("error:") == 1
+    assert "Traceback" not in error
+
+
+def test_an_option_that_does_not_exist_is_a_usage_error(command):
+    code, out, error = command("--resume")
+    assert code == 2
+    assert "--resume" in out + error
+
+
+def test_several_overrides_and_strict_arrive_in_the_recipe(command, tmp_path):
+    code, out, _ = command("--recipe", "tiny", "--set", f"folder={tmp_path}", "--set", "stage_one.fit.steps=9",
+                           "--strict", "--dry-run")
+    assert code == 0
+    recipe = json.loads(out)
+    assert (recipe["folder"], recipe["stage_one"]["fit"]["steps"], recipe["strict"]) == (str(tmp_path), 9, True)
+
+
+def test_the_help_is_the_manual_of_the_verb(command):
+    code, out, _ = command("--help")
+    assert code == 0
+    assert "WebDataset tar shards" in out
+    assert "python -m jobs.make_shards --recipe tiny" in out
+
+
+def test_the_last_line_is_the_summary_as_json(tmp_path, capsys):
+    def verb(recipe):
+        print("on the way")
+        return {"folder": recipe.folder, "videos": 3}
+    assert guarded(verb, lambda: replace(find_recipe("tiny"), folder=str(tmp_path))) == 0
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert last == {"verb": "jobs.test_verb", "folder": str(tmp_path), "videos": 3}
+
+
+@pytest.mark.parametrize(("error", "code"), [
+    (ValueError("a setting"), 2), (FileNotFoundError("a folder"), 2), (ConnectionError("a tracker"), 2),
+    (ArithmeticError("a loss"), 2), (BadInput("cut", "a file", cure="Copy it again."), 3), (Mismatch("a cache"), 4)])
+def test_what_a_user_can_cause_is_one_line_with_its_exit_code(error, code, capsys):
+    error.add_note("while doing something")
+
+    def verb(_):
+        raise error
+    assert guarded(verb, lambda: find_recipe("tiny")) == code
+    said = capsys.readouterr().err
+    assert said.startswith("error: a ")
+    assert "while doing something" in said
+
+
+def test_what_only_we_can_cause_keeps_its_traceback():
+    def verb(_):
+        raise KeyError("a bug")
+    with pytest.raises(KeyError):
+        guarded(verb, lambda: find_recipe("tiny"))
+
+
+def test_workers_get_absolute_paths_and_a_world_stays_inside_its_road(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    recipe = find_recipe("tiny")
+    recipe = resolved(replace(recipe, predict=replace(recipe.predict, input="film.mp4", output="out")))
+    assert recipe.folder == str(tmp_path / "runs" / "tiny")
+    assert recipe.data_root == tmp_path / "runs" / "tiny" / "world"
+    assert (recipe.predict.input, recipe.predict.output) == (str(tmp_path / "film.mp4"), str(tmp_path / "out"))
+    assert resolved(recipe) == recipe
+    assert resolved(find_recipe("vipseg_video_kmax_r50")).dataset.root == str(tmp_path / "data" / "VIPSeg_720P")
+
+
+def test_inside_a_job_a_relative_path_is_refused_by_field(monkeypatch):
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    recipe = replace(find_recipe("vipseg_video_kmax_r50"), folder="/runs/r50")
+    with pytest.raises(ValueError, match=r"^relative: dataset\.root\..*--set dataset\.root=/data/data/VIPSeg_720P"):
+        refuse_relative_paths(recipe)
+    refuse_relative_paths(replace(find_recipe("tiny"), folder="/runs/tiny"))
+
+
+def test_a_tracker_that_cannot_be_reached_stops_the_verb_at_once(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(evaluate, "connect", lambda cluster: None)
+    monkeypatch.setattr(make_shards, "connect", lambda cluster: None)
+    recipe = replace(find_recipe("tiny"), folder=str(tmp_path / "road"))
+    recipe = replace(recipe, tracking=replace(recipe.tracking, uri="http://127.0.0.1:9"),
+                     world=replace(recipe.world, videos_train=1, videos_val=1))
+    assert guarded(make_shards.main, lambda: recipe) == 2
+    said = capsys.readouterr().err
+    assert "the tracker http://127.0.0.1:9 cannot be used" in said
+    assert "set tracking.uri" in said
