@@ -37,7 +37,8 @@ def main(recipe: Recipe) -> dict[str, Any]:
     writer = prediction_writer(recipe, open_system(recipe, recipe.predict.mode))   # a missing model stops here
     connect(recipe.cluster)
     done, skipped = [], []
-    with recorded(recipe, "predict", **writer.made_by) as tracker, Progress("predicting", len(videos)) as progress:
+    tags = {"mode": recipe.predict.mode, "segmenter": writer.made_by["segmenter_sha256"]}
+    with recorded(recipe, "predict", **tags) as tracker, Progress("predicting", len(videos)) as progress:
         for result in actor_stream([{"path": str(path)} for path in videos], PredictVideo,
                                    arguments={"recipe": recipe}, actors=recipe.cluster.actors,
                                    cpus=recipe.cluster.cpus_per_actor, gpus=recipe.cluster.gpus_per_actor):

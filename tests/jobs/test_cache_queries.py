@@ -11,6 +11,7 @@ import pytest
 from jobs import cache_queries
 from jobs.cache_queries import CacheShard, cache_folder
 from jobs.inference import open_system
+from pipeline.augment import AugmentConfig
 from pipeline.query_cache import BLOBS, CachedClip, QueryCache, part_path
 from pipeline.shards import ShardSet
 from pipeline.video_clips import StoredVideoSource
@@ -51,7 +52,7 @@ def test_the_cache_holds_what_the_segmenter_says(road):
 
 def test_augmented_views_stand_beside_an_unchanged_test_time_view(road, tmp_path):
     plain, recipe = cache_of(road.recipe), road.copy(tmp_path / "road")
-    recipe = replace(recipe, cache=replace(recipe.cache, views=3))
+    recipe = replace(recipe, cache=replace(recipe.cache, views=3, augment=AugmentConfig(size=(64, 64))))
     summary = CacheShard(recipe=recipe)(split="train", shard=0, part=0)
     views: dict[str, list[int]] = {}
     for video, view, _ in summary["groups"]:

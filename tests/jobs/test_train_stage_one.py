@@ -23,7 +23,7 @@ from tests.roads import damage, tiny_road
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-BATCH, KILLED_AT, SAVED_AT = 4, 5, 4        # samples a step; steps before the kill, and before the last checkpoint
+BATCH, KILLED_AT = 4, 5         # samples a step, steps before the kill
 build_undisturbed = train_stage_one.build_stage
 
 
@@ -74,22 +74,22 @@ def test_a_killed_run_goes_on_and_ends_with_the_weights_of_an_undisturbed_one(ro
     assert ours.keys() == undisturbed.keys()
     assert all(ours[name].equal(undisturbed[name]) for name in ours)
 
+    known = json.loads((recipe.road / "tracking.json").read_text())
+    client = MlflowClient(known["uri"])
+    (run,) = client.search_runs(["1"], "tags.verb = 'train_stage_one'")
+    assert [m.step for m in client.get_metric_history(run.info.run_id, "loss")] == list(range(1, 7))
+    assert run.data.tags["attempt"] == ("1" if survives else "2")
+    assert run.info.status == "FINISHED"
+
+    resumed = int(run.data.tags["resumed_from_step"])
+    assert resumed in (2, 4)        # the last checkpoint, or the one before where the kill was faster than Ray's notice
     notes = [json.loads(line) for line in (recipe.road / "seen.jsonl").read_text().splitlines()]
     processes = list(dict.fromkeys((note["rank"], note["process"]) for note in notes))
     assert sorted(rank for rank, _ in processes) == [0, 0, 1, 1]
     first, second = ([sample for note in notes if (note["rank"], note["process"]) in life for sample in note["samples"]]
                      for life in (processes[:2], processes[2:]))
-    saved = SAVED_AT * BATCH
-    assert sorted(sample for sample in first if sample < saved) == list(range(saved))
-    assert sorted(second) == list(range(saved, recipe.stage_one.fit.steps * BATCH))
-
-    known = json.loads((recipe.road / "tracking.json").read_text())
-    client = MlflowClient(known["uri"])
-    (run,) = client.search_runs(["1"], "tags.verb = 'train_stage_one'")
-    assert [m.step for m in client.get_metric_history(run.info.run_id, "loss")] == list(range(1, 7))
-    assert run.data.tags["resumed_from_step"] == str(SAVED_AT)
-    assert run.data.tags["attempt"] == ("1" if survives else "2")
-    assert run.info.status == "FINISHED"
+    assert sorted(sample for sample in first if sample < resumed * BATCH) == list(range(resumed * BATCH))
+    assert sorted(second) == list(range(resumed * BATCH, recipe.stage_one.fit.steps * BATCH))
 
 
 def test_other_settings_do_not_continue_a_run_and_the_fields_are_named(road, cluster, tmp_path):
