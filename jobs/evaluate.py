@@ -64,9 +64,14 @@ def main(recipe: Recipe) -> dict[str, Any]:
         atomic_write(folder / "classes.json", json.dumps(scores.class_rows(), indent=1).encode())
         record(tracker, folder, summary)
     say(scores.table(), *(f"skipped: {video['skipped']}" for video in skipped),
-        f"{folder.name}: {summary['vpq']:.1f} VPQ over {summary['videos']} videos; everything in {folder}")
+        f"{folder.name}: {points(summary['vpq'])} VPQ over {summary['videos']} videos; everything in {folder}")
     return {**summary, "tracking_uri": tracker.handle.uri, "mlflow_run_id": tracker.handle.run_id,
             "mlflow_parent_run_id": tracker.handle.parent_id}
+
+
+def points(value: float | None) -> str:
+    """A score for people; "no" where every video was too short for one of the windows."""
+    return "no" if value is None else f"{value:.1f}"
 
 
 def scores_folder(recipe: Recipe) -> Path:

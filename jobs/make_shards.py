@@ -16,6 +16,8 @@ import json
 from dataclasses import asdict, replace
 from typing import Any
 
+import ray
+
 from jobs.recipes.schema import Recipe
 from jobs.training.progress import say
 from jobs.verb import connect, recorded, run
@@ -45,7 +47,7 @@ def shard_split(recipe: Recipe, split: str) -> ShardReport:
     """Shard one split and say what became of it."""
     dataset = open_dataset(replace(recipe.dataset, root=str(recipe.data_root), split=split))
     report = make_shards(dataset, recipe.shards_of(split), recipe.shards, split=split,
-                         workers=max(int(recipe.cluster.local_cpus), 1), strict=recipe.strict)
+                         workers=max(int(ray.cluster_resources().get("CPU", 1)), 1), strict=recipe.strict)
     skipped = f"; skipped {report.skipped}, named in {report.folder / 'errors.jsonl'}" if report.skipped else ""
     say(f"{split}: {report.videos} videos, {report.clips} clips, {report.frames} frames, {report.megabytes:.1f} MB in "
         f"{report.shards} shards{skipped}")

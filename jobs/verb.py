@@ -108,7 +108,7 @@ def connect(cluster: ClusterConfig) -> None:
     """Join the cluster this process belongs to, or start a small one on this machine. Idempotent."""
     if ray.is_initialized():
         return
-    environment = {"env_vars": WORKER_ENVIRONMENT}
+    environment = {"env_vars": worker_environment()}
     if inside_a_job() or os.environ.get("RAY_ADDRESS"):
         ray.init(address="auto", runtime_env=environment, log_to_driver=True)
         return
@@ -116,6 +116,13 @@ def connect(cluster: ClusterConfig) -> None:
     # Ray Train watches its own controller through the dashboard's state service and complains every second without it.
     ray.init(num_cpus=cluster.local_cpus, include_dashboard=True, runtime_env=environment,
              object_store_memory=cluster.object_store_mb * 2**20, log_to_driver=True, logging_level="warning")
+
+
+def worker_environment() -> dict[str, str]:
+    """Variables of worker processes, without those a submitted job has set itself: Ray refuses to hear them twice."""
+    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
+    chosen = job.get("runtime_env", {}).get("env_vars", {})
+    return {name: value for name, value in WORKER_ENVIRONMENT.items() if name not in chosen}
 
 
 class recorded:

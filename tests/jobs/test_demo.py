@@ -1,0 +1,40 @@
+"""The demo goes down the road in order and leaves the summary that is promised."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from jobs import cache_queries, demo, evaluate, make_shards, train_stage_one, train_stage_two
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+def test_the_verbs_run_in_order_and_the_summary_says_what_came_out(road, tmp_path, monkeypatch, capsys):
+    """Every verb is replaced by the last line it printed on the finished road; the untrained score is near-online's."""
+    recipe, called = road.copy(tmp_path / "road"), []
+
+    def scores(recipe):
+        called.append(f"evaluate {recipe.evaluation.mode}")
+        return road.said["offline" if recipe.evaluation.mode == "offline" else "near_online"]
+
+    for verb in (make_shards, train_stage_one, cache_queries, train_stage_two):
+        name = verb.__name__.removeprefix("jobs.")
+        monkeypatch.setattr(verb, "main", lambda _, name=name: called.append(name) or road.said[name])
+    monkeypatch.setattr(evaluate, "main", scores)
+    monkeypatch.setattr(demo, "connect", lambda cluster: None)
+    demo.main(recipe)
+
+    assert called == ["make_shards", "evaluate untrained", "train_stage_one", "evaluate near_online", "cache_queries",
+                      "train_stage_two", "evaluate offline"]
+    summary = json.loads((recipe.road / "summary.json").read_text())
+    assert summary.keys() == {"seconds", "untrained", "near_online", "offline", "overlay", "mlflow_run_id"}
+    assert summary["untrained"].keys() == {"vpq"}
+    for mode in ("near_online", "offline"):
+        assert summary[mode].keys() == {"vpq", "vpq_thing", "vpq_stuff", "vpq_by_window"}
+        assert summary[mode]["vpq_by_window"].keys() == {"1", "2", "4", "6", "8", "12"}
+    said = capsys.readouterr().out
+    assert str(recipe.road / "summary.json") in said
+    assert summary["overlay"] in said
+    assert "next: python -m jobs.predict --recipe tiny" in said
