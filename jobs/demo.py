@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 from jobs import cache_queries, evaluate, make_shards, train_stage_one, train_stage_two
+from jobs.evaluate import points
 from jobs.recipes.schema import Recipe
 from jobs.training.progress import say
 from jobs.verb import connect, run
@@ -66,11 +67,11 @@ def closing(recipe: Recipe, summary: dict[str, Any], offline: dict[str, Any]) ->
     """What was reached, where it lies, and what to do next."""
     windows = list(summary["offline"]["vpq_by_window"])
     say("", f"{'':14}{'VPQ':>7}{'thing':>7}{'stuff':>7}" + "".join(f"{'k=' + str(w):>7}" for w in windows),
-        f"{'untrained':14}{summary['untrained']['vpq']:7.1f}")
+        f"{'untrained':14}{points(summary['untrained']['vpq']):>7}")
     for mode in ("near_online", "offline"):
         scores = summary[mode]
-        say(f"{mode.replace('_', '-'):14}{scores['vpq']:7.1f}{scores['vpq_thing']:7.1f}{scores['vpq_stuff']:7.1f}"
-            + "".join(f"{scores['vpq_by_window'][w]:7.1f}" for w in windows))
+        row = [scores["vpq"], scores["vpq_thing"], scores["vpq_stuff"], *map(scores["vpq_by_window"].get, windows)]
+        say(f"{mode.replace('_', '-'):14}" + "".join(f"{points(score):>7}" for score in row))
     say("", f"{summary['seconds']:.0f} s in all; summary: {recipe.road / 'summary.json'}",
         f"overlay video: {summary['overlay']}",
         f"MLflow run {summary['mlflow_run_id']}: mlflow ui --backend-store-uri {offline['tracking_uri']}",
