@@ -143,3 +143,32 @@ class PanopticVideo:
     frame_names: tuple[str, ...]               # T
     frames: Iterable[np.ndarray]               # T maps H W int32 of panoptic ids; may be lazy, can be iterated again
     segments: Mapping[int, VideoSegment]       # panoptic id -> what it is; every id in the maps is listed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Track:
+    """One object through a video; unlike segments of a panoptic video, tracks may overlap."""
+
+    class_index: int
+    masks: tuple[Mapping[str, object] | None, ...]    # T    COCO run lengths (size, counts as bytes); None: not there
+    score: float = 1.0
+    is_crowd: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tracks:
+    """An instance segmentation result or the ground truth of one video."""
+
+    video_id: str
+    frame_names: tuple[str, ...]    # T
+    size: tuple[int, int]           # H W
+    tracks: tuple[Track, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SemanticVideo:
+    """A semantic segmentation result or the ground truth of one video: classes without objects."""
+
+    video_id: str
+    frame_names: tuple[str, ...]    # T
+    frames: Iterable[np.ndarray]    # T maps H W int32 of classes, VOID where unlabelled; may be lazy, iterable again
