@@ -77,8 +77,8 @@ class FolderSource:
         found = [self._read(file) for file in self.files[start:stop]]
         for file, image in zip(self.files[start:stop], found):
             if image.shape[:2] != self.size:
-                raise BadInput("frame-size", f"{image.shape[:2]} (height, width), but the first frame has {self.size}.",
-                               video=self.video_id, file=file, cure="Bring all frames to one size.")
+                raise BadInput("size-differs", f"{image.shape[:2]} (height, width), but the first frame has "
+                               f"{self.size}.", video=self.video_id, file=file, cure="Bring all frames to one size.")
         return found
 
     def _read(self, file: Path) -> np.ndarray:
@@ -135,8 +135,6 @@ def video_clips(source: VideoSource, clip_frames: int, size: tuple[int, int], *,
         frames[valid:] = frames[valid - 1]
         yield VideoClip(frames=frames[None], real_pixels=real_pixels[None], indices=indices, valid=valid,
                        geometry=geometry, read_ids=partial(_read_ids, source, indices, transform))
-
-
 
 
 def _read_ids(source: VideoSource, indices: tuple[int, ...], transform: Transform) -> np.ndarray:

@@ -46,7 +46,7 @@ def probe(path: str, *, timeout: float) -> dict[str, Any]:
     if not facts["times"]:
         return _refusal("corrupt-video", f"not one frame can be decoded ({facts['damage'] or 'the stream is empty'}).")
     if len(facts["sizes"]) > 1:
-        return _refusal("frame-size", f"the picture changes its size: {facts['sizes']} (height, width).",
+        return _refusal("size-differs", f"the picture changes its size: {facts['sizes']} (height, width).",
                         "Scale it to one size, for example: ffmpeg -i FILE -vf scale=1280:720 NEW.mp4")
     return facts | {"streams": len(streams), "frames": len(facts["times"]), "size": facts["sizes"][0]}
 

@@ -43,7 +43,7 @@ class RawVideo:
     is missing. timeout: seconds one frame may take.
 
     Raises FileNotFoundError, and BadInput for anything that is not a sound video: "empty-file", "unreadable",
-    "corrupt-video", "not-a-video", "no-video-stream", "frame-size", "decode-timeout".
+    "corrupt-video", "not-a-video", "no-video-stream", "size-differs", "decode-timeout".
     """
 
     def __init__(self, path: Path | str, *, keep_damaged: bool = False, timeout: float = 30) -> None:

@@ -183,8 +183,8 @@ def _frames(truth: PanopticVideo, prediction: PanopticVideo):
         true, predicted = next(trues, None), next(predicteds, None)
         shapes = [None if ids is None else ids.shape for ids in (true, predicted)]
         if shapes[0] != shapes[1] or true is None:
-            raise BadInput("frame-size", f"frame {name!r} is {shapes[0]} (height, width) in the truth and {shapes[1]} "
-                           f"in the prediction; None: no such frame.", video=truth.video_id,
+            raise BadInput("size-differs", f"frame {name!r} is {shapes[0]} (height, width) in the truth and "
+                           f"{shapes[1]} in the prediction; None: no such frame.", video=truth.video_id,
                            cure="Predict every annotated frame at its own size.")
         yield name, true, predicted
     if next(trues, None) is not None or next(predicteds, None) is not None:

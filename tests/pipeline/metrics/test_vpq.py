@@ -186,8 +186,8 @@ def two_frames(**changes):
 
 @pytest.mark.parametrize(("changes", "reason"), [
     ({"frames": [np.zeros((4, 4), np.int32)] * 3}, "frame-mismatch"),
-    ({"frames": [np.zeros((4, 4), np.int32)]}, "frame-size"),
-    ({"frames": [np.zeros((4, 5), np.int32)] * 2}, "frame-size"),
+    ({"frames": [np.zeros((4, 4), np.int32)]}, "size-differs"),
+    ({"frames": [np.zeros((4, 5), np.int32)] * 2}, "size-differs"),
     ({"frame_names": ("0",)}, "frame-mismatch"),
     ({"video_id": "another"}, "frame-mismatch"),
     ({"frames": [np.zeros((4, 4), np.int32), np.full((4, 4), 7, np.int32)]}, "unlisted-id"),
