@@ -113,16 +113,18 @@ class PixelEvidence:
     """The pixels of each clip a stage-two loss sees: all of them, or a weighted sample that gives unbiased sums."""
 
     pixel_features: Tensor              # b k p d
-    tubes: Tensor                       # b k p    int64 position in `classes` of the video; -1: void
+    tubes: Tensor                       # b k p    int64 position in `classes` of the video; -1: void; -2 - s: overlap s
     weights: Tensor                     # b k p    pixels each sample stands for; 1 everywhere when dense, 0: ignore
     classes: tuple[Tensor, ...]         # b of m   int64, class of each tube of the video
     areas: tuple[Tensor, ...]           # b of k m float, exact pixels of each tube in each clip, stride 4
+    overlaps: tuple[Tensor, ...] = ()   # b of s m bool, tubes that share a pixel; () where none do, as in panoptic data
 
     def to(self, device) -> PixelEvidence:
         """The same evidence on another device."""
         return PixelEvidence(pixel_features=self.pixel_features.to(device), tubes=self.tubes.to(device),
                              weights=self.weights.to(device), classes=tuple(c.to(device) for c in self.classes),
-                             areas=tuple(a.to(device) for a in self.areas))
+                             areas=tuple(a.to(device) for a in self.areas),
+                             overlaps=tuple(o.to(device) for o in self.overlaps))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

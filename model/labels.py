@@ -12,8 +12,9 @@ from functools import cached_property
 
 import numpy as np
 
-VOID = -1          # panoptic id, and tube index, of a pixel without label
-DIVISOR = 10_000   # tracks of one class in one video; int32 then holds 200,000 classes
+VOID = -1             # panoptic id, and tube index, of a pixel without label
+FIRST_OVERLAP = -2    # tube index of a pixel that several tubes share: FIRST_OVERLAP - position in a list of overlaps
+DIVISOR = 10_000      # tracks of one class in one video; int32 then holds 200,000 classes
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from einops import rearrange
+from einops import einsum, rearrange
 from torch import Tensor
 
 from model.contracts import ClipTargets, PixelEvidence
+from model.labels import FIRST_OVERLAP
 
 NO_TUBE = -1    # class of a row that only fills up a batch; tube of a query that answers for none
 
@@ -70,6 +71,9 @@ def video_targets(evidence: PixelEvidence) -> PixelTargets:
     tubes = rearrange(evidence.tubes, "b k p -> b 1 (k p)")
     rows = torch.arange(_rows(evidence.classes), device=tubes.device)
     masks = (tubes == rows[:, None]) * weights[:, None]                                          # b m (k p)
+    for item, overlaps, weight, tube in zip(masks, evidence.overlaps, weights, tubes):
+        shared = tube == FIRST_OVERLAP - torch.arange(len(overlaps), device=tubes.device)[:, None]      # s (k p)
+        item[:overlaps.shape[1]] += einsum(overlaps.float(), shared * weight, "s m, s p -> m p")
     areas = weights.new_zeros(masks.shape[:2])
     for item, per_clip in zip(areas, evidence.areas):
         item[:per_clip.shape[-1]] = per_clip.sum(0)

@@ -54,6 +54,25 @@ def test_evidence_of_every_pixel_is_the_dense_clip():
         assert torch.equal(getattr(video, name), getattr(dense, name)), name
 
 
+def test_evidence_of_overlapping_tubes_is_the_dense_clip_too():
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.rand(3, 2, 4, 5, generator=generator) > 0.5                          # m k h w: each frame is a clip
+    target = ClipTargets(masks=masks, classes=torch.tensor([2, 0, 1]), track_ids=torch.arange(3), void=~masks.any(0))
+    overlaps = torch.tensor([[1, 1, 0], [1, 0, 1], [0, 1, 1], [1, 1, 1]]).bool()       # s m
+    tubes = torch.where(target.void, -1, masks.int().argmax(0))
+    for number, members in enumerate(overlaps):
+        tubes[(masks == members[:, None, None, None]).all(0)] = -2 - number
+    nothing = clip(0)
+    evidence = PixelEvidence(
+        pixel_features=torch.empty(0), tubes=torch.stack([tubes.flatten(1), torch.full((2, 20), -1)]),
+        weights=torch.ones(2, 2, 20), classes=(target.classes, nothing.classes),
+        areas=(masks.flatten(2).sum(2).T.float(), torch.zeros(2, 0)), overlaps=(overlaps, torch.zeros(0, 0).bool()))
+    video, dense = video_targets(evidence), clip_targets([target])
+    for name in ("masks", "areas", "classes", "weights", "labelled"):
+        assert torch.equal(getattr(video, name)[:1], getattr(dense, name)), name
+    assert video.masks[1].sum() == video.labelled[1].sum() == 0
+
+
 def test_a_mean_leaves_out_what_is_exactly_zero_and_weighs_the_rest():
     loss = torch.tensor([[4.0, 0.0, 2.0], [0.0, 0.0, 0.0]])
     assert mean_where_not_zero(loss).tolist() == [3, 0]
