@@ -7,7 +7,7 @@ H W network input, p sampled pixels of a clip. Clips and videos never share an a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -85,6 +85,7 @@ class ClipPrediction:
     queries: Tensor            # b n c            raw decoder output; a cross-clip head starts from these
     mask_embeddings: Tensor    # b n d            what neighbouring clips are aligned by
     pixel_features: Tensor     # b d t h w        stride 4; by far the largest field
+    appearance: Tensor | None = None               # b n c    what mask embeddings are projected from (Video-kMaX)
     auxiliary: tuple[LayerPrediction, ...] = ()    # one per decoder layer; only when supervised
     semantic_logits: Tensor | None = None          # b classes+1 t h w, stride 4; only when supervised and configured
     attention: Mapping[str, Tensor] = field(default_factory=dict)    # by name; only when asked for
@@ -125,6 +126,18 @@ class PixelEvidence:
                              weights=self.weights.to(device), classes=tuple(c.to(device) for c in self.classes),
                              areas=tuple(a.to(device) for a in self.areas),
                              overlaps=tuple(o.to(device) for o in self.overlaps))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipSegments:
+    """The m segments of one merged clip, before its things are linked to the tracks of the video."""
+
+    frames: Sequence[np.ndarray]    # t maps H W of positions 0 ... m-1, VOID elsewhere; may be painted when asked for
+    shared: int                     # first frames that are also the last ones of the clip before; 0: none
+    classes: np.ndarray             # m      int64
+    is_thing: np.ndarray            # m      bool
+    embeddings: np.ndarray          # m d    float64; how each segment looks
+    boxes: np.ndarray               # m 4    x1 y1 x2 y2 around the segment in all frames, parts of width and height
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -203,14 +203,16 @@ class KMaxDecoder(nn.Module):
                 queries, prediction = layer(queries, activated, frames=frames, supervise=supervise)
                 if supervise:
                     predictions.append(prediction)
+        mask_queries = self.mask_projection(queries)                                # b c n
         final = self.predictor(rearrange(finest, "(b t) c h w -> b c (t h) w", t=frames), frames=frames,
-                               mask_queries=self.mask_projection(queries), class_queries=self.class_projection(queries))
+                               mask_queries=mask_queries, class_queries=self.class_projection(queries))
         return ClipPrediction(
             class_logits=final.class_logits,
             mask_logits=_fold(final.mask_logits, frames),
             queries=rearrange(queries, "b c n -> b n c"),
             mask_embeddings=rearrange(final.mask_embeddings, "b d n -> b n d"),
             pixel_features=_fold(final.pixel_features, frames),
+            appearance=rearrange(mask_queries, "b c n -> b n c"),
             auxiliary=tuple(self._supervised(p, finest.shape[-2:], frames) for p in predictions),
         )
 
