@@ -8,6 +8,7 @@ A segment id is data-set numbering; the panoptic id of `model/labels.py` is made
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from PIL import Image
 from model.labels import ClassTable
 from pipeline.errors import BadInput
 from pipeline.images import decode_png
+from pipeline.records import Segment
 
 RAW_ARTEFACT = 200        # a slip of the annotation tool that occurs in the release; void
 RAW_FIRST_INSTANCE = 125  # smaller values name a class without instance
@@ -55,12 +57,21 @@ def ids_in(ids: np.ndarray) -> list[int]:
     return np.unique(np.append(flat[starts], flat[:1])).tolist()
 
 
-def read_label(path: Path, *, video: str, indexed: bool) -> np.ndarray:
+def read_label(path: Path, *, video: str, indexed: bool, size: tuple[int, int] | None = None) -> np.ndarray:
     """A label PNG: H W 3 uint8 RGB, or H W uint8/uint16.
 
-    indexed: a palette PNG stands for its indices, as in the raw coding, not for its colours.
-    Raises `BadInput` for a file that is missing, unreadable, or not a sound PNG.
+    indexed: a palette PNG stands for its indices, as in the raw coding, not for its colours. size: H W it must have.
+    Raises `BadInput` for a file that is missing, unreadable, not a sound PNG, or of another size.
     """
+    label = _decoded_label(path, video=video, indexed=indexed)
+    if size is not None and label.shape[:2] != size:
+        raise BadInput("size-differs", f"the label is {label.shape[1]}x{label.shape[0]} pixels, the video "
+                       f"{size[1]}x{size[0]}.", video=video, file=path,
+                       cure="Resize frames, labels and json together.")
+    return label
+
+
+def _decoded_label(path: Path, *, video: str, indexed: bool) -> np.ndarray:
     try:
         data = path.read_bytes()
         if indexed and data[25:26] == PALETTE:
@@ -76,6 +87,31 @@ def read_label(path: Path, *, video: str, indexed: bool) -> np.ndarray:
     except (BadInput, OSError) as error:    # Pillow raises OSError for damaged pictures
         raise BadInput("corrupt-label", getattr(error, "what", f"{error}."), video=video, file=path,
                        cure="Copy or convert this label again.") from None
+
+
+def listed_segments(infos: Mapping[str, list[dict]], classes: ClassTable, *,
+                    refuse: Callable[[str, str], BadInput]) -> tuple[Segment, ...]:
+    """The segments of all frames, each once, sorted by id. infos: frame name -> its `segments_info` in the json.
+
+    refuse: (reason, what) -> the error to raise for ids that are void, listed twice, of an unknown category, or that
+    change their category or crowd flag. Raises KeyError or TypeError for entries that lack or mistype a field.
+    """
+    segments: dict[int, Segment] = {}
+    for name, listed in infos.items():
+        ids = [info["id"] for info in listed]
+        if len(set(ids)) != len(ids) or min(ids, default=1) <= 0:
+            raise refuse("bad-id", f"frame {name!r} lists the segment ids {sorted(ids)[:5]}...; they must be different "
+                         f"and above 0, which is void.")
+        for info in listed:
+            if info["category_id"] not in classes.index_of:
+                raise refuse("unknown-category", f"segment {info['id']} of frame {name!r} has the category "
+                             f"{info['category_id']}, which the data set's categories do not have.")
+            segment = Segment(id=info["id"], class_index=classes.index_of[info["category_id"]],
+                              is_crowd=bool(info.get("iscrowd", 0)))
+            if segments.setdefault(segment.id, segment) != segment:
+                raise refuse("inconsistent-id", f"segment {segment.id} changes its category or crowd flag in frame "
+                             f"{name!r}; a segment keeps both through the video.")
+    return tuple(segments[i] for i in sorted(segments))
 
 
 class IdGenerator:

@@ -15,7 +15,7 @@ import numpy as np
 
 from model.labels import ClassInfo, ClassTable
 from pipeline.datasets.folders import files_by_stem, first_existing, load_json, root_folder
-from pipeline.datasets.id_maps import ids_in, raw_dataset_class, raw_table, read_label
+from pipeline.datasets.id_maps import ids_in, listed_segments, raw_dataset_class, raw_table, read_label
 from pipeline.errors import BadInput
 from pipeline.images import ids_from_rgb
 from pipeline.records import FrameRecord, Segment, VideoRecord
@@ -70,11 +70,8 @@ class VipSeg:
         Raises `BadInput` for a missing or corrupt label, another size than the video's, and values that the coding
         does not know. That map and annotation agree is checked where shards are written.
         """
-        label = read_label(frame.label, video=video.video_id, indexed=self.layout == "raw")
-        if label.shape[:2] != (video.height, video.width):
-            raise BadInput("size-differs", f"the label is {label.shape[1]}x{label.shape[0]} pixels, the video "
-                           f"{video.width}x{video.height}.", video=video.video_id, file=frame.label,
-                           cure="Resize frames, labels and json together.")
+        label = read_label(frame.label, video=video.video_id, indexed=self.layout == "raw",
+                           size=(video.height, video.width))
         return self._ids(label, frame.label, video.video_id)
 
     def _class_table(self) -> ClassTable:
@@ -159,26 +156,10 @@ class VipSeg:
         return VideoRecord(video_id=video_id, height=height, width=width, frames=frames, segments=segments)
 
     def _segments(self, video_id: str, infos: Mapping[str, list[dict]]) -> tuple[Segment, ...]:
-        """The segments of all frames, each once; refuses ids that are void, listed twice, or change their class."""
         def refuse(reason: str, what: str) -> BadInput:
             return BadInput(reason, what, video=video_id, file=self.annotations, cure=CONVERT_AGAIN)
 
-        segments: dict[int, Segment] = {}
-        for name, listed in infos.items():
-            ids = [info["id"] for info in listed]
-            if len(set(ids)) != len(ids) or min(ids, default=1) <= 0:
-                raise refuse("bad-id", f"frame {name!r} lists the segment ids {sorted(ids)[:5]}...; they must be "
-                             f"different and above 0, which is void.")
-            for info in listed:
-                if info["category_id"] not in self.classes.index_of:
-                    raise refuse("unknown-category", f"segment {info['id']} of frame {name!r} has the category "
-                                 f"{info['category_id']}, which the category file does not have.")
-                segment = Segment(id=info["id"], class_index=self.classes.index_of[info["category_id"]],
-                                  is_crowd=bool(info.get("iscrowd", 0)))
-                if segments.setdefault(segment.id, segment) != segment:
-                    raise refuse("inconsistent-id", f"segment {segment.id} changes its category or crowd flag in "
-                                 f"frame {name!r}; a segment keeps both through the video.")
-        return tuple(segments[i] for i in sorted(segments))
+        return listed_segments(infos, self.classes, refuse=refuse)
 
     def _refuse_mismatch(self, video_id: str, names: list[str], images: dict[str, Path],
                          labels: dict[str, Path]) -> None:

@@ -11,11 +11,11 @@ from functools import cached_property
 from pathlib import PurePosixPath
 
 import numpy as np
-from pycocotools import mask as run_lengths
 
 from model.labels import ClassTable
 from pipeline.datasets.classes_youtube_vis import TABLES, thing_table
 from pipeline.datasets.folders import files_by_stem, first_existing, load_json, root_folder
+from pipeline.datasets.run_lengths import packed_mask
 from pipeline.errors import BadInput
 from pipeline.records import FrameRecord, Segment, VideoRecord
 
@@ -144,23 +144,10 @@ class YouTubeVis:
         return tuple(segments), masks
 
     def _mask(self, mask: dict | list | None, height: int, width: int, where: str, video_id: str) -> dict | None:
-        """Run lengths as bytes, from any form COCO allows; None where absent or without a pixel."""
-        if not mask:
-            return None
-        if isinstance(mask, list):    # polygons
-            mask = run_lengths.merge(run_lengths.frPyObjects(mask, height, width))
-        if list(mask["size"]) != [height, width]:
-            raise self._bad("size-differs", f"{where}: the mask has the size {mask['size']} (height, width), the video "
-                            f"[{height}, {width}].", video_id)
-        counts = mask["counts"]
-        if isinstance(counts, list):
-            if sum(counts) != height * width:
-                raise self._bad("size-differs", f"{where}: the run lengths sum to {sum(counts)} pixels, a frame has "
-                                f"{height * width}.", video_id)
-            mask = run_lengths.frPyObjects(mask, height, width)
-        elif isinstance(counts, str):
-            mask = {"size": [height, width], "counts": counts.encode()}
-        return {"size": [height, width], "counts": mask["counts"]} if run_lengths.area(mask) else None
+        try:
+            return packed_mask(mask, height=height, width=width)
+        except ValueError as error:
+            raise self._bad("size-differs", f"{where}: {error}", video_id) from None
 
     def _bad(self, reason: str, what: str, video_id: str | None = None) -> BadInput:
         return BadInput(reason, what, video=video_id, file=self.annotations, cure=COPY_AGAIN)
