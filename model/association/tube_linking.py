@@ -1,0 +1,77 @@
+"""Tube-Link's learned association (arXiv 2303.12782, section 3.2): queries of one clip read those of the clip before,
+and an embedding head makes what a tracker compares.
+
+Facts follow `models/video/tube_link_vps/tube_link_vps.py` and `track_heads.py` in lxtGH/Tube-Link.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from einops import rearrange
+from torch import Tensor, nn
+
+from model.layers.mlp import FeedForward
+
+
+@dataclass(frozen=True, kw_only=True)
+class TubeLinkingConfig:
+    """Sizes. Defaults: every Tube-Link model for panoptic video."""
+
+    dim: int = 256              # of the queries
+    heads: int = 8
+    ffn: int = 1024
+    link: bool = True           # queries read the clip before; false: only the embedding head
+
+    def __post_init__(self) -> None:
+        if self.dim % self.heads:
+            raise ValueError(f"linking.dim={self.dim} must be a multiple of linking.heads={self.heads}")
+
+
+class TubeLinking(nn.Module):
+    """Cross attention with residual and norm, feed-forward with residual and norm; then the embedding head."""
+
+    def __init__(self, config: TubeLinkingConfig) -> None:
+        super().__init__()
+        dim = config.dim
+        self.config = config
+        if config.link:
+            self.attention = nn.MultiheadAttention(dim, config.heads, batch_first=True)
+            self.attention_norm = nn.LayerNorm(dim)
+            self.ffn = FeedForward(dim, config.ffn)
+            self.ffn_norm = nn.LayerNorm(dim)
+        self.embed = nn.Sequential(nn.Linear(dim, dim, bias=False), nn.LayerNorm(dim), nn.ReLU(), nn.Linear(dim, dim))
+        self.head = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim))
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for layer in (self.head[0], self.head[2]):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        nn.init.normal_(self.head[4].weight, std=0.01)
+        nn.init.zeros_(self.head[4].bias)
+
+    def forward(self, queries: Tensor, reference: Tensor, *, official_compat: bool = False) -> Tensor:
+        """queries b n c of a clip, reference b x c of the clip before -> linked queries b n c.
+
+        official_compat: the released test code swaps two axes, so that each query sees the reference query of its own
+        number and no other; needs as many of these as of those. A module without link returns the queries.
+        """
+        if not self.config.link:
+            return queries
+        if official_compat and queries.shape != reference.shape:
+            raise ValueError(f"official_compat pairs queries by their number, but there are {tuple(queries.shape)} "
+                             f"queries and {tuple(reference.shape)} of the clip before; link without it")
+        if official_compat:
+            pairs = (rearrange(part, "b n c -> (b n) 1 c") for part in (queries, reference))
+            return rearrange(self._link(*pairs), "(b n) 1 c -> b n c", b=len(queries))
+        return self._link(queries, reference)
+
+    def _link(self, queries: Tensor, reference: Tensor) -> Tensor:
+        read, _ = self.attention(queries, reference, reference, need_weights=False)
+        queries = self.attention_norm(queries + read)
+        return self.ffn_norm(queries + self.ffn(queries))
+
+    def embeddings(self, queries: Tensor) -> Tensor:
+        """queries ... c, linked or not -> ... c: what is compared between clips, by dot product."""
+        return self.head(self.embed(queries))

@@ -1,0 +1,103 @@
+"""Masks as Mask2Former compares them: every query decides about every pixel by itself (arXiv 2112.01527, section 3.3).
+
+Costs of matching and the losses are the same sums over a pixel axis. The entries of that axis may be points drawn from
+a clip, or weighted pixels that stand for a whole video; see `PixelTargets`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from einops import einsum, rearrange
+from torch import Tensor
+
+from model.losses.matching import assign
+from model.losses.targets import NO_TUBE, PixelTargets
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchingCosts:
+    """What the assignment of queries to tubes costs. Defaults: Mask2Former and all that follow it."""
+
+    class_weight: float = 2.0       # minus the probability of the tube's class
+    mask_weight: float = 5.0        # mean binary cross-entropy
+    dice_weight: float = 5.0
+    smoothing: float = 1.0          # added to both parts of the dice fraction
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskLossConfig:
+    """Weights of the terms. Defaults: Tube-Link in every task, and MaXTron's cross-clip head on it."""
+
+    class_weight: float = 2.0
+    mask_weight: float = 5.0            # binary cross-entropy
+    dice_weight: float = 5.0
+    no_object_weight: float = 0.1       # of the class "no object" in the class loss
+    costs: MatchingCosts = field(default_factory=MatchingCosts)
+
+    def __post_init__(self) -> None:
+        for name in ("class_weight", "mask_weight", "dice_weight", "no_object_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{type(self).__name__}.{name} is {getattr(self, name)}; it must not be negative")
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Term -> weight."""
+        return {"class": self.class_weight, "mask": self.mask_weight, "dice": self.dice_weight}
+
+
+@torch.no_grad()
+def match_masks(class_logits: Tensor, mask_logits: Tensor, targets: PixelTargets, *, costs: MatchingCosts) -> Tensor:
+    """class_logits b n classes+1, mask_logits b n p -> the tube of each query b n, NO_TUBE where it has none."""
+    probability = class_logits.softmax(-1, dtype=torch.float32)
+    classes = targets.classes.clamp(min=0)[:, None].expand(-1, probability.shape[1], -1)
+    entropy, dice = mask_costs(mask_logits.float(), targets, smoothing=costs.smoothing)
+    cost = costs.mask_weight * entropy + costs.dice_weight * dice - costs.class_weight * probability.gather(2, classes)
+    return assign(-cost, targets.classes != NO_TUBE)[1]
+
+
+def mask_costs(mask_logits: Tensor, targets: PixelTargets, *, smoothing: float = 1.0) -> tuple[Tensor, Tensor]:
+    """mask_logits b n p -> mean binary cross-entropy b n m, 1 - dice b n m, of every query with every tube.
+
+    Cross-entropy is softplus(x) - x g; the first part does not depend on the tube, so one product per pair is enough.
+    """
+    masks, weights = mask_logits.sigmoid(), targets.weights
+    background = einsum(F.softplus(mask_logits), weights, "b n p, b p -> b n")
+    covered = einsum(mask_logits, targets.masks, "b n p, b m p -> b n m")
+    entropy = (background[..., None] - covered) / weights.sum(-1)[:, None, None]
+    overlap = einsum(masks, targets.masks, "b n p, b m p -> b n m")
+    mass = einsum(masks, weights, "b n p, b p -> b n")
+    dice = (2 * overlap + smoothing) / (mass[..., None] + targets.areas[:, None] + smoothing)
+    return entropy, 1 - dice
+
+
+def mask_terms(mask_logits: Tensor, covered: Tensor, *, weights: Tensor, areas: Tensor) -> tuple[Tensor, Tensor]:
+    """Binary cross-entropy (mean over pixels) and 1 - dice of x matched pairs, x each.
+
+    mask_logits x p; covered x p: weight of the entry where the tube covers it; weights x p or 1 p; areas x.
+    """
+    entropy = (weights * F.softplus(mask_logits) - mask_logits * covered).sum(-1) / weights.sum(-1)
+    masks = mask_logits.sigmoid()
+    return entropy, 1 - (2 * (masks * covered).sum(-1) + 1) / ((masks * weights).sum(-1) + areas + 1)
+
+
+def class_term(class_logits: Tensor, classes: Tensor, tube_of_query: Tensor, *, no_object_weight: float) -> Tensor:
+    """Weighted mean cross-entropy over all queries of the batch; class_logits b n classes+1, classes b m."""
+    no_object = class_logits.shape[-1] - 1
+    own = classes.take_along_dim(tube_of_query.clamp(min=0), 1)
+    labels = torch.where(tube_of_query != NO_TUBE, own, no_object)
+    weights = class_logits.new_ones(no_object + 1, dtype=torch.float32)
+    weights[no_object] = no_object_weight
+    return F.cross_entropy(rearrange(class_logits.float(), "b n classes -> b classes n"), labels, weights)
+
+
+def mean_over_ranks(count: Tensor) -> Tensor:
+    """Mean of a number over all training workers, at least 1; a plain number where training is not distributed."""
+    if dist.is_available() and dist.is_initialized():
+        count = count.clone()
+        dist.all_reduce(count)
+        count = count / dist.get_world_size()
+    return count.clamp(min=1)

@@ -1,0 +1,157 @@
+"""Tube-Link's temporal contrastive losses (arXiv 2303.12782, section 3.2): the same object looks alike in two clips.
+
+The clips of a training sample come in pairs, the key and the reference clip. Queries of the key clip read those of the
+reference; then every assigned query of the one is compared with every assigned query of the other. The losses are those
+of QDTrack (arXiv 2006.06664, `multipos_cross_entropy_loss.py` in SysCV/qdtrack) with Tube-Link's settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from einops import einsum, rearrange
+from torch import Tensor
+
+from model.association.tube_linking import TubeLinking
+from model.contracts import ClipPrediction, ClipTargets
+from model.losses.binary_masks import MatchingCosts, match_masks
+from model.losses.mask2former import LongTargets, long_image
+from model.losses.points import Draw, sample_points, uniform
+from model.losses.targets import NO_TUBE, clip_targets
+
+SAME, DIFFERENT, UNCLEAR = 1, 0, -1     # of a pair of queries
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinkingLossConfig:
+    """Defaults: the released Tube-Link models for panoptic video."""
+
+    contrast_weight: float = 0.25
+    cosine_weight: float = 1.0
+    negative_margin: float = 0.1            # cosine up to which different objects are different enough
+    negatives_per_positive: int = 3         # of the cosine loss; the hardest are kept
+    assignment: Literal["matched", "overlap"] = "matched"   # released code; section 3.2 of the paper
+    costs: MatchingCosts = field(default_factory=lambda: MatchingCosts(dice_weight=4.0, smoothing=1e-3))
+    points: int = 12_544                    # of the matching
+    same_overlap: float = 0.7               # "overlap": IoU above which a query answers for a tube
+    different_overlap: float = 0.3          # "overlap": IoU below which it certainly does not
+    stuff_classes: tuple[int, ...] = ()     # without tracks; as many of the last queries are reserved for them
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.different_overlap <= self.same_overlap <= 1:
+            raise ValueError(f"linking losses: different_overlap={self.different_overlap} and same_overlap="
+                             f"{self.same_overlap} must rise within 0 ... 1 (paper: 0.3 and 0.7)")
+
+
+class LinkingCriterion:
+    """Weighted losses `contrast` and `cosine`, means over the pairs of a batch; zero where nothing can be compared."""
+
+    def __init__(self, config: LinkingLossConfig) -> None:
+        self.config = config
+
+    def __call__(self, linking: TubeLinking, prediction: ClipPrediction, targets: Sequence[ClipTargets], *,
+                 generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """prediction and targets of 2 b clips: the b key clips, then their b reference clips, as `clip_pairs` gives."""
+        if len(targets) % 2:
+            raise ValueError(f"{len(targets)} clips are no pairs of a key and a reference clip; cut each training clip "
+                             "with clip_pairs")
+        pairs, draw = len(targets) // 2, uniform(prediction.mask_logits.device, generator=generator)
+        with torch.autocast(prediction.mask_logits.device.type, enabled=False):
+            things = prediction.class_logits.shape[1] - len(self.config.stuff_classes)
+            queries = prediction.queries[:, :things].float()
+            linked = linking(queries[:pairs], queries[pairs:])
+            embeddings = linking.embeddings(torch.cat([linked, queries[pairs:]]))                # 2b n c
+            overlaps, tubes = self._assign(prediction, targets, things=things, draw=draw)
+            losses = [self._pair(embeddings[[key, key + pairs]], tubes[[key, key + pairs]],
+                                 (targets[key], targets[key + pairs]), overlaps[key + pairs]) for key in range(pairs)]
+        contrast, cosine = (torch.stack(loss).mean() for loss in zip(*losses))
+        return {"contrast": self.config.contrast_weight * contrast, "cosine": self.config.cosine_weight * cosine}
+
+    @torch.no_grad()
+    def _assign(self, prediction: ClipPrediction, targets: Sequence[ClipTargets], *, things: int, draw: Draw
+                ) -> tuple[Tensor, Tensor]:
+        """IoU of thing queries and tubes 2b n m (nothing for "matched"), tube of each query 2b n."""
+        classes, masks = prediction.class_logits[:, :things], prediction.mask_logits[:, :things]
+        truth = LongTargets.of(targets)
+        stuff = torch.tensor(self.config.stuff_classes, dtype=torch.int64, device=truth.classes.device)
+        truth = truth.keeping(~torch.isin(truth.classes, stuff))
+        if self.config.assignment == "overlap":
+            overlaps = tube_overlaps(masks, targets) * (truth.classes != NO_TUBE)[:, None]
+            best, tubes = overlaps.max(-1)
+            return overlaps, torch.where(best > self.config.same_overlap, tubes, NO_TUBE)
+        points = torch.cat([draw(1, self.config.points, 2) for _ in targets])
+        values = sample_points(long_image(masks), points)
+        return classes.new_empty(len(targets), 0, 0), match_masks(classes, values, truth.at(points),
+                                                                  costs=self.config.costs)
+
+    def _pair(self, embeddings: Tensor, tubes: Tensor, targets: tuple[ClipTargets, ClipTargets], overlaps: Tensor
+              ) -> tuple[Tensor, Tensor]:
+        """Losses of one pair. embeddings 2 n c, tubes 2 n, overlaps n m of the reference clip."""
+        key, reference = (embedding[tube != NO_TUBE] for embedding, tube in zip(embeddings, tubes))
+        tracks, others = (target.track_ids[tube[tube != NO_TUBE]] for target, tube in zip(targets, tubes))
+        labels = (tracks[:, None] == others).int()                                               # x y
+        if self.config.assignment == "overlap":
+            own = (tracks[:, None] == targets[1].track_ids).float()                             # x m
+            overlap = own @ overlaps[tubes[1] != NO_TUBE, :own.shape[1]].T                       # x y
+            labels = torch.where(overlap > self.config.same_overlap, SAME,
+                                 torch.where(overlap < self.config.different_overlap, DIFFERENT, UNCLEAR))
+        if not (labels == SAME).any():
+            return embeddings.sum() * 0, embeddings.sum() * 0
+        return (contrast_loss(key @ reference.T, labels),
+                cosine_loss(F.normalize(key, dim=-1) @ F.normalize(reference, dim=-1).T, labels,
+                            margin=self.config.negative_margin, ratio=self.config.negatives_per_positive))
+
+
+def contrast_loss(similarity: Tensor, labels: Tensor) -> Tensor:
+    """similarity x y (dot products), labels x y -> mean over rows with a partner of log(1 + sum exp(other - partner)).
+
+    The sum runs over all pairs of another object and a partner, so it is a product of two sums: no y y table is made.
+    """
+    rows = (labels == SAME).any(1)
+    similarity, labels = similarity[rows], labels[rows]
+    nothing = torch.finfo(similarity.dtype).min
+    others = similarity.masked_fill(labels != DIFFERENT, nothing).logsumexp(1)
+    partners = (-similarity).masked_fill(labels != SAME, nothing).logsumexp(1)
+    return F.softplus(others + partners).sum() / rows.sum().clamp(min=1)
+
+
+def cosine_loss(cosine: Tensor, labels: Tensor, *, margin: float, ratio: int) -> Tensor:
+    """cosine x y, labels x y -> mean of (cosine - 1)^2 over partners and (cosine - margin)^2 over the hardest others.
+
+    Cosines of others below the margin cost nothing. At most `ratio` others per partner are counted.
+    """
+    same, different = labels == SAME, labels == DIFFERENT
+    partners = (cosine[same].clamp(0, 1) - 1) ** 2
+    others = (cosine[different] - margin).clamp(0, 1) ** 2
+    others = others.topk(min(len(others), ratio * len(partners))).values
+    return (partners.sum() + others.sum()) / max(len(partners) + len(others), 1)
+
+
+def tube_overlaps(mask_logits: Tensor, targets: Sequence[ClipTargets]) -> Tensor:
+    """mask_logits b n t h w, targets at the same size -> IoU of whole tubes b n m."""
+    masks, tubes = (mask_logits > 0).flatten(2).float(), clip_targets(targets).masks
+    both = einsum(masks, tubes, "b n p, b m p -> b n m")
+    return both / (masks.sum(-1)[..., None] + tubes.sum(-1)[:, None] - both).clamp(min=1)
+
+
+def clip_pairs(frames: Tensor, targets: Sequence[ClipTargets]) -> tuple[Tensor, tuple[ClipTargets, ...]]:
+    """Cut clips in the middle of time: maps b (2 t) ... -> (2 b) t ..., first halves of all, then second halves.
+
+    A tube without a pixel in a half is no target of it.
+    """
+    if frames.shape[1] % 2:
+        raise ValueError(f"a clip of {frames.shape[1]} frames has no two equal halves; choose an even clip length")
+    half = frames.shape[1] // 2
+    halves = [_part(target, frame) for frame in (slice(None, half), slice(half, None)) for target in targets]
+    return rearrange(frames, "b (two t) ... -> (two b) t ...", two=2), tuple(halves)
+
+
+def _part(target: ClipTargets, frames: slice) -> ClipTargets:
+    masks = target.masks[:, frames]
+    seen = masks.flatten(1).any(1)
+    return ClipTargets(masks=masks[seen], classes=target.classes[seen], track_ids=target.track_ids[seen],
+                       void=target.void[frames])

@@ -1,0 +1,164 @@
+"""The stage-one criterion of Mask2Former (arXiv 2112.01527) on clips, as Tube-Link trains it (arXiv 2303.12782).
+
+Every prediction layer is matched and supervised by itself, at sampled points. The frames of a clip are stacked along
+height, so a tube is one mask on one long image. Facts follow `models/video/tube_link_vis/mask2former_video_head.py` in
+lxtGH/Tube-Link, and for reserved queries `mask2former_video_head_custom_no_stuff_match.py` beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from model.contracts import ClipPrediction, ClipTargets, LayerPrediction
+from model.losses.binary_masks import MaskLossConfig, class_term, mask_terms, match_masks, mean_over_ranks
+from model.losses.points import Draw, PointConfig, sample_points, uncertain_points, uniform
+from model.losses.queries import weighted_sum
+from model.losses.targets import NO_TUBE, PixelTargets, clip_targets
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mask2FormerLossConfig(MaskLossConfig):
+    """Defaults: Tube-Link on every data set. Only panoptic data reserve queries."""
+
+    points: PointConfig = field(default_factory=PointConfig)
+    stuff_classes: tuple[int, ...] = ()     # class of each reserved query; the last queries are reserved, in this order
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(set(self.stuff_classes)) != len(self.stuff_classes):
+            raise ValueError(f"losses.stuff_classes={self.stuff_classes} names a class twice; one query per class")
+
+
+class Mask2FormerCriterion:
+    """Weighted losses of a batch of clips by name; their sum is the loss.
+
+    Names: class, mask, dice for the final prediction, the same with `_aux` for the sum over the decoder layers. The
+    class loss is a mean over queries, the mask losses are divided by the number of masks, averaged over the training
+    workers. Void and padding count as background. With reserved queries things and stuff are matched and averaged
+    separately and then added: a reserved query answers for its class or for nothing.
+    """
+
+    def __init__(self, config: Mask2FormerLossConfig) -> None:
+        self.config = config
+
+    def __call__(self, prediction: ClipPrediction, targets: Sequence[ClipTargets], *,
+                 generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """prediction with its auxiliary layers, b targets -> weighted scalars.
+
+        `generator` draws the points; it may live on the CPU. A clip may be without tubes, and may have more tubes than
+        there are queries: those that match worst are left out.
+        """
+        draw = uniform(prediction.mask_logits.device, generator=generator)
+        return weighted_sum(self.layer_losses(prediction, targets, draw=draw), self.config.weights)
+
+    def layer_losses(self, prediction: ClipPrediction, targets: Sequence[ClipTargets], *,
+                     draw: Draw) -> list[dict[str, Tensor]]:
+        """Unweighted losses (scalars) by name: of the final prediction, then of each auxiliary layer.
+
+        Layers draw in the order of the decoder, the final one last; each draws one set of points per clip for the
+        matching and then those of `uncertain_points`.
+        """
+        layers = (*prediction.auxiliary, prediction)
+        with torch.autocast(prediction.mask_logits.device.type, enabled=False):
+            groups = [group.counted() for group in self._groups(LongTargets.of(targets), prediction)]
+            losses = [self._layer(layer, groups, draw) for layer in layers]
+        return [losses[-1], *losses[:-1]]
+
+    def match(self, layer: ClipPrediction | LayerPrediction, truth: LongTargets, draw: Draw) -> Tensor:
+        """The tube of each query b n by the costs at random points, the same for all queries of a clip."""
+        points = torch.cat([draw(1, self.config.points.count, 2) for _ in truth.classes])      # b p 2
+        return match_masks(layer.class_logits, sample_points(long_image(layer.mask_logits), points),
+                           truth.at(points), costs=self.config.costs)
+
+    def _groups(self, truth: LongTargets, prediction: ClipPrediction) -> list[_Group]:
+        """Which queries can answer for which tubes: everything for everything, or things and stuff apart."""
+        queries, stuff = prediction.class_logits.shape[1], self.config.stuff_classes
+        if not stuff:
+            return [_Group(queries=slice(0, queries), truth=truth)]
+        if len(stuff) >= queries:
+            raise ValueError(f"{len(stuff)} of {queries} queries are reserved for stuff, so none is left for things; "
+                             "give the segmenter more queries")
+        classes = torch.tensor(stuff, device=truth.classes.device)
+        is_stuff = torch.isin(truth.classes, classes)
+        return [_Group(queries=slice(0, queries - len(stuff)), truth=truth.keeping(~is_stuff)),
+                _Group(queries=slice(queries - len(stuff), queries), truth=truth.keeping(is_stuff), reserved=classes)]
+
+    def _layer(self, layer: ClipPrediction | LayerPrediction, groups: Sequence[_Group], draw: Draw
+               ) -> dict[str, Tensor]:
+        terms = [self._terms(LayerPrediction(class_logits=layer.class_logits[:, group.queries],
+                                             mask_logits=layer.mask_logits[:, group.queries]), group, draw)
+                 for group in groups]
+        return {name: sum(term[name] for term in terms) for name in terms[0]}
+
+    def _terms(self, layer: LayerPrediction, group: _Group, draw: Draw) -> dict[str, Tensor]:
+        truth = group.truth
+        tubes = self.match(layer, truth, draw) if group.reserved is None else reserved_tubes(truth, group.reserved)
+        losses = {"class": class_term(layer.class_logits, truth.classes, tubes,
+                                      no_object_weight=self.config.no_object_weight)}
+        items, queries = (tubes != NO_TUBE).nonzero(as_tuple=True)
+        if not len(items):
+            nothing = layer.mask_logits.float().sum() * 0    # keeps every parameter in the graph of every worker
+            return {**losses, "mask": nothing, "dice": nothing}
+        logits = long_image(layer.mask_logits[items, queries][None])[0]                      # x (t h) w
+        points = uncertain_points(logits, config=self.config.points, draw=draw)              # x p 2
+        covered = sample_points(truth.masks[items, tubes[items, queries]][:, None], points)[:, 0]
+        mask, dice = mask_terms(sample_points(logits[:, None], points)[:, 0], covered,
+                                weights=torch.ones_like(covered[:1]), areas=covered.sum(-1))
+        return {**losses, "mask": mask.sum() / group.masks, "dice": dice.sum() / group.masks}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LongTargets:
+    """Ground truth of b clips with the frames stacked along height; the maps may be finer than the predictions."""
+
+    masks: Tensor       # b m (t h) w   float
+    classes: Tensor     # b m           int64; NO_TUBE in rows that fill up
+
+    @classmethod
+    def of(cls, targets: Sequence[ClipTargets]) -> LongTargets:
+        """The targets of a batch."""
+        clips, (_, height, width) = clip_targets(targets), targets[0].void.shape
+        return cls(masks=rearrange(clips.masks, "b m (t h w) -> b m (t h) w", h=height, w=width), classes=clips.classes)
+
+    def keeping(self, rows: Tensor) -> LongTargets:
+        """Only the tubes of `rows` (b m bool); the others fill up."""
+        return LongTargets(masks=self.masks, classes=torch.where(rows, self.classes, NO_TUBE))
+
+    def at(self, points: Tensor) -> PixelTargets:
+        """The targets on points b p 2, each with weight 1."""
+        masks = sample_points(self.masks, points)                                            # b m p
+        everywhere = torch.ones_like(masks[:, 0])
+        return PixelTargets(masks=masks, areas=masks.sum(-1), classes=self.classes, weights=everywhere,
+                            labelled=masks.amax(1), compared=everywhere)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Group:
+    """Queries and the tubes they can answer for."""
+
+    queries: slice
+    truth: LongTargets
+    reserved: Tensor | None = None      # class of each query; None: queries and tubes are matched
+    masks: Tensor | None = None         # number of masks, mean over the training workers
+
+    def counted(self) -> _Group:
+        """With the number of masks. It is the same for all layers, so workers talk once, not once per layer."""
+        tubes = (self.truth.classes != NO_TUBE).sum(-1)
+        masks = tubes.clamp(max=self.queries.stop - self.queries.start).sum().float()
+        return _Group(queries=self.queries, truth=self.truth, reserved=self.reserved, masks=mean_over_ranks(masks))
+
+
+def long_image(maps: Tensor) -> Tensor:
+    """b n t h w -> b n (t h) w."""
+    return rearrange(maps, "b n t h w -> b n (t h) w")
+
+
+def reserved_tubes(truth: LongTargets, classes: Tensor) -> Tensor:
+    """The tube of each reserved query: the first one of its class, NO_TUBE where the clip has none. b n."""
+    same = truth.classes[:, None] == classes[:, None]                                        # b n m
+    return torch.where(same.any(-1), same.int().argmax(-1), NO_TUBE)
