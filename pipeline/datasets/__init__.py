@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from pipeline.datasets.coco import CocoInstance, CocoPanoptic
 from pipeline.datasets.vipseg import VipSeg
 from pipeline.datasets.youtube_vis import YouTubeVis
 from pipeline.records import Dataset
 
-DatasetName = Literal["vipseg", "youtube_vis", "youtube_vis_2019", "youtube_vis_2021", "youtube_vis_2022"]
+DatasetName = Literal["vipseg", "youtube_vis", "youtube_vis_2019", "youtube_vis_2021", "youtube_vis_2022",
+                      "coco_panoptic", "coco_instance"]
 Layout = Literal["auto", "rgb", "raw"]
 
 
@@ -19,7 +21,7 @@ class DatasetConfig:
 
     name: DatasetName
     root: str                   # folder that holds what docs/data.md shows
-    split: str = "train"        # VIPSeg: train, val, test; YouTube-VIS: train, valid
+    split: str = "train"        # VIPSeg, COCO: train, val, test; YouTube-VIS: train, valid
     layout: Layout = "auto"     # VIPSeg only. rgb: panomasksRGB with json; raw: panomasks; auto: rgb where it exists
 
     def __post_init__(self) -> None:
@@ -39,5 +41,9 @@ def open_dataset(config: DatasetConfig) -> Dataset:
     match config.name:
         case "vipseg":
             return VipSeg(config.root, split=config.split, layout=config.layout)
+        case "coco_panoptic":
+            return CocoPanoptic(config.root, split=config.split)
+        case "coco_instance":
+            return CocoInstance(config.root, split=config.split)
         case _:
             return YouTubeVis(config.root, split=config.split, name=config.name)
