@@ -182,8 +182,9 @@ def refuse_other_source(found: Mapping[str, Any], expected: Mapping[str, Any], f
 def panoptic_video(entry: Mapping[str, Any], maps: Path, classes: ClassTable) -> PanopticVideo:
     """One video of a json in VIPSeg's form. Ids without `track_id` are numbered inside their class, ascending.
 
-    Raises BadInput for an unknown category, an id that changes what it is, and a class with too many ids; its `frames`
-    raise BadInput when a map and its list disagree.
+    Its segments are in the order of listing, which the official STQ depends on. Raises BadInput for an unknown
+    category, an id that changes what it is, and a class with too many ids; its `frames` raise BadInput when a map and
+    its list disagree.
     """
     video, infos = entry["video_id"], {}
     for frame in entry["annotations"]:
@@ -203,7 +204,8 @@ def panoptic_video(entry: Mapping[str, Any], maps: Path, classes: ClassTable) ->
         if track >= DIVISOR:
             raise BadInput("bad-id", f"class {classes.classes[index].name!r} has {track} tracks or more.", video=video,
                            cure=f"A video holds up to {DIVISOR - 1} tracks of a class.")
-    return PanopticVideo(video_id=video, segments=segments, frames=_Maps(entry, Path(maps) / video, panoptic),
+    listed = {panoptic[number]: segments[panoptic[number]] for number in infos}
+    return PanopticVideo(video_id=video, segments=listed, frames=_Maps(entry, Path(maps) / video, panoptic),
                          frame_names=tuple(Path(frame["file_name"]).stem for frame in entry["annotations"]))
 
 

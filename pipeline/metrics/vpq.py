@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from model.contracts import PanopticVideo, VideoSegment
-from model.labels import VOID, ClassTable
-from pipeline.errors import BadInput
+from model.contracts import PanopticVideo
+from model.labels import ClassTable
+from pipeline.metrics.frame_pass import FramePair, Side, score_video
 from pipeline.metrics.vpq_scores import ClassScore, VPQScores
 
 WINDOWS = (1, 2, 4, 6, 8, 12)    # both published protocols, and 12 to see how long identities last
@@ -44,25 +44,18 @@ class VPQ:
     def update(self, prediction: PanopticVideo, truth: PanopticVideo) -> None:
         """Score one video; frames are streamed, only tables of areas are kept, for the longest window.
 
-        Raises BadInput, and counts nothing, when names, counts or sizes of frames differ, when a map holds an id that
-        is not listed, when a predicted id has no pixel, and for a video that was scored before.
+        Raises BadInput, and counts nothing, for the reasons `score_video` lists.
         """
-        self._refuse(prediction, truth)
-        sides = [_Side(truth, "truth", len(self.classes)), _Side(prediction, "prediction", len(self.classes))]
-        tubes = _Tubes(*sides)
-        counts, iou = {k: np.zeros_like(c) for k, c in self._counts.items()}, {k: [] for k in self.windows}
-        sliding = {k: np.zeros(tubes.shape, np.int64) for k in self.windows}
-        recent: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=max(self.windows) + 1)
-        for frame, (name, true, predicted) in enumerate(_frames(truth, prediction)):
-            recent.append(_pair_areas(true, predicted, sides, name))
-            for k, areas in sliding.items():
-                _add(areas, recent[-1], 1)
-                if frame >= k:
-                    _add(areas, recent[-1 - k], -1)
-                if frame >= k - 1:
-                    iou[k].extend(tubes.score(areas, counts[k]))
-        sides[1].refuse_empty()
-        self.videos[truth.video_id] = len(truth.frame_names)
+        score_video([self], prediction, truth)
+
+    def begin(self, truth: Side, prediction: Side) -> _Windows:
+        """Start with a video, in a walk shared with other metrics."""
+        return _Windows(self, truth, prediction)
+
+    def count(self, video: str, frames: int, counts: Mapping[int, np.ndarray],
+              iou: Mapping[int, Sequence[tuple[int, int]]]) -> None:
+        """Add the windows of one video: tp, fp, fn of each class, and class and IoU of each tp."""
+        self.videos[video] = frames
         for k in self.windows:
             self._counts[k] += counts[k]
             for class_index, units in iou[k]:
@@ -104,52 +97,38 @@ class VPQ:
             vpq._iou[part["frames"]] = list(part["iou"])
         return vpq
 
-    def _refuse(self, prediction: PanopticVideo, truth: PanopticVideo) -> None:
-        video = truth.video_id
-        if video in self.videos:
-            raise BadInput("scored-twice", "the video was scored before.", video=video,
-                           cure="Give every video its own id and score it once.")
-        if prediction.video_id != video or tuple(prediction.frame_names) != tuple(truth.frame_names):
-            raise BadInput("frame-mismatch", f"the prediction is of video {prediction.video_id!r} with "
-                           f"{len(prediction.frame_names)} frames {_ends(prediction.frame_names)}, the truth has "
-                           f"{len(truth.frame_names)} frames {_ends(truth.frame_names)}.", video=video,
-                           cure="Predict every annotated frame, in the same order.")
 
+class _Windows:
+    """All windows of one video."""
 
-class _Side:
-    """The listed segments of truth or prediction; position 0 is void, position i the i-th smallest id."""
+    def __init__(self, metric: VPQ, truth: Side, prediction: Side) -> None:
+        self.metric, self.tubes = metric, _Tubes(truth, prediction)
+        self.counts = {k: np.zeros((3, len(metric.classes)), np.int64) for k in metric.windows}
+        self.iou: dict[int, list[tuple[int, int]]] = {k: [] for k in metric.windows}
+        self.sliding = {k: np.zeros(self.tubes.shape, np.int64) for k in metric.windows}
+        self.recent: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=max(metric.windows) + 1)    # pairs, areas
 
-    def __init__(self, video: PanopticVideo, name: str, classes: int) -> None:
-        self.video, self.name = video.video_id, name
-        self.ids = np.array([VOID, *sorted(video.segments)], np.int64)
-        listed: list[VideoSegment] = [video.segments[i] for i in self.ids[1:].tolist()]
-        self.classes = np.array([0, *(segment.class_index for segment in listed)])    # void's entry is never read
-        self.is_crowd = np.array([True, *(segment.is_crowd for segment in listed)])   # void is no target either
-        self.seen = np.zeros(len(self.ids), bool)
-        if self.ids[1:].min(initial=0) < 0 or not ((self.classes >= 0) & (self.classes < classes)).all():
-            raise BadInput("unknown-category", f"a segment of the {name} has an id below 0 or a class outside 0 to "
-                           f"{classes - 1}.", video=self.video, cure="Use the class table the video was made with.")
+    def add(self, frame: FramePair) -> None:
+        """Move every window by one frame and score those that are full."""
+        self.recent.append((frame.pairs, frame.areas))
+        for k, areas in self.sliding.items():
+            flat = areas.reshape(-1)
+            flat[frame.pairs] += frame.areas
+            if frame.index >= k:
+                pairs, pixels = self.recent[-1 - k]
+                flat[pairs] -= pixels
+            if frame.index >= k - 1:
+                self.iou[k].extend(self.tubes.score(areas, self.counts[k]))
 
-    def positions(self, ids: np.ndarray, frame: str) -> np.ndarray:
-        """Ids -> positions in the list; refuses ids that are not listed."""
-        found = np.searchsorted(self.ids, ids).clip(max=len(self.ids) - 1)
-        if (self.ids[found] != ids).any():
-            unlisted = np.unique(ids[self.ids[found] != ids]).tolist()
-            raise BadInput("unlisted-id", f"frame {frame!r} of the {self.name} holds the ids {unlisted[:5]}, which its "
-                           "segments do not list.", video=self.video, cure="List every id of the maps; void is -1.")
-        self.seen[found] = True
-        return found
-
-    def refuse_empty(self) -> None:
-        if empty := self.ids[1:][~self.seen[1:]].tolist():
-            raise BadInput("empty-segment", f"the {self.name} lists the ids {empty[:5]}, which have no pixel in any "
-                           f"frame.", video=self.video, cure="List only segments that own pixels.")
+    def finish(self, video: str, frames: int) -> None:
+        """Count the video."""
+        self.metric.count(video, frames, self.counts, self.iou)
 
 
 class _Tubes:
     """Which tubes of a video can meet; scores one window from the areas of their pairs."""
 
-    def __init__(self, truth: _Side, prediction: _Side) -> None:
+    def __init__(self, truth: Side, prediction: Side) -> None:
         self.truth, self.prediction = truth, prediction
         self.shape = (len(truth.ids), len(prediction.ids))
         same = truth.classes[:, None] == prediction.classes[None]
@@ -174,44 +153,3 @@ class _Tubes:
             counts[row] += np.bincount(classes, minlength=counts.shape[1])
         units = common[hit] / union[hit] * IOU_UNITS
         return list(zip(matched.tolist(), units.astype(np.int64).tolist()))
-
-
-def _frames(truth: PanopticVideo, prediction: PanopticVideo):
-    """(name, true map, predicted map) of each frame; refuses other sizes and other counts than the names say."""
-    trues, predicteds = iter(truth.frames), iter(prediction.frames)
-    for name in truth.frame_names:
-        true, predicted = next(trues, None), next(predicteds, None)
-        shapes = [None if ids is None else ids.shape for ids in (true, predicted)]
-        if shapes[0] != shapes[1] or true is None:
-            raise BadInput("size-differs", f"frame {name!r} is {shapes[0]} (height, width) in the truth and "
-                           f"{shapes[1]} in the prediction; None: no such frame.", video=truth.video_id,
-                           cure="Predict every annotated frame at its own size.")
-        yield name, true, predicted
-    if next(trues, None) is not None or next(predicteds, None) is not None:
-        raise BadInput("frame-mismatch", f"there are more maps than the {len(truth.frame_names)} frame names.",
-                       video=truth.video_id, cure="Give one map per frame name.")
-
-
-def _pair_areas(true: np.ndarray, predicted: np.ndarray, sides: Sequence[_Side],
-                name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Which pairs of ids share pixels in one frame (positions in the flattened table of pairs), and how many.
-
-    Looks at runs of equal pairs instead of pixels: one comparison a pixel replaces sorting them all.
-    """
-    true, predicted = true.ravel(), predicted.ravel()
-    changes = (true[1:] != true[:-1]) | (predicted[1:] != predicted[:-1])
-    starts = np.concatenate([[0], np.flatnonzero(changes) + 1])
-    lengths = np.diff(starts, append=true.size)
-    columns = len(sides[1].ids)
-    pairs = sides[0].positions(true[starts], name) * columns + sides[1].positions(predicted[starts], name)
-    areas = np.bincount(pairs, lengths)
-    present = np.flatnonzero(areas)
-    return present, areas[present].astype(np.int64)
-
-
-def _add(areas: np.ndarray, frame: tuple[np.ndarray, np.ndarray], sign: int) -> None:
-    areas.reshape(-1)[frame[0]] += sign * frame[1]
-
-
-def _ends(names: Sequence[str]) -> str:
-    return f"({names[0]} to {names[-1]})" if names else "(none)"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.metrics.numbers import NAN, cell, mean, percent
+
 PROTOCOLS = ((1, 2, 4, 6), (1, 2, 4, 6, 8))    # as papers report it; as VIPSeg's own script runs
-NAN = float("nan")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,20 +56,20 @@ class VPQScores:
             raise ValueError(f"window {window} was not scored, only {tuple(self.per_class)} were; "
                              "name it in VPQ(windows=...)")
         rows = [row for row in self.per_class[window] if row.occurs]
-        return Quality(all=_mean(row.pq for row in rows), thing=_mean(row.pq for row in rows if row.is_thing),
-                       stuff=_mean(row.pq for row in rows if not row.is_thing))
+        return Quality(all=mean(row.pq for row in rows), thing=mean(row.pq for row in rows if row.is_thing),
+                       stuff=mean(row.pq for row in rows if not row.is_thing))
 
     def mean(self, windows: Sequence[int] = PROTOCOLS[0]) -> Quality:
         """VPQ: the plain mean of VPQ^k over a protocol's windows."""
         parts = [self.of(window) for window in windows]
-        return Quality(all=_mean(p.all for p in parts), thing=_mean(p.thing for p in parts),
-                       stuff=_mean(p.stuff for p in parts))
+        return Quality(all=mean(p.all for p in parts), thing=mean(p.thing for p in parts),
+                       stuff=mean(p.stuff for p in parts))
 
     def summary(self, windows: Sequence[int] = PROTOCOLS[0]) -> dict[str, Any]:
         """The mean over `windows` and VPQ of every window, in percent; None where nothing was to be scored."""
-        mean = self.mean(windows)
-        return {"vpq": _percent(mean.all), "vpq_thing": _percent(mean.thing), "vpq_stuff": _percent(mean.stuff),
-                "vpq_by_window": {str(k): _percent(self.of(k).all) for k in self.per_class}}
+        average = self.mean(windows)
+        return {"vpq": percent(average.all), "vpq_thing": percent(average.thing), "vpq_stuff": percent(average.stuff),
+                "vpq_by_window": {str(k): percent(self.of(k).all) for k in self.per_class}}
 
     def class_rows(self, windows: Sequence[int] = PROTOCOLS[0]) -> list[dict[str, Any]]:
         """One row per class that occurs: mean PQ over those of `windows` where it does, in percent, and the counts of
@@ -76,9 +77,9 @@ class VPQScores:
         first, rows = min(windows), []
         for index, row in enumerate(self.per_class[first]):
             if row.occurs:
-                pq = _mean(self.per_class[k][index].pq for k in windows if self.per_class[k][index].occurs)
-                rows.append({"class": row.name, "thing": row.is_thing, "vpq": _percent(pq), "tp": row.tp, "fp": row.fp,
-                             "fn": row.fn, "mean_iou": _percent(row.iou / row.tp if row.tp else NAN)})
+                pq = mean(self.per_class[k][index].pq for k in windows if self.per_class[k][index].occurs)
+                rows.append({"class": row.name, "thing": row.is_thing, "vpq": percent(pq), "tp": row.tp, "fp": row.fp,
+                             "fn": row.fn, "mean_iou": percent(row.iou / row.tp if row.tp else NAN)})
         return rows
 
     def table(self) -> str:
@@ -94,23 +95,10 @@ class VPQScores:
         first = min(windows)
         lines = [f"{'class':<28}{'VPQ':>8}{'IoU':>8}{f'TP^{first}':>8}{f'FP^{first}':>8}{f'FN^{first}':>8}"]
         for row in self.class_rows(windows):
-            lines.append(f"{row['class'][:27]:<28}{_cell(row['vpq'])}{_cell(row['mean_iou'])}"
+            lines.append(f"{row['class'][:27]:<28}{cell(row['vpq'])}{cell(row['mean_iou'])}"
                          f"{row['tp']:>8}{row['fp']:>8}{row['fn']:>8}")
         return "\n".join(lines)
 
 
-def _mean(values: Iterable[float]) -> float:
-    values = list(values)
-    return sum(values) / len(values) if values else NAN
-
-
-def _percent(value: float) -> float | None:
-    return None if value != value else 100 * value
-
-
-def _cell(value: float | None) -> str:
-    return f"{'-':>8}" if value is None else f"{value:8.2f}"
-
-
 def _line(name: str, quality: Quality) -> str:
-    return f"{name:<22}" + "".join(_cell(_percent(v)) for v in (quality.all, quality.thing, quality.stuff))
+    return f"{name:<22}" + "".join(cell(percent(v)) for v in (quality.all, quality.thing, quality.stuff))

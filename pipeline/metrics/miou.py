@@ -1,0 +1,114 @@
+"""Mean intersection over union of classes, over all frames of a data set, as VSPW reports it (Miao et al., CVPR 2021).
+
+One table of pixels, true class x predicted class, over all videos. Void of the truth is left out; a labelled pixel
+predicted as void is missed. The mean is over the classes that occur in the truth (VSPW_code, iou_cal.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from model.labels import ClassTable
+from pipeline.metrics.frame_pass import LabelVideo, Side, WholeVideo, score_video
+from pipeline.metrics.numbers import NAN, cell, mean, percent
+from pipeline.metrics.per_video import PerVideoMetric
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassIoU:
+    """Pixels of one class over the frames scored."""
+
+    name: str
+    is_thing: bool
+    true: int        # pixels with this label
+    common: int      # of them, predicted so
+    union: int       # labelled or predicted so, on labelled pixels
+
+    @property
+    def iou(self) -> float:
+        """0 to 1; NaN for a class that neither side has."""
+        return self.common / self.union if self.union else NAN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeanIoUScores:
+    """Result of `MeanIoU`. Fractions everywhere, percent in `summary` and `table`, as papers print them."""
+
+    videos: int
+    frames: int
+    per_class: tuple[ClassIoU, ...]    # one entry per class of the table
+
+    @property
+    def miou(self) -> float:
+        """The mean over the classes that occur in the truth; NaN where none does."""
+        return mean(row.iou for row in self.per_class if row.true)
+
+    def summary(self) -> dict[str, float | None]:
+        """In percent; None where nothing was to be scored."""
+        return {"miou": percent(self.miou)}
+
+    def class_rows(self) -> list[dict[str, Any]]:
+        """One row per class that occurs on either side, in percent."""
+        return [{"class": row.name, "thing": row.is_thing, "iou": percent(row.iou), "true_pixels": row.true}
+                for row in self.per_class if row.union]
+
+    def table(self) -> str:
+        """The score in percent, for people."""
+        return f"{'mIoU':<22}{cell(percent(self.miou))}\n{self.videos} videos, {self.frames} frames"
+
+
+class MeanIoU(PerVideoMetric):
+    """Accumulates the table of classes in one pass over the frames; parts of a data set merge exactly."""
+
+    def __init__(self, classes: ClassTable) -> None:
+        super().__init__(classes)
+
+    def update(self, prediction: LabelVideo, truth: LabelVideo) -> None:
+        """Score one video, semantic or panoptic. Raises BadInput, and counts nothing, as `score_video` says."""
+        score_video([self], prediction, truth)
+
+    def begin(self, truth: Side, prediction: Side) -> WholeVideo:
+        """Start with a video, in a walk shared with other metrics."""
+        def count(video: str, frames: int, areas: np.ndarray) -> None:
+            self.videos[video] = {"frames": frames, "pixels": class_pixels(areas, truth, prediction)}
+
+        return WholeVideo(truth, prediction, count)
+
+    def result(self) -> MeanIoUScores:
+        """The scores of everything counted so far."""
+        pixels = class_table((record["pixels"] for record in self.videos.values()), len(self.classes))
+        return MeanIoUScores(videos=len(self.videos), frames=self.frames(),
+                             per_class=class_ious(pixels, self.classes))
+
+
+def class_pixels(areas: np.ndarray, truth: Side, prediction: Side) -> list[list[int]]:
+    """[true class, predicted class, pixels] of every pair that occurs; void is one past the last class.
+
+    areas: true segments x predicted segments, pixels. Void of the truth is left out.
+    """
+    pixels: dict[tuple[int, int], int] = {}
+    for true, predicted in zip(*(index.tolist() for index in np.nonzero(areas)), strict=True):
+        if true:
+            pair = int(truth.classes[true]), int(prediction.classes[predicted])
+            pixels[pair] = pixels.get(pair, 0) + int(areas[true, predicted])
+    return [[*pair, count] for pair, count in sorted(pixels.items())]
+
+
+def class_table(parts: Iterable[list[list[int]]], classes: int) -> np.ndarray:
+    """The sum of what `class_pixels` gave: classes x classes+1 int64."""
+    table = np.zeros((classes, classes + 1), np.int64)
+    for part in parts:
+        for true, predicted, pixels in part:
+            table[true, predicted] += pixels
+    return table
+
+
+def class_ious(table: np.ndarray, classes: ClassTable) -> tuple[ClassIoU, ...]:
+    """Intersection and union of every class. table: classes x classes+1."""
+    true, predicted, common = table.sum(1), table.sum(0)[:-1], table.diagonal()
+    return tuple(ClassIoU(name=info.name, is_thing=info.is_thing, true=t, common=c, union=t + p - c)
+                 for info, t, p, c in zip(classes.classes, true.tolist(), predicted.tolist(), common.tolist()))

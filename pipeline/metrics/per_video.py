@@ -1,0 +1,44 @@
+"""What metrics share whose state is one small record per video: counting twice, merging, JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from model.labels import ClassTable
+
+
+class PerVideoMetric:
+    """Keeps a record of plain values for every video, so parts of a data set merge exactly, in any order."""
+
+    def __init__(self, classes: ClassTable, **settings: Any) -> None:
+        self.classes, self.settings = classes, settings
+        self.videos: dict[str, dict[str, Any]] = {}    # video -> record, with at least its number of "frames"
+
+    def merge(self, other: Self) -> None:
+        """Add what `other` has scored. Raises ValueError for other classes or settings, or a video both have scored."""
+        if (self.classes, self.settings) != (other.classes, other.settings):
+            raise ValueError(f"scores of class table {other.classes.name!r}, {other.settings} cannot be merged into "
+                             f"{self.classes.name!r}, {self.settings}; score all parts with the same two")
+        if both := sorted(self.videos.keys() & other.videos.keys()):
+            raise ValueError(f"{len(both)} videos would count twice, first {both[0]!r}; score each video in one part")
+        self.videos |= other.videos
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything counted, as plain values: a worker scores its part, `from_json` and `merge` join the parts."""
+        return {"classes": self.classes.to_json(), "settings": self.settings, "videos": dict(self.in_order())}
+
+    @classmethod
+    def from_json(cls, saved: Mapping[str, Any]) -> Self:
+        """Read what `to_json` wrote."""
+        metric = cls(ClassTable.from_json(saved["classes"]), **saved["settings"])
+        metric.videos = dict(saved["videos"])
+        return metric
+
+    def in_order(self) -> list[tuple[str, dict[str, Any]]]:
+        """(video, record), sorted by video: sums in this order do not depend on who scored what when."""
+        return sorted(self.videos.items())
+
+    def frames(self) -> int:
+        """Frames scored so far."""
+        return sum(record["frames"] for record in self.videos.values())

@@ -1,0 +1,113 @@
+"""Segmentation and tracking quality (Weber et al., STEP, arXiv 2102.11859), the measure of KITTI-STEP.
+
+SQ is the mean IoU of the classes that truth or prediction has, as in `miou`. AQ asks how well tracks hold together,
+whatever class they were given: over all true thing tracks g the mean of 1/|g| sum_p TPA^2 / (|g| + |p| - TPA), where
+TPA counts the pixels of the whole video that g shares with the predicted thing track p. Predicted pixels on stuff or
+void count against p, those on crowd are left out. STQ = sqrt(SQ AQ). Source: DeepLab2's evaluation,
+segmentation_and_tracking_quality.py.
+
+`official_compat` reproduces three habits of the released scripts. Void counts as one more class of IoU 0 as soon as a
+labelled pixel is predicted as void. A video without a track has AQ 0. And VIPSeg's script (eval_stq_vspw.py) numbers
+the segments of a video from 0 in the order of listing, so takes the first one for crowd when it is a thing, and does
+not know the data's own crowds; this needs `PanopticVideo.segments` in the order of the json, as `Predictions` reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import fsum, sqrt
+from typing import Any
+
+import numpy as np
+
+from model.labels import ClassTable
+from pipeline.metrics.frame_pass import LabelVideo, Side, WholeVideo, score_video
+from pipeline.metrics.miou import ClassIoU, class_ious, class_pixels, class_table
+from pipeline.metrics.numbers import NAN, cell, mean, percent
+from pipeline.metrics.per_video import PerVideoMetric
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quality:
+    """STQ and its two factors, 0 to 1; NaN where there was nothing to score."""
+
+    sq: float
+    aq: float
+
+    @property
+    def stq(self) -> float:
+        """The geometric mean."""
+        return sqrt(self.sq * self.aq)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class STQScores:
+    """Result of `STQ`. Fractions everywhere, percent in `summary` and `table`, as papers print them."""
+
+    videos: int
+    frames: int
+    tracks: int                        # true thing tracks
+    all: Quality
+    per_video: Mapping[str, Quality]
+    per_class: tuple[ClassIoU, ...]    # one entry per class of the table
+
+    def summary(self) -> dict[str, float | None]:
+        """In percent; None where nothing was to be scored."""
+        return {"stq": percent(self.all.stq), "sq": percent(self.all.sq), "aq": percent(self.all.aq)}
+
+    def table(self) -> str:
+        """The scores in percent, for people."""
+        head = f"{'':<22}{'STQ':>8}{'SQ':>8}{'AQ':>8}"
+        return (f"{head}\n{'all':<22}" + "".join(cell(value) for value in self.summary().values())
+                + f"\n{self.videos} videos, {self.frames} frames, {self.tracks} true tracks")
+
+
+class STQ(PerVideoMetric):
+    """Accumulates STQ in one pass over the frames; parts of a data set merge exactly."""
+
+    def __init__(self, classes: ClassTable, *, official_compat: bool = False) -> None:
+        super().__init__(classes, official_compat=official_compat)
+        self.official_compat = official_compat
+
+    def update(self, prediction: LabelVideo, truth: LabelVideo) -> None:
+        """Score one video. Raises BadInput, and counts nothing, for the reasons `score_video` lists."""
+        score_video([self], prediction, truth)
+
+    def begin(self, truth: Side, prediction: Side) -> WholeVideo:
+        """Start with a video, in a walk shared with other metrics."""
+        def count(video: str, frames: int, areas: np.ndarray) -> None:
+            self.videos[video] = {"frames": frames, "pixels": class_pixels(areas, truth, prediction),
+                                  **self._association(areas, truth, prediction)}
+
+        return WholeVideo(truth, prediction, count)
+
+    def result(self) -> STQScores:
+        """The scores of everything counted so far."""
+        records = dict(self.in_order())
+        table = class_table((record["pixels"] for record in records.values()), len(self.classes))
+        return STQScores(videos=len(records), frames=self.frames(), per_class=class_ious(table, self.classes),
+                         tracks=sum(record["tracks"] for record in records.values()),
+                         all=self._quality(list(records.values())),
+                         per_video={video: self._quality([record]) for video, record in records.items()})
+
+    def _association(self, areas: np.ndarray, truth: Side, prediction: Side) -> dict[str, Any]:
+        """Sum over the true tracks of their association quality, and how many there are. areas: of the whole video."""
+        things = np.append(self.classes.is_thing, False)                # void is no thing
+        crowd = things[truth.classes] & (truth.is_first if self.official_compat else truth.is_crowd)
+        size = areas.sum(1)
+        tracks = things[truth.classes] & ~crowd & (size > 0)
+        predicted = things[prediction.classes]
+        common = areas[tracks][:, predicted]                            # tracks x predicted tracks
+        union = size[tracks][:, None] + areas[~crowd][:, predicted].sum(0) - common
+        quality = (common * (common / union.clip(min=1))).sum(1) / size[tracks]
+        return {"association": fsum(quality.tolist()), "tracks": int(tracks.sum())}
+
+    def _quality(self, records: list[Mapping[str, Any]]) -> Quality:
+        table = class_table((record["pixels"] for record in records), len(self.classes))
+        ious = [row.iou for row in class_ious(table, self.classes) if row.union]
+        tracks = sum(record["tracks"] for record in records)
+        if self.official_compat and table[:, -1].any():
+            ious.append(0.0)
+        none = 0.0 if self.official_compat else NAN
+        return Quality(sq=mean(ious), aq=fsum(record["association"] for record in records) / tracks if tracks else none)
