@@ -55,8 +55,8 @@ def named(picture: np.ndarray, ids: np.ndarray, segments: Mapping[int, VideoSegm
         if panoptic == VOID or pixels < SMALLEST_NAMED * small.size:
             continue
         segment = segments[int(panoptic)]
-        info = classes.classes[segment.class_index]
-        text = (f"{info.name} {segment.track}" if info.is_thing else info.name).replace("_", " ")
+        name = classes.classes[segment.class_index].name
+        text = (f"{name} {segment.track}" if segment.track else name).replace("_", " ")
         row, column = (shrink * place for place in _widest(small == panoptic))
         half = draw.textlength(text, font=font) / 2 + 2
         column = max(half, min(column, picture.shape[1] - half))     # inside the picture
