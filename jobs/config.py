@@ -55,29 +55,51 @@ def differences(ours: Any, theirs: Any) -> list[str]:
 def override(config: Config, assignments: Iterable[str]) -> Config:
     """Apply `path.to.field=value` assignments, each checked against the field's type.
 
+    They take effect together, whole values before the fields below them.
     Values are JSON, or plain words for strings: `stage_one.fit.steps=100`, `stage_one.input.augment.size=[97,97]`,
     `stage_one.segmenter.within_clip=null`. Raises ValueError naming path, value and the type that was expected.
     """
+    changes = []
     for assignment in assignments:
         path, separator, value = assignment.partition("=")
         if not separator:
             raise ValueError(f"--set takes path=value, got {assignment!r}, e.g. --set stage_one.fit.steps=100")
-        config = _replace(config, path.split("."), value, path)
-    return config
+        changes.append(_Change(path, tuple(path.split(".")), value))
+    return _replace(config, changes)
 
 
-def _replace(config: Any, names: list[str], value: str, path: str) -> Any:
+class _Change(typing.NamedTuple):
+    path: str                   # as given, for messages
+    names: tuple[str, ...]      # what is left of it
+    value: str
+
+
+def _replace(config: Any, changes: list[_Change]) -> Any:
+    """All changes at once, so that values which must agree with each other can change together."""
     if not dataclasses.is_dataclass(config):
-        raise ValueError(f"--set {path}: nothing can be set below a {type(config).__name__}; shorten the path")
+        raise ValueError(f"--set {changes[0].path}: nothing can be set below a {type(config).__name__}; shorten the "
+                         "path")
     known = [field.name for field in dataclasses.fields(config)]
-    if names[0] not in known:
-        near = difflib.get_close_matches(names[0], known, n=3) or known
-        raise ValueError(f"--set {path}: {type(config).__name__} has no field {names[0]!r}; did you mean {near}?")
-    if len(names) > 1:
-        return dataclasses.replace(
-            config, **{names[0]: _replace(getattr(config, names[0]), names[1:], value, path)})
-    hint = typing.get_type_hints(type(config))[names[0]]
-    return dataclasses.replace(config, **{names[0]: _parse(hint, value, path)})
+    values: dict[str, Any] = {}
+    for name, group in _by_name(changes).items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3) or known
+            raise ValueError(f"--set {group[0].path}: {type(config).__name__} has no field {name!r}; did you mean "
+                             f"{near}?")
+        values[name] = getattr(config, name)
+        for change in group:
+            if len(change.names) == 1:
+                values[name] = _parse(typing.get_type_hints(type(config))[name], change.value, change.path)
+        if below := [change._replace(names=change.names[1:]) for change in group if len(change.names) > 1]:
+            values[name] = _replace(values[name], below)
+    return dataclasses.replace(config, **values)
+
+
+def _by_name(changes: list[_Change]) -> dict[str, list[_Change]]:
+    groups: dict[str, list[_Change]] = {}
+    for change in changes:
+        groups.setdefault(change.names[0], []).append(change)
+    return groups
 
 
 def _parse(hint: Any, text: str, path: str) -> Any:

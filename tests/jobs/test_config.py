@@ -71,3 +71,25 @@ def test_an_override_sets_one_typed_field(text, path, value):
 def test_a_wrong_override_says_what_was_expected(text, message):
     with pytest.raises(ValueError, match=message):
         override(Outer(), [text])
+
+
+def test_values_that_must_agree_change_together():
+    @dataclass(frozen=True)
+    class Pair:
+        left: Inner = field(default_factory=Inner)
+        right: Inner = field(default_factory=Inner)
+
+        def __post_init__(self) -> None:
+            if self.left.rate != self.right.rate:
+                raise ValueError("the rates differ")
+
+    changed = override(Pair(), ["left.rate=0.25", "right.size=[9,9]", "right.rate=0.25"])
+    assert (changed.left.rate, changed.right.rate, changed.right.size) == (0.25, 0.25, (9, 9))
+    with pytest.raises(ValueError, match="the rates differ"):
+        override(Pair(), ["left.rate=0.25"])
+
+
+def test_the_last_of_two_values_counts_and_fields_are_set_below_a_new_whole():
+    assert override(Outer(), ["steps=4", "steps=5"]).steps == 5
+    assert override(Outer(inner=None), ["inner.rate=0.25", 'inner={"size": [9, 9]}']).inner == Inner(
+        size=(9, 9), rate=0.25)
