@@ -1,4 +1,4 @@
-"""The synthetic world: a data set of moving textured things over moving stuff, written as VIPSeg or as YouTube-VIS.
+"""The synthetic world: moving textured things over moving stuff, as VIPSeg, as YouTube-VIS, or stills of it as COCO.
 
 Everything downstream reads it through the same reader as a user's data. A video depends on nothing but the
 configuration, its split and its number, so the same seed gives the same bytes and more videos only add to the set.
@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Literal, get_args
@@ -19,13 +19,14 @@ import numpy as np
 
 from model.labels import ClassInfo, ClassTable
 from pipeline.datasets.id_maps import IdGenerator, rgb_of_ids
+from pipeline.datasets.synthetic_coco import write_coco_split
 from pipeline.datasets.synthetic_drawing import draw
 from pipeline.datasets.synthetic_scene import COLORS, LONG_HIDING, STUFF, THINGS, Scene, make_scene
 from pipeline.images import encode_jpeg, encode_png
 
 WORLD = "world.json"      # written last inside the folder; says what made it
 Preset = Literal["easy", "hard"]
-WorldLayout = Literal["vipseg", "youtube_vis"]
+WorldLayout = Literal["vipseg", "youtube_vis", "coco"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +84,7 @@ def write_world(root: str | Path, config: SyntheticConfig) -> Path:
     partial = Path(mkdtemp(prefix=f".{root.name}.", dir=root.parent))
     try:
         partial.chmod(0o755)    # mkdtemp's folder is for its owner only
-        write = {"vipseg": _write_vipseg, "youtube_vis": _write_youtube_vis}[config.layout]
+        write = {"vipseg": _write_vipseg, "youtube_vis": _write_youtube_vis, "coco": _write_coco}[config.layout]
         write(partial, config)
         (partial / WORLD).write_text(json.dumps(asdict(config), indent=1) + "\n")
         try:
@@ -199,6 +200,22 @@ def _write_youtube_vis_video(folder: Path, scene: Scene, config: SyntheticConfig
             mask = label == len(STUFF) + place
             listed.append({"size": list(mask.shape), "counts": run_counts(mask)} if mask.any() else None)
     return masks
+
+
+def _write_coco(root: Path, config: SyntheticConfig) -> None:
+    """Stills whose sides lie between three quarters of the configured ones and the whole."""
+    def stills(split: str, count: int) -> Iterator[tuple[str, Scene, np.random.Generator]]:
+        for index in range(count):
+            key = [config.seed, int(split != "train"), index]
+            rng = np.random.default_rng([*key, 1])
+            height, width = (int(rng.integers(max(32, 3 * side // 4), side + 1))
+                             for side in (config.height, config.width))
+            still = replace(config, height=height, width=width)
+            yield f"{split}_{index:05d}", make_scene(still, np.random.default_rng(key)), rng
+
+    for split, count in (("train", config.videos_train), ("val", config.videos_val)):
+        write_coco_split(root, split, stills(split, count), classes=world_classes(config),
+                         quality=config.jpeg_quality)
 
 
 def run_counts(mask: np.ndarray) -> list[int]:

@@ -66,7 +66,7 @@ def test_json_areas_are_pixel_counts(panoptic_world):
         assert sum(info["area"] for info in frame["segments_info"]) == 48 * 64     # every pixel has a label
 
 
-@pytest.mark.parametrize("layout", ["vipseg", "youtube_vis"])
+@pytest.mark.parametrize("layout", ["vipseg", "youtube_vis", "coco"])
 def test_a_seed_fixes_every_byte(tmp_path, layout):
     config = replace(TINY, layout=layout)
     first, second = (digests(write_world(tmp_path / name, config)) for name in ("first", "second"))
@@ -145,7 +145,7 @@ def test_twins_of_a_hard_world_look_the_same_and_trade_places():
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    ({"preset": "medium"}, "preset='medium'"), ({"layout": "coco"}, "layout='coco'"),
+    ({"preset": "medium"}, "preset='medium'"), ({"layout": "ade20k"}, "layout='ade20k'"),
     ({"things": 9}, r"things=9 must lie in 1\.\.\.4"), ({"height": 8}, "height=8"),
     ({"preset": "hard", "frames": 6}, "set frames to at least 12")])
 def test_a_world_that_cannot_be_is_refused_with_its_cure(change, message):
