@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 
-from jobs.recipes import tiny, vipseg
+from jobs.recipes import ablations, coco, tiny, vipseg
 from jobs.recipes.schema import Recipe
 
-RECIPES: dict[str, Callable[[], Recipe]] = {recipe.__name__: recipe for recipe in (
-    tiny.tiny, tiny.demo, tiny.synthetic, tiny.synthetic_hard,
-    vipseg.vipseg_video_kmax_r50, vipseg.vipseg_video_kmax_r50_near_online,
-)}
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    **{recipe.__name__: recipe for recipe in (tiny.tiny, tiny.demo, tiny.synthetic, tiny.synthetic_hard)},
+    **coco.RECIPES, **vipseg.RECIPES, **ablations.RECIPES,
+}
 
 
 def find_recipe(name: str) -> Recipe:

@@ -116,7 +116,8 @@ def test_workers_get_absolute_paths_and_a_world_stays_inside_its_road(monkeypatc
 def test_inside_a_job_a_relative_path_is_refused_by_field(monkeypatch):
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     recipe = replace(find_recipe("vipseg_video_kmax_r50"), folder="/runs/r50")
-    with pytest.raises(ValueError, match=r"^relative: dataset\.root\..*--set dataset\.root=/data/data/VIPSeg_720P"):
+    with pytest.raises(ValueError, match=r"^relative: dataset\.root, stage_one\.start_from\..*"
+                                         "--set dataset.root=/data/data/VIPSeg_720P"):
         refuse_relative_paths(recipe)
     refuse_relative_paths(replace(find_recipe("tiny"), folder="/runs/tiny"))
 

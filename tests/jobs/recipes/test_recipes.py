@@ -1,0 +1,184 @@
+"""Recipes: each is found by its name, says what to expect, describes the official network, and takes a step."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from jobs.config import differences, to_json
+from jobs.recipes import RECIPES, ablations, coco, find_recipe, vipseg
+from jobs.recipes.schema import Recipe, StageOneConfig, StageTwoConfig
+from jobs.training.optimizer import OptimizerConfig, build_optimizer
+from model.contracts import ClipTargets, PixelEvidence, VideoQueries
+from model.converters.official import HEAD, has_head, read_layout, to_ours
+from model.cross_clip import build_cross_clip_head
+from model.losses.cross_clip import CrossClipCriterion
+from model.losses.kmax import KMaxCriterion
+from model.segmenters import SegmenterConfig, build_segmenter
+from tests.conftest import SHARED
+from tests.small_recipes import small
+
+NOT_THE_NETWORK = ("name", "about", "folder")       # of a recipe: what it is called, and where its results lie
+
+
+def changes(recipe: Recipe, other: Recipe) -> list[str]:
+    return differences(json_of(recipe), json_of(other))
+
+
+@cache
+def json_of(recipe: Recipe) -> dict[str, Any]:
+    return {key: value for key, value in to_json(recipe).items() if key not in NOT_THE_NETWORK}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_carries_the_name_it_is_found_by(name):
+    assert find_recipe(name).name == name
+
+
+@pytest.mark.parametrize(("backbone", "scores"), [
+    ("r50", (42.7, 46.1, 46.7)), ("convnext_l", (52.7, 56.2, 57.1)), ("convnextv2_l", (None, 57.7, 58.0))])
+def test_every_row_of_table_1_is_a_recipe_that_names_its_score(backbone, scores):
+    for suffix, score in zip(("", "_near_online", "_offline"), scores):
+        name = f"vipseg_video_kmax_{backbone}{suffix}"
+        assert (name in RECIPES) == (score is not None)
+        if score is not None:
+            assert f"expect {score} VPQ {'offline' if suffix == '_offline' else 'near-online'}" in RECIPES[name]().about
+
+
+@pytest.mark.parametrize("backbone", vipseg.SETTINGS)
+def test_the_offline_row_goes_on_in_the_road_of_the_near_online_row(backbone):
+    near_online, offline = vipseg.near_online(backbone), vipseg.offline(backbone)
+    assert offline.road == near_online.road
+    assert {line.split(":")[0].split(".")[0] for line in changes(offline, near_online)} == {"evaluation", "predict"}
+
+
+@pytest.mark.parametrize("backbone", vipseg.SETTINGS)
+def test_a_video_road_starts_where_the_pre_training_of_the_same_network_ends(backbone):
+    for video, image in ((vipseg.baseline(backbone), coco.kmax(backbone, msda=False)),
+                         (vipseg.near_online(backbone), coco.kmax(backbone, msda=True))):
+        started, trained = video.stage_one, image.stage_one
+        assert started.start_from == f"runs/{image.name}/stage_one/model"
+        assert trained.segmenter.backbone.name.split(".")[0] == started.segmenter.backbone.name
+        learnt, fresh = (small_weights(stage.segmenter).keys() for stage in (trained, started))
+        assert learnt <= fresh
+        assert all(name.startswith(("within_clip.trajectory_stacks.", "within_clip.clip_level_embedding"))
+                   for name in fresh - learnt)
+
+
+@pytest.mark.parametrize("ablation", ablations.ABLATIONS, ids=lambda ablation: ablation.name)
+def test_an_ablation_changes_one_field_and_names_its_score(ablation):
+    recipe = find_recipe(f"{ablations.PREFIX}{ablation.name}")
+    field = ablation.change.partition("=")[0]
+    assert [line.split(":")[0] for line in changes(recipe, ablation.of())] == [field]
+    assert f"expect {ablation.vpq} VPQ" in recipe.about
+    assert recipe.road != ablation.of().road
+
+
+def test_the_ablations_are_those_of_tables_5_and_6():
+    """What differs from the official R50 road, and the score; rows in grey and the baseline are recipes themselves."""
+    bases = {"5": vipseg.near_online("r50"), "6": vipseg.offline("r50")}
+    rows = {(ablation.table[0], ablation.vpq, *(line.split(": ")[0].split(".")[-1] + "=" + line.split(": ")[1].split(
+        " != ")[0] for line in changes(ablation(), bases[ablation.table[0]]))) for ablation in ablations.ABLATIONS}
+    assert rows == {
+        ("5", 45.3, "attention='full'", "trajectory_layers_per_block=1"), ("5", 45.4, "trajectory_layers_per_block=1"),
+        ("5", 44.7, "blocks=1"), ("5", 45.2, "blocks=3"), ("5", 45.7, "trajectory_layers_per_block=3"),
+        ("5", 45.8, "arrangement='sequential'"), ("6", 46.4, "attention='self'"), ("6", 46.5, "aspp=False"),
+        ("6", 46.5, "aspp_rates=[1, 2, 5]"), ("6", 46.4, "aspp_rates=[1, 3, 5]"), ("6", 46.7, "layers=6"),
+        ("6", 46.2, "layers=8")}
+
+
+def test_the_baseline_lacks_within_clip_tracking_alone():
+    """And with it the rate of its layers; it starts from the pre-training without it."""
+    ours, theirs = vipseg.baseline("r50").stage_one, vipseg.near_online("r50").stage_one
+    assert ours.segmenter.within_clip is None
+    assert theirs.optimizer.multipliers == (*ours.optimizer.multipliers, ("within_clip.trajectory_stacks", 2.0))
+    assert ours == replace(theirs, segmenter=replace(theirs.segmenter, within_clip=None), optimizer=ours.optimizer,
+                           start_from="runs/coco_kmax_r50/stage_one/model")
+
+
+@pytest.mark.parametrize(("layout", "name"), [
+    ("kmax_r50_coco", "coco_kmax_r50"),
+    ("maxtron_kmax_within_clip_r50_vipseg", "vipseg_video_kmax_r50_near_online"),
+    ("maxtron_kmax_within_clip_convnext_large_vipseg", "vipseg_video_kmax_convnext_l_near_online"),
+    ("maxtron_kmax_cross_clip_r50_vipseg", "vipseg_video_kmax_r50_offline"),
+])
+def test_a_recipe_describes_the_official_network_weight_for_weight(layout, name):
+    path = SHARED / "parity" / "state_dict_layouts" / f"{layout}.json"
+    if not path.is_file():
+        pytest.skip("the layouts of official models are not beside this checkout")
+    official = {key: torch.empty(shape, dtype=getattr(torch, dtype), device="meta")
+                for key, (dtype, shape) in json.loads(path.read_text())["weights"].items()}
+    recipe = find_recipe(name)
+    segmenter = recipe.stage_one.segmenter
+    if has_head(official):
+        segmenter = replace(segmenter, semantic_head=None)      # the files of stage two do not keep it
+    with torch.device("meta"):
+        own = dict(build_segmenter(replace(segmenter, backbone=replace(segmenter.backbone, pretrained=False))
+                                   ).state_dict())
+        if has_head(official):
+            head = build_cross_clip_head(replace(recipe.stage_two.head, start="official"))
+            own |= {f"{HEAD}{key}": tensor for key, tensor in head.state_dict().items()}
+    conversion = to_ours(official, layout=read_layout(official), own=own)
+    assert not conversion.unused
+    assert not conversion.from_scratch
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_small_version_of_every_recipe_takes_a_step_of_both_stages(name):
+    """Each weight is reached by some loss, or several workers could not train it together."""
+    recipe = find_recipe(name)
+    one, two = small(recipe.stage_one), small(recipe.stage_two)
+    assert step_of_stage_one(one) == []
+    assert step_of_stage_two(one.segmenter, two) == []
+
+
+@cache
+def step_of_stage_one(stage: StageOneConfig) -> list[str]:
+    """Names of the weights no loss reaches. Recipes that share a stage share the step."""
+    torch.manual_seed(0)
+    segmenter, frames = build_segmenter(stage.segmenter).train(), stage.input.clip_frames
+    clips = torch.randint(0, 256, (2, frames, 3, *stage.input.augment.size), dtype=torch.uint8)
+    height, width = ((side - 1) // 4 + 1 for side in stage.input.augment.size)
+    owner = torch.randint(0, 4, (frames, height, width))                        # three tubes and void
+    targets = ClipTargets(masks=torch.stack([owner == tube for tube in range(3)]), classes=torch.tensor([0, 1, 4]),
+                          track_ids=torch.arange(3), void=owner == 3)
+    prediction = segmenter(clips, supervise=True)
+    return step(segmenter, KMaxCriterion(stage.losses)(prediction, [targets, targets]), stage.optimizer)
+
+
+@cache
+def step_of_stage_two(segmenter: SegmenterConfig, stage: StageTwoConfig) -> list[str]:
+    torch.manual_seed(0)
+    head, clips, pixels = build_cross_clip_head(stage.head).train(), 3, 40
+    head.initialise_from(small_weights(segmenter))
+    queries, embedding = segmenter.query_decoder.num_queries, segmenter.query_decoder.embedding
+    layers = head(VideoQueries(queries=torch.randn(2, clips, queries, stage.head.dim),
+                               mask_embeddings=torch.randn(2, clips, queries, embedding),
+                               class_logits=torch.randn(2, clips, queries, stage.head.num_classes + 1)))
+    features = torch.randn(2, clips, embedding, pixels)
+    evidence = PixelEvidence(
+        pixel_features=features.mT, tubes=torch.randint(-1, 3, (2, clips, pixels)),
+        weights=torch.ones(2, clips, pixels), classes=(torch.tensor([0, 1, 4]),) * 2,
+        areas=(torch.full((clips, 3), 10.0),) * 2)
+    masks = [head.mask_logits(layer.mask_embeddings, features) for layer in layers]
+    return step(head, CrossClipCriterion(stage.losses)(layers, masks, evidence), stage.optimizer)
+
+
+def step(model: nn.Module, losses: dict[str, Tensor], config: OptimizerConfig) -> list[str]:
+    """One step of the recipe's own optimizer; names of the weights without a gradient, and of what is not finite."""
+    optimizer = build_optimizer(model, config)
+    sum(losses.values()).backward()
+    missed = [name for name, weight in model.named_parameters() if weight.grad is None]
+    optimizer.step()
+    return missed + [name for name, value in (*losses.items(), *model.named_parameters()) if not value.isfinite().all()]
+
+
+@cache
+def small_weights(config) -> dict[str, Tensor]:
+    return build_segmenter(small(config)).state_dict()

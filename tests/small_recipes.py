@@ -1,0 +1,29 @@
+"""Recipes made small enough for a step in a test: every part and every layer stays, only widths and sizes shrink."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from model.backbone import BackboneConfig
+
+# Fields by name, wherever they stand in a recipe. What is not here stays: numbers of layers and blocks, heads, kinds.
+SMALL = {
+    "num_classes": 5, "num_queries": 8, "dim": 32, "embedding": 8, "ffn": 32, "points": 1,
+    "widths": (32, 16, 8, 8), "width": 8, "fine_widths": (8, 8), "size": (65, 65),
+    "pixel_samples": 64, "semantic_samples": 64, "start_from": "",
+}
+
+# A network without global response norm, or with it, for the large ones of its family.
+FAMILIES = {"resnet": "test_resnet", "convnextv2": "convnextv2_atto", "convnext": "test_convnext2"}
+
+
+def small(config: Any) -> Any:
+    """A recipe, or any part of one, with small numbers."""
+    if isinstance(config, BackboneConfig):
+        families = [small for family, small in FAMILIES.items() if config.name.startswith(family)]
+        return dataclasses.replace(config, name=families[0] if families else config.name, pretrained=False)
+    return dataclasses.replace(config, **{
+        field.name: SMALL[field.name] if field.name in SMALL else small(value)
+        for field in dataclasses.fields(config)
+        if field.name in SMALL or dataclasses.is_dataclass(value := getattr(config, field.name))})
