@@ -56,6 +56,8 @@ class BackboneConfig:
     pretrained: bool = False      # fetch timm's ImageNet weights; needs a network or a filled cache
     drop_path: float = 0.0        # rate of the last block; earlier blocks get linearly less
     batch_norm: BatchNormConfig = field(default_factory=BatchNormConfig)
+    frozen_statistics: bool = False    # batch norms keep their running statistics in training; scale and shift learn
+    output_norms: bool = False    # a layer norm on each map, as mmdetection and detectron2 give their Swin
 
     def __post_init__(self) -> None:
         if not timm.is_model(self.name):
@@ -73,13 +75,14 @@ class Backbone(nn.Module):
     ConvNeXt gets the zero padding of kmax-deeplab (`kmax_deeplab/modeling/backbone/convnext.py`) where its patches do
     not tile the input, and no output norms: the pixel decoder normalises. Its layer norms compute in float32 under
     autocast, which is PyTorch's own behaviour.
+    Swin always cuts maps into full windows and shifts them, as detectors do, whatever size it was pre-trained at.
     """
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         options = {"drop_path_rate": config.drop_path} if config.drop_path else {}
         if config.name.startswith("swin_"):
-            options["strict_img_size"] = False
+            options |= {"strict_img_size": False, "always_partition": True}
         self.network = timm.create_model(config.name, pretrained=config.pretrained, features_only=True, **options)
         reductions = self.network.feature_info.reduction()
         if missing := [stride for stride in STRIDES if stride not in reductions]:
@@ -89,6 +92,9 @@ class Backbone(nn.Module):
         self.strides = STRIDES
         self.channels = tuple(self.network.feature_info.channels()[position] for position in self._positions)
         self._channels_last = self.network.output_fmt == "NHWC"
+        self.output_norms = nn.ModuleList(nn.LayerNorm(channels) for channels in self.channels
+                                          if config.output_norms)
+        self.frozen_statistics = config.frozen_statistics
         _set_batch_norms(self.network, config.batch_norm)
         _pad_patches(self.network)
 
@@ -96,9 +102,22 @@ class Backbone(nn.Module):
         """frames: n 3 H W, normalised. Returns maps n channels[i] ceil(H / strides[i]) ceil(W / strides[i])."""
         maps = self.network(frames)
         maps = tuple(maps[position] for position in self._positions)
-        if self._channels_last:
-            maps = tuple(rearrange(map_, "n h w c -> n c h w") for map_ in maps)
-        return maps
+        if self.output_norms and not self._channels_last:
+            maps = (rearrange(map_, "n c h w -> n h w c") for map_ in maps)
+        if self.output_norms:
+            maps = (norm(map_) for norm, map_ in zip(self.output_norms, maps))
+        if self.output_norms or self._channels_last:
+            maps = (rearrange(map_, "n h w c -> n c h w") for map_ in maps)
+        return tuple(maps)
+
+    def train(self, mode: bool = True) -> Backbone:
+        """As usual, but frozen batch norms never take statistics of a batch."""
+        super().train(mode)
+        if self.frozen_statistics:
+            for module in self.network.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
 
 
 def _set_batch_norms(network: nn.Module, config: BatchNormConfig) -> None:

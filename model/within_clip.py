@@ -6,7 +6,6 @@ arXiv 2311.18537v1, section 3.2, figure 3 and table 5. Behaviour follows TACJu/M
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -16,9 +15,10 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from model.backbone import STRIDES
-from model.layers.axial_trajectory import TrajectoryStack
-from model.layers.deformable_attention import DeformableLayer, Shapes, reference_points
-from model.layers.positions import sine_positions_2d, sine_positions_3d
+from model.layers.axial_trajectory import TrajectoryStack, track_levels
+from model.layers.convolution import ConvBN
+from model.layers.deformable_attention import DeformableLayer, Shapes, reference_points, split_levels
+from model.layers.positions import level_positions, sine_positions_3d
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +71,9 @@ class WithinClip(nn.Module):
         self.strides = sorted(config.strides, reverse=True)                  # coarse to fine, as official weights
         self.trajectory_strides = sorted(config.trajectory_strides, reverse=True)
         width = dict(zip(STRIDES, channels))
-        self.projections_in = nn.ModuleList(_projection(width[stride], config.dim) for stride in self.strides)
-        self.projections_out = nn.ModuleList(_projection(config.dim, width[stride]) for stride in self.strides)
+        block = {"bias": True, "norm": "gn", "init": "xavier"}
+        self.projections_in = nn.ModuleList(ConvBN(width[stride], config.dim, **block) for stride in self.strides)
+        self.projections_out = nn.ModuleList(ConvBN(config.dim, width[stride], **block) for stride in self.strides)
         self.level_embedding = nn.Parameter(torch.randn(len(self.strides), config.dim))
         self.spatial_layers = nn.ModuleList(
             DeformableLayer(config.dim, heads=config.heads, levels=len(self.strides), points=config.points,
@@ -103,7 +104,7 @@ class WithinClip(nn.Module):
         x = torch.cat([rearrange(project(by_stride[stride]), "n c h w -> n (h w) c")
                        for stride, project in zip(self.strides, self.projections_in)], dim=1)    # (b t) (levels h w) c
         x, attention = self._encode(x, shapes, frames=frames, return_attention=return_attention)
-        for stride, shape, project, one in zip(self.strides, shapes, self.projections_out, _split(x, shapes)):
+        for stride, shape, project, one in zip(self.strides, shapes, self.projections_out, split_levels(x, shapes)):
             by_stride[stride] = project(rearrange(one, "n (h w) c -> n c h w", h=shape[0]))
         maps = tuple(by_stride[stride] for stride in STRIDES)
         return (maps, attention) if return_attention else maps
@@ -112,7 +113,7 @@ class WithinClip(nn.Module):
         self, x: Tensor, shapes: Shapes, *, frames: int, return_attention: bool,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """x: (b t) (levels h w) c."""
-        position = self._positions(shapes, device=x.device)
+        position = level_positions(shapes, self.level_embedding)
         reference = reference_points(shapes, device=x.device)
         clip_positions = self._clip_positions(shapes, frames=frames, device=x.device)
         attention: dict[str, Tensor] = {}
@@ -123,7 +124,8 @@ class WithinClip(nn.Module):
                 x = step(x, position=position, reference=reference, shapes=shapes)
             else:
                 maps = attention if return_attention and index == last else None
-                x = self._track(step, x, shapes, positions=clip_positions, frames=frames, attention=maps)
+                x = track_levels(step, x, shapes, strides=self.strides, positions=clip_positions, frames=frames,
+                                 attention=maps)
         return x, attention
 
     def _steps(self) -> list[nn.Module]:
@@ -135,29 +137,6 @@ class WithinClip(nn.Module):
         return [step for block in range(self.config.blocks)
                 for step in spatial[block * per_block:(block + 1) * per_block] + stacks[block:block + 1]]
 
-    def _track(
-        self, stack: TrajectoryStack, x: Tensor, shapes: Shapes, *, positions: dict[int, Tensor], frames: int,
-        attention: dict[str, Tensor] | None,
-    ) -> Tensor:
-        """Trajectory layers on the levels whose frames meet; the same weights serve every level."""
-        levels = []
-        for stride, shape, one in zip(self.strides, shapes, _split(x, shapes)):
-            if stride in positions:
-                one = rearrange(one, "(b t) (h w) c -> b t h w c", t=frames, h=shape[0])
-                one = stack(one, positions[stride], return_attention=attention is not None)
-                if attention is not None:
-                    one, maps = one
-                    attention.update({f"stride{stride}.{name}": value for name, value in maps.items()})
-                one = rearrange(one, "b t h w c -> (b t) (h w) c")
-            levels.append(one)
-        return torch.cat(levels, dim=1)
-
-    def _positions(self, shapes: Shapes, *, device: torch.device) -> Tensor:
-        """(levels h w) c: place in the frame plus the level's embedding."""
-        sines = (sine_positions_2d(*shape, channels=self.config.dim, device=device) for shape in shapes)
-        return torch.cat([rearrange(sine, "h w c -> (h w) c") + level
-                          for sine, level in zip(sines, self.level_embedding)])
-
     def _clip_positions(self, shapes: Shapes, *, frames: int, device: torch.device) -> dict[int, Tensor]:
         """Stride -> t h w c: place in the clip plus the level's embedding."""
         if not self.config.has_trajectories:
@@ -165,15 +144,3 @@ class WithinClip(nn.Module):
         shape_of = dict(zip(self.strides, shapes))
         return {stride: sine_positions_3d(frames, *shape_of[stride], channels=self.config.dim, device=device) + level
                 for stride, level in zip(self.trajectory_strides, self.clip_level_embedding)}
-
-
-def _split(x: Tensor, shapes: Shapes) -> tuple[Tensor, ...]:
-    return x.split([height * width for height, width in shapes], dim=1)
-
-
-def _projection(in_channels: int, out_channels: int) -> nn.Sequential:
-    """1x1 convolution and group norm: 32 groups, or the largest common divisor with 32 where widths are odd."""
-    convolution = nn.Conv2d(in_channels, out_channels, 1)
-    nn.init.xavier_uniform_(convolution.weight)
-    nn.init.zeros_(convolution.bias)
-    return nn.Sequential(convolution, nn.GroupNorm(math.gcd(32, out_channels), out_channels))

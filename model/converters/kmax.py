@@ -7,10 +7,9 @@ backwards with `rename.reverse`.
 
 from __future__ import annotations
 
-import re
 from typing import Literal
 
-from model.converters.rename import Rules
+from model.converters.rename import Rules, nested
 
 AXIAL_ATTENTION: Rules = (
     (r"_(height|width)_axis\.qkv_transform\.conv\.weight", r"\1.project.conv.weight"),
@@ -42,19 +41,6 @@ SEMANTIC_HEAD: Rules = (
     (r"conv_block_1\.(.+)", r"pointwise.\1"),
     (r"final_conv\.(.+)", r"classify.\1"),
 )
-
-
-def nested(rules: Rules, source: str, target: str) -> Rules:
-    """The rules for a module that stands behind the prefix `source` (a pattern, dots escaped) and is ours at `target`.
-
-    Groups of the prefix come first, so that the references inside `rules` count on from there.
-    """
-    groups = re.compile(source).groups
-    return tuple(
-        (source + pattern, None if replacement is None
-         else target + re.sub(r"\\(\d)", lambda reference: rf"\{int(reference[1]) + groups}", replacement))
-        for pattern, replacement in rules
-    )
 
 
 PIXEL_DECODER: Rules = (

@@ -5,8 +5,7 @@ The names are those inside the module; a whole checkpoint carries them under `se
 
 from __future__ import annotations
 
-from model.converters.kmax import nested
-from model.converters.rename import Rules
+from model.converters.rename import Rules, nested
 
 _NORMS_AND_FFN: Rules = (
     (r"norm1\.(.+)", r"attention_norm.\1"),
@@ -30,8 +29,10 @@ DEFORMABLE_LAYER: Rules = (
 _ENCODER = r"within_clip_tracking_module\.transformer\."
 
 WITHIN_CLIP: Rules = (
-    (r"within_clip_tracking_module\.input_proj\.(.+)", r"projections_in.\1"),
-    (r"within_clip_tracking_module\.output_proj\.(.+)", r"projections_out.\1"),
+    *(rule for theirs, ours in (("input", "in"), ("output", "out")) for rule in (
+        (rf"within_clip_tracking_module\.{theirs}_proj\.(\d)\.0\.(.+)", rf"projections_{ours}.\1.conv.\2"),
+        (rf"within_clip_tracking_module\.{theirs}_proj\.(\d)\.1\.(.+)", rf"projections_{ours}.\1.norm.\2"),
+    )),
     (rf"{_ENCODER}level_embed_2d", "level_embedding"),
     (rf"{_ENCODER}level_embed_3d", "clip_level_embedding"),
     *nested(DEFORMABLE_LAYER, rf"{_ENCODER}encoder\.spatial_layers\.(\d+)\.", r"spatial_layers.\1."),

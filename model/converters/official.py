@@ -24,9 +24,9 @@ from model.converters.backbones import (
     usual_naming,
 )
 from model.converters.cross_clip import MAXTRON_KMAX
-from model.converters.kmax import PIXEL_DECODER, decoder_rules, nested, spelling
+from model.converters.kmax import PIXEL_DECODER, decoder_rules, spelling
 from model.converters.maxtron_video_kmax import WITHIN_CLIP
-from model.converters.rename import Rules, new_name, rename, reverse
+from model.converters.rename import Rules, nested, new_name, rename, reverse
 
 HEAD = "head."                      # before the names of a cross-clip head, beside those of a segmenter
 _BACKBONE = "backbone.network."     # where our segmenter keeps timm's network

@@ -50,6 +50,19 @@ def rename(state: dict[str, Tensor], rules: Rules) -> dict[str, Tensor]:
     return renamed
 
 
+def nested(rules: Rules, source: str, target: str) -> Rules:
+    """The rules for a module that stands behind the prefix `source` (a pattern, dots escaped) and is ours at `target`.
+
+    Groups of the prefix come first, so that the references inside `rules` count on from there.
+    """
+    groups = re.compile(source).groups
+    return tuple(
+        (source + pattern, None if replacement is None
+         else target + re.sub(r"\\(\d)", lambda reference: rf"\{int(reference[1]) + groups}", replacement))
+        for pattern, replacement in rules
+    )
+
+
 def reverse(rules: Rules) -> list[tuple[str, str]]:
     """The table from our names back to the source's.
 

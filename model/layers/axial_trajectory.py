@@ -6,11 +6,14 @@ MaXTron, arXiv 2311.18537v1, section 3.2 and figure 3. Behaviour follows TACJu/M
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
+import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from model.layers.deformable_attention import Shapes, split_levels
 from model.layers.mlp import FeedForward
 from model.layers.trajectory_attention import TrajectoryAttention
 
@@ -78,3 +81,46 @@ class TrajectoryStack(nn.Module):
         for layer in self.layers[:-1]:
             x = layer(x, position)
         return self.layers[-1](x, position, return_attention=return_attention)
+
+
+class TrajectoryBranch(nn.Module):
+    """A stack beside the identity, x + scale * stack(x): what was trained without it stays as it was at the start.
+
+    start: of the scale, one number per channel; None: no identity, stack(x) replaces x. options: of `TrajectoryStack`.
+    """
+
+    def __init__(self, dim: int, *, start: float | None = 1e-6, **options) -> None:
+        super().__init__()
+        self.stack = TrajectoryStack(dim, **options)
+        self.scale = None if start is None else nn.Parameter(torch.full((dim,), start))
+
+    def forward(
+        self, x: Tensor, position: Tensor, *, return_attention: bool = False,
+    ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+        """x: b t h w c. position: the same or without b. Same result as `TrajectoryLayer`."""
+        tracked, maps = self.stack(x, position, return_attention=True) if return_attention else (
+            self.stack(x, position), None)
+        tracked = tracked if self.scale is None else x + self.scale * tracked
+        return (tracked, maps) if return_attention else tracked
+
+
+def track_levels(
+    stack: TrajectoryStack | TrajectoryBranch, x: Tensor, shapes: Shapes, *, strides: Sequence[int],
+    positions: Mapping[int, Tensor], frames: int, attention: dict[str, Tensor] | None = None,
+) -> Tensor:
+    """Trajectory layers on the levels whose frames meet; the same weights serve every level.
+
+    x: (b t) (levels h w) c, its levels of sizes `shapes` at `strides`. positions: stride -> t h w c; the levels of
+    other strides stay as they are. attention: filled with the maps, "stride16.height" and so on; None: no maps.
+    """
+    levels = []
+    for stride, shape, one in zip(strides, shapes, split_levels(x, shapes)):
+        if stride in positions:
+            one = rearrange(one, "(b t) (h w) c -> b t h w c", t=frames, h=shape[0])
+            one = stack(one, positions[stride], return_attention=attention is not None)
+            if attention is not None:
+                one, maps = one
+                attention.update({f"stride{stride}.{name}": value for name, value in maps.items()})
+            one = rearrange(one, "b t h w c -> (b t) (h w) c")
+        levels.append(one)
+    return torch.cat(levels, dim=1)

@@ -1,4 +1,4 @@
-"""Convolution, norm and activation as one block: the building block of every kMaX module.
+"""Convolution, norm and activation as one block: the building block of pixel and query decoders.
 
 Behaviour follows bytedance/kmax-deeplab, `kmax_deeplab/modeling/pixel_decoder/kmax_pixel_decoder.py`.
 """
@@ -52,7 +52,8 @@ class ChannelsFirstLayerNorm(nn.Module):
 class ConvBN(nn.Module):
     """Convolution with "same" padding, then norm, then activation; the last two may be absent.
 
-    dims: 2 for maps `b c h w`, 1 for sequences `b c n`. norm: "bn" batch norm, "ln" layer norm over channels.
+    dims: 2 for maps `b c h w`, 1 for sequences `b c n`. norm: "bn" batch norm, "ln" layer norm over channels, "gn"
+    group norm of 32 groups, or of the largest common divisor with 32.
     norm_scale: where the norm's scale starts; 0 for the last norm of a residual branch, so that the branch starts shut.
     init: "he" has std sqrt(2 / in_channels), the kernel area left out on purpose; "xavier" is for depthwise
     convolutions; ("truncated", std) is any other truncated normal. All normals are cut at two standard deviations.
@@ -60,7 +61,7 @@ class ConvBN(nn.Module):
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int = 1, *, dims: Literal[1, 2] = 2, groups: int = 1,
-        dilation: int = 1, bias: bool = False, norm: Literal["bn", "ln"] | None = "bn",
+        dilation: int = 1, bias: bool = False, norm: Literal["bn", "ln", "gn"] | None = "bn",
         activation: Literal["gelu", "relu"] | None = None, norm_scale: float = 1.0, init: Initialisation = "he",
         batch_norm: BatchNormConfig | None = None,
     ) -> None:
@@ -88,9 +89,11 @@ def _norm(norm: str | None, channels: int, dims: int, batch_norm: BatchNormConfi
             return kind(channels, eps=batch_norm.eps, momentum=batch_norm.momentum)
         case "ln":
             return ChannelsFirstLayerNorm(channels)
+        case "gn":
+            return nn.GroupNorm(math.gcd(32, channels), channels)
         case None:
             return nn.Identity()
-    raise ValueError(f"norm {norm!r} does not exist; choose 'bn', 'ln' or None")
+    raise ValueError(f"norm {norm!r} does not exist; choose 'bn', 'ln', 'gn' or None")
 
 
 def _initialise(weight: Tensor, init: Initialisation, in_channels: int) -> None:

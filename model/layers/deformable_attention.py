@@ -10,7 +10,7 @@ sequence `b (levels h w) c`, level after level.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,12 @@ from torch import Tensor, nn
 from model.layers.mlp import FeedForward
 
 Shapes = Sequence[tuple[int, int]]    # height and width of each level
+Refine = Callable[[Tensor], Tensor]   # sampled values b n c -> the same
+
+
+def split_levels(x: Tensor, shapes: Shapes) -> tuple[Tensor, ...]:
+    """The levels of x, b (levels h w) ..., one by one."""
+    return x.split([height * width for height, width in shapes], dim=1)
 
 
 def sample_deformable(value: Tensor, *, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
@@ -32,7 +38,7 @@ def sample_deformable(value: Tensor, *, shapes: Shapes, locations: Tensor, weigh
     grid = rearrange(2 * locations - 1, "b n heads levels points xy -> levels (b heads) n points xy")
     weights = rearrange(weights, "b n heads levels points -> levels (b heads) 1 n points")
     result = 0
-    for level, one in enumerate(value.split([height * width for height, width in shapes], dim=1)):
+    for level, one in enumerate(split_levels(value, shapes)):
         one = rearrange(one, "b (h w) heads d -> (b heads) d h w", h=shapes[level][0])
         samples = F.grid_sample(one, grid[level], padding_mode="zeros", align_corners=False)
         result = result + (samples * weights[level]).sum(-1)                            # (b heads) d n
@@ -81,8 +87,10 @@ class DeformableAttention(nn.Module):
 
     def forward(
         self, query: Tensor, *, reference: Tensor, memory: Tensor, shapes: Shapes, padding: Tensor | None = None,
+        refine: Refine | None = None,
     ) -> Tensor:
         """query: b n c. memory: b (levels h w) c. padding: b (levels h w) bool, true where the memory counts as zero.
+        refine: what happens to the sampled values, b n c, before the output projection; None: nothing.
 
         reference: [b] n levels 2, points (x, y) as fractions, offsets in pixels of the sampled level; or
         [b] n levels 4, boxes (x, y, w, h), offsets in half box sizes per point. Returns b n c.
@@ -100,8 +108,9 @@ class DeformableAttention(nn.Module):
         weights = rearrange(self.attention_weights(query), "b n (heads p) -> b n heads p", heads=self.heads).softmax(-1)
         weights = rearrange(weights, "b n heads (levels points) -> b n heads levels points", levels=self.levels)
         locations = self._locations(offsets.float(), reference=reference, shapes=shapes)
-        return self.output_proj(sample_deformable(value, shapes=shapes, locations=locations.to(value.dtype),
-                                                  weights=weights.to(value.dtype)))
+        sampled = sample_deformable(value, shapes=shapes, locations=locations.to(value.dtype),
+                                    weights=weights.to(value.dtype))
+        return self.output_proj(sampled if refine is None else refine(sampled))
 
     def _locations(self, offsets: Tensor, *, reference: Tensor, shapes: Shapes) -> Tensor:
         reference = rearrange(reference, "... n levels place -> ... n 1 levels 1 place")
@@ -126,8 +135,13 @@ class DeformableLayer(nn.Module):
 
     def forward(
         self, x: Tensor, *, position: Tensor, reference: Tensor, shapes: Shapes, padding: Tensor | None = None,
+        refine: Refine | None = None,
     ) -> Tensor:
-        """x: b (levels h w) c. position: the same or without b; it moves the points, the values do not see it."""
-        attended = self.attention(x + position, reference=reference, memory=x, shapes=shapes, padding=padding)
+        """x: b (levels h w) c. position: the same or without b; it moves the points, the values do not see it.
+
+        refine: see `DeformableAttention`.
+        """
+        attended = self.attention(x + position, reference=reference, memory=x, shapes=shapes, padding=padding,
+                                  refine=refine)
         x = self.attention_norm(x + self.dropout(attended))
         return self.ffn_norm(x + self.dropout(self.ffn(x)))

@@ -1,7 +1,8 @@
-"""Feed-forward block of a transformer layer."""
+"""Feed-forward block of a transformer layer, and linear layers in a row."""
 
 from __future__ import annotations
 
+import itertools
 from typing import Literal
 
 from torch import Tensor, nn
@@ -26,3 +27,9 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear2(self.dropout(self.activation(self.linear1(x))))
+
+
+def mlp(*widths: int) -> nn.Sequential:
+    """Linear layers with ReLU between them; widths: of the input, of every hidden layer, of the output."""
+    layers = [nn.Linear(into, out) for into, out in itertools.pairwise(widths)]
+    return nn.Sequential(layers[0], *(part for layer in layers[1:] for part in (nn.ReLU(inplace=True), layer)))

@@ -7,6 +7,7 @@ count from 1 and are divided by the last one, so that every map ends at 2 pi wha
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from einops import rearrange
@@ -43,6 +44,15 @@ def sine_positions_3d(
     space = sine_positions_2d(height, width, channels=channels, device=device)
     count = torch.arange(1, frames + 1, device=device, dtype=torch.float32)
     return rearrange(_waves(count / (frames + _EPSILON), channels), "t c -> t 1 1 c") + space
+
+
+def level_positions(sizes: Iterable[tuple[int, int]], embeddings: Tensor) -> Tensor:
+    """(levels h w) c: the place in the map of each level plus the level's learned embedding, level after level.
+
+    sizes: height and width of each level. embeddings: levels c.
+    """
+    sines = (sine_positions_2d(*size, channels=embeddings.shape[-1], device=embeddings.device) for size in sizes)
+    return torch.cat([rearrange(sine, "h w c -> (h w) c") + embedding for sine, embedding in zip(sines, embeddings)])
 
 
 def _waves(fraction: Tensor, channels: int) -> Tensor:

@@ -7,9 +7,10 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from model.contracts import ClipPrediction
+from model.segmenters.tube_link import TubeLink, TubeLinkConfig
 from model.segmenters.video_kmax import VideoKMax, VideoKMaxConfig
 
-SegmenterConfig = VideoKMaxConfig
+SegmenterConfig = VideoKMaxConfig | TubeLinkConfig
 
 
 class Segmenter(Protocol):
@@ -31,4 +32,6 @@ def build_segmenter(config: SegmenterConfig) -> nn.Module:
     match config:
         case VideoKMaxConfig():
             return VideoKMax(config)
+        case TubeLinkConfig():
+            return TubeLink(config)
     raise ValueError(f"{type(config).__name__} is not the config of a segmenter; see model.segmenters.SegmenterConfig")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-import torch
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -17,6 +16,7 @@ from model.contracts import ClipPrediction
 from model.layers.convolution import BatchNormConfig
 from model.pixel_decoders.kmax import KMaxPixelDecoder, KMaxPixelDecoderConfig
 from model.query_decoders.kmax import KMaxDecoder, KMaxDecoderConfig
+from model.segmenters.frames import check_frames, normalise
 from model.semantic_head import SemanticHead, SemanticHeadConfig
 from model.within_clip import WithinClip, WithinClipConfig
 
@@ -64,8 +64,9 @@ class VideoKMax(nn.Module):
         Maps come at ceil(H / 4), ceil(W / 4). supervise: also every decoder layer and the semantic head, for losses.
         return_attention: also the attention maps of within-clip tracking, as `WithinClip` names and shapes them.
         """
-        t = _check(frames, real_pixels)
-        maps, attention = self.backbone(self.normalise(frames, real_pixels)), {}    # 4 of (b t) c h w
+        t = check_frames(frames, real_pixels)
+        mean, std = [self.config.pixel_mean] * 3, [self.config.pixel_std] * 3
+        maps, attention = self.backbone(normalise(frames, real_pixels, mean=mean, std=std)), {}    # 4 of (b t) c h w
         if self.within_clip is not None:
             tracked = self.within_clip(maps, frames=t, return_attention=return_attention)
             maps, attention = tracked if return_attention else (tracked, {})
@@ -74,23 +75,3 @@ class VideoKMax(nn.Module):
         if supervise and self.semantic_head is not None:
             semantic = rearrange(self.semantic_head(maps), "(b t) classes h w -> b classes t h w", t=t)
         return replace(prediction, semantic_logits=semantic, attention=attention)
-
-    def normalise(self, frames: Tensor, real_pixels: Tensor | None) -> Tensor:
-        """Frames as the backbone wants them: (b t) 3 H W, zero mean, padding exactly zero."""
-        frames = (frames.float() - self.config.pixel_mean) / self.config.pixel_std
-        if real_pixels is not None:
-            frames = frames * rearrange(real_pixels, "b t h w -> b t 1 h w")
-        # channels last: convolutions and pooling of the backbone run about twice as fast on a CPU this way
-        return rearrange(frames, "b t c h w -> (b t) c h w").contiguous(memory_format=torch.channels_last)
-
-
-def _check(frames: Tensor, real_pixels: Tensor | None) -> int:
-    """Refuse clips of another layout; returns the number of frames."""
-    if frames.ndim != 5 or frames.shape[2] != 3 or frames.shape[1] < 1:
-        raise ValueError(f"frames of shape {tuple(frames.shape)}: a segmenter takes b t 3 height width, colour third. "
-                         "A single image is a clip of one frame: image[None, None]")
-    expected = (*frames.shape[:2], *frames.shape[3:])
-    if real_pixels is not None and tuple(real_pixels.shape) != expected:
-        raise ValueError(f"real_pixels of shape {tuple(real_pixels.shape)} do not belong to frames of shape "
-                         f"{tuple(frames.shape)}; expected b t height width = {expected}")
-    return frames.shape[1]

@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from model.converters.kmax import AXIAL_ATTENTION, PIXEL_DECODER, PREDICTOR, decoder_rules, nested, spelling
-from model.converters.rename import new_name, reverse
+from model.converters.kmax import AXIAL_ATTENTION, PIXEL_DECODER, PREDICTOR, decoder_rules, spelling
+from model.converters.rename import nested, new_name, reverse
 from model.pixel_decoders.kmax import KMaxPixelDecoder, KMaxPixelDecoderConfig
 from model.query_decoders.kmax import KMaxDecoder, KMaxDecoderConfig
 from model.semantic_head import SemanticHead, SemanticHeadConfig

@@ -54,6 +54,11 @@ def test_layer_norm_makes_every_place_zero_mean_and_unit_variance(shape):
     torch.testing.assert_close(result.var(1, correction=0), torch.ones_like(result.mean(1)), atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize(("channels", "groups"), [(64, 32), (24, 8), (7, 1)])
+def test_group_norm_has_as_many_of_32_groups_as_divide_the_channels(channels, groups):
+    assert ConvBN(4, channels, norm="gn").norm.num_groups == groups
+
+
 def test_layer_norm_ignores_autocast():
     norm, x = ChannelsFirstLayerNorm(6), 100 + torch.randn(2, 6, 4, 4)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -64,7 +69,7 @@ def test_layer_norm_ignores_autocast():
 def test_impossible_settings_are_refused():
     with pytest.raises(ValueError, match="momentum=0"):
         BatchNormConfig(momentum=0)
-    with pytest.raises(ValueError, match="norm 'gn'"):
-        ConvBN(4, 4, norm="gn")
+    with pytest.raises(ValueError, match="norm 'in'"):
+        ConvBN(4, 4, norm="in")
     with pytest.raises(ValueError, match="initialisation 'zero'"):
         ConvBN(4, 4, init="zero")

@@ -1,0 +1,95 @@
+"""Names of Mask2Former decoders -> ours, module by module, readable backwards: mmdetection's and detectron2's.
+
+mmdetection's stand in Tube-Link, MaXTron on Tube-Link and COCO Mask2Former checkpoints behind `panoptic_head.`;
+detectron2's in VITA and COCO Mask2Former behind `sem_seg_head.pixel_decoder.` and `sem_seg_head.predictor.`.
+"""
+
+from __future__ import annotations
+
+from model.converters.maxtron_video_kmax import DEFORMABLE_LAYER, TRAJECTORY_STACK
+from model.converters.rename import Rules, nested
+
+ATTENTION: Rules = (          # queries, keys and values packed; torch's own names
+    (r"in_proj_(weight|bias)", r"project.\1"),
+    (r"out_proj\.(.+)", r"out.\1"),
+)
+
+MMDET_FFN: Rules = (
+    (r"ffns\.0\.layers\.0\.0\.(.+)", r"ffn.linear1.\1"),
+    (r"ffns\.0\.layers\.1\.(.+)", r"ffn.linear2.\1"),
+)
+
+
+def _mmdet_blocks(theirs: str, ours: str) -> Rules:
+    return ((rf"{theirs}\.(\d)\.conv\.(.+)", rf"{ours}.\1.conv.\2"),
+            (rf"{theirs}\.(\d)\.gn\.(.+)", rf"{ours}.\1.norm.\2"))
+
+
+# One deformable attention, the trajectory attention inside it included; both stand beside each other in our decoder.
+MMDET_DEFORMABLE: Rules = (
+    (r"layers\.(\d+)\.attentions\.0\.gamma", r"trajectories.\1.scale"),
+    *nested(TRAJECTORY_STACK, r"layers\.(\d+)\.attentions\.0\.temporal_layer\.", r"trajectories.\1.stack."),
+    (r"layers\.(\d+)\.attentions\.0\.(.+)", r"layers.\1.attention.\2"),
+)
+
+MMDET_PIXEL_DECODER: Rules = (
+    *_mmdet_blocks("input_convs", "projections"),
+    (r"level_encoding\.weight", "level_embedding"),
+    (r"level_3d_encodeing\.weight", "clip_level_embedding"),
+    *nested(MMDET_DEFORMABLE, r"encoder\.", ""),
+    *nested((*MMDET_FFN, (r"norms\.0\.(.+)", r"attention_norm.\1"), (r"norms\.1\.(.+)", r"ffn_norm.\1")),
+            r"encoder\.layers\.(\d+)\.", r"layers.\1."),
+    *_mmdet_blocks("lateral_convs", "laterals"),
+    *_mmdet_blocks("output_convs", "fuses"),
+    (r"mask_feature\.(.+)", r"pixel_out.conv.\1"),
+)
+
+MMDET_QUERY_DECODER: Rules = (
+    (r"query_feat\.weight", "initial_queries"),
+    (r"query_embed\.weight", "query_positions"),
+    (r"level_embed\.weight", "level_embedding"),
+    (r"decoder_input_projs\.(\d)\.(.+)", r"projections.\1.\2"),
+    *nested((
+        *nested(ATTENTION, r"attentions\.0\.attn\.", "cross."),
+        *nested(ATTENTION, r"attentions\.1\.attn\.", "self."),
+        *MMDET_FFN,
+        (r"norms\.0\.(.+)", r"cross_norm.\1"),
+        (r"norms\.1\.(.+)", r"self_norm.\1"),
+        (r"norms\.2\.(.+)", r"ffn_norm.\1"),
+    ), r"transformer_decoder\.layers\.(\d+)\.", r"layers.\1."),
+    (r"transformer_decoder\.post_norm\.(.+)", r"norm.\1"),
+    (r"cls_embed\.(.+)", r"class_head.\1"),
+    (r"mask_embed\.(\d)\.(.+)", r"mask_head.\1.\2"),
+)
+
+
+def detectron2_pixel_decoder(*, finer: int = 1) -> Rules:
+    """finer: maps below those that attend to each other; detectron2 counts them from the finest, we from the coarse."""
+    fuses = tuple(rule for index in range(finer) for theirs, ours in (("adapter", "laterals"), ("layer", "fuses"))
+                  for rule in (
+                      (rf"{theirs}_{index + 1}\.norm\.(.+)", rf"{ours}.{finer - 1 - index}.norm.\1"),
+                      (rf"{theirs}_{index + 1}\.(weight|bias)", rf"{ours}.{finer - 1 - index}.conv.\1")))
+    return (
+        (r"input_proj\.(\d)\.0\.(.+)", r"projections.\1.conv.\2"),
+        (r"input_proj\.(\d)\.1\.(.+)", r"projections.\1.norm.\2"),
+        (r"transformer\.level_embed", "level_embedding"),
+        *nested(DEFORMABLE_LAYER, r"transformer\.encoder\.layers\.(\d+)\.", r"layers.\1."),
+        *fuses,
+        (r"mask_features\.(.+)", r"pixel_out.conv.\1"),
+    )
+
+
+DETECTRON2_QUERY_DECODER: Rules = (
+    (r"query_feat\.weight", "initial_queries"),
+    (r"query_embed\.weight", "query_positions"),
+    (r"level_embed\.weight", "level_embedding"),
+    (r"input_proj\.(\d)\.(.+)", r"projections.\1.\2"),
+    *nested(ATTENTION, r"transformer_cross_attention_layers\.(\d+)\.multihead_attn\.", r"layers.\1.cross."),
+    *nested(ATTENTION, r"transformer_self_attention_layers\.(\d+)\.self_attn\.", r"layers.\1.self."),
+    (r"transformer_(cross|self)_attention_layers\.(\d+)\.norm\.(.+)", r"layers.\2.\1_norm.\3"),
+    (r"transformer_ffn_layers\.(\d+)\.norm\.(.+)", r"layers.\1.ffn_norm.\2"),
+    (r"transformer_ffn_layers\.(\d+)\.(linear[12]\..+)", r"layers.\1.ffn.\2"),
+    (r"decoder_norm\.(.+)", r"norm.\1"),
+    (r"class_embed\.(.+)", r"class_head.\1"),
+    *((rf"mask_embed\.layers\.{layer}\.(.+)", rf"mask_head.{2 * layer}.\1") for layer in range(3)),
+)

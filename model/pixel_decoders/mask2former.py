@@ -1,0 +1,161 @@
+"""Mask2Former's pixel decoder: deformable attention over coarse maps, then up to stride 4.
+
+Mask2Former (arXiv 2112.01527), section 3.2; frames are independent. MaXTron on Tube-Link (arXiv 2311.18537v1, section
+3.2) lets them meet: trajectory attention inside each deformable attention, between sampling and output projection, as
+TACJu/MaXTron has it in `MaXTron_Tube-Link/mmdet/models/plugins/msdeformattn_pixel_decoder.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, NamedTuple
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from model.backbone import STRIDES
+from model.layers.axial_trajectory import TrajectoryBranch, track_levels
+from model.layers.convolution import ConvBN
+from model.layers.deformable_attention import DeformableLayer, Shapes, reference_points, split_levels
+from model.layers.positions import level_positions, sine_positions_3d
+from model.layers.resize import resize
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mask2FormerPixelDecoderConfig:
+    """Widths and depths; the defaults are official."""
+
+    dim: int = 256
+    embedding: int = 256                            # d, channels of the pixel features
+    heads: int = 8
+    points: int = 4                                 # deformable samples per level and head
+    ffn: int = 1024
+    layers: int = 6
+    strides: tuple[int, ...] = (8, 16, 32)          # maps that attend to each other
+    finest: int = 4                                 # stride of the pixel features
+    fuse_norm: Literal["gn"] | None = "gn"          # of the finer maps, which come in by convolutions
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if min(self.dim, self.embedding, self.heads, self.points, self.ffn, self.layers) < 1:
+            raise ValueError(f"pixel decoder with dim={self.dim}, embedding={self.embedding}, heads={self.heads}, "
+                             f"points={self.points}, ffn={self.ffn}, layers={self.layers}: all must be above 0")
+        if self.dim % self.heads or self.dim % 4:
+            raise ValueError(f"pixel decoder with dim={self.dim}, heads={self.heads}: dim must be a multiple of the "
+                             "heads and of 4")
+        run = tuple(stride for stride in STRIDES if self.strides and min(self.strides) <= stride)
+        if tuple(sorted(self.strides)) != run or self.finest not in STRIDES or self.finest > min(self.strides):
+            raise ValueError(f"pixel decoder with strides={self.strides}, finest={self.finest}: strides must run down "
+                             f"from 32 without a gap, finest must be one of {STRIDES} and not above them; the "
+                             "official values are (8, 16, 32) and 4")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeformableTrajectoryConfig:
+    """Axial-trajectory attention inside each deformable attention: MaXTron's within-clip tracking on Tube-Link."""
+
+    layers: int = 1                                 # in each deformable attention
+    heads: int = 8
+    ffn: int = 1024
+    strides: tuple[int, ...] = (16, 32)             # maps whose frames meet
+    scale: float | None = 1e-6                      # where the branch's scale starts; None: no residual
+    dropout: float = 0.0
+    residual_dropout: float = 0.1                   # after each pass; the released models say 0.0 in their names
+
+    def __post_init__(self) -> None:
+        if min(self.layers, self.heads, self.ffn) < 1 or not set(self.strides) <= set(STRIDES) or not self.strides:
+            raise ValueError(f"trajectory attention with layers={self.layers}, heads={self.heads}, ffn={self.ffn}, "
+                             f"strides={self.strides}: numbers must be above 0 and strides some of {STRIDES}")
+
+
+class DecodedPixels(NamedTuple):
+    """What the decoder makes of the backbone's maps."""
+
+    pixel_features: Tensor            # (b t) d h w, at the finest stride
+    maps: tuple[Tensor, ...]          # (b t) c h w each, coarse to fine; the last is what pixel features are made of
+
+
+class Mask2FormerPixelDecoder(nn.Module):
+    """Backbone maps of the frames of a clip -> maps for a query decoder and pixel features. Any number of frames."""
+
+    def __init__(self, config: Mask2FormerPixelDecoderConfig, *, channels: Sequence[int],
+                 within_clip: DeformableTrajectoryConfig | None = None) -> None:
+        """channels: of the backbone's maps at strides 4, 8, 16, 32. within_clip: None keeps frames independent."""
+        super().__init__()
+        dim, width = config.dim, dict(zip(STRIDES, channels))
+        self.strides = sorted(config.strides, reverse=True)                      # coarse to fine, as official weights
+        self.finer = [stride for stride in reversed(STRIDES) if config.finest <= stride < self.strides[-1]]
+        self.projections = nn.ModuleList(ConvBN(width[stride], dim, bias=True, norm="gn", init="xavier")
+                                         for stride in self.strides)
+        self.level_embedding = nn.Parameter(torch.randn(len(self.strides), dim))
+        self.layers = nn.ModuleList(
+            DeformableLayer(dim, heads=config.heads, levels=len(self.strides), points=config.points, ffn=config.ffn,
+                            dropout=config.dropout) for _ in range(config.layers))
+        fuse = {"norm": config.fuse_norm, "bias": config.fuse_norm is None, "init": "xavier"}
+        self.laterals = nn.ModuleList(ConvBN(width[stride], dim, **fuse) for stride in self.finer)
+        self.fuses = nn.ModuleList(ConvBN(dim, dim, 3, activation="relu", **fuse) for _ in self.finer)
+        self.pixel_out = ConvBN(dim, config.embedding, bias=True, norm=None, init="xavier")
+        self._add_trajectories(dim, within_clip, layers=config.layers)
+
+    def _add_trajectories(self, dim: int, config: DeformableTrajectoryConfig | None, *, layers: int) -> None:
+        self.trajectory_strides: list[int] = []
+        self.trajectories = nn.ModuleList()
+        if config is None:
+            return
+        if not set(config.strides) <= set(self.strides) or dim % config.heads:
+            raise ValueError(f"trajectory attention at strides {config.strides} with {config.heads} heads cannot sit "
+                             f"in a pixel decoder of strides {self.strides} and dim {dim}; choose some of its strides "
+                             "and a divisor of dim")
+        self.trajectory_strides = sorted(config.strides, reverse=True)
+        self.clip_level_embedding = nn.Parameter(torch.randn(len(config.strides), dim))
+        self.trajectories.extend(
+            TrajectoryBranch(dim, start=config.scale, layers=config.layers, heads=config.heads, ffn=config.ffn,
+                             dropout=config.dropout, attention_dropout=config.dropout,
+                             residual_dropout=config.residual_dropout) for _ in range(layers))
+
+    def forward(self, maps: Sequence[Tensor], *, frames: int,
+                attention: dict[str, Tensor] | None = None) -> DecodedPixels:
+        """maps: four of (b t) channels[i] h w, at strides 4, 8, 16, 32; clips of `frames`, one after the other.
+
+        attention: filled with the maps of the last trajectory layer, see `track_levels`; None: no maps.
+        Raises ValueError where the maps do not divide into clips.
+        """
+        if len(maps[0]) % frames:
+            raise ValueError(f"{len(maps[0])} frames do not divide into clips of {frames}; the maps hold whole clips, "
+                             "one after the other")
+        by_stride = dict(zip(STRIDES, maps))
+        shapes = [tuple(by_stride[stride].shape[-2:]) for stride in self.strides]
+        x = torch.cat([rearrange(project(by_stride[stride]), "n c h w -> n (h w) c")
+                       for stride, project in zip(self.strides, self.projections)], dim=1)    # (b t) (levels h w) c
+        x = self._encode(x, shapes, frames=frames, attention=attention)
+        decoded = [rearrange(one, "n (h w) c -> n c h w", h=shape[0])
+                   for shape, one in zip(shapes, split_levels(x, shapes))]
+        for stride, lateral, fuse in zip(self.finer, self.laterals, self.fuses):
+            finer = lateral(by_stride[stride])
+            decoded.append(fuse(finer + resize(decoded[-1], finer.shape[-2:], align_corners=False)))
+        return DecodedPixels(self.pixel_out(decoded[-1]), tuple(decoded))
+
+    def _encode(self, x: Tensor, shapes: Shapes, *, frames: int, attention: dict[str, Tensor] | None) -> Tensor:
+        """x: (b t) (levels h w) c."""
+        position = level_positions(shapes, self.level_embedding)
+        reference = reference_points(shapes, device=x.device)
+        track = partial(track_levels, shapes=shapes, strides=self.strides, frames=frames,
+                        positions=self._clip_positions(shapes, frames=frames))
+        for index, layer in enumerate(self.layers):
+            refine = None
+            if self.trajectories:
+                maps = attention if index == len(self.layers) - 1 else None
+                refine = partial(track, self.trajectories[index], attention=maps)
+            x = layer(x, position=position, reference=reference, shapes=shapes, refine=refine)
+        return x
+
+    def _clip_positions(self, shapes: Shapes, *, frames: int) -> dict[int, Tensor]:
+        """Stride -> t h w c: place in the clip plus the level's embedding."""
+        if not self.trajectories:
+            return {}
+        sizes = dict(zip(self.strides, shapes))
+        return {stride: level + sine_positions_3d(frames, *sizes[stride], channels=len(level), device=level.device)
+                for stride, level in zip(self.trajectory_strides, self.clip_level_embedding)}

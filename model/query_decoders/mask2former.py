@@ -1,0 +1,168 @@
+"""Masked-attention decoder: queries look only where they saw themselves one layer before.
+
+Mask2Former (arXiv 2112.01527), section 3.1, on a single frame or, as in Tube-Link (arXiv 2303.12782, section 3.2), on
+all frames of a clip at once: keys of all frames in one sequence, a place in the clip for each, one mask over all of
+them. VITA reads the frame decoder's normalised queries, `norm(prediction.queries)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import einsum, rearrange, repeat
+from torch import Tensor, nn
+
+from model.layers.mlp import FeedForward, mlp
+from model.layers.positions import sine_positions_2d, sine_positions_3d
+from model.layers.resize import resize
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mask2FormerDecoderConfig:
+    """Widths and depths; the defaults are Tube-Link's. VITA's frame decoder has positions="frame"."""
+
+    num_queries: int = 100
+    dim: int = 256
+    heads: int = 8
+    ffn: int = 2048
+    layers: int = 9
+    levels: int = 3                                         # maps, from the coarsest, that layers take turns on
+    positions: Literal["clip", "frame"] = "clip"            # keys know their place in the clip, or in their frame only
+    pre_norm: bool = False                                  # norms before attention and feed-forward, not after
+    project_maps: bool = False                              # a 1x1 convolution before each map; always if widths differ
+
+    def __post_init__(self) -> None:
+        if min(self.num_queries, self.dim, self.heads, self.ffn, self.layers, self.levels) < 1:
+            raise ValueError(f"query decoder with num_queries={self.num_queries}, dim={self.dim}, heads={self.heads}, "
+                             f"ffn={self.ffn}, layers={self.layers}, levels={self.levels}: all must be above 0")
+        if self.dim % self.heads or self.dim % 4:
+            raise ValueError(f"query decoder with dim={self.dim}, heads={self.heads}: dim must be a multiple of the "
+                             "heads and of 4")
+        if self.positions not in ("clip", "frame"):
+            raise ValueError(f"positions={self.positions!r} do not exist; choose 'clip' or 'frame'")
+
+
+class QueryPrediction(NamedTuple):
+    """What the shared heads say after a layer."""
+
+    queries: Tensor           # b n c              raw: before the norm that the heads read through
+    class_logits: Tensor      # b n classes+1
+    mask_logits: Tensor       # b n t h w
+
+
+class Level(NamedTuple):
+    """One map of all frames of a clip, as the layers attend to it."""
+
+    keys: Tensor              # b (t h w) c        with positions
+    values: Tensor            # b (t h w) c
+    pixel_features: Tensor    # b d (t h w)        resized to this map, without gradient
+
+
+class MultiHeadAttention(nn.Module):
+    """Multi-head attention with one packed projection."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.project, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        nn.init.xavier_uniform_(self.project.weight)
+        nn.init.xavier_uniform_(self.out.weight)
+        nn.init.zeros_(self.project.bias)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, *, allowed: Tensor | None = None) -> Tensor:
+        """query: b n c. key, value: b s c. allowed: b n s bool, the same for all heads. Returns b n c."""
+        projections = zip((query, key, value), self.project.weight.chunk(3), self.project.bias.chunk(3))
+        q, k, v = (rearrange(F.linear(*inputs), "b n (heads d) -> b heads n d", heads=self.heads)
+                   for inputs in projections)
+        mask = None if allowed is None else rearrange(allowed, "b n s -> b 1 n s")
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.out(rearrange(mixed, "b heads n d -> b n (heads d)"))
+
+
+class MaskedAttentionLayer(nn.Module):
+    """Masked cross-attention, self-attention, feed-forward; each a residual with its norm."""
+
+    def __init__(self, config: Mask2FormerDecoderConfig) -> None:
+        super().__init__()
+        self.pre_norm = config.pre_norm
+        self.cross, self.self = (MultiHeadAttention(config.dim, config.heads) for _ in range(2))
+        self.ffn = FeedForward(config.dim, config.ffn)
+        self.cross_norm, self.self_norm, self.ffn_norm = (nn.LayerNorm(config.dim) for _ in range(3))
+
+    def forward(self, x: Tensor, level: Level, *, position: Tensor, allowed: Tensor) -> Tensor:
+        """x: b n c. position: n c, added where queries ask. allowed: b n (t h w) bool."""
+        x = self._residual(x, self.cross_norm,
+                           lambda y: self.cross(y + position, level.keys, level.values, allowed=allowed))
+        x = self._residual(x, self.self_norm, lambda y: self.self(y + position, y + position, y))
+        return self._residual(x, self.ffn_norm, self.ffn)
+
+    def _residual(self, x: Tensor, norm: nn.LayerNorm, branch) -> Tensor:
+        return x + branch(norm(x)) if self.pre_norm else norm(x + branch(x))
+
+
+class MaskedAttentionDecoder(nn.Module):
+    """Learned queries -> layers at strides 32, 16, 8 in turn -> classes and masks, from heads all layers share."""
+
+    def __init__(self, config: Mask2FormerDecoderConfig, *, channels: int, embedding: int, num_classes: int) -> None:
+        """channels: of the maps. embedding: channels of the pixel features."""
+        super().__init__()
+        dim = config.dim
+        self.config = config
+        self.initial_queries = nn.Parameter(torch.randn(config.num_queries, dim))
+        self.query_positions = nn.Parameter(torch.randn(config.num_queries, dim))
+        self.level_embedding = nn.Parameter(torch.randn(config.levels, dim))
+        project = config.project_maps or channels != dim
+        self.projections = nn.ModuleList(nn.Conv2d(channels, dim, 1) if project else nn.Identity()
+                                         for _ in range(config.levels))
+        self.layers = nn.ModuleList(MaskedAttentionLayer(config) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(dim)
+        self.class_head = nn.Linear(dim, num_classes + 1)
+        self.mask_head = mlp(dim, dim, dim, embedding)
+
+    def forward(self, maps: Sequence[Tensor], pixel_features: Tensor, *, supervise: bool = False,
+                ) -> tuple[QueryPrediction, ...]:
+        """maps: (b t) c h w, coarse to fine, at least `levels` of them. pixel_features: b d t h w.
+
+        supervise: what the heads say before the first layer and after each; otherwise after the last layer alone.
+        """
+        b, _, t, *_ = pixel_features.shape
+        levels = [self._level(index, one, pixel_features, frames=t)
+                  for index, one in zip(range(self.config.levels), maps)]
+        queries = repeat(self.initial_queries, "n c -> b n c", b=b)
+        predictions = [self.predict(queries, pixel_features)] if supervise else []
+        for index, layer in enumerate(self.layers):
+            level = levels[index % len(levels)]
+            queries = layer(queries, level, position=self.query_positions,
+                            allowed=self._allowed(queries, level.pixel_features))
+            if supervise or index == len(self.layers) - 1:
+                predictions.append(self.predict(queries, pixel_features))
+        return tuple(predictions)
+
+    def predict(self, queries: Tensor, pixel_features: Tensor) -> QueryPrediction:
+        """queries: b n c, raw. pixel_features: b d t h w."""
+        normed = self.norm(queries)
+        mask_logits = einsum(self.mask_head(normed), pixel_features, "b n d, b d t h w -> b n t h w")
+        return QueryPrediction(queries, self.class_head(normed), mask_logits)
+
+    def _level(self, index: int, one: Tensor, pixel_features: Tensor, *, frames: int) -> Level:
+        size, embedding = one.shape[-2:], self.level_embedding[index]
+        values = rearrange(self.projections[index](one), "(b t) c h w -> b (t h w) c", t=frames) + embedding
+        options = {"channels": self.config.dim, "device": one.device}
+        if self.config.positions == "clip":
+            position = rearrange(sine_positions_3d(frames, *size, **options), "t h w c -> (t h w) c")
+        else:
+            position = repeat(sine_positions_2d(*size, **options), "h w c -> (t h w) c", t=frames)
+        # Resizing is linear, so resizing features once gives the same masks as resizing every layer's mask logits
+        small = resize(rearrange(pixel_features.detach(), "b d t h w -> (b t) d h w"), size, align_corners=False)
+        return Level(values + position, values, rearrange(small, "(b t) d h w -> b d (t h w)", t=frames))
+
+    @torch.no_grad()
+    def _allowed(self, queries: Tensor, pixel_features: Tensor) -> Tensor:
+        """Where each query's own mask is; everywhere for a query whose mask is empty. b n (t h w) bool."""
+        allowed = einsum(self.mask_head(self.norm(queries)), pixel_features, "b n d, b d p -> b n p") >= 0
+        return allowed | ~allowed.any(-1, keepdim=True)

@@ -1,0 +1,86 @@
+"""Tube-Link: backbone, Mask2Former's pixel decoder frame by frame, masked attention over the whole clip.
+
+Tube-Link (arXiv 2303.12782, section 3.2), on its own or with MaXTron's within-clip tracking inside the pixel decoder
+(arXiv 2311.18537v1, section 3.2). With one frame per clip it is Mask2Former (arXiv 2112.01527).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from einops import rearrange
+from torch import Tensor, nn
+
+from model.backbone import Backbone, BackboneConfig
+from model.contracts import ClipPrediction, LayerPrediction
+from model.layers.convolution import BatchNormConfig
+from model.pixel_decoders.mask2former import (
+    DeformableTrajectoryConfig,
+    Mask2FormerPixelDecoder,
+    Mask2FormerPixelDecoderConfig,
+)
+from model.query_decoders.mask2former import Mask2FormerDecoderConfig, MaskedAttentionDecoder
+from model.segmenters.frames import check_frames, normalise
+
+
+def _official_backbone() -> BackboneConfig:
+    """ResNet-50 as the video instance models have it; the video panoptic ones train batch statistics."""
+    return BackboneConfig(batch_norm=BatchNormConfig(eps=1e-5, momentum=0.1), frozen_statistics=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TubeLinkConfig:
+    """A whole segmenter; the defaults of every part are official."""
+
+    num_classes: int                                            # without "no object"
+    stuff_queries: int = 0          # the last so many queries belong to the last so many classes, one each, unmatched
+    backbone: BackboneConfig = field(default_factory=_official_backbone)
+    within_clip: DeformableTrajectoryConfig | None = None       # None: frames meet in the query decoder only
+    pixel_decoder: Mask2FormerPixelDecoderConfig = field(default_factory=Mask2FormerPixelDecoderConfig)
+    query_decoder: Mask2FormerDecoderConfig = field(default_factory=Mask2FormerDecoderConfig)
+    pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)     # r, g, b of values 0 to 255 (ImageNet)
+    pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+
+    def __post_init__(self) -> None:
+        if self.num_classes < 1:
+            raise ValueError(f"num_classes={self.num_classes}: a segmenter needs at least one class beside 'no object'")
+        if not 0 <= self.stuff_queries <= min(self.num_classes, self.query_decoder.num_queries):
+            raise ValueError(f"stuff_queries={self.stuff_queries} must be the number of stuff classes, at most "
+                             f"num_classes={self.num_classes} and num_queries={self.query_decoder.num_queries}; 0 "
+                             "reserves none")
+        if min(self.pixel_std) <= 0:
+            raise ValueError(f"pixel_std={self.pixel_std} must be above 0; ImageNet's is (58.395, 57.12, 57.375)")
+
+
+class TubeLink(nn.Module):
+    """Clips -> classes, masks and queries. A `Segmenter`; see `model.segmenters`."""
+
+    def __init__(self, config: TubeLinkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = Backbone(config.backbone)
+        self.pixel_decoder = Mask2FormerPixelDecoder(config.pixel_decoder, channels=self.backbone.channels,
+                                                     within_clip=config.within_clip)
+        self.query_decoder = MaskedAttentionDecoder(config.query_decoder, channels=config.pixel_decoder.dim,
+                                                    embedding=config.pixel_decoder.embedding,
+                                                    num_classes=config.num_classes)
+
+    def forward(self, frames: Tensor, real_pixels: Tensor | None = None, *, supervise: bool = False,
+                return_attention: bool = False) -> ClipPrediction:
+        """frames: b t 3 H W RGB, uint8 or 0 to 255. real_pixels: b t H W bool, false in padding; None: all real.
+
+        Maps come at ceil(H / 4), ceil(W / 4). Clips are aligned by the raw queries, so `mask_embeddings` are these;
+        what is dotted with pixel features comes from a head, here or in a cross-clip head.
+        supervise: also what the heads say before the first and after every layer but the last.
+        return_attention: also the attention maps of within-clip tracking.
+        """
+        t, attention = check_frames(frames, real_pixels), {} if return_attention else None
+        frames = normalise(frames, real_pixels, mean=self.config.pixel_mean, std=self.config.pixel_std)
+        pixels = self.pixel_decoder(self.backbone(frames), frames=t, attention=attention)
+        pixel_features = rearrange(pixels.pixel_features, "(b t) d h w -> b d t h w", t=t).contiguous()
+        *earlier, last = self.query_decoder(pixels.maps, pixel_features, supervise=supervise)
+        return ClipPrediction(
+            class_logits=last.class_logits, mask_logits=last.mask_logits, queries=last.queries,
+            mask_embeddings=last.queries, pixel_features=pixel_features, attention=attention or {},
+            auxiliary=tuple(LayerPrediction(class_logits=layer.class_logits, mask_logits=layer.mask_logits)
+                            for layer in earlier))
