@@ -26,8 +26,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
-_BESIDE = _REPOSITORY.parent / "shared" / "parity"     # all cases, where a checkout has them
-_SUBSET = Path(__file__).parent / "data"               # the few that travel with the repository
+BESIDE = _REPOSITORY.parent / "shared" / "parity"     # all cases, where a checkout has them
+SUBSET = Path(__file__).parent / "data"                # the few that travel with the repository
 _chosen: Path | None = None
 _asked_for: set[str] = set()
 
@@ -43,21 +43,26 @@ def is_chosen() -> bool:
     return _chosen is not None
 
 
-def root() -> Path:
-    """Where the cases lie: `--parity`, else the folder beside the checkout, else the subset in the repository."""
-    return _chosen or (_BESIDE if _BESIDE.is_dir() else _SUBSET)
+def roots() -> list[Path]:
+    """Where the cases lie: `--parity` alone, else the folder beside the checkout and the subset in the repository."""
+    return [_chosen] if _chosen else [folder for folder in (BESIDE, SUBSET) if folder.is_dir()]
 
 
 def cases(family: str) -> list[Path]:
-    """The .json of every case of a family, sorted; empty (so its tests are skipped) where there are none."""
-    _asked_for.add(family)
-    return sorted(path for path in (root() / family).glob("*.json") if path.with_suffix(".safetensors").exists())
+    """The .json of every case of a family, by name; empty (so its tests are skipped) where there are none."""
+    return [path for path in _found(family, "*.json") if path.with_suffix(".safetensors").exists()]
 
 
 def case_folders(family: str) -> list[Path]:
     """Families whose cases are folders of files in official formats: the folders with an expected.json."""
+    return [path.parent for path in _found(family, "*/expected.json")]
+
+
+def _found(family: str, pattern: str) -> list[Path]:
+    """Paths below the folders of a family, each name once: the subset repeats cases that lie beside the checkout."""
     _asked_for.add(family)
-    return sorted(path.parent for path in (root() / family).glob("*/expected.json"))
+    by_name = {path.relative_to(root): path for root in reversed(roots()) for path in root.glob(f"{family}/{pattern}")}
+    return [by_name[name] for name in sorted(by_name)]
 
 
 def families_asked_for() -> set[str]:

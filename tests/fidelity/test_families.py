@@ -11,12 +11,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.fidelity.cases import Ledger, assert_close_to, families_asked_for, is_chosen, load_case, root
+from tests.fidelity import cases
+from tests.fidelity.cases import SUBSET, Ledger, assert_close_to, families_asked_for, is_chosen, load_case, roots
 
 # Their networks are not part of the project yet; with `--parity DIR` they fail like any other unknown family.
 NOT_BUILT_YET = {"cross_clip_tubelink", "mask2former_frame_decoder", "mask2former_pixel_decoder",
                  "tubelink_link", "tubelink_losses", "tubelink_pixel_decoder", "tubelink_tube_decoder",
                  "vita_inference", "vita_losses", "vita_module"}
+KMAX = {"trajectory_attention", "position_encoding", "deformable_attention", "within_clip_module", "cross_clip_kmax",
+        "kmax_pixel_decoder", "kmax_transformer_decoder", "maxtron_transformer_decoder", "kmax_criterion", "kmax_image",
+        "panoptic_postprocess", "mask_resize", "clip_matching", "video_inference", "metric_video_panoptic"}
 LAYOUTS = "state_dict_layouts"     # names without numbers, read by the converters' tests
 
 
@@ -24,9 +28,20 @@ def test_every_family_has_a_test():
     for path in Path(__file__).parent.glob("test_*.py"):
         runpy.run_path(str(path))     # asks for its cases while it is read
     handled = families_asked_for() | {LAYOUTS}
-    present = {path.name for path in root().iterdir() if path.is_dir()} if root().is_dir() else set()
+    present = {path.name for root in roots() for path in root.iterdir() if path.is_dir()}
     ignored = set() if is_chosen() else NOT_BUILT_YET
     assert present - handled - ignored == set()
+
+
+def test_the_repository_holds_a_small_case_of_every_kmax_family():
+    """So a fresh clone proves itself; each is the recorded one, byte by byte, where all lie beside the checkout."""
+    sizes = {path: path.stat().st_size for path in SUBSET.rglob("*") if path.is_file()}
+    assert sum(sizes.values()) < 10_000_000
+    assert {path.relative_to(SUBSET).parts[0] for path in sizes if len(path.relative_to(SUBSET).parts) > 1} >= KMAX
+    for path in sizes:
+        recorded = cases.BESIDE / path.relative_to(SUBSET)
+        if path.parent != SUBSET and recorded.exists():
+            assert path.read_bytes() == recorded.read_bytes(), path
 
 
 @pytest.fixture

@@ -23,6 +23,8 @@ def test_transformer_decoder_equals_the_reference(path):
                 check_predictor(case)
             case "kmax_decoder":
                 check_decoder(case)
+            case "kmax_first_prediction":
+                check_first_prediction(case)
             case _ if "os8_channels" in case.arguments:
                 check_semantic_head(case)
             case _:
@@ -77,6 +79,23 @@ def check_decoder(case: Case) -> None:
         assert_close_to(case, f"aux_outputs.{index}.pred_logits", layer.class_logits)
         assert_close_to(case, f"aux_outputs.{index}.pred_masks", layout(layer.mask_logits))
         assert_close_to(case, f"aux_outputs.{index}.pixel_feature", layout(layer.pixel_features))
+
+
+def check_first_prediction(case: Case) -> None:
+    """What the first layer of a clip decoder says: it depends on a tenth of the weights, which the repository holds."""
+    arguments, pixels, frames = case.arguments, case.inputs["x.0"], case.arguments["num_clip_frames"]
+    assert arguments["flavour"] == "maxtron"
+    (channels,) = arguments["in_channels"]
+    decoder = KMaxDecoder(KMaxDecoderConfig(layers=(1, 0, 0), num_queries=arguments["num_queries"]),
+                          num_classes=arguments["num_classes"], channels=(1, 1, 1, channels)).eval()
+    renamed = rename(case.state, decoder_rules(predictor=spelling(case.state)))
+    given = {name.removeprefix("query_decoder."): tensor for name, tensor in renamed.items()}
+    load_strict(decoder, decoder.state_dict() | given)
+    finest = torch.zeros(len(pixels), 1, *arguments["size"])
+    (layer,) = decoder((finest, None, None, pixels), frames=frames, supervise=True).auxiliary
+    assert_close_to(case, "aux_outputs.0.pred_logits", layer.class_logits)
+    assert_close_to(case, "aux_outputs.0.pred_masks", layer.mask_logits)
+    assert_close_to(case, "aux_outputs.0.pixel_feature", layer.pixel_features)
 
 
 def load_decoder(case: Case) -> KMaxDecoder:

@@ -25,7 +25,7 @@ def test_every_weight_has_an_official_name_and_comes_back(norm):
 
 
 def test_the_official_layout_fills_the_official_head():
-    layouts = cases.root() / "state_dict_layouts" / "maxtron_kmax_cross_clip_r50_vipseg.json"
+    layouts = cases.roots()[0] / "state_dict_layouts" / "maxtron_kmax_cross_clip_r50_vipseg.json"
     if not layouts.exists():
         pytest.skip("the layouts are not beside this checkout")
     prefix = "cross_clip_tracking_module."
