@@ -39,11 +39,16 @@ def align(clips: Clips, *, by: AlignBy = "mask_embeddings") -> Iterator[tuple[Cl
     """Yields each clip with the order n of its queries: entry i is the query that takes slot i of the video."""
     aligner = QueryAligner()
     for clip, frames in clips:
-        videos, _, length = clip.mask_logits.shape[:3]
-        if videos != 1 or not 1 <= frames <= length:
-            raise ValueError(f"a clip of {videos} videos and {length} frames, {frames} of them real, cannot be part of "
-                             "one video; give one video at a time and at least one real frame per clip")
+        check_clip(clip, frames)
         yield clip, frames, aligner.step(getattr(clip, by)[0])
+
+
+def check_clip(clip: ClipPrediction, frames: int) -> None:
+    """Refuse what is no clip of one video with `frames` real frames."""
+    videos, _, length = clip.mask_logits.shape[:3]
+    if videos != 1 or not 1 <= frames <= length:
+        raise ValueError(f"a clip of {videos} videos and {length} frames, {frames} of them real, cannot be part of "
+                         "one video; give one video at a time and at least one real frame per clip")
 
 
 @torch.no_grad()

@@ -18,10 +18,31 @@ def sample_clip(num_frames: int, clip_frames: int, rng: np.random.Generator, *, 
     return frames[::-1] if rng.random() < reverse else frames
 
 
-def split_clips(num_frames: int, clip_frames: int) -> list[tuple[tuple[int, ...], int]]:
-    """Cut a video into neighbouring clips: frame indices, and how many of them are not repeats of the last frame."""
+def split_clips(num_frames: int, clip_frames: int, *, overlap: int = 0) -> list[tuple[tuple[int, ...], int]]:
+    """Cut a video into neighbouring clips: frame indices, and how many of them are not repeats of the last frame.
+
+    overlap: frames that each clip shares with the one before. Every clip brings at least one new frame.
+    """
+    if not 0 <= overlap < clip_frames:
+        raise ValueError(f"clips of {clip_frames} frames cannot overlap by {overlap}; choose 0 ... {clip_frames - 1}")
     return [(_window(start, num_frames, clip_frames), min(clip_frames, num_frames - start))
-            for start in range(0, num_frames, clip_frames)]
+            for start in range(0, max(num_frames - overlap, min(num_frames, 1)), clip_frames - overlap)]
+
+
+def tube_lengths(num_frames: int, interval: int) -> tuple[int, ...]:
+    """Cut a video into clips without repeating frames, as Tube-Link does for instances (`video_split` in its code).
+
+    As few clips as possible of at most `interval` frames. What is left over is taken from the last clips, one frame
+    each, or all from the last one when it is as many frames as there are clips or more.
+    """
+    if num_frames < 1 or interval < 1:
+        raise ValueError(f"a video of {num_frames} frames cannot be cut into clips of {interval}; both must be at "
+                         "least 1")
+    tubes = -(-num_frames // interval)
+    surplus = tubes * interval - num_frames
+    if surplus < tubes:
+        return (interval,) * (tubes - surplus) + (interval - 1,) * surplus
+    return (interval,) * (tubes - 1) + (interval - surplus,)
 
 
 def _window(start: int, num_frames: int, clip_frames: int) -> tuple[int, ...]:

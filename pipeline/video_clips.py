@@ -113,9 +113,9 @@ class VideoClip:
         return self.read_ids()
 
 
-def video_clips(source: VideoSource, clip_frames: int, size: tuple[int, int], *,
+def video_clips(source: VideoSource, clip_frames: int, size: tuple[int, int], *, overlap: int = 0,
                 transform: Transform | None = None) -> Iterator[VideoClip]:
-    """The neighbouring clips of a video at network input `size` (height, width).
+    """The neighbouring clips of a video at network input `size` (height, width), `overlap` frames shared by any two.
 
     Frames that do not fit are made smaller (bilinear, aspect kept), never larger, and padded right and bottom with 0.
     transform: an augmented view instead, the same for the whole video.
@@ -126,7 +126,7 @@ def video_clips(source: VideoSource, clip_frames: int, size: tuple[int, int], *,
         transform = Transform(source=geometry.source, box=(0, 0, *geometry.source), resized=geometry.resized,
                               padded=geometry.padded, antialias=True)
     height, width = transform.resized
-    for indices, valid in split_clips(len(source.frame_names), clip_frames):
+    for indices, valid in split_clips(len(source.frame_names), clip_frames, overlap=overlap):
         frames = torch.empty((clip_frames, 3, *transform.padded), dtype=torch.uint8)
         real_pixels = torch.zeros((clip_frames, *transform.padded), dtype=torch.bool)
         real_pixels[:, :height, :width] = True

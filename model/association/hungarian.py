@@ -8,10 +8,21 @@ embeddings, MaXTron on Tube-Link raw decoder queries; which one is the caller's 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
 import torch
 import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class HungarianConfig:
+    """Align queries before merging, as MaXTron does."""
+
+    name: Literal["hungarian"] = "hungarian"
+    overlap: ClassVar[int] = 0          # its clips share no frame
 
 
 class QueryAligner:

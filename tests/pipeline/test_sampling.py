@@ -39,3 +39,20 @@ def test_test_clips_hold_every_frame_once(num_frames, clip_frames):
     clips = split_clips(num_frames, clip_frames)
     assert [frame for indices, valid in clips for frame in indices[:valid]] == list(range(num_frames))
     assert all(len(indices) == clip_frames and set(indices[valid:]) <= {num_frames - 1} for indices, valid in clips)
+
+
+@given(num_frames=st.integers(1, 40), clip_frames=st.integers(1, 8), data=st.data())
+def test_overlapping_test_clips_begin_where_the_one_before_ends_and_bring_new_frames(num_frames, clip_frames, data):
+    overlap = data.draw(st.integers(0, clip_frames - 1))
+    clips = split_clips(num_frames, clip_frames, overlap=overlap)
+    frames = list(clips[0][0][:clips[0][1]])
+    for indices, valid in clips[1:]:
+        assert indices[:overlap] == tuple(frames[len(frames) - overlap:])
+        assert valid > overlap
+        frames += indices[overlap:valid]
+    assert frames == list(range(num_frames))
+
+
+def test_clips_that_bring_no_new_frame_are_refused():
+    with pytest.raises(ValueError, match=r"clips of 1 frames cannot overlap by 1; choose 0 \.\.\. 0"):
+        split_clips(5, 1, overlap=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import cv2
 import numpy as np
 import pytest
@@ -47,6 +49,13 @@ def test_clips_hold_every_frame_once_and_repeat_the_last(stored):
         assert not frame[:, 24:].any()
         assert not frame[:, :, 40:].any()
     assert torch.equal(found[2].frames[0, 0], found[2].frames[0, 1])
+
+
+def test_overlapping_clips_share_frames(stored):
+    found = list(video_clips(stored, 2, (33, 49), overlap=1))
+    assert [clip.indices for clip in found] == [(0, 1), (1, 2), (2, 3), (3, 4)]
+    for before, after in pairwise(found):
+        assert torch.equal(before.frames[0, 1], after.frames[0, 0])
 
 
 def test_real_pixels_and_geometry_say_where_the_frame_lies(stored):

@@ -102,6 +102,15 @@ def test_permuting_the_learned_queries_permutes_the_answers():
     torch.testing.assert_close(after.class_logits, before.class_logits[:, order], atol=1e-5, rtol=1e-5)
 
 
+@torch.inference_mode()
+def test_mask_embeddings_are_a_projection_of_the_appearance():
+    decoder = decoder_of()
+    prediction = decoder(maps_of(1, 2), frames=2)
+    assert prediction.appearance.shape == prediction.queries.shape
+    projected = decoder.predictor.mask_head(prediction.appearance.mT).mT
+    torch.testing.assert_close(projected, prediction.mask_embeddings)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @torch.inference_mode()
 def test_half_precision_autocast_stays_close_to_single(dtype):

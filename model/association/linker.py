@@ -1,0 +1,75 @@
+"""What every linker of segments does, and what they share. Linking is the second moment of association: clips are
+merged one by one, then the segments of each clip are given the tracks of the video (`model/segment_linking.py`)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+
+from model.contracts import ClipSegments
+
+Looks = Literal["appearance", "mask_embeddings"]     # the field of ClipPrediction by which segments are compared
+
+
+@dataclass(kw_only=True)
+class MatchingSpace:
+    """How much a memory was asked, as Video-kMaX counts it (arXiv 2304.04694, supplement, table 2).
+
+    Its size at one clip is objects in memory times segments to be found among them. Every clip counts, with 0 where
+    nothing was asked.
+    """
+
+    clips: int = 0
+    total: int = 0      # sum of all sizes
+    largest: int = 0
+
+    def add(self, size: int) -> None:
+        """Count one clip."""
+        self.merge(MatchingSpace(clips=1, total=size, largest=size))
+
+    def merge(self, other: MatchingSpace) -> None:
+        """Count another video, or what another worker counted."""
+        self.clips, self.total = self.clips + other.clips, self.total + other.total
+        self.largest = max(self.largest, other.largest)
+
+    def summary(self) -> dict[str, float]:
+        """Average and largest size; empty where no memory was ever asked."""
+        return {"average": self.total / self.clips, "max": self.largest} if self.clips else {}
+
+
+class Linker(Protocol):
+    """One per video, one `step` per clip. Remembers objects, never clips."""
+
+    looks: Looks
+    matching: MatchingSpace
+
+    def step(self, clip: ClipSegments) -> np.ndarray:
+        """The next clip -> track of each segment, m: 1 and up within its class for things, 0 for stuff."""
+        ...
+
+
+def start_tracks(tracks: np.ndarray, clip: ClipSegments, last: Counter[int]) -> None:
+    """Give every thing that has no track yet the next one of its class. last: class -> its last track; counts on."""
+    for segment in np.flatnonzero(clip.is_thing & (tracks == 0)):
+        label = int(clip.classes[segment])
+        last[label] += 1
+        tracks[segment] = last[label]
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """m d -> the same, each of length 1; zeros stay zeros."""
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return vectors / np.where(lengths > 0, lengths, 1)
+
+
+def best_first(scores: np.ndarray, *, least: float) -> list[tuple[int, int]]:
+    """One-to-one pairs (row, column) of at least a score, the best pair first, then the best of what is left."""
+    scores, pairs = scores.copy(), []
+    while scores.max(initial=-np.inf) >= least:
+        row, column = np.unravel_index(scores.argmax(), scores.shape)
+        pairs.append((int(row), int(column)))
+        scores[row], scores[:, column] = -np.inf, -np.inf
+    return pairs

@@ -1,0 +1,181 @@
+"""Linking merged clips: what it promises whichever linker is used, on clips whose masks are known."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from model.association import (
+    ClipWiseConfig,
+    HungarianConfig,
+    LinkerConfig,
+    MemoryBufferConfig,
+    NaiveBufferConfig,
+    StitchingConfig,
+    build_linker,
+)
+from model.contracts import ClipPrediction, Geometry
+from model.labels import DIVISOR, VOID
+from model.postprocess.panoptic import PanopticConfig, PanopticMerger
+from model.segment_linking import clip_segments, link_clips, locate, merge_clip
+from model.video_inference import near_online, panoptic_video
+from pipeline.sampling import split_clips
+
+SIZE, QUERIES, IS_THING = (16, 32), 6, (True, False)
+NEW_MERGER = partial(PanopticMerger, PanopticConfig(), is_thing=IS_THING,
+                     geometry=Geometry(source=SIZE, resized=SIZE, padded=SIZE))
+LINKERS = [StitchingConfig(), MemoryBufferConfig(), MemoryBufferConfig(overlap=0), NaiveBufferConfig(),
+           ClipWiseConfig()]
+VIDEO_FRAMES = 7
+
+
+def truth(frames: int = VIDEO_FRAMES) -> np.ndarray:
+    """T H W panoptic ids: two squares go right on two lanes over stuff; on the right of the stuff is void."""
+    maps = np.full((frames, *SIZE), DIVISOR, dtype=np.int32)
+    maps[:, :, 28:] = VOID
+    for frame in range(frames):
+        maps[frame, 1:6, frame:frame + 6] = 1
+        maps[frame, 9:14, 2 * frame:2 * frame + 6] = 2
+    return maps
+
+
+def predictions(maps: np.ndarray, *, clip_frames: int = 2, overlap: int = 0) -> Iterator[tuple[ClipPrediction, int]]:
+    """What a perfect segmenter says: one sure query per segment, in another order in every clip; the others nothing."""
+    looks = torch.eye(QUERIES)
+    for indices, valid in split_clips(len(maps), clip_frames, overlap=overlap):
+        order = torch.randperm(QUERIES)
+        class_logits, masks = torch.zeros(QUERIES, 3), torch.zeros(QUERIES, clip_frames, *SIZE)
+        class_logits[:, 2] = 9.0
+        masks[-1] = 9.0     # the last query says "no object" and has all the pixels nobody else wants
+        for query, owner in enumerate((1, 2, DIVISOR)):
+            class_logits[query, owner // DIVISOR] = 20.0
+            masks[query] = torch.from_numpy(20.0 * (maps[list(indices)] == owner))
+        yield ClipPrediction(
+            class_logits=class_logits[order][None], mask_logits=masks[order][None], queries=looks[order][None],
+            mask_embeddings=looks[order][None], appearance=looks[order][None],
+            pixel_features=torch.empty(1, 1, clip_frames, 1, 1)), valid
+
+
+def linked(config: LinkerConfig, maps: np.ndarray, **changes):
+    return link_clips(predictions(maps, overlap=config.overlap, **changes), build_linker(config),
+                      new_merger=NEW_MERGER, overlap=config.overlap)
+
+
+def painted(merged) -> np.ndarray:
+    return np.stack(list(merged.frames))
+
+
+def renamed(ids: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """The tracks in the order of the truth; a track that means two things of the truth stays wrong."""
+    names = {int(owner): int(expected[ids == owner][0]) for owner in np.unique(ids)}
+    assert len(set(names.values())) == len(names)
+    return np.vectorize(names.get)(ids)
+
+
+@pytest.mark.parametrize("config", LINKERS, ids=lambda c: f"{c.name}-{c.overlap}")
+@pytest.mark.parametrize("frames", [1, 2, 3, 7])
+def test_a_perfect_segmenter_gives_the_truth_however_short_the_video(config, frames):
+    maps = truth(frames)
+    merged = linked(config, maps)
+    np.testing.assert_array_equal(renamed(painted(merged), maps), maps)
+    assert sorted(merged.segments) == [1, 2, DIVISOR] == sorted(merged.queries)
+    assert {(s.class_index, s.track) for s in merged.segments.values()} == {(0, 1), (0, 2), (1, 0)}
+    assert all(0.9 < s.score <= 1 for s in merged.segments.values())
+
+
+@pytest.mark.parametrize("config", [StitchingConfig(overlap=2), MemoryBufferConfig(overlap=0), ClipWiseConfig()])
+def test_clips_may_be_of_any_length(config):
+    maps = truth()
+    np.testing.assert_array_equal(renamed(painted(linked(config, maps, clip_frames=4)), maps), maps)
+
+
+def test_one_clip_is_merged_as_near_online_merges_it():
+    maps, config = truth(4), MemoryBufferConfig()
+    clips = list(predictions(maps, clip_frames=4))
+    alone, together = near_online(clips, merger=NEW_MERGER()), link_clips(clips, build_linker(config),
+                                                                         new_merger=NEW_MERGER)
+    np.testing.assert_array_equal(painted(alone), painted(together))
+    assert (dict(alone.segments), dict(alone.queries)) == (dict(together.segments), dict(together.queries))
+
+
+def test_a_shared_frame_is_painted_by_the_first_clip_that_has_it_and_unpainted_segments_are_not_listed():
+    maps = truth(3)
+    (first, _), (second, _) = predictions(maps, overlap=1)
+    ghost = maps.copy()
+    ghost[1, 12:, :] = VOID
+    ghost[1, 1:6, 20:24] = 2            # only the second clip sees it, and only in the shared frame
+    ghost[2] = maps[2]
+    ghost[2][ghost[2] == 2] = DIVISOR
+    (_, _), (second, _) = predictions(ghost, overlap=1)
+    merged = link_clips([(first, 2), (second, 2)], build_linker(StitchingConfig()), new_merger=NEW_MERGER, overlap=1)
+    np.testing.assert_array_equal(renamed(painted(merged)[:2], maps[:2]), maps[:2])
+    assert set(np.unique(painted(merged))) - {VOID} == set(merged.segments)
+    assert len(merged.segments) == 3
+
+
+def test_frames_are_painted_when_asked_for_and_can_be_asked_again():
+    merged = linked(MemoryBufferConfig(), truth())
+    video = panoptic_video(merged, video_id="v", frame_names=tuple("abcde"))
+    assert len(list(video.frames)) == len(list(video.frames)) == 5
+    np.testing.assert_array_equal(merged.frames[2:4][1], merged.frames[3])
+
+
+def test_no_clip_is_kept():
+    alive = []
+
+    def stream():
+        for clip, frames in predictions(truth(), overlap=1):
+            copy = replace(clip, mask_logits=clip.mask_logits.clone())
+            alive.append(weakref.ref(copy.mask_logits))
+            yield copy, frames
+            del clip, copy
+            gc.collect()
+            assert sum(ref() is not None for ref in alive) <= 1
+
+    link_clips(stream(), build_linker(MemoryBufferConfig()), new_merger=NEW_MERGER, overlap=1)
+    assert len(alive) == VIDEO_FRAMES - 1
+
+
+def test_boxes_go_around_all_frames_in_parts_of_width_and_height():
+    frames = [np.full((10, 20), VOID, dtype=np.int32) for _ in range(2)]
+    frames[0][2:4, 5:10] = 0
+    frames[1][6:9, 8:12] = 0
+    frames[1][0, 0] = 1
+    boxes, present = locate(frames, 2)
+    np.testing.assert_allclose(boxes, [(0.25, 0.2, 0.6, 0.9), (0, 0, 0.05, 0.1)])
+    np.testing.assert_array_equal(present, [(True, False), (True, True)])
+
+
+def test_a_linker_sees_each_segment_with_the_looks_of_its_query():
+    clip, frames = next(predictions(truth()))
+    merged = merge_clip(clip, frames, NEW_MERGER())
+    segments, _ = clip_segments(merged, clip, looks="appearance")
+    assert segments.is_thing.sum() == 2
+    for number, query in enumerate(merged.queries.values()):
+        np.testing.assert_array_equal(segments.embeddings[number], clip.appearance[0, query])
+    ids = np.append(list(merged.segments), VOID)
+    np.testing.assert_array_equal(ids[np.stack(list(segments.frames))], painted(merged))
+
+
+def test_what_cannot_be_linked_is_refused():
+    with pytest.raises(ValueError, match="no clips"):
+        link_clips([], build_linker(StitchingConfig()), new_merger=NEW_MERGER)
+    clip, frames = next(predictions(truth()))
+    blind = replace(clip, appearance=None)
+    with pytest.raises(ValueError, match=r"no appearance.*set evaluation\.association"):
+        link_clips([(blind, frames)], build_linker(MemoryBufferConfig()), new_merger=NEW_MERGER)
+    assert link_clips([(blind, frames)], build_linker(ClipWiseConfig()), new_merger=NEW_MERGER).segments
+    broken = replace(clip, appearance=torch.full_like(clip.appearance, torch.nan))
+    with pytest.raises(ValueError, match="appearance of the segments hold NaN"):
+        link_clips([(broken, frames)], build_linker(MemoryBufferConfig()), new_merger=NEW_MERGER)
+    with pytest.raises(ValueError, match="one video"):
+        link_clips([(clip, 3)], build_linker(StitchingConfig()), new_merger=NEW_MERGER)
+    with pytest.raises(ValueError, match="HungarianConfig links no segments"):
+        build_linker(HungarianConfig())
