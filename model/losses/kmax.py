@@ -35,7 +35,7 @@ class KMaxLossConfig(QueryLossConfig):
     semantic_temperature: float = 2.4
     similarity_temperature: float = 0.3     # cosine similarities are divided by it
     share_matching: bool = True             # every layer uses the match of the final prediction
-    void_counts: bool = False               # masks are compared on void pixels too
+    void_counts: bool = False               # the dice loss counts what lies on void; matching never does
     normalise_overlaps: bool = False        # tubes that overlap share the pixel (kMaX-DeepLab); nothing for panoptic
 
     def __post_init__(self) -> None:

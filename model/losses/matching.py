@@ -56,12 +56,15 @@ def match_queries(class_logits: Tensor, mask_logits: Tensor, targets: PixelTarge
 
 
 def mask_similarities(mask_logits: Tensor, targets: PixelTargets) -> tuple[Tensor, Tensor]:
-    """mask_logits b n p -> dice of queries and tubes b n m, share of each query's mass that lies on void b n."""
+    """mask_logits b n p -> dice of queries and tubes b n m, share of each query's mass that lies on void b n.
+
+    The dice leaves void out even where losses count it: the public code never hands that switch to its matcher.
+    """
     masks = mask_logits.softmax(1, dtype=torch.float32)
-    rows = torch.stack([targets.compared, targets.void, targets.weights], 1)
+    rows = torch.stack([targets.labelled, targets.void, targets.weights], 1)
     sums = einsum(masks, torch.cat([targets.masks, rows], 1), "b n p, b m p -> b n m")
-    overlap, (compared, void, everywhere) = sums[..., :-3], sums[..., -3:].unbind(-1)
-    dice = overlap / ((compared[..., None] + targets.areas[:, None]) / 2 + EPSILON)
+    overlap, (labelled, void, everywhere) = sums[..., :-3], sums[..., -3:].unbind(-1)
+    dice = overlap / ((labelled[..., None] + targets.areas[:, None]) / 2 + EPSILON)
     return dice, void / (everywhere + EPSILON)
 
 

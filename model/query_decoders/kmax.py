@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +44,7 @@ class KMaxDecoderConfig:
     void_prior: float = 0.9                 # probability of "no object" at the start
     mask_norm_scale: float = 0.1            # where the scale of the mask logits starts; short runs need 1
     residual_norm_scale: float = 0.0        # where the last norm of each residual branch starts
+    corners_by: Literal["width", "height"] = "width"    # side that decides how layers are resized: clip, image code
     supervise_pixels: bool = True           # layers give pixel features too; only the discrimination loss reads them
 
     def __post_init__(self) -> None:
@@ -58,6 +59,9 @@ class KMaxDecoderConfig:
                              f"must be a multiple of {2 * self.heads}")
         if self.pixel_depthwise is not None and self.pixel_depthwise % 2 == 0:
             raise ValueError(f"pixel_depthwise={self.pixel_depthwise} must be odd, or None for no such convolution")
+        if self.corners_by not in ("width", "height"):
+            raise ValueError(f"corners_by={self.corners_by!r} must be 'width' (Video-kMaX, MaXTron) or 'height' (the "
+                             "image decoder of kMaX-DeepLab); they differ where one side of the stride-4 maps is even")
         if not 0 < self.void_prior < 1:
             raise ValueError(f"void_prior={self.void_prior} must lie between 0 and 1; the official value is 0.9")
 
@@ -181,6 +185,7 @@ class KMaxDecoder(nn.Module):
         super().__init__()
         batch_norm = batch_norm or BatchNormConfig()
         self.depths, self.supervise_pixels = config.layers, config.supervise_pixels
+        self.corner_axis = {"height": 0, "width": 1}[config.corners_by]
         self.initial_queries = nn.Parameter(truncated_normal_(torch.empty(config.dim, config.num_queries), std=1.0))
         self.layers = nn.ModuleList([
             KMaxDecoderLayer(config, pixel_channels=width, num_classes=num_classes, batch_norm=batch_norm)
@@ -217,17 +222,19 @@ class KMaxDecoder(nn.Module):
         )
 
     def _supervised(self, prediction: Prediction, size: Sequence[int], frames: int) -> LayerPrediction:
-        """A layer's prediction, at stride 4."""
+        """A layer's prediction, at stride 4. Corners follow the *target* size here, as in the released decoders."""
+        corners = is_odd(size[self.corner_axis])
+        pixels = prediction.pixel_features if self.supervise_pixels else None
         return LayerPrediction(
             class_logits=prediction.class_logits,
-            mask_logits=_resize_frames(prediction.mask_logits, size, frames),
-            pixel_features=(_resize_frames(prediction.pixel_features, size, frames) if self.supervise_pixels else None),
+            mask_logits=_resize_frames(prediction.mask_logits, size, frames, align_corners=corners),
+            pixel_features=None if pixels is None else _resize_frames(pixels, size, frames, align_corners=corners),
         )
 
 
-def _resize_frames(tall: Tensor, size: Sequence[int], frames: int) -> Tensor:
-    """b c (t h) w -> b c t *size. Corners follow the *target* width here, as in the released clip decoder."""
-    resized = resize(rearrange(tall, "b c (t h) w -> (b t) c h w", t=frames), size, align_corners=is_odd(size[-1]))
+def _resize_frames(tall: Tensor, size: Sequence[int], frames: int, *, align_corners: bool) -> Tensor:
+    """b c (t h) w -> b c t *size."""
+    resized = resize(rearrange(tall, "b c (t h) w -> (b t) c h w", t=frames), size, align_corners=align_corners)
     return rearrange(resized, "(b t) c h w -> b c t h w", t=frames)
 
 

@@ -59,9 +59,8 @@ def check_decoder(case: Case) -> None:
     # in evaluation the reference makes one clip of all frames it gets; cross-clip training alone splits them
     splits = is_clip and arguments["cross_clip_training"]
     stacked = inputs["panoptic_features"].shape[0]
-    frames = arguments["num_clip_frames"] if splits else stacked if is_clip else 1
-    if is_clip:
-        assert stacked % arguments["num_clip_frames"] == 0
+    length = arguments["num_clip_frames"] if is_clip else 1
+    frames = stacked if is_clip and not splits else length
     decoder = load_decoder(case)
     maps = (inputs["panoptic_features"], inputs["x.2"], inputs["x.1"], inputs["x.0"])
     prediction = decoder(maps, frames=frames, supervise=True)
@@ -102,19 +101,22 @@ def load_decoder(case: Case) -> KMaxDecoder:
     """The decoder of the case under its weights; a semantic predictor beside it must convert too."""
     arguments, classes = case.arguments, case.arguments["num_classes"]
     config = KMaxDecoderConfig(layers=tuple(arguments["dec_layers"]), num_queries=arguments["num_queries"],
-                               drop_path=arguments["drop_path_prob"])
+                               drop_path=arguments["drop_path_prob"],
+                               corners_by="width" if arguments["flavour"] == "maxtron" else "height")
     decoder = KMaxDecoder(config, num_classes=classes,
                           channels=(case.inputs["panoptic_features"].shape[1], *reversed(arguments["in_channels"][:3])))
-    renamed = rename(case.state, decoder_rules(predictor=spelling(case.state)))
+    state, has_head, has_decoder = case.state, arguments["add_aux_semantic_pred"], arguments["use_aux_semantic_decoder"]
+    if has_head and not has_decoder:    # three convolutions, for training only, which no released model has
+        state = {name: tensor for name, tensor in state.items() if "_auxiliary_semantic_predictor." not in name}
+    renamed = rename(state, decoder_rules(predictor=spelling(state)))
     parts = {part: {name.removeprefix(f"{part}."): tensor for name, tensor in renamed.items()
                     if name.startswith(f"{part}.")} for part in ("query_decoder", "semantic_head")}
     load_strict(decoder, parts["query_decoder"])
     shapes = arguments["input_shape_from_backbone"]
-    if arguments["add_aux_semantic_pred"] and arguments["use_aux_semantic_decoder"]:
+    if has_head and has_decoder:
         head = SemanticHead(SemanticHeadConfig(), num_classes=classes,
                             channels=[shapes[level][0] for level in ("res2", "res3", "res4", "res5")])
         load_strict(head, parts["semantic_head"])
     else:
         assert not parts["semantic_head"]
-        assert not arguments["use_aux_semantic_decoder"]
     return decoder.eval()

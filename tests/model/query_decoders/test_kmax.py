@@ -132,3 +132,18 @@ def test_half_precision_autocast_stays_close_to_single(dtype):
 def test_impossible_configs_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         KMaxDecoderConfig(**change)
+
+
+@torch.inference_mode()
+def test_layers_reach_stride_4_with_aligned_corners_where_the_deciding_side_is_odd():
+    """The corner pixels of a layer's masks then come through untouched; maps here are 16 high and 17 wide."""
+    by_width, by_height = (decoder_of(corners_by=side) for side in ("width", "height"))
+    maps, layer = maps_of(1, 1), by_width.layers[0]
+    _, prediction = layer(by_width.initial_queries[None], torch.nn.functional.gelu(maps[3]), frames=1, supervise=True)
+    corner = prediction.mask_logits[..., -1, -1]
+    aligned, not_aligned = (decoder(maps, frames=1, supervise=True).auxiliary[0].mask_logits
+                            for decoder in (by_width, by_height))
+    assert torch.equal(aligned[:, :, 0, -1, -1], corner)
+    assert not torch.allclose(aligned, not_aligned)
+    with pytest.raises(ValueError, match="corners_by='both'"):
+        KMaxDecoderConfig(corners_by="both")
