@@ -1,7 +1,8 @@
 """The stage-two criterion: class and mask losses on whole videos, from all pixels or from weighted pixel evidence.
 
-MaXTron, arXiv 2311.18537 v1, section 3.2; the sums of `maxtron_deeplab/modeling/cc_criterion.py` in TACJu/MaXTron over
-the volume of a video are estimated from the pixels of `PixelEvidence`; the areas of the tubes stay exact.
+MaXTron, arXiv 2311.18537 v1, section 3.2, on Video-kMaX and on Tube-Link; the type of the config says which. The sums
+over the volume of a video are estimated from the pixels of `PixelEvidence`; the areas of the tubes stay exact. Facts
+follow `maxtron_deeplab/modeling/cc_criterion.py` and the Tube-Link half of TACJu/MaXTron.
 """
 
 from __future__ import annotations
@@ -14,28 +15,36 @@ from einops import rearrange
 from torch import Tensor
 
 from model.contracts import PixelEvidence, VideoPrediction
+from model.losses.binary_masks import MaskLossConfig, class_term, mask_terms, match_masks, mean_over_ranks
 from model.losses.matching import match_queries
 from model.losses.queries import QueryLossConfig, query_losses, weighted_sum
-from model.losses.targets import video_targets
+from model.losses.targets import NO_TUBE, PixelTargets, video_targets
 
 
 @dataclass(frozen=True, kw_only=True)
 class CrossClipLossConfig(QueryLossConfig):
-    """Defaults: every MaXTron offline model on VIPSeg."""
+    """MaXTron on Video-kMaX. Defaults: every offline model on VIPSeg."""
 
     class_weight: float = 4.0
     dice_weight: float = 4.0
     mask_weight: float = 0.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class MaskCrossClipLossConfig(MaskLossConfig):
+    """MaXTron on Tube-Link. Defaults: every offline model on YouTube-VIS and OVIS."""
+
+
 class CrossClipCriterion:
     """Weighted losses of a batch of videos by name; their sum is the loss.
 
-    Names: class, mask, dice for the last layer, the same with `_aux` for the sum over the earlier ones. The match of
-    the last layer serves all. Each is the mean over the videos of the batch, in float32 whatever autocast says.
+    Names: class, mask, dice for the last layer, the same with `_aux` for the sum over the earlier ones; in float32
+    whatever autocast says. On Video-kMaX the match of the last layer serves all and each loss is the mean over the
+    videos. On Tube-Link every layer is matched by itself, void counts as background, the class loss is a mean over
+    queries, and the mask losses are divided by the number of masks, averaged over the training workers.
     """
 
-    def __init__(self, config: CrossClipLossConfig) -> None:
+    def __init__(self, config: CrossClipLossConfig | MaskCrossClipLossConfig) -> None:
         self.config = config
         self.weights = {"class": config.class_weight, "mask": config.mask_weight, "dice": config.dice_weight}
 
@@ -46,13 +55,40 @@ class CrossClipCriterion:
 
     def layer_losses(self, predictions: Sequence[VideoPrediction], mask_logits: Sequence[Tensor],
                      evidence: PixelEvidence) -> list[dict[str, Tensor]]:
-        """Unweighted losses (each b) by name: of the last layer, then of the earlier ones in order."""
+        """Unweighted losses by name, each b or a scalar: of the last layer, then of the earlier ones in order."""
         with torch.autocast(evidence.weights.device.type, enabled=False):
             logits = [rearrange(masks, "b k n p -> b n (k p)") for masks in mask_logits]
             targets = video_targets(evidence)
-            matches = match_queries(predictions[-1].class_logits, logits[-1], targets)
-            if targets.masks.shape[1] > logits[-1].shape[1]:
-                targets = targets.keeping(matches.is_matched)
-            losses = [query_losses(layer.class_logits, masks, targets, matches, config=self.config)
-                      for layer, masks in zip(predictions, logits, strict=True)]
+            match self.config:
+                case CrossClipLossConfig():
+                    losses = shared_match_losses(predictions, logits, targets, config=self.config)
+                case MaskLossConfig():
+                    losses = own_match_losses(predictions, logits, targets, config=self.config)
         return [losses[-1], *losses[:-1]]
+
+
+def shared_match_losses(predictions: Sequence[VideoPrediction], mask_logits: Sequence[Tensor], targets: PixelTargets, *,
+                        config: CrossClipLossConfig) -> list[dict[str, Tensor]]:
+    """mask_logits: b n p of each layer -> the losses of each layer (each b), all by the match of the last one."""
+    matches = match_queries(predictions[-1].class_logits, mask_logits[-1], targets)
+    if targets.masks.shape[1] > mask_logits[-1].shape[1]:
+        targets = targets.keeping(matches.is_matched)
+    return [query_losses(layer.class_logits, masks, targets, matches, config=config)
+            for layer, masks in zip(predictions, mask_logits, strict=True)]
+
+
+def own_match_losses(predictions: Sequence[VideoPrediction], mask_logits: Sequence[Tensor], targets: PixelTargets, *,
+                     config: MaskLossConfig) -> list[dict[str, Tensor]]:
+    """mask_logits: b n p of each layer -> the losses of each layer (scalars), each by its own match."""
+    tubes = (targets.classes != NO_TUBE).sum(-1).clamp(max=mask_logits[-1].shape[1])
+    count, losses = mean_over_ranks(tubes.sum().float()), []
+    for layer, masks in zip(predictions, mask_logits, strict=True):
+        matched = match_masks(layer.class_logits, masks, targets, costs=config.costs)
+        items, queries = (matched != NO_TUBE).nonzero(as_tuple=True)
+        rows = matched[items, queries]
+        mask, dice = mask_terms(masks[items, queries].float(), targets.masks[items, rows],
+                                weights=targets.weights[items], areas=targets.areas[items, rows])
+        losses.append({"class": class_term(layer.class_logits, targets.classes, matched,
+                                           no_object_weight=config.no_object_weight),
+                       "mask": mask.sum() / count, "dice": dice.sum() / count})
+    return losses

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from model.association.tube_linking import TubeLinking, TubeLinkingConfig
+
+
+@pytest.fixture
+def linking():
+    torch.manual_seed(0)
+    return TubeLinking(TubeLinkingConfig(dim=16, heads=4, ffn=32)).eval()
+
+
+def test_a_batch_equals_its_clips_one_by_one(linking):
+    queries, reference = torch.randn(2, 5, 16), torch.randn(2, 7, 16)
+    alone = [linking(queries[item:item + 1], reference[item:item + 1]) for item in range(2)]
+    assert_close(linking(queries, reference), torch.cat(alone))
+
+
+def test_the_order_of_the_clip_before_does_not_matter_but_officially_it_is_all_that_does(linking):
+    queries, reference, order = torch.randn(1, 5, 16), torch.randn(1, 5, 16), torch.tensor([4, 2, 0, 1, 3])
+    assert_close(linking(queries, reference[:, order]), linking(queries, reference))
+    official = linking(queries, reference, official_compat=True)
+    assert not torch.allclose(linking(queries, reference[:, order], official_compat=True), official)
+    other = reference.clone()
+    other[:, 1:] = 0                                # query 0 never looks at any but number 0
+    assert_close(linking(queries, other, official_compat=True)[:, 0], official[:, 0])
+    assert not torch.allclose(linking(queries, other)[:, 0], linking(queries, reference)[:, 0])
+
+
+def test_official_pairs_need_as_many_queries_before_as_now(linking):
+    with pytest.raises(ValueError, match="pairs queries by their number"):
+        linking(torch.randn(1, 5, 16), torch.randn(1, 4, 16), official_compat=True)
+
+
+def test_without_link_queries_stay_as_they_are_and_have_embeddings():
+    linking = TubeLinking(TubeLinkingConfig(dim=16, heads=4, link=False))
+    queries = torch.randn(1, 5, 16)
+    assert linking(queries, torch.randn(1, 5, 16)) is queries
+    assert linking.embeddings(queries).shape == (1, 5, 16)
+    assert {name.split(".")[0] for name in linking.state_dict()} == {"embed", "head"}
+
+
+def test_heads_that_do_not_divide_the_channels_are_refused():
+    with pytest.raises(ValueError, match=r"multiple of linking\.heads"):
+        TubeLinkingConfig(dim=30, heads=8)

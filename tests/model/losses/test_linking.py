@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from model.association.tube_linking import TubeLinking, TubeLinkingConfig
+from model.contracts import ClipPrediction, ClipTargets
+from model.losses.linking import (
+    LinkingCriterion,
+    LinkingLossConfig,
+    clip_pairs,
+    contrast_loss,
+    cosine_loss,
+    tube_overlaps,
+)
+from tests.model.losses.world import CLASSES, QUERIES, clip, perfect_logits
+
+DIM = 8
+
+
+def plain_contrast(similarity, labels):
+    """log(1 + sum over pairs of exp(other - partner)), written down."""
+    rows = []
+    for row, label in zip(similarity, labels):
+        if (label == 1).any():
+            pairs = [torch.exp(other - partner) for partner in row[label == 1] for other in row[label == 0]]
+            rows.append(torch.log(1 + sum(pairs, torch.zeros(()))))
+    return torch.stack(rows).mean()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_product_of_sums_equals_the_sum_over_pairs(seed):
+    generator = torch.Generator().manual_seed(seed)
+    similarity = (3 * torch.randn(6, 5, generator=generator)).requires_grad_()
+    labels = torch.randint(-1, 2, (6, 5), generator=generator)
+    labels[0], labels[1] = 1, 0                     # only partners; no partner
+    plain = plain_contrast(similarity, labels)
+    expected, = torch.autograd.grad(plain, similarity)
+    loss = contrast_loss(similarity, labels)
+    assert_close(loss, plain)
+    assert_close(torch.autograd.grad(loss, similarity)[0], expected)
+
+
+def test_large_similarities_stay_finite():
+    similarity = torch.tensor([[900.0, -900.0], [-900.0, 900.0]], requires_grad=True)
+    wrong = contrast_loss(similarity, torch.tensor([[0, 1], [1, 0]]))
+    wrong.backward()
+    assert_close(wrong, torch.tensor(1800.0))
+    assert similarity.grad.isfinite().all()
+    assert contrast_loss(similarity, torch.eye(2)) == 0
+
+
+def test_cosines_count_partners_and_the_hardest_others():
+    cosine = torch.tensor([[0.6, 0.9, 0.5, 0.1, 0.05]])
+    labels = torch.tensor([[1, 0, 0, 0, 0]])
+    hardest = cosine_loss(cosine, labels, margin=0.1, ratio=2)
+    assert_close(hardest, torch.tensor(((0.6 - 1) ** 2 + 0.8 ** 2 + 0.4 ** 2) / 3))
+    everything = cosine_loss(cosine, labels, margin=0.1, ratio=9)
+    assert_close(everything, torch.tensor(((0.6 - 1) ** 2 + 0.8 ** 2 + 0.4 ** 2) / 5))
+    unclear = cosine_loss(cosine, torch.tensor([[1, -1, 0, 0, 0]]), margin=0.1, ratio=9)
+    assert_close(unclear, torch.tensor(((0.6 - 1) ** 2 + 0.4 ** 2) / 4))
+
+
+@pytest.fixture
+def linking():
+    return TubeLinking(TubeLinkingConfig(dim=DIM, heads=2, ffn=16))
+
+
+def pair(*, order=(0, 1, 2), others=(3, 4, 5)) -> tuple[ClipPrediction, list[ClipTargets]]:
+    """A key and a reference clip of three objects, perfectly predicted: by `order` in one, `others` in the other."""
+    torch.manual_seed(0)
+    target = clip(3)
+    parts = [perfect_logits(target, order=queries) for queries in (order, others)]
+    queries = torch.randn(2, QUERIES, DIM)
+    return ClipPrediction(class_logits=torch.cat([part[0] for part in parts]),
+                          mask_logits=torch.cat([part[1] for part in parts]), queries=queries,
+                          mask_embeddings=queries, pixel_features=torch.empty(0)), [target, target]
+
+
+@pytest.mark.parametrize("assignment", ["matched", "overlap"])
+def test_both_rules_compare_the_queries_of_the_same_objects(linking, assignment):
+    made, targets = pair()
+    criterion = LinkingCriterion(LinkingLossConfig(assignment=assignment, points=64))
+    losses = criterion(linking, made, targets, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        key = linking.embeddings(linking(made.queries[:1], made.queries[1:]))[0, [0, 1, 2]]
+        reference = linking.embeddings(made.queries[1, [3, 4, 5]])
+    assert_close(losses["contrast"].detach(), 0.25 * plain_contrast(key @ reference.T, torch.eye(3)))
+    sum(losses.values()).backward()
+    assert all(parameter.grad is not None for parameter in linking.parameters())
+
+
+def test_tracks_decide_who_is_the_same_not_the_order_of_tubes(linking):
+    made, (key, reference) = pair()
+    criterion = LinkingCriterion(LinkingLossConfig(assignment="overlap"))
+    order = torch.tensor([2, 0, 1])
+    renamed = replace(reference, masks=reference.masks[order], classes=reference.classes[order],
+                      track_ids=reference.track_ids[order])
+    assert_close(criterion(linking, made, [key, renamed]), criterion(linking, made, [key, reference]))
+    other = replace(reference, track_ids=reference.track_ids[order])
+    assert criterion(linking, made, [key, other])["contrast"] != criterion(linking, made, [key, reference])["contrast"]
+
+
+def test_half_overlapping_queries_are_left_out_by_the_paper_only(linking):
+    """A query that covers half of its object has an IoU of 0.5: matched by the code, no answer by the paper."""
+    made, targets = pair()
+    masks = made.mask_logits.clone()
+    masks[1, 3, 1:] = -20.0
+    half = replace(made, mask_logits=masks)
+    assert 0.3 < tube_overlaps(masks, targets)[1, 3].max() < 0.7
+    for assignment, changes in (("matched", False), ("overlap", True)):
+        criterion = LinkingCriterion(LinkingLossConfig(assignment=assignment, points=64))
+        first, second = (criterion(linking, each, targets, generator=torch.Generator().manual_seed(0))
+                         for each in (made, half))
+        assert (first["contrast"] != second["contrast"]) == changes
+
+
+@pytest.mark.parametrize("assignment", ["matched", "overlap"])
+@pytest.mark.parametrize("tubes", [(0, 0), (3, 0), (0, 3)])
+def test_clips_without_common_objects_cost_nothing_and_keep_the_graph(linking, assignment, tubes):
+    made, _ = pair()
+    losses = LinkingCriterion(LinkingLossConfig(assignment=assignment, points=16))(
+        linking, made, [clip(count) for count in tubes])
+    assert sum(losses.values()) == 0
+    sum(losses.values()).backward()
+    assert all(parameter.grad is not None for parameter in linking.parameters())
+
+
+def test_reserved_queries_and_stuff_have_no_part(linking):
+    made, targets = pair()
+    stuff = tuple(int(label) for label in targets[0].classes.unique())
+    assert len(stuff) < CLASSES
+    nothing = LinkingCriterion(LinkingLossConfig(stuff_classes=stuff, points=16))(linking, made, targets)
+    assert sum(nothing.values()) == 0
+
+
+def test_a_batch_of_pairs_is_the_mean_of_its_pairs(linking):
+    (one, targets), (two, _) = pair(), pair(order=(6, 5, 4), others=(0, 1, 2))
+    together = replace(one, **{name: torch.stack([getattr(each, name)[part] for part in (0, 1) for each in (one, two)])
+                               for name in ("class_logits", "mask_logits", "queries", "mask_embeddings")})
+    criterion = LinkingCriterion(LinkingLossConfig(assignment="overlap"))
+    batch = criterion(linking, together, targets * 2)
+    alone = [criterion(linking, each, targets) for each in (one, two)]
+    for name, loss in batch.items():
+        assert_close(loss, (alone[0][name] + alone[1][name]) / 2)
+
+
+def test_clips_are_cut_in_the_middle_and_absent_tubes_dropped():
+    target = clip(3)
+    target.masks[1, 1] = False
+    frames = torch.arange(2 * 2 * 3).view(2, 2, 3)
+    halves, targets = clip_pairs(frames, [target, clip(2)])
+    assert torch.equal(halves, torch.stack([frames[0, :1], frames[1, :1], frames[0, 1:], frames[1, 1:]]))
+    assert [part.track_ids.tolist() for part in targets] == [[0, 1, 2], [0, 1], [0, 2], [0, 1]]
+    assert torch.equal(targets[2].masks, target.masks[[0, 2], 1:])
+    with pytest.raises(ValueError, match="no two equal halves"):
+        clip_pairs(torch.zeros(1, 3, 2), [target])
+
+
+def test_an_odd_number_of_clips_and_crossed_thresholds_are_refused(linking):
+    made, targets = pair()
+    with pytest.raises(ValueError, match="no pairs"):
+        LinkingCriterion(LinkingLossConfig())(linking, made, targets[:1])
+    with pytest.raises(ValueError, match="must rise"):
+        LinkingLossConfig(same_overlap=0.2)
