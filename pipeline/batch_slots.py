@@ -7,8 +7,9 @@ decoding the JPEGs (measured at 1280x720: 1100 page faults and twice the process
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,13 +19,15 @@ from pipeline.errors import BadInput
 from pipeline.targets import ClipTubes, stride_4
 from pipeline.training_clips import ClipPlan, Fetch, InputConfig, make_clip
 
+_IN_SLOT = np.zeros(0, np.int16)    # stands for a map that lies in the slot
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackedBatch:
     """What goes through the queue: which slot, and what does not fit in it."""
 
     step: int
-    tubes: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]      # per clip: classes, track ids
+    tubes: tuple[ClipTubes, ...]    # per clip, without their maps
     videos: tuple[str, ...]
     samples: tuple[int, ...]
 
@@ -65,7 +68,7 @@ class BatchSlots:
             return error
         for out, clip in zip(tubes, made):
             out[:] = clip.tubes
-        return PackedBatch(step=step, tubes=tuple((clip.classes, clip.track_ids) for clip in made),
+        return PackedBatch(step=step, tubes=tuple(replace(clip, tubes=_IN_SLOT) for clip in made),
                            videos=tuple(plan.clip.video.video_id for plan in plans),
                            samples=tuple(plan.draw.position for plan in plans))
 
@@ -74,11 +77,10 @@ class BatchSlots:
         if isinstance(packed, BadInput):
             raise packed
         slot = packed.step % self.count
-        clips = zip(self.tubes[slot].numpy(), packed.tubes)
         return ClipBatch(
             frames=_copy(self.frames[slot]), real_pixels=_copy(self.real_pixels[slot]),
-            targets=tuple(ClipTubes(tubes=tubes, classes=classes, track_ids=track_ids).targets()
-                          for tubes, (classes, track_ids) in clips),
+            targets=tuple(replace(clip, tubes=tubes).targets()
+                          for tubes, clip in zip(self.tubes[slot].numpy(), packed.tubes)),
             videos=packed.videos, samples=packed.samples)
 
 

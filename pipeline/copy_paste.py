@@ -17,7 +17,7 @@ import numpy as np
 
 from model.labels import ClassTable
 from pipeline.records import Segment
-from pipeline.targets import stride_4
+from pipeline.targets import NO_OVERLAPS, Overlaps, stride_4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,15 +35,17 @@ class CopyPasteConfig:
 
 
 def choose_segments(ids: Sequence[np.ndarray], segments: Sequence[Segment], classes: ClassTable,
-                    rng: np.random.Generator, *, official_compat: bool = False) -> list[Segment]:
+                    rng: np.random.Generator, *, overlaps: Overlaps = NO_OVERLAPS,
+                    official_compat: bool = False) -> list[Segment]:
     """Which segments of a donor clip (ids after its transform, one `H W` per frame) are pasted.
 
     Every thing, and of all segments in random order the first r, r uniform from none to all. Crowd stays behind.
 
     official_compat: only what the donor's first frame shows.
     """
-    seen = {id for frame in (ids[:1] if official_compat else ids)
-            for id in np.flatnonzero(np.bincount(frame[::4, ::4].ravel())).tolist()}
+    seen = {segment for frame in (ids[:1] if official_compat else ids)
+            for id in np.flatnonzero(np.bincount(frame[::4, ::4].ravel())).tolist()
+            for segment in overlaps.get(id, (id,))}
     present = [segment for segment in segments if segment.id in seen and not segment.is_crowd]
     drawn = rng.permutation(len(present))[:rng.integers(len(present) + 1)]
     return [segment for position, segment in enumerate(present)
@@ -67,13 +69,17 @@ def paste(frame: np.ndarray, ids: np.ndarray, real: np.ndarray, donor_frame: np.
     np.copyto(ids[:pasted.shape[0], :pasted.shape[1]], pasted, where=pasted != 0)
 
 
-def renumber(chosen: Sequence[Segment], *, after: int, highest: int) -> tuple[list[Segment], np.ndarray]:
-    """Chosen segments with ids moved beyond `after`, and the table `paste` reads: donor id -> id here, 0: not pasted.
+def renumber(chosen: Sequence[Segment], *, after: int, highest: int, overlaps: Overlaps = NO_OVERLAPS
+             ) -> tuple[list[Segment], dict[int, tuple[int, ...]], np.ndarray]:
+    """Chosen segments and the overlaps among them, with ids moved beyond `after`, and the table `paste` reads: donor
+    id -> id here, 0: not pasted.
 
     highest: the largest id the donor's maps may hold.
     """
     new_ids = np.zeros(max(256, highest + 1), dtype=np.uint16)
     moved = [replace(segment, id=after + segment.id) for segment in chosen]
-    for segment, here in zip(chosen, moved):
-        new_ids[segment.id] = here.id
-    return moved, new_ids
+    here = {segment.id: after + segment.id for segment in chosen}
+    shared = {id: tuple(here[segment] for segment in members if segment in here) for id, members in overlaps.items()}
+    for id in (*here, *(id for id, members in shared.items() if members)):
+        new_ids[id] = after + id
+    return moved, {after + id: members for id, members in shared.items() if members}, new_ids

@@ -77,6 +77,11 @@ def encode_jpeg(image: np.ndarray, *, quality: int = 95) -> bytes:
     return buffer.getvalue()
 
 
+def is_png(data: bytes) -> bool:
+    """Whether a file starts as a PNG does."""
+    return data.startswith(_PNG_SIGNATURE)
+
+
 def decode_png(data: bytes) -> np.ndarray:
     """PNG -> H W or H W 3 (RGB), uint8 or uint16, palette colours resolved, alpha dropped.
 
@@ -120,7 +125,7 @@ def resize_ids(ids: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def _check_png(data: bytes) -> None:
     position = len(_PNG_SIGNATURE)
-    if data[:position] != _PNG_SIGNATURE:
+    if not is_png(data):
         raise BadInput("corrupt-label", f"not a PNG: it starts with {data[:4]!r}.", cure=_COPY_AGAIN)
     while position + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, position)

@@ -167,7 +167,6 @@ def _videos_of_shards(shards: ShardSet) -> list[range]:
 
 def _refuse_unlabelled(shards: ShardSet) -> None:
     for video in shards.videos:
-        if video.frames[0].label is None:
-            kind = "overlapping masks, which training does not read" if video.has_masks else "no labels"
-            raise ValueError(f"video {video.video_id!r} in {shards.folder} has {kind}; training needs id maps. Take "
+        if not video.has_labels:
+            raise ValueError(f"video {video.video_id!r} in {shards.folder} has no labels, which training needs. Take "
                              "another split, or leave the video out when making the shards")

@@ -7,10 +7,14 @@ tube close: every tube gets its share, however small it is, and its pixels weigh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+
+from model.labels import FIRST_OVERLAP
+from pipeline.errors import BadInput
 
 EQUAL_PART = {"balanced": 1.0, "mixed": 0.5}     # of the pixels: shared equally by the tubes, the rest by area
 
@@ -36,12 +40,14 @@ class EvidenceConfig:
 
 def draw_evidence(tubes: np.ndarray, *, rng: np.random.Generator, config: EvidenceConfig
                   ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """tubes t h w (stride 4; -1: void or padding) -> positions p 3 int16 (t, y, x), tubes p int32, weights p float32.
+    """tubes t h w (stride 4) -> positions p 3 int16 (t, y, x), tubes p int32, weights p float32.
+
+    tubes holds numbers of tubes, -1 for void or padding, and below it overlaps, which count as tubes of their own here.
 
     The pixels of a tube (with "uniform": of the clip) are cut in raster order into as many nearly equal pieces as it
     gets samples; one pixel of each piece is drawn and stands for the whole piece. That is unbiased, takes no pixel
     twice, and does not fall in step with the rows as drawing every A/n-th pixel would. The result is in raster order.
-    Raises `ValueError` when there are more tubes than pixels to share out.
+    Raises BadInput "too-many-tubes" when there are more tubes than pixels to share out: no sample shows all of them.
     """
     flat = tubes.ravel()
     if config.strategy == "dense" or config.pixels >= flat.size:
@@ -63,8 +69,8 @@ def draw_evidence(tubes: np.ndarray, *, rng: np.random.Generator, config: Eviden
 def share_out(areas: np.ndarray, *, pixels: int, equal_part: float) -> np.ndarray:
     """areas s of the tubes and void -> pixels for each, s; at least one, at most all, `pixels` together."""
     if len(areas) > pixels:
-        raise ValueError(f"{pixels} pixels cannot represent the {len(areas)} tubes and void of this clip; set "
-                         f"evidence.pixels to at least {2 * len(areas)}")
+        raise BadInput("too-many-tubes", f"{pixels} pixels cannot represent the {len(areas)} tubes, overlaps and void "
+                       "of a clip.", cure=f"Set evidence.pixels to at least {2 * len(areas)}.")
     counts = np.ones_like(areas)
     demand = equal_part / len(areas) + (1 - equal_part) * areas / areas.sum()
     while left := pixels - counts.sum():
@@ -76,7 +82,15 @@ def share_out(areas: np.ndarray, *, pixels: int, equal_part: float) -> np.ndarra
     return counts
 
 
-def tube_areas(tubes: np.ndarray, *, count: int) -> np.ndarray:
-    """tubes t h w with -1 void -> m int64: exact pixels of each of `count` tubes."""
-    return np.bincount(tubes.ravel() + 1, minlength=count + 1)[1:]
+def tube_areas(tubes: np.ndarray, *, count: int, overlaps: Sequence[Sequence[int]] = ()) -> np.ndarray:
+    """tubes t h w with -1 void, -2 - s overlap s -> m int64: exact pixels of each of `count` tubes.
+
+    overlaps: the tubes that share the pixels, each of which counts for all of them.
+    """
+    below = len(overlaps) + 1       # numbers below 0: void, overlaps
+    pixels = np.bincount(tubes.ravel().astype(np.int64) + below, minlength=count + below)
+    areas = pixels[below:]
+    for number, members in enumerate(overlaps):
+        areas[list(members)] += pixels[below + FIRST_OVERLAP - number]
+    return areas
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from model.contracts import PixelEvidence, VideoQueries
+from model.labels import FIRST_OVERLAP
 from pipeline.query_cache import CachedClip, QueryCache
 from pipeline.sample_plan import CLIP, SamplePlan, step_of
 
@@ -90,6 +91,7 @@ def collate(windows: Sequence[Sequence[CachedClip | None]], samples: tuple[int, 
         classes=tuple(torch.from_numpy(full[0].tube_classes[kept].astype(np.int64))
                       for full, kept in zip(filled, present)),
         areas=tuple(torch.from_numpy(area.astype(np.float32)) for area in areas),
+        overlaps=_overlaps([full[0] for full in filled], present),
     )
     queries = VideoQueries(queries=_stack(filled, "queries"), mask_embeddings=_stack(filled, "mask_embeddings"),
                            class_logits=_stack(filled, "class_logits"))
@@ -103,10 +105,20 @@ def _present(window: Sequence[CachedClip | None]) -> np.ndarray:
 
 
 def _renumber(clip: CachedClip, kept: np.ndarray) -> np.ndarray:
-    """Tube of each pixel, as a position in `kept`; -1 void."""
-    position = np.full(len(clip.tube_ids) + 1, -1, np.int64)     # the last entry serves void, which is -1
+    """Tube of each pixel, as a position in `kept`; numbers below 0 (void, overlaps) stay."""
+    position = np.full(len(clip.tube_ids), -1, np.int64)
     position[kept] = np.arange(len(kept))
-    return position[clip.pixel_tubes]
+    below = np.arange(FIRST_OVERLAP - len(clip.tube_overlaps) + 1, 0)       # found from the end
+    return np.concatenate([position, below])[clip.pixel_tubes]
+
+
+def _overlaps(clips: Sequence[CachedClip], present: Sequence[np.ndarray]) -> tuple[torch.Tensor, ...]:
+    """b of s m bool: which of the tubes in the window share a pixel; () where no video has overlaps."""
+    if not any(clip.tube_overlaps for clip in clips):
+        return ()
+    tables = [np.array([np.isin(kept, members) for members in clip.tube_overlaps], bool).reshape(-1, len(kept))
+              for clip, kept in zip(clips, present)]
+    return tuple(map(torch.from_numpy, tables))
 
 
 def _stack(windows: Sequence[Sequence[CachedClip]], name: str) -> torch.Tensor:

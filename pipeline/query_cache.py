@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import BadInput, Mismatch
 from pipeline.files import atomic_write, canonical_json, digest, sha256_of
 
-SCHEMA = 1
+SCHEMA = 2
 REDO = "Remove this part and its .json sidecar, then run jobs.cache_queries again: only this part is redone."
 BLOBS = ("queries", "mask_embeddings", "class_logits", "pixel_features", "pixel_positions", "pixel_tubes",
          "pixel_weights")
@@ -46,11 +46,12 @@ class CachedClip:
     class_logits: np.ndarray        # n classes+1
     pixel_features: np.ndarray      # p d
     pixel_positions: np.ndarray     # p 3 int16    frame, row, column at stride 4
-    pixel_tubes: np.ndarray         # p int32      position in tube_ids; -1 void
+    pixel_tubes: np.ndarray         # p int32      position in tube_ids; -1 void; -2 - s: position s in tube_overlaps
     pixel_weights: np.ndarray       # p float32    pixels each sample stands for
     tube_ids: np.ndarray            # m int64      tracks of the whole video, the same in all its clips
     tube_classes: np.ndarray        # m int32
     tube_areas: np.ndarray          # m int32      exact pixels in this clip at stride 4
+    tube_overlaps: tuple[tuple[int, ...], ...] = ()     # s    tubes that share pixels somewhere in the video
 
 
 class CacheWriter:
@@ -177,6 +178,7 @@ class QueryCache:
             row[name] = np.frombuffer(row[name], dtype).reshape(shape)
         for name, dtype in (("tube_ids", np.int64), ("tube_classes", np.int32), ("tube_areas", np.int32)):
             row[name] = np.asarray(row[name], dtype)
+        row["tube_overlaps"] = tuple(map(tuple, row["tube_overlaps"]))
         return CachedClip(**row)
 
     @cached_property
@@ -234,7 +236,8 @@ def _schema(clip: CachedClip, floats: np.dtype, cache: str) -> pa.Schema:
     width = {name: int(np.prod(shape)) * np.dtype(dtype).itemsize for name, (dtype, shape) in tensors.items()}
     plain = {"video_id": pa.string(), "view": pa.int16(), "clip_index": pa.int32(), "start_frame": pa.int32(),
              "num_frames": pa.int16(), "height": pa.int32(), "width": pa.int32()}
-    lists = {"tube_ids": pa.int64(), "tube_classes": pa.int32(), "tube_areas": pa.int32()}
+    lists = {"tube_ids": pa.int64(), "tube_classes": pa.int32(), "tube_areas": pa.int32(),
+             "tube_overlaps": pa.list_(pa.int32())}
     fields = [*plain.items(), *((name, pa.binary(width[name])) for name in BLOBS),
               *((name, pa.list_(kind)) for name, kind in lists.items()), ("crc32", pa.uint32())]
     return pa.schema(fields, metadata={"tensors": json.dumps(tensors), "fingerprint": cache})

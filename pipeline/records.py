@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -26,10 +26,10 @@ class FrameRecord:
     """One frame on disk."""
 
     name: str                                 # as the data set calls it, without suffix
-    image: Path                               # JPEG
+    image: Path                               # JPEG or PNG
     label: Path | None = None                 # id map; None where the data set has none, or keeps run lengths
     segment_ids: tuple[int, ...] = ()         # ids the annotation lists for this frame
-    masks: Mapping[int, dict] = field(default_factory=dict)   # id -> COCO run lengths (size, counts); may overlap
+    masks: Mapping[int, dict] | None = None   # id -> COCO run lengths (size, counts); may overlap; None: no such
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from pipeline.records import Segment
 from pipeline.sample_plan import CLIP, PASTE, Draw
 from pipeline.sampling import sample_clip
 from pipeline.shards import StoredVideo
-from pipeline.targets import ClipTubes, clip_tubes, stride_4
+from pipeline.targets import ClipTubes, Overlaps, clip_tubes, stride_4
 
 # Video and frame numbers -> JPEG and id PNG of each.
 Fetch = Callable[[StoredVideo, Sequence[int]], list[tuple[bytes, bytes | None]]]
@@ -95,11 +95,11 @@ def make_clip(plan: ClipPlan, fetch: Fetch, classes: ClassTable, config: InputCo
     real_pixels[:, :height, :width] = True
     labels = _decode(plan.clip, fetch, out=frames, at=stride_4(config.augment.size))
     ids = np.stack(labels).astype(np.uint16)                                # t h w
-    segments: Sequence[Segment] = plan.clip.video.segments
+    segments, overlaps = plan.clip.video.segments, plan.clip.video.overlaps
     if plan.donor:
-        pasted = _paste_donor(plan, fetch, classes, config, frames=frames, real_pixels=real_pixels, ids=ids)
-        segments = [*segments, *pasted]
-    return clip_tubes(ids, segments, classes)
+        pasted, shared = _paste_donor(plan, fetch, classes, config, frames=frames, real_pixels=real_pixels, ids=ids)
+        segments, overlaps = (*segments, *pasted), {**overlaps, **shared}
+    return clip_tubes(ids, segments, classes, overlaps=overlaps)
 
 
 def _draw_part(rng: np.random.Generator, video: StoredVideo, config: InputConfig, augment: AugmentConfig) -> Part:
@@ -127,16 +127,16 @@ def _decode(part: Part, fetch: Fetch, *, out: np.ndarray, at: tuple[slice, slice
 
 
 def _paste_donor(plan: ClipPlan, fetch: Fetch, classes: ClassTable, config: InputConfig, *, frames: np.ndarray,
-                 real_pixels: np.ndarray, ids: np.ndarray) -> list[Segment]:
-    """Paste part of the donor over the clip, in place; returns the segments that came, with ids of their own."""
+                 real_pixels: np.ndarray, ids: np.ndarray) -> tuple[list[Segment], Overlaps]:
+    """Paste part of the donor over the clip, in place; returns the segments and overlaps that came, with new ids."""
     height, width = plan.donor.transform.resized
     donor_frames = np.empty((*frames.shape[:2], height, width), dtype=np.uint8)
     donor_ids = _decode(plan.donor, fetch, out=donor_frames, at=(slice(height), slice(width)))
-    listed = plan.donor.video.segments
-    chosen = choose_segments(donor_ids, listed, classes, plan.draw.random(config.seed, PASTE),
-                             official_compat=config.official_compat)
-    moved, new_ids = renumber(chosen, after=max((segment.id for segment in plan.clip.video.segments), default=0),
-                              highest=max((segment.id for segment in listed), default=0))
+    donor = plan.donor.video
+    chosen = choose_segments(donor_ids, donor.segments, classes, plan.draw.random(config.seed, PASTE),
+                             overlaps=donor.overlaps, official_compat=config.official_compat)
+    moved, shared, new_ids = renumber(chosen, after=plan.clip.video.highest_id, highest=donor.highest_id,
+                                      overlaps=donor.overlaps)
     for position, labels in enumerate(donor_ids):
         paste(frames[position], ids[position], real_pixels[position], donor_frames[position], labels, new_ids)
-    return moved
+    return moved, shared

@@ -7,18 +7,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
-from pycocotools import mask as coco
 
 from pipeline.errors import BadInput
 from pipeline.files import canonical_json
-from pipeline.images import decode_jpeg, encode_jpeg, encode_png, jpeg_size, resize_ids, resize_image
+from pipeline.images import decode_jpeg, decode_png, encode_jpeg, encode_png, is_png, jpeg_size, resize_image
 from pipeline.records import Dataset, FrameRecord, VideoRecord
 from pipeline.shards.format import META, SCHEMA, clip_key
 from pipeline.shards.plan import ShardConfig
-
-_SAME_RUN = "Make annotations and label maps from the same run of the converter."
+from pipeline.shards.stored_ids import HIGHEST_ID, SAME_RUN, StoredIds, some
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,101 +37,68 @@ def encode_video(dataset: Dataset, video_id: str, config: ShardConfig) -> list[E
     with _blame(video_id):
         video = dataset.read(video_id)
         _check_record(video, len(dataset.classes))
-        stored_ids = _StoredIds(video)
-        return [_encode_clip(dataset, video, clip, stored_ids, config)
-                for clip in range(-(-len(video.frames) // config.clip_frames))]
+        stored_ids = StoredIds(video)
+        starts = range(0, len(video.frames), config.clip_frames)
+        frames = [_encode_frames(dataset, video, start, stored_ids, config) for start in starts]
+        # Only now are all overlaps known, which the meta of every clip lists.
+        return [_encode_clip(video, clip, members, stored_ids, config) for clip, members in enumerate(frames)]
 
 
-def _encode_clip(dataset: Dataset, video: VideoRecord, clip: int, stored_ids: _StoredIds,
+def _encode_frames(dataset: Dataset, video: VideoRecord, start: int, stored_ids: StoredIds,
+                   config: ShardConfig) -> list[tuple[str, bytes]]:
+    size, members = config.stored_size(video.height, video.width), []
+    for number, frame in enumerate(video.frames[start:start + config.clip_frames]):
+        image = _encode_image(video, frame, size, config, decode=start + number < config.decoded_frames)
+        members.append((f"f{number:03d}.jpg", image))
+        with _blame(video.video_id, frame.label, missing="missing-label"):
+            ids = stored_ids.of(dataset, video, frame, size)
+        if ids is not None:
+            members.append((f"f{number:03d}.png", encode_png(ids)))
+    return members
+
+
+def _encode_clip(video: VideoRecord, clip: int, members: list[tuple[str, bytes]], stored_ids: StoredIds,
                  config: ShardConfig) -> EncodedClip:
     start = clip * config.clip_frames
-    frames = video.frames[start:start + config.clip_frames]
+    names = [frame.name for frame in video.frames[start:start + config.clip_frames]]
     height, width = config.stored_size(video.height, video.width)
-    members = []
-    for number, frame in enumerate(frames):
-        image = _encode_image(video, frame, (height, width), config, decode=start + number < config.decoded_frames)
-        members.append((f"f{number:03d}.jpg", image))
-        if frame.label is not None:
-            ids = stored_ids.of(dataset, video, frame)                      # H W
-            members.append((f"f{number:03d}.png", encode_png(_resized(ids, height, width))))
     meta = {"schema": SCHEMA, "video_id": video.video_id, "clip_index": clip, "start_frame": start,
-            "num_frames": len(frames), "video_frames": len(video.frames), "height": height, "width": width,
-            "frame_names": [frame.name for frame in frames], "segments": stored_ids.table}
-    if stored_ids.has_masks:
-        meta["masks"] = [stored_ids.masks(video, frame, (height, width)) for frame in frames]
+            "num_frames": len(names), "video_frames": len(video.frames), "height": height, "width": width,
+            "frame_names": names, "segments": stored_ids.table, "overlaps": stored_ids.overlaps}
     return EncodedClip(key=clip_key(video.video_id, clip), meta=meta, members=(*members, (META, canonical_json(meta))))
 
 
 def _encode_image(video: VideoRecord, frame: FrameRecord, size: tuple[int, int], config: ShardConfig, *,
                   decode: bool) -> bytes:
-    """The data set's own JPEG, checked; another one only where the size changes."""
+    """The data set's own JPEG, checked; another one only where the size changes, or the frame is a PNG.
+
+    PNGs are not passed through: as JPEGs frames decode in a fraction of the time, in every epoch, and there is one
+    kind of frame from here on.
+    """
     with _blame(video.video_id, frame.image, missing="missing-image"):
         data = frame.image.read_bytes()
-        if (found := jpeg_size(data)) != (video.height, video.width):
+        pixels = _png_frame(data) if is_png(data) else None
+        found = jpeg_size(data) if pixels is None else pixels.shape[:2]
+        if found != (video.height, video.width):
             raise BadInput("size-differs", f"the frame is {found[1]}x{found[0]} pixels, the video "
                            f"{video.width}x{video.height}.", cure="Resize frames, labels and annotations together.")
-        if size == found:
-            if decode:
-                decode_jpeg(data)
-            return data
-        return encode_jpeg(resize_image(decode_jpeg(data), *size), quality=config.jpeg_quality)
+        if pixels is None and (decode or size != found):
+            pixels = decode_jpeg(data)
+        if size != found:
+            return encode_jpeg(resize_image(pixels, *size), quality=config.jpeg_quality)
+        return encode_jpeg(pixels, quality=config.jpeg_quality) if is_png(data) else data
 
 
-class _StoredIds:
-    """A video's ids renumbered 1 ... m in the order of the data set's own."""
-
-    def __init__(self, video: VideoRecord) -> None:
-        segments = sorted(video.segments, key=lambda segment: segment.id)
-        self.table = [{"id": number, "source_id": segment.id, "class_index": segment.class_index,
-                       "is_crowd": segment.is_crowd} for number, segment in enumerate(segments, start=1)]
-        self.source = np.array([0] + [segment.id for segment in segments])              # stored id -> source id
-        self.number = {segment.id: number for number, segment in enumerate(segments, start=1)}
-        self.has_masks = video.frames[0].label is None and bool(segments)
-        dtype = np.uint8 if len(segments) <= np.iinfo(np.uint8).max else np.uint16
-        self.lookup = np.zeros(0 if self.has_masks else int(self.source.max()) + 2, dtype)   # its last entry stays 0
-        if not self.has_masks:
-            self.lookup[self.source] = np.arange(len(segments) + 1)
-
-    def of(self, dataset: Dataset, video: VideoRecord, frame: FrameRecord) -> np.ndarray:
-        """Stored ids of one frame, H W uint8 or uint16, compared with what the annotation lists for it."""
-        with _blame(video.video_id, frame.label, missing="missing-label"):
-            source = dataset.frame_ids(video, frame)                                    # H W int32
-            if source.shape != (video.height, video.width):
-                raise BadInput("size-differs", f"the label is {source.shape[1]}x{source.shape[0]} pixels, the video "
-                               f"{video.width}x{video.height}.", cure="Resize frames, labels and annotations together.")
-            ids = self.lookup.take(source, mode="clip")         # ids outside the table become 0, as void
-            if np.count_nonzero(ids) != np.count_nonzero(source):
-                raise BadInput("unlisted-id", f"its pixels have the ids {_some(set(source[ids == 0].tolist()) - {0})}, "
-                               "which the annotation of the video does not list.", cure=_SAME_RUN)
-            self._check_listing(frame, ids)
-        return ids
-
-    def _check_listing(self, frame: FrameRecord, ids: np.ndarray) -> None:
-        pixels = cv2.calcHist([ids], [0], None, [len(self.source)], [0, len(self.source)]).ravel()[1:]
-        drawn, listed = set(self.source[1:][pixels > 0].tolist()), set(frame.segment_ids)
-        if drawn - listed:
-            raise BadInput("unlisted-id", f"its pixels have the ids {_some(drawn - listed)}, which the annotation of "
-                           f"frame {frame.name!r} does not list.", cure=_SAME_RUN)
-        if listed - drawn:
-            raise BadInput("no-pixels", f"the annotation of frame {frame.name!r} lists the segments "
-                           f"{_some(listed - drawn)}, which have no pixel.", cure=_SAME_RUN)
-
-    def masks(self, video: VideoRecord, frame: FrameRecord, size: tuple[int, int]) -> dict[str, str]:
-        """Stored id -> COCO run lengths of one frame, ASCII, at the stored size."""
-        runs = {}
-        for id, mask in frame.masks.items():
-            if id not in self.number:
-                raise BadInput("unlisted-id", f"frame {frame.name!r} has a mask of id {id}, which the annotation of "
-                               "the video does not list.", video=video.video_id, cure=_SAME_RUN)
-            if tuple(mask["size"]) != (video.height, video.width):
-                raise BadInput("size-differs", f"the mask of id {id} in frame {frame.name!r} has size {mask['size']}, "
-                               f"the video {[video.height, video.width]}.", video=video.video_id, cure=_SAME_RUN)
-            packed = coco.frPyObjects(mask, *mask["size"]) if isinstance(mask["counts"], list) else mask
-            if size != (video.height, video.width):
-                packed = coco.encode(np.asfortranarray(resize_ids(coco.decode(packed), *size)))
-            counts = packed["counts"]
-            runs[str(self.number[id])] = counts if isinstance(counts, str) else counts.decode("ascii")
-        return runs
+def _png_frame(data: bytes) -> np.ndarray:
+    """H W 3 uint8 RGB."""
+    try:
+        pixels = decode_png(data)
+    except BadInput as error:
+        raise BadInput("corrupt-image", error.what, cure=error.cure) from error
+    if pixels.dtype != np.uint8:
+        raise BadInput("corrupt-image", f"it has {8 * pixels.itemsize} bits per colour.",
+                       cure="Save the frames with 8 bits per colour.")
+    return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
 
 
 def _check_record(video: VideoRecord, classes: int) -> None:
@@ -142,16 +106,16 @@ def _check_record(video: VideoRecord, classes: int) -> None:
         raise BadInput("empty-video", "it has no frames.", cure="Copy its frames, or take it off the split's list.")
     ids = [segment.id for segment in video.segments]
     if len(set(ids)) != len(ids) or min(ids, default=1) < 1:
-        raise BadInput("bad-id", f"its segments have the ids {_some(ids)}; ids must be above 0 and differ.",
-                       cure=_SAME_RUN)
+        raise BadInput("bad-id", f"its segments have the ids {some(ids)}; ids must be above 0 and differ.",
+                       cure=SAME_RUN)
     unknown = sorted({s.class_index for s in video.segments if not 0 <= s.class_index < classes})
     if unknown:
-        raise BadInput("unknown-category", f"its segments have the classes {_some(unknown)}, the table has {classes}.",
+        raise BadInput("unknown-category", f"its segments have the classes {some(unknown)}, the table has {classes}.",
                        cure="Use the category file of this data set.")
-    if len(video.segments) > np.iinfo(np.uint16).max:
-        raise BadInput("too-many-segments", f"{len(video.segments)} segments; a 16 bit id map holds 65535.",
+    if len(video.segments) > HIGHEST_ID:
+        raise BadInput("too-many-segments", f"{len(video.segments)} segments; a 16 bit id map holds {HIGHEST_ID}.",
                        cure="Cut the video into shorter ones.")
-    unlabelled = [frame.name for frame in video.frames if frame.label is None]
+    unlabelled = [frame.name for frame in video.frames if frame.label is None and frame.masks is None]
     if 0 < len(unlabelled) < len(video.frames):
         raise BadInput("missing-label", f"the frames {unlabelled[:5]} have no label file, others do.",
                        cure="Add the labels (all zero is void), or take these frames out.")
@@ -177,12 +141,3 @@ def _blame(video_id: str, file: Path | None = None, *, missing: str = "missing-f
     except Exception as error:
         error.add_note(f"while sharding video {video_id!r}" + (f", file {file}" if file else ""))
         raise
-
-
-def _resized(ids: np.ndarray, height: int, width: int) -> np.ndarray:
-    return ids if ids.shape == (height, width) else resize_ids(ids, height, width)
-
-
-def _some(ids) -> str:
-    ids = sorted(ids)
-    return f"{ids[:5]}" + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")

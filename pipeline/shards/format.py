@@ -8,15 +8,15 @@
     errors.jsonl          skipped videos, one line each, with reason and cure
 
 A tar is a WebDataset: sample = one stored clip, members `{key}.f000.jpg`, `{key}.f000.png`, ..., `{key}.meta.json`.
-The JPEGs are the data set's own bytes. The PNGs are id maps of one channel: 0 void, 1 ... m the video's segments, 8 bit
-where the video has at most 255 of them, else 16 bit. Overlapping masks have no PNG; their COCO run lengths are in the
-`masks` of `meta.json`, one {id: counts} per frame.
+The JPEGs are the data set's own bytes; frames that are PNGs there are stored as JPEGs. The PNGs here are id maps of one
+channel, 8 or 16 bit: 0 void, 1 ... m the video's segments, above m its overlaps. An overlap is all pixels that belong
+to the same two or more segments; `overlaps` of `meta.json` lists which. Masks of instances become one map without loss.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -24,18 +24,19 @@ import pyarrow as pa
 
 from pipeline.records import Segment
 
-SCHEMA = 1                      # of tars, index and manifest together; readers refuse any other
+SCHEMA = 2                      # of tars, index and manifest together; readers refuse any other
 MANIFEST, INDEX, PLAN, ERRORS = "manifest.json", "index.parquet", "plan.json", "errors.jsonl"
 META = "meta.json"
 
 INDEX_SCHEMA = pa.schema([
     ("key", pa.string()), ("video_id", pa.string()), ("shard", pa.int32()), ("clip_index", pa.int32()),
     ("start_frame", pa.int32()), ("num_frames", pa.int32()), ("height", pa.int32()), ("width", pa.int32()),
-    ("has_masks", pa.bool_()), ("frame_names", pa.list_(pa.string())),
+    ("frame_names", pa.list_(pa.string())),
     ("members", pa.list_(pa.struct([("name", pa.string()), ("offset", pa.int64()), ("length", pa.int64()),
                                     ("crc32", pa.uint32())]))),
     ("segments", pa.list_(pa.struct([("id", pa.int32()), ("source_id", pa.int64()), ("class_index", pa.int32()),
                                      ("is_crowd", pa.bool_())]))),
+    ("overlaps", pa.list_(pa.struct([("id", pa.int32()), ("segments", pa.list_(pa.int32()))]))),
 ])
 
 
@@ -61,8 +62,17 @@ class StoredVideo:
     frames: tuple[StoredFrame, ...]         # T
     segments: tuple[Segment, ...]           # ids 1 ... m, as in the stored id maps
     source_ids: tuple[int, ...]             # the data set's own ids, in the same order
-    has_masks: bool = False                 # run lengths in the metas instead of id maps
-    metas: tuple[tuple[int, int], ...] = field(default=(), repr=False)      # offset, length per stored clip
+    overlaps: Mapping[int, tuple[int, ...]] = field(default_factory=dict)   # id above m -> the segments that share it
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether its frames have id maps."""
+        return self.frames[0].label is not None
+
+    @property
+    def highest_id(self) -> int:
+        """The largest id its maps may hold."""
+        return len(self.segments) + len(self.overlaps)
 
 
 def shard_name(split: str, shard: int) -> str:
@@ -96,8 +106,7 @@ def _stored_video(index: int, video_id: str, clips: list[dict]) -> StoredVideo:
         segments=tuple(Segment(id=s["id"], class_index=s["class_index"], is_crowd=s["is_crowd"])
                        for s in first["segments"]),
         source_ids=tuple(s["source_id"] for s in first["segments"]),
-        has_masks=first["has_masks"],
-        metas=tuple((clip["members"][-1]["offset"], clip["members"][-1]["length"]) for clip in clips))
+        overlaps={overlap["id"]: tuple(overlap["segments"]) for overlap in first["overlaps"]})
 
 
 def _frames(clip: dict) -> Iterable[StoredFrame]:

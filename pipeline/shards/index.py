@@ -18,9 +18,9 @@ from pipeline.shards.format import INDEX, INDEX_SCHEMA, MANIFEST, META, SCHEMA
 
 def index_row(meta: dict, *, key: str, shard: int, members: list[dict]) -> dict:
     """The index row of one stored clip: its `meta.json`, and where its members (name, offset, length, crc32) lie."""
-    return {"key": key, "shard": shard, "members": members, "has_masks": "masks" in meta,
+    return {"key": key, "shard": shard, "members": members,
             **{name: meta[name] for name in ("video_id", "clip_index", "start_frame", "num_frames", "height", "width",
-                                             "frame_names", "segments")}}
+                                             "frame_names", "segments", "overlaps")}}
 
 
 def save_index(path: Path, rows: Iterable[dict], *, plan: str) -> None:

@@ -1,4 +1,4 @@
-"""Read a shard set: any frames of any video with one `pread`, id maps, masks, and the ground truth."""
+"""Read a shard set: any frames of any video with one `pread`, id maps, masks, and the ground truth of every task."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import json
 import logging
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+from pycocotools import mask as coco
 
-from model.contracts import PanopticVideo, VideoSegment
+from model.contracts import PanopticVideo, SemanticVideo, Track, Tracks, VideoSegment
 from model.labels import VOID, ClassTable, panoptic_id
+from pipeline.datasets.id_maps import ids_in
 from pipeline.errors import BadInput
 from pipeline.images import decode_png
 from pipeline.shards.format import INDEX, MANIFEST, SCHEMA, StoredVideo, stored_videos
@@ -42,10 +44,9 @@ class ShardSet:
             _check_size(self.folder / shard["name"], shard["size"])
         self.videos = stored_videos(_index_rows(self.folder, self.manifest))
         self._files: dict[tuple[int, int], int] = {}        # (process, shard) -> descriptor; a fork opens its own
-        self._last_meta: tuple[tuple[int, int], dict] | None = None
 
     def __getstate__(self) -> dict:
-        return self.__dict__ | {"_files": {}, "_last_meta": None}
+        return self.__dict__ | {"_files": {}}
 
     def __del__(self) -> None:
         for (process, _), descriptor in getattr(self, "_files", {}).items():
@@ -72,38 +73,54 @@ class ShardSet:
         return [(parts[0], parts[1] if len(parts) == 2 else None) for parts in members]
 
     def ids(self, video: StoredVideo, frame_index: int) -> np.ndarray:
-        """Id map of one frame, H W uint8 or uint16: 0 void, else an id of `video.segments`."""
+        """Id map of one frame, H W uint8 or uint16: 0 void, else an id of `video.segments` or `video.overlaps`."""
         return self._decode(video, self.read(video, frame_index, frame_index + 1)[0][1])
 
     def masks(self, video: StoredVideo, frame_index: int) -> dict[int, dict]:
-        """Id -> COCO run lengths (`size`, `counts` ASCII) in one frame of a video whose masks may overlap.
-
-        Empty for a video without segments. Raises ValueError where the labels are id maps.
-        """
-        if video.frames[0].label is not None:
-            raise ValueError(f"video {video.video_id!r} in {self.folder} has id maps, not run-length masks; use ids()")
-        if not video.has_masks:
-            return {}
-        clip, frame = divmod(frame_index, self.clip_frames)
-        if self._last_meta is None or self._last_meta[0] != (video.index, clip):
-            meta = json.loads(self._pread(video.shard, *video.metas[clip]))
-            self._last_meta = ((video.index, clip), meta)
-        size = [video.height, video.width]
-        counts = self._last_meta[1]["masks"][frame]
-        return {int(id): {"size": size, "counts": run_lengths} for id, run_lengths in counts.items()}
+        """Segment id -> COCO run lengths (`size`, `counts` as bytes) in one frame, where it has pixels."""
+        return _masks(self.ids(video, frame_index), video.overlaps)
 
     def truth(self, video: StoredVideo) -> PanopticVideo:
         """Ground truth of one video; its maps are decoded when iterated.
 
         Things are numbered 1, 2, ... per class in the order of their ids. Stuff has track 0: several stuff segments
-        of a class become one, which is crowd only if all of them are. Raises ValueError without label maps.
+        of a class become one, which is crowd only if all of them are. Raises ValueError without label maps, and where
+        segments overlap.
         """
-        if video.frames[0].label is None:
-            raise ValueError(f"video {video.video_id!r} in {self.folder} has no panoptic labels"
-                             + ("; its masks may overlap, use masks()" if video.has_masks else ""))
+        self._check_labels(video, task="panoptic segmentation")
         panoptic, segments = _panoptic_segments(video, self.classes)
-        return PanopticVideo(video_id=video.video_id, frame_names=tuple(frame.name for frame in video.frames),
-                             frames=_PanopticFrames(self, video, panoptic), segments=segments)
+        return PanopticVideo(video_id=video.video_id, frame_names=_names(video), segments=segments,
+                             frames=_TranslatedFrames(self, video, panoptic))
+
+    def truth_semantic(self, video: StoredVideo) -> SemanticVideo:
+        """The class of every pixel of one video, whatever object it belongs to, crowd too; decoded when iterated.
+
+        Raises ValueError without label maps, and where segments overlap.
+        """
+        self._check_labels(video, task="semantic segmentation")
+        table = np.array([VOID, *(segment.class_index for segment in video.segments)], dtype=np.int32)
+        return SemanticVideo(video_id=video.video_id, frame_names=_names(video),
+                             frames=_TranslatedFrames(self, video, table))
+
+    def truth_tracks(self, video: StoredVideo) -> Tracks:
+        """The things of one video, which may overlap, in the order of their ids; maps are decoded a few at a time.
+
+        Raises ValueError without label maps.
+        """
+        self._check_labels(video)
+        things = [segment for segment in video.segments if self.classes.is_thing[segment.class_index]]
+        masks = [_masks(ids, video.overlaps) for ids in _TranslatedFrames(self, video)]
+        tracks = tuple(Track(class_index=thing.class_index, is_crowd=thing.is_crowd,
+                             masks=tuple(frame.get(thing.id) for frame in masks)) for thing in things)
+        return Tracks(video_id=video.video_id, frame_names=_names(video), size=(video.height, video.width),
+                      tracks=tracks)
+
+    def _check_labels(self, video: StoredVideo, *, task: str = "") -> None:
+        if not video.has_labels:
+            raise ValueError(f"video {video.video_id!r} in {self.folder} has no labels; score a split that has")
+        if task and video.overlaps:
+            raise ValueError(f"segments of video {video.video_id!r} in {self.folder} overlap, which {task} does not "
+                             "know; score its tracks instead")
 
     def _decode(self, video: StoredVideo, png: bytes | None) -> np.ndarray:
         if png is None:
@@ -131,11 +148,11 @@ class ShardSet:
         return BadInput("damaged-shard", what + ".", video=video.video_id, file=path, cure=_MAKE_AGAIN)
 
 
-class _PanopticFrames:
-    """T maps H W int32 of panoptic ids, decoded a few at a time, as often as iterated."""
+class _TranslatedFrames:
+    """T maps H W: stored ids, or what a table says they mean. Decoded a few at a time, as often as iterated."""
 
-    def __init__(self, shards: ShardSet, video: StoredVideo, panoptic: np.ndarray) -> None:
-        self.shards, self.video, self.panoptic = shards, video, panoptic
+    def __init__(self, shards: ShardSet, video: StoredVideo, table: np.ndarray | None = None) -> None:
+        self.shards, self.video, self.table = shards, video, table
 
     def __len__(self) -> int:
         return len(self.video.frames)
@@ -144,7 +161,22 @@ class _PanopticFrames:
         for start in range(0, len(self), _FRAMES_AT_ONCE):
             stop = min(start + _FRAMES_AT_ONCE, len(self))
             for _, png in self.shards.read(self.video, start, stop):
-                yield self.panoptic[self.shards._decode(self.video, png)]
+                ids = self.shards._decode(self.video, png)
+                yield ids if self.table is None else self.table[ids]
+
+
+def _names(video: StoredVideo) -> tuple[str, ...]:
+    return tuple(frame.name for frame in video.frames)
+
+
+def _masks(ids: np.ndarray, overlaps: Mapping[int, tuple[int, ...]]) -> dict[int, dict]:
+    """Id map, H W -> COCO run lengths of every segment in it."""
+    columns, pieces = np.asfortranarray(ids), {}        # run lengths go down columns
+    for id in ids_in(ids):
+        mask = coco.encode((columns == id).view(np.uint8))
+        for segment in overlaps.get(id, (id,) if id else ()):
+            pieces.setdefault(segment, []).append(mask)
+    return {segment: coco.merge(found) if len(found) > 1 else found[0] for segment, found in sorted(pieces.items())}
 
 
 def _places(frame) -> list[tuple[int, int]]:

@@ -109,6 +109,10 @@ def _clip_findings(path: Path, tar, row: dict, classes: int) -> Iterator[str]:
         if not 0 <= segment["class_index"] < classes:
             yield (f"{path}: clip {row['key']!r} has a segment of class {segment['class_index']}, the table has "
                    f"{classes} classes")
+    highest = len(row["segments"]) + len(row["overlaps"])
+    for overlap in row["overlaps"]:
+        if not set(overlap["segments"]) <= {segment["id"] for segment in row["segments"]}:
+            yield f"{path}: clip {row['key']!r} has an overlap of {overlap['segments']}, which its video does not list"
     for member in row["members"][:-1]:
         tar.seek(member["offset"])
         content = tar.read(member["length"])
@@ -120,5 +124,5 @@ def _clip_findings(path: Path, tar, row: dict, classes: int) -> Iterator[str]:
             continue
         if pixels.shape[:2] != size or pixels.ndim != (2 if is_label else 3):
             yield f"{path}: member {member['name']!r} has shape {pixels.shape}, its video is {size}"
-        elif is_label and np.max(pixels) > len(row["segments"]):
-            yield f"{path}: member {member['name']!r} holds id {np.max(pixels)}, its video lists {len(row['segments'])}"
+        elif is_label and np.max(pixels) > highest:
+            yield f"{path}: member {member['name']!r} holds id {np.max(pixels)}, its video lists {highest}"

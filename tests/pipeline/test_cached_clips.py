@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from torch.testing import assert_close
 
-from model.contracts import VideoQueries
+from model.contracts import PixelEvidence, VideoQueries
 from model.labels import ClassInfo, ClassTable
-from pipeline.cached_clips import EvidenceRecorder, VideoTubes
+from model.losses.targets import clip_targets, video_targets
+from pipeline.cached_clips import EvidenceRecorder
+from pipeline.errors import BadInput
 from pipeline.pixel_evidence import EvidenceConfig
+from pipeline.query_batches import collate
 from pipeline.records import Segment
 from pipeline.shards import StoredVideo
+from pipeline.targets import clip_tubes
 
 CLASSES = ClassTable("world", (ClassInfo(0, "sky", False, (0, 0, 9)), ClassInfo(1, "ball", True, (9, 0, 0))))
 SEGMENTS = (Segment(id=1, class_index=0), Segment(id=2, class_index=1), Segment(id=3, class_index=0),
@@ -32,16 +39,16 @@ def recorded(config: EvidenceConfig, *, valid: int = 2, clips: int = 2) -> Evide
 
 
 def test_stuff_of_one_class_is_one_tube_and_crowd_is_void():
-    tubes = VideoTubes(SEGMENTS, CLASSES)
-    assert tubes.classes == [0, 1, 1]
-    assert tubes.ids == [1, 2, 4]
-    assert tubes.of(np.array([0, 1, 2, 3, 4, 5])).tolist() == [-1, 0, 1, 0, 2, -1]
+    row = recorded(EvidenceConfig(strategy="dense")).rows[0]
+    expected = np.array([-1, 0, 1, 0, 2, -1])[ids(0)]
+    assert np.array_equal(row["pixel_tubes"].reshape(ids(0).shape), expected)
+    assert row["tube_areas"].tolist() == [(expected == tube).sum() for tube in range(3)]
 
 
 @pytest.mark.parametrize("strategy", ["balanced", "mixed", "dense"])
 def test_the_weights_of_a_tube_add_up_to_its_exact_area(strategy):
     for clip, row in enumerate(recorded(EvidenceConfig(pixels=24, strategy=strategy)).rows):
-        tubes = VideoTubes(SEGMENTS, CLASSES).of(ids(clip))
+        tubes = np.array([-1, 0, 1, 0, 2, -1])[ids(clip)]
         for tube, area in enumerate(row["tube_areas"]):
             assert area == (tubes == tube).sum()
             assert row["pixel_weights"][row["pixel_tubes"] == tube].sum() == pytest.approx(area)
@@ -80,3 +87,58 @@ def test_rows_join_queries_clip_by_clip():
     assert [(c.clip_index, c.start_frame, c.num_frames) for c in clips] == [(0, 0, 2), (1, 2, 2)]
     assert np.array_equal(clips[1].queries, queries.queries[0, 1].numpy())
     assert clips[0].tube_ids.tolist() == [1, 2, 4]
+    assert clips[0].tube_classes.tolist() == [0, 1, 1]
+
+
+def test_more_tubes_than_pixels_are_named_with_video_frame_and_cure():
+    recorder = EvidenceRecorder(VIDEO, CLASSES, view=0, config=EvidenceConfig(pixels=3), seed=0)
+    with pytest.raises(BadInput, match=r"video 'v': the clip that starts at frame 4: .* at least 8") as error:
+        recorder.add(ids(0), torch.zeros(8, 2, 4, 6), start=4, valid=2)
+    assert error.value.reason == "too-many-tubes"
+
+
+OVERLAPS = {6: (2, 4), 7: (1, 2), 8: (1, 3), 9: (4, 5), 10: (2, 4, 5), 11: (1, 2, 4)}
+CROWDED = replace(VIDEO, overlaps=OVERLAPS)
+
+
+def crowded_ids(clip: int) -> np.ndarray:
+    """The ball 4 is in the first clip only, and there only where it shares pixels."""
+    allowed = [0, 2, 3, 5, 6, 7, 8, 10, 11] if clip == 0 else [0, 1, 2, 3, 5, 7, 8]
+    return np.random.default_rng(clip).choice(allowed, (2, 4, 6)).astype(np.uint8)
+
+
+def windows(config: EvidenceConfig, *, clips: slice = slice(None)) -> PixelEvidence:
+    """Evidence of the crowded video beside one without overlaps, as stage two gets it."""
+    read = []
+    for video, draw in ((CROWDED, crowded_ids), (VIDEO, ids)):
+        recorder = EvidenceRecorder(video, CLASSES, view=0, config=config, seed=0)
+        for clip in range(2):
+            recorder.add(draw(clip), torch.zeros(4, 2, 4, 6), start=2 * clip, valid=2)
+        empty = torch.zeros(1, 2, 3, 4)
+        read.append(list(recorder.clips(VideoQueries(queries=empty, mask_embeddings=empty, class_logits=empty)))[clips])
+    return collate(read, (0, 1)).evidence
+
+
+@pytest.mark.parametrize("clips", [[0, 1], [1], [0]])
+def test_dense_evidence_of_overlapping_tubes_gives_the_targets_of_the_id_maps(clips):
+    evidence = windows(EvidenceConfig(strategy="dense"), clips=slice(clips[0], clips[-1] + 1))
+    found = video_targets(evidence)
+    maps = [np.concatenate([draw(clip) for clip in clips]) for draw in (crowded_ids, ids)]
+    expected = clip_targets([clip_tubes(maps[0], SEGMENTS, CLASSES, overlaps=OVERLAPS).targets(),
+                             clip_tubes(maps[1], SEGMENTS, CLASSES).targets()])
+    for name in ("masks", "areas", "classes", "weights", "labelled", "void"):
+        assert torch.equal(getattr(found, name), getattr(expected, name)), name
+
+
+@pytest.mark.parametrize("strategy", ["balanced", "mixed"])
+def test_samples_of_a_tube_that_shares_pixels_add_up_to_its_exact_area(strategy):
+    targets = video_targets(windows(EvidenceConfig(pixels=24, strategy=strategy)))
+    assert_close(targets.masks.sum(-1), targets.areas)
+    assert targets.areas[0].min() > 0
+
+
+def test_a_set_without_overlaps_stores_none():
+    assert recorded(EvidenceConfig()).numbers.overlaps == ()
+    evidence = windows(EvidenceConfig(pixels=24))
+    assert [len(overlaps) for overlaps in evidence.overlaps] == [3, 0]
+    assert evidence.tubes[1].min() == -1

@@ -52,7 +52,7 @@ def test_pixels_ids_and_real_pixels_change_where_pasted_and_nowhere_else(ids, dt
     frame, donor = rng.integers(0, 256, (2, 3, 40, 65), dtype=np.uint8)      # an even side and an odd one
     main_ids = rng.integers(0, 4, (10, 17)).astype(np.uint16)
     real = np.zeros((40, 65), dtype=bool)
-    moved, new_ids = renumber([SEGMENTS[1], SEGMENTS[3]], after=10, highest=5)
+    moved, _, new_ids = renumber([SEGMENTS[1], SEGMENTS[3]], after=10, highest=5)
     new_frame, new_main = frame.copy(), main_ids.copy()
     paste(new_frame, new_main, real, donor, ids[1].astype(dtype), new_ids)
 
@@ -65,9 +65,25 @@ def test_pixels_ids_and_real_pixels_change_where_pasted_and_nowhere_else(ids, dt
 
 
 def test_pasted_ids_never_meet_the_clips_own():
-    moved, new_ids = renumber(SEGMENTS, after=5, highest=5)
+    moved, _, new_ids = renumber(SEGMENTS, after=5, highest=5)
     assert {segment.id for segment in moved}.isdisjoint(segment.id for segment in SEGMENTS)
     assert_array_equal(new_ids[1:6], [6, 7, 8, 9, 10])
+
+
+def test_pasted_overlaps_keep_what_was_chosen_of_them(ids):
+    overlaps = {6: (2, 3), 7: (1, 4), 8: (2, 5), 9: (1, 5), 10: (1, 2, 4)}
+    chosen = [SEGMENTS[1], SEGMENTS[2], SEGMENTS[3]]        # 2, 3 and 4: not 1, nor the crowd 5
+    moved, shared, new_ids = renumber(chosen, after=20, highest=10, overlaps=overlaps)
+    assert [segment.id for segment in moved] == [22, 23, 24]
+    assert shared == {26: (22, 23), 27: (24,), 28: (22,), 30: (22, 24)}
+    assert_array_equal(new_ids[:11], [0, 0, 22, 23, 24, 0, 26, 27, 28, 0, 30])
+
+
+def test_a_segment_that_only_shows_where_it_shares_pixels_is_chosen_too():
+    only_shared = np.full((1, 8, 8), 6, np.uint8)
+    rng = np.random.default_rng(0)
+    chosen = choose_segments(only_shared, SEGMENTS, CLASSES, rng, overlaps={6: (2, 3)})
+    assert [segment.id for segment in chosen] == [2, 3]
 
 
 def test_settings_that_cannot_work_are_refused():

@@ -9,8 +9,10 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_array_equal
 
 from model.contracts import ClipBatch
 from pipeline.augment import AugmentConfig
@@ -21,7 +23,7 @@ from pipeline.loading import IndexedClips, sample_plan, training_batches
 from pipeline.sample_plan import Draw
 from pipeline.shards import ShardConfig, ShardSet, make_shards
 from pipeline.training_clips import InputConfig, plan_clip
-from tests.pipeline.shards.toy_videos import toy_videos
+from tests.pipeline.shards.toy_videos import Described, toy_map, toy_videos
 
 LENGTHS = {"a": 10, "b.mov": 1, "c": 5, "d": 2, "e": 3, "f": 7, "g": 4, "h": 2, "i": 6}
 CONFIG = InputConfig(augment=AugmentConfig(size=(33, 49)), batch_size=4, workers=0, seed=11)
@@ -220,10 +222,33 @@ def test_a_shard_without_its_members_is_refused_while_streaming(tmp_path, shards
         batches(shards, config, steps=1)
 
 
-def test_sets_without_id_maps_are_refused_before_anything_is_read(tmp_path):
-    shards = write_shards(tmp_path, {"a": 2, "b": 3}, masks=True)
-    with pytest.raises(ValueError, match="overlapping masks"):
-        training_batches(shards, replace(CONFIG, batch_size=2))
+def test_sets_without_labels_are_refused_before_anything_is_read(tmp_path):
+    data = toy_videos(tmp_path / "videos", {"a": 2}, masks=True)
+    video = data.read("a")
+    unlabelled = replace(video, segments=(), frames=tuple(replace(frame, masks=None) for frame in video.frames))
+    make_shards(Described(data, unlabelled), tmp_path / "shards", split="train")
+    with pytest.raises(ValueError, match=r"video 'a' .* has no labels"):
+        training_batches(ShardSet(tmp_path / "shards"), replace(CONFIG, batch_size=1))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_masks_that_overlap_are_trained_on_as_they_are(tmp_path, streaming):
+    """Whatever is drawn, a pixel is in the masks the data set says; in the toy videos all share the top row."""
+    shards = write_shards(tmp_path, {"a": 2, "b": 2, "c": 2}, min_shards=1, masks=True, height=33, width=49)
+    still = AugmentConfig(size=(33, 49), scale=(1, 1), flip=0, reverse=0, color=False)
+    config = replace(CONFIG, augment=still, batch_size=3, streaming=streaming, copy_paste=None)
+    for clip in clips(batches(shards, config, steps=2)):
+        assert clip["track_ids"].tolist() == [1, 2, 3]      # grass is one, the dog is crowd
+        assert clip["masks"][:, :, 0].all()
+        ids = np.stack([toy_map(clip["video"], frame, 33, 49)[::4, ::4] for frame in range(2)])
+        for mask, members in zip(clip["masks"].numpy(), ([7, 16_000_000], [300], [70_000])):
+            assert_array_equal(mask[:, 1:], np.isin(ids, members)[:, 1:])
+        assert torch.equal(clip["void"], ~clip["masks"].any(0))
+    highest = shards.videos[0].highest_id
+    for clip in clips(batches(shards, replace(config, copy_paste=CopyPasteConfig(scale=1.0)), steps=2)):
+        came = clip["track_ids"] > highest
+        assert {2, 3} <= set((clip["track_ids"][came] - highest).tolist())      # both cows of the donor
+        assert clip["masks"][came][:, :, 0].all()       # share its top row here too
 
 
 @pytest.mark.parametrize(("wrong", "message"), [

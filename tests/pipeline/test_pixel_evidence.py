@@ -123,6 +123,21 @@ def test_areas_are_counted_without_void():
     assert tube_areas(tubes, count=5).tolist() == [(tubes == tube).sum() for tube in range(5)]
 
 
+def test_areas_count_shared_pixels_for_every_tube_that_shares_them():
+    tubes = clip()
+    tubes[:, 18:] = np.random.default_rng(0).integers(-4, 0, (2, 6, 24))
+    areas = tube_areas(tubes, count=4, overlaps=[(0, 2), (1, 3), (0, 1, 3)])
+    members = {0: [0, -2, -4], 1: [1, -3, -4], 2: [2, -2], 3: [3, -3, -4]}
+    assert areas.tolist() == [np.isin(tubes, numbers).sum() for numbers in members.values()]
+
+
+def test_every_overlap_gets_its_share():
+    tubes = clip()
+    tubes[1, 20, 3:5] = -2
+    _, drawn, weights = draw_evidence(tubes, rng=np.random.default_rng(0), config=EvidenceConfig(pixels=40))
+    assert weights[drawn == -2].tolist() == [1, 1]
+
+
 def test_more_tubes_than_pixels_are_refused_with_the_cure():
     with pytest.raises(ValueError, match="at least 10"):
         draw_evidence(clip(), rng=np.random.default_rng(0), config=EvidenceConfig(pixels=4))

@@ -47,6 +47,26 @@ def test_a_clip_without_any_segment_has_no_targets():
     assert targets.void.all()
 
 
+def test_overlapping_tubes_get_the_pixels_they_share(ids):
+    """Id 10 and up: pixels of several segments, of which crowd drops out and stuff of one class is one."""
+    overlaps = {10: (2, 4), 11: (1, 2, 4), 12: (2, 8), 13: (8,), 14: (5, 7), 15: (4, 7), 16: (5, 4), 17: (2, 9)}
+    rng = np.random.default_rng(1)
+    ids = np.where(rng.random(ids.shape) < 0.6, rng.integers(10, 18, ids.shape), ids)
+    small = clip_tubes(ids, SEGMENTS, CLASSES, overlaps=overlaps)
+    targets = small.targets()
+    assert targets.track_ids.tolist() == [1, 2, 4, 5, 9]
+    for mask, members in zip(targets.masks.numpy(), [{1}, {2}, {4}, {5, 7}, {9}]):
+        assert_array_equal(mask, np.isin(ids, [id for id in range(1, 18) if members & {*overlaps.get(id, (id,))}]))
+    assert_array_equal(targets.void, np.isin(ids, [0, 8, 13]))
+    assert small.overlaps == ((1, 2), (0, 1, 2), (2, 3), (1, 4))      # 16 is the same as 15, others are one tube
+    assert small.tubes.dtype == np.int16
+
+
+def test_an_overlap_of_a_segment_nobody_lists_is_refused(ids):
+    with pytest.raises(ValueError, match=r"hold \[6\]"):
+        clip_tubes(np.full_like(ids, 10), SEGMENTS, CLASSES, overlaps={10: (2, 6)})
+
+
 def test_an_id_nobody_lists_is_refused(ids):
     with pytest.raises(ValueError, match=r"\[7\]"):
         clip_tubes(ids, [segment for segment in SEGMENTS if segment.id != 7], CLASSES)

@@ -16,18 +16,35 @@ from numpy.testing import assert_array_equal
 from pycocotools import mask as coco
 
 from pipeline.errors import BadInput
-from pipeline.images import decode_jpeg, decode_png, encode_jpeg, resize_image
+from pipeline.images import decode_jpeg, decode_png, encode_jpeg, encode_png, resize_image
 from pipeline.records import Segment
 from pipeline.shards.encode import encode_video
 from pipeline.shards.plan import ShardConfig
-from tests.pipeline.shards.toy_videos import SEGMENTS, ToyVideos, toy_map, toy_videos, write_label
+from tests.pipeline.shards.toy_videos import SEGMENTS, Described, ToyVideos, toy_map, toy_videos, write_label
 
 CONFIG = ShardConfig(clip_frames=4)
+LARGER = coco.encode(np.ones((50, 50), np.uint8, order="F"))    # than the frames
 
 
 @pytest.fixture
 def data(tmp_path) -> ToyVideos:
     return toy_videos(tmp_path / "toy", {"cows": 6})
+
+
+def with_masks(data: ToyVideos, drawn: np.ndarray) -> Described:
+    """The same video with other masks: frames x segments x H W bool; a segment without a pixel is absent."""
+    video = data.read("cows")
+    packed = [[coco.encode(np.asfortranarray(mask.view(np.uint8))) if mask.any() else None for mask in masks]
+              for masks in drawn]
+    frames = tuple(replace(frame, masks={s.id: mask for s, mask in zip(video.segments, masks) if mask})
+                   for frame, masks in zip(video.frames, packed))
+    return Described(data, replace(video, frames=frames))
+
+
+def change_masks(data: ToyVideos, frame: int, masks: dict) -> None:
+    """Other run lengths on disk for some ids of one frame of "cows"."""
+    path = data.image("cows", frame).with_suffix(".json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | masks))
 
 
 def refused(data: ToyVideos, video: str = "cows", config: ShardConfig = CONFIG) -> BadInput:
@@ -70,15 +87,70 @@ def test_a_video_shorter_than_a_clip_is_legal(tmp_path, frames):
     assert [clip.meta["num_frames"] for clip in encode_video(data, "short", CONFIG)] == [frames]
 
 
-def test_overlapping_masks_become_run_lengths_in_the_meta(tmp_path):
-    data = toy_videos(tmp_path, {"cows": 2}, masks=True)
-    [clip] = encode_video(data, "cows", CONFIG)
-    assert [suffix for suffix, _ in clip.members] == ["f000.jpg", "f001.jpg", "meta.json"]
-    ids = toy_map("cows", 1, 24, 40)
-    for number, segment in enumerate(SEGMENTS, start=1):
-        mask = coco.decode({"size": [24, 40], "counts": clip.meta["masks"][1][str(number)]})
-        assert mask[0].all()
-        assert_array_equal(mask[1:], ids[1:] == segment.id)
+def test_overlapping_masks_become_one_map_without_loss(tmp_path):
+    rng = np.random.default_rng(0)
+    drawn = rng.random((6, len(SEGMENTS), 24, 40)) > 0.6
+    drawn[2, 1], drawn[3, :, 20:] = False, False
+    data = with_masks(toy_videos(tmp_path / "toy", {"cows": 6}, masks=True), drawn)
+    clips = encode_video(data, "cows", CONFIG)
+    assert clips[0].meta["overlaps"] == clips[1].meta["overlaps"]
+    members = {segment["id"]: [segment["id"]] for segment in clips[0].meta["segments"]}
+    members |= {overlap["id"]: overlap["segments"] for overlap in clips[0].meta["overlaps"]}
+    assert list(members) == list(range(1, len(members) + 1))
+    assert len(set(map(tuple, members.values()))) == len(members)
+    for frame, masks in enumerate(drawn):
+        ids = decode_png(dict(clips[frame // 4].members)[f"f{frame % 4:03d}.png"])
+        for number, mask in enumerate(masks, start=1):
+            assert_array_equal(np.isin(ids, [id for id, segments in members.items() if number in segments]), mask)
+
+
+def test_more_than_255_ids_and_overlaps_need_16_bits(tmp_path):
+    segments = tuple(Segment(id=id, class_index=1) for id in range(1, 10))
+    drawn = (np.arange(512)[None] >> np.arange(9)[:, None] & 1).astype(bool)[None, :, None]     # every combination
+    data = toy_videos(tmp_path / "toy", {"cows": 1}, height=1, width=512, segments=segments, masks=True)
+    [clip] = encode_video(with_masks(data, drawn), "cows", CONFIG)
+    ids = decode_png(dict(clip.members)["f000.png"])
+    assert (ids.dtype, len(np.unique(ids)), len(clip.meta["overlaps"])) == (np.uint16, 512, 502)
+
+
+@pytest.mark.parametrize("counts", [[1, 2], LARGER["counts"].decode()])
+def test_run_lengths_that_do_not_fill_the_frame_are_named(tmp_path, counts):
+    data = toy_videos(tmp_path / "toy", {"cows": 2}, masks=True)
+    change_masks(data, 1, {"7": {"size": [24, 40], "counts": counts}})
+    error = refused(data)
+    assert error.reason == "size-differs"
+    assert "id 7 in frame '00003'" in str(error)
+
+
+@pytest.mark.parametrize(("masks", "reason"), [({"7": {"size": [25, 40], "counts": "0"}}, "size-differs"),
+                                               ({"8": {"size": [24, 40], "counts": "0"}}, "unlisted-id")])
+def test_masks_of_another_size_and_of_an_id_nobody_lists_are_named(tmp_path, masks, reason):
+    data = toy_videos(tmp_path / "toy", {"cows": 1}, masks=True)
+    change_masks(data, 0, masks)
+    assert refused(data).reason == reason
+
+
+def test_png_frames_become_jpegs(data):
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 24, 40, 3), dtype=np.uint8)
+    grey = np.repeat(pixels[2, ..., :1], 3, axis=2)
+    for frame, content in enumerate((pixels[0], pixels[1], pixels[2, ..., 0])):
+        data.image("cows", frame).write_bytes(encode_png(content))      # told by its bytes, not by its name
+    members = dict(encode_video(data, "cows", CONFIG)[0].members)
+    for frame, content in enumerate((pixels[0], pixels[1], grey)):
+        assert members[f"f{frame:03d}.jpg"] == encode_jpeg(content, quality=95)
+    assert members["f003.jpg"] == data.image("cows", 3).read_bytes()
+    half = dict(encode_video(data, "cows", ShardConfig(resize_height=12))[0].members)["f000.jpg"]
+    assert half == encode_jpeg(resize_image(pixels[0], 12, 20), quality=95)
+
+
+@pytest.mark.parametrize(("change", "reason"), [
+    (lambda png: png[:-20], "corrupt-image"), (lambda _: encode_png(np.zeros((24, 40), np.uint16)), "corrupt-image"),
+    (lambda _: encode_png(np.zeros((24, 41), np.uint8)), "size-differs")])
+def test_a_png_frame_that_cannot_be_is_named(data, change, reason):
+    path = data.image("cows", 4)
+    path.write_bytes(change(encode_png(np.zeros((24, 40, 3), np.uint8))))
+    error = refused(data)
+    assert (error.reason, str(error.file)) == (reason, str(path))
 
 
 def test_resizing_changes_images_and_labels_alike(tmp_path):
@@ -90,9 +162,9 @@ def test_resizing_changes_images_and_labels_alike(tmp_path):
         pixels = decode_jpeg(data.image("cows", 0).read_bytes())
         assert members["f000.jpg"] == encode_jpeg(resize_image(pixels, 12, 20), quality=95)
         shrunk = toy_map("cows", 0, 24, 40)[1::2, 1::2]     # the nearest centre when halving: the later of the two
-        label = coco.decode({"size": [12, 20], "counts": clip.meta["masks"][0]["1"]}) if masks else \
-            decode_png(members["f000.png"]) == 1
-        assert_array_equal(label, shrunk == SEGMENTS[0].id)
+        ids = decode_png(members["f000.png"])
+        assert_array_equal(ids == 1, shrunk == SEGMENTS[0].id)
+        assert set(np.unique(ids)) == set(range(6))     # the row of overlaps is not among the centres
 
 
 def test_a_frame_of_the_asked_height_keeps_its_bytes(data):
@@ -197,17 +269,6 @@ def test_an_error_of_a_reader_gains_the_name_of_the_video(data):
     with pytest.raises(AttributeError) as caught:
         encode_video(Described(data, None), "cows", CONFIG)
     assert caught.value.__notes__ == ["while sharding video 'cows'"]
-
-
-class Described(ToyVideos):
-    """A ToyVideos whose description is given."""
-
-    def __init__(self, data: ToyVideos, video) -> None:
-        super().__init__(data.root, data.lengths)
-        object.__setattr__(self, "video", video)
-
-    def read(self, video_id):
-        return self.video
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from model.labels import VOID
 from pipeline.errors import BadInput
 from pipeline.files import sha256_of
 from pipeline.shards import ShardConfig, ShardSet, make_shards, write_index
-from tests.pipeline.shards.toy_videos import CLASSES, SEGMENTS, ToyVideos, toy_map, toy_videos
+from tests.pipeline.shards.toy_videos import CLASSES, SEGMENTS, Described, ToyVideos, toy_map, toy_videos
 
 LENGTHS = {"a": 10, "B.mov": 1, "c": 5}
 
@@ -87,22 +88,71 @@ def test_masks_of_an_overlapping_set_come_back(tmp_path):
     make_shards(data, tmp_path / "out", ShardConfig(clip_frames=4), split="train")
     shards = ShardSet(tmp_path / "out")
     [video] = shards.videos
-    assert video.has_masks
-    assert shards.read(video, 0, 6)[5] == (data.image("a", 5).read_bytes(), None)
+    assert video.overlaps
+    assert shards.read(video, 0, 6)[5][0] == data.image("a", 5).read_bytes()
     for frame in (0, 5, 3):
         masks = shards.masks(video, frame)
         given = data.read("a").frames[frame].masks
         assert sorted(masks) == [1, 2, 3, 4, 5]
         for segment, source in zip(video.segments, video.source_ids):
             assert_array_equal(coco.decode(masks[segment.id]), coco.decode(given[source]))
-    with pytest.raises(ValueError, match="use masks"):
-        shards.truth(video)
+    for truth in (shards.truth, shards.truth_semantic):
+        with pytest.raises(ValueError, match="score its tracks instead"):
+            truth(video)
 
 
-def test_reading_masks_of_id_maps_is_refused(folder):
+def test_true_tracks_are_the_masks_of_the_data_set(tmp_path):
+    data = toy_videos(tmp_path / "toy", {"a": 9}, masks=True)
+    video = data.read("a")
+    drawn = [dict(frame.masks) for frame in video.frames]
+    for frame in (0, 5):
+        del drawn[frame][300]       # absent for a while
+    frames = tuple(replace(frame, masks=masks) for frame, masks in zip(video.frames, drawn))
+    make_shards(Described(data, replace(video, frames=frames)), tmp_path / "out", ShardConfig(clip_frames=4),
+                split="val")
+    shards = ShardSet(tmp_path / "out")
+    truth = shards.truth_tracks(shards.videos[0])
+    assert (truth.video_id, truth.size, len(truth.frame_names)) == ("a", (24, 40), 9)
+    things = [segment for segment in SEGMENTS if CLASSES.is_thing[segment.class_index]]
+    assert [(t.class_index, t.is_crowd, t.score) for t in truth.tracks] == \
+        [(t.class_index, t.is_crowd, 1.0) for t in things]
+    for track, thing in zip(truth.tracks, things):
+        assert [mask is None for mask in track.masks] == [thing.id not in masks for masks in drawn]
+        for mask, masks in zip(track.masks, drawn):
+            assert mask is None or mask["counts"] == masks[thing.id]["counts"].encode()
+
+
+def test_true_classes_are_those_of_the_segments(folder):
     shards = ShardSet(folder)
-    with pytest.raises(ValueError, match="use ids"):
-        shards.masks(shards.videos[0], 0)
+    class_of = {0: VOID, **{segment.id: segment.class_index for segment in SEGMENTS}}
+    truth = shards.truth_semantic(shards.videos[2])
+    assert len(truth.frame_names) == 5
+    for _ in range(2):
+        for frame, classes in enumerate(truth.frames):
+            assert classes.dtype == np.int32
+            assert_array_equal(classes, np.vectorize(class_of.get)(toy_map("c", frame, 24, 40)))
+
+
+def test_a_video_without_labels_has_no_truth_and_one_without_objects_has(tmp_path):
+    data = toy_videos(tmp_path / "toy", {"a": 2}, masks=True)
+    video = data.read("a")
+    for masks in (None, {}):
+        empty = replace(video, segments=(), frames=tuple(replace(frame, masks=masks) for frame in video.frames))
+        make_shards(Described(data, empty), tmp_path / str(masks), split="val")
+        shards = ShardSet(tmp_path / str(masks))
+        assert shards.videos[0].has_labels == (masks is not None)
+        if masks is None:
+            with pytest.raises(ValueError, match="has no labels"):
+                shards.truth_tracks(shards.videos[0])
+        else:
+            assert shards.truth_tracks(shards.videos[0]).tracks == ()
+            assert all((classes == VOID).all() for classes in shards.truth_semantic(shards.videos[0]).frames)
+
+
+def test_masks_of_an_id_map_are_its_segments(folder):
+    shards = ShardSet(folder)
+    for id, mask in shards.masks(shards.videos[0], 0).items():
+        assert_array_equal(coco.decode(mask), shards.ids(shards.videos[0], 0) == id)
 
 
 def test_frames_that_are_not_there_are_refused(folder):
@@ -178,7 +228,7 @@ def test_a_flipped_byte_is_found_when_checking(folder):
     assert caught.value.reason == "damaged-shard"
 
 
-@pytest.mark.parametrize(("name", "value"), [("schema", 2), ("plan", "0" * 64)])
+@pytest.mark.parametrize(("name", "value"), [("schema", 1), ("plan", "0" * 64)])
 def test_a_set_of_another_schema_or_plan_is_refused(folder, name, value):
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps(manifest | {name: value}))

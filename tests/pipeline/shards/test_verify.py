@@ -106,6 +106,17 @@ def test_a_label_that_cannot_be_is_found(folder, content, words):
     found(folder, words)
 
 
+def test_an_overlap_of_segments_that_are_not_there_is_found(folder):
+    def broken(members):
+        for name, content in members:
+            if name == "b_c0001.meta.json":
+                meta = json.loads(content)
+                content = json.dumps(meta | {"overlaps": [{"id": 6, "segments": [2, 9]}]}).encode()
+            yield name, content
+    rewrite_tar(folder, broken)
+    found(folder, "'b_c0001' has an overlap of [2, 9]")
+
+
 def test_wrong_totals_are_found(folder):
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["totals"]["frames"] += 1

@@ -59,6 +59,17 @@ class ToyVideos:
                            segment_ids=tuple(segment.id for segment in self.segments))
 
 
+class Described(ToyVideos):
+    """A ToyVideos whose description is given."""
+
+    def __init__(self, data: ToyVideos, video: VideoRecord | None) -> None:
+        super().__init__(data.root, data.lengths)
+        object.__setattr__(self, "video", video)
+
+    def read(self, video_id: str) -> VideoRecord | None:
+        return self.video
+
+
 def toy_map(video_id: str, frame: int, height: int, width: int, segments=SEGMENTS) -> np.ndarray:
     """H W int32 ids: vertical stripes that move by one pixel per frame, one void stripe; every segment has pixels."""
     ids = np.array([0] + [segment.id for segment in segments], dtype=np.int32)

@@ -1,0 +1,128 @@
+"""A data set's id maps or instance masks -> the id maps of a shard, every frame compared with its annotation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import cv2
+import numpy as np
+from pycocotools import mask as coco
+
+from pipeline.errors import BadInput
+from pipeline.images import resize_ids
+from pipeline.records import Dataset, FrameRecord, VideoRecord
+
+SAME_RUN = "Make annotations and label maps from the same run of the converter."
+HIGHEST_ID = np.iinfo(np.uint16).max    # of a map
+
+
+class StoredIds:
+    """A video's ids renumbered: 1 ... m its segments in the order of the data set's own ids, above m its overlaps.
+
+    Masks of instances may overlap. Pixels that belong to the same two or more segments are one overlap, with an id of
+    its own; which overlaps there are is known once every frame has passed.
+    """
+
+    def __init__(self, video: VideoRecord) -> None:
+        segments = sorted(video.segments, key=lambda segment: segment.id)
+        self.table = [{"id": number, "source_id": segment.id, "class_index": segment.class_index,
+                       "is_crowd": segment.is_crowd} for number, segment in enumerate(segments, start=1)]
+        self.source = np.array([0] + [segment.id for segment in segments])              # stored id -> source id
+        self.number = {segment.id: number for number, segment in enumerate(segments, start=1)}
+        self._lookup: np.ndarray | None = None
+        self._overlaps: dict[tuple[int, ...], int] = {}         # segments -> id
+
+    @property
+    def overlaps(self) -> list[dict]:
+        """Ids above m and the segments that share them, of the frames that have passed; for `meta.json`."""
+        return [{"id": id, "segments": list(segments)} for segments, id in self._overlaps.items()]
+
+    def of(self, dataset: Dataset, video: VideoRecord, frame: FrameRecord, size: tuple[int, int]) -> np.ndarray | None:
+        """Stored ids of one frame, height width uint8 or uint16; None where the data set has no labels.
+
+        Raises BadInput where map or masks and the annotation contradict each other.
+        """
+        if frame.label is None and frame.masks is None:
+            return None
+        ids = self._from_masks(video, frame) if frame.label is None else self._from_map(dataset, video, frame)
+        return ids if ids.shape == size else resize_ids(ids, *size)
+
+    def _from_map(self, dataset: Dataset, video: VideoRecord, frame: FrameRecord) -> np.ndarray:
+        source = dataset.frame_ids(video, frame)                                        # H W int32
+        if source.shape != (video.height, video.width):
+            raise BadInput("size-differs", f"the label is {source.shape[1]}x{source.shape[0]} pixels, the video "
+                           f"{video.width}x{video.height}.", cure="Resize frames, labels and annotations together.")
+        if self._lookup is None:        # its last entry stays 0
+            self._lookup = np.zeros(int(self.source.max()) + 2, _smallest(len(self.table)))
+            self._lookup[self.source] = np.arange(len(self.source))
+        ids = self._lookup.take(source, mode="clip")            # ids outside the table become 0, as void
+        if np.count_nonzero(ids) != np.count_nonzero(source):
+            raise BadInput("unlisted-id", f"its pixels have the ids {some(set(source[ids == 0].tolist()) - {0})}, "
+                           "which the annotation of the video does not list.", cure=SAME_RUN)
+        self._check_listing(frame, ids)
+        return ids
+
+    def _check_listing(self, frame: FrameRecord, ids: np.ndarray) -> None:
+        pixels = cv2.calcHist([ids], [0], None, [len(self.source)], [0, len(self.source)]).ravel()[1:]
+        drawn, listed = set(self.source[1:][pixels > 0].tolist()), set(frame.segment_ids)
+        if drawn - listed:
+            raise BadInput("unlisted-id", f"its pixels have the ids {some(drawn - listed)}, which the annotation of "
+                           f"frame {frame.name!r} does not list.", cure=SAME_RUN)
+        if listed - drawn:
+            raise BadInput("no-pixels", f"the annotation of frame {frame.name!r} lists the segments "
+                           f"{some(listed - drawn)}, which have no pixel.", cure=SAME_RUN)
+
+    def _from_masks(self, video: VideoRecord, frame: FrameRecord) -> np.ndarray:
+        masks = {self._number(frame, id): _decoded(video, frame, id, mask) for id, mask in frame.masks.items()}
+        ids, times = np.zeros((2, video.height, video.width), np.uint16)
+        for number, mask in masks.items():
+            ids[mask] = number
+            times += mask
+        shared = times > 1
+        if shared.any():
+            numbers = np.array(sorted(masks))
+            covers = np.stack([masks[number][shared] for number in numbers])            # masks x shared pixels
+            groups, group_of = np.unique(covers, axis=1, return_inverse=True)
+            ids[shared] = np.array([self._overlap(numbers[group].tolist()) for group in groups.T])[group_of.ravel()]
+        return ids.astype(_smallest(int(ids.max())))
+
+    def _number(self, frame: FrameRecord, id: int) -> int:
+        if id not in self.number:
+            raise BadInput("unlisted-id", f"frame {frame.name!r} has a mask of id {id}, which the annotation of the "
+                           "video does not list.", cure=SAME_RUN)
+        return self.number[id]
+
+    def _overlap(self, segments: list[int]) -> int:
+        id = self._overlaps.setdefault(tuple(segments), len(self.table) + len(self._overlaps) + 1)
+        if id > HIGHEST_ID:
+            raise BadInput("too-many-segments", f"more than {HIGHEST_ID} segments and overlaps.",
+                           cure="Cut the video into shorter ones.")
+        return id
+
+
+def some(ids: Iterable[int]) -> str:
+    """The first of some ids, for messages."""
+    ids = sorted(ids)
+    return f"{ids[:5]}" + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
+
+
+def _decoded(video: VideoRecord, frame: FrameRecord, id: int, mask: dict) -> np.ndarray:
+    """H W bool."""
+    if tuple(mask["size"]) != (video.height, video.width):
+        raise BadInput("size-differs", f"the mask of id {id} in frame {frame.name!r} has size {mask['size']}, "
+                       f"the video {[video.height, video.width]}.", cure=SAME_RUN)
+    counts = mask["counts"]
+    try:
+        if isinstance(counts, list):
+            if sum(counts) != video.height * video.width:
+                raise ValueError(f"they sum to {sum(counts)}")
+            mask = coco.frPyObjects(mask, *mask["size"])
+        return coco.decode(mask).astype(bool)
+    except ValueError as error:
+        raise BadInput("size-differs", f"the run lengths of id {id} in frame {frame.name!r} do not fill the frame's "
+                       f"{video.height * video.width} pixels: {error}.", cure="Copy or convert the annotations again."
+                       ) from error
+
+
+def _smallest(highest: int) -> type[np.unsignedinteger]:
+    return np.uint8 if highest <= np.iinfo(np.uint8).max else np.uint16
