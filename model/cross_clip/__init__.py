@@ -9,8 +9,9 @@ from torch import Tensor
 
 from model.contracts import VideoPrediction, VideoQueries
 from model.cross_clip.maxtron import MaXTronHead, MaXTronHeadConfig
+from model.cross_clip.tube_link import TubeLinkHead, TubeLinkHeadConfig
 
-CrossClipConfig = MaXTronHeadConfig     # the type of the config picks the head
+CrossClipConfig = MaXTronHeadConfig | TubeLinkHeadConfig     # the type of the config picks the head
 
 
 class CrossClipHead(Protocol):
@@ -34,4 +35,6 @@ def build_cross_clip_head(config: CrossClipConfig) -> CrossClipHead:
     match config:
         case MaXTronHeadConfig():
             return MaXTronHead(config)
-    raise ValueError(f"{type(config).__name__} describes no cross-clip head; known: MaXTronHeadConfig")
+        case TubeLinkHeadConfig():
+            return TubeLinkHead(config)
+    raise ValueError(f"{type(config).__name__} describes no cross-clip head; see model.cross_clip.CrossClipConfig")

@@ -8,7 +8,8 @@ from einops import rearrange
 from model.contracts import VideoQueries
 from model.converters.cross_clip import MAXTRON_KMAX
 from model.converters.rename import load_strict, rename
-from model.cross_clip.maxtron import MaXTronHead, MaXTronHeadConfig, QueryTrajectories, Residual
+from model.cross_clip.layers import QueryTrajectories, Residual
+from model.cross_clip.maxtron import MaXTronHead, MaXTronHeadConfig
 from model.layers.temporal_aspp import TemporalASPP
 from tests.fidelity.cases import Case, assert_close_to, case_id, cases, load_case, unhandled
 

@@ -1,0 +1,156 @@
+"""What both flavours of MaXTron's cross-clip tracking share: the layers between queries, and the head around them.
+
+arXiv 2311.18537 v1, section 3.3. Aligned queries of all clips pass through layers of trajectory attention (who is this
+query in every clip?) and temporal ASPP (what happened to it just before and after?). A predictor, the flavour's own,
+then gives one class per query for the whole video and one mask embedding per query and clip.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from model.contracts import VideoPrediction, VideoQueries
+from model.layers.convolution import BatchNormConfig
+from model.layers.temporal_aspp import TemporalASPP
+from model.layers.trajectory_attention import TrajectoryAttention
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossClipLayersConfig:
+    """Sizes and switches of the layers. Defaults are the official R50 head on VIPSeg, except for `start`."""
+
+    num_classes: int                            # without "no object"
+    dim: int = 256                              # c, channels of a query
+    embedding: int = 128                        # d, channels of a mask embedding
+    heads: int = 8
+    layers: int = 4                             # the paper's N_c is 6; every released config has 4
+    attention: Literal["trajectory", "self"] = "trajectory"     # "self": the ablation of table 6
+    aspp: bool = True                           # False: the ablation without temporal ASPP
+    aspp_rates: tuple[int, ...] = (1, 2, 3)
+    aspp_kernels: tuple[int, ...] = (3, 3, 3)
+    aspp_norm: Literal["ln", "bn"] = "ln"
+    attention_dropout: float = 0.0
+    aspp_dropout: float = 0.0
+    # "near_online": new branches are scaled by 0 and clips weigh the same, so training starts at the near-online result
+    # itself. "official": a norm after every residual, which the copied heads have never seen (it starts far below).
+    start: Literal["near_online", "official"] = "near_online"
+    batch_norm: BatchNormConfig = field(default_factory=BatchNormConfig)
+
+    def __post_init__(self) -> None:
+        if min(self.num_classes, self.dim, self.embedding, self.heads, self.layers) < 1:
+            raise ValueError(f"a cross-clip head needs positive num_classes, dim, embedding, heads and layers; got "
+                             f"{self.num_classes}, {self.dim}, {self.embedding}, {self.heads}, {self.layers}")
+        if self.dim % self.heads:
+            raise ValueError(f"dim={self.dim} does not split into heads={self.heads}; choose a divisor of dim")
+        if len(self.aspp_rates) != len(self.aspp_kernels) or any(kernel % 2 == 0 for kernel in self.aspp_kernels):
+            raise ValueError(f"aspp_rates={self.aspp_rates} and aspp_kernels={self.aspp_kernels} must be equally many "
+                             "and kernels odd; the official ones are (1, 2, 3) and (3, 3, 3)")
+        for name, choices in (("attention", ("trajectory", "self")), ("start", ("near_online", "official"))):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name}={getattr(self, name)!r} does not exist; choose one of {choices}")
+
+
+class CrossClipTracker(nn.Module):
+    """Aligned queries of all clips -> classes and mask embeddings of the whole video.
+
+    predictor: a module from queries b k n c to a `VideoPrediction`, with a method `mask_logits`.
+    """
+
+    def __init__(self, config: CrossClipLayersConfig, predictor: nn.Module) -> None:
+        super().__init__()
+        self.config = config
+        self.layers = nn.ModuleList(CrossClipLayer(config) for _ in range(config.layers))
+        self.predictor = predictor
+
+    def forward(self, queries: VideoQueries) -> tuple[VideoPrediction, ...]:
+        """One prediction per layer, from shared heads and all supervised alike; the last is the answer."""
+        x, predictions = queries.queries, []                                            # b k n c
+        for layer in self.layers:
+            x = layer(x)
+            predictions.append(self.predictor(x))
+        return tuple(predictions)
+
+    def mask_logits(self, mask_embeddings: Tensor, pixel_features: Tensor) -> Tensor:
+        """mask_embeddings: b k n d, pixel_features: b k d *pixels (the segmenter's) -> b k n *pixels."""
+        return self.predictor.mask_logits(mask_embeddings, pixel_features)
+
+
+class CrossClipLayer(nn.Module):
+    """Trajectory attention over all queries of the video, then temporal ASPP along each; no feed-forward block."""
+
+    def __init__(self, config: CrossClipLayersConfig) -> None:
+        super().__init__()
+        attention = QueryTrajectories if config.attention == "trajectory" else QuerySelfAttention
+        self.attention = Residual(attention(config), config)
+        self.aspp = Residual(QueryASPP(config), config) if config.aspp else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: b k n c -> b k n c."""
+        return self.aspp(self.attention(x))
+
+
+class Residual(nn.Module):
+    """A branch beside the identity. Official: norm(x + branch(x)). Near-online start: x + scale * branch(norm(x))."""
+
+    def __init__(self, branch: nn.Module, config: CrossClipLayersConfig) -> None:
+        super().__init__()
+        self.branch, self.norm = branch, nn.LayerNorm(config.dim)
+        self.scale = nn.Parameter(torch.zeros(config.dim)) if config.start == "near_online" else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.scale is None:
+            return self.norm(x + self.branch(x))
+        return x + self.scale * self.branch(self.norm(x))
+
+
+class QueryTrajectories(nn.Module):
+    """Trajectory attention (equations 5 and 6) with clips for frames and queries for positions; nothing says which."""
+
+    def __init__(self, config: CrossClipLayersConfig) -> None:
+        super().__init__()
+        self.attention = TrajectoryAttention(config.dim, config.heads, fused_qkv=True,
+                                             dropout=config.attention_dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.attention(rearrange(x, "b k n c -> b (k n) c"), frames=x.shape[1])
+        return rearrange(tokens, "b (k n) c -> b k n c", k=x.shape[1])
+
+
+class QuerySelfAttention(nn.Module):
+    """Plain self-attention over the queries of all clips together, for the ablation."""
+
+    def __init__(self, config: CrossClipLayersConfig) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(config.dim, config.heads, dropout=config.attention_dropout,
+                                               batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = rearrange(x, "b k n c -> b (k n) c")
+        tokens, _ = self.attention(tokens, tokens, tokens, need_weights=False)
+        return rearrange(tokens, "b (k n) c -> b k n c", k=x.shape[1])
+
+
+class QueryASPP(nn.Module):
+    """Temporal ASPP along the clips of every query by itself."""
+
+    def __init__(self, config: CrossClipLayersConfig) -> None:
+        super().__init__()
+        self.aspp = TemporalASPP(config.dim, rates=config.aspp_rates, kernels=config.aspp_kernels,
+                                 norm=config.aspp_norm, dropout=config.aspp_dropout, batch_norm=config.batch_norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rearrange(self.aspp(rearrange(x, "b k n c -> (b n) c k")), "(b n) c k -> b k n c", b=x.shape[0])
+
+
+def weigh_clips(weights: Tensor, logits: Tensor) -> Tensor:
+    """One class distribution for the video: weights b k n 1 and logits b k n classes+1 -> b n classes+1, in float32.
+
+    The softmax over clips runs within each video, so videos of a batch do not mix. A class head is linear, so weighing
+    the clips' logits equals weighing their features as the paper does; with equal weights it is the near-online mean.
+    """
+    return (weights.float().softmax(1) * logits.float()).sum(1)
