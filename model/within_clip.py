@@ -74,7 +74,8 @@ class WithinClip(nn.Module):
         block = {"bias": True, "norm": "gn", "init": "xavier"}
         self.projections_in = nn.ModuleList(ConvBN(width[stride], config.dim, **block) for stride in self.strides)
         self.projections_out = nn.ModuleList(ConvBN(config.dim, width[stride], **block) for stride in self.strides)
-        self.level_embedding = nn.Parameter(torch.randn(len(self.strides), config.dim))
+        if config.spatial_layers_per_block:
+            self.level_embedding = nn.Parameter(torch.randn(len(self.strides), config.dim))
         self.spatial_layers = nn.ModuleList(
             DeformableLayer(config.dim, heads=config.heads, levels=len(self.strides), points=config.points,
                             ffn=config.ffn, dropout=config.dropout)
@@ -113,7 +114,7 @@ class WithinClip(nn.Module):
         self, x: Tensor, shapes: Shapes, *, frames: int, return_attention: bool,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """x: (b t) (levels h w) c."""
-        position = level_positions(shapes, self.level_embedding)
+        position = level_positions(shapes, self.level_embedding) if self.spatial_layers else None
         reference = reference_points(shapes, device=x.device)
         clip_positions = self._clip_positions(shapes, frames=frames, device=x.device)
         attention: dict[str, Tensor] = {}

@@ -38,12 +38,22 @@ def sine_positions_2d(
 
 
 def sine_positions_3d(
-    frames: int, height: int, width: int, *, channels: int, device: torch.device | None = None,
+    frames: int, height: int, width: int, *, channels: int, padding: Tensor | None = None,
+    device: torch.device | None = None,
 ) -> Tensor:
-    """t h w c: the two-dimensional positions plus the frame's, which fills all channels and is added."""
-    space = sine_positions_2d(height, width, channels=channels, device=device)
-    count = torch.arange(1, frames + 1, device=device, dtype=torch.float32)
-    return rearrange(_waves(count / (frames + _EPSILON), channels), "t c -> t 1 1 c") + space
+    """t h w c: the two-dimensional positions plus the frame's, which fills all channels and is added.
+
+    padding: b t h w bool, true where padded; a pixel's frames are then those where it is real, and the result is
+    b t h w c.
+    """
+    if padding is None:
+        space = sine_positions_2d(height, width, channels=channels, device=device)
+        count = torch.arange(1, frames + 1, device=device, dtype=torch.float32)
+        return rearrange(_waves(count / (frames + _EPSILON), channels), "t c -> t 1 1 c") + space
+    assert padding.shape[-3:] == (frames, height, width), (padding.shape, frames, height, width)
+    space = sine_positions_2d(height, width, channels=channels, padding=rearrange(padding, "b t h w -> (b t) h w"))
+    count = (~padding).float().cumsum(1)
+    return _waves(count / (count[:, -1:] + _EPSILON), channels) + rearrange(space, "(b t) h w c -> b t h w c", t=frames)
 
 
 def level_positions(sizes: Iterable[tuple[int, int]], embeddings: Tensor) -> Tensor:

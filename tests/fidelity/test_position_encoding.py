@@ -15,7 +15,9 @@ def positions(case: Case) -> Tensor:
     shape = case.inputs["x"].shape
     if case.arguments["three_d"]:
         b, t, _, h, w = shape
-        assert "mask" not in case.inputs, "masked positions of clips are not handled"
+        if "mask" in case.inputs:
+            padding = case.inputs["mask"].bool()
+            return rearrange(sine_positions_3d(t, h, w, channels=channels, padding=padding), "b t h w c -> b t c h w")
         return repeat(sine_positions_3d(t, h, w, channels=channels), "t h w c -> b t c h w", b=b)
     b, _, h, w = shape
     if "mask" in case.inputs:

@@ -47,6 +47,16 @@ def test_the_frame_is_added_and_depends_on_the_length_of_the_clip():
     torch.testing.assert_close(sine_positions_3d(6, 2, 2, channels=8)[1::2], positions)    # half way is half way
 
 
+def test_padding_of_clips_counts_real_pixels_along_every_axis():
+    padding = torch.zeros(2, 4, 5, 7, dtype=torch.bool)
+    expected = sine_positions_3d(4, 5, 7, channels=8)
+    torch.testing.assert_close(sine_positions_3d(4, 5, 7, channels=8, padding=padding), expected.expand(2, 4, 5, 7, 8))
+    padding[1, 3:], padding[1, :, 3:], padding[1, :, :, 4:] = True, True, True
+    first, second = sine_positions_3d(4, 5, 7, channels=8, padding=padding)
+    torch.testing.assert_close(first, expected)
+    torch.testing.assert_close(second[:3, :3, :4], sine_positions_3d(3, 3, 4, channels=8))
+
+
 def test_channels_that_cannot_be_paired_are_refused():
     with pytest.raises(ValueError, match="6 channels"):
         sine_positions_2d(2, 2, channels=6)
