@@ -10,15 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.contracts import PanopticVideo, VideoSegment
-from model.labels import VOID, ClassInfo, ClassTable
+from model.contracts import VideoSegment
+from model.labels import VOID
 from pipeline.errors import BadInput
 from pipeline.files import canonical_json
 from pipeline.metrics.vpq import VPQ
 from pipeline.metrics.vpq_scores import PROTOCOLS
+from tests.pipeline.metrics.some_videos import CLASSES, scored_videos, video_of
 
-CLASSES = ClassTable("three", (ClassInfo(7, "cat", True, (200, 0, 0)), ClassInfo(9, "dog", True, (0, 200, 0)),
-                               ClassInfo(3, "sky", False, (0, 0, 200))))
 WINDOWS = (1, 2, 3, 5)
 
 
@@ -50,33 +49,6 @@ def by_definition(pairs, windows=WINDOWS):
                     free = guess & np.isin(t, [VOID, *crowd])
                     found[k, c][2] += ("guess", j) not in matched and free.sum() <= guess.sum() / 2
     return found
-
-
-def video_of(maps, classes, *, name="v", crowd=()):
-    """A PanopticVideo of the ids that occur in the maps; classes: id -> class."""
-    present = [i for i in np.unique(maps).tolist() if i != VOID]
-    segments = {i: VideoSegment(class_index=classes[i], track=i, is_crowd=i in crowd) for i in present}
-    return PanopticVideo(video_id=name, frame_names=tuple(map(str, range(len(maps)))), frames=list(maps),
-                         segments=segments)
-
-
-@st.composite
-def scored_videos(draw, most=3, least=1):
-    """Small videos that agree enough to have true positives: the prediction is the truth, renumbered and damaged."""
-    pairs = []
-    for video in range(draw(st.integers(least, most))):
-        rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-        frames, ids = rng.integers(1, 7), [VOID, 0, 1, 2, 3]
-        blocks = rng.choice(ids, (frames, 3, 3), p=[0.2, 0.2, 0.2, 0.2, 0.2])
-        blocks[1:] = np.where(rng.random(blocks[1:].shape) < 0.6, blocks[:-1], blocks[1:])
-        truth = blocks.repeat(2, 1).repeat(3, 2).astype(np.int32)
-        guess = np.where(rng.random(truth.shape) < rng.choice([0.05, 0.3]), rng.choice(ids, truth.shape), truth)
-        guess = np.where(guess == VOID, VOID, 10 + guess).astype(np.int32)
-        classes = dict(enumerate(rng.integers(0, 3, 4).tolist()))
-        other = {10 + i: c if rng.random() < 0.8 else int(rng.integers(3)) for i, c in classes.items()}
-        crowd = {int(rng.integers(4))} if rng.random() < 0.4 else set()
-        pairs.append((video_of(guess, other, name=str(video)), video_of(truth, classes, name=str(video), crowd=crowd)))
-    return pairs
 
 
 def score(pairs, windows=WINDOWS):

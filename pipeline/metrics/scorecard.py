@@ -1,0 +1,80 @@
+"""All metrics of a data set together, chosen by what is predicted: scored, merged, printed as one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Self
+
+from model.contracts import VideoResults
+from model.labels import ClassTable
+from pipeline.metrics.frame_pass import score_video
+from pipeline.metrics.miou import MeanIoU
+from pipeline.metrics.stq import STQ
+from pipeline.metrics.track_ap import TrackAP
+from pipeline.metrics.video_consistency import VideoConsistency
+from pipeline.metrics.vpq import VPQ
+from pipeline.metrics.vpq_scores import PROTOCOLS
+
+Result = Literal["panoptic", "tracks", "semantic"]     # fields of VideoResults
+Metric = VPQ | STQ | MeanIoU | VideoConsistency | TrackAP
+KINDS: dict[str, type[Metric]] = {"vpq": VPQ, "stq": STQ, "miou": MeanIoU, "mvc": VideoConsistency, "ap": TrackAP}
+
+
+class Scorecard:
+    """Panoptic videos: VPQ and STQ. Tracks: AP. Semantic videos, or panoptic ones without tracks: mIoU and mVC.
+
+    windows: of VPQ, in frames. Frames are decoded once for all metrics that read the same maps.
+    """
+
+    def __init__(self, classes: ClassTable, results: Sequence[Result], *, windows: Sequence[int]) -> None:
+        if not results or not set(results) <= {"panoptic", "tracks", "semantic"}:
+            raise ValueError(f"results {tuple(results)} cannot be scored; choose of panoptic, tracks and semantic")
+        semantic = {"miou": MeanIoU(classes), "mvc": VideoConsistency(classes)}
+        self.metrics: dict[str, dict[str, Metric]] = {}        # by the result they read, then by name
+        if "panoptic" in results:
+            self.metrics["panoptic"] = {"vpq": VPQ(classes, windows=windows), "stq": STQ(classes)}
+        if "tracks" in results:
+            self.metrics["tracks"] = {"ap": TrackAP(classes)}
+        if "semantic" in results:
+            self.metrics["semantic"] = semantic
+        elif "panoptic" in results:
+            self.metrics["panoptic"] |= semantic
+
+    def update(self, predicted: VideoResults, truth: VideoResults) -> None:
+        """Score one video. Raises BadInput for what cannot be compared, and is then no longer complete."""
+        for result, metrics in self.metrics.items():
+            if result == "tracks":
+                metrics["ap"].update(predicted.tracks, truth.tracks)
+            else:
+                score_video(list(metrics.values()), getattr(predicted, result), truth.panoptic or truth.semantic)
+
+    def merge(self, other: Self) -> None:
+        """Add what `other` has scored; see the metrics for what is refused."""
+        for result, metrics in self.metrics.items():
+            for name, metric in metrics.items():
+                metric.merge(other.metrics[result][name])
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything counted, as plain values."""
+        return {result: {name: metric.to_json() for name, metric in metrics.items()}
+                for result, metrics in self.metrics.items()}
+
+    @classmethod
+    def from_json(cls, saved: Mapping[str, Any]) -> Self:
+        """Read what `to_json` wrote."""
+        card = cls.__new__(cls)
+        card.metrics = {result: {name: KINDS[name].from_json(metric) for name, metric in metrics.items()}
+                        for result, metrics in saved.items()}
+        return card
+
+    def scores(self) -> dict[str, Any]:
+        """The result of every metric, by name."""
+        return {name: metric.result() for metrics in self.metrics.values() for name, metric in metrics.items()}
+
+
+def headline(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """All headline numbers in one mapping, in percent; None where nothing was to be scored."""
+    numbers = {key: value for result in scores.values() for key, value in result.summary().items()}
+    if "vpq" in scores and set(PROTOCOLS[1]) <= scores["vpq"].per_class.keys():
+        numbers["vpq_with_8"] = scores["vpq"].summary(PROTOCOLS[1])["vpq"]
+    return numbers

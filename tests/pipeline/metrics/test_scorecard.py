@@ -1,0 +1,58 @@
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from model.contracts import VideoResults
+from pipeline.errors import BadInput
+from pipeline.metrics.scorecard import Scorecard, headline
+from tests.pipeline.metrics.some_tracks import boxes, track_of
+from tests.pipeline.metrics.some_tracks import video_of as tracks_of
+from tests.pipeline.metrics.some_videos import CLASSES, scored_videos, semantic
+
+WINDOWS = (1, 2, 4, 6, 8)
+
+
+def same(one: dict, other: dict) -> bool:
+    return one.keys() == other.keys() and all(
+        (a is None and b is None) or a == pytest.approx(b) if not isinstance(a, dict) else same(a, b)
+        for a, b in ((one[key], other[key]) for key in one))
+
+
+@given(scored_videos(most=3))
+@settings(max_examples=15, deadline=None)
+def test_every_number_is_that_of_its_metric_alone(pairs):
+    card = Scorecard(CLASSES, ("panoptic", "semantic"), windows=WINDOWS)
+    alone = {name: type(metric)(CLASSES) for metrics in card.metrics.values() for name, metric in metrics.items()}
+    for predicted, truth in pairs:
+        card.update(VideoResults(panoptic=predicted, semantic=semantic(predicted)), VideoResults(panoptic=truth))
+        for name, metric in alone.items():
+            metric.update(semantic(predicted) if name in ("miou", "mvc") else predicted, truth)
+    expected = {key: value for metric in alone.values() for key, value in metric.result().summary().items()}
+    found = headline(card.scores())
+    assert {"vpq", "stq", "sq", "aq", "miou", "mvc8", "mvc16", "vpq_with_8"} <= found.keys()
+    assert all(same({key: found[key]}, {key: expected[key]}) for key in expected if key != "vpq_by_window")
+
+
+def test_parts_merged_through_json_are_the_whole():
+    rng = np.random.default_rng(3)
+    pairs = [tuple(tracks_of([track_of(boxes(rng, 2), class_index=0, score=0.5)], frames=2, name=str(video))
+                   for _ in range(2)) for video in range(4)]
+    whole, parts = Scorecard(CLASSES, ("tracks",), windows=WINDOWS), []
+    for predicted, truth in pairs:
+        parts.append(Scorecard(CLASSES, ("tracks",), windows=WINDOWS))
+        for card in (whole, parts[-1]):
+            card.update(VideoResults(tracks=predicted), VideoResults(tracks=truth))
+    merged = Scorecard(CLASSES, ("tracks",), windows=WINDOWS)
+    for part in reversed(parts):
+        merged.merge(Scorecard.from_json(json.loads(json.dumps(part.to_json()))))
+    assert same(headline(merged.scores()), headline(whole.scores()))
+    assert headline(whole.scores())["ap"] is not None
+    with pytest.raises(BadInput, match="scored before"):
+        whole.update(VideoResults(tracks=pairs[0][0]), VideoResults(tracks=pairs[0][1]))
+
+
+def test_an_unknown_result_is_refused_with_what_there_is():
+    with pytest.raises(ValueError, match="choose of panoptic, tracks and semantic"):
+        Scorecard(CLASSES, ("depth",), windows=WINDOWS)
