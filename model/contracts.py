@@ -187,3 +187,12 @@ class SemanticVideo:
     video_id: str
     frame_names: tuple[str, ...]    # T
     frames: Iterable[np.ndarray]    # T maps H W int32 of classes, VOID where unlabelled; may be lazy, iterable again
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoResults:
+    """Everything one run of a system says about one video, or everything its annotation does; None: not made."""
+
+    panoptic: PanopticVideo | None = None
+    tracks: Tracks | None = None
+    semantic: SemanticVideo | None = None
