@@ -12,8 +12,8 @@ up by repeating its last frame; the repeats are cut before merging.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Literal, Protocol
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from torch import Tensor
 from model.association.hungarian import QueryAligner
 from model.contracts import ClipPrediction, PanopticVideo, VideoQueries
 from model.cross_clip import CrossClipHead
-from model.postprocess.panoptic import MergedVideo, PanopticMerger
+from model.postprocess.panoptic import MergedVideo
 
 Clips = Iterable[tuple[ClipPrediction, int]]
 AlignBy = Literal["mask_embeddings", "queries"]     # kMaX, Tube-Link
@@ -33,6 +33,32 @@ class FeatureSpool(Protocol):
     def append(self, clip: tuple[Tensor, int], /) -> None: ...
 
     def __iter__(self) -> Iterator[tuple[Tensor, int]]: ...
+
+
+class Merger(Protocol):
+    """Makes one decision per query for a whole video from aligned masks: `PanopticMerger`, `TrackMerger`."""
+
+    def add(self, mask_logits: Tensor, /) -> None:
+        """mask_logits: n t h w; the next frames of the video."""
+
+    def finish(self, class_logits: Tensor, /) -> Any:
+        """class_logits: n classes+1 for the whole video -> the result."""
+
+
+class Together:
+    """Several mergers as one, so that one run of the models gives tracks and a panoptic video."""
+
+    def __init__(self, mergers: Mapping[str, Merger]) -> None:
+        self.mergers = dict(mergers)
+
+    def add(self, mask_logits: Tensor) -> None:
+        """See `Merger`."""
+        for merger in self.mergers.values():
+            merger.add(mask_logits)
+
+    def finish(self, class_logits: Tensor) -> dict[str, Any]:
+        """The results by the mergers' names."""
+        return {name: merger.finish(class_logits) for name, merger in self.mergers.items()}
 
 
 def align(clips: Clips, *, by: AlignBy = "mask_embeddings") -> Iterator[tuple[ClipPrediction, int, Tensor]]:
@@ -52,8 +78,7 @@ def check_clip(clip: ClipPrediction, frames: int) -> None:
 
 
 @torch.no_grad()
-def near_online(clips: Clips, *, merger: PanopticMerger, by: AlignBy = "mask_embeddings",
-                official_compat: bool = False) -> MergedVideo:
+def near_online(clips: Clips, *, merger: Merger, by: AlignBy = "mask_embeddings", official_compat: bool = False) -> Any:
     """Clip masks and the mean of the clips' class logits. Keeps nothing of a clip but class logits and maps of labels.
 
     official_compat: the public code lets repeated frames take part in merging, where they count as area;
@@ -70,8 +95,8 @@ def near_online(clips: Clips, *, merger: PanopticMerger, by: AlignBy = "mask_emb
 
 
 @torch.no_grad()
-def offline(clips: Clips, head: CrossClipHead, *, merger: PanopticMerger, by: AlignBy = "mask_embeddings",
-            spool: FeatureSpool | None = None) -> MergedVideo:
+def offline(clips: Clips, head: CrossClipHead, *, merger: Merger, by: AlignBy = "mask_embeddings",
+            spool: FeatureSpool | None = None) -> Any:
     """A cross-clip head over all clips at once. Pixel features wait in `spool` (default: in memory)."""
     spool = [] if spool is None else spool
     queries = collect_queries(clips, by=by, spool=spool)
@@ -95,7 +120,7 @@ def collect_queries(clips: Clips, *, by: AlignBy = "mask_embeddings",
 
 @torch.no_grad()
 def merge_video(queries: VideoQueries, features: Iterable[tuple[Tensor, int]], head: CrossClipHead, *,
-                merger: PanopticMerger) -> MergedVideo:
+                merger: Merger) -> Any:
     """queries: of one video. features: d t h w and the number of real frames, for every clip in time."""
     video = head(queries)[-1]
     for embeddings, (pixels, frames) in zip(video.mask_embeddings.unbind(1), features, strict=True):

@@ -68,6 +68,12 @@ class PaintedFrames(Sequence):
         return self.palette[np.frombuffer(zlib.decompress(packed), dtype=dtype).reshape(self.size)]
 
 
+def packed(numbers: np.ndarray, *, largest: int) -> tuple[np.dtype, bytes]:
+    """One map of `PaintedFrames`; numbers from 0 to `largest`."""
+    dtype = np.min_scalar_type(largest)
+    return dtype, zlib.compress(np.ascontiguousarray(numbers, dtype=dtype), 1)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MergedVideo:
     """What merging makes of one video, before it has a name."""
@@ -130,8 +136,7 @@ class PanopticMerger:
         flat = combinations.flatten().cpu().numpy()
         self._name_shared(flat, torch.cat(pixels).cpu().numpy(), torch.cat(claimants).cpu().numpy())
         self._counts += np.bincount(flat, minlength=len(self._counts))
-        dtype = np.min_scalar_type(len(self._counts) - 1)
-        self._maps.append((dtype, zlib.compress(flat.astype(dtype), 1)))
+        self._maps.append(packed(flat, largest=len(self._counts) - 1))
 
     def _name_shared(self, flat: np.ndarray, pixels: np.ndarray, queries: np.ndarray) -> None:
         """Write the combination of every shared pixel into `flat`; pairs (pixel, query) come grouped by pixel."""

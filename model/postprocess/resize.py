@@ -8,6 +8,7 @@ the result needs the few rows and columns its weights touch.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 
 import torch
@@ -56,6 +57,10 @@ class MaskResizer:
         high, wide = _touched(self._row_taps, rows), _touched(self._column_taps, columns)
         return self.rows[rows, high] @ (masks[..., high, wide] @ self.columns[columns, wide].T)
 
+    def reached(self, *, rows: slice, columns: slice) -> tuple[slice, slice]:
+        """The output rows and columns that these rows and columns of a map have a part in."""
+        return _reached(self._row_taps, rows), _reached(self._column_taps, columns)
+
     def __call__(self, masks: Tensor) -> Tensor:
         """masks: ... h w -> ... H W."""
         if tuple(masks.shape[-2:]) != self.size:
@@ -72,6 +77,10 @@ def _taps(weights: Tensor) -> tuple[list[int], list[int]]:
     first = used.int().argmax(1)
     last = used.shape[1] - used.flip(1).int().argmax(1)
     return first.tolist(), last.tolist()
+
+
+def _reached(taps: tuple[list[int], list[int]], inputs: slice) -> slice:
+    return slice(bisect_right(taps[1], inputs.start), bisect_left(taps[0], inputs.stop))     # both rise with the pixel
 
 
 def _touched(taps: tuple[list[int], list[int]], outputs: slice) -> slice:

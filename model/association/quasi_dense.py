@@ -1,0 +1,126 @@
+"""Quasi-dense tracking: segments of a clip against tracks remembered, by learned embeddings and a softmax both ways.
+
+QDTrack (arXiv 2006.06664, section 3.3) as Tube-Link uses it; facts follow `tracker/qdtrack/trackers/idol_tracker.py` in
+lxtGH/Tube-Link, which keeps backdrops but, unlike the paper, never compares with them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+UNMATCHED = 0     # tracks count from 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuasiDenseConfig:
+    """Thresholds. Defaults: every released Tube-Link model for panoptic video."""
+
+    duplicate_overlap: float = 0.7      # IoU above which the later of two segments is left out before matching
+    backdrop_overlap: float = 0.3       # IoU with an earlier segment below which an unmatched one becomes a backdrop
+    match: float = 0.5                  # similarity a pair needs
+    first_score: float = 0.2            # class score a segment needs to start a track while nothing is remembered
+    new_score: float = 0.5              # the same when tracks are remembered
+    object_score: float = 0.1           # class score a segment needs to go on with a track
+    memory_frames: int = 10             # a track that was last seen so many frames ago is forgotten
+    backdrop_clips: int = 1             # clips whose backdrops are remembered
+    momentum: float = 0.5               # share of the new embedding when a track is seen again
+    official_compat: bool = False       # see `QuasiDenseTracker`
+
+    def __post_init__(self) -> None:
+        for name in ("duplicate_overlap", "backdrop_overlap", "match", "first_score", "new_score", "object_score",
+                     "momentum"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"tracker.{name}={getattr(self, name)} is no fraction; choose a value in 0 ... 1")
+        if self.memory_frames < 1 or self.backdrop_clips < 0:
+            raise ValueError(f"tracker.memory_frames={self.memory_frames} must be at least 1 and backdrop_clips="
+                             f"{self.backdrop_clips} not negative; official: 10 and 1")
+
+
+class QuasiDenseTracker:
+    """One per video, one `step` per clip. Remembers one embedding per track, and the last clips' backdrops.
+
+    Segments are visited by descending score. A segment that is left out or matches nothing, and is not sure enough to
+    be remembered, gets a track of its own that is never matched again.
+
+    official_compat: segments are visited as they come, backdrops and the object score are ignored, such segments get
+    track 0, and the tracks are returned without gaps for the segments left out: they slip to the wrong ones.
+    """
+
+    def __init__(self, config: QuasiDenseConfig) -> None:
+        self.config = config
+        self._tracks = 0                                            # the last number given
+        self._memory: dict[int, tuple[Tensor, int]] = {}            # track -> embedding d, frame it was last seen
+        self._backdrops: list[Tensor] = []                          # x d, newest clip first
+
+    @torch.no_grad()
+    def step(self, embeddings: Tensor, *, scores: Tensor, overlaps: np.ndarray, frame: int) -> np.ndarray:
+        """embeddings m d, class scores m, IoU of the segments m m, first frame of the clip -> tracks m int64."""
+        if not embeddings.isfinite().all():
+            raise ValueError(f"the embeddings {tuple(embeddings.shape)} of the clip at frame {frame} hold NaN or "
+                             "infinity and cannot be tracked; the segmenter diverged or its checkpoint does not fit")
+        if not len(embeddings):
+            return np.zeros(0, dtype=np.int64)
+        compat, embeddings = self.config.official_compat, embeddings.double().cpu()
+        confidence = scores.double().cpu().numpy()
+        order = np.arange(len(scores)) if compat else np.argsort(-confidence, kind="stable")
+        kept = self._without_duplicates(order, overlaps)
+        found = self._match(embeddings[kept], confidence[kept])
+        self._remember(embeddings[kept], found, overlaps[np.ix_(kept, kept)], frame)
+        tracks = np.full(len(scores), UNMATCHED, dtype=np.int64)
+        tracks[np.arange(len(kept)) if compat else kept] = found
+        if not compat:
+            alone = tracks == UNMATCHED
+            tracks[alone] = self._new(alone.sum())
+        return tracks
+
+    def _without_duplicates(self, order: np.ndarray, overlaps: np.ndarray) -> np.ndarray:
+        kept = []
+        for segment in order:
+            if not (overlaps[segment, kept] > self.config.duplicate_overlap).any():
+                kept.append(segment)
+        return np.array(kept)
+
+    def _match(self, embeddings: Tensor, scores: np.ndarray) -> np.ndarray:
+        """embeddings x d -> tracks x, new ones included, UNMATCHED where there is none."""
+        config, found = self.config, np.full(len(scores), UNMATCHED, dtype=np.int64)
+        threshold = config.new_score if self._memory else config.first_score
+        if self._memory:
+            names = np.array(list(self._memory))
+            known = [torch.stack([embedding for embedding, _ in self._memory.values()])]
+            known += [] if config.official_compat else self._backdrops
+            similarity = two_way_softmax(embeddings, torch.cat(known)).numpy()      # x tracks+backdrops
+            least = 0.0 if config.official_compat else config.object_score
+            for segment, row in enumerate(similarity):
+                best = row.argmax()
+                if row[best] > config.match and best < len(names) and scores[segment] > least:
+                    found[segment] = names[best]
+                    similarity[np.arange(len(similarity)) != segment, best] = 0     # a track is given once
+        new = (found == UNMATCHED) & (scores > threshold)
+        found[new] = self._new(new.sum())
+        return found
+
+    def _remember(self, embeddings: Tensor, found: np.ndarray, overlaps: np.ndarray, frame: int) -> None:
+        momentum, backdrops = self.config.momentum, []
+        for segment, track in enumerate(found.tolist()):
+            if track != UNMATCHED:
+                old, _ = self._memory.get(track, (embeddings[segment], frame))
+                self._memory[track] = ((1 - momentum) * old + momentum * embeddings[segment], frame)
+            elif (overlaps[segment, :segment] < self.config.backdrop_overlap).all():
+                backdrops.append(segment)
+        self._memory = {track: (embedding, seen) for track, (embedding, seen) in self._memory.items()
+                        if frame - seen < self.config.memory_frames}
+        self._backdrops = [embeddings[backdrops], *self._backdrops][:self.config.backdrop_clips]
+
+    def _new(self, count: int) -> np.ndarray:
+        self._tracks += int(count)
+        return np.arange(self._tracks - count + 1, self._tracks + 1)
+
+
+def two_way_softmax(embeddings: Tensor, known: Tensor) -> Tensor:
+    """embeddings x d, known y d -> x y: mean of the softmax of their dot products over the known and over the new."""
+    dots = embeddings @ known.T
+    return (dots.softmax(1) + dots.softmax(0)) / 2

@@ -1,0 +1,81 @@
+"""Class and mask logits of one clip -> which query every pixel belongs to: MaskFormer's panoptic rule, frame by frame.
+
+The rule (arXiv 2107.06278, appendix; `panoptic_postprocess_with_query` in lxtGH/Tube-Link): sure queries compete for
+every pixel by class score times mask score; a query that owns too little of its own mask in a frame is dropped there,
+and what it owned stays void; painted is what a query owns inside its own mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.postprocess.panoptic import TILE_CPU, TILE_GPU
+from model.postprocess.resize import MaskResizer
+
+NOBODY = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TubePanopticConfig:
+    """Thresholds. Defaults: every released Tube-Link model for panoptic video."""
+
+    score: float = 0.8      # class score a query needs; strict
+    overlap: float = 0.8    # part of its mask (mask score 0.5 or more) that a query must own in a frame
+
+    def __post_init__(self) -> None:
+        for name in ("score", "overlap"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"tube_panoptic.{name}={getattr(self, name)} is no fraction; choose a value in "
+                                 "0 ... 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SureQueries:
+    """The x queries of a clip that may own pixels, in their order."""
+
+    queries: Tensor     # x int64
+    classes: Tensor     # x int64
+    scores: Tensor      # x float32, 0-1
+
+
+def sure_queries(class_logits: Tensor, *, config: TubePanopticConfig) -> SureQueries:
+    """class_logits n classes+1 -> the queries whose best class is one, and sure enough."""
+    scores, classes = class_logits.float().softmax(-1).max(-1)
+    keep = ((classes != class_logits.shape[-1] - 1) & (scores > config.score)).nonzero()[:, 0]
+    return SureQueries(queries=keep, classes=classes[keep], scores=scores[keep])
+
+
+@torch.no_grad()
+def paint_frames(mask_logits: Tensor, sure: SureQueries, *, resizer: MaskResizer, config: TubePanopticConfig
+                 ) -> Iterator[np.ndarray]:
+    """mask_logits n t h w -> t maps H W of positions in `sure`, NOBODY elsewhere."""
+    for frame in mask_logits[sure.queries].float().unbind(1):
+        if not frame.isfinite().all():
+            raise ValueError("the mask logits of a clip hold NaN or infinity; the network diverged or its checkpoint "
+                             "does not fit")
+        if len(frame):
+            yield _paint(frame, sure.scores, resizer, config)
+        else:
+            yield np.full(resizer.output, NOBODY)
+
+
+def _paint(logits: Tensor, scores: Tensor, resizer: MaskResizer, config: TubePanopticConfig) -> np.ndarray:
+    """logits x h w -> H W."""
+    painted = torch.empty(resizer.output, dtype=torch.int64, device=logits.device)
+    owned, areas = (torch.zeros(len(logits), dtype=torch.int64, device=logits.device) for _ in range(2))
+    height, width = TILE_CPU if logits.device.type == "cpu" else TILE_GPU
+    for rows, columns in resizer.tiles(height=height, width=width):
+        masks = resizer.tile(logits, rows=rows, columns=columns).sigmoid()
+        owner = (scores[:, None, None] * masks).argmax(0)                                    # H W of the tile
+        inside = masks >= 0.5
+        owned += torch.bincount(owner.flatten(), minlength=len(logits))
+        areas += inside.sum((1, 2))
+        painted[rows, columns] = torch.where(inside.gather(0, owner[None])[0], owner, NOBODY)
+    enough = (areas > 0) & (owned.double() / areas.clamp(min=1) >= config.overlap)
+    names = torch.where(enough, torch.arange(len(logits), device=logits.device), NOBODY)
+    return torch.where(painted == NOBODY, NOBODY, names[painted.clamp(min=0)]).cpu().numpy()

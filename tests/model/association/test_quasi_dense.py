@@ -1,0 +1,145 @@
+"""Segments find their tracks again by embedding; a law or a threshold per test."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from model.association.quasi_dense import QuasiDenseConfig, QuasiDenseTracker, two_way_softmax
+
+DIM = 6
+
+
+def looks(*objects: int) -> torch.Tensor:
+    """Embeddings of objects nobody could mistake."""
+    return 5 * torch.eye(DIM)[list(objects)]
+
+
+class Video:
+    """A tracker that is told only what a test is about."""
+
+    def __init__(self, **config) -> None:
+        self.tracker, self.frame = QuasiDenseTracker(QuasiDenseConfig(**config)), 0
+
+    def step(self, embeddings, *, scores=None, overlaps=None, frames=2) -> list[int]:
+        count = len(embeddings)
+        scores = torch.full((count,), 0.9) if scores is None else torch.tensor(scores)
+        tracks = self.tracker.step(embeddings, scores=scores, frame=self.frame,
+                                   overlaps=np.eye(count) if overlaps is None else np.array(overlaps))
+        self.frame += frames
+        return tracks.tolist()
+
+
+def test_similarity_is_the_mean_of_both_softmaxes():
+    new, known = torch.randn(3, DIM), torch.randn(4, DIM)
+    plain = torch.zeros(3, 4)
+    for x in range(3):
+        for y in range(4):
+            dot = torch.exp(new[x] @ known[y])
+            plain[x, y] = (dot / sum(torch.exp(new[x] @ k) for k in known)
+                           + dot / sum(torch.exp(n @ known[y]) for n in new)) / 2
+    assert_close(two_way_softmax(new, known), plain)
+
+
+def test_any_permutation_is_undone():
+    video, order = Video(), [3, 0, 2, 1]
+    first = video.step(looks(0, 1, 2, 3))
+    assert sorted(first) == [1, 2, 3, 4]
+    assert video.step(looks(*order)) == [first[position] for position in order]
+
+
+def test_a_newcomer_gets_the_next_track_and_a_known_one_its_own():
+    video = Video()
+    one, two = video.step(looks(0, 1))
+    assert video.step(looks(1, 4, 0)) == [two, 3, one]
+
+
+def test_a_track_is_given_once_to_the_surest():
+    video = Video()
+    known, = video.step(looks(0))
+    twins = torch.cat([looks(0), looks(0)])
+    assert video.step(twins, scores=[0.6, 0.9]) == [2, known]
+    official = Video(official_compat=True)
+    known, = official.step(looks(0))
+    assert official.step(twins, scores=[0.6, 0.9]) == [known, 2]    # in the order they come
+
+
+@pytest.mark.parametrize(("away", "same"), [(6, True), (8, False)])
+def test_a_track_is_forgotten_after_ten_frames(away, same):
+    """Last seen at frame 2; the clips between show something else."""
+    video = Video()
+    video.step(looks(1))
+    known = video.step(looks(1, 0))[1]
+    for _ in range(away // 2):
+        video.step(looks(1))
+    video.step(looks(1))
+    assert (video.step(looks(0))[0] == known) == same
+
+
+def test_embeddings_move_towards_what_was_seen_last():
+    video = Video(momentum=0.5)
+    video.step(looks(0))
+    turned = (looks(0) + looks(1)) / 2
+    video.step(turned)
+    remembered, _ = video.tracker._memory[1]
+    assert_close(remembered.float(), (looks(0) + turned)[0] / 2)
+
+
+@pytest.mark.parametrize(("score", "starts"), [(0.15, False), (0.3, True)])
+def test_the_first_clip_needs_less_to_start_a_track_than_later_ones(score, starts):
+    video = Video()
+    first = video.step(looks(0), scores=[score])
+    assert (len(video.tracker._memory) == 1) == starts
+    assert first == [1]                             # without a track that lasts it still has one of its own
+    video.step(looks(1))
+    remembered = len(video.tracker._memory)
+    video.step(looks(3), scores=[score])
+    assert len(video.tracker._memory) == remembered
+
+
+def test_duplicates_are_left_out_and_get_a_track_of_their_own():
+    video, same = Video(), [[1.0, 0.0, 0.8], [0.0, 1.0, 0.0], [0.8, 0.0, 1.0]]
+    tracks = video.step(looks(0, 1, 2), overlaps=same, scores=[0.7, 0.8, 0.9])
+    assert tracks == [3, 2, 1]                      # the surest first; the first is the duplicate of the last
+    assert video.step(looks(0, 1, 2)) == [4, 2, 1]  # and was not remembered
+
+
+def test_official_tracks_slip_when_a_duplicate_was_left_out():
+    video, same = Video(official_compat=True), [[1.0, 0.8, 0.0], [0.8, 1.0, 0.0], [0.0, 0.0, 1.0]]
+    assert video.step(looks(0, 1, 2), overlaps=same) == [1, 2, 0]      # right would be 1, 0, 2
+
+
+def test_a_backdrop_keeps_its_look_alike_from_taking_a_track():
+    """A softmax over a single track is 1, so whatever comes alone is taken for it, unless it was seen as a backdrop."""
+    for config, taken in (({"backdrop_clips": 0}, True), ({}, False), ({"official_compat": True}, True)):
+        video = Video(**config)
+        known, = video.step(looks(0))
+        video.step(looks(0, 5), scores=[0.9, 0.05])
+        assert (video.step(looks(5), scores=[0.45]) == [known]) == taken
+
+
+def test_a_thing_nobody_believes_in_does_not_go_on_with_a_track():
+    video, official = Video(), Video(official_compat=True)
+    for each in (video, official):
+        each.step(looks(0))
+    assert video.step(looks(0), scores=[0.05]) != [1]
+    assert official.step(looks(0), scores=[0.05]) == [1]
+
+
+def test_a_clip_without_segments_changes_nothing_but_time():
+    video = Video()
+    video.step(looks(0))
+    assert video.step(looks()) == []
+    assert video.step(looks(0)) == [1]
+
+
+def test_numbers_that_are_none_and_impossible_settings_are_refused():
+    with pytest.raises(ValueError, match=r"at frame 0 hold NaN"):
+        Video().step(looks(0) * float("nan"))
+    for wrong in ({"match": 1.5}, {"memory_frames": 0}):
+        with pytest.raises(ValueError, match="tracker\\."):
+            replace(QuasiDenseConfig(), **wrong)
