@@ -33,7 +33,7 @@ class CrossClipLayersConfig:
     aspp: bool = True                           # False: the ablation without temporal ASPP
     aspp_rates: tuple[int, ...] = (1, 2, 3)
     aspp_kernels: tuple[int, ...] = (3, 3, 3)
-    aspp_norm: Literal["ln", "bn"] = "ln"
+    aspp_norm: Literal["ln", "bn"] | None = "ln"
     attention_dropout: float = 0.0
     aspp_dropout: float = 0.0
     # "near_online": new branches are scaled by 0 and clips weigh the same, so training starts at the near-online result

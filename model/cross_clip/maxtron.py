@@ -38,6 +38,7 @@ class MaXTronHeadConfig(CrossClipLayersConfig):
     mask_norm_scale: float = 0.1                # first scale of the batch norm on mask logits
     void_prior: float = 0.9                     # share of queries expected to be "no object"
     train_norms: bool = False                   # True: copied batch norms take statistics of the batch (official)
+    official_compat: bool = False               # all videos of a batch get one class per query, as in the public code
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -84,6 +85,7 @@ class VideoPredictor(nn.Module):
 
     def __init__(self, config: MaXTronHeadConfig) -> None:
         super().__init__()
+        self.official_compat = config.official_compat
         dim, classes, norms = config.dim, config.num_classes, config.batch_norm
         self.class_projection = ConvBN(dim, dim, dims=1, activation="gelu", batch_norm=norms)
         self.mask_projection = ConvBN(dim, dim, dims=1, activation="gelu", batch_norm=norms)
@@ -105,7 +107,9 @@ class VideoPredictor(nn.Module):
         features = self.class_projection(clips)
         weights, logits = (rearrange(head(features), "(b k) c n -> b k n c", b=len(queries))
                            for head in (self.class_weight, self.class_head))
-        class_logits = weigh_clips(weights, logits) + self.prior                                  # b n classes+1
+        if self.official_compat:    # clips of all videos compete in one softmax: right for one video at a time only
+            weights, logits = (rearrange(part, "b k n c -> 1 (b k) n c") for part in (weights, logits))
+        class_logits = weigh_clips(weights, logits).expand(len(queries), -1, -1) + self.prior     # b n classes+1
         embeddings = rearrange(self.mask_head(self.mask_projection(clips)), "(b k) d n -> b k n d", b=len(queries))
         return VideoPrediction(class_logits=class_logits, mask_embeddings=embeddings, queries=queries)
 

@@ -18,8 +18,8 @@ class TemporalASPP(nn.Module):
     """
 
     def __init__(self, dim: int, *, rates: tuple[int, ...] = (1, 2, 3), kernels: tuple[int, ...] = (3, 3, 3),
-                 norm: Literal["ln", "bn"] = "ln", dropout: float = 0.0, batch_norm: BatchNormConfig | None = None,
-                 ) -> None:
+                 norm: Literal["ln", "bn"] | None = "ln", dropout: float = 0.0,
+                 batch_norm: BatchNormConfig | None = None) -> None:
         super().__init__()
         assert len(rates) == len(kernels), "one rate for each kernel"
         self.convolutions = nn.ModuleList(

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from model.contracts import PixelEvidence, VideoPrediction
 from model.losses.binary_masks import MaskLossConfig, class_term, mask_terms, match_masks, mean_over_ranks
-from model.losses.matching import match_queries
+from model.losses.matching import Matches, match_queries
 from model.losses.queries import QueryLossConfig, query_losses, weighted_sum
 from model.losses.targets import NO_TUBE, PixelTargets, video_targets
 
@@ -28,6 +28,8 @@ class CrossClipLossConfig(QueryLossConfig):
     class_weight: float = 4.0
     dice_weight: float = 4.0
     mask_weight: float = 0.0
+    share_matching: bool = True     # every layer uses the match of the last one
+    void_counts: bool = False       # the dice loss counts what lies on void; matching never does
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,20 +63,26 @@ class CrossClipCriterion:
             targets = video_targets(evidence)
             match self.config:
                 case CrossClipLossConfig():
-                    losses = shared_match_losses(predictions, logits, targets, config=self.config)
+                    losses = kmax_losses(predictions, logits, targets, config=self.config)
                 case MaskLossConfig():
                     losses = own_match_losses(predictions, logits, targets, config=self.config)
         return [losses[-1], *losses[:-1]]
 
 
-def shared_match_losses(predictions: Sequence[VideoPrediction], mask_logits: Sequence[Tensor], targets: PixelTargets, *,
-                        config: CrossClipLossConfig) -> list[dict[str, Tensor]]:
-    """mask_logits: b n p of each layer -> the losses of each layer (each b), all by the match of the last one."""
-    matches = match_queries(predictions[-1].class_logits, mask_logits[-1], targets)
-    if targets.masks.shape[1] > mask_logits[-1].shape[1]:
-        targets = targets.keeping(matches.is_matched)
-    return [query_losses(layer.class_logits, masks, targets, matches, config=config)
-            for layer, masks in zip(predictions, mask_logits, strict=True)]
+def kmax_losses(predictions: Sequence[VideoPrediction], mask_logits: Sequence[Tensor], targets: PixelTargets, *,
+                config: CrossClipLossConfig) -> list[dict[str, Tensor]]:
+    """mask_logits: b n p of each layer -> the losses of each layer (each b)."""
+    targets = targets.counting_void() if config.void_counts else targets
+
+    def match(layer: VideoPrediction, masks: Tensor) -> tuple[PixelTargets, Matches]:
+        matches = match_queries(layer.class_logits, masks, targets)
+        fits = targets.masks.shape[1] <= masks.shape[1]
+        return (targets if fits else targets.keeping(matches.is_matched)), matches
+
+    layers = list(zip(predictions, mask_logits, strict=True))
+    last = match(*layers[-1])
+    return [query_losses(layer.class_logits, masks, *(last if config.share_matching else match(layer, masks)),
+                         config=config) for layer, masks in layers]
 
 
 def own_match_losses(predictions: Sequence[VideoPrediction], mask_logits: Sequence[Tensor], targets: PixelTargets, *,

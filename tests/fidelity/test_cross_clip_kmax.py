@@ -13,7 +13,7 @@ from model.cross_clip.maxtron import MaXTronHead, MaXTronHeadConfig
 from model.layers.temporal_aspp import TemporalASPP
 from tests.fidelity.cases import Case, assert_close_to, case_id, cases, load_case, unhandled
 
-NORMS = {"ln": "ln", "syncbn": "bn"}
+NORMS = {"ln": "ln", "syncbn": "bn", "none": None}
 
 
 def official_head(arguments, state, *, num_classes: int) -> MaXTronHead:

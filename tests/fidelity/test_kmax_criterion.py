@@ -87,7 +87,7 @@ def run_clips(case: Case, config: KMaxLossConfig) -> None:
 def run_videos(case: Case) -> None:
     """Every pixel of the video is evidence of weight 1; each frame is a clip."""
     leaves, targets = predicted(case), ground_truth(case)
-    tubes = torch.stack([torch.where(target.void, -1, target.masks.int().argmax(0)) for target in targets])
+    tubes = torch.stack([first_tube(target) for target in targets])
     tubes = rearrange(tubes, "b T h w -> b T (h w)")
     evidence = PixelEvidence(
         pixel_features=torch.empty(0), tubes=tubes, weights=torch.ones(tubes.shape),
@@ -97,13 +97,13 @@ def run_videos(case: Case) -> None:
     predictions = [VideoPrediction(class_logits=layer["pred_logits"], mask_embeddings=torch.empty(0),
                                    queries=torch.empty(0)) for layer in layers]
     mask_logits = [rearrange(layer["pred_masks"], "b n T h w -> b T n (h w)") for layer in layers]
-    config = CrossClipLossConfig(**{name: weight for name, weight in wanted(case).items()
-                                    if name in ("class_weight", "mask_weight", "dice_weight")})
+    config = CrossClipLossConfig(
+        **{name: weight for name, weight in wanted(case).items()
+           if name in ("class_weight", "mask_weight", "dice_weight")},
+        share_matching=case.arguments["share_final_matching"], void_counts=not case.arguments["masking_void_pixel"])
     compare(case, leaves, CrossClipCriterion(config).layer_losses(predictions, mask_logits, evidence))
 
     compare_matching(case, layers[-1]["pred_logits"], layers[-1]["pred_masks"].flatten(2), video_targets(evidence))
-    assert case.arguments["share_final_matching"]
-    assert case.arguments["masking_void_pixel"]
     assert layers[-1]["pred_logits"].shape[-1] == case.arguments["num_classes"] + 1
     for unused in ("pixel_insdis_temperature", "aux_semantic_temperature", "sample_k"):
         assert case.arguments[unused], "settings of terms that stage two does not have"
@@ -122,9 +122,15 @@ def ground_truth(case: Case) -> list[ClipTargets]:
         masks, classes = in_time(case, case.inputs[f"{name}.masks"]) > 0, case.inputs[f"{name}.labels"]
         targets.append(ClipTargets(masks=masks, classes=classes, void=~masks.any(0), track_ids=classes))
         if f"{name}.semantic_masks" in case.inputs:
-            semantic = torch.where(masks.any(0), classes[masks.int().argmax(0)], -1)
+            semantic = torch.cat([classes, torch.tensor([-1])])[first_tube(targets[-1])]
             assert torch.equal(semantic, case.inputs[f"{name}.semantic_masks"].view_as(semantic))
     return targets
+
+
+def first_tube(target: ClipTargets) -> Tensor:
+    """t h w: position of the first tube that covers each pixel, -1 where there is none."""
+    position = torch.cat([target.masks, target.void[None]]).int().argmax(0)
+    return torch.where(target.void, -1, position)
 
 
 def compare(case: Case, leaves: list[dict[str, Tensor]], losses: list[dict[str, Tensor]]) -> None:

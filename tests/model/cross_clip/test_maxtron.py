@@ -153,3 +153,15 @@ def test_a_segmenter_without_the_heads_or_with_other_classes_is_refused(segmente
 def test_an_impossible_config_is_refused_with_the_cure(field, value, cure):
     with pytest.raises(ValueError, match=cure):
         replace(CONFIG, **{field: value})
+
+
+def test_officially_all_videos_of_a_batch_get_the_same_classes():
+    """The public code weighs the clips of a batch in one softmax, so it needs one video at a time; there both agree."""
+    ours, theirs = (stirred(MaXTronHead(replace(CONFIG, official_compat=compat))).eval() for compat in (False, True))
+    theirs.load_state_dict(ours.state_dict())
+    both, one = videos(batch=2), videos(batch=1)
+    assert_same(theirs(one)[-1], ours(one)[-1])
+    together, right = theirs(both)[-1], ours(both)[-1]
+    assert_close(together.class_logits[0], together.class_logits[1])
+    assert not torch.allclose(right.class_logits[0], right.class_logits[1])
+    assert_close(together.mask_embeddings, right.mask_embeddings)

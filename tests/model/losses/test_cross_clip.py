@@ -44,6 +44,16 @@ def test_evidence_of_every_pixel_gives_the_losses_of_the_whole_volume():
     assert_close(CrossClipCriterion(CONFIG)(*layers_of(made), dense_evidence(*videos)), volume)
 
 
+@pytest.mark.parametrize("changes", [{"share_matching": False}, {"void_counts": True}], ids=str)
+def test_the_official_switches_mean_the_same_on_clips_and_on_whole_videos(changes):
+    made, videos = prediction(2), [clip(3), clip(5, seed=1)]
+    config = KMaxLossConfig(class_weight=4, dice_weight=4, mask_weight=0.3, pixel_weight=0, semantic_weight=0)
+    volume = KMaxCriterion(replace(config, **changes))(made, videos)
+    found = CrossClipCriterion(replace(CONFIG, **changes))(*layers_of(made), dense_evidence(*videos))
+    assert_close(found, volume)
+    assert any(found[name] != loss for name, loss in KMaxCriterion(config)(made, videos).items())
+
+
 def test_a_batch_equals_its_videos_one_by_one():
     made, videos = prediction(2), [clip(3), clip(0)]
     together = CrossClipCriterion(CONFIG)(*layers_of(made), dense_evidence(*videos))
