@@ -2,11 +2,13 @@
 
 In:     shards of the split, and models (evaluation.mode = untrained, near_online, offline) or evaluation.predictions.
 Out:    <folder>/scores/<mode>: scores.json, classes.json, predictions in VIPSeg's evaluation layout, overlay videos.
+        Another association than hungarian has its own folder, <mode>_<association>.
 Again:  the split is scored again; re-scoring predictions on disk (evaluation.predictions) runs no network.
 Cost:   one pass of inference over the split.
 
     python -m jobs.evaluate --recipe tiny
     python -m jobs.evaluate --recipe tiny --set evaluation.mode=offline
+    python -m jobs.evaluate --recipe tiny --set 'evaluation.association={"name": "memory_buffer"}'
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,8 @@ from jobs.inference import System, draw, open_system
 from jobs.recipes.schema import Recipe
 from jobs.training.progress import say
 from jobs.verb import connect, recorded, run
+from model.association import HungarianConfig
+from model.association.linker import MatchingSpace
 from pipeline.errors import BadInput
 from pipeline.files import atomic_write, digest
 from pipeline.metrics.vpq import VPQ
@@ -43,6 +48,7 @@ def main(recipe: Recipe) -> dict[str, Any]:
     connect(recipe.cluster)
     folder.mkdir(parents=True, exist_ok=True)
     metric, skipped, frames, started = VPQ(shards.classes, windows=config.windows), [], 0, time.perf_counter()
+    matching = MatchingSpace()
     with recorded(recipe, f"evaluate_{folder.name}", shards=shards.fingerprint) as tracker:
         with Progress("evaluating", len(shards.videos)) as progress:
             for video in actor_stream([{"video": v.index} for v in shards.videos], ScoreVideo,
@@ -52,6 +58,7 @@ def main(recipe: Recipe) -> dict[str, Any]:
                     skipped.append(video)
                 else:
                     metric.merge(VPQ.from_json(video["vpq"]))
+                    matching.merge(MatchingSpace(**video["matching"]))
                     frames += video["frames"]
                 progress.update("skipped" not in video, Counter(v["reason"] for v in [video] if "skipped" in v))
         if writer is not None:
@@ -59,6 +66,7 @@ def main(recipe: Recipe) -> dict[str, Any]:
         seconds, scores = time.perf_counter() - started, metric.result()
         summary = {"mode": folder.name, **summarise(scores), "videos": len(shards.videos) - len(skipped),
                    "frames": frames, "skipped": skipped, "frames_per_second": frames / seconds,
+                   "matching_space": matching.summary(),
                    "overlays": sorted(map(str, folder.glob("overlays/*.mp4")))}
         atomic_write(folder / "scores.json", json.dumps(summary, indent=1).encode())
         atomic_write(folder / "classes.json", json.dumps(scores.class_rows(), indent=1).encode())
@@ -76,7 +84,9 @@ def points(value: float | None) -> str:
 
 def scores_folder(recipe: Recipe) -> Path:
     """Where the scores of a mode lie."""
-    return recipe.road / "scores" / ("predictions" if recipe.evaluation.predictions else recipe.evaluation.mode)
+    config = recipe.evaluation
+    linked = "" if isinstance(config.association, HungarianConfig) else f"_{config.association.name}"
+    return recipe.road / "scores" / ("predictions" if config.predictions else config.mode + linked)
 
 
 def stored_predictions(recipe: Recipe) -> Predictions | None:
@@ -104,6 +114,7 @@ def record(tracker, folder: Path, summary: dict[str, Any]) -> None:
     """Numbers and files of one evaluation, into MLflow."""
     numbers = {name: summary[name] for name in ("vpq", "vpq_thing", "vpq_stuff", "frames_per_second")}
     numbers |= {f"vpq_k{window}": value for window, value in summary["vpq_by_window"].items()}
+    numbers |= {f"matching_space_{name}": value for name, value in summary["matching_space"].items()}
     tracker.numbers(0, {name: value for name, value in numbers.items() if value is not None})
     for name in ("scores.json", "classes.json"):
         tracker.file(folder / name)
@@ -123,10 +134,11 @@ class ScoreVideo:
 
     def __call__(self, *, video: int) -> dict[str, Any]:
         """The accumulated metric of one video as JSON, or why it was skipped."""
-        stored = self.shards.videos[video]
+        stored, matching = self.shards.videos[video], MatchingSpace()
         source = StoredVideoSource(self.shards, stored)
         try:
-            predicted = self.system.predict(source) if self.system else self.predictions[stored.video_id]
+            predicted = (self.system.predict(source, matching=matching) if self.system
+                         else self.predictions[stored.video_id])
             metric = VPQ(self.shards.classes, windows=self.config.windows)
             metric.update(predicted, self.shards.truth(stored))
         except BadInput as error:
@@ -138,7 +150,8 @@ class ScoreVideo:
             self.writer.write(predicted)
         if video < self.config.overlays:
             draw(source, predicted, self.shards.classes, self.folder / "overlays", truth=self.shards.truth(stored))
-        return {"video": stored.video_id, "vpq": metric.to_json(), "frames": len(stored.frames)}
+        return {"video": stored.video_id, "vpq": metric.to_json(), "frames": len(stored.frames),
+                "matching": asdict(matching)}
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,15 @@ import numpy as np
 import torch
 from torch import nn
 
+from jobs.config import to_json
 from jobs.models import load_head, load_segmenter, untrained_segmenter
 from jobs.recipes.schema import Recipe
+from model.association import AssociationConfig, HungarianConfig, build_linker
+from model.association.linker import MatchingSpace
 from model.contracts import ClipPrediction, Geometry, PanopticVideo
 from model.labels import ClassTable
 from model.postprocess.panoptic import PanopticConfig, PanopticMerger
+from model.segment_linking import link_clips
 from model.video_inference import near_online, offline, panoptic_video
 from pipeline.augment import Transform
 from pipeline.spool import TensorSpool
@@ -27,7 +32,7 @@ from pipeline.visualise.video_writer import VideoWriter
 
 @dataclass(kw_only=True)
 class System:
-    """What turns a video into a panoptic video: a segmenter, a head when offline, and the merge thresholds."""
+    """What turns a video into a panoptic video: a segmenter, a head when offline, thresholds and association."""
 
     segmenter: nn.Module
     head: nn.Module | None
@@ -36,24 +41,47 @@ class System:
     clip_frames: int
     size: tuple[int, int]           # network input, pixels
     made_by: dict[str, Any]         # for the record
+    association: AssociationConfig = field(default_factory=HungarianConfig)
 
-    def predict(self, source: VideoSource) -> PanopticVideo:
-        """Segment and track one video, clip by clip; memory does not grow with its pixels."""
-        merger = PanopticMerger(self.merge, is_thing=self.classes.is_thing,
-                                geometry=Geometry.fit(source.size, padded=self.size))
-        clips = ((prediction, clip.valid) for clip, prediction in self.clip_predictions(source))
-        if self.head is None:
-            merged = near_online(clips, merger=merger)
-        else:
+    def __post_init__(self) -> None:
+        if self.head is not None and not isinstance(self.association, HungarianConfig):
+            raise ValueError(f"a cross-clip head reads aligned queries and links no segments, so offline goes with "
+                             f"association hungarian only, not {self.association.name}; set evaluation.mode (or "
+                             "predict.mode) to near_online, or evaluation.association='{\"name\": \"hungarian\"}'")
+        if self.association.overlap >= self.clip_frames:
+            raise ValueError(f"{self.association.name} with overlap={self.association.overlap} needs longer clips than "
+                             f"the {self.clip_frames} frames this segmenter takes; set evaluation.association.overlap "
+                             f"below {self.clip_frames}")
+
+    def predict(self, source: VideoSource, *, matching: MatchingSpace | None = None) -> PanopticVideo:
+        """Segment and track one video, clip by clip; memory does not grow with its pixels.
+
+        matching: counts how much the memory of an association was asked on the way.
+        """
+        new_merger = partial(PanopticMerger, self.merge, is_thing=self.classes.is_thing,
+                             geometry=Geometry.fit(source.size, padded=self.size))
+        overlap = self.association.overlap
+        clips = ((prediction, clip.valid) for clip, prediction in self.clip_predictions(source, overlap=overlap))
+        if self.head is not None:
             with closing(TensorSpool()) as spool:
-                merged = offline(clips, self.head, merger=merger, spool=spool)
+                merged = offline(clips, self.head, merger=new_merger(), spool=spool)
+        elif isinstance(self.association, HungarianConfig):
+            merged = near_online(clips, merger=new_merger())
+        else:
+            linker = build_linker(self.association)
+            merged = link_clips(clips, linker, new_merger=new_merger, overlap=overlap)
+            if matching is not None:
+                matching.merge(linker.matching)
         return panoptic_video(merged, video_id=source.video_id, frame_names=tuple(source.frame_names))
 
-    def clip_predictions(self, source: VideoSource, *, transform: Transform | None = None
+    def clip_predictions(self, source: VideoSource, *, overlap: int = 0, transform: Transform | None = None
                          ) -> Iterator[tuple[VideoClip, ClipPrediction]]:
-        """The segmenter on each clip, in order. transform: an augmented view instead of the test-time geometry."""
+        """The segmenter on each clip, in order; neighbours share `overlap` frames.
+
+        transform: an augmented view instead of the test-time geometry.
+        """
         device = next(self.segmenter.parameters()).device
-        for clip in video_clips(source, self.clip_frames, self.size, transform=transform):
+        for clip in video_clips(source, self.clip_frames, self.size, overlap=overlap, transform=transform):
             with torch.inference_mode():
                 prediction = self.segmenter(clip.frames.to(device), clip.real_pixels.to(device))
             yield clip, prediction
@@ -64,7 +92,8 @@ def open_system(recipe: Recipe, mode: str, classes: ClassTable | None = None) ->
 
     Raises FileNotFoundError naming the verb that makes a missing model, ValueError when head and segmenter differ.
     """
-    head, made_by = None, {"mode": mode, "recipe": recipe.name}
+    association = recipe.evaluation.association
+    head, made_by = None, {"mode": mode, "recipe": recipe.name, "association": to_json(association)}
     if mode == "untrained":
         segmenter, table = untrained_segmenter(recipe), classes
         size, clip_frames = recipe.stage_one.input.augment.size, recipe.stage_one.input.clip_frames
@@ -80,7 +109,8 @@ def open_system(recipe: Recipe, mode: str, classes: ClassTable | None = None) ->
                              f"these shards have those of {classes.name}; evaluate on shards of the same data set")
     device = torch.device("cuda" if torch.cuda.is_available() and recipe.cluster.gpus_per_actor else "cpu")
     return System(segmenter=segmenter.to(device), head=None if head is None else head.to(device), classes=table,
-                  merge=recipe.evaluation.merge, clip_frames=clip_frames, size=size, made_by=made_by)
+                  merge=recipe.evaluation.merge, clip_frames=clip_frames, size=size, made_by=made_by,
+                  association=association)
 
 
 def draw(source: VideoSource, predicted: PanopticVideo, classes: ClassTable, folder: Path, *,

@@ -13,6 +13,7 @@ from typing import Literal
 from jobs.training.loop import FitConfig
 from jobs.training.optimizer import OptimizerConfig
 from jobs.training.tracking import TrackingConfig
+from model.association import AssociationConfig, HungarianConfig
 from model.cross_clip import CrossClipConfig
 from model.losses.cross_clip import CrossClipLossConfig
 from model.losses.kmax import KMaxLossConfig
@@ -74,6 +75,8 @@ class EvaluationConfig:
     split: str = "val"
     windows: tuple[int, ...] = (1, 2, 4, 6, 8)     # frames; VPQ is the mean over 1, 2, 4, 6, printed with and without 8
     merge: PanopticConfig = field(default_factory=PanopticConfig)
+    # How near-online knows objects again, by name and settings: 'evaluation.association={"name": "memory_buffer"}'
+    association: AssociationConfig = field(default_factory=HungarianConfig)
     predictions: str = ""                          # score this folder of predictions instead of running a model
     keep_predictions: bool = True                  # write panoptic PNGs in VIPSeg's layout
     overlays: int = 1                              # videos drawn

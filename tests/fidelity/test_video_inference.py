@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
+from model.association.clip_wise import ClipWiseConfig, ClipWiseLinker
 from model.contracts import ClipPrediction, Geometry
-from model.postprocess.panoptic import PanopticMerger
+from model.postprocess.panoptic import MergedVideo, PanopticMerger
+from model.segment_linking import link_clips, merge_clip
 from model.video_inference import near_online, offline
 from tests.fidelity.cases import Case, assert_close_to, case_id, cases, load_case, unhandled
 from tests.fidelity.test_cross_clip_kmax import official_head
@@ -32,30 +36,63 @@ def clips_of(case: Case) -> list[tuple[ClipPrediction, int]]:
 
 
 def geometry_of(case: Case) -> Geometry:
+    """Frames that do not fit are made smaller; masks come back at the output size, whatever the frames had."""
     image, padded = tuple(case.arguments["image_size"]), tuple(case.arguments["input_shape"])
-    geometry, output = Geometry.fit(image, padded=padded), tuple(case.arguments["output_size"])
-    return geometry if geometry.resized == image else replace(geometry, source=output)
+    return replace(Geometry.fit(image, padded=padded), source=tuple(case.arguments["output_size"]))
+
+
+def assert_panoptic(case: Case, number: int, merged: MergedVideo, *, is_thing) -> None:
+    """The map of result `number`."""
+    assert_close_to(case, f"panoptic.{number}", official_labels(merged.frames, is_thing=is_thing,
+                                                                divisor=case.arguments["label_divisor"]))
+
+
+def assert_embeddings(case: Case, number: int, found: Mapping[int, torch.Tensor]) -> None:
+    """The embeddings of result `number`, by class of things."""
+    for label, embeddings in found.items():
+        assert_close_to(case, f"embedding_of_things.{number}.{label}", embeddings)
+
+
+def check_clip_wise(case: Case, new_merger: Callable[[], PanopticMerger], *, is_thing) -> None:
+    """Every clip is merged on its own, repeated frames included. A record with one result holds the linked video."""
+    clips = [(clip, case.arguments["clip_frames"]) for clip, _ in clips_of(case)]
+    if len(clips) > 1 and "panoptic.1" not in case.outputs:
+        linker = ClipWiseLinker(ClipWiseConfig())
+        assert_panoptic(case, 0, link_clips(clips, linker, new_merger=new_merger), is_thing=is_thing)
+        assert_embeddings(case, 0, {label: torch.from_numpy(memory) for label, memory in linker.memory.items()})
+        return
+    for number, (clip, frames) in enumerate(clips):
+        merged = merge_clip(clip, frames, new_merger())
+        assert_panoptic(case, number, merged, is_thing=is_thing)
+        assert_embeddings(case, number, embeddings_of_things(merged, clip.mask_embeddings[0]))
+
+
+def check_video_wise(case: Case, new_merger: Callable[[], PanopticMerger], *, is_thing) -> None:
+    """Clips are aligned and merged once, near-online or through the cross-clip head."""
+    clips, arguments = clips_of(case), case.arguments
+    if arguments["stage"] == "within_clip":
+        merged = near_online(clips, merger=new_merger(), official_compat=True)
+    else:
+        head = arguments["cross_clip"]
+        assert head["num_clip_frames"] == arguments["clip_frames"]
+        merged = offline(clips, official_head(head, case.state, num_classes=head["num_classes"]), merger=new_merger())
+    assert_panoptic(case, 0, merged, is_thing=is_thing)
+    # the reference keeps the embeddings of the first clip, which the others are aligned to
+    assert_embeddings(case, 0, embeddings_of_things(merged, clips[0][0].mask_embeddings[0]))
 
 
 @pytest.mark.parametrize("path", cases("video_inference"), ids=case_id)
 def test_the_panoptic_map_of_a_video_equals_the_reference(path):
     with load_case(path) as case:
         a = case.arguments
-        if case.procedure != "video_inference" or a["inference_type"] != "video-wise":
-            raise unhandled(case)
-        classes = len(a["thing_classes"]) + len(a["stuff_classes"])
-        merger = PanopticMerger(panoptic_config(a), geometry=geometry_of(case),
-                                is_thing=[label in a["thing_classes"] for label in range(classes)])
-        clips = clips_of(case)
-        if a["stage"] == "within_clip":
-            merged = near_online(clips, merger=merger, official_compat=True)
-        else:
-            arguments = a["cross_clip"]
-            assert arguments["num_clip_frames"] == a["clip_frames"]
-            merged = offline(clips, official_head(arguments, case.state, num_classes=arguments["num_classes"]),
-                             merger=merger)
-        assert_close_to(case, "panoptic.0", official_labels(merged.frames, is_thing=merger.is_thing,
-                                                            divisor=a["label_divisor"]))
-        # the reference keeps the embeddings of the first clip, which the others are aligned to
-        for label, embeddings in embeddings_of_things(merged, clips[0][0].mask_embeddings[0]).items():
-            assert_close_to(case, f"embedding_of_things.0.{label}", embeddings)
+        is_thing = [label in a["thing_classes"] for label in range(len(a["thing_classes"]) + len(a["stuff_classes"]))]
+        new_merger = partial(PanopticMerger, panoptic_config(a), geometry=geometry_of(case), is_thing=is_thing)
+        match case.procedure, a["inference_type"], a["stage"]:
+            case "video_inference", "clip-wise", "within_clip":
+                check_clip_wise(case, new_merger, is_thing=is_thing)
+            case "video_inference", _, "cross_clip":    # the head speaks about the whole video, whatever the type
+                check_video_wise(case, new_merger, is_thing=is_thing)
+            case "video_inference", "video-wise", "within_clip":
+                check_video_wise(case, new_merger, is_thing=is_thing)
+            case _:
+                raise unhandled(case)

@@ -9,6 +9,7 @@ import pytest
 from jobs.inference import open_system
 from jobs.models import lineage, load_segmenter, untrained_segmenter
 from jobs.training.checkpoint import read_card
+from model.association import MemoryBufferConfig
 from pipeline.shards import ShardSet
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -33,6 +34,14 @@ def test_a_model_of_another_data_set_is_refused_by_name(road):
     classes = ShardSet(road.recipe.shards_of("val")).classes
     with pytest.raises(ValueError, match=r"trained on the classes of .*these shards have those of other"):
         open_system(road.recipe, "near_online", replace(classes, name="other"))
+
+
+def test_a_head_links_no_segments_and_clips_cannot_overlap_whole(road):
+    system = open_system(road.recipe, "offline")
+    with pytest.raises(ValueError, match=r"association hungarian only, not memory_buffer; set evaluation\.mode"):
+        replace(system, association=MemoryBufferConfig())
+    with pytest.raises(ValueError, match=r"overlap=1 needs longer clips than the 1 frames"):
+        replace(system, head=None, association=MemoryBufferConfig(), clip_frames=1)
 
 
 def test_a_head_in_the_place_of_a_segmenter_is_named(road):
