@@ -1,10 +1,9 @@
 """Video copy-paste: segments of another video's clip, pasted over every frame of a training clip.
 
 Ghiasi et al. 2021 (arXiv 2012.07177) for clips, as the released MaXTron code trains: all things of the donor and a
-random part of its segments, at half the scale. Two defects are put right: a pasted segment never shares an id with the
-clip's own (theirs overwrites the clip's first instance of the class), and segments count that appear after the donor's
-first frame (`official_compat` keeps the second). Stuff of a class that is there already becomes one target with it in
-`targets.py`.
+random part of its segments, at half the scale. Two defects are put right, and kept under `official_compat`: a pasted
+segment never shares an id with the clip's own, and segments count that appear after the donor's first frame. Stuff of a
+class that is there already becomes one target with it in `targets.py`.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import numpy as np
 
 from model.labels import ClassTable
 from pipeline.records import Segment
+from pipeline.shards import StoredVideo
 from pipeline.targets import NO_OVERLAPS, Overlaps, stride_4
 
 
@@ -83,3 +83,13 @@ def renumber(chosen: Sequence[Segment], *, after: int, highest: int, overlaps: O
     for id in (*here, *(id for id, members in shared.items() if members)):
         new_ids[id] = after + id
     return moved, {after + id: members for id, members in shared.items() if members}, new_ids
+
+
+def displaced(clip: StoredVideo, donor: StoredVideo, chosen: Sequence[Segment], classes: ClassTable) -> list[int]:
+    """The clip's own things that become void under `official_compat`: those with the data set's id of a pasted thing.
+
+    VIPSeg's ids are colours, and the first instance of a class has the same one in every video, so the released code
+    often pastes over the mask of an object without covering it. (Its semantic labels still show the object.)
+    """
+    pasted = {donor.source_ids[segment.id - 1] for segment in chosen if classes.is_thing[segment.class_index]}
+    return [segment.id for segment, source in zip(clip.segments, clip.source_ids) if source in pasted]

@@ -9,7 +9,7 @@ import numpy as np
 
 from model.labels import ClassTable
 from pipeline.augment import AugmentConfig, Transform, draw_transform
-from pipeline.copy_paste import CopyPasteConfig, choose_segments, paste, renumber
+from pipeline.copy_paste import CopyPasteConfig, choose_segments, displaced, paste, renumber
 from pipeline.errors import BadInput
 from pipeline.images import decode_jpeg, decode_png
 from pipeline.records import Segment
@@ -137,6 +137,8 @@ def _paste_donor(plan: ClipPlan, fetch: Fetch, classes: ClassTable, config: Inpu
                              overlaps=donor.overlaps, official_compat=config.official_compat)
     moved, shared, new_ids = renumber(chosen, after=plan.clip.video.highest_id, highest=donor.highest_id,
                                       overlaps=donor.overlaps)
+    if config.official_compat:
+        ids[np.isin(ids, displaced(plan.clip.video, donor, chosen, classes))] = 0
     for position, labels in enumerate(donor_ids):
         paste(frames[position], ids[position], real_pixels[position], donor_frames[position], labels, new_ids)
     return moved, shared

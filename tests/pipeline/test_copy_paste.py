@@ -7,8 +7,10 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from model.labels import ClassInfo, ClassTable
-from pipeline.copy_paste import CopyPasteConfig, choose_segments, paste, renumber
+from pipeline.copy_paste import CopyPasteConfig, choose_segments, displaced, paste, renumber
 from pipeline.records import Segment
+from pipeline.shards import StoredVideo
+from pipeline.shards.format import StoredFrame
 from pipeline.targets import at_stride_4
 
 CLASSES = ClassTable("toy", (ClassInfo(1, "sky", False, (0, 0, 0)), ClassInfo(2, "cow", True, (0, 0, 0)),
@@ -84,6 +86,16 @@ def test_a_segment_that_only_shows_where_it_shares_pixels_is_chosen_too():
     rng = np.random.default_rng(0)
     chosen = choose_segments(only_shared, SEGMENTS, CLASSES, rng, overlaps={6: (2, 3)})
     assert [segment.id for segment in chosen] == [2, 3]
+
+
+def test_only_things_with_the_data_sets_id_of_a_pasted_one_are_displaced():
+    frame = StoredFrame(name="0", image=(0, 0), label=(0, 0))
+    clip, donor = (StoredVideo(index=0, video_id="v", shard=0, height=8, width=8, frames=(frame,), segments=segments,
+                               source_ids=source_ids)
+                   for segments, source_ids in ((tuple(SEGMENTS[:4]), (70, 80, 90, 100)),
+                                                (tuple(SEGMENTS[:4]), (70, 90, 81, 100))))
+    assert displaced(clip, donor, SEGMENTS[:4], CLASSES) == [3]     # 90; 70 and 100 are stuff, which merges
+    assert displaced(clip, donor, [SEGMENTS[2]], CLASSES) == []
 
 
 def test_settings_that_cannot_work_are_refused():

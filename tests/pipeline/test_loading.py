@@ -251,6 +251,19 @@ def test_masks_that_overlap_are_trained_on_as_they_are(tmp_path, streaming):
         assert clip["masks"][came][:, :, 0].all()       # share its top row here too
 
 
+def test_officially_a_pasted_thing_drives_out_the_clips_own_of_the_same_id(shards):
+    """All toy videos use the same ids for their cows (2 and 3 of the stored five), as VIPSeg's share base colours."""
+    both = {False: 0, True: 0}
+    for official_compat in both:
+        config = replace(CONFIG, copy_paste=CopyPasteConfig(scale=1.0), official_compat=official_compat)
+        for clip in clips(batches(shards, config, steps=8)):
+            ids = set(clip["track_ids"].tolist())
+            assert ids & {7, 8}     # cows of the donor
+            both[official_compat] += sum({own, own + 5} <= ids for own in (2, 3))
+    assert both[False] > 10
+    assert both[True] == 0
+
+
 @pytest.mark.parametrize(("wrong", "message"), [
     ({"batch_size": 0}, "input.batch_size"), ({"workers": -1}, "input.workers"), ({"clip_frames": 0}, "clip_frames"),
     ({"stream_from": "s3://bucket"}, "stream_from")])
