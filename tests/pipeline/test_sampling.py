@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.sampling import sample_clip, split_clips
+from pipeline.sampling import sample_clip, split_clips, tube_lengths
 
 
 def drawn(num_frames: int, clip_frames: int, **options) -> set[tuple[int, ...]]:
@@ -56,3 +56,26 @@ def test_overlapping_test_clips_begin_where_the_one_before_ends_and_bring_new_fr
 def test_clips_that_bring_no_new_frame_are_refused():
     with pytest.raises(ValueError, match=r"clips of 1 frames cannot overlap by 1; choose 0 \.\.\. 0"):
         split_clips(5, 1, overlap=1)
+
+
+@given(num_frames=st.integers(1, 300), interval=st.integers(1, 12))
+def test_tubes_hold_every_frame_once_and_are_as_few_and_as_long_as_can_be(num_frames, interval):
+    lengths = tube_lengths(num_frames, interval)
+    assert sum(lengths) == num_frames
+    assert len(lengths) == -(-num_frames // interval)
+    assert min(lengths) >= 1
+    assert max(lengths) <= interval
+    assert list(lengths) == sorted(lengths, reverse=True)
+
+
+@pytest.mark.parametrize(("num_frames", "interval", "lengths"), [
+    (8, 4, (4, 4)), (7, 4, (4, 3)), (17, 4, (4, 4, 3, 3, 3)), (22, 4, (4, 4, 4, 4, 3, 3)),
+    (5, 4, (4, 1)), (6, 4, (4, 2)), (9, 6, (6, 3)), (13, 6, (6, 6, 1)), (3, 6, (3,)), (1, 1, (1,)),
+], ids=str)
+def test_the_surplus_is_taken_one_frame_each_from_the_last_tubes_or_all_from_the_last(num_frames, interval, lengths):
+    assert tube_lengths(num_frames, interval) == lengths
+
+
+def test_videos_without_frames_are_not_cut():
+    with pytest.raises(ValueError, match="0 frames cannot be cut"):
+        tube_lengths(0, 4)

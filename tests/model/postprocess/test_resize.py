@@ -69,3 +69,17 @@ def test_a_map_of_another_size_and_a_frame_outside_the_input_are_refused():
         MaskResizer(geometry, size=(9, 13))(torch.zeros(2, 8, 13))
     with pytest.raises(ValueError, match="inside the network input"):
         MaskResizer(Geometry(source=(64, 64), resized=(64, 64), padded=(33, 49)), size=(9, 13))
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
+def test_what_a_part_of_the_map_reaches_is_exactly_where_it_changes_something(geometry):
+    size = tuple(-(-side // 4) for side in geometry.padded)
+    resizer, generator = MaskResizer(geometry, size=size), torch.Generator().manual_seed(0)
+    for _ in range(10):
+        rows, columns = (slice(*sorted(torch.randperm(side + 1, generator=generator)[:2].tolist())) for side in size)
+        part = torch.zeros(1, *size)
+        part[:, rows, columns] = 1
+        changed = resizer(part)[0] != 0
+        reached = torch.zeros_like(changed)
+        reached[resizer.reached(rows=rows, columns=columns)] = True
+        assert torch.equal(reached, changed)
