@@ -155,9 +155,9 @@ def step_of_stage_one(stage: StageOneConfig) -> list[str]:
 @cache
 def step_of_stage_two(segmenter: SegmenterConfig, stage: StageTwoConfig) -> list[str]:
     torch.manual_seed(0)
-    head, clips, pixels = build_cross_clip_head(stage.head).train(), 3, 40
+    head, embedding = build_cross_clip_head(stage.head).train(), stage.head.embedding
+    clips, queries, pixels = 3, 8, 40
     head.initialise_from(small_weights(segmenter))
-    queries, embedding = segmenter.query_decoder.num_queries, segmenter.query_decoder.embedding
     layers = head(VideoQueries(queries=torch.randn(2, clips, queries, stage.head.dim),
                                mask_embeddings=torch.randn(2, clips, queries, embedding),
                                class_logits=torch.randn(2, clips, queries, stage.head.num_classes + 1)))

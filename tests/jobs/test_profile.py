@@ -1,0 +1,112 @@
+"""What networks cost: the published numbers of Video-kMaX, and counts that do not depend on where they are made."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from jobs.config import override
+from jobs.profile import command, count, count_networks, main, shapes_only, without_download
+from jobs.recipes import find_recipe
+from model.segmenters import build_segmenter
+
+TINY = find_recipe("tiny")
+
+
+def counted(name: str, *, size: tuple[int, int], frames: int) -> dict:
+    recipe = override(find_recipe(name), ["stage_two.input.clips=1", "stage_two.head.layers=1"])    # not looked at here
+    return count_networks(recipe, without_download(recipe.stage_one.segmenter), size=size, frames=frames)[0].to_json()
+
+
+@pytest.mark.parametrize(("name", "frames", "ours", "published"), [
+    ("r50", 1, (56.371, 160.391), (56.4, 162)), ("r50", 2, (56.371, 319.638), (56.4, 324)),
+    ("convnext_l", 1, (231.628, 719.069), (231.6, 715)),
+])
+def test_video_kmax_costs_what_is_published(name, frames, ours, published):
+    """720p, arXiv 2304.04694, supplement, table 3; the counting rules are in the docstring of `jobs.profile`."""
+    numbers = counted(f"vipseg_video_kmax_{name}", size=(720, 1280), frames=frames)
+    found = numbers["parameters_m"]["total"], numbers["gflops"]["total"]
+    assert found == pytest.approx(ours, abs=1e-3)
+    assert round(found[0], 1) == published[0]
+    assert found[1] == pytest.approx(published[1], rel=0.03)
+
+
+def test_what_only_training_reads_is_named_and_nothing_is_left_out():
+    numbers = counted("vipseg_video_kmax_r50_near_online", size=(65, 65), frames=2)
+    assert numbers["training_only_m"].keys() == {"semantic_head", "query_decoder.layers.*.predictor.class_head"}
+    assert numbers["parameters_m"].keys() == {"backbone", "within_clip", "pixel_decoder", "query_decoder", "total"}
+    with torch.device("meta"):
+        network = build_segmenter(find_recipe("vipseg_video_kmax_r50_near_online").stage_one.segmenter)
+    total = numbers["parameters_m"]["total"] + sum(numbers["training_only_m"].values())
+    assert total == pytest.approx(sum(weight.numel() for weight in network.parameters()) / 1e6, abs=2e-3)
+
+
+def test_frames_of_a_clip_cost_the_backbone_the_same_each():
+    one, three = (counted("tiny", size=(64, 64), frames=frames)["gflops"] for frames in (1, 3))
+    assert three["backbone"] == pytest.approx(3 * one["backbone"], abs=2e-3)
+
+
+def test_shapes_alone_give_the_flops_of_real_numbers():
+    config = TINY.stage_one.segmenter
+    segmenter, clip = build_segmenter(config).eval().requires_grad_(False), torch.zeros(1, 2, 3, 64, 96)
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        segmenter(clip)
+    ours = count_networks(TINY, config, size=(64, 96), frames=2)[0]
+    assert sum(ours.flops.values()) == counter.get_total_flops() // 2 > 0
+
+
+class FusedAttention(nn.Module):
+    def forward(self, x):
+        return F.scaled_dot_product_attention(x, x, x)
+
+
+class WrittenAttention(nn.Module):
+    def forward(self, x):
+        return (x @ x.mT).softmax(-1) @ x
+
+
+def test_attention_counts_by_its_formula_whichever_kernel_runs_it():
+    layer = nn.MultiheadAttention(16, 4, batch_first=True, device="meta").eval()
+    with shapes_only():
+        found = [count(module, lambda module=module: module(torch.zeros(2, 4, 64, 16)))[1].flops["outside"]
+                 for module in (FusedAttention(), WrittenAttention())]
+        x = torch.zeros(2, 64, 16)
+        _, of_layer = count(layer, lambda: layer(x, x, x, need_weights=False))
+    assert found == [2 * 2 * 4 * 64 * 64 * 16] * 2
+    assert sum(of_layer.flops.values()) == 2 * (4 * 64 * 16 * 16 + 2 * 64 * 64 * 16)
+    assert not of_layer.training_only
+
+
+def test_the_head_is_counted_over_all_clips_of_the_recipe():
+    """Each layer's trajectory attention and ASPP, the heads, and the masks of every clip."""
+    head = count_networks(TINY, TINY.stage_one.segmenter, size=(64, 64), frames=2)[1]
+    clips, config = TINY.stage_two.input.clips, TINY.stage_two.head
+    queries = TINY.stage_one.segmenter.query_decoder.num_queries
+    assert head.flops["outside"] == clips * queries * config.embedding * 2 * 16 * 16
+    assert head.flops.keys() == {"layers", "predictor", "outside"}
+    assert not head.training_only
+
+
+def test_the_last_line_is_json_with_all_numbers(capsys):
+    assert command("tiny", repeats=2, set=("stage_one.input.clip_frames=3",)) == 0
+    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (said["recipe"], said["size"], said["clip_frames"], said["repeats"]) == ("tiny", [64, 64], 3, 2)
+    assert said["frames_per_second"] == pytest.approx(3 / said["seconds_per_clip"], rel=0.05)
+    assert said["peak_memory_gib"] > 0
+    assert said["segmenter"]["gflops"]["total"] > 0
+
+
+def test_counting_alone_measures_nothing():
+    assert "frames_per_second" not in main(TINY, size=(33, 65), clip_frames=1, repeats=0)
+
+
+@pytest.mark.parametrize("wrong", [{"size": (0, 64)}, {"clip_frames": -1}, {"repeats": -1}])
+def test_a_size_that_cannot_be_is_refused(wrong, capsys):
+    assert command("tiny", **wrong) == 2
+    assert "must be at least 1" in capsys.readouterr().err
