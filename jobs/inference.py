@@ -66,7 +66,7 @@ class System:
             with closing(TensorSpool()) as spool:
                 merged = offline(clips, self.head, merger=new_merger(), spool=spool)
         elif isinstance(self.association, HungarianConfig):
-            merged = near_online(clips, merger=new_merger())
+            merged = near_online(clips, merger=new_merger(), official_compat=self.merge.official_compat)
         else:
             linker = build_linker(self.association)
             merged = link_clips(clips, linker, new_merger=new_merger, overlap=overlap)

@@ -28,6 +28,7 @@ from model.postprocess.resize import MaskResizer
 # Height and width handled at a time. 128 queries of the small tile are 1 MB, which stays in the cache of a CPU core
 # and in memory the allocator has at hand (4 MB tiles took twice as long); a GPU wants few, large tiles.
 TILE_CPU, TILE_GPU = (32, 64), (512, 1024)
+OFFICIAL_DIVISOR = 100      # MaXTron's `label_divisor`; ours is `model.labels.DIVISOR`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,9 @@ class PanopticConfig:
     overlap: float = 0.8        # part of its claimed pixels that must be free; strict
     class_power: float = 1.0    # queries are visited by class score ** class_power * mean share ** mask_power
     mask_power: float = 1.0
+    # As the public code: of one class a video holds 100 things, further ones are written down as the next class; and
+    # near-online lets the repeated frames of the last clip take part, where they count as area.
+    official_compat: bool = False
 
     def __post_init__(self) -> None:
         for name in ("thing", "stuff", "pixel", "overlap"):
@@ -184,12 +188,22 @@ class PanopticMerger:
                 continue
             label = int(classes[query])
             tracks[label] += self.is_thing[label]
-            owner = int(panoptic_id(label, tracks[label]))
+            track = int(tracks[label])
+            if config.official_compat and track > OFFICIAL_DIVISOR:
+                label, track = self._spilled(label, track)
+            owner = int(panoptic_id(label, track))
             owners[free] = owner
             if owner not in segments:     # later stuff of the same class joins the segment that is there
-                segments[owner] = VideoSegment(class_index=label, track=int(tracks[label]), score=float(ranks[query]))
+                segments[owner] = VideoSegment(class_index=label, track=track, score=float(ranks[query]))
                 queries[owner] = int(query)
         return owners, segments, queries
+
+    def _spilled(self, label: int, track: int) -> tuple[int, int]:
+        """Class and track that `class * 100 + number` is read as by the official tools; the last class keeps all."""
+        ahead, number = divmod(track - 1, OFFICIAL_DIVISOR)
+        if label + ahead >= len(self.is_thing):
+            return label, track
+        return label + ahead, number + 1 if self.is_thing[label + ahead] else 0
 
     def _claimed(self) -> list[np.ndarray]:
         """Query -> the combinations it is part of."""

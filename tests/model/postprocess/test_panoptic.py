@@ -198,3 +198,31 @@ def test_what_cannot_be_merged_is_refused_with_the_cure():
     masks[3, 1, 2, 2] = float("nan")
     with pytest.raises(ValueError, match="NaN or infinity"):
         merger.add(masks)
+
+
+@pytest.mark.parametrize("official_compat", [False, True])
+def test_more_than_a_hundred_things_keep_their_class_but_officially_spill_into_the_next(official_compat):
+    """102 things of class 0 and one of class 1, each on two pixels of its own; then 101 of class 1, before stuff."""
+    masks = torch.full((103, 1, 2, 103), -9.0)
+    masks[torch.arange(103), :, :, torch.arange(103)] = 9.0
+    config = PanopticConfig(official_compat=official_compat)
+
+    def found(things: int, ranks: torch.Tensor) -> tuple[list[int], np.ndarray]:
+        logits = torch.zeros(103, 5)
+        logits[:things, 0], logits[things:, 1] = 5 + ranks[:things], 5 + ranks[things:]
+        merged = merge(logits, masks, config, geometry=whole((2, 103)))
+        assert {segment.class_index for segment in merged.segments.values()} == set(class_of(merged.frames[0]).ravel())
+        return [segment.class_index for segment in merged.segments.values()], merged.frames[0]
+
+    falling = -torch.arange(103) / 103
+    classes, ids = found(102, falling)
+    if official_compat:     # thing 101 gets the number of the only thing of class 1, which then joins it
+        assert classes == [0] * 100 + [1, 1]
+        assert (ids[:, 100] == panoptic_id(1, 1)).all()
+        assert (ids[:, 101] == panoptic_id(1, 2)).all()
+        assert (ids[:, 102] == panoptic_id(1, 1)).all()
+    else:
+        assert classes == [0] * 102 + [1]
+    classes, ids = found(2, falling)
+    assert classes == [0, 0, *([1] * 100 + [2] if official_compat else [1] * 101)]
+    assert (ids[:, 102] == (panoptic_id(2, 0) if official_compat else panoptic_id(1, 101))).all()
