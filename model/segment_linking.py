@@ -18,7 +18,7 @@ from scipy.ndimage import find_objects
 
 from model.association.linker import Linker, Looks
 from model.contracts import ClipPrediction, ClipSegments, VideoSegment
-from model.labels import VOID, class_of, panoptic_id, track_of
+from model.labels import DIVISOR, VOID, class_of, panoptic_id, track_of
 from model.postprocess.panoptic import MergedVideo, PaintedFrames, PanopticMerger
 from model.video_inference import Clips, check_clip
 
@@ -52,7 +52,11 @@ def link_clips(clips: Clips, linker: Linker, *, new_merger: Callable[[], Panopti
         shared = overlap if places else 0
         merged = merge_clip(clip, frames, new_merger())
         segments, present = clip_segments(merged, clip, looks=linker.looks, shared=shared)
-        owners = panoptic_id(segments.classes, linker.step(segments))                   # m
+        tracks = linker.step(segments)                                                  # m
+        if tracks.max(initial=0) >= DIVISOR:
+            raise ValueError(f"the video has more than {DIVISOR - 1} tracks of one class, more than panoptic ids can "
+                             "tell apart; cut it into parts, or raise evaluation.merge.thing")
+        owners = panoptic_id(segments.classes, tracks)
         painted = replace(segments.frames, palette=np.append(owners, VOID)[segments.frames.palette].astype(np.int32))
         places.extend((painted, number) for number in range(shared, frames))
         found = zip(owners.tolist(), merged.queries.values(), merged.segments.values(), present[shared:].any(0))

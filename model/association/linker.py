@@ -41,7 +41,7 @@ class MatchingSpace:
 
 
 class Linker(Protocol):
-    """One per video, one `step` per clip. Remembers objects, never clips."""
+    """One per video, one `step` per clip. What it remembers does not grow with the number of frames."""
 
     looks: Looks
     matching: MatchingSpace

@@ -164,6 +164,17 @@ def test_a_linker_sees_each_segment_with_the_looks_of_its_query():
     np.testing.assert_array_equal(ids[np.stack(list(segments.frames))], painted(merged))
 
 
+def test_more_tracks_than_panoptic_ids_can_tell_apart_are_refused():
+    class Restless:
+        looks = "mask_embeddings"
+
+        def step(self, segments):
+            return np.full(len(segments.classes), DIVISOR)
+
+    with pytest.raises(ValueError, match="more than 9999 tracks of one class"):
+        link_clips(predictions(truth()), Restless(), new_merger=NEW_MERGER)
+
+
 def test_what_cannot_be_linked_is_refused():
     with pytest.raises(ValueError, match="no clips"):
         link_clips([], build_linker(StitchingConfig()), new_merger=NEW_MERGER)
