@@ -46,17 +46,19 @@ def test_a_batch_of_two_equals_two_batches_of_one(name):
         torch.testing.assert_close(together, torch.cat([first, second]), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["test_convnext", "convnextv2_atto"])
 @torch.inference_mode()
-def test_convnext_of_odd_sizes_is_timm_with_zeros_before_stem_and_down_sampling():
-    """Padding a frame by hand as the official code does, down to stride 8, gives the same as our hooks."""
-    backbone, frames = backbone_of("test_convnext"), torch.randn(1, 3, 33, 33)
-    plain = timm.create_model("test_convnext", features_only=True).eval()
+def test_convnext_of_official_sizes_is_timm_with_zeros_before_stem_and_down_sampling(name):
+    """Padding a frame of 1 + 32 k by hand, always, as the official code does, gives the same as our hooks."""
+    backbone, frames = backbone_of(name), torch.randn(1, 3, 65, 97)
+    plain = timm.create_model(name, features_only=True).eval()
     plain.load_state_dict(backbone.network.state_dict())
-    stride4 = plain.stages_0(plain.stem_1(plain.stem_0(F.pad(frames, (1, 2, 1, 2)))))
-    stride8 = plain.stages_1(F.pad(stride4, (0, 1, 0, 1)))
-    ours = backbone(frames)
-    torch.testing.assert_close(ours[0], stride4)
-    torch.testing.assert_close(ours[1], stride8)
+    x = plain.stages_0(plain.stem_1(plain.stem_0(F.pad(frames, (1, 2, 1, 2)))))
+    expected = [x]
+    for stage in (plain.stages_1, plain.stages_2, plain.stages_3):
+        expected.append(stage(F.pad(expected[-1], (0, 1, 0, 1))))
+    for ours, theirs in zip(backbone(frames), expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 @torch.inference_mode()
@@ -77,11 +79,41 @@ def test_every_batch_norm_has_the_configured_eps_and_momentum():
     assert {(norm.eps, norm.momentum) for norm in official} == {(1e-3, 0.01)}
 
 
-def test_drop_path_grows_linearly_to_the_configured_rate():
-    backbone = backbone_of("convnext_atto", drop_path=0.3)
-    rates = [module.drop_prob for module in backbone.modules() if type(module).__name__ == "DropPath"]
-    assert rates == sorted(rates)
-    assert rates[-1] == pytest.approx(0.3)
+@pytest.mark.parametrize("name", ["convnext_atto", "convnextv2_atto"])
+def test_drop_path_grows_linearly_over_all_blocks_to_the_configured_rate(name):
+    backbone = backbone_of(name, drop_path=0.3)
+    blocks = [module for module in backbone.modules() if type(module).__name__ == "ConvNeXtBlock"]
+    rates = [getattr(block.drop_path, "drop_prob", 0.0) for block in blocks]        # the first block has none
+    assert rates == pytest.approx(torch.linspace(0, 0.3, len(blocks)).tolist())
+    assert not any(hasattr(module, "drop_prob") and module.drop_prob for module in backbone_of(name).modules())
+
+
+def test_resnet50_is_the_official_one():
+    """Stride in the 3x3 convolution, a 7x7 stem, nothing frozen; the published size less the classifier."""
+    with torch.device("meta"):
+        backbone = Backbone(BackboneConfig(name="resnet50"))
+    strided = {name: module.kernel_size for name, module in backbone.network.named_modules()
+               if isinstance(module, nn.Conv2d) and module.stride == (2, 2) and "downsample" not in name}
+    assert strided == {"conv1": (7, 7), **{f"layer{layer}.0.conv2": (3, 3) for layer in (2, 3, 4)}}
+    assert all(parameter.requires_grad for parameter in backbone.parameters())
+    assert sum(parameter.numel() for parameter in backbone.parameters()) == 25_557_032 - 2048 * 1000 - 1000
+    assert backbone.channels == (256, 512, 1024, 2048)
+
+
+@pytest.mark.parametrize(("name", "published"), [("convnext_large", 197_767_336), ("convnextv2_large", 197_956_840)])
+def test_the_large_convnexts_are_the_official_ones(name, published):
+    """Layer norms of eps 1e-6; V1 scales its branches from 1e-6 on, V2 normalises responses (GRN) instead."""
+    with torch.device("meta"):
+        backbone = Backbone(BackboneConfig(name=name, drop_path=0.3))
+    assert {module.eps for module in backbone.modules() if isinstance(module, nn.LayerNorm)} == {1e-6}
+    assert [name.endswith(".gamma") for name, _ in backbone.named_parameters()].count(True) == 36 * ("v2" not in name)
+    assert sum("grn" in name for name, _ in backbone.named_modules()) == 36 * ("v2" in name)
+    classifier_and_norm = 1536 * 1000 + 1000 + 2 * 1536
+    assert sum(parameter.numel() for parameter in backbone.parameters()) == published - classifier_and_norm
+    assert backbone.channels == (192, 384, 768, 1536)
+    small = timm.create_model("convnext_atto", features_only=True)
+    assert {parameter.max().item() for name, parameter in small.named_parameters() if "gamma" in name} == {
+        torch.tensor(1e-6).item()}
 
 
 @torch.inference_mode()
