@@ -1,4 +1,4 @@
-"""Turn a released checkpoint of kMaX-DeepLab or MaXTron, or ImageNet weights, into our models, and ours into theirs.
+"""Turn a released checkpoint (kMaX-DeepLab, MaXTron, Tube-Link, Mask2Former, ImageNet) into our models, and back.
 
 In:     --source FILE (.pth, .pt, .pkl, .safetensors) and the recipe that describes the same network.
 Out:    --output FOLDER laid out like the recipe's own: stage_one/model, for offline checkpoints stage_two/model, and
@@ -38,20 +38,12 @@ from jobs.recipes.schema import Recipe
 from jobs.training.checkpoint import load_weights, read_card, save_model
 from jobs.training.progress import say
 from jobs.verb import guarded
-from model.converters.official import (
-    HEAD,
-    Conversion,
-    OfficialLayout,
-    has_head,
-    has_semantic_head,
-    read_layout,
-    to_ours,
-    to_theirs,
-    usual_layout,
-)
+from model.converters.layouts import HEAD, Layout, read_layout, restore_layout, usual_layout
+from model.converters.official import Conversion, has_head, has_semantic_head, to_ours, to_theirs
 from model.cross_clip import build_cross_clip_head
 from model.labels import ClassInfo, ClassTable
 from model.segmenters import build_segmenter
+from model.segmenters.video_kmax import VideoKMaxConfig
 from pipeline.datasets import open_dataset
 from pipeline.errors import BadInput, Mismatch
 from pipeline.files import atomic_file, atomic_write, sha256_of
@@ -92,7 +84,7 @@ def convert_back(recipe: Recipe, *, source: Path, output: Path) -> dict[str, Any
     card, weights = read_card(recipe.segmenter_folder), load_weights(recipe.segmenter_folder)
     if (recipe.head_folder / "model.json").is_file():
         weights |= {f"{HEAD}{name}": tensor for name, tensor in load_weights(recipe.head_folder).items()}
-    layout = (OfficialLayout(**card["converted"]["layout"]) if "converted" in card
+    layout = (restore_layout(card["converted"]["layout"]) if "converted" in card
               else usual_layout(weights, image=card["clip_frames"] == 1))
     try:
         theirs = to_theirs(weights, layout=layout)
@@ -104,17 +96,17 @@ def convert_back(recipe: Recipe, *, source: Path, output: Path) -> dict[str, Any
         save_file(theirs, output)
     else:
         with atomic_file(output) as file:
-            torch.save({"model": theirs}, file)
+            torch.save({layout.container: theirs}, file)
     say(*theirs, f"{len(theirs)} weights under official names in {output}")
     return {"output": str(output), "weights": len(theirs), "layout": asdict(layout)}
 
 
-def fitted(recipe: Recipe, state: Mapping[str, Tensor], layout: OfficialLayout) -> Recipe:
+def fitted(recipe: Recipe, state: Mapping[str, Tensor], layout: Layout) -> Recipe:
     """The recipe with what the file decides: norms after residuals in an official head, no part without weights."""
     one, two = recipe.stage_one, recipe.stage_two
     segmenter = replace(one.segmenter, backbone=replace(one.segmenter.backbone, pretrained=False))
-    if layout.whole and not has_semantic_head(state):       # only training reads it, and offline files lack it
-        segmenter = replace(segmenter, semantic_head=None)
+    if isinstance(segmenter, VideoKMaxConfig) and layout.family == "video_kmax" and not has_semantic_head(state):
+        segmenter = replace(segmenter, semantic_head=None)      # only training reads it, and offline files lack it
     head = replace(two.head, start="official") if has_head(state) else two.head
     return replace(recipe, stage_one=replace(one, segmenter=segmenter), stage_two=replace(two, head=head))
 

@@ -1,19 +1,22 @@
 """Names of backbones in checkpoints of others <-> timm's `features_only` names, which our `Backbone` carries.
 
 Sources: detectron2's ResNet; facebookresearch/ConvNeXt and ConvNeXt-V2, whose names kmax-deeplab and MaXTron keep;
-torchvision and timm. A table holds for the backbone inside a whole checkpoint and for a file of ImageNet weights alike.
+mmdetection's Swin; torchvision and timm, whose ResNets mmdetection spells alike. A table holds for the backbone inside
+a whole checkpoint and for a file of ImageNet weights alike.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
+from einops import rearrange
 from torch import Tensor
 
 from model.converters.rename import Rules
 
-BackboneNaming = Literal["detectron2_resnet", "convnext", "torchvision_convnext", "timm"]
+BackboneNaming = Literal["detectron2_resnet", "convnext", "torchvision_convnext", "timm", "mmdet_swin"]
 
 DETECTRON2_RESNET: Rules = (
     (r"stem\.conv1\.weight", "conv1.weight"),
@@ -54,9 +57,20 @@ TIMM: Rules = (          # also torchvision's ResNets
     (r"(layer\d\..+)", r"\1"),
 )
 
+MMDET_SWIN: Rules = (    # its norms of the four maps are no part of timm's network: `Backbone.output_norms`
+    (r"patch_embed\.projection\.(.+)", r"patch_embed.proj.\1"),
+    (r"patch_embed\.norm\.(.+)", r"patch_embed.norm.\1"),
+    # a stage of mmdetection ends, and one of timm begins, with the step down
+    *((rf"stages\.{stage - 1}\.downsample\.(.+)", rf"layers_{stage}.downsample.\1") for stage in range(1, 4)),
+    (r"stages\.(\d)\.blocks\.(\d+)\.attn\.w_msa\.(.+)", r"layers_\1.blocks.\2.attn.\3"),
+    (r"stages\.(\d)\.blocks\.(\d+)\.ffn\.layers\.0\.0\.(.+)", r"layers_\1.blocks.\2.mlp.fc1.\3"),
+    (r"stages\.(\d)\.blocks\.(\d+)\.ffn\.layers\.1\.(.+)", r"layers_\1.blocks.\2.mlp.fc2.\3"),
+    (r"stages\.(\d)\.blocks\.(\d+)\.(norm\d\..+)", r"layers_\1.blocks.\2.\3"),
+)
+
 BACKBONES: Mapping[BackboneNaming, Rules] = {
     "detectron2_resnet": DETECTRON2_RESNET, "convnext": CONVNEXT, "torchvision_convnext": TORCHVISION_CONVNEXT,
-    "timm": TIMM,
+    "timm": TIMM, "mmdet_swin": MMDET_SWIN,
 }
 
 # What ImageNet files hold beside the features: the last norm and the classifier.
@@ -66,8 +80,10 @@ CLASSIFIER: Rules = ((r"(stem\.)?fc\..+", None), (r"head\..+", None), (r"norm\..
 _SIGNS: tuple[tuple[str, BackboneNaming], ...] = (
     ("stem.conv1.weight", "detectron2_resnet"), ("downsample_layers.0.0.weight", "convnext"),
     ("features.0.0.weight", "torchvision_convnext"), ("stem.0.weight", "timm"), ("conv1.weight", "timm"),
-    ("conv1.0.weight", "timm"),
+    ("conv1.0.weight", "timm"), ("patch_embed.projection.weight", "mmdet_swin"),
 )
+
+_MERGE = re.compile(r"\d\.downsample\.")
 
 
 def backbone_naming(names: Iterable[str]) -> BackboneNaming | None:
@@ -76,18 +92,29 @@ def backbone_naming(names: Iterable[str]) -> BackboneNaming | None:
     return next((naming for sign, naming in _SIGNS if sign in names), None)
 
 
-def usual_naming(names: Iterable[str]) -> BackboneNaming:
-    """The official naming for one of our backbones. names: ours, inside `Backbone.network`."""
-    return "convnext" if "stem_0.weight" in set(names) else "detectron2_resnet"
+def usual_naming(names: Iterable[str], *, mmdet: bool = False) -> BackboneNaming:
+    """The official naming for one of our backbones. names: ours, inside `Backbone.network`. mmdet: in mmdetection."""
+    names = set(names)
+    if mmdet:
+        return "mmdet_swin" if "patch_embed.proj.weight" in names else "timm"
+    return "convnext" if "stem_0.weight" in names else "detectron2_resnet"
 
 
-def our_shape(tensor: Tensor, *, name: str) -> Tensor:
-    """Layer scales and response norms are vectors here; others keep axes of length one around them. name: ours."""
+def our_shape(tensor: Tensor, *, name: str, naming: BackboneNaming | None = None) -> Tensor:
+    """Layer scales and response norms are vectors here; others keep axes of length one around them. name: ours.
+
+    Where Swin merges 2 x 2 patches, the order of their channels changes too: mmdetection goes through the channels
+    first, timm as Microsoft's release through columns, rows, channels.
+    """
+    if naming == "mmdet_swin" and _MERGE.search(name):
+        return rearrange(tensor, "... (c h w) -> ... (w h c)", h=2, w=2)
     return tensor.flatten() if name.endswith((".gamma", ".mlp.grn.weight", ".mlp.grn.bias")) else tensor
 
 
-def their_shape(tensor: Tensor, *, name: str) -> Tensor:
+def their_shape(tensor: Tensor, *, name: str, naming: BackboneNaming | None = None) -> Tensor:
     """The other way. name: theirs."""
+    if naming == "mmdet_swin" and _MERGE.search(name):
+        return rearrange(tensor, "... (w h c) -> ... (c h w)", h=2, w=2)
     if name.endswith((".grn.gamma", ".grn.beta")):
         return tensor.reshape(1, 1, 1, -1)      # channels last
     if name.endswith(".layer_scale"):

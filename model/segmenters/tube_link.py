@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from einops import rearrange
 from torch import Tensor, nn
 
+from model.association.tube_linking import TubeLinking, TubeLinkingConfig
 from model.backbone import Backbone, BackboneConfig
 from model.contracts import ClipPrediction, LayerPrediction
 from model.layers.convolution import BatchNormConfig
@@ -38,6 +39,7 @@ class TubeLinkConfig:
     within_clip: DeformableTrajectoryConfig | None = None       # None: frames meet in the query decoder only
     pixel_decoder: Mask2FormerPixelDecoderConfig = field(default_factory=Mask2FormerPixelDecoderConfig)
     query_decoder: Mask2FormerDecoderConfig = field(default_factory=Mask2FormerDecoderConfig)
+    linking: TubeLinkingConfig | None = None                    # learned linking of clips, for panoptic video
     pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)     # r, g, b of values 0 to 255 (ImageNet)
     pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
 
@@ -48,6 +50,9 @@ class TubeLinkConfig:
             raise ValueError(f"stuff_queries={self.stuff_queries} must be the number of stuff classes, at most "
                              f"num_classes={self.num_classes} and num_queries={self.query_decoder.num_queries}; 0 "
                              "reserves none")
+        if self.linking is not None and self.linking.dim != self.query_decoder.dim:
+            raise ValueError(f"linking.dim={self.linking.dim} must be that of the queries, query_decoder.dim="
+                             f"{self.query_decoder.dim}")
         if min(self.pixel_std) <= 0:
             raise ValueError(f"pixel_std={self.pixel_std} must be above 0; ImageNet's is (58.395, 57.12, 57.375)")
 
@@ -64,6 +69,8 @@ class TubeLink(nn.Module):
         self.query_decoder = MaskedAttentionDecoder(config.query_decoder, channels=config.pixel_decoder.dim,
                                                     embedding=config.pixel_decoder.embedding,
                                                     num_classes=config.num_classes)
+        # read by linking losses and by the tracker, not here: it compares clips, and `forward` sees one at a time
+        self.linking = None if config.linking is None else TubeLinking(config.linking)
 
     def forward(self, frames: Tensor, real_pixels: Tensor | None = None, *, supervise: bool = False,
                 return_attention: bool = False) -> ClipPrediction:

@@ -17,18 +17,24 @@ from jobs.foreign_checkpoints import read_checkpoint
 from jobs.models import load_head, load_segmenter
 from jobs.recipes import find_recipe
 from jobs.training.checkpoint import read_card, save_model
-from model.converters.official import HEAD, OfficialLayout, to_theirs
+from model.association.tube_linking import TubeLinkingConfig
+from model.converters.layouts import HEAD, KMaxLayout, Layout, MmdetLayout
+from model.converters.official import to_theirs
 from model.cross_clip import build_cross_clip_head
+from model.cross_clip.tube_link import TubeLinkHeadConfig
 from model.segmenters import build_segmenter
 from pipeline.datasets.synthetic import SyntheticConfig, write_world
+from tests.tiny_models import TINY_DEFORMABLE_TRAJECTORIES, tiny_tube_link
 
 CHANGES = ("stage_one.segmenter.backbone.name=test_convnext",      # names as the official ConvNeXt has them
            'stage_one.segmenter.semantic_head={"width": 32, "fine_widths": [16, 16], "rates": [1, 2]}')
 RECIPE = override(find_recipe("tiny"), CHANGES)
-LAYOUT = OfficialLayout(backbone="convnext")
+LAYOUT = KMaxLayout(backbone="convnext")
+TUBE_LINK = tiny_tube_link(within_clip=TINY_DEFORMABLE_TRAJECTORIES, linking=TubeLinkingConfig(dim=64, heads=4))
+TUBE_LINK_HEAD = TubeLinkHeadConfig(num_classes=6, dim=64, embedding=64, layers=1)
 
 
-def official(*, head: bool, semantic_head: bool = True, layout: OfficialLayout = LAYOUT) -> dict[str, Tensor]:
+def official(*, head: bool, semantic_head: bool = True, layout: Layout = LAYOUT) -> dict[str, Tensor]:
     """What the official code would have saved of the recipe's network, with random values in every weight."""
     weights = build_segmenter(RECIPE.stage_one.segmenter).state_dict()
     if head:
@@ -66,6 +72,25 @@ def test_an_offline_checkpoint_becomes_segmenter_and_head_and_comes_back(tmp_pat
         assert segmenter(torch.zeros(1, 2, 3, 33, 33)).mask_logits.shape == (1, 16, 2, 9, 9)
     assert run(tmp_path / "road", tmp_path / f"back{suffix}", back=True) == 0
     assert_same(read_checkpoint(tmp_path / f"back{suffix}"), state)
+
+
+def test_an_offline_tube_link_checkpoint_becomes_segmenter_and_head_and_comes_back(tmp_path):
+    segmenter, head = build_segmenter(TUBE_LINK), build_cross_clip_head(replace(TUBE_LINK_HEAD, start="official"))
+    head.initialise_from(segmenter.state_dict())
+    weights = segmenter.state_dict() | {f"{HEAD}{name}": tensor for name, tensor in head.state_dict().items()}
+    state = to_theirs(weights, layout=MmdetLayout(backbone="timm"))
+    torch.save({"state_dict": state, "meta": {"epoch": 5}, "optimizer": {}}, tmp_path / "official.pth")
+    recipe = replace(RECIPE, stage_one=replace(RECIPE.stage_one, segmenter=TUBE_LINK),
+                     stage_two=replace(RECIPE.stage_two, head=TUBE_LINK_HEAD))
+    summary = convert_checkpoint.convert(recipe, source=tmp_path / "official.pth", output=tmp_path / "road")
+    assert (summary["taken"], summary["unused"], summary["from_scratch"]) == (len(state), 0, 0)
+    loaded, card = load_segmenter(tmp_path / "road" / "stage_one" / "model")
+    assert_same(loaded.state_dict(), segmenter.state_dict())
+    loaded, _ = load_head(tmp_path / "road" / "stage_two" / "model", segmenter_card=card)
+    assert_same(loaded.state_dict(), head.state_dict())
+    convert_checkpoint.convert_back(recipe, source=tmp_path / "road", output=tmp_path / "back.pth")
+    assert torch.load(tmp_path / "back.pth", weights_only=True).keys() == {"state_dict"}
+    assert_same(read_checkpoint(tmp_path / "back.pth"), state)
 
 
 def test_every_name_is_printed_and_kept(tmp_path, capsys):
@@ -177,8 +202,7 @@ def test_class_names_come_from_the_data_set_where_it_is_there(tmp_path, capsys):
     (lambda path, state: None, 2, "there is no checkpoint"),
     (lambda path, state: path.write_bytes(b"\x80\x04cos\nsystem\n."), 3, "it asks for 'os.system'"),
     (lambda path, state: path.write_bytes(b"\x80\x04\x95"), 3, "cut off or damaged"),
-    (lambda path, state: torch.save({"state_dict": {"panoptic_head.cls_embed.weight": torch.ones(1)}}, path), 4,
-     "Tube-Link"),
+    (lambda path, state: torch.save({"model": {"vita_module.fq_pos.weight": torch.ones(1)}}, path), 4, "VITA"),
     (lambda path, state: torch.save({k: v for k, v in state.items() if "wc_module" not in k}, path), 0, ""),
     (lambda path, state: torch.save({k: v for k, v in state.items() if "pixel_decoder" not in k}, path), 4,
      "not in the checkpoint"),

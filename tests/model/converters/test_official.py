@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 import pytest
@@ -10,14 +9,14 @@ import torch
 from torch import Tensor
 
 from model.backbone import BackboneConfig
-from model.converters.official import HEAD, OfficialLayout, has_head, has_semantic_head, read_layout, to_ours, to_theirs
+from model.converters.layouts import HEAD, BackboneLayout, KMaxLayout, read_layout
+from model.converters.official import has_head, has_semantic_head, to_ours, to_theirs
 from model.cross_clip.maxtron import MaXTronHead, MaXTronHeadConfig
 from model.segmenters.video_kmax import VideoKMax, VideoKMaxConfig
 from model.semantic_head import SemanticHeadConfig
 from model.within_clip import WithinClipConfig
-from tests.conftest import SHARED
+from tests.model.converters.recorded_layouts import layout_file, random_state, shapes_only
 
-LAYOUTS = SHARED / "parity" / "state_dict_layouts"
 COCO, OFFLINE = "kmax_r50_coco", "maxtron_kmax_cross_clip_r50_vipseg"
 NEAR_ONLINE, CONVNEXT = "maxtron_kmax_within_clip_r50_vipseg", "maxtron_kmax_within_clip_convnext_large_vipseg"
 LARGE = {"within_clip": WithinClipConfig(trajectory_layers_per_block=3), "backbone": "convnext_large"}
@@ -40,29 +39,6 @@ def own_weights(config: VideoKMaxConfig, *, head: bool = False) -> dict[str, Ten
             official = MaXTronHead(MaXTronHeadConfig(num_classes=config.num_classes, start="official")).state_dict()
             weights |= {f"{HEAD}{name}": tensor for name, tensor in official.items()}
     return weights
-
-
-def layout_file(name: str) -> dict[str, tuple[str, list[int]]]:
-    if not (LAYOUTS / f"{name}.json").is_file():
-        pytest.skip("the layouts of official models are not beside this checkout")
-    return json.loads((LAYOUTS / f"{name}.json").read_text())["weights"]
-
-
-def shapes_only(name: str) -> dict[str, Tensor]:
-    return {key: torch.empty(shape, dtype=getattr(torch, dtype), device="meta")
-            for key, (dtype, shape) in layout_file(name).items()}
-
-
-def random_state(name: str) -> dict[str, Tensor]:
-    """A state dict of a complete official model with which a forward pass stays finite."""
-    state = {}
-    for key, (dtype, shape) in layout_file(name).items():
-        if dtype == "int64":
-            state[key] = torch.randint(1, 100_000, shape)
-            continue
-        tensor = torch.empty(shape).normal_(std=0.02)
-        state[key] = 1 + tensor.abs_() if key.endswith("running_var") else tensor
-    return state
 
 
 def convert(state: dict[str, Tensor], own: dict[str, Tensor]):
@@ -208,12 +184,9 @@ def test_a_weight_nobody_knows_is_refused():
         convert(state, own_weights(config_of(within_clip=WithinClipConfig())))
 
 
-@pytest.mark.parametrize(("name", "family"), [
-    ("tubelink_r50_vipseg", "Tube-Link"), ("maxtron_tubelink_cross_clip_r50_ytvis21", "Tube-Link"),
-    ("vita_r50_youtubevis2019", "VITA")])
-def test_checkpoints_of_other_families_are_named(name, family):
-    with pytest.raises(ValueError, match=family):
-        read_layout(layout_file(name))
+def test_checkpoints_of_other_families_are_named():
+    with pytest.raises(ValueError, match="VITA"):
+        read_layout(layout_file("vita_r50_youtubevis2019"))
 
 
 def test_a_file_without_a_backbone_is_not_recognised():
@@ -229,7 +202,7 @@ def test_imagenet_weights_fill_the_backbone_alone_and_come_back_alone():
     assert conversion.unused == {"stem.fc.weight": "the classifier of the pre-training"}
     assert conversion.from_scratch.keys() == {key for key in own if not key.startswith("backbone.")}
     layout = read_layout(state)
-    assert layout == OfficialLayout(backbone="detectron2_resnet", whole=False)
+    assert layout == BackboneLayout(backbone="detectron2_resnet")
     assert to_theirs(dict(own), layout=layout).keys() == state.keys() - {"stem.fc.weight"}
 
 
@@ -237,4 +210,4 @@ def test_a_head_of_ours_that_the_official_code_has_no_place_for_is_refused():
     head = MaXTronHead(MaXTronHeadConfig(num_classes=124, layers=1)).state_dict()      # starts near-online: has scales
     with pytest.raises(ValueError, match=r"head\.layers\.0\.attention\.scale"):
         to_theirs({f"{HEAD}{name}": tensor for name, tensor in head.items()},
-                  layout=OfficialLayout(backbone="detectron2_resnet"))
+                  layout=KMaxLayout(backbone="detectron2_resnet"))

@@ -1,0 +1,189 @@
+"""Complete mmdetection layouts of Tube-Link and MaXTron: no leftovers on either side, and the same bytes back."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from model.association.tube_linking import TubeLinkingConfig
+from model.backbone import BackboneConfig
+from model.converters.layouts import (
+    HEAD,
+    BackboneLayout,
+    KMaxLayout,
+    MmdetLayout,
+    read_layout,
+    restore_layout,
+    usual_layout,
+)
+from model.converters.official import Conversion, has_head, to_ours, to_theirs
+from model.cross_clip.tube_link import TubeLinkHead, TubeLinkHeadConfig
+from model.pixel_decoders.mask2former import DeformableTrajectoryConfig
+from model.query_decoders.mask2former import Mask2FormerDecoderConfig
+from model.segmenters.tube_link import TubeLink, TubeLinkConfig
+from tests.model.converters.recorded_layouts import random_state, shapes_only
+
+PANOPTIC, INSTANCES = "tubelink_r50_vipseg", "tubelink_r50_ytvis21"
+NEAR_ONLINE, OFFLINE = "maxtron_tubelink_within_clip_r50_ytvis21", "maxtron_tubelink_cross_clip_r50_ytvis21"
+CONFIGS = {
+    PANOPTIC: TubeLinkConfig(num_classes=124, stuff_queries=66, linking=TubeLinkingConfig()),
+    INSTANCES: TubeLinkConfig(num_classes=40),
+    NEAR_ONLINE: TubeLinkConfig(num_classes=40, within_clip=DeformableTrajectoryConfig()),
+    OFFLINE: TubeLinkConfig(num_classes=40, within_clip=DeformableTrajectoryConfig()),
+}
+HEADS = {OFFLINE: TubeLinkHeadConfig(num_classes=40, start="official")}
+
+
+def own_weights(config: TubeLinkConfig, head: TubeLinkHeadConfig | None = None) -> dict[str, Tensor]:
+    with torch.device("meta"):
+        weights = TubeLink(config).state_dict()
+        if head is not None:
+            weights |= {f"{HEAD}{name}": tensor for name, tensor in TubeLinkHead(head).state_dict().items()}
+    return weights
+
+
+def convert(state: dict[str, Tensor], config: TubeLinkConfig, head: TubeLinkHeadConfig | None = None) -> Conversion:
+    return to_ours(state, layout=read_layout(state), own=own_weights(config, head))
+
+
+@pytest.mark.parametrize("name", list(CONFIGS))
+def test_every_layout_maps_without_leftovers_and_back_to_the_same_tensors(name):
+    """Identity of the objects, so that the bytes cannot differ; no model of the layouts needs another shape."""
+    state = shapes_only(name)
+    layout = read_layout(state)
+    assert layout == MmdetLayout(backbone="timm")
+    assert has_head(state) == (name in HEADS)
+    conversion = convert(state, CONFIGS[name], HEADS.get(name))
+    assert not conversion.unused
+    assert not conversion.from_scratch
+    assert list(conversion.names) == list(state)
+    back = to_theirs(conversion.weights, layout=layout)
+    assert back.keys() == state.keys()
+    assert all(back[key] is state[key] for key in state)
+    assert usual_layout(conversion.weights, image=False) == layout
+
+
+@torch.inference_mode()
+def check_real_weights(name: str) -> None:
+    """Random values: loaded strictly, run, and equal byte for byte after the way back."""
+    state = random_state(name)
+    conversion = convert(state, CONFIGS[name], HEADS.get(name))
+    with torch.device("meta"):
+        segmenter = TubeLink(CONFIGS[name])
+    segmenter.load_state_dict({key: tensor for key, tensor in conversion.weights.items() if not key.startswith(HEAD)},
+                              strict=True, assign=True)
+    prediction = segmenter.eval()(torch.randint(0, 256, (1, 2, 3, 32, 32), dtype=torch.uint8))
+    assert prediction.mask_logits.shape == (1, 100, 2, 8, 8)
+    for tensor in (prediction.class_logits, prediction.mask_logits, prediction.queries):
+        assert torch.isfinite(tensor).all()
+    back = to_theirs(conversion.weights, layout=read_layout(state))
+    assert back.keys() == state.keys()
+    assert all(back[key].dtype == tensor.dtype and torch.equal(back[key], tensor) for key, tensor in state.items())
+
+
+def test_an_offline_checkpoint_of_random_values_runs_and_comes_back():
+    check_real_weights(OFFLINE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [PANOPTIC, INSTANCES, NEAR_ONLINE])
+def test_checkpoints_of_random_values_run_and_come_back(name):
+    check_real_weights(name)
+
+
+def test_the_heads_of_an_offline_checkpoint_serve_segmenter_and_cross_clip_head():
+    conversion = convert(shapes_only(OFFLINE), CONFIGS[OFFLINE], HEADS[OFFLINE])
+    for ours in ("norm.weight", "class_head.bias", "mask_head.4.weight"):
+        assert conversion.weights[f"{HEAD}predictor.{ours}"] is conversion.weights[f"query_decoder.{ours}"]
+    assert conversion.names["panoptic_head.cls_embed.bias"] == ("query_decoder.class_head.bias and "
+                                                                "head.predictor.class_head.bias")
+
+
+def test_a_head_trained_away_from_its_segmenter_has_no_place_in_their_checkpoint():
+    weights = {"query_decoder.class_head.bias": torch.zeros(3), "head.predictor.class_head.bias": torch.zeros(3)}
+    assert to_theirs(weights, layout=MmdetLayout(backbone="timm")).keys() == {"panoptic_head.cls_embed.bias"}
+    weights["head.predictor.class_head.bias"] = torch.ones(3)
+    with pytest.raises(ValueError, match=r"head\.predictor\.class_head\.bias differ from the segmenter's"):
+        to_theirs(weights, layout=MmdetLayout(backbone="timm"))
+
+
+@pytest.mark.parametrize(("rows", "queries", "left_out"), [(81, 100, 2), (134, 200, 4)], ids=["instance", "panoptic"])
+def test_coco_mask2former_starts_everything_but_class_rows_and_what_it_never_had(rows, queries, left_out):
+    state = shapes_only(INSTANCES)
+    for key in ("panoptic_head.cls_embed.weight", "panoptic_head.cls_embed.bias"):
+        state[key] = state[key].new_empty(rows, *state[key].shape[1:])
+    for key in ("panoptic_head.query_feat.weight", "panoptic_head.query_embed.weight"):
+        state[key] = state[key].new_empty(queries, 256)
+    config = replace(CONFIGS[NEAR_ONLINE], linking=TubeLinkingConfig())
+    conversion = convert(state, config)
+    assert len(conversion.unused) == left_out
+    assert f"{rows} class rows, the recipe's model has 41" in conversion.unused.values()
+    new = {key for key in conversion.from_scratch
+           if not key.startswith(("pixel_decoder.trajectories.", "pixel_decoder.clip_level_embedding", "linking."))}
+    assert len(new) == left_out
+    assert all(key.startswith(("query_decoder.class_head.", "query_decoder.initial_queries",
+                               "query_decoder.query_positions")) for key in new)
+
+
+@pytest.mark.parametrize(("config", "complaint"), [
+    (CONFIGS[INSTANCES], r"recipe's model has no pixel_decoder\.(trajectories|clip_level_embedding)"),
+    (replace(CONFIGS[NEAR_ONLINE], backbone=BackboneConfig(name="resnet18")), r"recipe's model has no backbone\."),
+    (replace(CONFIGS[NEAR_ONLINE], query_decoder=Mask2FormerDecoderConfig(ffn=1024)),
+     r"shape \(2048, 256\), the recipe's query_decoder\.layers\.0\.ffn\.linear1\.weight has \(1024, 256\)"),
+    (replace(CONFIGS[NEAR_ONLINE], query_decoder=Mask2FormerDecoderConfig(layers=10)),
+     r"our query_decoder\.layers\.9\..*: not in the checkpoint"),
+], ids=["no-within-clip", "other-backbone", "other-width", "more-layers"])
+def test_a_recipe_of_another_network_is_refused_with_the_weights_that_do_not_fit(config, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        convert(shapes_only(NEAR_ONLINE), config)
+
+
+def swin() -> TubeLinkConfig:
+    return TubeLinkConfig(num_classes=40, backbone=BackboneConfig(name="swin_tiny_patch4_window7_224",
+                                                                  output_norms=True))
+
+
+def test_swin_is_spelt_as_mmdetection_spells_it_and_comes_back():
+    with torch.no_grad():
+        segmenter = TubeLink(swin()).state_dict()
+    layout = usual_layout(segmenter, image=False)
+    state = to_theirs(segmenter, layout=layout)
+    assert {"backbone.patch_embed.projection.weight", "backbone.norm3.weight",
+            "backbone.stages.2.blocks.5.attn.w_msa.qkv.bias", "backbone.stages.0.blocks.1.ffn.layers.0.0.weight",
+            "backbone.stages.0.blocks.1.ffn.layers.1.bias",
+            "backbone.stages.1.blocks.0.attn.w_msa.relative_position_bias_table",
+            "backbone.stages.2.downsample.reduction.weight"} <= state.keys()
+    index = {"backbone.stages.0.blocks.0.attn.w_msa.relative_position_index": torch.zeros(49, 49, dtype=torch.int64)}
+    assert read_layout(state) == layout
+    conversion = convert(state | index, swin())
+    assert conversion.unused == dict.fromkeys(index, "a constant that every run rebuilds")
+    assert not conversion.from_scratch
+    assert conversion.weights.keys() == segmenter.keys()
+    assert all(torch.equal(conversion.weights[key], tensor) for key, tensor in segmenter.items())
+
+
+def test_swin_merges_patches_as_mmdetection_does_with_the_converted_weights():
+    """Their step down unfolds 2 x 2 windows, channels first, then norm and linear."""
+    with torch.no_grad():
+        segmenter = TubeLink(swin())
+        merge = segmenter.backbone.network.layers_1.downsample
+        torch.nn.init.normal_(merge.norm.weight)
+        theirs = to_theirs(segmenter.state_dict(), layout=MmdetLayout(backbone="mmdet_swin"))
+        x = torch.randn(1, 96, 4, 6)
+        unfolded = rearrange(F.unfold(x, 2, stride=2), "b c n -> b n c")
+        prefix = "backbone.stages.0.downsample."
+        normed = F.layer_norm(unfolded, (384,), theirs[f"{prefix}norm.weight"], theirs[f"{prefix}norm.bias"])
+        expected = F.linear(normed, theirs[f"{prefix}reduction.weight"])
+        ours = merge(rearrange(x, "b c h w -> b h w c"))
+    torch.testing.assert_close(rearrange(ours, "b h w c -> b (h w) c"), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("layout", [BackboneLayout(backbone="timm"), MmdetLayout(backbone="mmdet_swin"),
+                                    KMaxLayout(backbone="convnext", predictor="_predcitor", prefix="module.")])
+def test_a_layout_is_restored_from_the_card_of_a_model(layout):
+    assert restore_layout(asdict(layout)) == layout
