@@ -52,6 +52,15 @@ def jpeg_size(data: bytes) -> tuple[int, int]:
     raise BadInput("corrupt-image", f"the JPEG is cut off or damaged ({len(data)} bytes).", cure=_COPY_AGAIN)
 
 
+def image_size(data: bytes) -> tuple[int, int]:
+    """Height and width of a JPEG or a PNG; raises BadInput where its end is missing."""
+    if not is_png(data):
+        return jpeg_size(data)
+    _check_png(data)
+    width, height = struct.unpack_from(">II", data, len(_PNG_SIGNATURE) + 8)     # the first fields of the first chunk
+    return height, width
+
+
 def decode_jpeg(data: bytes) -> np.ndarray:
     """JPEG -> H W 3 uint8 RGB; a rotation tag is not applied, as labels lie on the pixels as stored.
 

@@ -6,22 +6,24 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from pipeline.datasets.coco import CocoInstance, CocoPanoptic
+from pipeline.datasets.kitti_step import KittiStep
 from pipeline.datasets.vipseg import VipSeg
+from pipeline.datasets.vspw import Vspw
 from pipeline.datasets.youtube_vis import YouTubeVis
 from pipeline.records import Dataset
 
-DatasetName = Literal["vipseg", "youtube_vis", "youtube_vis_2019", "youtube_vis_2021", "youtube_vis_2022",
-                      "coco_panoptic", "coco_instance"]
+DatasetName = Literal["vipseg", "youtube_vis", "youtube_vis_2019", "youtube_vis_2021", "youtube_vis_2022", "ovis",
+                      "vspw", "kitti_step", "coco_panoptic", "coco_instance"]
 Layout = Literal["auto", "rgb", "raw"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetConfig:
-    """Which data set, where, and which part of it. `vipseg` and `youtube_vis` also read own data in those layouts."""
+    """Which data set, where, and which part of it. Most readers take own data in their layout too; see docs/data.md."""
 
     name: DatasetName
     root: str                   # folder that holds what docs/data.md shows
-    split: str = "train"        # VIPSeg, COCO: train, val, test; YouTube-VIS: train, valid
+    split: str = "train"        # train, val, test; YouTube-VIS, OVIS: train, valid, test
     layout: Layout = "auto"     # VIPSeg only. rgb: panomasksRGB with json; raw: panomasks; auto: rgb where it exists
 
     def __post_init__(self) -> None:
@@ -41,6 +43,10 @@ def open_dataset(config: DatasetConfig) -> Dataset:
     match config.name:
         case "vipseg":
             return VipSeg(config.root, split=config.split, layout=config.layout)
+        case "vspw":
+            return Vspw(config.root, split=config.split)
+        case "kitti_step":
+            return KittiStep(config.root, split=config.split)
         case "coco_panoptic":
             return CocoPanoptic(config.root, split=config.split)
         case "coco_instance":

@@ -1,4 +1,4 @@
-"""The class tables of YouTube-VIS 2019, 2021 and 2022, in the order of their category ids 1..40; all are things."""
+"""The class tables of YouTube-VIS 2019, 2021, 2022 and of OVIS, in the order of their ids from 1; all are things."""
 
 from __future__ import annotations
 
@@ -16,6 +16,12 @@ NAMES_2021 = [
     "elephant", "fish", "flying_disc", "fox", "frog", "giant_panda", "giraffe", "horse", "leopard", "lizard",
     "monkey", "motorbike", "mouse", "parrot", "person", "rabbit", "shark", "skateboard", "snake", "snowboard",
     "squirrel", "surfboard", "tennis_racket", "tiger", "train", "truck", "turtle", "whale", "zebra",
+]
+
+NAMES_OVIS = [    # the json writes "Vehical"
+    "Person", "Bird", "Cat", "Dog", "Horse", "Sheep", "Cow", "Elephant", "Bear", "Zebra", "Giraffe", "Poultry",
+    "Giant_panda", "Lizard", "Parrot", "Monkey", "Rabbit", "Tiger", "Fish", "Turtle", "Bicycle", "Motorcycle",
+    "Airplane", "Boat", "Vehicle",
 ]
 
 
@@ -43,4 +49,5 @@ TABLES = {    # 2022 has the training videos and classes of 2021, and more valid
     "youtube_vis_2019": thing_table("youtube_vis_2019", _2019),
     "youtube_vis_2021": thing_table("youtube_vis_2021", _2021),
     "youtube_vis_2022": thing_table("youtube_vis_2022", _2021),
+    "ovis": thing_table("ovis", dict(enumerate(NAMES_OVIS, start=1))),
 }

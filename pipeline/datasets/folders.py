@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from model.labels import ClassInfo, ClassTable
 from pipeline.errors import BadInput
 
 
@@ -31,6 +32,21 @@ def load_json(path: Path) -> Any:
 @lru_cache(maxsize=8)
 def _parsed(path: Path, _changed: int, _size: int) -> Any:
     return json.loads(path.read_text())
+
+
+def class_table(name: str, path: Path, *, only_stuff: bool = False) -> ClassTable:
+    """The classes a json file lists, by itself or under "categories": rows of id, name, isthing and color (r, g, b).
+
+    only_stuff: whatever isthing says. Raises `BadInput` for rows that lack or mistype one, `ValueError` for equal ids.
+    """
+    found = load_json(path)
+    try:
+        rows = found["categories"] if isinstance(found, dict) else found
+        return ClassTable(name, tuple(ClassInfo(row["id"], row["name"], bool(row["isthing"]) and not only_stuff,
+                                                tuple(row["color"])) for row in rows))
+    except (KeyError, TypeError) as error:
+        raise BadInput("bad-json", f"a category lacks or mistypes {error}.", file=path,
+                       cure="Each category needs id, name, isthing and color.") from None
 
 
 def root_folder(root: str, *, name: str) -> Path:

@@ -11,7 +11,7 @@ def packed_mask(mask: dict | list | None, *, height: int, width: int) -> dict | 
     """Run lengths (size, counts as bytes) from run lengths, compressed or not, or a list of polygons.
 
     None where the object is absent or covers no pixel. Polygons of less than three corners cover none.
-    Raises ValueError when the mask has another size than the frame.
+    Raises ValueError when the mask has another size than the frame, or run lengths that do not fill it.
     """
     if not mask:
         return None
@@ -24,8 +24,9 @@ def packed_mask(mask: dict | list | None, *, height: int, width: int) -> dict | 
         raise ValueError(f"the mask has the size {mask['size']} (height, width), the frame [{height}, {width}].")
     counts = mask["counts"]
     if isinstance(counts, list):
-        if sum(counts) != height * width:
-            raise ValueError(f"the run lengths sum to {sum(counts)} pixels, a frame has {height * width}.")
+        if sum(counts) != height * width or min(counts) < 0:
+            raise ValueError(f"the run lengths sum to {sum(counts)} pixels, the smallest is {min(counts, default=0)}; "
+                             f"a frame has {height * width}.")
         mask = coco.frPyObjects(mask, height, width)
     elif isinstance(counts, str):
         mask = {"size": [height, width], "counts": counts.encode()}

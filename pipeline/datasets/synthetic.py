@@ -1,4 +1,4 @@
-"""The synthetic world: moving textured things over moving stuff, as VIPSeg, as YouTube-VIS, or stills of it as COCO.
+"""The synthetic world: moving textured things over moving stuff, in the layout of any data set that is read.
 
 Everything downstream reads it through the same reader as a user's data. A video depends on nothing but the
 configuration, its split and its number, so the same seed gives the same bytes and more videos only add to the set.
@@ -15,18 +15,20 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Literal, get_args
 
+import cv2
 import numpy as np
 
 from model.labels import ClassInfo, ClassTable
 from pipeline.datasets.id_maps import IdGenerator, rgb_of_ids
 from pipeline.datasets.synthetic_coco import write_coco_split
 from pipeline.datasets.synthetic_drawing import draw
+from pipeline.datasets.synthetic_maps import write_kitti_step_split, write_vspw_split
 from pipeline.datasets.synthetic_scene import COLORS, LONG_HIDING, STUFF, THINGS, Scene, make_scene
 from pipeline.images import encode_jpeg, encode_png
 
 WORLD = "world.json"      # written last inside the folder; says what made it
 Preset = Literal["easy", "hard"]
-WorldLayout = Literal["vipseg", "youtube_vis", "coco"]
+WorldLayout = Literal["vipseg", "youtube_vis", "ovis", "vspw", "kitti_step", "coco"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +86,8 @@ def write_world(root: str | Path, config: SyntheticConfig) -> Path:
     partial = Path(mkdtemp(prefix=f".{root.name}.", dir=root.parent))
     try:
         partial.chmod(0o755)    # mkdtemp's folder is for its owner only
-        write = {"vipseg": _write_vipseg, "youtube_vis": _write_youtube_vis, "coco": _write_coco}[config.layout]
+        write = {"vipseg": _write_vipseg, "youtube_vis": _write_youtube_vis, "ovis": _write_youtube_vis,
+                 "vspw": _write_maps, "kitti_step": _write_maps, "coco": _write_coco}[config.layout]
         write(partial, config)
         (partial / WORLD).write_text(json.dumps(asdict(config), indent=1) + "\n")
         try:
@@ -171,14 +174,19 @@ def _write_vipseg_video(root: Path, name: str, scene: Scene, config: SyntheticCo
 
 
 def _write_youtube_vis(root: Path, config: SyntheticConfig) -> None:
-    """<split>/JPEGImages/ and <split>.json; only things are annotated, by what is visible of them."""
-    names = THINGS[:config.things]
+    """Only things are annotated, by what is visible of them: <split>/JPEGImages/ and <split>.json.
+
+    As OVIS: <split>/ and annotations/<split>.json, with outlines a pixel too wide, so that touching things overlap.
+    """
+    names, is_ovis = THINGS[:config.things], config.layout == "ovis"
     categories = [{"id": number, "name": name, "supercategory": "object"} for number, name in enumerate(names, 1)]
     for split, count in (("train", config.videos_train), ("valid", config.videos_val)):
         found = {"videos": [], "categories": categories, "annotations": []}
-        (root / split / "JPEGImages").mkdir(parents=True)
+        images, annotations = (root / split, root / "annotations") if is_ovis else (root / split / "JPEGImages", root)
+        for folder in (images, annotations):
+            folder.mkdir(parents=True, exist_ok=True)
         for number, (name, scene, _) in enumerate(_scenes(config, split, count), 1):
-            shown = _write_youtube_vis_video(root / split / "JPEGImages" / name, scene, config)
+            shown = _write_youtube_vis_video(images / name, scene, config, outline=int(is_ovis))
             size = {"height": config.height, "width": config.width, "length": config.frames}
             found["videos"].append({"id": number, **size, "file_names": [
                 f"{name}/{_frame_name(time)}.jpg" for time in range(config.frames)]})
@@ -187,19 +195,33 @@ def _write_youtube_vis(root: Path, config: SyntheticConfig) -> None:
                     found["annotations"].append({
                         "id": len(found["annotations"]) + 1, "video_id": number, "iscrowd": 0, **size,
                         "category_id": names.index(thing.kind) + 1, "segmentations": masks})
-        (root / f"{split}.json").write_text(json.dumps(found))
+        (annotations / f"{split}.json").write_text(json.dumps(found))
 
 
-def _write_youtube_vis_video(folder: Path, scene: Scene, config: SyntheticConfig) -> list[list[dict | None]]:
-    """Write the frames; returns per thing and frame its uncompressed run lengths, or None."""
+def _write_youtube_vis_video(folder: Path, scene: Scene, config: SyntheticConfig, *,
+                             outline: int) -> list[list[dict | None]]:
+    """Write the frames; returns per thing and frame its uncompressed run lengths, or None.
+
+    outline: pixels by which masks are larger than what is visible.
+    """
     folder.mkdir()
     masks: list[list[dict | None]] = [[] for _ in scene.things]
     for time, (image, label) in enumerate(draw(scene)):
         (folder / f"{_frame_name(time)}.jpg").write_bytes(encode_jpeg(image, quality=config.jpeg_quality))
         for place, listed in enumerate(masks):
-            mask = label == len(STUFF) + place
+            mask = cv2.dilate((label == len(STUFF) + place).view(np.uint8), None, iterations=outline)
             listed.append({"size": list(mask.shape), "counts": run_counts(mask)} if mask.any() else None)
     return masks
+
+
+def _write_maps(root: Path, config: SyntheticConfig) -> None:
+    classes = world_classes(config)
+    for split, count in (("train", config.videos_train), ("val", config.videos_val)):
+        scenes = _scenes(config, split, count)
+        if config.layout == "vspw":
+            write_vspw_split(root, split, scenes, classes=classes, quality=config.jpeg_quality)
+        else:
+            write_kitti_step_split(root, split, scenes, classes=classes)
 
 
 def _write_coco(root: Path, config: SyntheticConfig) -> None:

@@ -7,15 +7,16 @@ through the whole video. Source: VIPSeg-Dataset, README and conversion scripts (
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from model.labels import ClassInfo, ClassTable
-from pipeline.datasets.folders import files_by_stem, first_existing, load_json, root_folder
+from model.labels import ClassTable
+from pipeline.datasets.folders import class_table, first_existing, load_json, root_folder
 from pipeline.datasets.id_maps import ids_in, listed_segments, raw_dataset_class, raw_table, read_label
+from pipeline.datasets.video_files import VideoFiles, first
 from pipeline.errors import BadInput
 from pipeline.images import ids_from_rgb
 from pipeline.records import FrameRecord, Segment, VideoRecord
@@ -58,11 +59,10 @@ class VipSeg:
         Raises `BadInput` for missing or unreadable files, frames that images and labels do not share, a video that is
         empty or not in the json, unknown categories, ids that change class, sizes that differ.
         """
-        images = files_by_stem(self.images / video_id, (".jpg", ".jpeg"), video=video_id, what="image")
-        labels = files_by_stem(self.labels / video_id, (".png",), video=video_id, what="label")
+        files = VideoFiles.find(video_id, images=self.images / video_id, labels=self.labels / video_id)
         if self.layout == "rgb":
-            return self._read_rgb(video_id, images, labels)
-        return self._read_raw(video_id, images, labels)
+            return self._read_rgb(video_id, files)
+        return files.record(ids_of=lambda file: self._label_ids(file, video_id), segment_of=self._raw_segment)
 
     def frame_ids(self, video: VideoRecord, frame: FrameRecord) -> np.ndarray:
         """H W int32: segment id of every pixel, 0 void.
@@ -70,21 +70,12 @@ class VipSeg:
         Raises `BadInput` for a missing or corrupt label, another size than the video's, and values that the coding
         does not know. That map and annotation agree is checked where shards are written.
         """
-        label = read_label(frame.label, video=video.video_id, indexed=self.layout == "raw",
-                           size=(video.height, video.width))
-        return self._ids(label, frame.label, video.video_id)
+        return self._label_ids(frame.label, video.video_id, size=(video.height, video.width))
 
     def _class_table(self) -> ClassTable:
         file = first_existing([self.root / CATEGORIES, self.root.parent / CATEGORIES,
                                *([self.annotations] if self.annotations else [])], what="category file")
-        found = load_json(file)
-        rows = found["categories"] if isinstance(found, dict) else found
-        try:
-            return ClassTable("vipseg", tuple(ClassInfo(row["id"], row["name"], bool(row["isthing"]),
-                                                        tuple(row["color"])) for row in rows))
-        except (KeyError, TypeError) as error:
-            raise BadInput("bad-json", f"a category lacks or mistypes {error}.", file=file,
-                           cure="Each category needs id, name, isthing and color.") from None
+        return class_table("vipseg", file)
 
     @cached_property
     def _raw_ids(self) -> np.ndarray:
@@ -102,7 +93,8 @@ class VipSeg:
         except (KeyError, TypeError) as error:
             raise BadInput("bad-json", f"an entry lacks or mistypes {error}.", file=file, cure=CONVERT_AGAIN) from None
 
-    def _ids(self, label: np.ndarray, file: Path, video_id: str) -> np.ndarray:
+    def _label_ids(self, file: Path, video_id: str, *, size: tuple[int, int] | None = None) -> np.ndarray:
+        label = read_label(file, video=video_id, indexed=self.layout == "raw", size=size)
         if (label.ndim == 3) != (self.layout == "rgb"):
             raise BadInput("corrupt-label", f"the label has {3 if label.ndim == 3 else 1} channel(s), which is not "
                            f"the {self.layout} coding.", video=video_id, file=file,
@@ -116,22 +108,10 @@ class VipSeg:
                            cure="Use the category file this data set was made with.")
         return ids
 
-    def _read_raw(self, video_id: str, images: dict[str, Path], labels: dict[str, Path]) -> VideoRecord:
-        names = sorted(images.keys() | labels.keys())
-        self._refuse_mismatch(video_id, names, images, labels)
-        frames, sizes, seen = [], {}, set()
-        for name in names:
-            label = read_label(labels[name], video=video_id, indexed=True)
-            ids = tuple(i for i in ids_in(self._ids(label, labels[name], video_id)) if i)
-            frames.append(FrameRecord(name=name, image=images[name], label=labels[name], segment_ids=ids))
-            sizes.setdefault(label.shape[:2], name)
-            seen.update(ids)
-        height, width = self._one_size(video_id, sizes)
-        segments = (Segment(id=i, class_index=self.classes.index_of[raw_dataset_class(i)]) for i in sorted(seen))
-        return VideoRecord(video_id=video_id, height=height, width=width, frames=tuple(frames),
-                           segments=tuple(segments))
+    def _raw_segment(self, id: int) -> Segment:
+        return Segment(id=id, class_index=self.classes.index_of[raw_dataset_class(id)])
 
-    def _read_rgb(self, video_id: str, images: dict[str, Path], labels: dict[str, Path]) -> VideoRecord:
+    def _read_rgb(self, video_id: str, files: VideoFiles) -> VideoRecord:
         if video_id not in self._entries:
             raise BadInput("not-in-json", f"the video is on the list {self.list.name}, but the json has no entry for "
                            f"it.", video=video_id, file=self.annotations,
@@ -141,18 +121,18 @@ class VipSeg:
             sizes = {(entry["height"], entry["width"]): entry["file_name"] for entry in entries}
             names = [Path(entry["file_name"]).stem for entry in entries]
             infos = {Path(entry["file_name"]).stem: entry["segments_info"] for entry in annotations}
-            self._refuse_mismatch(video_id, names, images, labels)
+            files.refuse_mismatch(names)
             if set(names) != set(infos):
                 raise BadInput("frame-mismatch", f"the json lists {len(names)} images and {len(infos)} annotations; "
-                               f"the frames {_first(set(names) ^ set(infos))} are only on one side.", video=video_id,
+                               f"the frames {first(set(names) ^ set(infos))} are only on one side.", video=video_id,
                                file=self.annotations, cure=CONVERT_AGAIN)
             segments = self._segments(video_id, infos)
-            frames = tuple(FrameRecord(name=name, image=images[name], label=labels[name],
+            frames = tuple(FrameRecord(name=name, image=files.images[name], label=files.labels[name],
                                        segment_ids=tuple(info["id"] for info in infos[name])) for name in names)
         except (KeyError, TypeError) as error:
             raise BadInput("bad-json", f"an entry of this video lacks or mistypes {error}.", video=video_id,
                            file=self.annotations, cure=CONVERT_AGAIN) from None
-        height, width = self._one_size(video_id, sizes)
+        height, width = files.one_size(sizes)
         return VideoRecord(video_id=video_id, height=height, width=width, frames=frames, segments=segments)
 
     def _segments(self, video_id: str, infos: Mapping[str, list[dict]]) -> tuple[Segment, ...]:
@@ -160,33 +140,6 @@ class VipSeg:
             return BadInput(reason, what, video=video_id, file=self.annotations, cure=CONVERT_AGAIN)
 
         return listed_segments(infos, self.classes, refuse=refuse)
-
-    def _refuse_mismatch(self, video_id: str, names: list[str], images: dict[str, Path],
-                         labels: dict[str, Path]) -> None:
-        if not names:
-            raise BadInput("empty-video", "the video has no frame.", video=video_id, file=self.images / video_id,
-                           cure="Copy its frames, or take the video off the split list.")
-        for what, files, folder, suffix in (("image", images, self.images, ".jpg"),
-                                            ("label", labels, self.labels, ".png")):
-            missing, extra = set(names) - files.keys(), files.keys() - set(names)
-            if missing:
-                raise BadInput(f"missing-{what}", f"{len(missing)} of {len(names)} frames have no {what}.",
-                               video=video_id, file=folder / video_id / f"{min(missing)}{suffix}",
-                               cure="Copy the missing files, or remove these frames everywhere.")
-            if extra:
-                raise BadInput("frame-mismatch", f"the {what}s of the frames {_first(extra)} are not in the json.",
-                               video=video_id, file=folder / video_id, cure="Remove them, or convert the labels again.")
-
-    def _one_size(self, video_id: str, sizes: Mapping[tuple[int, int], str]) -> tuple[int, int]:
-        if len(sizes) > 1:
-            raise BadInput("size-differs", f"the frames have different sizes, height x width: {dict(sizes)}.",
-                           video=video_id, file=self.labels / video_id, cure="Resize them to one size.")
-        return next(iter(sizes))
-
-
-def _first(names: Iterable[str]) -> str:
-    names = sorted(names)
-    return f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
 
 
 def _reopen(root: str, split: str, layout: str) -> VipSeg:

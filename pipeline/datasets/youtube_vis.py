@@ -1,7 +1,8 @@
-"""YouTube-VIS 2019, 2021 and 2022, and any instance video data set in their layout: one reader, three class tables.
+"""YouTube-VIS 2019, 2021 and 2022, OVIS, and any instance video data set in their layouts: one reader for all.
 
-<split>/JPEGImages/<video>/<frame>.jpg with <split>.json, or the older <split>/instances.json. A track is an annotation
-with one run-length mask per frame, null where the object is absent. Source: youtubevos.org and the YouTube-VIS API.
+<split>/JPEGImages/<video>/<frame>.jpg with <split>.json, or the older <split>/instances.json; OVIS has no folder
+JPEGImages and keeps its jsons in annotations/. A track is an annotation with one run-length mask per frame, null where
+the object is absent. Source: youtubevos.org and the YouTube-VIS API; songbai.site/ovis (Qi et al., IJCV 2022).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from model.labels import ClassTable
 from pipeline.datasets.classes_youtube_vis import TABLES, thing_table
 from pipeline.datasets.folders import files_by_stem, first_existing, load_json, root_folder
 from pipeline.datasets.run_lengths import packed_mask
+from pipeline.datasets.video_files import IMAGES
 from pipeline.errors import BadInput
 from pipeline.records import FrameRecord, Segment, VideoRecord
 
@@ -25,18 +27,18 @@ COPY_AGAIN = "Copy the json of this split again, or correct this entry."
 class YouTubeVis:
     """One split. Its json is parsed once per process, however many copies of this object arrive there.
 
-    name: which class table; "youtube_vis" takes it from the json's categories, for own data. A split without
-    annotations (the public valid json) gives videos without segments.
+    name: which class table; "youtube_vis" takes it from the json's categories, for own data. A split without any
+    annotation (the public valid json) gives videos without labels.
     Raises `FileNotFoundError` when root, frames or json are not there, `ValueError` when the json is of another year.
     """
 
     def __init__(self, root: str, *, split: str = "train", name: str = "youtube_vis") -> None:
         self.root, self.split, self.name = root_folder(root, name=name), split, name
-        jsons = [self.root / f"{split}.json", self.root / split / "instances.json",
-                 self.root / "annotations" / f"{split}.json", self.root / "annotations" / f"instances_{split}.json"]
-        only_one = [self.root / "instances.json"] if split == "train" else []
-        self.annotations = first_existing(jsons + only_one, what=f"json of the split {split!r}")
-        self.images = first_existing([self.root / split / "JPEGImages", self.root / "JPEGImages"],
+        names = [f"{split}.json", f"{split}/instances.json", f"annotations/{split}.json",
+                 f"annotations/instances_{split}.json", f"annotations/annotations_{split}.json",
+                 f"annotations_{split}.json", *(["instances.json"] if split == "train" else [])]
+        self.annotations = first_existing([self.root / name for name in names], what=f"json of the split {split!r}")
+        self.images = first_existing([self.root / split / "JPEGImages", self.root / "JPEGImages", self.root / split],
                                      what="folder of frames")
         self.classes = self._class_table()
 
@@ -62,16 +64,18 @@ class YouTubeVis:
             if not names:
                 raise self._bad("empty-video", "the video has no frame.", video_id)
             segments, masks = self._tracks(video_id, self._annotated.get(video["id"], []), len(names), height, width)
+            if not self._annotated:
+                masks = [None] * len(names)
         except (KeyError, TypeError) as error:
             raise self._bad("bad-json", f"an entry of this video lacks or mistypes {error}.", video_id) from None
-        images = files_by_stem(self.images / video_id, (".jpg", ".jpeg"), video=video_id, what="image")
+        images = files_by_stem(self.images / video_id, IMAGES, video=video_id, what="image")
         frames = []
         for name, masks_of_frame in zip(names, masks, strict=True):
             stem = PurePosixPath(name).stem
             if stem not in images:
                 raise BadInput("missing-image", "the json lists this frame, but the file does not exist.",
                                video=video_id, file=self.images / name, cure="Copy the missing files.")
-            frames.append(FrameRecord(name=stem, image=images[stem], segment_ids=tuple(masks_of_frame),
+            frames.append(FrameRecord(name=stem, image=images[stem], segment_ids=tuple(masks_of_frame or ()),
                                       masks=masks_of_frame))
         return VideoRecord(video_id=video_id, height=height, width=width, frames=tuple(frames), segments=segments)
 
@@ -80,12 +84,19 @@ class YouTubeVis:
         raise TypeError(f"{self.name} has run-length masks and no id maps; read FrameRecord.masks")
 
     def _class_table(self) -> ClassTable:
-        listed = {row["id"]: row["name"] for row in load_json(self.annotations).get("categories", [])}
+        try:
+            rows = load_json(self.annotations).get("categories") or []
+            listed = {row["id"]: row["name"] for row in rows}
+        except (KeyError, TypeError) as error:
+            raise self._bad("bad-json", f"a category lacks or mistypes {error}.") from None
+        if len(listed) != len(rows):
+            raise self._bad("duplicate-id", f"{len(rows)} categories share {len(listed)} ids; each needs its own.")
         if self.name not in TABLES:
             return thing_table(self.name, listed)
         table = TABLES[self.name]
-        other = [info for info in table.classes if _plain(listed.get(info.dataset_id, info.name)) != _plain(info.name)]
-        if len(other) > len(table) // 2:    # a few differences are spellings; this many are another year
+        known = [info for info in table.classes if info.dataset_id in listed]
+        other = [info for info in known if _plain(listed[info.dataset_id]) != _plain(info.name)]
+        if len(other) > len(known) // 2:    # a few differences are spellings; this many are another year
             raise ValueError(f"{self.annotations} calls category {other[0].dataset_id} "
                              f"{listed[other[0].dataset_id]!r}, but in {self.name} it is {other[0].name!r}. Choose the "
                              f"data set name of the right year, or name='youtube_vis' for the categories of the json.")

@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 
 from pipeline.datasets import DatasetConfig, open_dataset
+from pipeline.datasets.kitti_step import KittiStep
+from pipeline.datasets.synthetic import SyntheticConfig, write_world
 from pipeline.datasets.vipseg import VipSeg
+from pipeline.datasets.vspw import Vspw
 from pipeline.datasets.youtube_vis import YouTubeVis
 
 
@@ -16,6 +19,15 @@ def test_a_name_picks_its_reader(panoptic_world, instance_world):
     instance = open_dataset(DatasetConfig(name="youtube_vis", root=str(instance_world), split="valid"))
     assert isinstance(instance, YouTubeVis)
     assert instance.video_ids() == ["valid_00000"]
+
+
+@pytest.mark.parametrize(("name", "reader"), [("vspw", Vspw), ("kitti_step", KittiStep)])
+def test_map_data_sets_are_opened_by_name(tmp_path, name, reader):
+    world = SyntheticConfig(videos_train=0, videos_val=1, frames=1, height=32, width=32, layout=name)
+    root = write_world(tmp_path / "world", world)
+    dataset = open_dataset(DatasetConfig(name=name, root=str(root), split="val"))
+    assert isinstance(dataset, reader)
+    assert dataset.video_ids() == ["val_00000"]
 
 
 @pytest.mark.parametrize(("change", "message"), [

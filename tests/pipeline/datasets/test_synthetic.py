@@ -66,7 +66,7 @@ def test_json_areas_are_pixel_counts(panoptic_world):
         assert sum(info["area"] for info in frame["segments_info"]) == 48 * 64     # every pixel has a label
 
 
-@pytest.mark.parametrize("layout", ["vipseg", "youtube_vis", "coco"])
+@pytest.mark.parametrize("layout", ["vipseg", "youtube_vis", "ovis", "vspw", "kitti_step", "coco"])
 def test_a_seed_fixes_every_byte(tmp_path, layout):
     config = replace(TINY, layout=layout)
     first, second = (digests(write_world(tmp_path / name, config)) for name in ("first", "second"))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from pycocotools import mask as run_lengths
 
 from pipeline.datasets.classes_youtube_vis import TABLES
+from pipeline.datasets.synthetic import SyntheticConfig, write_world
 from pipeline.datasets.youtube_vis import YouTubeVis
 from pipeline.errors import BadInput
 
@@ -30,8 +33,8 @@ def of_video(found: dict) -> list[dict]:
 
 def test_the_class_tables_are_those_of_the_years():
     for table in TABLES.values():
-        assert [info.dataset_id for info in table.classes] == list(range(1, 41))
-        assert len({info.name for info in table.classes}) == 40 == len({info.color for info in table.classes})
+        assert [info.dataset_id for info in table.classes] == list(range(1, (25 if table.name == "ovis" else 40) + 1))
+        assert len({info.name for info in table.classes}) == len(table) == len({info.color for info in table.classes})
         assert table.is_thing.all()
     name = {year: [info.name for info in TABLES[f"youtube_vis_{year}"].classes] for year in (2019, 2021, 2022)}
     assert name[2021] == sorted(name[2021]) == name[2022]
@@ -76,7 +79,53 @@ def test_a_split_without_annotations_has_frames_and_no_segments(instance_copy):
     video = YouTubeVis(str(instance_copy), split="valid").read("valid_00000")
     assert len(video.frames) == 12
     assert video.segments == ()
-    assert not any(frame.masks for frame in video.frames)
+    assert {frame.masks for frame in video.frames} == {None}
+
+
+def test_a_video_without_objects_in_a_labelled_split_is_labelled_and_empty(instance_copy):
+    edit_json(instance_copy, lambda f: f.update(annotations=[e for e in f["annotations"] if e["video_id"] != 2]))
+    video = YouTubeVis(str(instance_copy)).read(VIDEO)
+    assert video.segments == ()
+    assert [frame.masks for frame in video.frames] == [{}] * 12
+
+
+@pytest.mark.parametrize("layout", ["train/instances.json", "annotations/train.json", "annotations_train.json",
+                                    "annotations/instances_train.json", "annotations/annotations_train.json"])
+def test_the_json_is_found_in_every_layout(instance_copy, layout):
+    expected = YouTubeVis(str(instance_copy)).read(VIDEO)
+    (instance_copy / layout).parent.mkdir(exist_ok=True)
+    (instance_copy / "train.json").rename(instance_copy / layout)
+    assert YouTubeVis(str(instance_copy)).read(VIDEO) == expected
+
+
+@pytest.fixture(scope="module")
+def ovis_world(tmp_path_factory):
+    config = SyntheticConfig(videos_train=3, videos_val=1, frames=12, height=48, width=64, layout="ovis")
+    return write_world(tmp_path_factory.mktemp("ovis") / "world", config)
+
+
+def test_ovis_is_read_with_masks_that_overlap(ovis_world):
+    dataset, shared = YouTubeVis(str(ovis_world)), 0
+    assert dataset.annotations == ovis_world / "annotations" / "train.json"
+    for video_id in dataset.video_ids():
+        video = dataset.read(video_id)
+        assert video.frames[0].image.parent == ovis_world / "train" / video_id
+        for frame in video.frames:
+            masks = [run_lengths.decode(mask) for mask in frame.masks.values()]
+            shared += int((sum(masks) > 1).sum()) if masks else 0
+    assert shared > 0
+
+
+def test_ovis_has_its_own_class_table_whatever_the_spelling(ovis_world, tmp_path):
+    root = Path(shutil.copytree(ovis_world, tmp_path / "copy"))
+    with pytest.raises(ValueError, match="in ovis it is 'Person'"):
+        YouTubeVis(str(root), name="ovis")
+    names = [info.name for info in TABLES["ovis"].classes]
+    assert (len(names), names[0], names[24]) == (25, "Person", "Vehicle")
+    rows = [{"id": number, "name": name} for number, name in enumerate([*names[:24], "Vehical"], 1)]
+    edit_json(root / "annotations", lambda f: f.update(categories=rows))
+    assert YouTubeVis(str(root), name="ovis").classes == TABLES["ovis"]
+    assert YouTubeVis(str(root)).classes.classes[24].name == "Vehical"
 
 
 def test_crowd_tracks_keep_their_flag(instance_copy):
@@ -92,7 +141,9 @@ def test_a_pickled_reader_reads_the_same(instance_world):
 
 DAMAGE = {
     "size-differs": [lambda f: of_video(f)[0]["segmentations"].__setitem__(0, {"size": [48, 65], "counts": [3120]}),
-                     lambda f: of_video(f)[0]["segmentations"].__setitem__(0, {"size": [48, 64], "counts": [3, 4]})],
+                     lambda f: of_video(f)[0]["segmentations"].__setitem__(0, {"size": [48, 64], "counts": [3, 4]}),
+                     lambda f: of_video(f)[0]["segmentations"].__setitem__(
+                         0, {"size": [48, 64], "counts": [3080, -9, 1]})],
     "bad-id": [lambda f: of_video(f)[0].update(id=-1), lambda f: of_video(f)[0].pop("id"),
                lambda f: of_video(f)[0].update(id=of_video(f)[1]["id"])],
     "track-without-frames": [lambda f: of_video(f)[0].update(segmentations=[None] * 12),
@@ -101,10 +152,11 @@ DAMAGE = {
     "unknown-category": [lambda f: of_video(f)[0].update(category_id=41)],
     "frame-mismatch": [lambda f: of_video(f)[0]["segmentations"].pop()],
     "missing-image": [lambda f: f["videos"][1]["file_names"].__setitem__(3, f"{VIDEO}/99.jpg")],
-    "duplicate-id": [lambda f: f["videos"][0].update(id=2), lambda f: f["videos"].append({**f["videos"][1], "id": 9})],
+    "duplicate-id": [lambda f: f["videos"][0].update(id=2), lambda f: f["videos"].append({**f["videos"][1], "id": 9}),
+                     lambda f: f["categories"].append({"id": 1, "name": "wolf"})],
     "orphan-annotation": [lambda f: f["annotations"][0].update(video_id=77)],
     "bad-json": [lambda f: f["videos"][1].pop("height"), lambda f: of_video(f)[0].pop("segmentations"),
-                 lambda f: f.pop("videos")],
+                 lambda f: f.pop("videos"), lambda f: f["categories"][0].pop("name")],
     "not-in-json": [lambda f: (f["videos"].pop(), of_video(f) and f.update(annotations=[]))],
 }
 

@@ -1,0 +1,97 @@
+"""The frames and label maps of one video on disk, and its description where the maps alone say what is in a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.datasets.folders import files_by_stem
+from pipeline.datasets.id_maps import ids_in
+from pipeline.errors import BadInput
+from pipeline.images import image_size
+from pipeline.records import FrameRecord, Segment, VideoRecord
+
+IMAGES = (".jpg", ".jpeg", ".png")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoFiles:
+    """Name of a frame, without suffix -> its image, its label map; and the folders they lie in, for messages."""
+
+    video_id: str
+    image_folder: Path
+    label_folder: Path | None       # None: a split without labels
+    images: Mapping[str, Path]
+    labels: Mapping[str, Path]
+
+    @classmethod
+    def find(cls, video_id: str, *, images: Path, labels: Path | None) -> VideoFiles:
+        """What lies in the folders of one video. Raises `BadInput` for one that is missing or may not be read."""
+        return cls(video_id=video_id, image_folder=images, label_folder=labels,
+                   images=files_by_stem(images, IMAGES, video=video_id, what="image"),
+                   labels={} if labels is None else files_by_stem(labels, (".png",), video=video_id, what="label"))
+
+    def refuse_mismatch(self, names: Sequence[str]) -> None:
+        """Raise `BadInput` unless every frame of `names` has its files, there is one, and no file is left over."""
+        if not names:
+            raise BadInput("empty-video", "the video has no frame.", video=self.video_id, file=self.image_folder,
+                           cure="Copy its frames, or take the video off the split list.")
+        for what, files, folder in (("image", self.images, self.image_folder),
+                                    ("label", self.labels, self.label_folder)):
+            if folder is None:
+                continue
+            missing, extra = set(names) - files.keys(), files.keys() - set(names)
+            if missing:
+                suffix = next((path.suffix for path in files.values()), "")
+                raise BadInput(f"missing-{what}", f"{len(missing)} of {len(names)} frames have no {what}.",
+                               video=self.video_id, file=folder / f"{min(missing)}{suffix}",
+                               cure="Copy the missing files, or remove these frames everywhere.")
+            if extra:
+                raise BadInput("frame-mismatch", f"the {what}s of the frames {first(extra)} are not in the json.",
+                               video=self.video_id, file=folder,
+                               cure="Remove them, or convert the labels again.")
+
+    def one_size(self, sizes: Mapping[tuple[int, int], str]) -> tuple[int, int]:
+        """The height and width all frames have; sizes: each with a frame that has it. Raises `BadInput`."""
+        if len(sizes) > 1:
+            raise BadInput("size-differs", f"the frames have different sizes, height x width: {dict(sizes)}.",
+                           video=self.video_id, file=self.label_folder or self.image_folder,
+                           cure="Resize them to one size.")
+        return next(iter(sizes))
+
+    def record(self, *, ids_of: Callable[[Path], np.ndarray], segment_of: Callable[[int], Segment]) -> VideoRecord:
+        """The video as its label maps tell it; every map is decoded. Without labels: frames and no segments.
+
+        ids_of: a map's file -> H W segment ids, 0 void. segment_of: what an id is.
+        """
+        names = sorted(self.images.keys() | self.labels.keys())
+        self.refuse_mismatch(names)
+        frames, sizes, seen = [], {}, set()
+        for name in names:
+            if self.label_folder is None:
+                frames.append(FrameRecord(name=name, image=self.images[name]))
+                continue
+            map_of_frame = ids_of(self.labels[name])
+            ids = tuple(i for i in ids_in(map_of_frame) if i)
+            frames.append(FrameRecord(name=name, image=self.images[name], label=self.labels[name], segment_ids=ids))
+            sizes.setdefault(map_of_frame.shape, name)
+            seen.update(ids)
+        height, width = self.one_size(sizes or {self._image_size(names[0]): names[0]})
+        return VideoRecord(video_id=self.video_id, height=height, width=width, frames=tuple(frames),
+                           segments=tuple(segment_of(id) for id in sorted(seen)))
+
+    def _image_size(self, name: str) -> tuple[int, int]:
+        try:
+            return image_size(self.images[name].read_bytes())
+        except BadInput as error:
+            raise BadInput("corrupt-image", error.what, video=self.video_id, file=self.images[name], cure=error.cure
+                           ) from None
+
+
+def first(names: Iterable[str]) -> str:
+    """The first of some names, for messages."""
+    names = sorted(names)
+    return f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"

@@ -1,0 +1,88 @@
+"""VSPW, and any semantic video data set in its layout: a class for every pixel, no objects.
+
+data/<video>/origin/<frame>.jpg, data/<video>/mask/<frame>.png and <split>.txt. A mask stores class numbers plus one;
+0 and 253 ... 255 are void. Source: VSPW (Miao et al., CVPR 2021), README and `VC_perclip.py` of its evaluation.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.datasets.classes_vspw import TABLE
+from pipeline.datasets.folders import class_table, first_existing, root_folder
+from pipeline.datasets.id_maps import ids_in, read_label
+from pipeline.datasets.video_files import VideoFiles
+from pipeline.errors import BadInput
+from pipeline.records import FrameRecord, Segment, VideoRecord
+
+CATEGORIES = "categories.json"
+FIRST_IGNORED = 253     # values from here on mark pixels that are not scored
+
+
+class Vspw:
+    """One split. A video's segments are its classes, one each, all of them stuff; their ids are the stored values.
+
+    The 124 classes are those of VSPW unless the folder has a categories.json. The split "test" may come without masks.
+    Raises `FileNotFoundError` when root, frames or the split's list are not there.
+    """
+
+    def __init__(self, root: str, *, split: str = "train") -> None:
+        self.root, self.split = root_folder(root, name="vspw"), split
+        self.videos = first_existing([self.root / "data"], what="folder of videos")
+        self.list = first_existing([self.root / f"{split}.txt"], what=f"list of the split {split!r}")
+        own = self.root / CATEGORIES
+        self.classes = class_table("vspw", own, only_stuff=True) if own.is_file() else TABLE
+
+    def __reduce__(self):
+        return _reopen, (str(self.root), self.split)
+
+    def video_ids(self) -> list[str]:
+        """All videos on the split's list, sorted."""
+        return sorted({line.strip() for line in self.list.read_text().splitlines() if line.strip()})
+
+    def read(self, video_id: str) -> VideoRecord:
+        """Describe one video; its masks are decoded, since only they say what is in a frame.
+
+        Raises `BadInput` for missing or unreadable files, frames that images and masks do not share, values that are
+        no class, sizes that differ.
+        """
+        folder = self.videos / video_id
+        labels = folder / "mask"
+        files = VideoFiles.find(video_id, images=folder / "origin",
+                                labels=None if self.split == "test" and not labels.exists() else labels)
+        return files.record(ids_of=lambda file: self._ids(file, video_id), segment_of=self._segment)
+
+    def frame_ids(self, video: VideoRecord, frame: FrameRecord) -> np.ndarray:
+        """H W int32: the stored value of every pixel, 0 void. Raises `BadInput` for a mask that cannot be."""
+        return self._ids(frame.label, video.video_id, size=(video.height, video.width))
+
+    @cached_property
+    def _table(self) -> np.ndarray:
+        """Stored value -> segment id; 65536 int32, 0 void, -1 not a legal value."""
+        table = np.full(1 << 16, -1, dtype=np.int32)
+        for info in self.classes.classes:
+            table[info.dataset_id + 1] = info.dataset_id + 1
+        table[0] = table[FIRST_IGNORED:256] = 0
+        return table
+
+    def _segment(self, id: int) -> Segment:
+        return Segment(id=id, class_index=self.classes.index_of[id - 1])
+
+    def _ids(self, file: Path, video_id: str, *, size: tuple[int, int] | None = None) -> np.ndarray:
+        label = read_label(file, video=video_id, indexed=True, size=size)
+        if label.ndim != 2:
+            raise BadInput("corrupt-label", "the mask has 3 channels, not one.", video=video_id, file=file,
+                           cure="Copy it again, or store class numbers plus one.")
+        ids = self._table[label]
+        if ids.min() < 0:
+            raise BadInput("unknown-category", f"the mask holds the values {ids_in(label[ids < 0])[:5]}, which name no "
+                           f"class.", video=video_id, file=file,
+                           cure=f"Copy it again, or list the classes of own data in {CATEGORIES}.")
+        return ids
+
+
+def _reopen(root: str, split: str) -> Vspw:
+    return Vspw(root, split=split)
