@@ -13,19 +13,21 @@ from model.layers.convolution import BatchNormConfig, ConvBN
 class TemporalASPP(nn.Module):
     """Parallel convolutions over time at several rates, joined by a 1x1 convolution, norm and GELU.
 
-    x: b c k, one sequence of k clips per query -> b c k. The ends repeat (replicate padding), so any k >= 1 will do.
-    The branches have neither norm nor activation, as in the public code (TACJu/MaXTron, class ASPP).
+    x: b c k, one sequence of k clips per query -> b out_dim k; out_dim is c where it is not given. The ends repeat
+    (replicate padding), so any k >= 1 will do. The branches have neither norm nor activation, as in the public code
+    (TACJu/MaXTron, class ASPP).
     """
 
-    def __init__(self, dim: int, *, rates: tuple[int, ...] = (1, 2, 3), kernels: tuple[int, ...] = (3, 3, 3),
-                 norm: Literal["ln", "bn"] | None = "ln", dropout: float = 0.0,
+    def __init__(self, dim: int, *, out_dim: int | None = None, rates: tuple[int, ...] = (1, 2, 3),
+                 kernels: tuple[int, ...] = (3, 3, 3), norm: Literal["ln", "bn"] | None = "ln", dropout: float = 0.0,
                  batch_norm: BatchNormConfig | None = None) -> None:
         super().__init__()
+        out_dim = out_dim or dim
         assert len(rates) == len(kernels), "one rate for each kernel"
         self.convolutions = nn.ModuleList(
-            nn.Conv1d(dim, dim, kernel, dilation=rate, padding=rate * (kernel // 2), padding_mode="replicate")
+            nn.Conv1d(dim, out_dim, kernel, dilation=rate, padding=rate * (kernel // 2), padding_mode="replicate")
             for rate, kernel in zip(rates, kernels))
-        self.join = ConvBN(len(rates) * dim, dim, dims=1, norm=norm, activation="gelu", batch_norm=batch_norm)
+        self.join = ConvBN(len(rates) * out_dim, out_dim, dims=1, norm=norm, activation="gelu", batch_norm=batch_norm)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:

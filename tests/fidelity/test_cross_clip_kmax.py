@@ -47,9 +47,8 @@ def module(case: Case) -> None:
 
 def temporal_aspp(case: Case) -> None:
     a = case.arguments
-    assert a["in_channels"] == a["output_channels"], "our block keeps the number of channels"
-    block = TemporalASPP(a["in_channels"], rates=tuple(a["atrous_rates"]), kernels=tuple(a["kernel_sizes"]),
-                         norm=NORMS[a["norm_fn"]])
+    block = TemporalASPP(a["in_channels"], out_dim=a["output_channels"], rates=tuple(a["atrous_rates"]),
+                         kernels=tuple(a["kernel_sizes"]), norm=NORMS[a["norm_fn"]])
     load_strict(block, part(case.state, official_prefix="conv_short_aggregate_layers.0.",
                             our_prefix="layers.0.aspp.branch.aspp."))
     assert_close_to(case, "out", block.eval()(case.inputs["x"]))

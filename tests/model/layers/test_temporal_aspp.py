@@ -10,10 +10,10 @@ from model.layers.temporal_aspp import TemporalASPP
 
 
 @pytest.mark.parametrize("clips", [1, 2, 7])
-@pytest.mark.parametrize("norm", ["ln", "bn"])
-def test_any_number_of_clips_keeps_its_shape_and_sequences_do_not_mix(clips, norm):
-    block, x = TemporalASPP(8, norm=norm).eval(), torch.randn(3, 8, clips)
-    assert block(x).shape == x.shape
+@pytest.mark.parametrize(("norm", "out_dim"), [("ln", None), ("bn", None), (None, 12)])
+def test_any_number_of_clips_stays_and_sequences_do_not_mix(clips, norm, out_dim):
+    block, x = TemporalASPP(8, norm=norm, out_dim=out_dim).eval(), torch.randn(3, 8, clips)
+    assert block(x).shape == (3, out_dim or 8, clips)
     assert_close(block(x), torch.cat([block(one[None]) for one in x]))
 
 
