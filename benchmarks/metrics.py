@@ -1,68 +1,160 @@
-"""VPQ in one pass against the definition taken literally: every window stacked, every stack counted in pairs of ids.
+"""VPQ, STQ, mIoU and mVC of a whole validation set in one pass, and the same scores from their definitions.
 
-    python -m benchmarks.metrics
+    python -m benchmarks.metrics --videos 6      # a look
+    python -m benchmarks.metrics                 # the size of VIPSeg's: 343 videos, 8255 frames of 1280x720; minutes
 
-One video at 1280x720 with about 12 segments a frame, moving, and a prediction that is the truth shifted by a few
-pixels with two identities switched halfway. Both take the same maps from memory and must give the same scores.
+Every frame has about 12 segments, moving; the prediction is the truth shifted by a few pixels with two identities
+switched halfway. First the set is scored by two processes, a video at a time, and their parts are merged; its maps are
+drawn when asked for, which is part of the time, as decoding would be. Then one video, from memory, is scored by both:
+ours in one walk, the baseline window by window and mask by mask. They must agree.
 """
 
 from __future__ import annotations
 
+import argparse
+import resource
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from multiprocessing import get_context
+
 import numpy as np
 
-from benchmarks.harness import compare
+from benchmarks.harness import append, compare, machine
 from model.contracts import PanopticVideo, VideoSegment
-from model.labels import VOID, ClassInfo, ClassTable, panoptic_id
+from model.labels import DIVISOR, VOID, ClassInfo, ClassTable, class_of, panoptic_id
+from pipeline.metrics.frame_pass import score_video
+from pipeline.metrics.miou import MeanIoU
+from pipeline.metrics.stq import STQ
+from pipeline.metrics.video_consistency import WINDOWS as STILL
+from pipeline.metrics.video_consistency import VideoConsistency
 from pipeline.metrics.vpq import VPQ
 from pipeline.metrics.vpq_scores import PROTOCOLS
 
-FRAMES, HEIGHT, WIDTH, THINGS = 12, 720, 1280, 8
+VIDEOS, FRAMES, HEIGHT, WIDTH, THINGS, RADIUS = 343, 8255, 720, 1280, 8, 70
+COMPARED, PROCESSES, SHIFT = 18, 2, 6      # frames of the video both score; pixels
 CLASSES = ClassTable("bench", tuple(ClassInfo(i, f"class {i}", i < 4, (20 * i, 90, 200)) for i in range(8)))
 WINDOWS = PROTOCOLS[0]
 
 
 def main() -> None:
-    """Print and keep the ratio."""
-    truth, prediction = some_video(shift=0), some_video(shift=6)
-    assert abs(one_pass(prediction, truth) - window_by_window(prediction, truth)) < 1e-12
-    compare(f"VPQ {WINDOWS} of {FRAMES} frames at 720p", ours=lambda: one_pass(prediction, truth),
-            baseline=lambda: window_by_window(prediction, truth))
+    """Time the set, then print and keep the ratio."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--videos", type=int, default=VIDEOS, help="of the set, at most 343")
+    whole_set(parser.parse_args().videos)
+    truth, prediction = (in_memory(some_video("compared", COMPARED, shift=shift)) for shift in (0, SHIFT))
+    np.testing.assert_allclose(one_pass(prediction, truth), by_definition(prediction, truth), atol=1e-9)
+    compare(f"VPQ {WINDOWS}, STQ, mIoU, mVC {STILL} of {COMPARED} frames at 720p", repeats=3,
+            ours=lambda: one_pass(prediction, truth), baseline=lambda: by_definition(prediction, truth))
+    compare(f"VPQ {WINDOWS} alone of {COMPARED} frames at 720p", repeats=3,
+            ours=lambda: score([VPQ(CLASSES, windows=WINDOWS)], prediction, truth),
+            baseline=lambda: vpq_by_definition(prediction, truth))
 
 
-def some_video(*, shift: int) -> PanopticVideo:
-    """Discs over four wavy bands, and a strip of void; shift: pixels to the right, above 0 also switches two discs."""
-    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
-    columns = columns - shift
-    maps = []
-    for frame in range(FRAMES):
-        waves = 40 * np.sin(columns / 90 + frame / 5)
-        bands = (4 * (rows + waves) // HEIGHT).clip(0, 3).astype(np.int32) + 4
-        ids = panoptic_id(bands, 0)
-        for disc in range(THINGS):
-            y, x = 90 + 80 * disc, (150 * disc + 25 * frame) % WIDTH
-            switched = disc ^ 4 if shift and frame >= FRAMES // 2 and disc in (0, 4) else disc
-            ids[(rows - y) ** 2 + (columns - x) ** 2 < 70**2] = panoptic_id(switched % 4, 1 + switched // 4)
-        if not shift:
-            ids[:, :30] = VOID
-        maps.append(ids.astype(np.int32))
-    present = [i for i in np.unique(maps).tolist() if i != VOID]
-    return PanopticVideo(video_id="bench", frame_names=tuple(map(str, range(FRAMES))), frames=maps,
-                         segments={i: VideoSegment(class_index=i // 10_000, track=i % 10_000) for i in present})
+def whole_set(videos: int) -> None:
+    """Score the set in two processes; print and keep the time and the memory of the largest process."""
+    frames = [FRAMES // VIDEOS + (index < FRAMES % VIDEOS) for index in range(videos)]
+    started, metrics = time.perf_counter(), all_metrics()
+    with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
+        for parts in pool.map(score_one, range(videos), frames):
+            for metric, part in zip(metrics, parts, strict=True):
+                metric.merge(type(metric).from_json(part))
+    seconds = time.perf_counter() - started
+    megabytes = max(resource.getrusage(who).ru_maxrss / 1e3 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    print("\n".join(metric.result().table() for metric in metrics))
+    print(f"{videos} videos, {sum(frames)} frames at 720p: {seconds:.0f} s, {sum(frames) / seconds:.0f} frames/s on "
+          f"{PROCESSES} processes, at most {megabytes:.0f} MB each")
+    append({"name": "one pass over a set at 720p", "videos": videos, "frames": sum(frames), "seconds": seconds,
+            "megabytes_of_largest_process": megabytes, "processes": PROCESSES, "machine": machine()})
 
 
-def one_pass(prediction: PanopticVideo, truth: PanopticVideo) -> float:
-    """Ours."""
-    vpq = VPQ(CLASSES, windows=WINDOWS)
-    vpq.update(prediction, truth)
-    return vpq.result().mean(WINDOWS).all
+def score_one(index: int, frames: int) -> list[dict]:
+    """What the metrics say about one video, as they travel between machines."""
+    metrics = all_metrics()
+    score(metrics, *(some_video(f"video {index}", frames, shift=shift, phase=37 * index) for shift in (SHIFT, 0)))
+    return [metric.to_json() for metric in metrics]
 
 
-def window_by_window(prediction: PanopticVideo, truth: PanopticVideo) -> float:
-    """The definition, as the public script proceeds; no crowd in this video."""
+def all_metrics() -> list:
+    """One of each."""
+    return [VPQ(CLASSES, windows=WINDOWS), STQ(CLASSES), MeanIoU(CLASSES), VideoConsistency(CLASSES)]
+
+
+def score(metrics: list, prediction: PanopticVideo, truth: PanopticVideo) -> list:
+    """The metrics, after a video."""
+    score_video(metrics, prediction, truth)
+    return metrics
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """Maps of a video, drawn anew whenever they are iterated: discs over four wavy bands, and a strip of void."""
+
+    frames: int
+    shift: int    # pixels to the right; above 0 two discs also change their identity halfway, and no pixel is void
+    phase: int    # pixels; another video
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        bands, disc = shapes()
+        for frame in range(self.frames):
+            left = (self.phase + 20 * frame - self.shift) % WIDTH
+            ids = bands[:, left:left + WIDTH].copy()
+            for thing in range(THINGS):
+                switched = thing ^ 4 if self.shift and frame >= self.frames // 2 and thing in (0, 4) else thing
+                y, x = 10 + 80 * thing, (150 * thing + 25 * frame + self.phase) % (WIDTH - 2 * RADIUS) + self.shift
+                box = ids[y:y + 2 * RADIUS, x:x + 2 * RADIUS]
+                box[disc[:box.shape[0], :box.shape[1]]] = panoptic_id(switched % 4, 1 + switched // 4)
+            if not self.shift:
+                ids[:, :30] = VOID
+            yield ids
+
+
+@cache
+def shapes() -> tuple[np.ndarray, np.ndarray]:
+    """Panoptic ids of four wavy bands, H 2W, that repeat after one width, and the mask of a disc."""
+    rows, columns = np.mgrid[:HEIGHT, :2 * WIDTH]
+    waves = 40 * np.sin(columns * (2 * np.pi / WIDTH))
+    bands = panoptic_id((4 * (rows + waves) // HEIGHT).clip(0, 3).astype(np.int32) + 4, 0)
+    return bands, np.hypot(*np.mgrid[-RADIUS:RADIUS, -RADIUS:RADIUS]) < RADIUS
+
+
+def some_video(name: str, frames: int, *, shift: int, phase: int = 0) -> PanopticVideo:
+    """A video of `Drawn` maps."""
+    segments = [(class_index, track) for class_index in range(4) for track in (1, 2)] + [(c, 0) for c in range(4, 8)]
+    return PanopticVideo(video_id=name, frame_names=tuple(map(str, range(frames))),
+                         frames=Drawn(frames=frames, shift=shift, phase=phase),
+                         segments={panoptic_id(c, track): VideoSegment(class_index=c, track=track)
+                                   for c, track in segments})
+
+
+def in_memory(video: PanopticVideo) -> PanopticVideo:
+    """The same video with its maps drawn."""
+    return PanopticVideo(video_id=video.video_id, frame_names=video.frame_names, frames=list(video.frames),
+                         segments=video.segments)
+
+
+def one_pass(prediction: PanopticVideo, truth: PanopticVideo) -> list[float]:
+    """Ours: VPQ, SQ, AQ, mIoU and mVC."""
+    vpq, stq, miou, mvc = (metric.result() for metric in score(all_metrics(), prediction, truth))
+    return [vpq.mean(WINDOWS).all, stq.all.sq, stq.all.aq, miou.miou, *mvc.mvc.values()]
+
+
+def by_definition(prediction: PanopticVideo, truth: PanopticVideo) -> list[float]:
+    """The same from the definitions, as the public scripts proceed."""
+    true, predicted = np.stack(truth.frames), np.stack(prediction.frames)
+    ious, occurs = ious_by_definition(class_of(true), class_of(predicted))
+    return [vpq_by_definition(prediction, truth), ious.mean(), association_by_definition(true, predicted),
+            ious[occurs].mean(), *consistency_by_definition(class_of(true), class_of(predicted))]
+
+
+def vpq_by_definition(prediction: PanopticVideo, truth: PanopticVideo) -> float:
+    """Every window stacked, every stack counted in pairs of ids; no crowd in this video."""
     means = []
     for k in WINDOWS:
         iou, counts = np.zeros(len(CLASSES)), np.zeros((3, len(CLASSES)))
-        for start in range(FRAMES - k + 1):
+        for start in range(len(truth.frames) - k + 1):
             pairs = areas_of_pairs(truth.frames[start:start + k], prediction.frames[start:start + k])
             count_window(pairs, iou, counts)
         occurs = counts.sum(0) > 0
@@ -85,14 +177,45 @@ def count_window(pairs: dict[tuple[int, int], int], iou: np.ndarray, counts: np.
     matched = set()
     for (t, p), area in pairs.items():
         union = true[t] + predicted[p] - area - pairs.get((VOID, p), 0)
-        if t >= 0 and p >= 0 and t // 10_000 == p // 10_000 and 2 * area > union:
+        if t >= 0 and p >= 0 and t // DIVISOR == p // DIVISOR and 2 * area > union:
             matched |= {("true", t), ("predicted", p)}
-            iou[t // 10_000] += area / union
-            counts[0, t // 10_000] += 1
+            iou[t // DIVISOR] += area / union
+            counts[0, t // DIVISOR] += 1
     for p, area in predicted.items():
-        counts[1, p // 10_000] += p >= 0 and ("predicted", p) not in matched and 2 * pairs.get((VOID, p), 0) <= area
+        counts[1, p // DIVISOR] += p >= 0 and ("predicted", p) not in matched and 2 * pairs.get((VOID, p), 0) <= area
     for t in true:
-        counts[2, t // 10_000] += t >= 0 and ("true", t) not in matched
+        counts[2, t // DIVISOR] += t >= 0 and ("true", t) not in matched
+
+
+def ious_by_definition(true: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """IoU of every class from two masks, and which classes the truth has. true, predicted: T H W classes."""
+    masks = [(true == c, (predicted == c) & (true != VOID)) for c in range(len(CLASSES))]
+    return (np.array([(t & p).sum() / max((t | p).sum(), 1) for t, p in masks]), np.array([t.any() for t, _ in masks]))
+
+
+def association_by_definition(true: np.ndarray, predicted: np.ndarray) -> float:
+    """AQ from masks of every pair of tracks. true, predicted: T H W panoptic ids."""
+    tracks = [[i for i in np.unique(ids).tolist() if i != VOID and CLASSES.is_thing[class_of(i)]]
+              for ids in (true, predicted)]
+    quality = []
+    for t in tracks[0]:
+        mask = true == t
+        pairs = [((mask & (predicted == p)).sum(), (mask | (predicted == p)).sum()) for p in tracks[1]]
+        quality.append(sum(common / union * common for common, union in pairs) / mask.sum())
+    return float(np.mean(quality))
+
+
+def consistency_by_definition(true: np.ndarray, predicted: np.ndarray) -> list[float]:
+    """mVC of every window length, each window compared frame by frame. true, predicted: T H W classes."""
+    means = []
+    for k in STILL:
+        values = []
+        for start in range(len(true) - k + 1):
+            still = (true[start:start + k] == true[start]).all(0) & (true[start] != VOID)
+            same = (predicted[start:start + k] == predicted[start]).all(0)
+            values.append((still & same).sum() / still.sum())
+        means.append(float(np.mean(values)))
+    return means
 
 
 if __name__ == "__main__":

@@ -73,14 +73,24 @@ class VideoConsistency(PerVideoMetric):
                                       for window in self.windows})
 
 
+NEVER = -1    # "since" of an unlabelled pixel
+
+
 class _Stillness:
-    """Since which frame every pixel has kept its class: in the truth, and in truth and prediction together."""
+    """Since which frame every pixel has kept its class: in the truth, and in truth and prediction together.
+
+    A pixel is looked at again only when one of its classes changes; how many have been still since which frame is
+    counted along.
+    """
 
     def __init__(self, metric: VideoConsistency, truth: Side, prediction: Side) -> None:
-        self.metric = metric
-        self.classes = [side.classes.astype(np.int32) for side in (truth, prediction)]
-        self.before: list[np.ndarray] = []      # two maps of the frame before, a number per pixel
-        self.since: list[np.ndarray] = []       # two maps, int32: frame since which that number is the same
+        self.metric, self.numbers = metric, len(metric.classes) + 1                  # of a class, or void
+        size = np.int16 if self.numbers**2 < 2**15 else np.int32
+        self.codes = (truth.classes * self.numbers).astype(size), prediction.classes.astype(size)
+        self.void = NEVER if metric.official_compat else len(metric.classes)         # class that is never still
+        self.before = np.zeros(0, size)                                              # pixels: both classes in one code
+        self.since = (np.zeros(0, np.int32), np.zeros(0, np.int32))                  # pixels: frame, or NEVER
+        self.pixels = [np.zeros(1, np.int64), np.zeros(1, np.int64)]                 # by since + 1: how many
         self.values: dict[int, list[float]] = {window: [] for window in metric.windows}
 
     def add(self, frame: FramePair) -> None:
@@ -89,7 +99,7 @@ class _Stillness:
         for window, values in self.values.items():
             first = frame.index - window + 1
             if first >= 0:
-                still, both_still = (int(np.count_nonzero(since <= first)) for since in self.since)
+                still, both_still = (int(pixels[1:first + 2].sum()) for pixels in self.pixels)
                 values.append(both_still / still if still else NAN)
 
     def finish(self, video: str, frames: int) -> None:
@@ -101,16 +111,17 @@ class _Stillness:
         self.metric.videos[video] = {"frames": frames, "windows": rows}
 
     def _look(self, frame: FramePair) -> None:
-        true, predicted = self.classes[0][frame.true], self.classes[1][frame.predicted]         # runs
-        joint = true * (len(self.metric.classes) + 1) + predicted
-        now = [np.repeat(runs, frame.lengths) for runs in (true, joint)]                        # pixels
-        if not self.since:
-            self.since = [np.zeros(values.size, np.int32) for values in now]
-        else:
-            for since, values, before in zip(self.since, now, self.before, strict=True):
-                np.putmask(since, values != before, frame.index)
+        now = np.repeat(self.codes[0][frame.true] + self.codes[1][frame.predicted], frame.lengths)
+        if frame.index == 0:
+            self.before = np.full_like(now, -1)                                      # all pixels are new
+            self.since = (np.full(now.size, NEVER, np.int32), np.full(now.size, NEVER, np.int32))
+            self.pixels = [np.array([now.size]), np.array([now.size])]
+        changed = np.flatnonzero(now != self.before)
+        true = now[changed] // self.numbers
+        moved = true != self.before[changed] // self.numbers                         # in the truth
+        for which, (pixels, classes) in enumerate(((changed[moved], true[moved]), (changed, true))):
+            left = np.bincount(self.since[which][pixels] + 1, minlength=frame.index + 2)
+            self.since[which][pixels] = np.where(classes == self.void, NEVER, frame.index)
+            self.pixels[which] = np.append(self.pixels[which], 0) - left
+            self.pixels[which] += np.bincount(self.since[which][pixels] + 1, minlength=frame.index + 2)
         self.before = now
-        if not self.metric.official_compat and not frame.true.all():                            # void is segment 0
-            void = np.repeat(frame.true == 0, frame.lengths)
-            for since in self.since:
-                np.putmask(since, void, frame.index + 1)        # not still before the next frame
