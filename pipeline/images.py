@@ -53,10 +53,10 @@ def jpeg_size(data: bytes) -> tuple[int, int]:
 
 
 def image_size(data: bytes) -> tuple[int, int]:
-    """Height and width of a JPEG or a PNG; raises BadInput where its end is missing."""
+    """Height and width of a JPEG or a PNG; raises BadInput "corrupt-image" where its end is missing."""
     if not is_png(data):
         return jpeg_size(data)
-    _check_png(data)
+    _check_png(data, reason="corrupt-image")
     width, height = struct.unpack_from(">II", data, len(_PNG_SIGNATURE) + 8)     # the first fields of the first chunk
     return height, width
 
@@ -77,6 +77,20 @@ def decode_jpeg(data: bytes) -> np.ndarray:
         raise BadInput("corrupt-image", f"the JPEG cannot be decoded: {error}.", cure=_COPY_AGAIN) from error
 
 
+def decode_image(data: bytes) -> np.ndarray:
+    """A frame, JPEG or PNG by its first bytes -> H W 3 uint8 RGB; grey becomes three equal colours.
+
+    Raises BadInput "corrupt-image", also for a PNG with 16 bits per colour.
+    """
+    if not is_png(data):
+        return decode_jpeg(data)
+    image = decode_png(data, reason="corrupt-image")
+    if image.dtype != np.uint8:
+        raise BadInput("corrupt-image", f"it has {8 * image.itemsize} bits per colour.",
+                       cure="Save the frames with 8 bits per colour.")
+    return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
+
+
 def encode_jpeg(image: np.ndarray, *, quality: int = 95) -> bytes:
     """H W 3 uint8 RGB -> JPEG with 4:2:0 colour."""
     if simplejpeg is not None:
@@ -91,15 +105,15 @@ def is_png(data: bytes) -> bool:
     return data.startswith(_PNG_SIGNATURE)
 
 
-def decode_png(data: bytes) -> np.ndarray:
+def decode_png(data: bytes, *, reason: str = "corrupt-label") -> np.ndarray:
     """PNG -> H W or H W 3 (RGB), uint8 or uint16, palette colours resolved, alpha dropped.
 
-    Raises BadInput "corrupt-label" where a chunk is missing or its checksum is wrong.
+    Raises BadInput, by default "corrupt-label", where a chunk is missing or its checksum is wrong.
     """
-    _check_png(data)
+    _check_png(data, reason=reason)
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
-        raise BadInput("corrupt-label", f"the PNG cannot be decoded ({len(data)} bytes).", cure=_COPY_AGAIN)
+        raise BadInput(reason, f"the PNG cannot be decoded ({len(data)} bytes).", cure=_COPY_AGAIN)
     if image.ndim == 2:
         return image
     return cv2.cvtColor(image, cv2.COLOR_BGRA2RGB if image.shape[2] == 4 else cv2.COLOR_BGR2RGB)
@@ -132,10 +146,10 @@ def resize_ids(ids: np.ndarray, height: int, width: int) -> np.ndarray:
     return cv2.resize(ids, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
 
 
-def _check_png(data: bytes) -> None:
+def _check_png(data: bytes, *, reason: str) -> None:
     position = len(_PNG_SIGNATURE)
     if not is_png(data):
-        raise BadInput("corrupt-label", f"not a PNG: it starts with {data[:4]!r}.", cure=_COPY_AGAIN)
+        raise BadInput(reason, f"not a PNG: it starts with {data[:4]!r}.", cure=_COPY_AGAIN)
     while position + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, position)
         end = position + 8 + length
@@ -144,4 +158,4 @@ def _check_png(data: bytes) -> None:
         if kind == b"IEND":
             return
         position = end + 4
-    raise BadInput("corrupt-label", f"the PNG is cut off or damaged ({len(data)} bytes).", cure=_COPY_AGAIN)
+    raise BadInput(reason, f"the PNG is cut off or damaged ({len(data)} bytes).", cure=_COPY_AGAIN)

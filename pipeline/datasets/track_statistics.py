@@ -10,7 +10,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from pipeline.errors import BadInput
-from pipeline.images import decode_jpeg
+from pipeline.images import decode_image
 from pipeline.records import Dataset, FrameRecord, VideoRecord
 
 FORBIDDEN = 1e6    # cost of linking different classes; an assignment may hold such a pair, which is then dropped
@@ -94,7 +94,7 @@ def _distance(a: Look, b: Look) -> float:
 def _looks(dataset: Dataset, video: VideoRecord, frame: FrameRecord) -> dict[int, Look]:
     """Every thing of a frame."""
     try:
-        image = decode_jpeg(frame.image.read_bytes())
+        image = decode_image(frame.image.read_bytes())
     except BadInput as error:
         raise BadInput(error.reason, error.what, video=video.video_id, file=frame.image, cure=error.cure) from None
     ids, looks = dataset.frame_ids(video, frame), {}

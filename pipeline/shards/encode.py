@@ -7,11 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from pipeline.errors import BadInput
 from pipeline.files import canonical_json
-from pipeline.images import decode_jpeg, decode_png, encode_jpeg, encode_png, is_png, jpeg_size, resize_image
+from pipeline.images import decode_image, decode_jpeg, encode_jpeg, encode_png, image_size, is_png, resize_image
 from pipeline.records import Dataset, FrameRecord, VideoRecord
 from pipeline.shards.format import META, SCHEMA, clip_key
 from pipeline.shards.plan import ShardConfig
@@ -77,28 +75,15 @@ def _encode_image(video: VideoRecord, frame: FrameRecord, size: tuple[int, int],
     """
     with _blame(video.video_id, frame.image, missing="missing-image"):
         data = frame.image.read_bytes()
-        pixels = _png_frame(data) if is_png(data) else None
-        found = jpeg_size(data) if pixels is None else pixels.shape[:2]
-        if found != (video.height, video.width):
+        if (found := image_size(data)) != (video.height, video.width):
             raise BadInput("size-differs", f"the frame is {found[1]}x{found[0]} pixels, the video "
                            f"{video.width}x{video.height}.", cure="Resize frames, labels and annotations together.")
-        if pixels is None and (decode or size != found):
-            pixels = decode_jpeg(data)
-        if size != found:
-            return encode_jpeg(resize_image(pixels, *size), quality=config.jpeg_quality)
-        return encode_jpeg(pixels, quality=config.jpeg_quality) if is_png(data) else data
-
-
-def _png_frame(data: bytes) -> np.ndarray:
-    """H W 3 uint8 RGB."""
-    try:
-        pixels = decode_png(data)
-    except BadInput as error:
-        raise BadInput("corrupt-image", error.what, cure=error.cure) from error
-    if pixels.dtype != np.uint8:
-        raise BadInput("corrupt-image", f"it has {8 * pixels.itemsize} bits per colour.",
-                       cure="Save the frames with 8 bits per colour.")
-    return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
+        if size == found and not is_png(data):
+            if decode:
+                decode_jpeg(data)
+            return data
+        pixels = decode_image(data)
+        return encode_jpeg(pixels if size == found else resize_image(pixels, *size), quality=config.jpeg_quality)
 
 
 def _check_record(video: VideoRecord, classes: int) -> None:

@@ -125,3 +125,26 @@ def test_shrinking_an_image_averages_instead_of_skipping(picture):
     stripes[::2] = 200
     assert abs(images.resize_image(stripes, 5, 5).astype(int) - 100).max() <= 10
     assert images.resize_image(picture, 10, 12).shape == (10, 12, 3)
+
+
+def test_a_frame_is_told_by_its_bytes_and_grey_becomes_three_colours(picture):
+    assert_array_equal(images.decode_image(images.encode_png(picture)), picture)
+    jpeg = images.encode_jpeg(picture)
+    assert_array_equal(images.decode_image(jpeg), images.decode_jpeg(jpeg))
+    grey = np.ascontiguousarray(picture[..., 0])
+    assert_array_equal(images.decode_image(images.encode_png(grey)), np.stack([grey] * 3, axis=-1))
+    for data in (jpeg, images.encode_png(picture), images.encode_png(grey)):
+        assert images.image_size(data) == (37, 53)
+
+
+@pytest.mark.parametrize("read", [images.decode_image, images.image_size])
+def test_a_frame_that_is_cut_is_a_corrupt_image_whatever_its_kind(picture, read):
+    for data in (images.encode_jpeg(picture), images.encode_png(picture)):
+        with pytest.raises(BadInput) as error:
+            read(data[:-15])
+        assert error.value.reason == "corrupt-image"
+
+
+def test_frames_have_8_bits(picture):
+    with pytest.raises(BadInput, match="16 bits per colour"):
+        images.decode_image(images.encode_png(picture[..., 0].astype(np.uint16)))
