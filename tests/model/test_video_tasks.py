@@ -46,14 +46,14 @@ def clip(*frames: dict[int, tuple[int, int]], identities=range(QUERIES), classes
 
 
 class Plain(TubeLinking):
-    """Nothing learned: objects look as their queries say."""
+    """Nothing learned: objects look as their queries say, linked ones more so."""
 
     def embeddings(self, queries: torch.Tensor) -> torch.Tensor:
         return queries
 
     def forward(self, queries, reference, *, official_compat=False):
         self.read = reference
-        return queries
+        return 2 * queries
 
 
 def task(*, compat=False, linking=None, **config) -> TubePanoptic:
@@ -121,6 +121,13 @@ def test_an_object_that_was_away_for_a_clip_comes_back_as_itself():
     assert at(merged, 2, (3, 3)) == at(merged, 0, (3, 3))
 
 
+def test_an_object_that_was_away_too_long_comes_back_as_another():
+    there, away = clip({0: (2, 2), 1: (8, 8)}, {0: (2, 2), 1: (8, 8)}), clip({1: (8, 8)}, {1: (8, 8)})
+    for clips, known in ((5, True), (6, False)):
+        merged = panoptic(there, *[away] * (clips - 1), there)      # the clips begin two frames apart
+        assert (at(merged, -1, (3, 3)) == at(merged, 0, (3, 3))) == known
+
+
 def test_repeated_frames_are_cut():
     merged = run_tasks([(clip({0: (2, 2)}, {0: (2, 2)}), 2), (clip({0: (2, 2)}, {1: (9, 9)}), 1)],
                        {"panoptic": task()})["panoptic"]
@@ -141,9 +148,11 @@ def test_linking_reads_the_things_of_the_clip_before_as_they_were():
     """Released code reads all queries, and after they were linked."""
     for compat, count in ((False, QUERIES - 1), (True, QUERIES)):
         linking = Plain(TubeLinkingConfig(dim=DIM, heads=2, ffn=16))
-        first = clip({0: (2, 2)})
-        panoptic(first, clip({0: (2, 2)}), linking=linking, compat=compat)
-        assert torch.equal(linking.read, first.queries[:, :count])
+        each = clip({0: (2, 2)})
+        panoptic(each, each, linking=linking, compat=compat)
+        assert torch.equal(linking.read, each.queries[:, :count])
+        panoptic(each, each, each, linking=linking, compat=compat)
+        assert torch.equal(linking.read, (1 + compat) * each.queries[:, :count])
 
 
 def test_a_real_linking_module_runs_both_ways():

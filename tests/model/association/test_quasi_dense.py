@@ -122,6 +122,15 @@ def test_a_backdrop_keeps_its_look_alike_from_taking_a_track():
         assert (video.step(looks(5), scores=[0.45]) == [known]) == taken
 
 
+def test_what_overlaps_a_surer_segment_is_no_backdrop():
+    half = [[1.0, 0.5], [0.5, 1.0]]
+    for overlaps, backdrops in ((half, 0), (None, 1)):
+        video = Video()
+        video.step(looks(0))
+        video.step(looks(0, 5), scores=[0.9, 0.05], overlaps=overlaps)
+        assert len(video.tracker._backdrops[0]) == backdrops
+
+
 def test_a_thing_nobody_believes_in_does_not_go_on_with_a_track():
     video, official = Video(), Video(official_compat=True)
     for each in (video, official):

@@ -78,7 +78,7 @@ def plain_tube_link(class_logits, mask_logits, video):
                         1 - (2 * (query.sigmoid() * tube).sum() + 1) / (query.sigmoid().sum() + tube.sum() + 1))
                        for tube in tubes])
     chance = class_logits.softmax(-1)[:, video.classes]
-    cost = [[float(5 * entropy + 5 * dice) for entropy, dice in row] for row in losses]
+    cost = [[float(5 * (entropy + dice).detach()) for entropy, dice in row] for row in losses]
     queries, columns = linear_sum_assignment(np.array(cost) - 2 * chance.detach().numpy())
     labels = torch.full((QUERIES,), class_logits.shape[-1] - 1)
     labels[queries] = video.classes[columns]

@@ -118,6 +118,19 @@ def test_half_overlapping_queries_are_left_out_by_the_paper_only(linking):
         assert (first["contrast"] != second["contrast"]) == changes
 
 
+def test_pairs_that_are_neither_the_same_nor_clearly_different_are_not_compared(linking):
+    """With tracks that overlap by half, the answer of the one is no counter-example of the other; nothing is left."""
+    made, (key, _) = pair()
+    masks = torch.zeros(2, *key.void.shape, dtype=torch.bool)
+    masks[0, :, :, :6] = masks[1, :, :, 2:8] = True                 # IoU 4 / 8
+    target = ClipTargets(masks=masks, classes=torch.tensor([0, 1]), track_ids=torch.arange(2), void=~masks.any(0))
+    class_logits, mask_logits = perfect_logits(target)
+    made = replace(made, class_logits=class_logits.expand(2, -1, -1), mask_logits=mask_logits.expand(2, -1, -1, -1, -1))
+    for threshold, compared in ((0.3, False), (0.6, True)):
+        config = LinkingLossConfig(assignment="overlap", different_overlap=threshold)
+        assert (LinkingCriterion(config)(linking, made, [target, target])["contrast"] > 0) == compared
+
+
 @pytest.mark.parametrize("assignment", ["matched", "overlap"])
 @pytest.mark.parametrize("tubes", [(0, 0), (3, 0), (0, 3)])
 def test_clips_without_common_objects_cost_nothing_and_keep_the_graph(linking, assignment, tubes):

@@ -143,7 +143,8 @@ def test_masks_are_counted_over_all_training_workers(monkeypatch):
     monkeypatch.setattr(dist, "get_world_size", lambda: 2)
     monkeypatch.setattr(dist, "all_reduce", lambda count: count.add_(9))
     shared = losses(made, targets)
-    assert_close(shared["mask"], alone["mask"] * 3 / 6)
+    for name in ("mask", "dice", "mask_aux"):
+        assert_close(shared[name], alone[name] * 3 / 6)
     assert_close(shared["class"], alone["class"])
 
 
