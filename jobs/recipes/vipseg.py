@@ -125,7 +125,9 @@ def near_online(backbone: str) -> Recipe:
 def offline(backbone: str) -> Recipe:
     """With the cross-clip head on top, in the near-online road's folder. Expect 46.7 VPQ with R50.
 
-    Four layers, as in every released file; the paper says six, with the same score (table 6c).
+    Four layers, as in every released file; the paper says six, with the same score (table 6c). The head starts at the
+    near-online result and keeps the norms it copies; the released code starts it with `stage_two.head.start=official`
+    and `stage_two.head.train_norms=true`.
     """
     of, road = SETTINGS[backbone], near_online(backbone)
     return replace(
