@@ -20,23 +20,27 @@ from pipeline.files import atomic_write
 from pipeline.images import encode_png
 from pipeline.visualise.palette import paint
 
+VSPW_LAST = 252             # larger values are void in some releases
 STEP_VOID = (255, 0, 0)     # red is the class, 255 none; green and blue are the instance
 STEP_INSTANCES = 1 << 16
 
 
 def write_semantic_maps(video: SemanticVideo, folder: Path, *, classes: ClassTable) -> Path:
-    """VSPW: one channel, 0 void, else the position in the class table + 1. Returns the video's folder.
+    """VSPW: one channel, 0 void, else the class as the data set numbers it, plus one. Returns the video's folder.
 
-    Raises BadInput for a map with a class outside the table, ValueError for a table of more than 254 classes.
+    Raises BadInput for a map with a class outside the table, ValueError for a table that does not fit into the coding.
     """
-    if len(classes) > 254:      # 255 is void in some releases
-        raise ValueError(f"class table {classes.name!r} has {len(classes)} classes; a map of one byte holds 254")
+    values = np.array([info.dataset_id + 1 for info in classes.classes] + [0])     # the last serves void, which is -1
+    if values.max() > VSPW_LAST or values[:-1].min() < 1:
+        raise ValueError(f"class table {classes.name!r} has the numbers {values[:-1].min() - 1} to {values.max() - 1}; "
+                         f"a VSPW map holds 0 to {VSPW_LAST - 1}")
+    values = values.astype(np.uint8)
 
     def encode(ids: np.ndarray) -> np.ndarray:
         if ids.min() < VOID or ids.max() >= len(classes):
             raise BadInput("unknown-category", f"a map holds the classes {ids.min()} to {ids.max()}, the table has 0 "
                            f"to {len(classes) - 1}.", video=video.video_id, cure="Void is -1.")
-        return (ids + 1).astype(np.uint8)
+        return values[ids]
 
     return _write(video, folder, encode)
 

@@ -6,10 +6,11 @@ TPA counts the pixels of the whole video that g shares with the predicted thing 
 void count against p, those on crowd are left out. STQ = sqrt(SQ AQ). Source: DeepLab2's evaluation,
 segmentation_and_tracking_quality.py.
 
-`official_compat` reproduces three habits of the released scripts. Void counts as one more class of IoU 0 as soon as a
-labelled pixel is predicted as void. A video without a track has AQ 0. And VIPSeg's script (eval_stq_vspw.py) numbers
-the segments of a video from 0 in the order of listing, so takes the first one for crowd when it is a thing, and does
-not know the data's own crowds; this needs `PanopticVideo.segments` in the order of the json, as `Predictions` reads it.
+`official_compat` reproduces the released scripts, for comparison with published numbers. Both count void as one more
+class, of IoU 0, as soon as a labelled pixel is predicted as void, and give AQ 0 to a video without a track; that is all
+of "step" (KITTI-STEP). The one of VIPSeg (eval_stq_vspw.py) moreover numbers the segments of a video from 0 in the
+order of listing, so takes the first for crowd when it is a thing, and does not know the data's own crowds: "vipseg". It
+needs `PanopticVideo.segments` in the order of the json, as `Predictions` reads it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import fsum, sqrt
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -66,7 +67,9 @@ class STQScores:
 class STQ(PerVideoMetric):
     """Accumulates STQ in one pass over the frames; parts of a data set merge exactly."""
 
-    def __init__(self, classes: ClassTable, *, official_compat: bool = False) -> None:
+    def __init__(self, classes: ClassTable, *, official_compat: Literal["", "step", "vipseg"] = "") -> None:
+        if official_compat not in ("", "step", "vipseg"):
+            raise ValueError(f"official_compat is {official_compat!r}; choose 'step', 'vipseg', or '' for none")
         super().__init__(classes, official_compat=official_compat)
         self.official_compat = official_compat
 
@@ -94,7 +97,7 @@ class STQ(PerVideoMetric):
     def _association(self, areas: np.ndarray, truth: Side, prediction: Side) -> dict[str, Any]:
         """Sum over the true tracks of their association quality, and how many there are. areas: of the whole video."""
         things = np.append(self.classes.is_thing, False)                # void is no thing
-        crowd = things[truth.classes] & (truth.is_first if self.official_compat else truth.is_crowd)
+        crowd = things[truth.classes] & (truth.is_first if self.official_compat == "vipseg" else truth.is_crowd)
         size = areas.sum(1)
         tracks = things[truth.classes] & ~crowd & (size > 0)
         predicted = things[prediction.classes]

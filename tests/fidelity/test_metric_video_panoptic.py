@@ -25,7 +25,7 @@ def test_vpq_and_stq_equal_the_official_scripts(folder):
     truth = Predictions(annotations=folder / "panoptic_gt.json", maps=folder / "panomasksRGB", classes=classes)
     predictions = Predictions(annotations=folder / "prediction" / "pred.json", classes=classes,
                               maps=folder / "prediction" / "pan_pred")
-    vpq, stq = VPQ(classes, windows=[int(k) for k in expected["vpq"]]), STQ(classes, official_compat=True)
+    vpq, stq = VPQ(classes, windows=[int(k) for k in expected["vpq"]]), STQ(classes, official_compat="vipseg")
     for video in truth:
         score_video([vpq, stq], predictions[video], truth[video])
 

@@ -30,7 +30,7 @@ def panoptic(*maps):
 def test_semantic_maps_are_vspw_s(tmp_path):
     folder = write_semantic_maps(semantic([[VOID, 0], [1, 2]], [[2, 2], [2, 2]]), tmp_path, classes=CLASSES)
     found = [decode_png((folder / f"{name}.png").read_bytes()) for name in (0, 1)]
-    assert [ids.tolist() for ids in found] == [[[0, 1], [2, 3]], [[3, 3], [3, 3]]]
+    assert [ids.tolist() for ids in found] == [[[0, 12], [14, 1]], [[1, 1], [1, 1]]]
     assert found[0].dtype == np.uint8
 
 
@@ -43,8 +43,8 @@ def test_step_maps_are_kitti_s(tmp_path):
 def test_what_the_coding_cannot_hold_is_refused(tmp_path):
     with pytest.raises(BadInput, match="classes 0 to 3, the table has 0 to 2"):
         write_semantic_maps(semantic([[0, 3]]), tmp_path, classes=CLASSES)
-    many = ClassTable("many", tuple(ClassInfo(i, str(i), False, (0, 0, 0)) for i in range(255)))
-    with pytest.raises(ValueError, match="a map of one byte holds 254"):
+    many = ClassTable("many", tuple(ClassInfo(i, str(i), False, (0, 0, 0)) for i in range(253)))
+    with pytest.raises(ValueError, match="numbers 0 to 252; a VSPW map holds 0 to 251"):
         write_semantic_maps(semantic([[0]]), tmp_path, classes=many)
     video = panoptic([[0, 1]])
     video.frames[0][0, 1] = 5

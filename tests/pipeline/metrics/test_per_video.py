@@ -23,7 +23,7 @@ from tests.pipeline.metrics.some_videos import CLASSES, scored_videos, video_of
 
 FRAME_METRICS = {
     "vpq": lambda: VPQ(CLASSES, windows=(1, 2, 3)), "stq": lambda: STQ(CLASSES), "miou": lambda: MeanIoU(CLASSES),
-    "stq official": lambda: STQ(CLASSES, official_compat=True),
+    "stq official": lambda: STQ(CLASSES, official_compat="vipseg"),
     "mvc": lambda: VideoConsistency(CLASSES, windows=(3, 2)),
 }
 METRICS = {**FRAME_METRICS, "track ap": lambda: TrackAP(CLASSES)}

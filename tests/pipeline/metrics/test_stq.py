@@ -28,7 +28,7 @@ def by_definition(pairs, *, official):
             union[c] += (labelled & ((semantic[0] == c) | (semantic[1] == c))).sum()
         void += (labelled & (semantic[1] == 3)).sum()
         things = {i for i, s in truth.segments.items() if CLASSES.is_thing[s.class_index]}
-        crowd = things & (set(list(truth.segments)[:1]) if official
+        crowd = things & (set(list(truth.segments)[:1]) if official == "vipseg"
                           else {i for i, s in truth.segments.items() if s.is_crowd})
         counted = ~np.isin(t, list(crowd))
         for i in things - crowd:
@@ -44,14 +44,14 @@ def by_definition(pairs, *, official):
     return (np.mean(ious) if ious else np.nan), (association / tracks if tracks else none)
 
 
-def score(pairs, *, official=False):
+def score(pairs, *, official=""):
     stq = STQ(CLASSES, official_compat=official)
     for prediction, truth in pairs:
         stq.update(prediction, truth)
     return stq.result()
 
 
-@pytest.mark.parametrize("official", [False, True])
+@pytest.mark.parametrize("official", ["", "step", "vipseg"])
 @settings(max_examples=40, deadline=None)
 @given(pairs=scored_videos())
 def test_scores_are_the_definition_written_out(pairs, official):
@@ -96,17 +96,25 @@ def test_predicted_pixels_on_stuff_and_void_count_against_a_track():
 
 def test_the_official_script_loses_the_first_listed_track_and_counts_void_as_a_class():
     truth, guess = row("xxyy", {"x": CAT, "y": DOG}), row("aa.b", {"a": CAT, "b": DOG})
-    ours, official = score([(guess, truth)]), score([(guess, truth)], official=True)
+    ours, official = score([(guess, truth)]), score([(guess, truth)], official="vipseg")
     assert (ours.tracks, official.tracks) == (2, 1)
     assert ours.all.sq == pytest.approx((1 + 1 / 2) / 2)
     assert official.all.sq == pytest.approx((1 + 1 / 2 + 0) / 3)
     assert official.all.aq == pytest.approx(1 / 4)
     with pytest.raises(ValueError, match="cannot be merged"):
-        STQ(CLASSES).merge(STQ(CLASSES, official_compat=True))
+        STQ(CLASSES).merge(STQ(CLASSES, official_compat="step"))
+
+
+def test_only_the_script_of_vipseg_forgets_the_data_s_own_crowds():
+    classes = {"s": SKY, "x": CAT, "y": DOG}                     # listed in this order
+    truth, guess = row("ssxxyy", classes, crowd={ord("x")}), row("ssxxyy", classes)
+    assert [score([(guess, truth)], official=official).tracks for official in ("", "step", "vipseg")] == [1, 1, 2]
+    with pytest.raises(ValueError, match="official_compat is 'davis'"):
+        STQ(CLASSES, official_compat="davis")
 
 
 def test_a_video_without_tracks_has_no_association_quality():
     stuff = row("ssss", {"s": SKY})
     assert score([(stuff, stuff)]).summary() == {"stq": None, "sq": 100.0, "aq": None}
     assert "-" in score([(stuff, stuff)]).table()
-    assert score([(stuff, stuff)], official=True).summary() == {"stq": 0.0, "sq": 100.0, "aq": 0.0}
+    assert score([(stuff, stuff)], official="step").summary() == {"stq": 0.0, "sq": 100.0, "aq": 0.0}
