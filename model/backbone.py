@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -75,7 +76,7 @@ class Backbone(nn.Module):
     ConvNeXt gets the zero padding of kmax-deeplab (`kmax_deeplab/modeling/backbone/convnext.py`) where its patches do
     not tile the input, and no output norms: the pixel decoder normalises. Its layer norms compute in float32 under
     autocast, which is PyTorch's own behaviour.
-    Swin always cuts maps into full windows and shifts them, as detectors do, whatever size it was pre-trained at.
+    Swin cuts maps into full windows and shifts them as detectors do, whatever size it was pre-trained at.
     """
 
     def __init__(self, config: BackboneConfig) -> None:
@@ -129,7 +130,8 @@ def _set_batch_norms(network: nn.Module, config: BatchNormConfig) -> None:
 def _pad_patches(network: nn.Module) -> None:
     """Make patches cover the whole input.
 
-    Swin: its own padding, right and bottom. ConvNeXt, for its non-overlapping strided convolutions:
+    Swin: its own padding, right and bottom, of patches; of windows before they are shifted (timm pads afterwards, and
+    then the two ends of a map meet in a window). ConvNeXt, for its non-overlapping strided convolutions:
     down-sampling: one row and column of zeros at the bottom right of odd maps, before the layer norm of that step.
     stem: one pixel on the left and top, two on the right and bottom, on sides that are no multiple of 4; the others
     tile exactly and stay aligned with the labels of even inputs.
@@ -137,12 +139,21 @@ def _pad_patches(network: nn.Module) -> None:
     for module in network.modules():
         if hasattr(module, "dynamic_img_pad"):
             module.dynamic_img_pad = True
+        if isinstance(module, timm.models.swin_transformer.SwinTransformerBlock):
+            module._attn = partial(_attend_in_full_windows, module)
         children = list(module.children()) if isinstance(module, nn.Sequential) else []
         if any(isinstance(child, nn.Conv2d) and child.kernel_size == child.stride == (2, 2) for child in children):
             module.register_forward_pre_hook(_pad_odd)
     stem = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
     if stem.kernel_size == stem.stride == (4, 4) and stem.padding == (0, 0):
         stem.register_forward_pre_hook(_pad_stem)
+
+
+def _attend_in_full_windows(block: nn.Module, x: Tensor) -> Tensor:
+    """x: n h w c, normed. timm's attention of a block on whole windows, which need no padding of its own."""
+    height, width = x.shape[1:3]
+    missing = [-side % window for side, window in zip((height, width), block.window_size)]
+    return type(block)._attn(block, F.pad(x, (0, 0, 0, missing[1], 0, missing[0])))[:, :height, :width]
 
 
 def _pad_odd(_module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:

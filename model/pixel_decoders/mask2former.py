@@ -46,8 +46,8 @@ class Mask2FormerPixelDecoderConfig:
         if self.dim % self.heads or self.dim % 4:
             raise ValueError(f"pixel decoder with dim={self.dim}, heads={self.heads}: dim must be a multiple of the "
                              "heads and of 4")
-        run = tuple(stride for stride in STRIDES if self.strides and min(self.strides) <= stride)
-        if tuple(sorted(self.strides)) != run or self.finest not in STRIDES or self.finest > min(self.strides):
+        coarse = tuple(sorted(self.strides))
+        if not coarse or coarse != STRIDES[-len(coarse):] or self.finest not in STRIDES or self.finest > coarse[0]:
             raise ValueError(f"pixel decoder with strides={self.strides}, finest={self.finest}: strides must run down "
                              f"from 32 without a gap, finest must be one of {STRIDES} and not above them; the "
                              "official values are (8, 16, 32) and 4")

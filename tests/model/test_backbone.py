@@ -125,6 +125,42 @@ def test_layer_norms_compute_in_float32_under_autocast():
     assert torch.equal(under_autocast, norm(x))
 
 
+@pytest.mark.parametrize("shift", [0, 3])
+@torch.inference_mode()
+def test_shifted_windows_of_swin_neither_wrap_nor_mix_with_padding(shift):
+    """A token reaches the tokens of its own window, whose borders lie at shift + 7 i, and no other."""
+    block = backbone_of("swin_tiny_patch4_window7_224").network.layers_3.blocks[shift // 3]
+    assert block.shift_size == (shift, shift)       # also at stride 32, where maps used to be one window
+    height, width = 9, 17
+    x = torch.randn(1, height, width, 768)
+    changed = x.clone()
+    changed[0, 1, 2] += 1
+    window = [(torch.arange(side) - shift).div(7, rounding_mode="floor") for side in (height, width)]
+    same = (window[0] == window[0][1])[:, None] & (window[1] == window[1][2])
+    moved = (block._attn(changed) - block._attn(x)).abs().amax(-1)[0] > 0
+    assert torch.equal(moved, same)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "swin_tiny_patch4_window7_224"])
+@torch.inference_mode()
+def test_output_norms_normalise_every_map_over_its_channels(name):
+    backbone, frames = backbone_of(name, output_norms=True), torch.randn(1, 3, 64, 96)
+    plain = backbone_of(name)
+    plain.network.load_state_dict(backbone.network.state_dict())
+    for normed, raw in zip(backbone(frames), plain(frames)):
+        expected = F.layer_norm(raw.movedim(1, -1), (raw.shape[1],)).movedim(-1, 1)
+        torch.testing.assert_close(normed, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_frozen_statistics_do_not_move_in_training():
+    for frozen in (False, True):
+        backbone = backbone_of("test_resnet", frozen_statistics=frozen).train()
+        norm = next(module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d))
+        before = norm.running_mean.clone()
+        backbone(torch.randn(2, 3, 64, 64))
+        assert torch.equal(norm.running_mean, before) == frozen
+
+
 def test_an_unknown_name_is_refused_with_near_matches():
     with pytest.raises(ValueError, match=r"'resnet5O'; near matches: resnet50"):
         BackboneConfig(name="resnet5O")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from model.layers.axial_trajectory import TrajectoryLayer, TrajectoryStack
+from model.layers.axial_trajectory import TrajectoryBranch, TrajectoryLayer, TrajectoryStack, track_levels
 
 
 def layer_of(kind="axial", **changes) -> TrajectoryLayer:
@@ -75,3 +75,28 @@ def test_residual_dropout_acts_on_the_passes():
 def test_an_unknown_kind_is_refused():
     with pytest.raises(ValueError, match="'diagonal' does not exist"):
         layer_of("diagonal")
+
+
+@torch.no_grad()
+def test_a_branch_starts_as_good_as_shut_and_adds_the_scaled_stack():
+    branch, x, position = TrajectoryBranch(16, layers=2, heads=4).eval(), torch.randn(1, 2, 3, 4, 16), torch.zeros(16)
+    torch.testing.assert_close(branch(x, position), x, atol=1e-4, rtol=1e-4)
+    branch.scale.copy_(torch.randn(16))
+    torch.testing.assert_close(branch(x, position), x + branch.scale * branch.stack(x, position))
+    watched, maps = branch(x, position, return_attention=True)
+    torch.testing.assert_close(watched, branch(x, position), atol=1e-5, rtol=1e-5)
+    assert maps.keys() == {"height", "width"}
+    alone = TrajectoryBranch(16, start=None, layers=1, heads=4).eval()
+    assert torch.equal(alone(x, position), alone.stack(x, position))
+
+
+@torch.no_grad()
+def test_levels_are_tracked_by_themselves_and_others_stay_as_they_are():
+    stack, shapes = TrajectoryStack(16, layers=1, heads=4).eval(), [(2, 3), (4, 6)]
+    x, position = torch.randn(2 * 3, 6 + 24, 16), torch.randn(3, 2, 3, 16)
+    maps: dict[str, torch.Tensor] = {}
+    tracked = track_levels(stack, x, shapes, strides=(32, 16), positions={32: position}, frames=3, attention=maps)
+    assert torch.equal(tracked[:, 6:], x[:, 6:])
+    expected = stack(x[:, :6].reshape(2, 3, 2, 3, 16), position).reshape(6, 6, 16)
+    torch.testing.assert_close(tracked[:, :6], expected, atol=1e-5, rtol=1e-5)
+    assert maps.keys() == {"stride32.height", "stride32.width"}

@@ -89,3 +89,13 @@ def test_wrong_sizes_are_refused():
         attention(x, reference=reference_points(SHAPES), memory=x, shapes=SHAPES)
     with pytest.raises(ValueError, match="cannot have 5 heads"):
         DeformableAttention(16, heads=5)
+
+
+@torch.no_grad()
+def test_sampled_values_are_refined_before_the_output_projection():
+    layer, x = DeformableLayer(16, heads=4, levels=2).eval(), torch.randn(1, LENGTH, 16)
+    options = {"reference": reference_points(SHAPES), "shapes": SHAPES}
+    silent = layer.attention(x, memory=x, refine=torch.zeros_like, **options)
+    torch.testing.assert_close(silent, layer.attention.output_proj.bias.expand_as(x))
+    options["position"] = torch.zeros(16)
+    torch.testing.assert_close(layer(x, refine=lambda sampled: sampled, **options), layer(x, **options))

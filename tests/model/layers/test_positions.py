@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from model.layers.positions import sine_positions_2d, sine_positions_3d
+from model.layers.positions import level_positions, sine_positions_2d, sine_positions_3d
 
 
 def test_rows_and_columns_fill_half_the_channels_each():
@@ -55,6 +55,13 @@ def test_padding_of_clips_counts_real_pixels_along_every_axis():
     first, second = sine_positions_3d(4, 5, 7, channels=8, padding=padding)
     torch.testing.assert_close(first, expected)
     torch.testing.assert_close(second[:3, :3, :4], sine_positions_3d(3, 3, 4, channels=8))
+
+
+def test_levels_follow_one_another_each_with_its_own_embedding():
+    levels = torch.randn(2, 8)
+    first, second = level_positions([(2, 3), (4, 5)], levels).split([6, 20])
+    torch.testing.assert_close(first - levels[0], sine_positions_2d(2, 3, channels=8).flatten(0, 1))
+    torch.testing.assert_close(second - levels[1], sine_positions_2d(4, 5, channels=8).flatten(0, 1))
 
 
 def test_channels_that_cannot_be_paired_are_refused():
