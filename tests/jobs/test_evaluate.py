@@ -6,10 +6,12 @@ import json
 import shutil
 
 import pytest
+from mlflow import MlflowClient
 
 from jobs import evaluate
 from jobs.evaluate import ScoreVideo
 from jobs.verb import guarded
+from model.association import ClipWiseConfig, MemoryBufferConfig, NaiveBufferConfig, StitchingConfig
 from pipeline.metrics.vpq import VPQ
 from pipeline.predictions import read_predictions
 from pipeline.shards import ShardSet
@@ -68,6 +70,29 @@ def test_a_missing_model_stops_before_any_worker_and_says_what_to_run(road, tmp_
     shutil.rmtree(recipe.road / gone)
     assert guarded(evaluate.main, lambda: scored(recipe, mode=mode)) == 2
     assert "run the training verb first" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("association", [StitchingConfig(), NaiveBufferConfig(overlap=0), ClipWiseConfig()])
+def test_every_association_scores_the_tiny_road(road, association):
+    recipe = scored(road.recipe, association=association, keep_predictions=False, overlays=0)
+    said = ScoreVideo(recipe=recipe)(video=0)
+    assert said["frames"] == 7
+    assert said["matching"]["clips"] == {"stitching": 0, "naive_buffer": 4, "clip_wise": 4}[association.name]
+    assert evaluate.scores_folder(recipe) == road.recipe.road / "scores" / f"near_online_{association.name}"
+
+
+def test_the_matching_space_is_summed_over_videos_and_tracked(road, tmp_path, monkeypatch):
+    recipe = scored(road.copy(tmp_path / "road"), association=MemoryBufferConfig(), keep_predictions=False, overlays=0)
+    monkeypatch.setattr(evaluate, "connect", lambda cluster: None)
+    monkeypatch.setattr(evaluate, "actor_stream", lambda rows, actor, *, arguments, **resources: (
+        {**actor(**arguments)(**row), "matching": {"clips": 6, "total": 9, "largest": 3 + row["video"]}}
+        for row in rows))
+    said = evaluate.main(recipe)
+    assert said["matching_space"] == {"average": 1.5, "max": 6}
+    tracked = MlflowClient(said["tracking_uri"]).get_run(said["mlflow_run_id"]).data.metrics
+    assert (tracked["matching_space_average"], tracked["matching_space_max"]) == (1.5, 6)
+    scores = json.loads((evaluate.scores_folder(recipe) / "scores.json").read_text())
+    assert (scores["mode"], scores["matching_space"]) == ("near_online_memory_buffer", said["matching_space"])
 
 
 def test_windows_without_those_of_the_protocol_are_refused():
