@@ -38,11 +38,12 @@ from jobs.recipes.schema import Recipe
 from jobs.training.checkpoint import load_weights, read_card, save_model
 from jobs.training.progress import say
 from jobs.verb import guarded
-from model.converters.layouts import HEAD, Layout, read_layout, restore_layout, usual_layout
+from model.converters.layouts import HEAD, Layout, MmdetLayout, read_layout, restore_layout, usual_layout
 from model.converters.official import Conversion, has_head, has_semantic_head, to_ours, to_theirs
 from model.cross_clip import build_cross_clip_head
 from model.labels import ClassInfo, ClassTable
 from model.segmenters import build_segmenter
+from model.segmenters.tube_link import TubeLinkConfig
 from model.segmenters.video_kmax import VideoKMaxConfig
 from pipeline.datasets import open_dataset
 from pipeline.errors import BadInput, Mismatch
@@ -58,7 +59,7 @@ def convert(recipe: Recipe, *, source: Path, output: Path) -> dict[str, Any]:
     recipe = replace(recipe, folder=str(output.absolute()))
     refuse_to_overwrite(recipe)
     try:
-        layout = read_layout(state)
+        layout = numbered(read_layout(state), recipe)
         recipe = fitted(recipe, state, layout)
         own = fresh_weights(recipe, head=has_head(state), device="meta")
         conversion = to_ours(state, layout=layout, own=own)
@@ -85,7 +86,7 @@ def convert_back(recipe: Recipe, *, source: Path, output: Path) -> dict[str, Any
     if (recipe.head_folder / "model.json").is_file():
         weights |= {f"{HEAD}{name}": tensor for name, tensor in load_weights(recipe.head_folder).items()}
     layout = (restore_layout(card["converted"]["layout"]) if "converted" in card
-              else usual_layout(weights, image=card["clip_frames"] == 1))
+              else numbered(usual_layout(weights, image=card["clip_frames"] == 1), recipe))
     try:
         theirs = to_theirs(weights, layout=layout)
     except ValueError as error:
@@ -109,6 +110,14 @@ def fitted(recipe: Recipe, state: Mapping[str, Tensor], layout: Layout) -> Recip
         segmenter = replace(segmenter, semantic_head=None)      # only training reads it, and offline files lack it
     head = replace(two.head, start="official") if has_head(state) else two.head
     return replace(recipe, stage_one=replace(one, segmenter=segmenter), stage_two=replace(two, head=head))
+
+
+def numbered(layout: Layout, recipe: Recipe) -> Layout:
+    """The layout with the order of its class rows: panoptic models of Tube-Link number things before stuff."""
+    segmenter = recipe.stage_one.segmenter
+    if isinstance(layout, MmdetLayout) and isinstance(segmenter, TubeLinkConfig):
+        return replace(layout, classes=segmenter.things_first)
+    return layout
 
 
 def fresh_weights(recipe: Recipe, *, head: bool, device: str) -> dict[str, Tensor]:

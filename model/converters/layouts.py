@@ -37,6 +37,7 @@ class BackboneLayout:
     container: ClassVar[str] = "model"                                # the entry of a .pth file that holds the weights
     optional: ClassVar[tuple[Part, ...]] = ()
     copies: ClassVar[Rules] = ()
+    classes: ClassVar[tuple[int, ...]] = ()
 
     def rules(self) -> Rules:
         """Every name -> ours. Read backwards by `rename.reverse`."""
@@ -64,6 +65,7 @@ class KMaxLayout:
         (("semantic_head.",), "no auxiliary semantic head in the checkpoint"),
     )
     copies: ClassVar[Rules] = ()
+    classes: ClassVar[tuple[int, ...]] = ()
 
     def rules(self) -> Rules:
         """Every name -> ours. Read backwards by `rename.reverse`."""
@@ -83,6 +85,7 @@ class MmdetLayout:
     family: Literal["mmdet"] = "mmdet"
     backbone: BackboneNaming
     prefix: str = ""
+    classes: tuple[int, ...] = ()       # our class of each of their class rows, which no name tells; (): the same order
     container: ClassVar[str] = "state_dict"
     optional: ClassVar[tuple[Part, ...]] = (
         (("pixel_decoder.trajectories.", "pixel_decoder.clip_level_embedding"), "no attention in time in the "
@@ -145,4 +148,5 @@ def usual_layout(names: Iterable[str], *, image: bool) -> Layout:
 def restore_layout(values: Mapping[str, Any]) -> Layout:
     """What `dataclasses.asdict` made of a layout, as a layout again."""
     families = {"backbone": BackboneLayout, "video_kmax": KMaxLayout, "mmdet": MmdetLayout}
-    return families[values["family"]](**values)
+    lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}     # as json has them
+    return families[values["family"]](**values | lists)

@@ -53,6 +53,7 @@ def to_ours(state: Mapping[str, Tensor], *, layout: Layout, own: Mapping[str, Te
     training needs and `own` lacks. Anything else that does not fit is a ValueError that lists it.
     """
     rules, found, problems = layout.rules(), Conversion(weights={}, names={}, unused={}, from_scratch={}), []
+    class_order = torch.tensor(layout.classes).argsort()
     for name, tensor in state.items():
         bare = name.removeprefix(layout.prefix)
         if _REBUILT.fullmatch(bare):
@@ -71,7 +72,8 @@ def to_ours(state: Mapping[str, Tensor], *, layout: Layout, own: Mapping[str, Te
         elif reason:
             found.unused[name] = reason
         else:
-            found.names[name], found.weights[ours] = ours, our_shape(tensor, name=ours, naming=layout.backbone)
+            tensor = our_shape(tensor, name=ours, naming=layout.backbone)
+            found.names[name], found.weights[ours] = ours, _reordered(tensor, ours, class_order)
             _take_copy(name, ours, layout=layout, own=own, found=found)
     for name in (name for name in own if name not in found.weights):
         if reason := _why_missing(name, found, own, layout):
@@ -90,10 +92,19 @@ def to_theirs(weights: Mapping[str, Tensor], *, layout: Layout) -> dict[str, Ten
     """
     if layout.family == "backbone":
         weights = {name: tensor for name, tensor in weights.items() if name.startswith(BACKBONE)}
-    weights = _without_copies(weights, layout)
-    theirs = rename(dict(weights), reverse(layout.rules()))
+    weights = {name: _reordered(tensor, name, torch.tensor(layout.classes))
+               for name, tensor in _without_copies(weights, layout).items()}
+    theirs = rename(weights, reverse(layout.rules()))
     return {f"{layout.prefix}{name}": their_shape(tensor, name=name, naming=layout.backbone)
             for name, tensor in theirs.items()}
+
+
+def _reordered(tensor: Tensor, ours: str, order: Tensor) -> Tensor:
+    """Class rows in another order; the last one, no object, stays the last, and no order leaves everything alone."""
+    rows, _ = _ROWS[0]
+    if not len(order) or not rows.fullmatch(ours):
+        return tensor
+    return tensor[torch.cat([order, order.new_tensor([len(order)])])]
 
 
 def _take_copy(name: str, ours: str, *, layout: Layout, own: Mapping[str, Tensor], found: Conversion) -> None:

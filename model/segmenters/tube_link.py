@@ -34,7 +34,7 @@ class TubeLinkConfig:
     """A whole segmenter; the defaults of every part are official."""
 
     num_classes: int                                            # without "no object"
-    stuff_queries: int = 0          # the last so many queries belong to the last so many classes, one each, unmatched
+    stuff_classes: tuple[int, ...] = ()     # class of each reserved query; the last queries are reserved, in this order
     backbone: BackboneConfig = field(default_factory=_official_backbone)
     within_clip: DeformableTrajectoryConfig | None = None       # None: frames meet in the query decoder only
     pixel_decoder: Mask2FormerPixelDecoderConfig = field(default_factory=Mask2FormerPixelDecoderConfig)
@@ -46,15 +46,27 @@ class TubeLinkConfig:
     def __post_init__(self) -> None:
         if self.num_classes < 1:
             raise ValueError(f"num_classes={self.num_classes}: a segmenter needs at least one class beside 'no object'")
-        if not 0 <= self.stuff_queries <= min(self.num_classes, self.query_decoder.num_queries):
-            raise ValueError(f"stuff_queries={self.stuff_queries} must be the number of stuff classes, at most "
-                             f"num_classes={self.num_classes} and num_queries={self.query_decoder.num_queries}; 0 "
-                             "reserves none")
+        stuff, queries = set(self.stuff_classes), self.query_decoder.num_queries
+        if not stuff <= set(range(self.num_classes)) or len(stuff) < len(self.stuff_classes) or len(stuff) > queries:
+            raise ValueError(f"stuff_classes={self.stuff_classes} must be some of the classes 0 to "
+                             f"{self.num_classes - 1}, each once, and at most num_queries={queries}; () reserves none")
         if self.linking is not None and self.linking.dim != self.query_decoder.dim:
             raise ValueError(f"linking.dim={self.linking.dim} must be that of the queries, query_decoder.dim="
                              f"{self.query_decoder.dim}")
         if min(self.pixel_std) <= 0:
             raise ValueError(f"pixel_std={self.pixel_std} must be above 0; ImageNet's is (58.395, 57.12, 57.375)")
+
+    @property
+    def stuff_queries(self) -> int:
+        """How many of the last queries are reserved."""
+        return len(self.stuff_classes)
+
+    @property
+    def things_first(self) -> tuple[int, ...]:
+        """Our classes in the order of the class rows of official panoptic models; () where that is our order."""
+        things = [index for index in range(self.num_classes) if index not in self.stuff_classes]
+        order = (*things, *self.stuff_classes)
+        return order if order != tuple(range(self.num_classes)) else ()
 
 
 class TubeLink(nn.Module):

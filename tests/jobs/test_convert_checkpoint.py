@@ -22,6 +22,8 @@ from model.converters.layouts import HEAD, KMaxLayout, Layout, MmdetLayout
 from model.converters.official import to_theirs
 from model.cross_clip import build_cross_clip_head
 from model.cross_clip.tube_link import TubeLinkHeadConfig
+from model.losses.cross_clip import MaskCrossClipLossConfig
+from model.losses.mask2former import Mask2FormerLossConfig
 from model.segmenters import build_segmenter
 from pipeline.datasets.synthetic import SyntheticConfig, write_world
 from tests.tiny_models import TINY_DEFORMABLE_TRAJECTORIES, tiny_tube_link
@@ -30,7 +32,8 @@ CHANGES = ("stage_one.segmenter.backbone.name=test_convnext",      # names as th
            'stage_one.segmenter.semantic_head={"width": 32, "fine_widths": [16, 16], "rates": [1, 2]}')
 RECIPE = override(find_recipe("tiny"), CHANGES)
 LAYOUT = KMaxLayout(backbone="convnext")
-TUBE_LINK = tiny_tube_link(within_clip=TINY_DEFORMABLE_TRAJECTORIES, linking=TubeLinkingConfig(dim=64, heads=4))
+TUBE_LINK = tiny_tube_link(stuff_classes=(0, 3), within_clip=TINY_DEFORMABLE_TRAJECTORIES,
+                           linking=TubeLinkingConfig(dim=64, heads=4))
 TUBE_LINK_HEAD = TubeLinkHeadConfig(num_classes=6, dim=64, embedding=64, layers=1)
 
 
@@ -78,10 +81,11 @@ def test_an_offline_tube_link_checkpoint_becomes_segmenter_and_head_and_comes_ba
     segmenter, head = build_segmenter(TUBE_LINK), build_cross_clip_head(replace(TUBE_LINK_HEAD, start="official"))
     head.initialise_from(segmenter.state_dict())
     weights = segmenter.state_dict() | {f"{HEAD}{name}": tensor for name, tensor in head.state_dict().items()}
-    state = to_theirs(weights, layout=MmdetLayout(backbone="timm"))
+    state = to_theirs(weights, layout=MmdetLayout(backbone="timm", classes=TUBE_LINK.things_first))
     torch.save({"state_dict": state, "meta": {"epoch": 5}, "optimizer": {}}, tmp_path / "official.pth")
-    recipe = replace(RECIPE, stage_one=replace(RECIPE.stage_one, segmenter=TUBE_LINK),
-                     stage_two=replace(RECIPE.stage_two, head=TUBE_LINK_HEAD))
+    one = replace(RECIPE.stage_one, segmenter=TUBE_LINK, losses=Mask2FormerLossConfig())
+    two = replace(RECIPE.stage_two, head=TUBE_LINK_HEAD, losses=MaskCrossClipLossConfig())
+    recipe = replace(RECIPE, stage_one=one, stage_two=two)
     summary = convert_checkpoint.convert(recipe, source=tmp_path / "official.pth", output=tmp_path / "road")
     assert (summary["taken"], summary["unused"], summary["from_scratch"]) == (len(state), 0, 0)
     loaded, card = load_segmenter(tmp_path / "road" / "stage_one" / "model")

@@ -159,20 +159,26 @@ def test_frozen_statistics_stay_and_the_affine_part_learns():
     assert norm.weight.grad.any()
 
 
-@pytest.mark.parametrize("config", [tiny_tube_link(stuff_queries=2, within_clip=TINY_DEFORMABLE_TRAJECTORIES),
+@pytest.mark.parametrize("config", [tiny_tube_link(stuff_classes=(1, 4), within_clip=TINY_DEFORMABLE_TRAJECTORIES),
                                     TubeLinkConfig(num_classes=3), tiny_video_kmax()], ids=["tiny", "default", "kmax"])
 def test_a_card_rebuilds_the_config_of_its_own_kind(config):
     assert from_json(SegmenterConfig, to_json(config)) == config
 
 
 @pytest.mark.parametrize(("changes", "complaint"), [
-    ({"num_classes": 0}, "num_classes=0"), ({"stuff_queries": 7}, "stuff_queries=7 .* num_classes=6"),
+    ({"num_classes": 0}, "num_classes=0"), ({"stuff_classes": (6,)}, "classes 0 to 5"),
+    ({"stuff_classes": (1, 1)}, "each once"),
     ({"pixel_std": (1, 0, 1)}, "pixel_std"),
-    ({"query_decoder": Mask2FormerDecoderConfig(num_queries=1), "stuff_queries": 2}, "num_queries=1"),
+    ({"query_decoder": Mask2FormerDecoderConfig(num_queries=1), "stuff_classes": (1, 2)}, "num_queries=1"),
 ])
 def test_impossible_settings_are_refused(changes, complaint):
     with pytest.raises(ValueError, match=complaint):
         tiny_tube_link(**changes)
+
+
+def test_official_class_rows_number_things_before_stuff():
+    assert tiny_tube_link(stuff_classes=(1, 4)).things_first == (0, 2, 3, 5, 1, 4)
+    assert tiny_tube_link(stuff_classes=(4, 5)).things_first == tiny_tube_link().things_first == ()
 
 
 def test_clips_of_another_layout_are_refused_with_the_layout():
