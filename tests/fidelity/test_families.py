@@ -15,9 +15,7 @@ from tests.fidelity import cases
 from tests.fidelity.cases import SUBSET, Ledger, assert_close_to, families_asked_for, is_chosen, load_case, roots
 
 # Their networks are not part of the project yet; with `--parity DIR` they fail like any other unknown family.
-NOT_BUILT_YET = {"cross_clip_tubelink", "mask2former_frame_decoder", "mask2former_pixel_decoder",
-                 "tubelink_pixel_decoder", "tubelink_tube_decoder",
-                 "vita_inference", "vita_losses", "vita_module"}
+NOT_BUILT_YET = {"vita_inference", "vita_losses", "vita_module"}
 KMAX = {"trajectory_attention", "position_encoding", "deformable_attention", "within_clip_module", "cross_clip_kmax",
         "kmax_pixel_decoder", "kmax_transformer_decoder", "maxtron_transformer_decoder", "kmax_criterion", "kmax_image",
         "panoptic_postprocess", "mask_resize", "clip_matching", "video_inference", "metric_video_panoptic"}
