@@ -63,7 +63,7 @@ def score(system: System, recipe: Recipe, world: SyntheticConfig) -> VPQScores:
         shards = ShardSet(Path(folder) / "shards")
         metric = VPQ(shards.classes, windows=(1, 2, 4, 6, LONG))
         for video in shards.videos:
-            metric.update(system.predict(StoredVideoSource(shards, video)), shards.truth(video))
+            metric.update(system.predict(StoredVideoSource(shards, video)).panoptic, shards.truth(video))
         return metric.result()
 
 

@@ -23,6 +23,10 @@ from jobs.training.progress import say
 from jobs.verb import connect, run
 from pipeline.files import atomic_write
 
+# What the summary says of each result; the first number is also the score of the untrained model.
+HEADLINES = {"panoptic": ("vpq", "vpq_thing", "vpq_stuff", "vpq_by_window"),
+             "tracks": ("ap", "ap50", "ap75", "ar1", "ar10"), "semantic": ("miou", "mvc8")}
+
 
 def main(recipe: Recipe) -> dict[str, Any]:
     """Every verb in order; returns what `summary.json` holds."""
@@ -42,15 +46,22 @@ def main(recipe: Recipe) -> dict[str, Any]:
     train_stage_two.main(recipe)
     announce("evaluate, offline", started)
     offline = evaluate.main(scored(recipe, "offline"))
+    numbers = [name for result in recipe.evaluation.results for name in HEADLINES[result]]
     summary = {
-        "seconds": round(time.perf_counter() - started, 1), "untrained": {"vpq": untrained["vpq"]},
-        **{mode: {name: scores[name] for name in ("vpq", "vpq_thing", "vpq_stuff", "vpq_by_window")}
+        "seconds": round(time.perf_counter() - started, 1), "untrained": {numbers[0]: untrained[numbers[0]]},
+        **{mode: {name: scores[name] for name in numbers}
            for mode, scores in (("near_online", near_online), ("offline", offline))},
         "overlay": offline["overlays"][0], "mlflow_run_id": offline["mlflow_parent_run_id"],
     }
     atomic_write(recipe.road / "summary.json", (json.dumps(summary, indent=1) + "\n").encode())
     closing(recipe, summary, offline)
     return summary
+
+
+def flat(scores: dict[str, Any]) -> dict[str, float | None]:
+    """Column -> number; VPQ of each window gets a column."""
+    windows = {f"k={window}": value for window, value in scores.get("vpq_by_window", {}).items()}
+    return {name: value for name, value in scores.items() if name != "vpq_by_window"} | windows
 
 
 def scored(recipe: Recipe, mode: str) -> Recipe:
@@ -65,13 +76,10 @@ def announce(verb: str, started: float) -> None:
 
 def closing(recipe: Recipe, summary: dict[str, Any], offline: dict[str, Any]) -> None:
     """What was reached, where it lies, and what to do next."""
-    windows = list(summary["offline"]["vpq_by_window"])
-    say("", f"{'':14}{'VPQ':>7}{'thing':>7}{'stuff':>7}" + "".join(f"{'k=' + str(w):>7}" for w in windows),
-        f"{'untrained':14}{points(summary['untrained']['vpq']):>7}")
-    for mode in ("near_online", "offline"):
-        scores = summary[mode]
-        row = [scores["vpq"], scores["vpq_thing"], scores["vpq_stuff"], *map(scores["vpq_by_window"].get, windows)]
-        say(f"{mode.replace('_', '-'):14}" + "".join(f"{points(score):>7}" for score in row))
+    columns = {mode: flat(summary[mode]) for mode in ("untrained", "near_online", "offline")}
+    say("", f"{'':14}" + "".join(f"{name:>10}" for name in columns["offline"]))
+    for mode, scores in columns.items():
+        say(f"{mode.replace('_', '-'):14}" + "".join(f"{points(score):>10}" for score in scores.values()))
     say("", f"{summary['seconds']:.0f} s in all; summary: {recipe.road / 'summary.json'}",
         f"overlay video: {summary['overlay']}",
         f"MLflow run {summary['mlflow_run_id']}: mlflow ui --backend-store-uri {offline['tracking_uri']}",

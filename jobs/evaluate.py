@@ -1,7 +1,9 @@
-"""Score a split: video panoptic quality (VPQ) of the segmenter, with the cross-clip head, or of predictions on disk.
+"""Score a split: the segmenter, alone or with the cross-clip head, or predictions on disk.
 
 In:     shards of the split, and models (evaluation.mode = untrained, near_online, offline) or evaluation.predictions.
-Out:    <folder>/scores/<mode>: scores.json, classes.json, predictions in VIPSeg's evaluation layout, overlay videos.
+        evaluation.results: panoptic (VPQ, STQ), tracks (AP), semantic (mIoU, mVC). Without labels nothing is scored.
+Out:    <folder>/scores/<mode>: scores.json, classes.json, overlay videos, and predictions in the layouts of VIPSeg,
+        YouTube-VIS (with results.zip for the evaluation servers) and VSPW.
         Another association than hungarian has its own folder, <mode>_<association>.
 Again:  the split is scored again; re-scoring predictions on disk (evaluation.predictions) runs no network.
 Cost:   one pass of inference over the split.
@@ -16,26 +18,31 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from jobs.config import to_json
-from jobs.inference import System, draw, open_system
+from jobs.inference import System, open_system
 from jobs.recipes.schema import Recipe
 from jobs.training.progress import say
 from jobs.verb import connect, recorded, run
 from model.association import HungarianConfig
 from model.association.linker import MatchingSpace
+from model.contracts import PanopticVideo, Tracks, VideoResults
+from pipeline.datasets import open_dataset
 from pipeline.errors import BadInput
 from pipeline.files import atomic_write, digest
-from pipeline.metrics.vpq import VPQ
-from pipeline.metrics.vpq_scores import PROTOCOLS, VPQScores
-from pipeline.predictions import Predictions, PredictionWriter, read_predictions
+from pipeline.metrics.scorecard import Scorecard, headline
+from pipeline.predictions import PredictionWriter, read_predictions
 from pipeline.progress import Progress
-from pipeline.shards import ShardSet
+from pipeline.records import Dataset
+from pipeline.results import read_listed_videos, read_results, write_results
+from pipeline.shards import ShardSet, StoredVideo
 from pipeline.streams import actor_stream
 from pipeline.video_clips import StoredVideoSource
+from pipeline.visualise.drawing import draw
+from pipeline.visualise.painted import pictured
 
 
 def main(recipe: Recipe) -> dict[str, Any]:
@@ -47,39 +54,51 @@ def main(recipe: Recipe) -> dict[str, Any]:
     writer = prediction_writer(recipe, system, shards)
     connect(recipe.cluster)
     folder.mkdir(parents=True, exist_ok=True)
-    metric, skipped, frames, started = VPQ(shards.classes, windows=config.windows), [], 0, time.perf_counter()
-    matching = MatchingSpace()
+    card, matching = Scorecard(shards.classes, config.results, windows=config.windows), MatchingSpace()
+    done, skipped, started = [], [], time.perf_counter()
     with recorded(recipe, f"evaluate_{folder.name}", shards=shards.fingerprint) as tracker:
         with Progress("evaluating", len(shards.videos)) as progress:
             for video in actor_stream([{"video": v.index} for v in shards.videos], ScoreVideo,
                                       arguments={"recipe": recipe}, actors=recipe.cluster.actors,
                                       cpus=recipe.cluster.cpus_per_actor, gpus=recipe.cluster.gpus_per_actor):
+                progress.update("skipped" not in video, Counter(v["reason"] for v in [video] if "skipped" in v))
                 if "skipped" in video:
                     skipped.append(video)
-                else:
-                    metric.merge(VPQ.from_json(video["vpq"]))
-                    matching.merge(MatchingSpace(**video["matching"]))
-                    frames += video["frames"]
-                progress.update("skipped" not in video, Counter(v["reason"] for v in [video] if "skipped" in v))
-        if writer is not None:
-            writer.finish(v.video_id for v in shards.videos if v.video_id not in {s["video"] for s in skipped})
-        seconds, scores = time.perf_counter() - started, metric.result()
-        summary = {"mode": folder.name, **summarise(scores), "videos": len(shards.videos) - len(skipped),
-                   "frames": frames, "skipped": skipped, "frames_per_second": frames / seconds,
-                   "matching_space": matching.summary(),
+                    continue
+                done.append(video)
+                matching.merge(MatchingSpace(**video["matching"]))
+                if video["scores"] is not None:
+                    card.merge(Scorecard.from_json(video["scores"]))
+        files = finish_predictions(recipe, writer, [video["video"] for video in done])
+        seconds, scores = time.perf_counter() - started, card.scores()
+        summary = {"mode": folder.name, **headline(scores), "videos": len(done),
+                   "frames": sum(video["frames"] for video in done), "skipped": skipped,
+                   "frames_per_second": sum(video["frames"] for video in done) / seconds,
+                   "matching_space": matching.summary(), "predictions": files,
                    "overlays": sorted(map(str, folder.glob("overlays/*.mp4")))}
         atomic_write(folder / "scores.json", json.dumps(summary, indent=1).encode())
-        atomic_write(folder / "classes.json", json.dumps(scores.class_rows(), indent=1).encode())
+        atomic_write(folder / "classes.json", json.dumps(class_rows(scores), indent=1).encode())
         record(tracker, folder, summary)
-    say(scores.table(), *(f"skipped: {video['skipped']}" for video in skipped),
-        f"{folder.name}: {points(summary['vpq'])} VPQ over {summary['videos']} videos; everything in {folder}")
+    say(*(f"{result.table()}\n" for result in scores.values()), *(f"skipped: {video['skipped']}" for video in skipped),
+        f"{folder.name}: {in_words(summary)} over {len(done)} videos; everything in {folder}")
     return {**summary, "tracking_uri": tracker.handle.uri, "mlflow_run_id": tracker.handle.run_id,
             "mlflow_parent_run_id": tracker.handle.parent_id}
 
 
 def points(value: float | None) -> str:
-    """A score for people; "no" where every video was too short for one of the windows."""
+    """A score for people; "no" where every video was too short, or nothing was to be scored."""
     return "no" if value is None else f"{value:.1f}"
+
+
+def in_words(summary: dict[str, Any]) -> str:
+    """The first number of each result."""
+    names = {"vpq": "VPQ", "ap": "AP", "miou": "mIoU"}
+    return ", ".join(f"{points(summary[key])} {name}" for key, name in names.items() if key in summary)
+
+
+def class_rows(scores: dict[str, Any]) -> dict[str, Any]:
+    """Every metric's rows, one per class."""
+    return {name: result.class_rows() for name, result in scores.items() if hasattr(result, "class_rows")}
 
 
 def scores_folder(recipe: Recipe) -> Path:
@@ -89,31 +108,54 @@ def scores_folder(recipe: Recipe) -> Path:
     return recipe.road / "scores" / ("predictions" if config.predictions else config.mode + linked)
 
 
-def stored_predictions(recipe: Recipe) -> Predictions | None:
-    """The predictions to score instead of running a model, when the recipe names some."""
-    return read_predictions(Path(recipe.evaluation.predictions)) if recipe.evaluation.predictions else None
+def stored_predictions(recipe: Recipe) -> Mapping[str, PanopticVideo | Tracks] | None:
+    """The predictions to score instead of running a model, when the recipe names some: a folder of predictions, or a
+    results.json (or the zip of it) as the evaluation servers take it."""
+    path = Path(recipe.evaluation.predictions)
+    if not recipe.evaluation.predictions:
+        return None
+    if path.is_dir():
+        return read_predictions(path)
+    dataset = evaluated_dataset(recipe)
+    return read_results(path, videos=read_listed_videos(dataset.annotations), classes=dataset.classes)
+
+
+def evaluated_dataset(recipe: Recipe) -> Dataset:
+    """The data set on disk of the split that is scored."""
+    return open_dataset(replace(recipe.dataset, root=str(recipe.data_root), split=recipe.evaluation.split))
 
 
 def prediction_writer(recipe: Recipe, system: System | None, shards: ShardSet) -> PredictionWriter | None:
     """Where predictions are kept, one folder per system, so that those of another model are never mixed in."""
     if system is None or not recipe.evaluation.keep_predictions:
         return None
-    made_by = {**system.made_by, "shards_fingerprint": shards.fingerprint, "merge": to_json(system.merge)}
+    made_by = {**system.made_by, "shards_fingerprint": shards.fingerprint}
     folder = scores_folder(recipe) / "predictions" / digest(made_by)[:16]
     return PredictionWriter(folder=folder, classes=shards.classes, made_by=made_by)
 
 
-def summarise(scores: VPQScores) -> dict[str, Any]:
-    """The headline numbers, in points: VPQ over windows 1, 2, 4, 6, and with 8 where it was scored."""
-    first = scores.summary(PROTOCOLS[0])
-    with_eight = set(PROTOCOLS[1]) <= scores.per_class.keys()
-    return {**first, **({"vpq_with_8": scores.summary(PROTOCOLS[1])["vpq"]} if with_eight else {})}
+def finish_predictions(recipe: Recipe, writer: PredictionWriter | None, videos: list[str]) -> str | None:
+    """Join the parts of all videos; tracks also become what the evaluation servers take, where every video has some.
+
+    The server's numbers of the videos are in the data set's json, which need not be on this machine.
+    """
+    if writer is None or not videos:
+        return None
+    folder = writer.finish(videos).parent
+    if "tracks" in recipe.evaluation.results:
+        try:
+            dataset = evaluated_dataset(recipe)
+            listed = read_listed_videos(dataset.annotations)
+            write_results(folder / "results.zip", map(writer.tracks, listed), videos=listed, classes=dataset.classes)
+        except (FileNotFoundError, AttributeError) as error:
+            say(f"no results.zip for an evaluation server: {error}")
+    return str(folder)
 
 
 def record(tracker, folder: Path, summary: dict[str, Any]) -> None:
     """Numbers and files of one evaluation, into MLflow."""
-    numbers = {name: summary[name] for name in ("vpq", "vpq_thing", "vpq_stuff", "frames_per_second")}
-    numbers |= {f"vpq_k{window}": value for window, value in summary["vpq_by_window"].items()}
+    numbers = {name: value for name, value in summary.items() if isinstance(value, float)}
+    numbers |= {f"vpq_k{window}": value for window, value in summary.get("vpq_by_window", {}).items()}
     numbers |= {f"matching_space_{name}": value for name, value in summary["matching_space"].items()}
     tracker.numbers(0, {name: value for name, value in numbers.items() if value is not None})
     for name in ("scores.json", "classes.json"):
@@ -123,7 +165,7 @@ def record(tracker, folder: Path, summary: dict[str, Any]) -> None:
 
 
 class ScoreVideo:
-    """Ray Data actor: one video in, its share of the score out; predictions and overlays go to disk on the way."""
+    """Ray Data actor: one video in, its share of the scores out; predictions and overlays go to disk on the way."""
 
     def __init__(self, *, recipe: Recipe) -> None:
         self.recipe, self.config, self.folder = recipe, recipe.evaluation, scores_folder(recipe)
@@ -133,14 +175,16 @@ class ScoreVideo:
         self.writer = prediction_writer(recipe, self.system, self.shards)
 
     def __call__(self, *, video: int) -> dict[str, Any]:
-        """The accumulated metric of one video as JSON, or why it was skipped."""
+        """What was counted of one video as JSON (None without labels), or why it was skipped."""
         stored, matching = self.shards.videos[video], MatchingSpace()
         source = StoredVideoSource(self.shards, stored)
         try:
             predicted = (self.system.predict(source, matching=matching) if self.system
-                         else self.predictions[stored.video_id])
-            metric = VPQ(self.shards.classes, windows=self.config.windows)
-            metric.update(predicted, self.shards.truth(stored))
+                         else self._stored(stored.video_id))
+            truth = self._truth(stored)
+            card = Scorecard(self.shards.classes, self.config.results, windows=self.config.windows)
+            if truth is not None:
+                card.update(predicted, truth)
         except BadInput as error:
             return {"video": stored.video_id, "skipped": str(error), "reason": error.reason}
         except KeyError:
@@ -149,9 +193,23 @@ class ScoreVideo:
         if self.writer is not None:
             self.writer.write(predicted)
         if video < self.config.overlays:
-            draw(source, predicted, self.shards.classes, self.folder / "overlays", truth=self.shards.truth(stored))
-        return {"video": stored.video_id, "vpq": metric.to_json(), "frames": len(stored.frames),
-                "matching": asdict(matching)}
+            draw(source, pictured(predicted, self.shards.classes), self.shards.classes, self.folder / "overlays",
+                 truth=None if truth is None else pictured(truth, self.shards.classes))
+        return {"video": stored.video_id, "scores": None if truth is None else card.to_json(),
+                "frames": len(stored.frames), "matching": asdict(matching)}
+
+    def _stored(self, video_id: str) -> VideoResults:
+        video = self.predictions[video_id]
+        return VideoResults(tracks=video) if isinstance(video, Tracks) else VideoResults(panoptic=video)
+
+    def _truth(self, stored: StoredVideo) -> VideoResults | None:
+        """What the annotation says, in the forms the results are scored in; None without annotation."""
+        if not stored.has_labels:
+            return None
+        results, shards = self.config.results, self.shards
+        return VideoResults(panoptic=shards.truth(stored) if "panoptic" in results else None,
+                            tracks=shards.truth_tracks(stored) if "tracks" in results else None,
+                            semantic=shards.truth_semantic(stored) if "semantic" in results else None)
 
 
 if __name__ == "__main__":

@@ -2,89 +2,167 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from jobs.config import to_json
 from jobs.models import load_head, load_segmenter, untrained_segmenter
-from jobs.recipes.schema import Recipe
-from model.association import AssociationConfig, HungarianConfig, build_linker
+from jobs.recipes.schema import EvaluationConfig, Recipe
+from model.association import HungarianConfig, build_linker
 from model.association.linker import MatchingSpace
-from model.contracts import ClipPrediction, Geometry, PanopticVideo
+from model.association.quasi_dense import QuasiDenseTracker
+from model.contracts import ClipPrediction, Geometry, VideoResults
 from model.labels import ClassTable
-from model.postprocess.panoptic import PanopticConfig, PanopticMerger
+from model.postprocess.instances import TrackMerger, tracks_video
+from model.postprocess.panoptic import MergedVideo, PanopticConfig, PanopticMerger
+from model.postprocess.semantic import SemanticMerger, semantic_video
+from model.postprocess.tube_panoptic import TubePanopticConfig
 from model.segment_linking import link_clips
-from model.video_inference import near_online, offline, panoptic_video
+from model.segmenters.tube_link import TubeLinkConfig
+from model.video_inference import Clips, Merger, Together, near_online, offline, panoptic_video
+from model.video_tasks import TubePanoptic, VideoTask, run_tasks
 from pipeline.augment import Transform
 from pipeline.spool import TensorSpool
 from pipeline.video_clips import VideoClip, VideoSource, video_clips
-from pipeline.visualise.overlay import beside, overlay
-from pipeline.visualise.video_writer import VideoWriter
+
+HOW = ("results", "merge", "tracker", "tracks", "association", "clip_frames")    # fields that decide predictions
 
 
 @dataclass(kw_only=True)
 class System:
-    """What turns a video into a panoptic video: a segmenter, a head when offline, thresholds and association."""
+    """What turns a video into results: a segmenter, a head when offline, and what is to be made how."""
 
     segmenter: nn.Module
     head: nn.Module | None
     classes: ClassTable
-    merge: PanopticConfig
+    config: EvaluationConfig
     clip_frames: int
     size: tuple[int, int]           # network input, pixels
     made_by: dict[str, Any]         # for the record
-    association: AssociationConfig = field(default_factory=HungarianConfig)
 
     def __post_init__(self) -> None:
-        if self.head is not None and not isinstance(self.association, HungarianConfig):
-            raise ValueError(f"a cross-clip head reads aligned queries and links no segments, so offline goes with "
-                             f"association hungarian only, not {self.association.name}; set evaluation.mode (or "
-                             "predict.mode) to near_online, or evaluation.association='{\"name\": \"hungarian\"}'")
-        if self.association.overlap >= self.clip_frames:
-            raise ValueError(f"{self.association.name} with overlap={self.association.overlap} needs longer clips than "
-                             f"the {self.clip_frames} frames this segmenter takes; set evaluation.association.overlap "
-                             f"below {self.clip_frames}")
+        """Raises ValueError where segmenter, head and results do not go together."""
+        refuse_unfit(self.config, tube_link=self._is_tube_link, offline=self.head is not None,
+                     clip_frames=self.clip_frames, linking=getattr(self.segmenter, "linking", None) is not None)
 
-    def predict(self, source: VideoSource, *, matching: MatchingSpace | None = None) -> PanopticVideo:
+    @property
+    def _is_tube_link(self) -> bool:
+        return isinstance(self.segmenter.config, TubeLinkConfig)
+
+    def predict(self, source: VideoSource, *, matching: MatchingSpace | None = None) -> VideoResults:
         """Segment and track one video, clip by clip; memory does not grow with its pixels.
 
         matching: counts how much the memory of an association was asked on the way.
         """
-        new_merger = partial(PanopticMerger, self.merge, is_thing=self.classes.is_thing,
-                             geometry=Geometry.fit(source.size, padded=self.size))
-        overlap = self.association.overlap
-        clips = ((prediction, clip.valid) for clip, prediction in self.clip_predictions(source, overlap=overlap))
-        if self.head is not None:
-            with closing(TensorSpool()) as spool:
-                merged = offline(clips, self.head, merger=new_merger(), spool=spool)
-        elif isinstance(self.association, HungarianConfig):
-            merged = near_online(clips, merger=new_merger(), official_compat=self.merge.official_compat)
+        geometry = Geometry.fit(source.size, padded=self.size)
+        shorten = self._is_tube_link and self.head is None
+        clips = ((prediction, clip.valid) for clip, prediction in self.clip_predictions(
+            source, overlap=self.config.association.overlap, shorten=shorten))
+        if isinstance(self.config.association, HungarianConfig):
+            made = self._decide(clips, geometry)
         else:
-            linker = build_linker(self.association)
-            merged = link_clips(clips, linker, new_merger=new_merger, overlap=overlap)
-            if matching is not None:
-                matching.merge(linker.matching)
-        return panoptic_video(merged, video_id=source.video_id, frame_names=tuple(source.frame_names))
+            made = {"panoptic": self._link(clips, geometry, matching)}
+        names = {"video_id": source.video_id, "frame_names": tuple(source.frame_names)}
+        finish = {"panoptic": panoptic_video, "tracks": partial(tracks_video, size=source.size),
+                  "semantic": semantic_video}
+        return VideoResults(**{result: finish[result](what, **names) for result, what in made.items()})
 
-    def clip_predictions(self, source: VideoSource, *, overlap: int = 0, transform: Transform | None = None
-                         ) -> Iterator[tuple[VideoClip, ClipPrediction]]:
-        """The segmenter on each clip, in order; neighbours share `overlap` frames.
+    def _decide(self, clips: Clips, geometry: Geometry) -> dict[str, Any]:
+        """Everything in one pass: decisions about aligned queries, and tasks that look at each clip by itself."""
+        tasks, mergers = self._tasks(geometry), self._mergers(geometry)
+        if not mergers:
+            return run_tasks(clips, tasks)
+        watched, together = watch(clips, tasks), Together(mergers)
+        if self.head is None:
+            compat = isinstance(self.config.merge, PanopticConfig) and self.config.merge.official_compat
+            made = near_online(watched, merger=together, official_compat=compat)
+        else:
+            with closing(TensorSpool()) as spool:
+                made = offline(watched, self.head, merger=together, spool=spool)
+        return made | {name: task.finish() for name, task in tasks.items()}
+
+    def _mergers(self, geometry: Geometry) -> dict[str, Merger]:
+        """What decides once per query for the whole video."""
+        config, settings = self.config, {"is_thing": self.classes.is_thing, "geometry": geometry}
+        made: dict[str, Merger] = {}
+        if "panoptic" in config.results and isinstance(config.merge, PanopticConfig):
+            made["panoptic"] = PanopticMerger(config.merge, **settings)
+        if "tracks" in config.results:
+            made["tracks"] = TrackMerger(config.tracks, **settings)
+        return made
+
+    def _tasks(self, geometry: Geometry) -> dict[str, VideoTask]:
+        """What looks at each clip by itself."""
+        config, made = self.config, {}
+        if "panoptic" in config.results and isinstance(config.merge, TubePanopticConfig):
+            made["panoptic"] = TubePanoptic(
+                config.merge, linking=self.segmenter.linking, tracker=QuasiDenseTracker(config.tracker),
+                is_thing=self.classes.is_thing, geometry=geometry, reserved=self.segmenter.config.stuff_queries,
+                official_compat=config.tracker.official_compat)
+        if "semantic" in config.results:
+            made["semantic"] = SemanticMerger(num_classes=len(self.classes), geometry=geometry)
+        return made
+
+    def _link(self, clips: Clips, geometry: Geometry, matching: MatchingSpace | None) -> MergedVideo:
+        """Clips merged one by one, then their segments linked."""
+        linker = build_linker(self.config.association)
+        new_merger = partial(PanopticMerger, self.config.merge, is_thing=self.classes.is_thing, geometry=geometry)
+        merged = link_clips(clips, linker, new_merger=new_merger, overlap=self.config.association.overlap)
+        if matching is not None:
+            matching.merge(linker.matching)
+        return merged
+
+    def clip_predictions(self, source: VideoSource, *, overlap: int = 0, shorten: bool = False,
+                         transform: Transform | None = None) -> Iterator[tuple[VideoClip, ClipPrediction]]:
+        """The segmenter on each clip, in order, as `video_clips` cuts them.
 
         transform: an augmented view instead of the test-time geometry.
         """
         device = next(self.segmenter.parameters()).device
-        for clip in video_clips(source, self.clip_frames, self.size, overlap=overlap, transform=transform):
+        for clip in video_clips(source, self.clip_frames, self.size, overlap=overlap, shorten=shorten,
+                                transform=transform):
             with torch.inference_mode():
                 prediction = self.segmenter(clip.frames.to(device), clip.real_pixels.to(device))
             yield clip, prediction
+
+
+def watch(clips: Clips, tasks: dict[str, VideoTask]) -> Clips:
+    """The same clips, shown to the tasks as they pass."""
+    for clip, frames in clips:
+        for task in tasks.values():
+            task.add(clip, frames)
+        yield clip, frames
+
+
+def refuse_unfit(config: EvaluationConfig, *, tube_link: bool, offline: bool, clip_frames: int, linking: bool) -> None:
+    """Raise ValueError where what is to be made needs another segmenter, mode or association."""
+    association, tube_panoptic = config.association, isinstance(config.merge, TubePanopticConfig)
+    aligned = isinstance(association, HungarianConfig)
+    if offline and not aligned:
+        raise ValueError(f"a cross-clip head reads aligned queries and links no segments, so offline goes with "
+                         f"association hungarian only, not {association.name}; set evaluation.mode (or "
+                         "predict.mode) to near_online, or evaluation.association='{\"name\": \"hungarian\"}'")
+    if association.overlap >= clip_frames:
+        raise ValueError(f"{association.name} with overlap={association.overlap} needs longer clips than "
+                         f"the {clip_frames} frames this segmenter takes; set evaluation.association.overlap "
+                         f"below {clip_frames}")
+    if not tube_link and (config.results != ("panoptic",) or tube_panoptic):
+        raise ValueError(f"Video-kMaX shares every pixel out among its queries, so it makes panoptic videos by "
+                         f"PanopticConfig only, not {config.results} by {type(config.merge).__name__}; choose a "
+                         "recipe of Tube-Link for tracks and semantic videos")
+    if tube_link and "panoptic" in config.results and not (tube_panoptic and linking and not offline):
+        raise ValueError("Tube-Link makes panoptic videos near-online, by TubePanopticConfig, with a segmenter that "
+                         f"has linking; got {type(config.merge).__name__}, linking {'there' if linking else 'absent'}, "
+                         f"{'offline' if offline else 'near-online'}. Leave panoptic out of evaluation.results, or "
+                         "choose a recipe of Tube-Link for panoptic video")
+    if tube_link and not aligned:
+        raise ValueError(f"{association.name} links the segments of Video-kMaX; Tube-Link goes with hungarian")
 
 
 def open_system(recipe: Recipe, mode: str, classes: ClassTable | None = None) -> System:
@@ -92,8 +170,9 @@ def open_system(recipe: Recipe, mode: str, classes: ClassTable | None = None) ->
 
     Raises FileNotFoundError naming the verb that makes a missing model, ValueError when head and segmenter differ.
     """
-    association = recipe.evaluation.association
-    head, made_by = None, {"mode": mode, "recipe": recipe.name, "association": to_json(association)}
+    config = recipe.evaluation
+    how = {name: value for name, value in to_json(config).items() if name in HOW}
+    head, made_by = None, {"mode": mode, "recipe": recipe.name, **how}
     if mode == "untrained":
         segmenter, table = untrained_segmenter(recipe), classes
         size, clip_frames = recipe.stage_one.input.augment.size, recipe.stage_one.input.clip_frames
@@ -109,29 +188,4 @@ def open_system(recipe: Recipe, mode: str, classes: ClassTable | None = None) ->
                              f"these shards have those of {classes.name}; evaluate on shards of the same data set")
     device = torch.device("cuda" if torch.cuda.is_available() and recipe.cluster.gpus_per_actor else "cpu")
     return System(segmenter=segmenter.to(device), head=None if head is None else head.to(device), classes=table,
-                  merge=recipe.evaluation.merge, clip_frames=clip_frames, size=size, made_by=made_by,
-                  association=association)
-
-
-def draw(source: VideoSource, predicted: PanopticVideo, classes: ClassTable, folder: Path, *,
-         truth: PanopticVideo | None = None, times: Sequence[float] | None = None) -> Path:
-    """Write an overlay video: the prediction over the frames, beside frame and truth when there is a truth.
-
-    times: seconds of each frame, where the source knows them; six frames a second otherwise, as VIPSeg and YouTube-VIS.
-    Frames of less than 320 lines are enlarged, or the names would cover everything.
-    """
-    path, scale = folder / f"{predicted.video_id}.mp4", max(1, 320 // source.size[0])
-    videos = [video for video in (truth, predicted) if video is not None]
-    with VideoWriter(path, fps=6.0) as writer:
-        for number, maps in enumerate(zip(*(video.frames for video in videos))):
-            frame = enlarged(source.frames(number, number + 1)[0], scale)
-            pictures = [overlay(frame, enlarged(ids, scale), video.segments, classes)
-                        for ids, video in zip(maps, videos)]
-            writer.write(beside([frame, *pictures]) if truth is not None else pictures[0],
-                         time=times[number] - times[0] if times else None)
-    return path
-
-
-def enlarged(pixels: np.ndarray, scale: int) -> np.ndarray:
-    """H W ... -> (scale H) (scale W) ...: every pixel becomes a square."""
-    return pixels.repeat(scale, axis=0).repeat(scale, axis=1)
+                  config=config, clip_frames=config.clip_frames or clip_frames, size=size, made_by=made_by)

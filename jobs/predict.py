@@ -17,8 +17,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from jobs.config import to_json
-from jobs.inference import System, draw, open_system
+from jobs.inference import System, open_system
 from jobs.recipes.schema import Recipe
 from jobs.training.progress import say
 from jobs.verb import connect, recorded, run
@@ -27,6 +26,8 @@ from pipeline.errors import BadInput
 from pipeline.predictions import PredictionWriter
 from pipeline.progress import Progress
 from pipeline.streams import actor_stream
+from pipeline.visualise.drawing import draw
+from pipeline.visualise.painted import pictured
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".ts", ".mpg", ".mpeg", ".3gp")
 
@@ -63,7 +64,7 @@ def output_folder(recipe: Recipe) -> Path:
 def prediction_writer(recipe: Recipe, system: System) -> PredictionWriter:
     """Writes into the output folder. Raises ValueError when it holds the results of another model."""
     return PredictionWriter(folder=output_folder(recipe), classes=system.classes,
-                            made_by={**system.made_by, "merge": to_json(system.merge)})
+                            made_by=system.made_by)
 
 
 def find_videos(given: str) -> list[Path]:
@@ -106,12 +107,13 @@ class PredictVideo:
             source = open_video(path)
             predicted = self.system.predict(source)
             self.writer.write(predicted)
-            overlay = draw(source, predicted, self.system.classes, output_folder(self.recipe) / "overlays",
+            picture = pictured(predicted, self.system.classes)
+            overlay = draw(source, picture, self.system.classes, output_folder(self.recipe) / "overlays",
                            times=getattr(source, "times", None))
         except BadInput as error:
             return {"path": path, "skipped": str(error), "reason": error.reason}
-        return {"path": path, "video_id": predicted.video_id, "overlay": str(overlay),
-                "frames": len(predicted.frame_names), "segments": len(predicted.segments)}
+        return {"path": path, "video_id": picture.video_id, "overlay": str(overlay),
+                "frames": len(picture.frame_names), "segments": len(picture.segments)}
 
 
 if __name__ == "__main__":

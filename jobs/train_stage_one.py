@@ -11,19 +11,22 @@ Cost:   `tiny` a few minutes on two CPU cores; the official R50 recipe is 40k st
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from jobs.config import config_digest, to_json
 from jobs.models import lineage, segmenter_card
-from jobs.recipes.schema import Recipe
+from jobs.recipes.schema import Recipe, StageOneConfig
 from jobs.training.checkpoint import load_weights, read_card, save_model
 from jobs.training.progress import say
 from jobs.training.trainer import Stage, train
 from jobs.verb import connect, recorded, run
-from model.losses.kmax import KMaxCriterion
+from model.contracts import ClipBatch
+from model.losses import build_clip_criterion
+from model.losses.linking import LinkingCriterion, clip_pairs
 from model.segmenters import build_segmenter
 from pipeline.loading import training_batches
 from pipeline.shards import ShardSet
@@ -60,16 +63,32 @@ def build_stage(recipe: Recipe) -> Stage:
     model = build_segmenter(config.segmenter)
     if config.start_from:
         start_from(model, config.start_from)
-    criterion, shards = KMaxCriterion(config.losses), ShardSet(recipe.shards_of(recipe.train_split))
-
-    def losses_of(wrapped: nn.Module, batch):
-        return criterion(wrapped(batch.frames, batch.real_pixels, supervise=True), batch.targets)
+    shards, losses_of = ShardSet(recipe.shards_of(recipe.train_split)), losses_on_clips(config, model)
 
     def batches(rank: int, world: int, consumed: int):
         return training_batches(shards, config.input, rank=rank, world=world, consumed=consumed)
 
     return Stage(model=model, losses_of=losses_of, batches=batches, optimizer=config.optimizer, fit=config.fit,
                  batch_size=config.input.batch_size)
+
+
+def losses_on_clips(config: StageOneConfig, model: nn.Module) -> Callable[[nn.Module, ClipBatch], dict[str, Tensor]]:
+    """What the loop calls with `model` (maybe wrapped for DDP) and a batch.
+
+    With linking losses a training clip is a pair: its halves are clips of their own, which are then linked.
+    """
+    criterion = build_clip_criterion(config.losses)
+    if config.linking is None:
+        return lambda wrapped, batch: criterion(wrapped(batch.frames, batch.real_pixels, supervise=True), batch.targets)
+    linking_criterion = LinkingCriterion(config.linking)
+
+    def losses_of(wrapped: nn.Module, batch: ClipBatch) -> dict[str, Tensor]:
+        frames, targets = clip_pairs(batch.frames, batch.targets)
+        real_pixels, _ = clip_pairs(batch.real_pixels, ())
+        prediction = wrapped(frames, real_pixels, supervise=True)
+        return {**criterion(prediction, targets), **linking_criterion(model.linking, prediction, targets)}
+
+    return losses_of
 
 
 def start_from(model: nn.Module, folder: str) -> None:

@@ -1,9 +1,11 @@
-"""Predictions on disk, in the layouts the official VIPSeg and YouTube-VIS tools read.
+"""Predictions on disk, in the layouts the official VIPSeg, YouTube-VIS and VSPW tools read.
 
     pan_pred/<video>/<frame>.png   id = R + 256 G + 65536 B, void black; one id per segment for the whole video
+    semantic/<video>/<frame>.png   class + 1, void 0
     videos/<video>.json            the same video's part of both json files; its presence means the video is finished
     pred.json                      {annotations: [{video_id, annotations: [{file_name, segments_info}]}]}, VIPSeg
-    tracks.json                    [{video_id, category_id, score, segmentations}], YouTube-VIS results
+    tracks.json                    [{video_id, category_id, score, segmentations}], YouTube-VIS results by video name:
+                                   the tracks, or where none were made the things of panoptic videos
     predictions.json               what made them, and the class table; written last
 
 Videos are written in parallel, one worker each; `finish` joins the parts. segments_info carries, beside the official
@@ -22,17 +24,19 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as run_lengths
 
-from model.contracts import PanopticVideo, VideoSegment
+from model.contracts import PanopticVideo, Track, Tracks, VideoResults, VideoSegment
 from model.labels import DIVISOR, VOID, ClassTable, panoptic_id
 from pipeline.datasets.folders import load_json
 from pipeline.datasets.id_maps import ids_in, read_label
 from pipeline.errors import BadInput
 from pipeline.files import atomic_write, canonical_json, digest, sha256_of
 from pipeline.images import encode_png, ids_from_rgb
+from pipeline.result_maps import write_semantic_maps
 from pipeline.visualise.palette import paint, unique_colors
 
 SCHEMA = 1
-MAPS, PARTS, PANOPTIC, TRACKS, MANIFEST = "pan_pred", "videos", "pred.json", "tracks.json", "predictions.json"
+MAPS, SEMANTIC, PARTS = "pan_pred", "semantic", "videos"
+PANOPTIC, TRACKS, MANIFEST = "pred.json", "tracks.json", "predictions.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,15 +61,31 @@ class PredictionWriter:
         part = self._part(video_id)
         return part.is_file() and json.loads(part.read_text())["made_by"] == digest(self.made_by)
 
-    def write(self, video: PanopticVideo) -> Path:
-        """Write one video, holding one frame at a time; returns its json. Complete or, after an error, not finished.
+    def write(self, results: VideoResults) -> Path:
+        """Write what was made of one video, holding one frame at a time; returns its json.
 
-        Raises BadInput for an id that is not listed, or listed without a pixel anywhere, naming video and frame.
+        Complete or, after an error, not finished. Raises BadInput for an id that is not listed, or listed without a
+        pixel anywhere, naming video and frame.
         """
-        part, maps = self._part(video.video_id), Path(self.folder) / MAPS / video.video_id
-        for folder in (part.parent, maps):
-            folder.mkdir(parents=True, exist_ok=True)
+        video = results.panoptic or results.tracks or results.semantic
+        part = self._part(video.video_id)
+        part.parent.mkdir(parents=True, exist_ok=True)
         part.unlink(missing_ok=True)
+        entry, rows = self._write_panoptic(results.panoptic) if results.panoptic else (None, [])
+        if results.tracks:
+            rows = [self._row(video.video_id, track.class_index, track.score, [_as_text(mask) for mask in track.masks])
+                    for track in results.tracks.tracks]
+        if results.semantic:
+            write_semantic_maps(results.semantic, Path(self.folder) / SEMANTIC, classes=self.classes)
+        atomic_write(part, canonical_json({
+            "made_by": digest(self.made_by), "tracks": rows, "panoptic": entry, "frames": list(video.frame_names),
+            "size": results.tracks.size if results.tracks else None}))
+        return part
+
+    def _write_panoptic(self, video: PanopticVideo) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """The maps; returns the entry for VIPSeg's json, and the rows of the tracks."""
+        maps = Path(self.folder) / MAPS / video.video_id
+        maps.mkdir(parents=True, exist_ok=True)
         assert all(i == panoptic_id(s.class_index, s.track) for i, s in video.segments.items()), video.segments
         colors = unique_colors(video.segments, self.classes)
         frames, tracks = [], {i: [None] * len(video.frame_names) for i in video.segments if self._has_track(video, i)}
@@ -79,10 +99,9 @@ class PredictionWriter:
             for i in masks.keys() & tracks.keys():
                 tracks[i][index] = masks[i]
         self._refuse_empty(video, frames)
-        atomic_write(part, canonical_json({
-            "made_by": digest(self.made_by), "tracks": [self._track(video, i, tracks[i]) for i in sorted(tracks)],
-            "panoptic": {"video_id": video.video_id, "annotations": frames}}))
-        return part
+        rows = [self._row(video.video_id, video.segments[i].class_index, video.segments[i].score, tracks[i])
+                for i in sorted(tracks)]
+        return {"video_id": video.video_id, "annotations": frames}, rows
 
     def finish(self, videos: Iterable[str] | None = None) -> Path:
         """Join the parts of all videos, or of exactly `videos`, into pred.json and tracks.json; predictions.json last.
@@ -96,11 +115,12 @@ class PredictionWriter:
             raise ValueError(f"{folder}: {len(missing)} of {len(names)} videos are not predicted by this run, first "
                              f"{missing[:3]}; run the verb again: it does only what is missing")
         parts = [json.loads(self._part(name).read_text()) for name in names]
-        atomic_write(folder / PANOPTIC, canonical_json({"annotations": [part["panoptic"] for part in parts]}))
+        panoptic = [part["panoptic"] for part in parts if part["panoptic"]]
+        atomic_write(folder / PANOPTIC, canonical_json({"annotations": panoptic}))
         atomic_write(folder / TRACKS, canonical_json([track for part in parts for track in part["tracks"]]))
         atomic_write(folder / MANIFEST, canonical_json({
             "schema": SCHEMA, "made_by": dict(self.made_by), "classes": self.classes.to_json(), "videos": len(names),
-            "frames": sum(len(part["panoptic"]["annotations"]) for part in parts),
+            "frames": sum(len(part["frames"]) for part in parts),
             "sha256": {name: sha256_of(folder / name) for name in (PANOPTIC, TRACKS)}}))
         return folder / MANIFEST
 
@@ -118,10 +138,20 @@ class PredictionWriter:
                 "category_id": self.classes.classes[segment.class_index].dataset_id, "score": segment.score,
                 "area": int(run_lengths.area(mask)), "bbox": [int(value) for value in run_lengths.toBbox(mask)]}
 
-    def _track(self, video: PanopticVideo, panoptic: int, masks: Sequence[dict | None]) -> dict[str, Any]:
-        segment = video.segments[panoptic]
-        return {"video_id": video.video_id, "score": segment.score, "segmentations": masks,
-                "category_id": self.classes.classes[segment.class_index].dataset_id}
+    def _row(self, video: str, class_index: int, score: float, masks: Sequence[dict | None]) -> dict[str, Any]:
+        return {"video_id": video, "score": score, "segmentations": masks,
+                "category_id": self.classes.classes[class_index].dataset_id}
+
+    def tracks(self, video_id: str) -> Tracks:
+        """The tracks of a video that `write` was given. Raises ValueError where it was given none."""
+        part = json.loads(self._part(video_id).read_text())
+        if part["size"] is None:
+            raise ValueError(f"{self._part(video_id)} holds no tracks; predict with tracks among the results")
+        tracks = (Track(class_index=self.classes.index_of[row["category_id"]], score=row["score"],
+                        masks=tuple(mask and {**mask, "counts": mask["counts"].encode()}
+                                    for mask in row["segmentations"])) for row in part["tracks"])
+        return Tracks(video_id=video_id, frame_names=tuple(part["frames"]), size=tuple(part["size"]),
+                      tracks=tuple(tracks))
 
     def _refuse_empty(self, video: PanopticVideo, frames: Sequence[dict]) -> None:
         """Reading gives back only what has pixels, and the official tools refuse the rest."""
@@ -246,7 +276,11 @@ def _run_lengths(ids: np.ndarray) -> dict[int, dict[str, Any]]:
     """Panoptic id -> COCO run lengths of every segment of a frame."""
     columns = np.asfortranarray(ids)     # run lengths go down columns
     masks = {i: run_lengths.encode((columns == i).view(np.uint8)) for i in ids_in(ids) if i != VOID}
-    return {i: {"size": mask["size"], "counts": mask["counts"].decode("ascii")} for i, mask in masks.items()}
+    return {i: _as_text(mask) for i, mask in masks.items()}
+
+
+def _as_text(mask: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return mask and {"size": list(mask["size"]), "counts": mask["counts"].decode("ascii")}
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

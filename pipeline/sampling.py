@@ -29,6 +29,15 @@ def split_clips(num_frames: int, clip_frames: int, *, overlap: int = 0) -> list[
             for start in range(0, max(num_frames - overlap, min(num_frames, 1)), clip_frames - overlap)]
 
 
+def split_tubes(num_frames: int, interval: int) -> list[tuple[tuple[int, ...], int]]:
+    """The same as `split_clips` gives, with lengths by `tube_lengths`: no frame is repeated."""
+    found, start = [], 0
+    for length in tube_lengths(num_frames, interval):
+        found.append((tuple(range(start, start + length)), length))
+        start += length
+    return found
+
+
 def tube_lengths(num_frames: int, interval: int) -> tuple[int, ...]:
     """Cut a video into clips without repeating frames, as Tube-Link does for instances (`video_split` in its code).
 

@@ -17,7 +17,7 @@ from model.contracts import Geometry
 from pipeline.augment import Transform
 from pipeline.errors import BadInput
 from pipeline.images import decode_jpeg, decode_png
-from pipeline.sampling import split_clips
+from pipeline.sampling import split_clips, split_tubes
 from pipeline.shards import ShardSet, StoredVideo
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -114,8 +114,10 @@ class VideoClip:
 
 
 def video_clips(source: VideoSource, clip_frames: int, size: tuple[int, int], *, overlap: int = 0,
-                transform: Transform | None = None) -> Iterator[VideoClip]:
+                shorten: bool = False, transform: Transform | None = None) -> Iterator[VideoClip]:
     """The neighbouring clips of a video at network input `size` (height, width), `overlap` frames shared by any two.
+
+    shorten: the last clips may be shorter, as Tube-Link cuts them, instead of repeating the last frame.
 
     Frames that do not fit are made smaller (bilinear, aspect kept), never larger, and padded right and bottom with 0.
     transform: an augmented view instead, the same for the whole video.
@@ -126,9 +128,11 @@ def video_clips(source: VideoSource, clip_frames: int, size: tuple[int, int], *,
         transform = Transform(source=geometry.source, box=(0, 0, *geometry.source), resized=geometry.resized,
                               padded=geometry.padded, antialias=True)
     height, width = transform.resized
-    for indices, valid in split_clips(len(source.frame_names), clip_frames, overlap=overlap):
-        frames = torch.empty((clip_frames, 3, *transform.padded), dtype=torch.uint8)
-        real_pixels = torch.zeros((clip_frames, *transform.padded), dtype=torch.bool)
+    total = len(source.frame_names)
+    for indices, valid in split_tubes(total, clip_frames) if shorten else split_clips(total, clip_frames,
+                                                                                      overlap=overlap):
+        frames = torch.empty((len(indices), 3, *transform.padded), dtype=torch.uint8)
+        real_pixels = torch.zeros((len(indices), *transform.padded), dtype=torch.bool)
         real_pixels[:, :height, :width] = True
         for image, out in zip(source.frames(indices[0], indices[0] + valid), frames.numpy()):
             transform.image(image, out=out)

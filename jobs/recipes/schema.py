@@ -14,14 +14,25 @@ from jobs.training.loop import FitConfig
 from jobs.training.optimizer import OptimizerConfig
 from jobs.training.tracking import TrackingConfig
 from model.association import AssociationConfig, HungarianConfig
+from model.association.quasi_dense import QuasiDenseConfig
 from model.cross_clip import CrossClipConfig
-from model.losses.cross_clip import CrossClipLossConfig
+from model.cross_clip.maxtron import MaXTronHeadConfig
+from model.cross_clip.tube_link import TubeLinkHeadConfig
+from model.losses import ClipLossConfig
+from model.losses.cross_clip import CrossClipLossConfig, MaskCrossClipLossConfig
 from model.losses.kmax import KMaxLossConfig
+from model.losses.linking import LinkingLossConfig
+from model.losses.mask2former import Mask2FormerLossConfig
+from model.postprocess.instances import TrackConfig
 from model.postprocess.panoptic import PanopticConfig
+from model.postprocess.tube_panoptic import TubePanopticConfig
 from model.segmenters import SegmenterConfig
+from model.segmenters.tube_link import TubeLinkConfig
+from model.segmenters.video_kmax import VideoKMaxConfig
 from pipeline.augment import AugmentConfig
 from pipeline.datasets import DatasetConfig
 from pipeline.datasets.synthetic import SyntheticConfig
+from pipeline.metrics.scorecard import Result
 from pipeline.pixel_evidence import EvidenceConfig
 from pipeline.query_batches import QueryInputConfig
 from pipeline.shards import ShardConfig
@@ -33,7 +44,8 @@ class StageOneConfig:
     """The clip segmenter and how it is trained."""
 
     segmenter: SegmenterConfig
-    losses: KMaxLossConfig = field(default_factory=KMaxLossConfig)
+    losses: ClipLossConfig = field(default_factory=KMaxLossConfig)
+    linking: LinkingLossConfig | None = None    # Tube-Link, panoptic: a training clip is a pair of clips to be linked
     input: InputConfig
     optimizer: OptimizerConfig
     fit: FitConfig
@@ -61,7 +73,7 @@ class StageTwoConfig:
     """The cross-clip head and how it is trained, from the query cache alone."""
 
     head: CrossClipConfig
-    losses: CrossClipLossConfig = field(default_factory=CrossClipLossConfig)
+    losses: CrossClipLossConfig | MaskCrossClipLossConfig = field(default_factory=CrossClipLossConfig)
     input: QueryInputConfig
     optimizer: OptimizerConfig
     fit: FitConfig
@@ -74,7 +86,11 @@ class EvaluationConfig:
     mode: Literal["untrained", "near_online", "offline"] = "near_online"
     split: str = "val"
     windows: tuple[int, ...] = (1, 2, 4, 6, 8)     # frames; VPQ is the mean over 1, 2, 4, 6, printed with and without 8
-    merge: PanopticConfig = field(default_factory=PanopticConfig)
+    results: tuple[Result, ...] = ("panoptic",)    # what is made of every video, by one run of the segmenter
+    merge: PanopticConfig | TubePanopticConfig = field(default_factory=PanopticConfig)     # panoptic: Video-kMaX or
+    tracker: QuasiDenseConfig = field(default_factory=QuasiDenseConfig)                    # Tube-Link, with a tracker
+    tracks: TrackConfig = field(default_factory=TrackConfig)
+    clip_frames: int | None = None                 # at test time; None: as in training
     # How near-online knows objects again, by name and settings: 'evaluation.association={"name": "memory_buffer"}'
     association: AssociationConfig = field(default_factory=HungarianConfig)
     predictions: str = ""                          # score this folder of predictions instead of running a model
@@ -84,6 +100,9 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         if not {1, 2, 4, 6} <= set(self.windows):
             raise ValueError(f"evaluation.windows={self.windows}: VPQ is the mean over 1, 2, 4 and 6, name them all")
+        if not self.results or (self.clip_frames is not None and self.clip_frames < 1):
+            raise ValueError(f"evaluation.results={self.results} and clip_frames={self.clip_frames}: name at least one "
+                             "result, and clips of at least one frame")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +127,11 @@ class ClusterConfig:
     max_failures: int = 2                # worker deaths survived by going back to the last checkpoint
     local_cpus: int = 2                  # size of the cluster that is started when none is given
     object_store_mb: int = 300           # of that cluster
+
+
+# What belongs together: segmenter, its losses, its cross-clip head, the losses of that.
+FAMILIES = ((VideoKMaxConfig, KMaxLossConfig, MaXTronHeadConfig, CrossClipLossConfig),
+            (TubeLinkConfig, Mask2FormerLossConfig, TubeLinkHeadConfig, MaskCrossClipLossConfig))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +163,11 @@ class Recipe:
         if self.stage_one.segmenter.num_classes != self.stage_two.head.num_classes:
             raise ValueError(f"the segmenter knows {self.stage_one.segmenter.num_classes} classes, the head "
                              f"{self.stage_two.head.num_classes}: give both the same num_classes")
+        parts = (self.stage_one.segmenter, self.stage_one.losses, self.stage_two.head, self.stage_two.losses)
+        if not any(all(map(isinstance, parts, family)) for family in FAMILIES):
+            names = ", ".join(type(part).__name__ for part in parts)
+            raise ValueError(f"{names} do not belong together; segmenter, losses, head and its losses are all of "
+                             "Video-kMaX or all of Tube-Link")
 
     @property
     def road(self) -> Path:

@@ -8,10 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 from pycocotools import mask as run_lengths
 
-from model.contracts import PanopticVideo, SemanticVideo, Track, Tracks, VideoSegment
+from model.contracts import PanopticVideo, SemanticVideo, Track, Tracks, VideoResults, VideoSegment
 from model.labels import VOID, ClassTable, panoptic_id
 
 LEAST_SCORE = 0.3    # of a track worth drawing; result files list far weaker ones
+
+
+def pictured(results: VideoResults, classes: ClassTable) -> PanopticVideo:
+    """What to draw of the results of a video: the first of panoptic video, tracks, semantic video that was made."""
+    if results.panoptic is not None:
+        return results.panoptic
+    if results.tracks is not None:
+        return painted_tracks(results.tracks)
+    return painted_classes(results.semantic, classes)
 
 
 def painted_tracks(video: Tracks, *, least_score: float = LEAST_SCORE) -> PanopticVideo:

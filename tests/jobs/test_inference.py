@@ -39,9 +39,11 @@ def test_a_model_of_another_data_set_is_refused_by_name(road):
 def test_a_head_links_no_segments_and_clips_cannot_overlap_whole(road):
     system = open_system(road.recipe, "offline")
     with pytest.raises(ValueError, match=r"association hungarian only, not memory_buffer; set evaluation\.mode"):
-        replace(system, association=MemoryBufferConfig())
+        replace(system, config=replace(system.config, association=MemoryBufferConfig()))
     with pytest.raises(ValueError, match=r"overlap=1 needs longer clips than the 1 frames"):
-        replace(system, head=None, association=MemoryBufferConfig(), clip_frames=1)
+        replace(system, head=None, config=replace(system.config, association=MemoryBufferConfig()), clip_frames=1)
+    with pytest.raises(ValueError, match=r"makes panoptic videos by PanopticConfig only"):
+        replace(system, config=replace(system.config, results=("tracks",)))
 
 
 def test_a_head_in_the_place_of_a_segmenter_is_named(road):

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as run_lengths
 
-from model.contracts import PanopticVideo, VideoSegment
+from model.contracts import PanopticVideo, SemanticVideo, Track, Tracks, VideoResults, VideoSegment
 from model.labels import VOID, ClassInfo, ClassTable, class_of, panoptic_id, track_of
 from pipeline.errors import BadInput
 from pipeline.images import decode_png, ids_from_rgb
@@ -58,21 +58,21 @@ def assert_equal_videos(found, expected):
 def test_what_is_written_is_read_back_equal(tmp_path_factory, seed, frames, height, width):
     writer = PredictionWriter(folder=tmp_path_factory.mktemp("out"), classes=CLASSES, made_by=MADE_BY)
     video = some_video(seed, shape=(frames, height, width))
-    writer.write(video)
+    writer.write(VideoResults(panoptic=video))
     writer.finish()
     assert_equal_videos(read_predictions(writer.folder)["v"], video)
 
 
 def test_more_tracks_than_a_byte_survive(writer):
     video = video_of([[[panoptic_id(0, 1 + 30 * row + column) for column in range(30)] for row in range(30)]])
-    writer.write(video)
+    writer.write(VideoResults(panoptic=video))
     writer.finish()
     assert_equal_videos(read_predictions(writer.folder)["v"], video)
 
 
 def test_the_panoptic_part_is_what_the_official_tools_read(writer):
     video = some_video()
-    writer.write(video)
+    writer.write(VideoResults(panoptic=video))
     writer.finish()
     (entry,) = json.loads((writer.folder / "pred.json").read_text())["annotations"]
     assert entry["video_id"] == "v"
@@ -94,7 +94,7 @@ def test_the_panoptic_part_is_what_the_official_tools_read(writer):
 def test_tracks_are_youtube_vis_results(writer, stuff_tracks):
     video = some_video()
     writer = replace(writer, stuff_tracks=stuff_tracks)
-    writer.write(video)
+    writer.write(VideoResults(panoptic=video))
     writer.finish()
     tracks = json.loads((writer.folder / "tracks.json").read_text())
     wanted = [i for i in sorted(video.segments) if stuff_tracks or CLASSES.is_thing[class_of(i)]]
@@ -107,7 +107,7 @@ def test_tracks_are_youtube_vis_results(writer, stuff_tracks):
 
 
 def test_a_frame_without_the_track_has_no_mask(writer):
-    writer.write(video_of([[[1, 1]], [[VOID, VOID]], [[1, VOID]]]))
+    writer.write(VideoResults(panoptic=video_of([[[1, 1]], [[VOID, VOID]], [[1, VOID]]])))
     writer.finish()
     (track,) = json.loads((writer.folder / "tracks.json").read_text())
     assert [mask is None for mask in track["segmentations"]] == [False, True, False]
@@ -116,9 +116,9 @@ def test_a_frame_without_the_track_has_no_mask(writer):
 def test_workers_in_any_order_give_the_same_bytes(tmp_path, writer):
     other = replace(writer, folder=tmp_path / "other")
     for name in "abc":
-        writer.write(some_video(ord(name), name))
+        writer.write(VideoResults(panoptic=some_video(ord(name), name)))
     for name in "bca":
-        pickle.loads(pickle.dumps(other)).write(some_video(ord(name), name))
+        pickle.loads(pickle.dumps(other)).write(VideoResults(panoptic=some_video(ord(name), name)))
     writer.finish()
     other.finish(["c", "a", "b"])
     files = [path.relative_to(writer.folder) for path in sorted(writer.folder.rglob("*")) if path.is_file()]
@@ -134,22 +134,22 @@ def test_an_interrupted_video_is_not_finished_and_can_be_written_again(writer):
         yield video.frames[0]
         raise RuntimeError("power cut")
 
-    writer.write(video)     # finished once, so that its old part would be found
+    writer.write(VideoResults(panoptic=video))     # finished once, so that its old part would be found
     with pytest.raises(RuntimeError):
-        writer.write(replace(video, frames=breaking()))
+        writer.write(VideoResults(panoptic=replace(video, frames=breaking())))
     assert not writer.is_finished("v")
     with pytest.raises(ValueError, match=r"1 of 1 videos are not predicted by this run, first \['v'\]"):
         writer.finish(["v"])
     with pytest.raises(FileNotFoundError, match="no finished predictions"):
         read_predictions(writer.folder)
-    writer.write(video)
+    writer.write(VideoResults(panoptic=video))
     assert writer.is_finished("v")
     writer.finish(["v"])
     assert_equal_videos(read_predictions(writer.folder)["v"], video)
 
 
 def test_predictions_of_another_run_are_refused_with_the_difference(writer):
-    writer.write(some_video())
+    writer.write(VideoResults(panoptic=some_video()))
     other = replace(writer, made_by={**MADE_BY, "checkpoint": "xyz"})
     assert not other.is_finished("v")
     writer.finish()
@@ -164,7 +164,7 @@ def test_predictions_of_another_run_are_refused_with_the_difference(writer):
 def test_maps_and_lists_that_disagree_are_not_written(writer, segments, reason):
     listed = {i: VideoSegment(class_index=c, track=i) for i, c in segments.items()}
     with pytest.raises(BadInput, match="video 'v'") as error:
-        writer.write(replace(video_of([[[1, VOID]]]), segments=listed))
+        writer.write(VideoResults(panoptic=replace(video_of([[[1, VOID]]]), segments=listed)))
     assert error.value.reason == reason
     assert not writer.is_finished("v")
 
@@ -172,12 +172,12 @@ def test_maps_and_lists_that_disagree_are_not_written(writer, segments, reason):
 @pytest.mark.parametrize("name", ["a/b", "..", ""])
 def test_names_that_leave_the_folder_are_refused(writer, name):
     with pytest.raises(ValueError, match="cannot name a folder"):
-        writer.write(some_video(name=name))
+        writer.write(VideoResults(panoptic=some_video(name=name)))
 
 
 def damage(writer, change):
     """Write a video, change the entry of its first segment in pred.json, read it."""
-    writer.write(some_video())
+    writer.write(VideoResults(panoptic=some_video()))
     writer.finish()
     content = json.loads((writer.folder / "pred.json").read_text())
     change(content["annotations"][0]["annotations"][0]["segments_info"])
@@ -198,7 +198,7 @@ def test_files_that_contradict_each_other_are_refused_when_read(writer, change, 
 
 def test_predictions_of_other_tools_are_read_and_scored_as_ours(writer):
     video = some_video()
-    writer.write(video)
+    writer.write(VideoResults(panoptic=video))
     writer.finish()
     content = json.loads((writer.folder / "pred.json").read_text())
     for frame in content["annotations"][0]["annotations"]:
@@ -214,3 +214,33 @@ def test_predictions_of_other_tools_are_read_and_scored_as_ours(writer):
     for i, segment in found["v"].segments.items():
         assert i == panoptic_id(segment.class_index, segment.track)
         assert CLASSES.is_thing[segment.class_index] == (segment.track > 0)
+
+
+def some_tracks() -> Tracks:
+    rng = np.random.default_rng(0)
+    masks = [run_lengths.encode(np.asfortranarray(rng.integers(0, 2, (6, 5), np.uint8))) for _ in range(3)]
+    return Tracks(video_id="v", frame_names=("00000", "00003"), size=(6, 5), tracks=(
+        Track(class_index=1, score=0.75, masks=(masks[0], None)),
+        Track(class_index=0, score=0.5, masks=(masks[1], masks[2]))))
+
+
+def test_tracks_are_read_back_equal_and_replace_those_of_the_panoptic_video(writer):
+    writer.write(VideoResults(panoptic=some_video(shape=(2, 6, 5)), tracks=some_tracks()))
+    writer.finish()
+    assert writer.tracks("v") == some_tracks()
+    assert [row["category_id"] for row in json.loads((writer.folder / "tracks.json").read_text())] == [9, 7]
+    assert list(read_predictions(writer.folder)) == ["v"]
+
+
+def test_a_video_without_tracks_has_none_to_read(writer):
+    writer.write(VideoResults(panoptic=some_video()))
+    with pytest.raises(ValueError, match="tracks among the results"):
+        writer.tracks("v")
+
+
+def test_a_semantic_video_is_written_as_one_map_per_frame(writer):
+    maps = [np.array([[0, VOID], [2, 1]], np.int32)]
+    writer.write(VideoResults(semantic=SemanticVideo(video_id="v", frame_names=("a",), frames=maps)))
+    writer.finish()
+    assert np.array_equal(decode_png((writer.folder / "semantic/v/a.png").read_bytes()), maps[0] + 1)
+    assert json.loads((writer.folder / "pred.json").read_text()) == {"annotations": []}
