@@ -1,7 +1,7 @@
 """`make demo`: the whole road on this machine, from nothing to a scored and drawn video model, in a few minutes.
 
     synthetic world -> make_shards -> (score the untrained model) -> train_stage_one -> evaluate near-online
-                    -> cache_queries -> train_stage_two -> evaluate offline
+                    -> cache_queries -> train_stage_two -> evaluate offline (where a cross-clip head makes the results)
 
 Leaves runs/demo/summary.json beside everything the verbs leave. Starting it again continues what is unfinished.
 
@@ -39,22 +39,23 @@ def main(recipe: Recipe) -> dict[str, Any]:
     announce("train_stage_one", started)
     train_stage_one.main(recipe)
     announce("evaluate, near-online", started)
-    near_online = evaluate.main(scored(recipe, "near_online"))
-    announce("cache_queries", started)
-    cache_queries.main(recipe)
-    announce("train_stage_two", started)
-    train_stage_two.main(recipe)
-    announce("evaluate, offline", started)
-    offline = evaluate.main(scored(recipe, "offline"))
+    modes = {"untrained": untrained, "near_online": evaluate.main(scored(recipe, "near_online"))}
+    if recipe.goes_offline:
+        announce("cache_queries", started)
+        cache_queries.main(recipe)
+        announce("train_stage_two", started)
+        train_stage_two.main(recipe)
+        announce("evaluate, offline", started)
+        modes["offline"] = evaluate.main(scored(recipe, "offline"))
+    last = list(modes.values())[-1]
     numbers = [name for result in recipe.evaluation.results for name in HEADLINES[result]]
     summary = {
         "seconds": round(time.perf_counter() - started, 1), "untrained": {numbers[0]: untrained[numbers[0]]},
-        **{mode: {name: scores[name] for name in numbers}
-           for mode, scores in (("near_online", near_online), ("offline", offline))},
-        "overlay": offline["overlays"][0], "mlflow_run_id": offline["mlflow_parent_run_id"],
+        **{mode: {name: scores[name] for name in numbers} for mode, scores in modes.items() if mode != "untrained"},
+        "overlay": last["overlays"][0], "mlflow_run_id": last["mlflow_parent_run_id"],
     }
     atomic_write(recipe.road / "summary.json", (json.dumps(summary, indent=1) + "\n").encode())
-    closing(recipe, summary, offline)
+    closing(recipe, summary, last["tracking_uri"])
     return summary
 
 
@@ -74,15 +75,15 @@ def announce(verb: str, started: float) -> None:
     say("", f"=== {verb} ({time.perf_counter() - started:.0f} s)")
 
 
-def closing(recipe: Recipe, summary: dict[str, Any], offline: dict[str, Any]) -> None:
+def closing(recipe: Recipe, summary: dict[str, Any], tracking_uri: str) -> None:
     """What was reached, where it lies, and what to do next."""
-    columns = {mode: flat(summary[mode]) for mode in ("untrained", "near_online", "offline")}
-    say("", f"{'':14}" + "".join(f"{name:>10}" for name in columns["offline"]))
+    columns = {mode: flat(summary[mode]) for mode in ("untrained", "near_online", "offline") if mode in summary}
+    say("", f"{'':14}" + "".join(f"{name:>10}" for name in columns["near_online"]))
     for mode, scores in columns.items():
         say(f"{mode.replace('_', '-'):14}" + "".join(f"{points(score):>10}" for score in scores.values()))
     say("", f"{summary['seconds']:.0f} s in all; summary: {recipe.road / 'summary.json'}",
         f"overlay video: {summary['overlay']}",
-        f"MLflow run {summary['mlflow_run_id']}: mlflow ui --backend-store-uri {offline['tracking_uri']}",
+        f"MLflow run {summary['mlflow_run_id']}: mlflow ui --backend-store-uri {tracking_uri}",
         f"next: python -m jobs.predict --recipe {recipe.name} --set predict.input=your_video.mp4")
 
 

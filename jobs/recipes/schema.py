@@ -170,6 +170,11 @@ class Recipe:
                              "Video-kMaX or all of Tube-Link")
 
     @property
+    def goes_offline(self) -> bool:
+        """Whether a cross-clip head makes the results: panoptic ones of Video-kMaX, tracks of Tube-Link."""
+        return isinstance(self.stage_one.segmenter, VideoKMaxConfig) or self.evaluation.results == ("tracks",)
+
+    @property
     def road(self) -> Path:
         """The folder of everything this recipe makes, absolute."""
         return Path(self.folder or f"runs/{self.name}").absolute()
