@@ -32,7 +32,7 @@ from torch import Tensor
 
 from jobs.config import override, to_json
 from jobs.foreign_checkpoints import read_checkpoint
-from jobs.models import head_card, segmenter_card
+from jobs.models import head_card, segmenter_card, without_download
 from jobs.recipes import find_recipe
 from jobs.recipes.schema import Recipe
 from jobs.training.checkpoint import load_weights, read_card, save_model
@@ -105,7 +105,7 @@ def convert_back(recipe: Recipe, *, source: Path, output: Path) -> dict[str, Any
 def fitted(recipe: Recipe, state: Mapping[str, Tensor], layout: Layout) -> Recipe:
     """The recipe with what the file decides: norms after residuals in an official head, no part without weights."""
     one, two = recipe.stage_one, recipe.stage_two
-    segmenter = replace(one.segmenter, backbone=replace(one.segmenter.backbone, pretrained=False))
+    segmenter = without_download(one.segmenter)
     if isinstance(segmenter, VideoKMaxConfig) and layout.family == "video_kmax" and not has_semantic_head(state):
         segmenter = replace(segmenter, semantic_head=None)      # only training reads it, and offline files lack it
     head = replace(two.head, start="official") if has_head(state) else two.head

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ from pipeline.errors import Mismatch
 def segmenter_card(recipe: Recipe, classes: ClassTable, shards: str) -> dict[str, Any]:
     """What `model.json` of a segmenter says: enough to rebuild it, and where it comes from."""
     stage = recipe.stage_one
-    return {"kind": "segmenter", "config": to_json(stage.segmenter), "classes": classes.to_json(),
-            "input_size": list(stage.input.augment.size), "clip_frames": stage.input.clip_frames,
-            "shards_fingerprint": shards, **_made_by(recipe)}
+    return {"kind": "segmenter", "config": to_json(without_download(stage.segmenter)),
+            "classes": classes.to_json(), "input_size": list(stage.input.augment.size),
+            "clip_frames": stage.input.clip_frames, "shards_fingerprint": shards, **_made_by(recipe)}
 
 
 def head_card(recipe: Recipe, segmenter: dict[str, Any], cache: str) -> dict[str, Any]:
@@ -34,7 +35,8 @@ def head_card(recipe: Recipe, segmenter: dict[str, Any], cache: str) -> dict[str
 def load_segmenter(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     """A finished segmenter in evaluation mode, frozen, and its card."""
     card = _card(folder, "segmenter")
-    return _frozen(build_segmenter(from_json(SegmenterConfig, card["config"])), folder), card
+    config = without_download(from_json(SegmenterConfig, card["config"]))     # earlier cards kept pretrained=True
+    return _frozen(build_segmenter(config), folder), card
 
 
 def load_head(folder: Path, *, segmenter_card: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
@@ -51,6 +53,11 @@ def lineage(folder: Path) -> dict[str, Any]:
     """What a registered version of a finished model carries beside its inputs: its weights' digest and the code."""
     card = read_card(folder)
     return {"sha256": card["weights_sha256"], "code": card["code"]["commit"], "code_changed": card["code"]["changed"]}
+
+
+def without_download(config: SegmenterConfig) -> SegmenterConfig:
+    """The same network, whose weights come from a file of ours: timm need not fetch any."""
+    return replace(config, backbone=replace(config.backbone, pretrained=False))
 
 
 def untrained_segmenter(recipe: Recipe) -> nn.Module:
