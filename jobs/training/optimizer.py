@@ -2,10 +2,13 @@
 
 Rules of the official training (MaXTron `train_net_video.py`, kMaX-DeepLab): no weight decay for norms, biases, relative
 positions, query embeddings and layer scales; factors on the learning rate for parts found by a piece of their name.
+Tube-Link and Mask2Former (their configs' `paramwise_cfg`) exempt the embeddings of queries and of the query decoder's
+levels; those of the pixel decoder, and of within-clip tracking, decay everywhere.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,7 +32,8 @@ class OptimizerConfig:
     milestones: tuple[int, ...] = ()                    # steps: x 0.1 at each
     clip_norm: float | None = None
     multipliers: tuple[tuple[str, float], ...] = ()     # (piece of a parameter's name, factor); first match wins
-    no_decay: tuple[str, ...] = ("bias", "relative_", "initial_queries", "gamma", "scale")
+    no_decay: tuple[str, ...] = ("bias", "relative_", "initial_queries", "query_positions",    # pieces of names too
+                                 "query_decoder.level_embedding", "gamma", "scale")
 
     def __post_init__(self) -> None:
         if self.lr <= 0 or self.warmup_steps < 0:
@@ -44,14 +48,14 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict]:
     Raises ValueError for a multiplier that matches no parameter: a misspelt part would train at the wrong rate.
     """
     matched, groups = set(), {}
-    for name, parameter, is_norm in _named(model):
+    for name, parameter, module in _named(model):
         factor = 1.0
         for piece, value in config.multipliers:
             if piece in name:
                 matched.add(piece)
                 factor = value
                 break
-        decay = 0.0 if is_norm or any(piece in name for piece in config.no_decay) else config.weight_decay
+        decay = config.weight_decay if _decays(name, module, config) else 0.0
         groups.setdefault((factor, decay), []).append(parameter)
     unused = [piece for piece, _ in config.multipliers if piece not in matched]
     if unused:
@@ -80,12 +84,20 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate * group["factor"]
 
 
-def _named(model: nn.Module):
-    """(name, parameter, belongs to a norm) of all trainable parameters, each once."""
+def _named(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, nn.Module]]:
+    """(name, parameter, the module that owns it) of all trainable parameters, each once."""
     seen = set()
     for prefix, module in model.named_modules():
-        is_norm = isinstance(module, NORMS) or type(module).__name__.lower().endswith(("norm", "norm2d"))
         for leaf, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad and id(parameter) not in seen:
                 seen.add(id(parameter))
-                yield f"{prefix}.{leaf}" if prefix else leaf, parameter, is_norm
+                yield f"{prefix}.{leaf}" if prefix else leaf, parameter, module
+
+
+def _decays(name: str, module: nn.Module, config: OptimizerConfig) -> bool:
+    kind = type(module).__name__
+    if kind == "GlobalResponseNorm":        # ConvNeXtV2's authors call timm's weight gamma, and its bias beta, which
+        return name.endswith(".bias")       # no official rule matches: no norm by its class, no "bias" by its name
+    if isinstance(module, NORMS) or kind.lower().endswith(("norm", "norm2d")):
+        return False
+    return not any(piece in name for piece in config.no_decay)

@@ -9,6 +9,9 @@ import torch
 from torch import nn
 
 from jobs.training.optimizer import OptimizerConfig, build_optimizer, parameter_groups, rate_factor, set_rate
+from model.backbone import Backbone, BackboneConfig
+from model.segmenters import build_segmenter
+from tests.tiny_models import TINY_DEFORMABLE_TRAJECTORIES, TINY_WITHIN_CLIP, tiny_tube_link, tiny_video_kmax
 
 
 def model() -> nn.Module:
@@ -35,6 +38,30 @@ def test_norms_and_biases_do_not_decay_and_the_backbone_learns_slower():
     assert of[id(net.head.bias)]["weight_decay"] == 0
     assert of[id(net.backbone[0].weight)]["lr"] == pytest.approx(0.1)
     assert of[id(net.head.weight)]["lr"] == pytest.approx(1.0)
+
+
+def decaying(net: nn.Module) -> set[str]:
+    groups = parameter_groups(net, OptimizerConfig())
+    ids = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
+    return {name for name, p in net.named_parameters() if id(p) in ids}
+
+
+def test_of_a_global_response_norm_the_shift_decays_and_the_scale_does_not():
+    names = decaying(Backbone(BackboneConfig(name="convnextv2_atto")))
+    assert "network.stages_0.blocks.0.mlp.grn.bias" in names
+    assert "network.stages_0.blocks.0.mlp.fc1.weight" in names
+    assert not any(name.endswith(("grn.weight", "norm.bias", "fc1.bias")) for name in names)
+
+
+def test_embeddings_of_queries_never_decay_and_those_of_levels_only_outside_of_the_query_decoder():
+    tube_link = tiny_tube_link(within_clip=TINY_DEFORMABLE_TRAJECTORIES)
+    video_kmax = tiny_video_kmax(within_clip=TINY_WITHIN_CLIP)
+    embeddings = {kind: {name for name in decaying(build_segmenter(config))
+                         if "embedding" in name or "quer" in name.rpartition(".")[2]}
+                  for kind, config in (("tube_link", tube_link), ("video_kmax", video_kmax))}
+    assert embeddings == {
+        "tube_link": {"pixel_decoder.level_embedding", "pixel_decoder.clip_level_embedding"},
+        "video_kmax": {"within_clip.level_embedding", "within_clip.clip_level_embedding"}}
 
 
 def test_a_multiplier_that_matches_nothing_is_refused():
