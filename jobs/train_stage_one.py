@@ -1,6 +1,7 @@
 """Train the clip segmenter (with or without within-clip tracking) on shards, by Ray Train DDP.
 
-In:     shards of the train split (jobs.make_shards).
+In:     shards of the train split (jobs.make_shards); with input.streaming and input.stream_from the tars may lie in an
+        object store, and only manifest.json and index.parquet here.
 Out:    <folder>/stage_one/model: model.safetensors + model.json; checkpoints and progress.jsonl beside it.
 Again:  running it again resumes from the last checkpoint; a finished model of the same recipe is left alone.
 Cost:   `tiny` a few minutes on two CPU cores; the official R50 recipe is 40k steps of 32 clips (16 large GPUs, a day).
@@ -35,7 +36,7 @@ from pipeline.shards import ShardSet
 def main(recipe: Recipe) -> dict[str, Any]:
     """Train, save and register the segmenter; returns where it lies."""
     stage, folder = recipe.stage_one, recipe.segmenter_folder
-    shards = ShardSet(recipe.shards_of(recipe.train_split))
+    shards = training_shards(recipe)
     refuse_other_classes(recipe, shards)
     identity = {"stage": to_json(stage), "shards": shards.fingerprint}
     if (folder / "model.json").is_file() and read_card(folder).get("identity") == config_digest(identity):
@@ -63,13 +64,18 @@ def build_stage(recipe: Recipe) -> Stage:
     model = build_segmenter(config.segmenter)
     if config.start_from:
         start_from(model, config.start_from)
-    shards, losses_of = ShardSet(recipe.shards_of(recipe.train_split)), losses_on_clips(config, model)
+    shards, losses_of = training_shards(recipe), losses_on_clips(config, model)
 
     def batches(rank: int, world: int, consumed: int):
         return training_batches(shards, config.input, rank=rank, world=world, consumed=consumed)
 
     return Stage(model=model, losses_of=losses_of, batches=batches, optimizer=config.optimizer, fit=config.fit,
                  batch_size=config.input.batch_size)
+
+
+def training_shards(recipe: Recipe) -> ShardSet:
+    """The shards of the train split; their tars may be elsewhere, where `input.stream_from` says so."""
+    return ShardSet(recipe.shards_of(recipe.train_split), tars_here=not recipe.stage_one.input.stream_from)
 
 
 def losses_on_clips(config: StageOneConfig, model: nn.Module) -> Callable[[nn.Module, ClipBatch], dict[str, Tensor]]:

@@ -30,19 +30,20 @@ _FRAMES_AT_ONCE = 8     # of the ground truth; bounds memory, not results
 class ShardSet:
     """A folder of finished shards. Cheap to pickle; each process opens the tars it reads by itself.
 
+    tars_here: False where the tars lie in an object store and are streamed: manifest and index are enough then.
     Raises FileNotFoundError where the set is not finished or a tar is missing, ValueError where schema, index or the
     size of a tar differ from the manifest.
     """
 
-    def __init__(self, folder: Path | str) -> None:
+    def __init__(self, folder: Path | str, *, tars_here: bool = True) -> None:
         self.folder = Path(folder)
         self.manifest, self.fingerprint = _read_manifest(self.folder)
         self.classes = ClassTable.from_json(self.manifest["categories"])
         self.split: str = self.manifest["split"]
         self.clip_frames: int = self.manifest["config"]["clip_frames"]
-        for shard in self.manifest["shards"]:
+        for shard in self.manifest["shards"] if tars_here else ():
             _check_size(self.folder / shard["name"], shard["size"])
-        self.videos = stored_videos(_index_rows(self.folder, self.manifest))
+        self.videos = stored_videos(_index_rows(self.folder, self.manifest, tars_here=tars_here))
         self._files: dict[tuple[int, int], int] = {}        # (process, shard) -> descriptor; a fork opens its own
 
     def __getstate__(self) -> dict:
@@ -134,7 +135,12 @@ class ShardSet:
         path = self.folder / self.manifest["shards"][shard]["name"]
         process = os.getpid()
         if (process, shard) not in self._files:
-            self._files[process, shard] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                self._files[process, shard] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                raise FileNotFoundError(f"shard {path} is not on this machine, and only training can stream it "
+                                        "(input.streaming, input.stream_from). Copy the tars beside their "
+                                        "manifest.") from None
         data = os.pread(self._files[process, shard], length, offset)
         while len(data) < length:               # the kernel hands out at most 2 GiB at once
             more = os.pread(self._files[process, shard], length - len(data), offset + len(data))
@@ -222,9 +228,12 @@ def _check_size(path: Path, size: int) -> None:
                          f"changed. {_MAKE_AGAIN}")
 
 
-def _index_rows(folder: Path, manifest: dict) -> list[dict]:
+def _index_rows(folder: Path, manifest: dict, *, tars_here: bool) -> list[dict]:
     if (folder / INDEX).exists():
         return read_index(folder / INDEX, plan=manifest["plan"])
+    if not tars_here:
+        raise FileNotFoundError(f"no {INDEX} in {folder}, which streaming needs: copy it from where the tars are, or "
+                                "let write_index find it again there.")
     log.warning("%s has no %s: reading every shard to find its members. write_index(folder) stores the result.",
                 folder, INDEX)
     return rows_of_tars(folder, manifest)

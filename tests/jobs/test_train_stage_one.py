@@ -18,7 +18,9 @@ from jobs import train_stage_one
 from jobs.models import load_segmenter
 from jobs.training.checkpoint import Mismatch
 from jobs.verb import guarded
-from pipeline.shards import ShardSet
+from pipeline.datasets import open_dataset
+from pipeline.datasets.synthetic import write_world
+from pipeline.shards import ShardSet, make_shards
 from tests.roads import damage, tiny_road
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -145,6 +147,22 @@ def test_a_recipe_with_other_classes_than_the_shards_says_which_fields_to_set(ro
                     stage_two=replace(two, head=replace(two.head, num_classes=7)))
     with pytest.raises(ValueError, match=r"has 6 classes.*stage_one\.segmenter\.num_classes and stage_two\.head"):
         train_stage_one.main(other)
+
+
+def test_a_worker_that_streams_needs_no_tar_on_its_machine(tmp_path):
+    recipe, store = tiny_road(tmp_path / "road"), tmp_path / "store"
+    write_world(recipe.data_root, recipe.world)
+    dataset = open_dataset(replace(recipe.dataset, root=str(recipe.data_root), split="train"))
+    make_shards(dataset, recipe.shards_of("train"), recipe.shards, split="train")
+    store.mkdir()
+    for tar in recipe.shards_of("train").glob("*.tar"):
+        tar.rename(store / tar.name)
+    with pytest.raises(FileNotFoundError, match="in the manifest but not on disk"):
+        build_undisturbed(recipe)
+    one = recipe.stage_one
+    streaming = replace(one.input, streaming=True, stream_from=f"pipe:cat '{store}/{{shard}}'")
+    batches = build_undisturbed(replace(recipe, stage_one=replace(one, input=streaming))).batches(0, 1, 0)
+    assert len({video for _ in range(3) for video in next(batches).videos}) == 12      # an epoch: every video once
 
 
 def test_a_run_starts_from_the_weights_that_fit_and_says_which_did_not(road, tmp_path, capsys):

@@ -204,6 +204,16 @@ def test_a_command_may_fetch_the_shards(shards):
         batches(shards, replace(config, stream_from="pipe:false {shard}"), steps=1)
 
 
+def test_manifest_and_index_are_enough_where_the_tars_are_streamed_from_elsewhere(tmp_path, shards):
+    shutil.copytree(shards.folder, tmp_path / "here", ignore=shutil.ignore_patterns("*.tar"))
+    config = replace(CONFIG, streaming=True, workers=2)
+    elsewhere = replace(config, stream_from=f"pipe:cat '{shards.folder}/{{shard}}'")
+    here = ShardSet(tmp_path / "here", tars_here=False)
+    assert_same_clips(batches(here, elsewhere, steps=6), batches(shards, config, steps=6))
+    with pytest.raises(FileNotFoundError, match="is not on this machine"):
+        batches(here, CONFIG, steps=1)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_cut_shard_is_refused_while_streaming(tmp_path, shards, workers):
     for path in shards.folder.glob("*.tar"):

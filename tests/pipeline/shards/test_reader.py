@@ -215,6 +215,19 @@ def test_a_missing_tar_is_refused_at_opening(folder):
         ShardSet(folder)
 
 
+def test_a_set_whose_tars_are_elsewhere_opens_but_cannot_be_read_by_index(folder, tmp_path):
+    videos = ShardSet(folder).videos
+    for tar in folder.glob("*.tar"):
+        tar.rename(tmp_path / tar.name)
+    shards = ShardSet(folder, tars_here=False)
+    assert shards.videos == videos
+    with pytest.raises(FileNotFoundError, match=r"val-000000\.tar is not on this machine.*input\.stream_from.*Copy"):
+        shards.read(shards.videos[0], 0, 1)
+    (folder / "index.parquet").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no index\.parquet in .*copy it from where the tars are"):
+        ShardSet(folder, tars_here=False)
+
+
 def test_a_flipped_byte_is_found_when_checking(folder):
     shards = ShardSet(folder)
     video = shards.videos[1]
