@@ -22,7 +22,8 @@ class AugmentConfig:
     """What is varied. `size` is the network input, (height, width), usually 1 + 32 k each."""
 
     size: tuple[int, int]
-    scale: tuple[float, float] = (0.3, 1.7)     # of the largest size that fits the network input
+    short_side: tuple[int, ...] = ()            # pixels; one is drawn for the frame's short side. (): what just fits
+    scale: tuple[float, float] = (0.3, 1.7)     # times that size
     crop: bool = True                           # a random window of what does not fit; False: never scaled to more
     flip: float = 0.5                           # probabilities
     reverse: float = 0.5                        # of time; `sampling.sample_clip` takes it
@@ -31,6 +32,9 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         if min(self.size) < 1:
             raise ValueError(f"augment.size is {self.size}; give the network input as (height, width) in pixels")
+        if min(self.short_side, default=1) < 1:
+            raise ValueError(f"augment.short_side is {self.short_side}; give lengths in pixels, or () for the largest "
+                             "size that fits")
         if not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"augment.scale is {self.scale}; give (smallest, largest), both above 0")
         for name in ("flip", "reverse"):
@@ -125,12 +129,14 @@ def draw_transform(rng: np.random.Generator, config: AugmentConfig, source: tupl
     """Draw one transform for frames of `source` (height, width). Large-scale jitter, crop, flip and SSD colours.
 
     The scale is relative to the largest size that fits (detectron2's ResizeScale, as the released kMaX and MaXTron code
-    uses it): at 769x1345 a 720x1280 frame times 1.0 becomes 756x1345.
+    uses it): at 769x1345 a 720x1280 frame times 1.0 becomes 756x1345. With `short_side` it is relative to that
+    (mmdetection's Resize): 720 times 1.0 is 720x1280.
     """
     height, width = source
-    largest = config.scale[1] if config.crop else min(config.scale[1], 1.0)
     fit_factor = min(config.size[0] / height, config.size[1] / width)
-    factor = fit_factor * rng.uniform(min(config.scale[0], largest), largest)
+    base = int(rng.choice(config.short_side)) / min(source) if config.short_side else fit_factor
+    largest = config.scale[1] if config.crop else min(config.scale[1], fit_factor / base)
+    factor = base * rng.uniform(min(config.scale[0], largest), largest)
     whole = max(round(height * factor), 1), max(round(width * factor), 1)
     (top, bottom, rows), (left, right, columns) = (
         _draw_span(rng, side, scaled, limit) for side, scaled, limit in zip(source, whole, config.size))

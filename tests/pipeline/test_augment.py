@@ -95,6 +95,33 @@ def test_scales_are_uniform_over_the_range_and_relative_to_the_largest_fit():
     assert np.mean([t.flip for t in drawn]) == pytest.approx(0.5, abs=0.03)
 
 
+def test_short_sides_are_drawn_evenly_whichever_side_is_short():
+    config = AugmentConfig(size=(2000, 2000), short_side=(288, 400, 512), scale=(1.0, 1.0))
+    rng = np.random.default_rng(0)
+    for source in ((720, 1280), (1280, 720)):
+        sides = [min(draw_transform(rng, config, source).resized) for _ in range(1500)]
+        assert {side: sides.count(side) for side in set(sides)} == pytest.approx(dict.fromkeys((288, 400, 512), 500),
+                                                                                 rel=0.15)
+
+
+def test_the_scale_multiplies_the_short_side_and_what_does_not_fit_is_cropped():
+    """The released Tube-Link models for panoptic video: 720 times 1 to 2."""
+    config = AugmentConfig(size=(736, 1280), short_side=(720,), scale=(1.0, 2.0))
+    rng = np.random.default_rng(0)
+    drawn = [draw_transform(rng, config, (360, 640)) for _ in range(2000)]
+    scales = np.array([t.resized[1] / (t.box[3] - t.box[1]) for t in drawn])
+    assert np.histogram(scales, bins=5, range=(1.99, 4.01))[0] == pytest.approx(400, rel=0.2)
+    assert max(t.resized for t in drawn) == (736, 1280)
+
+
+def test_without_crop_a_short_side_is_never_scaled_to_more_than_fits():
+    config = replace(PLAIN, short_side=(40, 400), scale=(1.0, 1.0), crop=False)
+    rng = np.random.default_rng(0)
+    drawn = [draw_transform(rng, config, (50, 60)) for _ in range(50)]
+    assert {t.box for t in drawn} == {(0, 0, 50, 60)}
+    assert {t.resized for t in drawn} == {(40, 48), (65, 78)}
+
+
 def test_crops_reach_every_corner():
     config = replace(PLAIN, scale=(1.7, 1.7))
     rng = np.random.default_rng(0)
@@ -141,7 +168,8 @@ def test_a_frame_of_another_size_is_refused():
 
 
 @pytest.mark.parametrize(("wrong", "message"), [({"scale": (1.7, 0.3)}, "augment.scale"),
-                                                ({"flip": 1.5}, "augment.flip"), ({"size": (0, 97)}, "augment.size")])
+                                                ({"flip": 1.5}, "augment.flip"), ({"size": (0, 97)}, "augment.size"),
+                                                ({"short_side": (480, 0)}, "augment.short_side")])
 def test_settings_that_cannot_work_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         AugmentConfig(**{"size": (65, 97)} | wrong)
