@@ -9,13 +9,15 @@ from model.backbone import BackboneConfig
 
 # Fields by name, wherever they stand in a recipe. What is not here stays: numbers of layers and blocks, heads, kinds.
 SMALL = {
-    "num_classes": 5, "num_queries": 8, "dim": 32, "embedding": 8, "ffn": 32, "points": 1,
+    "num_classes": 5, "num_queries": 8, "dim": 32, "embedding": 8, "ffn": 32, "points": 4, "count": 64,
     "widths": (32, 16, 8, 8), "width": 8, "fine_widths": (8, 8), "size": (65, 65),
     "pixel_samples": 64, "semantic_samples": 64, "start_from": "",
 }
+STUFF = (0, 1, 3)       # of the five classes, for a recipe that reserves queries
 
 # A network without global response norm, or with it, for the large ones of its family.
-FAMILIES = {"resnet": "test_resnet", "convnextv2": "convnextv2_atto", "convnext": "test_convnext2"}
+FAMILIES = {"resnet": "test_resnet", "convnextv2": "convnextv2_atto", "convnext": "test_convnext2",
+            "swin": "swin_tiny_patch4_window7_224"}
 
 
 def small(config: Any) -> Any:
@@ -23,7 +25,9 @@ def small(config: Any) -> Any:
     if isinstance(config, BackboneConfig):
         families = [small for family, small in FAMILIES.items() if config.name.startswith(family)]
         return dataclasses.replace(config, name=families[0] if families else config.name, pretrained=False)
-    return dataclasses.replace(config, **{
-        field.name: SMALL[field.name] if field.name in SMALL else small(value)
-        for field in dataclasses.fields(config)
-        if field.name in SMALL or dataclasses.is_dataclass(value := getattr(config, field.name))})
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    changed = {name: small(value) if dataclasses.is_dataclass(value) else SMALL.get(name, value)
+               for name, value in values.items()}
+    if values.get("stuff_classes"):
+        changed["stuff_classes"] = STUFF
+    return dataclasses.replace(config, **changed)

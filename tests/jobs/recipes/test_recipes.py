@@ -14,13 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from jobs.config import differences, to_json
-from jobs.recipes import RECIPES, ablations, coco, find_recipe, vipseg
+from jobs.recipes import RECIPES, ablations, coco, find_recipe, tube_link, vipseg, youtube_vis
 from jobs.recipes.schema import Recipe, StageOneConfig, StageTwoConfig
-from jobs.training.optimizer import OptimizerConfig, build_optimizer
-from model.contracts import ClipTargets, PixelEvidence, VideoQueries
+from jobs.train_stage_one import losses_on_clips
+from jobs.training.optimizer import OptimizerConfig, build_optimizer, parameter_groups
+from model.contracts import ClipBatch, ClipTargets, PixelEvidence, VideoQueries
+from model.converters.official import has_head
 from model.cross_clip import build_cross_clip_head
+from model.cross_clip.tube_link import COPIED_HEADS, TubeLinkHead
 from model.losses.cross_clip import CrossClipCriterion
-from model.losses.kmax import KMaxCriterion
 from model.segmenters import SegmenterConfig, build_segmenter
 from tests.conftest import SHARED
 from tests.small_recipes import small
@@ -66,10 +68,95 @@ def test_a_video_road_starts_where_the_pre_training_of_the_same_network_ends(bac
         started, trained = video.stage_one, image.stage_one
         assert started.start_from == f"runs/{image.name}/stage_one/model"
         assert trained.segmenter.backbone.name.split(".")[0] == started.segmenter.backbone.name
-        learnt, fresh = (small_weights(stage.segmenter).keys() for stage in (trained, started))
+        learnt, fresh = (small_weights(small(stage.segmenter)).keys() for stage in (trained, started))
         assert learnt <= fresh
         assert all(name.startswith(("within_clip.trajectory_stacks.", "within_clip.clip_level_embedding"))
                    for name in fresh - learnt)
+
+
+def test_every_published_row_of_tube_link_and_maxtron_is_a_recipe_that_names_its_score():
+    """MaXTron, tables 2a to 2c; Tube-Link, tables 3 to 7, 14 and 15."""
+    rows = {name: recipe().about.split("expect ")[1] for name, recipe in
+            (youtube_vis.RECIPES | tube_link.RECIPES).items()}
+    instances = {
+        ("youtube_vis_2019", "r50"): ("52.8 AP",), ("youtube_vis_2019", "swin_l"): ("64.6 AP",),
+        ("youtube_vis_2021", "r50"): ("47.9 AP", "48.4 AP", "48.5 AP"),
+        ("youtube_vis_2021", "swin_l"): ("58.4 AP", "58.8 AP", "59.1 AP"),
+        ("youtube_vis_2022", "r50"): tuple(f"{score} AP of the long videos" for score in (31.1, 36.5, 37.0)),
+        ("youtube_vis_2022", "swin_l"): tuple(f"{score} AP of the long videos" for score in (34.2, 35.9, 38.9)),
+        ("ovis", "r50"): ("29.5 AP", "27.6 AP", "28.3 AP"), ("ovis", "swin_l"): ("33.3 AP", "39.1 AP", "39.8 AP")}
+    modes = {"": "near-online", "_near_online": "near-online", "_offline": "offline"}
+    expected = {f"{data}_tube_link_{backbone}{suffix}": f"{score} {modes[suffix]}"
+                for (data, backbone), scores in instances.items() for suffix, score in zip(modes, scores)}
+    expected |= {"vipseg_tube_link_r50": "39.2 VPQ near-online", "vipseg_tube_link_swin_b": "50.4 VPQ near-online",
+                 "kitti_step_tube_link_r50": "51 VPQ near-online", "kitti_step_tube_link_swin_b": "56 VPQ near-online",
+                 "vspw_tube_link_r50": "42.3 mIoU", "vspw_tube_link_swin_l": "59.7 mIoU",
+                 "vipseg_vss_tube_link_r50": "43.4 mIoU", "vipseg_vss_tube_link_swin_b": "62.3 mIoU",
+                 "vipseg_vss_tube_link_swin_l": "64.9 mIoU"}
+    assert rows.keys() == expected.keys()
+    assert all(rows[name].startswith(score) for name, score in expected.items())
+
+
+@pytest.mark.parametrize("row", [row for row, of in youtube_vis.ROWS.items() if of.maxtron], ids="-".join)
+def test_offline_instances_go_on_in_the_road_of_near_online_ones(row):
+    near_online, offline = youtube_vis.near_online(*row), youtube_vis.offline(*row)
+    assert offline.road == near_online.road
+    assert {line.split(":")[0].split(".")[0] for line in changes(offline, near_online)} == {"evaluation", "predict"}
+
+
+@pytest.mark.parametrize(("name", "frames"), [      # stage one, each clip and the window of stage two
+    ("youtube_vis_2021_tube_link_r50", (5, 3, 9)), ("youtube_vis_2021_tube_link_swin_l", (6, 6, 24)),
+    ("youtube_vis_2022_tube_link_r50", (4, 4, 16)), ("youtube_vis_2022_tube_link_swin_l", (6, 6, 36)),
+    ("ovis_tube_link_r50", (4, 4, 24)), ("ovis_tube_link_swin_l", (4, 4, 16))])
+def test_clips_of_maxtron_are_as_long_as_in_the_released_files(name, frames):
+    recipe = find_recipe(f"{name}_offline")
+    trained = recipe.stage_one.input.clip_frames
+    clip = recipe.evaluation.clip_frames or trained
+    assert (trained, clip, recipe.stage_two.input.clips * clip) == frames
+
+
+@pytest.mark.parametrize("name", youtube_vis.RECIPES | tube_link.RECIPES)
+def test_a_video_road_of_tube_link_starts_where_its_pre_training_ends(name):
+    """Of the same backbone; what is new belongs to video alone. KITTI-STEP is not pre-trained on COCO."""
+    one = find_recipe(name).stage_one
+    if name.startswith("kitti_step"):
+        assert not one.start_from
+        assert one.segmenter.backbone.pretrained
+        return
+    image = find_recipe(one.start_from.removeprefix("runs/").removesuffix("/stage_one/model")).stage_one
+    assert image.segmenter.backbone.name.split(".")[0] == one.segmenter.backbone.name
+    learnt, fresh = (small_weights(small(stage.segmenter)).keys() for stage in (image, one))
+    assert learnt <= fresh
+    assert all(name.startswith(("pixel_decoder.trajectories.", "pixel_decoder.clip_level_embedding", "linking."))
+               for name in fresh - learnt)
+
+
+@pytest.mark.parametrize("name", tube_link.RECIPES)
+def test_panoptic_recipes_reserve_the_same_queries_everywhere_and_semantic_ones_none(name):
+    one, things = find_recipe(name).stage_one, {"vipseg": 58, "kitti_step": 2}.get(name.split("_tube_link")[0])
+    if things is None:
+        assert one.segmenter.linking is one.linking is None
+        assert not one.segmenter.stuff_classes + one.losses.stuff_classes
+    else:
+        assert one.segmenter.stuff_classes == one.losses.stuff_classes == one.linking.stuff_classes
+        assert len(set(one.segmenter.stuff_classes)) == one.segmenter.num_classes - things
+
+
+def test_the_things_of_vipseg_are_those_its_own_file_lists(real_data):
+    categories = json.loads((real_data / "real_vps" / "panoVIPSeg_categories.json").read_text())
+    assert {position for position, row in enumerate(categories) if row["isthing"]} == tube_link.VIPSEG_THINGS
+
+
+def test_a_frozen_stage_of_swin_keeps_its_weights():
+    """VSPW, Swin-L: all of the backbone but the last stage and its norm; the step down to it stays too."""
+    config = find_recipe("vspw_tube_link_swin_l").stage_one
+    segmenter = build_segmenter(small(config.segmenter))
+    names = {weight: name for name, weight in segmenter.named_parameters()}
+    moving = {names[weight] for group in parameter_groups(segmenter, config.optimizer) if group["lr"]
+              for weight in group["params"]}
+    assert {name.removeprefix("backbone.").rsplit(".", 1)[0] for name in moving
+            if name.startswith("backbone.") and ".blocks." not in name} == {"output_norms.3"}
+    assert {name.split(".blocks.")[0] for name in moving if ".blocks." in name} == {"backbone.network.layers_3"}
 
 
 @pytest.mark.parametrize("ablation", ablations.ABLATIONS, ids=lambda ablation: ablation.name)
@@ -108,6 +195,10 @@ def test_the_baseline_lacks_within_clip_tracking_alone():
     ("maxtron_kmax_within_clip_r50_vipseg", "vipseg_video_kmax_r50_near_online"),
     ("maxtron_kmax_within_clip_convnext_large_vipseg", "vipseg_video_kmax_convnext_l_near_online"),
     ("maxtron_kmax_cross_clip_r50_vipseg", "vipseg_video_kmax_r50_offline"),
+    ("tubelink_r50_vipseg", "vipseg_tube_link_r50"),
+    ("tubelink_r50_ytvis21", "youtube_vis_2021_tube_link_r50"),
+    ("maxtron_tubelink_within_clip_r50_ytvis21", "youtube_vis_2021_tube_link_r50_near_online"),
+    ("maxtron_tubelink_cross_clip_r50_ytvis21", "youtube_vis_2021_tube_link_r50_offline"),
 ])
 def test_a_recipe_describes_the_official_network_weight_for_weight(layout, name):
     """As many tensors of each number of elements; which is which is what tests/model/converters say."""
@@ -115,14 +206,18 @@ def test_a_recipe_describes_the_official_network_weight_for_weight(layout, name)
     if not path.is_file():
         pytest.skip("the layouts of official models are not beside this checkout")
     official = json.loads(path.read_text())["weights"]
-    recipe, has_head = find_recipe(name), any(key.startswith("cross_clip") for key in official)
+    recipe, offline = find_recipe(name), has_head(official)
     segmenter = recipe.stage_one.segmenter
-    segmenter = replace(segmenter, backbone=replace(segmenter.backbone, pretrained=False),
-                        semantic_head=None if has_head else segmenter.semantic_head)    # stage two does not keep it
+    segmenter = replace(segmenter, backbone=replace(segmenter.backbone, pretrained=False))
+    if offline and hasattr(segmenter, "semantic_head"):
+        segmenter = replace(segmenter, semantic_head=None)      # stage two does not keep it
     with torch.device("meta"):
         own = list(build_segmenter(segmenter).state_dict().values())
-        if has_head:
-            own += build_cross_clip_head(replace(recipe.stage_two.head, start="official")).state_dict().values()
+        if offline:
+            head = build_cross_clip_head(replace(recipe.stage_two.head, start="official"))
+            once = COPIED_HEADS if isinstance(head, TubeLinkHead) else ()   # the same tensors serve both there
+            own += [tensor for key, tensor in head.state_dict().items()
+                    if not key.startswith(tuple(f"predictor.{name}." for name in once))]
     assert Counter(tensor.numel() for tensor in own) == Counter(math.prod(shape) for _, shape in official.values())
 
 
@@ -145,8 +240,9 @@ def step_of_stage_one(stage: StageOneConfig) -> list[str]:
     owner = torch.randint(0, 4, (frames, height, width))                        # three tubes and void
     targets = ClipTargets(masks=torch.stack([owner == tube for tube in range(3)]), classes=torch.tensor([0, 1, 4]),
                           track_ids=torch.arange(3), void=owner == 3)
-    prediction = segmenter(clips, supervise=True)
-    return step(segmenter, KMaxCriterion(stage.losses)(prediction, [targets, targets]), stage.optimizer)
+    batch = ClipBatch(frames=clips, real_pixels=torch.ones_like(clips[:, :, 0], dtype=torch.bool),
+                      targets=(targets, targets), videos=("a", "b"), samples=(0, 1))
+    return step(segmenter, losses_on_clips(stage, segmenter)(segmenter, batch), stage.optimizer)
 
 
 @cache
@@ -171,11 +267,13 @@ def step(model: nn.Module, losses: dict[str, Tensor], config: OptimizerConfig) -
     """One step of the recipe's own optimizer; names of the weights without a gradient, and of what is not finite."""
     optimizer = build_optimizer(model, config)
     sum(losses.values()).backward()
-    missed = [name for name, weight in model.named_parameters() if weight.grad is None]
+    missed = [name for name, weight in model.named_parameters() if weight.requires_grad and weight.grad is None]
     optimizer.step()
     return missed + [name for name, value in (*losses.items(), *model.named_parameters()) if not value.isfinite().all()]
 
 
 @cache
-def small_weights(config) -> dict[str, Tensor]:
-    return build_segmenter(small(config)).state_dict()
+def small_weights(config: SegmenterConfig) -> dict[str, Tensor]:
+    """Of a small segmenter; without its backbone, which is told by its name and would fill the memory."""
+    return {name: weight for name, weight in build_segmenter(config).state_dict().items()
+            if not name.startswith("backbone.")}

@@ -1,0 +1,128 @@
+"""COCO pre-training of Mask2Former, and what every recipe of its family shares: backbones, optimizer, cluster.
+
+Tube-Link with clips of one frame and places in the frame only is Mask2Former (arXiv 2112.01527): `youtube_vis.py` and
+`tube_link.py` start from these roads, or from a converted official checkpoint that `stage_one.start_from` names.
+Settings: open-mmlab/mmdetection, configs/mask2former; scores: the tables of the paper. Stage one only: an image has no
+clips to link. Panoptic models are scored as semantic ones: without linking, Tube-Link makes no panoptic result. One
+network input serves training and test here, so an image is tested inside 1024x1024 (official: 800x1333).
+Price: 368,750 steps of 16 images of 1024x1024, twice as many for Swin-L.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
+
+from jobs.recipes.schema import (
+    CacheConfig,
+    ClusterConfig,
+    EvaluationConfig,
+    PredictConfig,
+    Recipe,
+    StageOneConfig,
+    StageTwoConfig,
+)
+from jobs.training.loop import FitConfig
+from jobs.training.optimizer import OptimizerConfig
+from model.backbone import BackboneConfig
+from model.cross_clip.tube_link import TubeLinkHeadConfig
+from model.layers.convolution import BatchNormConfig
+from model.losses.cross_clip import MaskCrossClipLossConfig
+from model.losses.mask2former import Mask2FormerLossConfig
+from model.postprocess.instances import TrackConfig
+from model.query_decoders.mask2former import Mask2FormerDecoderConfig
+from model.segmenters.tube_link import TubeLinkConfig
+from pipeline.augment import AugmentConfig
+from pipeline.datasets import DatasetConfig
+from pipeline.pixel_evidence import EvidenceConfig
+from pipeline.query_batches import QueryInputConfig
+from pipeline.training_clips import InputConfig
+
+SIZE = (1024, 1024)
+BATCH = 16      # images or clips a step, of all models of this family
+
+# Networks by name, as the image and the instance models have them: batch norms keep their statistics.
+BACKBONES = {
+    "r50": BackboneConfig(name="resnet50", batch_norm=BatchNormConfig(eps=1e-5, momentum=0.1), frozen_statistics=True),
+    "swin_b": BackboneConfig(name="swin_base_patch4_window12_384", drop_path=0.3, output_norms=True),
+    "swin_l": BackboneConfig(name="swin_large_patch4_window12_384", drop_path=0.3, output_norms=True),
+}
+TITLES = {"r50": "ResNet-50", "swin_b": "Swin-B", "swin_l": "Swin-L"}
+WEIGHTS = {"r50": "tv_in1k", "swin_b": "ms_in22k", "swin_l": "ms_in22k"}    # timm's tags of the official ImageNet ones
+
+# mmdetection decays biases; of the embeddings only the pixel decoder's.
+NO_DECAY = ("relative_", "initial_queries", "query_positions", "query_decoder.level_embedding", "scale")
+FROZEN_NORMS = ((".bn", 0.0), (".downsample.1.", 0.0))      # ResNet's, on COCO
+
+CLUSTER = ClusterConfig(workers=16, cpus_per_worker=6, gpus_per_worker=1, actors=16, gpus_per_actor=1)
+CACHE = CacheConfig(views=4, evidence=EvidenceConfig(pixels=1024))
+
+
+def pretrained(backbone: str) -> BackboneConfig:
+    """A network with its official ImageNet weights, which are fetched once."""
+    config = BACKBONES[backbone]
+    return replace(config, name=f"{config.name}.{WEIGHTS[backbone]}", pretrained=True)
+
+
+def optimizer(*milestones: int, warmup_steps: int = 500, first: tuple[tuple[str, float], ...] = ()) -> OptimizerConfig:
+    """The one of all models of this family. first: multipliers that come before the backbone's."""
+    return OptimizerConfig(lr=1e-4, weight_decay=0.05, warmup_steps=warmup_steps, schedule="steps",
+                           milestones=milestones, clip_norm=0.01, multipliers=(*first, ("backbone.", 0.1)),
+                           no_decay=NO_DECAY)
+
+
+def stage_two(num_classes: int, *, layers: int = 4, clips: int = 4) -> StageTwoConfig:
+    """MaXTron's cross-clip head on Tube-Link, as on YouTube-VIS; elsewhere no paper has one."""
+    return StageTwoConfig(
+        head=TubeLinkHeadConfig(num_classes=num_classes, layers=layers), losses=MaskCrossClipLossConfig(),
+        input=QueryInputConfig(clips=clips, batch_size=BATCH, reverse=0.0),
+        optimizer=replace(optimizer(2500, 7500), multipliers=()), fit=FitConfig(steps=10_000))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What the kinds of labels of COCO ask for."""
+
+    dataset: Literal["coco_instance", "coco_panoptic"]
+    num_classes: int
+    evaluation: EvaluationConfig
+    score: str
+    scores: dict[str, float]            # of each backbone
+
+
+TASKS = {
+    "instance": Task(
+        dataset="coco_instance", num_classes=80, score="AP", scores={"r50": 43.7},
+        evaluation=EvaluationConfig(results=("tracks",), tracks=TrackConfig(candidates=100, per_frame=100))),
+    "panoptic": Task(
+        dataset="coco_panoptic", num_classes=133, score="mIoU", scores={"r50": 61.7, "swin_b": 67.1, "swin_l": 67.4},
+        evaluation=EvaluationConfig(results=("semantic",))),
+}
+
+
+def mask2former(task: str, backbone: str) -> Recipe:
+    """Mask2Former on COCO. Expect 43.7 AP (instance) or 61.7 mIoU (panoptic) with R50."""
+    of, large = TASKS[task], backbone == "swin_l"
+    steps, milestones = (737_500, (655_556, 710_184)) if large else (368_750, (327_778, 355_092))
+    return Recipe(
+        name=f"coco_mask2former_{task}_{backbone}",
+        about=f"COCO val, Mask2Former, {TITLES[backbone]}, {task} labels; expect {of.scores[backbone]} {of.score}",
+        dataset=DatasetConfig(name=of.dataset, root="data/coco"),
+        stage_one=StageOneConfig(
+            segmenter=TubeLinkConfig(
+                num_classes=of.num_classes, backbone=pretrained(backbone),
+                query_decoder=Mask2FormerDecoderConfig(num_queries=200 if large else 100, positions="frame")),
+            losses=Mask2FormerLossConfig(),
+            input=InputConfig(clip_frames=1, batch_size=BATCH, copy_paste=None,
+                              augment=AugmentConfig(size=SIZE, scale=(0.1, 2.0), reverse=0.0, color=False)),
+            optimizer=optimizer(*milestones, warmup_steps=0, first=FROZEN_NORMS if backbone == "r50" else ()),
+            fit=FitConfig(steps=steps)),
+        cache=CACHE, stage_two=stage_two(of.num_classes), evaluation=of.evaluation,
+        predict=PredictConfig(mode="near_online"), cluster=CLUSTER)
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    f"coco_mask2former_{task}_{backbone}": partial(mask2former, task, backbone)
+    for task in TASKS for backbone in TASKS[task].scores}
