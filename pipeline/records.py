@@ -40,7 +40,7 @@ class VideoRecord:
     height: int                          # pixels, of every frame
     width: int
     frames: tuple[FrameRecord, ...]
-    segments: tuple[Segment, ...]        # sorted by id; empty where the split has no labels
+    segments: tuple[Segment, ...]        # as listed, or by id; empty where the split has no labels
 
 
 class Dataset(Protocol):

@@ -91,8 +91,9 @@ def _decoded_label(path: Path, *, video: str, indexed: bool) -> np.ndarray:
 
 def listed_segments(infos: Mapping[str, list[dict]], classes: ClassTable, *,
                     refuse: Callable[[str, str], BadInput]) -> tuple[Segment, ...]:
-    """The segments of all frames, each once, sorted by id. infos: frame name -> its `segments_info` in the json.
+    """The segments of all frames, each once, in the order of listing.
 
+    infos: frame name -> its `segments_info` in the json.
     refuse: (reason, what) -> the error to raise for ids that are void, listed twice, of an unknown category, or that
     change their category or crowd flag. Raises KeyError or TypeError for entries that lack or mistype a field.
     """
@@ -111,7 +112,7 @@ def listed_segments(infos: Mapping[str, list[dict]], classes: ClassTable, *,
             if segments.setdefault(segment.id, segment) != segment:
                 raise refuse("inconsistent-id", f"segment {segment.id} changes its category or crowd flag in frame "
                              f"{name!r}; a segment keeps both through the video.")
-    return tuple(segments[i] for i in sorted(segments))
+    return tuple(segments.values())
 
 
 class IdGenerator:

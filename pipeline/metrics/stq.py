@@ -10,7 +10,7 @@ segmentation_and_tracking_quality.py.
 class, of IoU 0, as soon as a labelled pixel is predicted as void, and give AQ 0 to a video without a track; that is all
 of "step" (KITTI-STEP). The one of VIPSeg (eval_stq_vspw.py) moreover numbers the segments of a video from 0 in the
 order of listing, so takes the first for crowd when it is a thing, and does not know the data's own crowds: "vipseg". It
-needs `PanopticVideo.segments` in the order of the json, as `Predictions` reads it.
+needs `PanopticVideo.segments` in the order of the json, as `Predictions` and `ShardSet.truth` give it.
 """
 
 from __future__ import annotations

@@ -84,9 +84,9 @@ class ShardSet:
     def truth(self, video: StoredVideo) -> PanopticVideo:
         """Ground truth of one video; its maps are decoded when iterated.
 
-        Things are numbered 1, 2, ... per class in the order of their ids. Stuff has track 0: several stuff segments
-        of a class become one, which is crowd only if all of them are. Raises ValueError without label maps, and where
-        segments overlap.
+        Its segments are in the order in which the data set lists them, and things are numbered 1, 2, ... per class.
+        Stuff has track 0: several stuff segments of a class become one, which is crowd only if all of them are.
+        Raises ValueError without label maps, and where segments overlap.
         """
         self._check_labels(video, task="panoptic segmentation")
         panoptic, segments = _panoptic_segments(video, self.classes)
@@ -104,7 +104,7 @@ class ShardSet:
                              frames=_TranslatedFrames(self, video, table))
 
     def truth_tracks(self, video: StoredVideo) -> Tracks:
-        """The things of one video, which may overlap, in the order of their ids; maps are decoded a few at a time.
+        """The things of one video, which may overlap, in the order of listing; maps are decoded a few at a time.
 
         Raises ValueError without label maps.
         """

@@ -17,14 +17,14 @@ HIGHEST_ID = np.iinfo(np.uint16).max    # of a map
 
 
 class StoredIds:
-    """A video's ids renumbered: 1 ... m its segments in the order of the data set's own ids, above m its overlaps.
+    """A video's ids renumbered: 1 ... m its segments in the order of `VideoRecord`, above m its overlaps.
 
     Masks of instances may overlap. Pixels that belong to the same two or more segments are one overlap, with an id of
     its own; which overlaps there are is known once every frame has passed.
     """
 
     def __init__(self, video: VideoRecord) -> None:
-        segments = sorted(video.segments, key=lambda segment: segment.id)
+        segments = video.segments
         self.table = [{"id": number, "source_id": segment.id, "class_index": segment.class_index,
                        "is_crowd": segment.is_crowd} for number, segment in enumerate(segments, start=1)]
         self.source = np.array([0] + [segment.id for segment in segments])              # stored id -> source id

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+from operator import attrgetter
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from pipeline.datasets.vipseg import VipSeg
 from pipeline.errors import BadInput
 from pipeline.images import encode_png
 
-VIDEO = "train_00001"
+VIDEO, TRAIN = "train_00001", "panoptic_gt_VIPSeg_train.json"
 
 
 def canonical(dataset: VipSeg, video_id: str) -> tuple[np.ndarray, list[int]]:
@@ -78,8 +79,19 @@ def test_crowd_segments_keep_their_flag(panoptic_copy):
     assert all(segment.is_crowd for segment in VipSeg(str(panoptic_copy)).read(VIDEO).segments)
 
 
+def test_segments_come_in_the_order_of_the_json(panoptic_copy):
+    """First those of the first frame, whatever their ids; every segment once."""
+    before = VipSeg(str(panoptic_copy)).read(VIDEO).segments
+    edit_json(panoptic_copy, lambda found: first_segments(found).sort(key=lambda info: -info["id"]))
+    listed = [info["id"] for info in first_segments(json.loads((panoptic_copy / TRAIN).read_text()))]
+    after = VipSeg(str(panoptic_copy)).read(VIDEO).segments
+    assert len(listed) > 1
+    assert [segment.id for segment in after][:len(listed)] == sorted(listed, reverse=True)
+    assert sorted(after, key=attrgetter("id")) == sorted(before, key=attrgetter("id"))
+
+
 def edit_json(root, edit) -> None:
-    path = root / "panoptic_gt_VIPSeg_train.json"
+    path = root / TRAIN
     found = json.loads(path.read_text())
     edit(found)
     path.write_text(json.dumps(found))

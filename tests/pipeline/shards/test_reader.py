@@ -83,6 +83,18 @@ def test_truth_numbers_things_per_class_and_merges_stuff(folder):
             assert_array_equal(found, np.vectorize(panoptic.get)(toy_map("a", frame, 24, 40)))
 
 
+def test_truth_keeps_the_order_in_which_the_data_set_lists_its_segments(tmp_path):
+    """The official STQ of VIPSeg looks at which segment comes first."""
+    listed = tuple(SEGMENTS[i] for i in (2, 4, 3, 1, 0))
+    data = toy_videos(tmp_path / "toy", {"a": 2}, segments=listed)
+    make_shards(data, tmp_path / "out", split="val")
+    shards = ShardSet(tmp_path / "out")
+    [video] = shards.videos
+    assert video.source_ids == tuple(segment.id for segment in listed)
+    assert list(shards.truth(video).segments) == [10_001, 0, 30_001, 10_002]
+    assert_array_equal(np.array([0, *video.source_ids])[shards.ids(video, 1)], toy_map("a", 1, 24, 40, listed))
+
+
 def test_masks_of_an_overlapping_set_come_back(tmp_path):
     data = toy_videos(tmp_path / "toy", {"a": 6}, masks=True)
     make_shards(data, tmp_path / "out", ShardConfig(clip_frames=4), split="train")
