@@ -2,6 +2,7 @@
 
 In:     shards of the split, and models (evaluation.mode = untrained, near_online, offline) or evaluation.predictions.
         evaluation.results: panoptic (VPQ, STQ), tracks (AP), semantic (mIoU, mVC). Without labels nothing is scored.
+        evaluation.video_sets: a json of sets of videos whose tracks are scored apart too (YouTube-VIS 2022).
 Out:    <folder>/scores/<mode>: scores.json, classes.json, overlay videos, and predictions in the layouts of VIPSeg,
         YouTube-VIS (with results.zip for the evaluation servers) and VSPW.
         Another association than hungarian has its own folder, <mode>_<association>.
@@ -24,16 +25,18 @@ from pathlib import Path
 from typing import Any
 
 from jobs.inference import System, open_system
-from jobs.recipes.schema import Recipe
+from jobs.recipes.schema import EvaluationConfig, Recipe
 from jobs.training.progress import say
 from jobs.verb import connect, recorded, run
 from model.association import HungarianConfig
 from model.association.linker import MatchingSpace
 from model.contracts import PanopticVideo, Tracks, VideoResults
+from model.labels import ClassTable
 from pipeline.datasets import open_dataset
 from pipeline.errors import BadInput
 from pipeline.files import atomic_write, digest
 from pipeline.metrics.scorecard import Scorecard, headline
+from pipeline.metrics.track_ap_scores import sets_table
 from pipeline.predictions import PredictionWriter, read_predictions
 from pipeline.progress import Progress
 from pipeline.records import Dataset
@@ -49,12 +52,13 @@ def main(recipe: Recipe) -> dict[str, Any]:
     """Score every video of the split on the cluster, merge, print, record; returns the headline numbers."""
     config, folder = recipe.evaluation, scores_folder(recipe)
     shards = ShardSet(recipe.shards_of(config.split))
+    sets = read_video_sets(config.video_sets, shards)
     # A missing or foreign model, or predictions of something else, stop here, not on a worker.
     system = None if stored_predictions(recipe) else open_system(recipe, config.mode, shards.classes)
     writer = prediction_writer(recipe, system, shards)
     connect(recipe.cluster)
     folder.mkdir(parents=True, exist_ok=True)
-    card, matching = Scorecard(shards.classes, config.results, windows=config.windows), MatchingSpace()
+    card, matching = scorecard(config, shards.classes), MatchingSpace()
     done, skipped, started = [], [], time.perf_counter()
     with recorded(recipe, f"evaluate_{folder.name}", shards=shards.fingerprint) as tracker:
         with Progress("evaluating", len(shards.videos)) as progress:
@@ -71,7 +75,8 @@ def main(recipe: Recipe) -> dict[str, Any]:
                     card.merge(Scorecard.from_json(video["scores"]))
         files = finish_predictions(recipe, writer, [video["video"] for video in done])
         seconds, scores = time.perf_counter() - started, card.scores()
-        summary = {"mode": folder.name, **headline(scores), "videos": len(done),
+        by_set = card.ap_by_set(sets) if sets else {}
+        summary = {"mode": folder.name, **headline(scores), "video_sets": by_set, "videos": len(done),
                    "frames": sum(video["frames"] for video in done), "skipped": skipped,
                    "frames_per_second": sum(video["frames"] for video in done) / seconds,
                    "matching_space": matching.summary(), "predictions": files,
@@ -79,10 +84,37 @@ def main(recipe: Recipe) -> dict[str, Any]:
         atomic_write(folder / "scores.json", json.dumps(summary, indent=1).encode())
         atomic_write(folder / "classes.json", json.dumps(class_rows(scores), indent=1).encode())
         record(tracker, folder, summary)
-    say(*(f"{result.table()}\n" for result in scores.values()), *(f"skipped: {video['skipped']}" for video in skipped),
+    say(*(f"{result.table()}\n" for result in scores.values()), *([f"{sets_table(by_set)}\n"] if by_set else []),
+        *(f"skipped: {video['skipped']}" for video in skipped),
         f"{folder.name}: {in_words(summary)} over {len(done)} videos; everything in {folder}")
     return {**summary, "tracking_uri": tracker.handle.uri, "mlflow_run_id": tracker.handle.run_id,
             "mlflow_parent_run_id": tracker.handle.parent_id}
+
+
+def scorecard(config: EvaluationConfig, classes: ClassTable) -> Scorecard:
+    """The metrics a recipe asks for, nothing scored yet."""
+    return Scorecard(classes, config.results, windows=config.windows, stq_compat=config.stq_compat,
+                     mvc_compat=config.mvc_compat)
+
+
+def read_video_sets(path: str, shards: ShardSet) -> dict[str, list[str]]:
+    """Name of a set -> its videos, from a json; {} without one.
+
+    Raises FileNotFoundError without the file, ValueError unless every video of the shards is in exactly one set.
+    """
+    if not path:
+        return {}
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {path}; evaluation.video_sets names a json such as "
+                                '{"short": [video ids], "long": [video ids]}')
+    sets = json.loads(Path(path).read_text())
+    members = Counter(video for videos in sets.values() for video in videos)
+    if wrong := sorted(video for video, times in (members + Counter(v.video_id for v in shards.videos)).items()
+                       if times != 2 or members[video] != 1):
+        raise ValueError(f"{path}: {len(wrong)} videos are not in exactly one of the sets {list(sets)}, or not in "
+                         f"{shards.folder}, first {wrong[0]!r}. List each video of the split once, by the name of its "
+                         "folder of frames")
+    return sets
 
 
 def points(value: float | None) -> str:
@@ -156,6 +188,7 @@ def record(tracker, folder: Path, summary: dict[str, Any]) -> None:
     """Numbers and files of one evaluation, into MLflow."""
     numbers = {name: value for name, value in summary.items() if isinstance(value, float)}
     numbers |= {f"vpq_k{window}": value for window, value in summary.get("vpq_by_window", {}).items()}
+    numbers |= {f"ap_of_{name}": found["ap"] for name, found in summary["video_sets"].items()}
     numbers |= {f"matching_space_{name}": value for name, value in summary["matching_space"].items()}
     tracker.numbers(0, {name: value for name, value in numbers.items() if value is not None})
     for name in ("scores.json", "classes.json"):
@@ -182,7 +215,7 @@ class ScoreVideo:
             predicted = (self.system.predict(source, matching=matching) if self.system
                          else self._stored(stored.video_id))
             truth = self._truth(stored)
-            card = Scorecard(self.shards.classes, self.config.results, windows=self.config.windows)
+            card = scorecard(self.config, self.shards.classes)
             if truth is not None:
                 card.update(predicted, truth)
         except BadInput as error:

@@ -86,6 +86,10 @@ class EvaluationConfig:
     mode: Literal["untrained", "near_online", "offline"] = "near_online"
     split: str = "val"
     windows: tuple[int, ...] = (1, 2, 4, 6, 8)     # frames; VPQ is the mean over 1, 2, 4, 6, printed with and without 8
+    stq_compat: Literal["", "step", "vipseg"] = ""     # STQ as the released script of KITTI-STEP or of VIPSeg counts
+    mvc_compat: bool = False                       # mVC as VSPW's released script counts
+    video_sets: str = ""                           # file {"short": [video ids], "long": [...]}, as of YouTube-VIS 2022:
+                                                   # track AP of each set, and their mean as "all"
     results: tuple[Result, ...] = ("panoptic",)    # what is made of every video, by one run of the segmenter
     merge: PanopticConfig | TubePanopticConfig = field(default_factory=PanopticConfig)     # panoptic: Video-kMaX or
     tracker: QuasiDenseConfig = field(default_factory=QuasiDenseConfig)                    # Tube-Link, with a tracker
@@ -103,6 +107,9 @@ class EvaluationConfig:
         if not self.results or (self.clip_frames is not None and self.clip_frames < 1):
             raise ValueError(f"evaluation.results={self.results} and clip_frames={self.clip_frames}: name at least one "
                              "result, and clips of at least one frame")
+        if self.video_sets and "tracks" not in self.results:
+            raise ValueError(f"evaluation.video_sets={self.video_sets!r} splits the score of tracks, and "
+                             f"evaluation.results={self.results} has none; add 'tracks', or leave video_sets empty")
 
 
 @dataclass(frozen=True, kw_only=True)

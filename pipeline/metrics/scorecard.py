@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, Self
 
 from model.contracts import VideoResults
@@ -23,16 +23,19 @@ KINDS: dict[str, type[Metric]] = {"vpq": VPQ, "stq": STQ, "miou": MeanIoU, "mvc"
 class Scorecard:
     """Panoptic videos: VPQ and STQ. Tracks: AP. Semantic videos, or panoptic ones without tracks: mIoU and mVC.
 
-    windows: of VPQ, in frames. Frames are decoded once for all metrics that read the same maps.
+    windows: of VPQ, in frames. stq_compat, mvc_compat: `official_compat` of STQ and of mVC.
+    Frames are decoded once for all metrics that read the same maps.
     """
 
-    def __init__(self, classes: ClassTable, results: Sequence[Result], *, windows: Sequence[int]) -> None:
+    def __init__(self, classes: ClassTable, results: Sequence[Result], *, windows: Sequence[int],
+                 stq_compat: Literal["", "step", "vipseg"] = "", mvc_compat: bool = False) -> None:
         if not results or not set(results) <= {"panoptic", "tracks", "semantic"}:
             raise ValueError(f"results {tuple(results)} cannot be scored; choose of panoptic, tracks and semantic")
-        semantic = {"miou": MeanIoU(classes), "mvc": VideoConsistency(classes)}
+        semantic = {"miou": MeanIoU(classes), "mvc": VideoConsistency(classes, official_compat=mvc_compat)}
         self.metrics: dict[str, dict[str, Metric]] = {}        # by the result they read, then by name
         if "panoptic" in results:
-            self.metrics["panoptic"] = {"vpq": VPQ(classes, windows=windows), "stq": STQ(classes)}
+            self.metrics["panoptic"] = {"vpq": VPQ(classes, windows=windows),
+                                        "stq": STQ(classes, official_compat=stq_compat)}
         if "tracks" in results:
             self.metrics["tracks"] = {"ap": TrackAP(classes)}
         if "semantic" in results:
@@ -66,6 +69,11 @@ class Scorecard:
         card.metrics = {result: {name: KINDS[name].from_json(metric) for name, metric in metrics.items()}
                         for result, metrics in saved.items()}
         return card
+
+    def ap_by_set(self, sets: Mapping[str, Collection[str]]) -> dict[str, dict[str, float | None]]:
+        """Track AP of sets of videos, as `TrackAP.by_set` gives it; videos that were not scored are left out."""
+        ap = self.metrics["tracks"]["ap"]
+        return ap.by_set({name: [video for video in videos if video in ap.videos] for name, videos in sets.items()})
 
     def scores(self) -> dict[str, Any]:
         """The result of every metric, by name."""

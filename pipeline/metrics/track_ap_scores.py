@@ -65,6 +65,14 @@ class TrackAPScores:
         return "\n".join(lines)
 
 
+def sets_table(by_set: Mapping[str, Mapping[str, float | None]]) -> str:
+    """What `TrackAP.by_set` found, for people."""
+    lines = ["".join([f"{'videos':<22}", *(f"{measure.upper():>8}" for measure in HEADLINE)])]
+    lines += ["".join([f"{name:<22}", *(cell(found[measure]) for measure in HEADLINE)])
+              for name, found in by_set.items()]
+    return "\n".join(lines)
+
+
 def measures(outcomes: Mapping[int, np.ndarray], targets: np.ndarray) -> dict[str, float]:
     """All measures of one class.
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from dataclasses import replace
 
 import pytest
 from mlflow import MlflowClient
@@ -12,9 +14,11 @@ from jobs import evaluate
 from jobs.evaluate import ScoreVideo
 from jobs.verb import guarded
 from model.association import ClipWiseConfig, MemoryBufferConfig, NaiveBufferConfig, StitchingConfig
+from model.contracts import VideoResults
 from pipeline.metrics.scorecard import Scorecard, headline
 from pipeline.predictions import read_predictions
-from pipeline.shards import ShardSet
+from pipeline.shards import ShardSet, make_shards
+from tests.pipeline.shards.toy_videos import toy_videos
 from tests.roads import damage, scored, tiny_road
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -96,6 +100,53 @@ def test_the_matching_space_is_summed_over_videos_and_tracked(road, tmp_path, mo
     assert (tracked["matching_space_average"], tracked["matching_space_max"]) == (1.5, 6)
     scores = json.loads((evaluate.scores_folder(recipe) / "scores.json").read_text())
     assert (scores["mode"], scores["matching_space"]) == ("near_online_memory_buffer", said["matching_space"])
+
+
+def test_sets_of_videos_are_scored_apart_printed_and_tracked(tmp_path, monkeypatch, capsys):
+    recipe, sets = tiny_road(tmp_path / "road"), tmp_path / "sets.json"
+    sets.write_text(json.dumps({"short": ["a", "b"], "long": ["c"]}))
+    recipe = scored(recipe, results=("tracks",), predictions="found by the stream below", video_sets=str(sets))
+    make_shards(toy_videos(tmp_path / "toy", {"a": 2, "b": 3, "c": 4}), recipe.shards_of("val"), split="val")
+
+    def found(rows, actor, *, arguments, **resources):
+        """What is there, but nothing in video c, and b cannot be read."""
+        shards = ShardSet(recipe.shards_of("val"))
+        for video, truth in ((video, shards.truth_tracks(video)) for video in shards.videos):
+            card = evaluate.scorecard(recipe.evaluation, shards.classes)
+            tracks = tuple(replace(track, score=0.5) for track in truth.tracks if video.video_id != "c")
+            card.update(VideoResults(tracks=replace(truth, tracks=tracks)), VideoResults(tracks=truth))
+            yield {"video": "b", "skipped": "b is broken", "reason": "corrupt-image"} if video.video_id == "b" else {
+                "video": video.video_id, "scores": card.to_json(), "frames": len(video.frames),
+                "matching": {"clips": 0, "total": 0, "largest": 0}}
+
+    monkeypatch.setattr(evaluate, "connect", lambda cluster: None)
+    monkeypatch.setattr(evaluate, "actor_stream", found)
+    monkeypatch.setattr(evaluate, "stored_predictions", lambda recipe: {"a": None})
+    said = evaluate.main(recipe)
+    found_ap = {name: round(part["ap"]) for name, part in said["video_sets"].items()}
+    assert found_ap == {"short": 100, "long": 0, "all": 50}
+    assert json.loads((evaluate.scores_folder(recipe) / "scores.json").read_text())["video_sets"] == said["video_sets"]
+    assert re.search(r"^short +100\.0", capsys.readouterr().out, flags=re.M)
+    tracked = MlflowClient(said["tracking_uri"]).get_run(said["mlflow_run_id"]).data.metrics
+    assert (round(tracked["ap_of_long"]), round(tracked["ap_of_all"])) == (0, 50)
+
+
+@pytest.mark.parametrize("sets", [{"short": ["a"]}, {"short": ["a", "b"], "long": ["b"]}, {"all": ["a", "b", "c"]},
+                                  {"all": ["a", "b", "c", "c"]}])
+def test_sets_that_do_not_part_the_split_are_refused_before_anything_is_scored(tmp_path, sets):
+    make_shards(toy_videos(tmp_path / "toy", {"a": 1, "b": 1}), tmp_path / "val", split="val")
+    path, shards = tmp_path / "sets.json", ShardSet(tmp_path / "val")
+    with pytest.raises(FileNotFoundError, match=r"no file .*sets\.json; evaluation\.video_sets names a json"):
+        evaluate.read_video_sets(str(path), shards)
+    path.write_text(json.dumps(sets))
+    with pytest.raises(ValueError, match=r"1 videos are not in exactly one of the sets .*, first '[bc]'"):
+        evaluate.read_video_sets(str(path), shards)
+    assert evaluate.read_video_sets("", shards) == {}
+
+
+def test_sets_of_videos_need_tracks():
+    with pytest.raises(ValueError, match="add 'tracks', or leave video_sets empty"):
+        scored(tiny_road("unused"), video_sets="sets.json")
 
 
 def test_windows_without_those_of_the_protocol_are_refused():

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from model.contracts import VideoResults
 from pipeline.errors import BadInput
 from pipeline.metrics.scorecard import Scorecard, headline
+from pipeline.metrics.track_ap_scores import sets_table
 from tests.pipeline.metrics.some_tracks import boxes, track_of
 from tests.pipeline.metrics.some_tracks import video_of as tracks_of
 from tests.pipeline.metrics.some_videos import CLASSES, scored_videos, semantic
@@ -51,6 +52,30 @@ def test_parts_merged_through_json_are_the_whole():
     assert headline(whole.scores())["ap"] is not None
     with pytest.raises(BadInput, match="scored before"):
         whole.update(VideoResults(tracks=pairs[0][0]), VideoResults(tracks=pairs[0][1]))
+
+
+def test_official_quirks_reach_their_metrics_and_survive_the_way_home():
+    plain = Scorecard(CLASSES, ("panoptic",), windows=WINDOWS)
+    officially = Scorecard(CLASSES, ("panoptic",), windows=WINDOWS, stq_compat="vipseg", mvc_compat=True)
+    quirks = [(card.metrics["panoptic"]["stq"].official_compat, card.metrics["panoptic"]["mvc"].official_compat)
+              for card in (plain, officially)]
+    assert quirks == [("", False), ("vipseg", True)]
+    again = Scorecard.from_json(json.loads(json.dumps(officially.to_json())))
+    officially.merge(again)
+    with pytest.raises(ValueError, match="score all parts with the same two"):
+        plain.merge(again)
+
+
+def test_videos_that_were_not_scored_are_left_out_of_their_set():
+    card, rng = Scorecard(CLASSES, ("tracks",), windows=WINDOWS), np.random.default_rng(3)
+    for video in "abc":
+        target = [track_of(boxes(rng, 2), class_index=0, score=0.5)]
+        guess = tracks_of(target if video != "c" else [], frames=2, name=video)
+        card.update(VideoResults(tracks=guess), VideoResults(tracks=tracks_of(target, frames=2, name=video)))
+    found = card.ap_by_set({"short": ["a", "b", "skipped"], "long": ["c"]})
+    assert [round(found[name]["ap"]) for name in ("short", "long", "all")] == [100, 0, 50]
+    assert [line.split()[:2] for line in sets_table(found).splitlines()[1:]] == [
+        ["short", "100.00"], ["long", "0.00"], ["all", "50.00"]]
 
 
 def test_an_unknown_result_is_refused_with_what_there_is():
