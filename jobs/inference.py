@@ -103,8 +103,7 @@ class System:
         if "panoptic" in config.results and isinstance(config.merge, TubePanopticConfig):
             made["panoptic"] = TubePanoptic(
                 config.merge, linking=self.segmenter.linking, tracker=QuasiDenseTracker(config.tracker),
-                is_thing=self.classes.is_thing, geometry=geometry, reserved=self.segmenter.config.stuff_queries,
-                official_compat=config.tracker.official_compat)
+                is_thing=self.classes.is_thing, geometry=geometry, reserved=self.segmenter.config.stuff_queries)
         if "semantic" in config.results:
             made["semantic"] = SemanticMerger(num_classes=len(self.classes), geometry=geometry)
         return made

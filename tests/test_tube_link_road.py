@@ -1,0 +1,136 @@
+"""Tube-Link down the same road: tracks on a synthetic world and on real videos, and every result from one run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from jobs import cache_queries, evaluate, make_shards, train_stage_one, train_stage_two
+from jobs.recipes import find_recipe
+from jobs.recipes.schema import Recipe
+from jobs.verb import resolved
+from model.postprocess.tube_panoptic import TubePanopticConfig
+from pipeline.augment import AugmentConfig
+from pipeline.datasets import DatasetConfig, open_dataset
+from pipeline.datasets.synthetic import SyntheticConfig
+from pipeline.images import decode_png
+from pipeline.query_cache import QueryCache
+from pipeline.results import read_listed_videos, read_results
+from pipeline.shards import ShardSet
+from tests.roads import scored
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+SHORT = {"steps": 2, "log_every": 1, "checkpoint_every": 2}
+
+
+def short(recipe: Recipe, folder: Path, *, size=(64, 64), **changes) -> Recipe:
+    """Two steps a stage, batches of two."""
+    one, two = recipe.stage_one, recipe.stage_two
+    plain = AugmentConfig(size=size, scale=(1, 1), crop=False, color=False)
+    return resolved(replace(
+        recipe, folder=str(folder), shards=replace(recipe.shards, clip_frames=8),
+        stage_one=replace(one, fit=replace(one.fit, **SHORT),
+                          input=replace(one.input, batch_size=2, workers=0, augment=plain)),
+        stage_two=replace(two, fit=replace(two.fit, **SHORT), input=replace(two.input, batch_size=2, clips=3)),
+        **changes))
+
+
+def with_classes(recipe: Recipe, count: int) -> Recipe:
+    one, two = recipe.stage_one, recipe.stage_two
+    return replace(recipe, stage_one=replace(one, segmenter=replace(one.segmenter, num_classes=count)),
+                   stage_two=replace(two, head=replace(two.head, num_classes=count)))
+
+
+def predictions(recipe: Recipe, mode: str) -> Path:
+    (folder,) = (recipe.road / "scores" / mode / "predictions").iterdir()
+    return folder
+
+
+def test_tracks_go_down_the_whole_road_and_come_back_from_the_file_for_the_server(cluster, tmp_path):
+    recipe = short(find_recipe("tiny_vis"), tmp_path / "road")
+    recipe = replace(recipe, world=replace(recipe.world, videos_train=4, videos_val=3))
+    for verb in (make_shards, train_stage_one, cache_queries, train_stage_two):
+        verb.main(recipe)
+    dataset = open_dataset(replace(recipe.dataset, root=str(recipe.data_root), split="valid"))
+    listed = read_listed_videos(dataset.annotations)
+    for mode in ("near_online", "offline"):
+        said = evaluate.main(scored(recipe, mode=mode))
+        assert (said["videos"], said["frames"], said["skipped"]) == (3, 21, [])
+        assert 0 <= said["ap"] <= said["ap50"] <= 100
+        results = predictions(recipe, mode) / "results.zip"
+        tracks = read_results(results, videos=listed, classes=dataset.classes)
+        assert sum(len(video.tracks) for video in tracks.values()) > 0
+        again = evaluate.main(scored(recipe, predictions=str(results)))
+        assert again["ap"] == pytest.approx(said["ap"], abs=1e-9)
+        assert again["ar10"] == pytest.approx(said["ar10"], abs=1e-9)
+
+
+def test_real_instance_videos_go_down_the_whole_road_and_none_of_their_frames_is_lost(cluster, tmp_path, real_data):
+    root = real_data / "real_vis"
+    frames = {video["file_names"][0].split("/")[0]: len(video["file_names"])
+              for video in json.loads((root / "instances.json").read_text())["videos"]}
+    recipe = short(find_recipe("tiny_vis"), tmp_path / "road", size=(96, 160), world=None,
+                   dataset=DatasetConfig(name="youtube_vis", root=str(root)))
+    recipe = with_classes(recipe, len(open_dataset(recipe.dataset).classes))
+    made = make_shards.main(recipe)
+    assert (made["train"]["frames"], made["train"]["skipped"]) == (sum(frames.values()), {})
+    train_stage_one.main(recipe)
+    cached = QueryCache(cache_queries.main(recipe)["cache"])
+    assert {video: sum(clip.num_frames for clip in cached.read(group))
+            for video, (group,) in cached.videos.items()} == frames
+    train_stage_two.main(recipe)
+
+    labelled = evaluate.main(scored(recipe, mode="offline", split="train"))
+    assert (labelled["videos"], labelled["frames"]) == (len(frames), sum(frames.values()))
+    assert 0 <= labelled["ap"] <= 100
+    with av.open(labelled["overlays"][0]) as drawn:
+        first = ShardSet(recipe.shards_of("train")).videos[0]
+        assert sum(1 for _ in drawn.decode(video=0)) == len(first.frames)
+
+    unlabelled = evaluate.main(scored(recipe, mode="near_online"))       # a valid split has no annotations
+    assert unlabelled["ap"] is None
+    dataset = open_dataset(replace(recipe.dataset, split="valid"))
+    listed = read_listed_videos(dataset.annotations)
+    assert unlabelled["videos"] == len(listed)
+    read_results(predictions(recipe, "near_online") / "results.zip", videos=listed, classes=dataset.classes)
+
+
+def test_one_run_makes_panoptic_video_tracks_and_semantic_video(cluster, tmp_path):
+    recipe = short(find_recipe("synthetic_vps"), tmp_path / "road")
+    recipe = replace(recipe, world=SyntheticConfig(videos_train=4, videos_val=2, frames=7, height=64, width=64),
+                     evaluation=replace(recipe.evaluation, merge=TubePanopticConfig(score=0.0, overlap=0.0)))
+    make_shards.main(recipe)
+    train_stage_one.main(recipe)                                         # with linking losses, on pairs of clips
+    progress = [json.loads(line) for line in (recipe.road / "stage_one" / "progress.jsonl").read_text().splitlines()]
+    assert {"contrast", "cosine", "class", "mask", "dice"} <= {name for row in progress for name in row["losses"]}
+    near = evaluate.main(scored(recipe, results=("panoptic",)))
+    said = evaluate.main(scored(recipe, results=("panoptic", "tracks", "semantic")))
+    assert (said["vpq"], said["stq"]) == (near["vpq"], near["stq"])
+    assert all(0 <= said[name] <= 100 for name in ("vpq", "stq", "ap", "miou"))
+    folders = [folder for folder in (recipe.road / "scores" / "near_online" / "predictions").iterdir()
+               if (folder / "semantic").is_dir()]
+    (folder,) = folders
+    for kind in ("pan_pred", "semantic"):
+        assert len(list((folder / kind).rglob("*.png"))) == 14
+    classes = np.unique(decode_png(next((folder / "semantic").rglob("*.png")).read_bytes()))
+    assert classes.min() >= 1       # a semantic video leaves no pixel without a class
+    assert classes.max() <= 6
+    assert json.loads((folder / "tracks.json").read_text())
+
+
+def test_semantic_video_trains_and_scores_on_maps_without_objects(cluster, tmp_path):
+    recipe = short(find_recipe("synthetic_vss"), tmp_path / "road")
+    recipe = replace(recipe, world=replace(recipe.world, videos_train=4, videos_val=2, frames=9, height=64, width=64))
+    make_shards.main(recipe)
+    train_stage_one.main(recipe)
+    said = evaluate.main(recipe)
+    assert 0 <= said["miou"] <= 100
+    assert 0 <= said["mvc8"] <= 100
+    assert said["mvc16"] is None        # every video is shorter
+    assert "vpq" not in said
