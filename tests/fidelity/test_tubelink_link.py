@@ -8,22 +8,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.association.tube_linking import TubeLinking, TubeLinkingConfig
+from model.converters.rename import rename
+from model.converters.tube_linking import TUBE_LINKING
 from model.losses.linking import LinkingLossConfig, contrast_loss, cosine_loss
 from tests.fidelity.cases import Case, assert_close_to, case_id, cases, load_case, unhandled
-
-NAMES = {"attention_previous_track.attn.": "attention.", "attention_previous_norm_track.": "attention_norm.",
-         "link_ffn_track.layers.0.0.": "ffn.linear1.", "link_ffn_track.layers.1.": "ffn.linear2.",
-         "link_ffn_norm_track.": "ffn_norm.", "embed_fcs.0.": "embed.0.", "embed_fcs.1.": "embed.1.",
-         "fc_embed.": "embed.3.", "track_head.fcs.0.": "head.0.", "track_head.fcs.1.": "head.2.",
-         "track_head.fc_embed.": "head.4."}
 
 
 def official_linking(case: Case) -> TubeLinking:
     """The reference's weights under our names; none is left over, none is missing that the case uses."""
-    state = {}
-    for name, weight in case.state.items():
-        prefix = next(prefix for prefix in NAMES if name.startswith(prefix))
-        state[NAMES[prefix] + name.removeprefix(prefix)] = weight
+    state = rename(case.state, TUBE_LINKING)
     linking = TubeLinking(TubeLinkingConfig(
         dim=case.inputs["key_query"].shape[-1], ffn=case.arguments["feedforward_channels"],
         link=any(name.startswith("attention") for name in state))).eval()
