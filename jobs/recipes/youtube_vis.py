@@ -134,7 +134,7 @@ def near_online(data: DatasetName, backbone: str) -> Recipe:
         stage_one=replace(
             one, segmenter=replace(one.segmenter, within_clip=DeformableTrajectoryConfig()),
             input=replace(one.input, clip_frames=row.clip_frames, augment=replace(one.input.augment, size=SMALL)),
-            optimizer=replace(one.optimizer, milestones=milestones), fit=FitConfig(steps=steps)),
+            optimizer=replace(one.optimizer, milestones=milestones), fit=replace(one.fit, steps=steps)),
         stage_two=stage_two(of.classes, layers=row.layers, clips=row.clips),
         evaluation=replace(road.evaluation, clip_frames=None))
 

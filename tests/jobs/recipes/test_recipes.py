@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from jobs.config import differences, to_json
+from jobs.inference import refuse_unfit
 from jobs.recipes import RECIPES, ablations, coco, find_recipe, tube_link, vipseg, youtube_vis
 from jobs.recipes.schema import Recipe, StageOneConfig, StageTwoConfig
 from jobs.train_stage_one import losses_on_clips
@@ -24,6 +25,8 @@ from model.cross_clip import build_cross_clip_head
 from model.cross_clip.tube_link import COPIED_HEADS, TubeLinkHead
 from model.losses.cross_clip import CrossClipCriterion
 from model.segmenters import SegmenterConfig, build_segmenter
+from model.segmenters.tube_link import TubeLinkConfig
+from pipeline.datasets import classes_coco, classes_vspw, classes_youtube_vis, kitti_step
 from tests.conftest import SHARED
 from tests.small_recipes import small
 
@@ -42,6 +45,35 @@ def json_of(recipe: Recipe) -> dict[str, Any]:
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_carries_the_name_it_is_found_by(name):
     assert find_recipe(name).name == name
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_what_a_recipe_evaluates_and_predicts_its_segmenter_can_make(name):
+    recipe = find_recipe(name)
+    segmenter, config = recipe.stage_one.segmenter, recipe.evaluation
+    for mode in (config.mode, recipe.predict.mode):
+        refuse_unfit(config, tube_link=isinstance(segmenter, TubeLinkConfig), offline=mode == "offline",
+                     clip_frames=config.clip_frames or recipe.stage_one.input.clip_frames,
+                     linking=getattr(segmenter, "linking", None) is not None)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_knows_the_classes_and_the_labelled_splits_of_its_data_set(name):
+    recipe = find_recipe(name)
+    tables = {**classes_coco.TABLES, **classes_youtube_vis.TABLES, "vspw": classes_vspw.TABLE,
+              "vipseg": classes_vspw.TABLE, "kitti_step": kitti_step.TABLE}      # VIPSeg and VSPW share their classes
+    dataset = recipe.dataset.name
+    if recipe.world is None:
+        assert recipe.stage_one.segmenter.num_classes == len(tables[dataset])
+    assert recipe.evaluation.split == ("valid" if dataset in (*classes_youtube_vis.TABLES, "youtube_vis") else "val")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_rates_warm_up_and_drop_within_the_run(name):
+    recipe = find_recipe(name)
+    for stage in (recipe.stage_one, recipe.stage_two):
+        turns = (stage.optimizer.warmup_steps, *stage.optimizer.milestones, stage.fit.steps)
+        assert list(turns) == sorted(set(turns))
 
 
 @pytest.mark.parametrize(("backbone", "scores"), [
@@ -142,21 +174,39 @@ def test_panoptic_recipes_reserve_the_same_queries_everywhere_and_semantic_ones_
         assert len(set(one.segmenter.stuff_classes)) == one.segmenter.num_classes - things
 
 
+def test_the_things_of_kitti_step_are_those_of_its_table():
+    assert set(kitti_step.TABLE.is_thing.nonzero()[0].tolist()) == tube_link.KITTI_THINGS
+
+
 def test_the_things_of_vipseg_are_those_its_own_file_lists(real_data):
     categories = json.loads((real_data / "real_vps" / "panoVIPSeg_categories.json").read_text())
     assert {position for position, row in enumerate(categories) if row["isthing"]} == tube_link.VIPSEG_THINGS
 
 
-def test_a_frozen_stage_of_swin_keeps_its_weights():
-    """VSPW, Swin-L: all of the backbone but the last stage and its norm; the step down to it stays too."""
-    config = find_recipe("vspw_tube_link_swin_l").stage_one
-    segmenter = build_segmenter(small(config.segmenter))
+def moving_parts(name: str) -> set[str]:
+    """Modules of the backbone that learn at all."""
+    one = find_recipe(name).stage_one
+    config = replace(one.segmenter, backbone=replace(one.segmenter.backbone, pretrained=False))
+    with torch.device("meta"):
+        segmenter = build_segmenter(config)
     names = {weight: name for name, weight in segmenter.named_parameters()}
-    moving = {names[weight] for group in parameter_groups(segmenter, config.optimizer) if group["lr"]
-              for weight in group["params"]}
-    assert {name.removeprefix("backbone.").rsplit(".", 1)[0] for name in moving
-            if name.startswith("backbone.") and ".blocks." not in name} == {"output_norms.3"}
-    assert {name.split(".blocks.")[0] for name in moving if ".blocks." in name} == {"backbone.network.layers_3"}
+    moving = [names[weight] for group in parameter_groups(segmenter, one.optimizer) if group["lr"]
+              for weight in group["params"]]
+    assert all(name in moving for name in names.values() if not name.startswith("backbone."))
+    return {name.removeprefix("backbone.").rsplit(".", 1)[0] for name in moving if name.startswith("backbone.")}
+
+
+def test_the_frozen_stages_of_swin_keep_their_weights():
+    """VSPW, Swin-L: all of the backbone but the last stage and its norm; the step down to it stays too."""
+    parts = moving_parts("vspw_tube_link_swin_l")
+    assert {part.split(".blocks.")[0] for part in parts} == {"network.layers_3", "output_norms.3"}
+
+
+def test_resnet_learns_all_but_its_norms_on_coco_and_these_too_in_video():
+    image, video = moving_parts("coco_mask2former_instance_r50"), moving_parts("youtube_vis_2021_tube_link_r50")
+    norms = {part for part in video if ".bn" in part or part.endswith(".downsample.1")}
+    assert len(video) == 2 * len(norms) == 106          # 53 convolutions, each with a norm
+    assert image == video - norms
 
 
 @pytest.mark.parametrize("ablation", ablations.ABLATIONS, ids=lambda ablation: ablation.name)
