@@ -16,7 +16,7 @@ from torch import Tensor
 from model.contracts import Geometry
 from pipeline.augment import Transform
 from pipeline.errors import BadInput
-from pipeline.images import decode_jpeg, decode_png
+from pipeline.images import decode_image, decode_jpeg
 from pipeline.sampling import split_clips, split_tubes
 from pipeline.shards import ShardSet, StoredVideo
 
@@ -83,14 +83,9 @@ class FolderSource:
 
     def _read(self, file: Path) -> np.ndarray:
         try:
-            data = file.read_bytes()
-            image = decode_png(data) if file.suffix.lower() == ".png" else decode_jpeg(data)
+            return decode_image(file.read_bytes())
         except BadInput as error:
-            raise BadInput("corrupt-image", error.what, video=self.video_id, file=file, cure=error.cure) from error
-        if image.dtype != np.uint8:
-            raise BadInput("corrupt-image", f"it has {8 * image.itemsize} bits per colour.", video=self.video_id,
-                           file=file, cure="Save the frames with 8 bits per colour.")
-        return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
+            raise BadInput(error.reason, error.what, video=self.video_id, file=file, cure=error.cure) from error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -119,6 +119,11 @@ def test_grey_frames_become_three_equal_colours(tmp_path):
     assert_array_equal(image, np.repeat(np.arange(48).reshape(6, 8, 1), 3, axis=2))
 
 
+def test_what_a_frame_is_lies_in_its_bytes_not_in_its_name(folder):
+    (folder / "frame10.jpg").rename(folder / "frame10.png")
+    assert [int(image[0, 0, 0]) for image in FolderSource(folder).frames(0, 4)] == [80, 90, 100, 110]
+
+
 def test_a_folder_without_frames_or_with_bad_ones_names_the_file(folder, tmp_path_factory):
     with pytest.raises(FileNotFoundError, match="no frames"):
         FolderSource(tmp_path_factory.mktemp("empty"))
