@@ -37,7 +37,8 @@ from pipeline.errors import BadInput
 from pipeline.files import atomic_write, digest
 from pipeline.metrics.scorecard import Scorecard, headline
 from pipeline.metrics.track_ap_scores import sets_table
-from pipeline.predictions import PredictionWriter, read_predictions
+from pipeline.prediction_writer import PredictionWriter
+from pipeline.predictions import read_predictions
 from pipeline.progress import Progress
 from pipeline.records import Dataset
 from pipeline.results import read_listed_videos, read_results, write_results

@@ -23,7 +23,7 @@ from jobs.training.progress import say
 from jobs.verb import connect, recorded, run
 from pipeline.datasets.raw_video import open_video
 from pipeline.errors import BadInput
-from pipeline.predictions import PredictionWriter
+from pipeline.prediction_writer import PredictionWriter
 from pipeline.progress import Progress
 from pipeline.streams import actor_stream
 from pipeline.visualise.drawing import draw

@@ -2,7 +2,7 @@
 
     <folder>/<video>/<frame>.png
 
-VIPSeg's panoptic layout is written by `predictions.PredictionWriter`.
+VIPSeg's panoptic layout is written by `prediction_writer.PredictionWriter`.
 """
 
 from __future__ import annotations

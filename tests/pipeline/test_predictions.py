@@ -17,7 +17,8 @@ from model.labels import VOID, ClassInfo, ClassTable, class_of, panoptic_id, tra
 from pipeline.errors import BadInput
 from pipeline.images import decode_png, ids_from_rgb
 from pipeline.metrics.vpq import VPQ
-from pipeline.predictions import Predictions, PredictionWriter, read_predictions
+from pipeline.prediction_writer import PredictionWriter
+from pipeline.predictions import Predictions, read_predictions
 
 CLASSES = ClassTable("three", (ClassInfo(7, "cat", True, (200, 0, 0)), ClassInfo(9, "dog", True, (0, 200, 0)),
                                ClassInfo(3, "sky", False, (0, 0, 200))))
