@@ -1,7 +1,7 @@
 """Predictions on disk, in the layouts the official VIPSeg, YouTube-VIS and VSPW tools read.
 
     pan_pred/<video>/<frame>.png   id = R + 256 G + 65536 B, void black; one id per segment for the whole video
-    semantic/<video>/<frame>.png   class + 1, void 0
+    semantic/<video>/<frame>.png   the data set's id of the class + 1, void 0
     videos/<video>.json            the same video's part of both json files; its presence means the video is finished
     pred.json                      {annotations: [{video_id, annotations: [{file_name, segments_info}]}]}, VIPSeg
     tracks.json                    [{video_id, category_id, score, segmentations}], YouTube-VIS results by video name:
