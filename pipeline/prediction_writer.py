@@ -1,4 +1,4 @@
-"""Write predictions in the layout `pipeline.predictions` describes: a worker per video, then `finish` joins the parts."""
+"""Write predictions in the layout of `pipeline.predictions`: a worker per video, then `finish` joins the parts."""
 
 from __future__ import annotations
 
