@@ -71,7 +71,7 @@ def expected_source(recipe: Recipe) -> dict[str, Any]:
 
 def cache_folder(recipe: Recipe) -> Path:
     """Where the cache of this segmenter with these settings lies."""
-    return recipe.road / "cache" / fingerprint(expected_source(recipe))[:16]
+    return recipe.stage_one_road / "cache" / fingerprint(expected_source(recipe))[:16]
 
 
 def cache_source(recipe: Recipe) -> dict[str, Any]:

@@ -56,7 +56,7 @@ REPORT = "conversion.json"
 def convert(recipe: Recipe, *, source: Path, output: Path) -> dict[str, Any]:
     """Official -> ours. Raises BadInput for the file, Mismatch where file and recipe are of different networks."""
     state = read_checkpoint(source)
-    recipe = replace(recipe, folder=str(output.absolute()))
+    recipe = replace(recipe, folder=str(output.absolute()), stage_one_from="")
     refuse_to_overwrite(recipe)
     try:
         layout = numbered(read_layout(state), recipe)
@@ -81,7 +81,7 @@ def convert_back(recipe: Recipe, *, source: Path, output: Path) -> dict[str, Any
     """
     if output.suffix not in (".pth", ".pt", ".safetensors"):
         raise ValueError(f"--back writes .pth, .pt or .safetensors, got --output {output}")
-    recipe = replace(recipe, folder=str(source.absolute()))
+    recipe = replace(recipe, folder=str(source.absolute()), stage_one_from="")
     card, weights = read_card(recipe.segmenter_folder), load_weights(recipe.segmenter_folder)
     if (recipe.head_folder / "model.json").is_file():
         weights |= {f"{HEAD}{name}": tensor for name, tensor in load_weights(recipe.head_folder).items()}

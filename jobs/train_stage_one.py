@@ -42,6 +42,9 @@ def main(recipe: Recipe) -> dict[str, Any]:
     if (folder / "model.json").is_file() and read_card(folder).get("identity") == config_digest(identity):
         say(f"{folder} is finished: nothing to do")
         return {"model": str(folder), "resumed": True}
+    if recipe.stage_one_from:
+        raise ValueError(f"{recipe.name} takes its segmenter from {recipe.stage_one_from}, which holds none that is "
+                         "trained as this recipe says; train the road of that folder, or leave stage_one_from empty")
     connect(recipe.cluster)
     say(f"stage one of {recipe.name}: {recipe.about}",
         f"  {len(shards.videos)} videos, {sum(len(v.frames) for v in shards.videos)} frames in {shards.folder}")

@@ -6,7 +6,8 @@ Again:  running it again resumes from the last checkpoint; a finished head of th
 Cost:   `tiny` under a minute on two CPU cores.
 
     python -m jobs.train_stage_two --recipe tiny
-    python -m jobs.train_stage_two --recipe tiny --set stage_two.head.layers=6 --set folder=/data/runs/six_layers
+    python -m jobs.train_stage_two --recipe tiny --set stage_two.head.layers=6 --set folder=/data/runs/six_layers \\
+        --set stage_one_from=/data/runs/tiny
 """
 
 from __future__ import annotations

@@ -97,9 +97,11 @@ def resolved(recipe: Recipe) -> Recipe:
 def given_paths(recipe: Recipe) -> dict[str, str]:
     """Field -> path, of all files and folders a recipe names. A synthetic world lies inside the road's folder."""
     paths = {"folder": recipe.folder or f"runs/{recipe.name}",
+             "stage_one_from": recipe.stage_one_from,
              "dataset.root": "" if recipe.world else recipe.dataset.root,
              "stage_one.start_from": recipe.stage_one.start_from,
              "evaluation.predictions": recipe.evaluation.predictions,
+             "evaluation.video_sets": recipe.evaluation.video_sets,
              "predict.input": recipe.predict.input, "predict.output": recipe.predict.output}
     return {name: path for name, path in paths.items() if path}
 

@@ -2,8 +2,8 @@
 
 Table 5 changes the near-online road of ResNet-50 (46.1 VPQ) and is scored near-online; its row without any tracking
 (42.7) is `vipseg_video_kmax_r50`, its row in grey the road itself. Table 6 changes the offline road (46.7 VPQ, the row
-in grey and N_c = 4). The roads of table 6 share stage one and its cache with the offline road: link its folders shards,
-stage_one and cache into theirs, and each begins with `jobs.train_stage_two`.
+in grey and N_c = 4). The roads of table 6 read shards, stage one and cache of the offline road (`stage_one_from`), so
+each begins with `jobs.train_stage_two`.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ class Ablation:
 
     def __call__(self) -> Recipe:
         road = override(self.of(), [self.change])
-        mode = "offline" if road.evaluation.mode == "offline" else "near-online"
-        return replace(road, name=f"{PREFIX}{self.name}", folder="",
+        offline = road.evaluation.mode == "offline"
+        mode = "offline" if offline else "near-online"
+        return replace(road, name=f"{PREFIX}{self.name}", folder="", stage_one_from=road.folder if offline else "",
                        about=f"VIPSeg val, ResNet-50, {self.what}; expect {self.vpq} VPQ {mode} (table {self.table}), "
                              f"{self.change} in {self.of().name}")
 

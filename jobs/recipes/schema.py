@@ -148,6 +148,7 @@ class Recipe:
     name: str
     about: str                                    # what it reproduces, and the score to expect
     folder: str = ""                              # all results; empty: runs/<name>. Absolute when submitted as a job
+    stage_one_from: str = ""                      # folder of another road, to read its shards, stage one and cache
     dataset: DatasetConfig
     train_split: str = "train"
     world: SyntheticConfig | None = None          # written to dataset.root first when given
@@ -187,18 +188,23 @@ class Recipe:
         return Path(self.folder or f"runs/{self.name}").absolute()
 
     @property
+    def stage_one_road(self) -> Path:
+        """The folder of everything up to the query cache, absolute: the road's own, or that of `stage_one_from`."""
+        return Path(self.stage_one_from).absolute() if self.stage_one_from else self.road
+
+    @property
     def data_root(self) -> Path:
-        """Where the data set lies; a synthetic world's relative folder is inside the road's own."""
-        return (self.road if self.world is not None else Path()) / self.dataset.root
+        """Where the data set lies; a synthetic world's relative folder is inside the folder of stage one."""
+        return (self.stage_one_road if self.world is not None else Path()) / self.dataset.root
 
     def shards_of(self, split: str) -> Path:
         """Folder of the shards of a split."""
-        return self.road / "shards" / split
+        return self.stage_one_road / "shards" / split
 
     @property
     def segmenter_folder(self) -> Path:
         """The finished segmenter."""
-        return self.road / "stage_one" / "model"
+        return self.stage_one_road / "stage_one" / "model"
 
     @property
     def head_folder(self) -> Path:

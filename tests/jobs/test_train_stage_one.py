@@ -165,6 +165,15 @@ def test_a_worker_that_streams_needs_no_tar_on_its_machine(tmp_path):
     assert len({video for _ in range(3) for video in next(batches).videos}) == 12      # an epoch: every video once
 
 
+def test_a_road_that_takes_its_segmenter_from_another_never_trains_it(road, tmp_path):
+    recipe = replace(road.recipe, folder=str(tmp_path / "second"), stage_one_from=road.recipe.folder)
+    said = train_stage_one.main(recipe)
+    assert said == {"model": str(road.recipe.segmenter_folder), "resumed": True}
+    with pytest.raises(ValueError, match=r"none that is trained as this recipe says.*leave stage_one_from empty"):
+        train_stage_one.main(with_fit(recipe, steps=7))
+    assert not recipe.road.exists()
+
+
 def test_a_run_starts_from_the_weights_that_fit_and_says_which_did_not(road, tmp_path, capsys):
     finished, _ = load_segmenter(road.recipe.segmenter_folder)
     config = road.recipe.stage_one.segmenter

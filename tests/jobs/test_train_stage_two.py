@@ -24,11 +24,14 @@ def another_head(recipe):
     return replace(recipe, stage_two=replace(stage, head=head, fit=fit))
 
 
-def test_another_head_is_trained_when_every_frame_is_gone(road, cluster, tmp_path):
-    recipe = another_head(road.copy(tmp_path / "road"))
+def test_another_head_is_trained_in_a_folder_of_its_own_when_every_frame_is_gone(road, cluster, tmp_path):
+    first = road.copy(tmp_path / "first")
     for gone in ("world", "shards", "stage_two", "scores"):
-        shutil.rmtree(recipe.road / gone)
+        shutil.rmtree(first.road / gone)
+    recipe = another_head(replace(first, folder=str(tmp_path / "second"), stage_one_from=first.folder))
     train_stage_two.main(recipe)
+    assert recipe.head_folder.is_relative_to(tmp_path / "second")
+    assert not first.head_folder.exists()
     segmenter, card = load_segmenter(recipe.segmenter_folder)
     head, _ = load_head(recipe.head_folder, segmenter_card=card)
     assert len(head.layers) == 1

@@ -106,6 +106,9 @@ def test_workers_get_absolute_paths_and_a_world_stays_inside_its_road(monkeypatc
     monkeypatch.chdir(tmp_path)
     recipe = find_recipe("tiny")
     recipe = resolved(replace(recipe, predict=replace(recipe.predict, input="film.mp4", output="out")))
+    shared = resolved(replace(recipe, folder="", stage_one_from="runs/first"))
+    assert (shared.road, shared.stage_one_road) == (tmp_path / "runs" / "tiny", tmp_path / "runs" / "first")
+    assert shared.data_root == tmp_path / "runs" / "first" / "world"
     assert recipe.folder == str(tmp_path / "runs" / "tiny")
     assert recipe.data_root == tmp_path / "runs" / "tiny" / "world"
     assert (recipe.predict.input, recipe.predict.output) == (str(tmp_path / "film.mp4"), str(tmp_path / "out"))

@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,7 +31,7 @@ from pipeline.datasets import classes_coco, classes_vspw, classes_youtube_vis, k
 from tests.conftest import SHARED
 from tests.small_recipes import small
 
-NOT_THE_NETWORK = ("name", "about", "folder")       # of a recipe: what it is called, and where its results lie
+NOT_THE_NETWORK = ("name", "about", "folder", "stage_one_from")    # what a recipe is called, and where its results lie
 
 
 def changes(recipe: Recipe, other: Recipe) -> list[str]:
@@ -216,6 +217,12 @@ def test_an_ablation_changes_one_field_and_names_its_score(ablation):
     assert [line.split(":")[0] for line in changes(recipe, ablation.of())] == [field]
     assert f"expect {ablation.vpq} VPQ" in recipe.about
     assert recipe.road != ablation.of().road
+    shared = cache_source_folders(recipe) == cache_source_folders(ablation.of())
+    assert shared == (ablation.table[0] == "6")         # rows of the head begin with stage two
+
+
+def cache_source_folders(recipe: Recipe) -> tuple[Path, ...]:
+    return recipe.shards_of("train"), recipe.segmenter_folder, recipe.stage_one_road
 
 
 def test_the_ablations_are_those_of_tables_5_and_6():
