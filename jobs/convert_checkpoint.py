@@ -45,7 +45,7 @@ from model.labels import ClassInfo, ClassTable
 from model.segmenters import build_segmenter
 from model.segmenters.tube_link import TubeLinkConfig
 from model.segmenters.video_kmax import VideoKMaxConfig
-from pipeline.datasets import open_dataset
+from pipeline.datasets import OFFICIAL_CLASSES, open_dataset
 from pipeline.errors import BadInput, Mismatch
 from pipeline.files import atomic_file, atomic_write, sha256_of
 from pipeline.shards import ShardSet
@@ -143,7 +143,10 @@ def save(recipe: Recipe, weights: Mapping[str, Tensor], made_from: Mapping[str, 
 
 
 def class_table(recipe: Recipe) -> ClassTable:
-    """The classes' names, from the recipe's shards or data set; numbered, with a warning, where neither is there."""
+    """The classes' names, from the recipe's shards or data set; without them those of the official data set.
+
+    Where that has another number of classes they are numbered, with a warning.
+    """
     classes = recipe.stage_one.segmenter.num_classes
     readers = (lambda: ShardSet(recipe.shards_of(recipe.train_split)).classes,
                lambda: open_dataset(replace(recipe.dataset, root=str(recipe.data_root))).classes)
@@ -153,6 +156,9 @@ def class_table(recipe: Recipe) -> ClassTable:
                 return table
         except (FileNotFoundError, BadInput):
             continue
+    if len(table := OFFICIAL_CLASSES.get(recipe.dataset.name, ())) == classes:
+        say(f"no shards and no data set at {recipe.data_root}: the classes are the official ones of {table.name}")
+        return table
     say(f"warning: no shards and no data set with {classes} classes at {recipe.data_root}, so classes have no names "
         "and all count as things. Good enough to start training from; to score or predict, --set dataset.root and "
         "convert again.")

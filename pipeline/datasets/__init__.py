@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from model.labels import ClassTable
+from pipeline.datasets import classes_coco, classes_vipseg, classes_vspw, classes_youtube_vis, kitti_step
 from pipeline.datasets.coco import CocoInstance, CocoPanoptic
 from pipeline.datasets.kitti_step import KittiStep
 from pipeline.datasets.vipseg import VipSeg
@@ -15,6 +17,12 @@ from pipeline.records import Dataset
 DatasetName = Literal["vipseg", "youtube_vis", "youtube_vis_2019", "youtube_vis_2021", "youtube_vis_2022", "ovis",
                       "vspw", "kitti_step", "coco_panoptic", "coco_instance"]
 Layout = Literal["auto", "rgb", "raw"]
+
+# As released; own data in the same layout may have others. "youtube_vis" is any data in that layout, so not here.
+OFFICIAL_CLASSES: dict[str, ClassTable] = {
+    "vipseg": classes_vipseg.TABLE, "vspw": classes_vspw.TABLE, "kitti_step": kitti_step.TABLE,
+    **classes_youtube_vis.TABLES, **classes_coco.TABLES,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,7 @@ from model.cross_clip.tube_link import TubeLinkHeadConfig
 from model.losses.cross_clip import MaskCrossClipLossConfig
 from model.losses.mask2former import Mask2FormerLossConfig
 from model.segmenters import build_segmenter
+from pipeline.datasets import OFFICIAL_CLASSES
 from pipeline.datasets.synthetic import SyntheticConfig, write_world
 from tests.tiny_models import TINY_DEFORMABLE_TRAJECTORIES, tiny_tube_link
 
@@ -200,6 +201,21 @@ def test_class_names_come_from_the_data_set_where_it_is_there(tmp_path, capsys):
     names = [row["name"] for row in read_card(tmp_path / "road" / "stage_one" / "model")["classes"]["classes"]]
     assert len(set(names)) == 6
     assert "class 0" not in names
+
+
+@pytest.mark.parametrize(("dataset", "classes", "official"), [
+    ("vipseg", 124, True), ("youtube_vis_2021", 40, True), ("vipseg", 6, False), ("youtube_vis", 40, False)])
+def test_without_any_data_the_classes_are_the_official_ones_where_their_number_fits(tmp_path, dataset, classes,
+                                                                                    official, capsys):
+    one, two = RECIPE.stage_one, RECIPE.stage_two
+    recipe = replace(RECIPE, folder=str(tmp_path / "road"), dataset=replace(RECIPE.dataset, name=dataset),
+                     stage_one=replace(one, segmenter=replace(one.segmenter, num_classes=classes)),
+                     stage_two=replace(two, head=replace(two.head, num_classes=classes)))
+    table, said = convert_checkpoint.class_table(recipe), capsys.readouterr().out
+    assert (table == OFFICIAL_CLASSES.get(dataset)) == official
+    assert (f"official ones of {dataset}" in said, "all count as things" in said) == (official, not official)
+    assert len(table) == classes
+    assert official or table.is_thing.all()
 
 
 @pytest.mark.parametrize(("break_it", "code", "complaint"), [

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
-from pipeline.datasets import DatasetConfig, open_dataset
+from pipeline.datasets import OFFICIAL_CLASSES, DatasetConfig, DatasetName, open_dataset
 from pipeline.datasets.kitti_step import KittiStep
 from pipeline.datasets.synthetic import SyntheticConfig, write_world
 from pipeline.datasets.vipseg import VipSeg
@@ -28,6 +30,15 @@ def test_map_data_sets_are_opened_by_name(tmp_path, name, reader):
     dataset = open_dataset(DatasetConfig(name=name, root=str(root), split="val"))
     assert isinstance(dataset, reader)
     assert dataset.video_ids() == ["val_00000"]
+
+
+def test_official_classes_are_those_of_the_data_set_named():
+    counts = {name: (len(table), int(table.is_thing.sum())) for name, table in OFFICIAL_CLASSES.items()}
+    assert counts == {
+        "vipseg": (124, 58), "vspw": (124, 0), "kitti_step": (19, 2), "ovis": (25, 25), "coco_panoptic": (133, 80),
+        "coco_instance": (80, 80), **{f"youtube_vis_{year}": (40, 40) for year in (2019, 2021, 2022)}}
+    assert all(table.name == name for name, table in OFFICIAL_CLASSES.items())
+    assert set(OFFICIAL_CLASSES) == set(get_args(DatasetName)) - {"youtube_vis"}
 
 
 @pytest.mark.parametrize(("change", "message"), [
