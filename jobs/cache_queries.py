@@ -65,8 +65,8 @@ def main(recipe: Recipe) -> dict[str, Any]:
 def expected_source(recipe: Recipe) -> dict[str, Any]:
     """What stage two can ask of a cache without a shard in sight: segmenter, its input, the cache's settings."""
     card = read_card(recipe.segmenter_folder)
-    return {"segmenter": card["weights_sha256"], "input_size": card["input_size"], "clip_frames": card["clip_frames"],
-            "cache": to_json(recipe.cache)}
+    return {"segmenter": card["weights_sha256"], "input_size": card["input_size"], "cache": to_json(recipe.cache),
+            "clip_frames": recipe.evaluation.clip_frames or card["clip_frames"]}
 
 
 def cache_folder(recipe: Recipe) -> Path:

@@ -15,7 +15,7 @@ from pipeline.augment import AugmentConfig
 from pipeline.query_cache import BLOBS, CachedClip, QueryCache, part_path
 from pipeline.shards import ShardSet
 from pipeline.video_clips import StoredVideoSource
-from tests.roads import damage
+from tests.roads import damage, scored
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -84,3 +84,8 @@ def test_a_video_that_cannot_be_read_is_named_and_costs_no_other(road, tmp_path)
 
 def same(a: CachedClip, b: CachedClip) -> bool:
     return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in (*BLOBS, "tube_areas", "start_frame"))
+
+
+def test_clips_of_another_length_have_another_cache(road):
+    assert cache_folder(scored(road.recipe, clip_frames=2)) == cache_folder(road.recipe)      # as in training
+    assert cache_folder(scored(road.recipe, clip_frames=3)) != cache_folder(road.recipe)
