@@ -19,29 +19,23 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from jobs.inference import System, open_system
+from jobs.inference import open_system
+from jobs.kept_predictions import finish_predictions, prediction_writer, scores_folder, stored_predictions
 from jobs.recipes.schema import EvaluationConfig, Recipe
 from jobs.training.progress import say
 from jobs.verb import connect, recorded, run
-from model.association import HungarianConfig
 from model.association.linker import MatchingSpace
-from model.contracts import PanopticVideo, Tracks, VideoResults
+from model.contracts import Tracks, VideoResults
 from model.labels import ClassTable
-from pipeline.datasets import open_dataset
 from pipeline.errors import BadInput
-from pipeline.files import atomic_write, digest
+from pipeline.files import atomic_write
 from pipeline.metrics.scorecard import Scorecard, headline
 from pipeline.metrics.track_ap_scores import sets_table
-from pipeline.prediction_writer import PredictionWriter
-from pipeline.predictions import read_predictions
 from pipeline.progress import Progress
-from pipeline.records import Dataset
-from pipeline.results import read_listed_videos, read_results, write_results
 from pipeline.shards import ShardSet, StoredVideo
 from pipeline.streams import actor_stream
 from pipeline.video_clips import StoredVideoSource
@@ -132,57 +126,6 @@ def in_words(summary: dict[str, Any]) -> str:
 def class_rows(scores: dict[str, Any]) -> dict[str, Any]:
     """Every metric's rows, one per class."""
     return {name: result.class_rows() for name, result in scores.items() if hasattr(result, "class_rows")}
-
-
-def scores_folder(recipe: Recipe) -> Path:
-    """Where the scores of a mode lie."""
-    config = recipe.evaluation
-    linked = "" if isinstance(config.association, HungarianConfig) else f"_{config.association.name}"
-    return recipe.road / "scores" / ("predictions" if config.predictions else config.mode + linked)
-
-
-def stored_predictions(recipe: Recipe) -> Mapping[str, PanopticVideo | Tracks] | None:
-    """The predictions to score instead of running a model, when the recipe names some: a folder of predictions, or a
-    results.json (or the zip of it) as the evaluation servers take it."""
-    path = Path(recipe.evaluation.predictions)
-    if not recipe.evaluation.predictions:
-        return None
-    if path.is_dir():
-        return read_predictions(path)
-    dataset = evaluated_dataset(recipe)
-    return read_results(path, videos=read_listed_videos(dataset.annotations), classes=dataset.classes)
-
-
-def evaluated_dataset(recipe: Recipe) -> Dataset:
-    """The data set on disk of the split that is scored."""
-    return open_dataset(replace(recipe.dataset, root=str(recipe.data_root), split=recipe.evaluation.split))
-
-
-def prediction_writer(recipe: Recipe, system: System | None, shards: ShardSet) -> PredictionWriter | None:
-    """Where predictions are kept, one folder per system, so that those of another model are never mixed in."""
-    if system is None or not recipe.evaluation.keep_predictions:
-        return None
-    made_by = {**system.made_by, "shards_fingerprint": shards.fingerprint}
-    folder = scores_folder(recipe) / "predictions" / digest(made_by)[:16]
-    return PredictionWriter(folder=folder, classes=shards.classes, made_by=made_by)
-
-
-def finish_predictions(recipe: Recipe, writer: PredictionWriter | None, videos: list[str]) -> str | None:
-    """Join the parts of all videos; tracks also become what the evaluation servers take, where every video has some.
-
-    The server's numbers of the videos are in the data set's json, which need not be on this machine.
-    """
-    if writer is None or not videos:
-        return None
-    folder = writer.finish(videos).parent
-    if "tracks" in recipe.evaluation.results:
-        try:
-            dataset = evaluated_dataset(recipe)
-            listed = read_listed_videos(dataset.annotations)
-            write_results(folder / "results.zip", map(writer.tracks, listed), videos=listed, classes=dataset.classes)
-        except (FileNotFoundError, AttributeError) as error:
-            say(f"no results.zip for an evaluation server: {error}")
-    return str(folder)
 
 
 def record(tracker, folder: Path, summary: dict[str, Any]) -> None:
