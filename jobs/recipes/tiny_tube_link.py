@@ -53,7 +53,8 @@ def tiny_vis() -> Recipe:
         dataset=DatasetConfig(name="youtube_vis", root="world"), world=replace(road.world, layout="youtube_vis"),
         stage_one=replace(one, segmenter=tiny_tube_link(THINGS, layers=(1, 3)),
                           losses=Mask2FormerLossConfig(points=PointConfig(count=128))),
-        stage_two=replace(two, head=TubeLinkHeadConfig(num_classes=THINGS, dim=64, embedding=64, layers=2),
+        stage_two=replace(two, head=TubeLinkHeadConfig(num_classes=THINGS, dim=64, embedding=64, layers=2,
+                                                         attention_dropout=0.0, aspp_dropout=0.0),
                           losses=MaskCrossClipLossConfig(),
                           optimizer=replace(two.optimizer, multipliers=(("predictor", 0.1),))),
         evaluation=EvaluationConfig(split="valid", results=("tracks",)))
@@ -72,7 +73,7 @@ def synthetic_vis() -> Recipe:
             optimizer=OptimizerConfig(lr=2e-3, warmup_steps=50, clip_norm=5.0),
             fit=FitConfig(steps=3000, log_every=100, checkpoint_every=500)),
         cache=replace(road.cache, evidence=EvidenceConfig(pixels=256)),
-        stage_two=replace(two, input=like.stage_two.input, optimizer=replace(two.optimizer, lr=3e-4, warmup_steps=20),
+        stage_two=replace(two, input=like.stage_two.input, optimizer=replace(two.optimizer, lr=1e-4, warmup_steps=20),
                           fit=FitConfig(steps=300, log_every=50, checkpoint_every=300)))
 
 
