@@ -10,10 +10,10 @@ demo: $(STAMP)
 	$(RUN) -m jobs.demo
 
 test: $(STAMP)
-	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(RUN) -m pytest -n 2 --dist loadfile
 
 test-fast: $(STAMP)
-	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not ray and not slow"
+	$(RUN) -m pytest -n 2 --dist loadfile -m "not ray and not slow"
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .
