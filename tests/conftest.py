@@ -54,8 +54,3 @@ def road(request, tmp_path_factory):
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     return make_road(shared / "whole_line", lambda: request.getfixturevalue("cluster"))
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that start Ray come first: they take longest, and quick ones fill what is left of either process."""
-    items.sort(key=lambda item: "ray" not in item.keywords)
