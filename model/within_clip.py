@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from model.backbone import STRIDES
 from model.layers.axial_trajectory import TrajectoryStack, track_levels
 from model.layers.convolution import ConvBN
-from model.layers.deformable_attention import DeformableLayer, Shapes, reference_points, split_levels
+from model.layers.deformable_attention import DeformableLayer, Shapes, join_levels, reference_points, split_levels
 from model.layers.positions import level_positions, sine_positions_3d
 
 
@@ -97,13 +97,8 @@ class WithinClip(nn.Module):
         return_attention: also the maps of the last trajectory layer, "stride16.height" and so on, as
         `TrajectoryLayer` shapes them. Raises ValueError where the maps do not divide into clips of `frames`.
         """
-        if len(maps[0]) % frames:
-            raise ValueError(f"{len(maps[0])} frames do not divide into clips of {frames}; the maps hold whole clips, "
-                             "one after the other")
         by_stride = dict(zip(STRIDES, maps))
-        shapes = [tuple(by_stride[stride].shape[-2:]) for stride in self.strides]
-        x = torch.cat([rearrange(project(by_stride[stride]), "n c h w -> n (h w) c")
-                       for stride, project in zip(self.strides, self.projections_in)], dim=1)    # (b t) (levels h w) c
+        x, shapes = join_levels([by_stride[stride] for stride in self.strides], self.projections_in, frames=frames)
         x, attention = self._encode(x, shapes, frames=frames, return_attention=return_attention)
         for stride, shape, project, one in zip(self.strides, shapes, self.projections_out, split_levels(x, shapes)):
             by_stride[stride] = project(rearrange(one, "n (h w) c -> n c h w", h=shape[0]))

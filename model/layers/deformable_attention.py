@@ -10,7 +10,7 @@ sequence `b (levels h w) c`, level after level.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,19 @@ Refine = Callable[[Tensor], Tensor]   # sampled values b n c -> the same
 def split_levels(x: Tensor, shapes: Shapes) -> tuple[Tensor, ...]:
     """The levels of x, b (levels h w) ..., one by one."""
     return x.split([height * width for height, width in shapes], dim=1)
+
+
+def join_levels(maps: Sequence[Tensor], projections: Iterable[nn.Module], *, frames: int
+                ) -> tuple[Tensor, Shapes]:
+    """maps: (b t) c h w of each level, clips of `frames` one after the other -> x, (b t) (levels h w) c, and the sizes.
+
+    projections: one per level, to a common c. Raises ValueError where the maps do not divide into clips.
+    """
+    if len(maps[0]) % frames:
+        raise ValueError(f"{len(maps[0])} frames do not divide into clips of {frames}; the maps hold whole clips, "
+                         "one after the other")
+    x = torch.cat([rearrange(project(one), "n c h w -> n (h w) c") for one, project in zip(maps, projections)], dim=1)
+    return x, [tuple(one.shape[-2:]) for one in maps]
 
 
 def sample_deformable(value: Tensor, *, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:

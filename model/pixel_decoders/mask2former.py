@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from model.backbone import STRIDES
 from model.layers.axial_trajectory import TrajectoryBranch, track_levels
 from model.layers.convolution import ConvBN
-from model.layers.deformable_attention import DeformableLayer, Shapes, reference_points, split_levels
+from model.layers.deformable_attention import DeformableLayer, Shapes, join_levels, reference_points, split_levels
 from model.layers.positions import level_positions, sine_positions_3d
 from model.layers.resize import resize
 
@@ -123,13 +123,8 @@ class Mask2FormerPixelDecoder(nn.Module):
         attention: filled with the maps of the last trajectory layer, see `track_levels`; None: no maps.
         Raises ValueError where the maps do not divide into clips.
         """
-        if len(maps[0]) % frames:
-            raise ValueError(f"{len(maps[0])} frames do not divide into clips of {frames}; the maps hold whole clips, "
-                             "one after the other")
         by_stride = dict(zip(STRIDES, maps))
-        shapes = [tuple(by_stride[stride].shape[-2:]) for stride in self.strides]
-        x = torch.cat([rearrange(project(by_stride[stride]), "n c h w -> n (h w) c")
-                       for stride, project in zip(self.strides, self.projections)], dim=1)    # (b t) (levels h w) c
+        x, shapes = join_levels([by_stride[stride] for stride in self.strides], self.projections, frames=frames)
         x = self._encode(x, shapes, frames=frames, attention=attention)
         decoded = [rearrange(one, "n (h w) c -> n c h w", h=shape[0])
                    for shape, one in zip(shapes, split_levels(x, shapes))]
