@@ -30,6 +30,7 @@ from pipeline.predictions import (
     refuse_other_source,
 )
 from pipeline.result_maps import write_semantic_maps
+from pipeline.results import mask_as_text
 from pipeline.visualise.palette import paint, unique_colors
 
 
@@ -67,7 +68,7 @@ class PredictionWriter:
         part.unlink(missing_ok=True)
         entry, rows = self._write_panoptic(results.panoptic) if results.panoptic else (None, [])
         if results.tracks:
-            rows = [self._row(video.video_id, track.class_index, track.score, [_as_text(mask) for mask in track.masks])
+            rows = [self._row(video.video_id, track.class_index, track.score, list(map(mask_as_text, track.masks)))
                     for track in results.tracks.tracks]
         if results.semantic:
             write_semantic_maps(results.semantic, Path(self.folder) / SEMANTIC, classes=self.classes)
@@ -161,11 +162,7 @@ def _run_lengths(ids: np.ndarray) -> dict[int, dict[str, Any]]:
     """Panoptic id -> COCO run lengths of every segment of a frame."""
     columns = np.asfortranarray(ids)     # run lengths go down columns
     masks = {i: run_lengths.encode((columns == i).view(np.uint8)) for i in ids_in(ids) if i != VOID}
-    return {i: _as_text(mask) for i, mask in masks.items()}
-
-
-def _as_text(mask: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    return mask and {"size": list(mask["size"]), "counts": mask["counts"].decode("ascii")}
+    return {i: mask_as_text(mask) for i, mask in masks.items()}
 
 
 def _unlisted(video: str, frame: str, ids: Sequence[int]) -> BadInput:

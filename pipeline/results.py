@@ -114,6 +114,14 @@ def read_results(path: Path, *, videos: Mapping[str, ListedVideo], classes: Clas
                                    tracks=tuple(tracks[video.number])) for video in videos.values()}
 
 
+def mask_as_text(mask: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """COCO run lengths as JSON holds them, counts as text; None stays None."""
+    if mask is None:
+        return None
+    counts = mask["counts"]
+    return {"size": list(mask["size"]), "counts": counts.decode("ascii") if isinstance(counts, bytes) else counts}
+
+
 def runs_of(counts: str) -> np.ndarray | None:
     """Pixels of every run of compressed run lengths, background first; None where they are none.
 
@@ -139,8 +147,7 @@ def _entries(video: Tracks, listed: ListedVideo, classes: ClassTable) -> Iterato
         known = 0 <= track.class_index < len(classes)
         yield {"video_id": listed.number, "score": float(track.score),
                "category_id": classes.classes[track.class_index].dataset_id if known else -1,
-               "segmentations": [None if mask is None else {"size": list(mask["size"]), "counts": _text(mask["counts"])}
-                                 for mask in track.masks]}
+               "segmentations": [mask_as_text(mask) for mask in track.masks]}
 
 
 def _check(row: Any, where: str, numbers: Mapping[int, ListedVideo], classes: ClassTable, path: Path) -> None:
@@ -214,7 +221,3 @@ def _load(path: Path) -> list[Any]:
     if not isinstance(rows, list):
         raise BadInput("bad-json", "the file is not a list of tracks.", file=path, cure=WRITE_AGAIN)
     return rows
-
-
-def _text(counts: Any) -> str:
-    return counts.decode("ascii") if isinstance(counts, bytes) else counts
