@@ -177,6 +177,12 @@ class Recipe:
             raise ValueError(f"{names} do not belong together; segmenter, losses, head and its losses are all of "
                              "Video-kMaX or all of Tube-Link")
 
+        reserved = {part.stuff_classes for part in (self.stage_one.segmenter, self.stage_one.losses,
+                                                    self.stage_one.linking) if hasattr(part, "stuff_classes")}
+        if len(reserved) > 1:
+            raise ValueError(f"segmenter, losses and linking reserve queries for different stuff_classes: "
+                             f"{sorted(reserved)}; give all three the same")
+
     @property
     def goes_offline(self) -> bool:
         """Whether a cross-clip head makes the results: panoptic ones of Video-kMaX, tracks of Tube-Link."""

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+import numpy as np
+
 from jobs.recipes.coco_mask2former import BACKBONES, BATCH, CACHE, CLUSTER, TITLES, optimizer, pretrained, stage_two
 from jobs.recipes.schema import EvaluationConfig, PredictConfig, Recipe, StageOneConfig
 from jobs.training.loop import FitConfig
@@ -25,13 +27,9 @@ from model.postprocess.tube_panoptic import TubePanopticConfig
 from model.query_decoders.mask2former import Mask2FormerDecoderConfig
 from model.segmenters.tube_link import TubeLinkConfig
 from pipeline.augment import AugmentConfig
-from pipeline.datasets import DatasetConfig
+from pipeline.datasets import OFFICIAL_CLASSES, DatasetConfig
 from pipeline.shards import ShardConfig
 from pipeline.training_clips import InputConfig
-
-VIPSEG_THINGS = {2, 4, 8, 10, 41, 43, 44, *range(46, 53), *range(54, 57), *range(60, 66), 72, 74, *range(76, 80),
-                 *range(82, 93), *range(95, 98), *range(99, 103), *range(106, 110), *range(114, 119), 122, 123}
-KITTI_THINGS = {11, 13}                 # person, car
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,17 +39,20 @@ class Videos:
     title: str
     dataset: DatasetConfig
     shards: ShardConfig = field(default_factory=ShardConfig)
-    classes: int
-    things: frozenset[int]              # classes with tracks
     frames: int                         # of the train split
     videos: int
     repeats: int = 1                    # times an epoch sees them
     augment: AugmentConfig
 
     @property
+    def classes(self) -> int:
+        """How many there are."""
+        return len(OFFICIAL_CLASSES[self.dataset.name])
+
+    @property
     def stuff_classes(self) -> tuple[int, ...]:
-        """The others, each of which gets a query of its own in panoptic video."""
-        return tuple(index for index in range(self.classes) if index not in self.things)
+        """The classes without tracks, each of which gets a query of its own in panoptic video."""
+        return tuple(np.flatnonzero(~OFFICIAL_CLASSES[self.dataset.name].is_thing).tolist())
 
     def steps(self, epochs: int, *, reach: int) -> int:
         """Steps of so many epochs; a clip starts at every frame that has `reach` frames after it."""
@@ -61,12 +62,12 @@ class Videos:
 _augment = partial(AugmentConfig, scale=(1.0, 2.0), reverse=0.0, color=False)
 
 VIPSEG = Videos(title="VIPSeg", dataset=DatasetConfig(name="vipseg", root="data/VIPSeg_720P"),
-                shards=ShardConfig(resize_height=720), classes=124, things=frozenset(VIPSEG_THINGS),
-                frames=66_767, videos=2806, augment=_augment(size=(736, 1280), short_side=(720,)))
+                shards=ShardConfig(resize_height=720), frames=66_767, videos=2806,
+                augment=_augment(size=(736, 1280), short_side=(720,)))
 KITTI_STEP = Videos(title="KITTI-STEP", dataset=DatasetConfig(name="kitti_step", root="data/kitti_step"),
-                    classes=19, things=frozenset(KITTI_THINGS), frames=5027, videos=12, repeats=4,
+                    frames=5027, videos=12, repeats=4,
                     augment=_augment(size=(384, 1248)))
-VSPW = Videos(title="VSPW", dataset=DatasetConfig(name="vspw", root="data/VSPW_480p"), classes=124, things=frozenset(),
+VSPW = Videos(title="VSPW", dataset=DatasetConfig(name="vspw", root="data/VSPW_480p"),
               frames=198_244, videos=2806, augment=_augment(size=(480, 864), short_side=(480,)))
 
 

@@ -176,12 +176,15 @@ def test_panoptic_recipes_reserve_the_same_queries_everywhere_and_semantic_ones_
 
 
 def test_the_things_of_kitti_step_are_those_of_its_table():
-    assert set(kitti_step.TABLE.is_thing.nonzero()[0].tolist()) == tube_link.KITTI_THINGS
+    things = set(range(19)) - set(tube_link.KITTI_STEP.stuff_classes)
+    assert {kitti_step.TABLE.classes[index].name for index in things} == {"person", "car"}
+    assert things == {11, 13}
 
 
 def test_the_things_of_vipseg_are_those_its_own_file_lists(real_data):
     categories = json.loads((real_data / "real_vps" / "panoVIPSeg_categories.json").read_text())
-    assert {position for position, row in enumerate(categories) if row["isthing"]} == tube_link.VIPSEG_THINGS
+    assert {position for position, row in enumerate(categories) if not row["isthing"]} == set(
+        tube_link.VIPSEG.stuff_classes)
 
 
 def moving_parts(name: str) -> set[str]:
@@ -334,3 +337,10 @@ def small_weights(config: SegmenterConfig) -> dict[str, Tensor]:
     """Of a small segmenter; without its backbone, which is told by its name and would fill the memory."""
     return {name: weight for name, weight in build_segmenter(config).state_dict().items()
             if not name.startswith("backbone.")}
+
+
+def test_stuff_queries_that_differ_between_segmenter_and_losses_are_refused():
+    recipe = find_recipe("synthetic_vps")
+    one = replace(recipe.stage_one, losses=replace(recipe.stage_one.losses, stuff_classes=(0, 1)))
+    with pytest.raises(ValueError, match=r"different stuff_classes: .*\(0, 1\), \(0, 1, 2\)"):
+        replace(recipe, stage_one=one)
