@@ -76,10 +76,13 @@ def case_id(path: Path) -> str:
 
 
 class Ledger(Mapping[str, Any]):
-    """A mapping that remembers which of its entries were read."""
+    """A mapping that remembers which of its entries were read, and with `deep` those of the mappings inside it."""
 
-    def __init__(self, entries: Mapping[str, Any]) -> None:
-        self._entries, self._read = dict(entries), set()
+    def __init__(self, entries: Mapping[str, Any], *, deep: bool = False) -> None:
+        self._entries = {name: Ledger(entry, deep=True) if deep and isinstance(entry, dict) else entry
+                         for name, entry in entries.items()}
+        self._read: set[str] = set()
+        self._aside: set[str] = set()
 
     def __getitem__(self, key: str) -> Any:
         value = self._entries[key]
@@ -95,10 +98,17 @@ class Ledger(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._entries)
 
+    def set_aside(self, *names: str) -> None:
+        """Excuse entries, where there are any of these names, that have no part in what a case records."""
+        self._aside.update(names)
+
     @property
     def unread(self) -> list[str]:
-        """Entries nobody asked for."""
-        return sorted(set(self._entries) - self._read)
+        """Entries nobody asked for; those of a mapping inside as `name.inner`."""
+        known = self._read | self._aside
+        inside = [f"{name}.{inner}" for name, entry in self._entries.items()
+                  if name in self._read - self._aside and isinstance(entry, Ledger) for inner in entry.unread]
+        return sorted([*(name for name in self._entries if name not in known), *inside])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,8 +145,9 @@ def load_case(path: Path) -> Case:
     tensors = load_file(path.with_suffix(".safetensors"))
     parts = {part: {name.removeprefix(f"{part}."): tensor for name, tensor in tensors.items()
                     if name.startswith(f"{part}.")} for part in ("input", "state", "output")}
-    return Case(path=path, family=info["family"], procedure=info["procedure"], arguments=Ledger(info["arguments"]),
-                inputs=Ledger(parts["input"]), state=parts["state"], outputs=Ledger(parts["output"]),
+    return Case(path=path, family=info["family"], procedure=info["procedure"],
+                arguments=Ledger(info["arguments"], deep=True), inputs=Ledger(parts["input"]), state=parts["state"],
+                outputs=Ledger(parts["output"]),
                 atol=info["tolerance"]["atol"], rtol=info["tolerance"]["rtol"], info=info)
 
 

@@ -46,8 +46,10 @@ def module(case: Case) -> None:
 
 
 def temporal_aspp(case: Case) -> None:
+    """The flavours spell their rates differently."""
     a = case.arguments
-    block = TemporalASPP(a["in_channels"], out_dim=a["output_channels"], rates=tuple(a["atrous_rates"]),
+    rates = a["dilation_rates" if "dilation_rates" in a else "atrous_rates"]
+    block = TemporalASPP(a["in_channels"], out_dim=a["output_channels"], rates=tuple(rates),
                          kernels=tuple(a["kernel_sizes"]), norm=NORMS[a["norm_fn"]])
     load_strict(block, part(case.state, official_prefix="conv_short_aggregate_layers.0.",
                             our_prefix="layers.0.aspp.branch.aspp."))

@@ -1,4 +1,4 @@
-"""MaXTron's cross-clip head on Tube-Link and its temporal ASPP equal the public code, through our own name table."""
+"""MaXTron's cross-clip head on Tube-Link and its parts equal the public code, through our own name table."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from model.contracts import VideoQueries
 from model.converters.cross_clip import MAXTRON_TUBE_LINK, SHARED_HEADS
 from model.converters.rename import load_strict, rename
 from model.cross_clip.tube_link import TubeLinkHead, TubeLinkHeadConfig
-from model.layers.temporal_aspp import TemporalASPP
 from tests.fidelity.cases import Case, assert_close_to, case_id, cases, load_case, unhandled
-
-NORMS = {"ln": "ln", "syncbn": "bn"}
+from tests.fidelity.test_cross_clip_kmax import NORMS, temporal_aspp, trajectory_layer
 
 
 def module(case: Case) -> None:
@@ -38,23 +36,12 @@ def module(case: Case) -> None:
         assert_close_to(case, f"masks.{index}", rearrange(masks, "b k n t h w -> b (k t) n h w"))
 
 
-def temporal_aspp(case: Case) -> None:
-    a = case.arguments
-    assert a["in_channels"] == a["output_channels"], "our block keeps the number of channels"
-    block = TemporalASPP(a["in_channels"], rates=tuple(a["dilation_rates"]), kernels=tuple(a["kernel_sizes"]),
-                         norm=NORMS[a["norm_fn"]])
-    renamed = rename({f"conv_short_aggregate_layers.0.{name}": tensor for name, tensor in case.state.items()},
-                     MAXTRON_TUBE_LINK)
-    load_strict(block, {name.removeprefix("layers.0.aspp.branch.aspp."): tensor for name, tensor in renamed.items()})
-    assert_close_to(case, "out", block.eval()(case.inputs["x"]))
-
-
-PROCEDURES = {"tl_cross_clip": module, "tl_aspp": temporal_aspp}
+PROCEDURES = {"tl_cross_clip": module, "tl_aspp": temporal_aspp, "tl_trajectory_layer": trajectory_layer}
 
 
 @pytest.mark.parametrize("path", cases("cross_clip_tubelink"), ids=case_id)
 @torch.no_grad()
-def test_the_head_and_its_aspp_equal_the_reference(path):
+def test_the_head_and_its_parts_equal_the_reference(path):
     with load_case(path) as case:
         if case.procedure not in PROCEDURES:
             raise unhandled(case)

@@ -88,6 +88,16 @@ def test_numbers_off_by_more_than_the_tolerance_fail(case_path, name, result):
         assert_close_to(load_case(case_path), name, torch.tensor(result))
 
 
+def test_arguments_inside_arguments_have_to_be_read_too_unless_they_are_set_aside():
+    ledger = Ledger({"decoder": {"dim": 4, "norm": {"groups": 32}}, "seed": 1}, deep=True)
+    assert ledger.unread == ["decoder", "seed"]
+    assert ledger["decoder"]["dim"] == 4
+    assert ledger.unread == ["decoder.norm", "seed"]
+    assert ledger["decoder"]["norm"] == {"groups": 32}
+    ledger.set_aside("seed", "absent")
+    assert ledger.unread == []
+
+
 def test_asking_whether_something_is_there_does_not_count_as_reading():
     ledger = Ledger({"mask": 1})
     assert "mask" in ledger
