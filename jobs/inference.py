@@ -31,7 +31,8 @@ from pipeline.augment import Transform
 from pipeline.spool import TensorSpool
 from pipeline.video_clips import VideoClip, VideoSource, video_clips
 
-HOW = ("results", "merge", "tracker", "tracks", "association", "clip_frames")    # fields that decide predictions
+# Fields that decide predictions.
+HOW = ("results", "merge", "tracker", "tracks", "association", "clip_frames", "last_clip")
 
 
 @dataclass(kw_only=True)
@@ -61,7 +62,7 @@ class System:
         matching: counts how much the memory of an association was asked on the way.
         """
         geometry = Geometry.fit(source.size, padded=self.size)
-        shorten = self._is_tube_link and self.head is None
+        shorten = self.config.last_clip == "shorten" and self.head is None
         clips = ((prediction, clip.valid) for clip, prediction in self.clip_predictions(
             source, overlap=self.config.association.overlap, shorten=shorten))
         if isinstance(self.config.association, HungarianConfig):

@@ -95,6 +95,9 @@ class EvaluationConfig:
     tracker: QuasiDenseConfig = field(default_factory=QuasiDenseConfig)                    # Tube-Link, with a tracker
     tracks: TrackConfig = field(default_factory=TrackConfig)
     clip_frames: int | None = None                 # at test time; None: as in training
+    # Near-online, frames that do not fill the last clip: its last frame is repeated, or clips at the end are shorter, as
+    # Tube-Link cuts videos for tracks. A cross-clip head always sees full clips.
+    last_clip: Literal["repeat", "shorten"] = "repeat"
     # How near-online knows objects again, by name and settings: 'evaluation.association={"name": "memory_buffer"}'
     association: AssociationConfig = field(default_factory=HungarianConfig)
     predictions: str = ""                          # score this folder of predictions instead of running a model
@@ -107,6 +110,9 @@ class EvaluationConfig:
         if not self.results or (self.clip_frames is not None and self.clip_frames < 1):
             raise ValueError(f"evaluation.results={self.results} and clip_frames={self.clip_frames}: name at least one "
                              "result, and clips of at least one frame")
+        if self.last_clip == "shorten" and self.association.overlap:
+            raise ValueError(f"evaluation.last_clip='shorten' cuts clips that share no frame, {self.association.name} "
+                             f"asks for overlap={self.association.overlap}; set last_clip to 'repeat'")
         if self.video_sets and "tracks" not in self.results:
             raise ValueError(f"evaluation.video_sets={self.video_sets!r} splits the score of tracks, and "
                              f"evaluation.results={self.results} has none; add 'tracks', or leave video_sets empty")

@@ -117,7 +117,7 @@ def tube_link(data: DatasetName, backbone: str) -> Recipe:
             optimizer=optimizer(*milestones, first=() if backbone == "r50" else SLOW_EMBEDDINGS),
             fit=FitConfig(steps=steps)),
         cache=CACHE, stage_two=stage_two(of.classes), predict=PredictConfig(mode="near_online"), cluster=CLUSTER,
-        evaluation=EvaluationConfig(split="valid", results=("tracks",), clip_frames=TEST_FRAMES))
+        evaluation=EvaluationConfig(split="valid", results=("tracks",), clip_frames=TEST_FRAMES, last_clip="shorten"))
 
 
 def near_online(data: DatasetName, backbone: str) -> Recipe:
