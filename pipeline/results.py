@@ -17,11 +17,10 @@ from numbers import Real
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
-
 from model.contracts import Track, Tracks
 from model.labels import ClassTable
 from pipeline.datasets.folders import load_json
+from pipeline.datasets.run_lengths import runs_of
 from pipeline.errors import BadInput
 from pipeline.files import atomic_file, canonical_json, digest
 
@@ -69,7 +68,7 @@ def write_results(path: Path, tracks: Iterable[Tracks], *, videos: Mapping[str, 
     Equal tracks in equal order give equal bytes. Raises ValueError when a listed video is missing (a video in which
     nothing was found is a `Tracks` without tracks), and BadInput for everything `read_results` refuses.
     """
-    missing, separator = dict(videos), b""
+    missing, separator, seen = dict(videos), b"", {}
     entry = zipfile.ZipInfo(RESULTS)    # dated 1980, always
     entry.compress_type = zipfile.ZIP_DEFLATED
     Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -81,6 +80,7 @@ def write_results(path: Path, tracks: Iterable[Tracks], *, videos: Mapping[str, 
                 _refuse_video(video, listed, videos, Path(path))
                 for position, row in enumerate(_entries(video, listed, classes)):
                     _check(row, f"track {position}", {listed.number: listed}, classes, Path(path))
+                    _refuse_again(row, position, seen, video.video_id, Path(path))
                     results.write(separator + canonical_json(row))
                     separator = b","
             results.write(b"]")
@@ -102,10 +102,7 @@ def read_results(path: Path, *, videos: Mapping[str, ListedVideo], classes: Clas
     seen: dict[str, int] = {}
     for position, row in enumerate(_load(Path(path))):
         _check(row, f"entry {position}", numbers, classes, Path(path))
-        first = seen.setdefault(digest(row), position)
-        if first != position:
-            raise BadInput("duplicate-track", f"entries {first} and {position} are the same track.", file=path,
-                           video=numbers[row["video_id"]].video_id, cure=WRITE_AGAIN)
+        _refuse_again(row, position, seen, numbers[row["video_id"]].video_id, Path(path))
         masks = tuple(None if not mask else {"size": list(mask["size"]), "counts": mask["counts"].encode()}
                       for mask in row["segmentations"])
         tracks[row["video_id"]].append(Track(class_index=classes.index_of[row["category_id"]], masks=masks,
@@ -120,26 +117,6 @@ def mask_as_text(mask: Mapping[str, Any] | None) -> dict[str, Any] | None:
         return None
     counts = mask["counts"]
     return {"size": list(mask["size"]), "counts": counts.decode("ascii") if isinstance(counts, bytes) else counts}
-
-
-def runs_of(counts: str) -> np.ndarray | None:
-    """Pixels of every run of compressed run lengths, background first; None where they are none.
-
-    The coding is that of COCO's C library: five bits a character, lowest first, the sixth says that more follow; from
-    the fourth number on they are differences to the number two before.
-    """
-    codes = np.frombuffer(counts.encode(), np.uint8).astype(np.int64) - 48
-    if not codes.size or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
-        return None
-    ends = np.flatnonzero(~codes & 32)                                          # last character of each number
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    place = np.arange(codes.size) - np.repeat(starts, ends - starts + 1)
-    if place.max() > 6:                                                         # no picture has 2^34 pixels
-        return None
-    runs = np.add.reduceat((codes & 31) << 5 * place, starts)
-    runs -= (codes[ends] >> 4 & 1) << 5 * (ends - starts + 1)                   # the sign
-    runs[1::2], runs[2::2] = np.cumsum(runs[1::2]), np.cumsum(runs[2::2])
-    return None if runs.min() < 0 else runs
 
 
 def _entries(video: Tracks, listed: ListedVideo, classes: ClassTable) -> Iterator[dict[str, Any]]:
@@ -192,6 +169,14 @@ def _pixels(mask: Any, frame: str, video: ListedVideo, bad: Callable[..., BadInp
         raise bad("corrupt-mask", f"has in frame {frame!r} run lengths that {described}; a frame has "
                   f"{video.size[0] * video.size[1]}.")
     return int(runs[1::2].sum())
+
+
+def _refuse_again(row: Mapping[str, Any], position: int, seen: dict[str, int], video: str, path: Path) -> None:
+    """seen: digest of an entry -> its position; those before this one, and then this one too."""
+    first = seen.setdefault(digest(row), position)
+    if first != position:
+        raise BadInput("duplicate-track", f"entries {first} and {position} are the same track.", video=video, file=path,
+                       cure=WRITE_AGAIN)
 
 
 def _refuse_video(video: Tracks, listed: ListedVideo | None, videos: Mapping[str, ListedVideo], path: Path) -> None:

@@ -95,8 +95,8 @@ class EvaluationConfig:
     tracker: QuasiDenseConfig = field(default_factory=QuasiDenseConfig)                    # Tube-Link, with a tracker
     tracks: TrackConfig = field(default_factory=TrackConfig)
     clip_frames: int | None = None                 # at test time; None: as in training
-    # Near-online, frames that do not fill the last clip: its last frame is repeated, or clips at the end are shorter, as
-    # Tube-Link cuts videos for tracks. A cross-clip head always sees full clips.
+    # Near-online, where frames do not fill the last clip: its last frame is repeated, or clips at the end are shorter,
+    # as Tube-Link cuts videos for tracks. A cross-clip head always sees full clips.
     last_clip: Literal["repeat", "shorten"] = "repeat"
     # How near-online knows objects again, by name and settings: 'evaluation.association={"name": "memory_buffer"}'
     association: AssociationConfig = field(default_factory=HungarianConfig)

@@ -8,8 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from pycocotools import mask as run_lengths
 
 from model.contracts import Track, Tracks
@@ -17,7 +15,7 @@ from model.labels import ClassInfo, ClassTable
 from pipeline.datasets.youtube_vis import YouTubeVis
 from pipeline.errors import BadInput
 from pipeline.metrics.track_ap import TrackAP
-from pipeline.results import read_listed_videos, read_results, runs_of, write_results
+from pipeline.results import read_listed_videos, read_results, write_results
 
 CLASSES = ClassTable("two", (ClassInfo(1, "cat", True, (200, 0, 0)), ClassInfo(4, "dog", True, (0, 200, 0))))
 FRAMES, SIZE = ("00000", "00005", "00010"), (4, 6)
@@ -85,6 +83,7 @@ def test_a_split_that_is_not_complete_leaves_no_file(videos, tmp_path):
     (tracks_of("b", some_track(masks=(None,))), "frame-mismatch"),
     (tracks_of("b", some_track(masks=(mask_of(0, (6, 4)), None, None))), "size-differs"),
     (tracks_of("b", some_track(masks=(None, None, None))), "track-without-frames"),
+    (tracks_of("b", some_track(), some_track(3), some_track()), "duplicate-track"),
 ])
 def test_tracks_that_do_not_fit_are_not_written(videos, tmp_path, video, reason):
     with pytest.raises(BadInput, match=f"video '{video.video_id}'") as error:
@@ -175,23 +174,6 @@ def test_a_list_of_videos_that_contradicts_itself_is_refused(tmp_path, change, r
     with pytest.raises(BadInput) as error:
         read_listed_videos(tmp_path / "valid.json")
     assert error.value.reason == reason
-
-
-@settings(max_examples=60, deadline=None)
-@given(height=st.integers(1, 40), width=st.integers(1, 40), share=st.floats(0, 1), seed=st.integers(0, 2**32))
-def test_runs_are_those_of_the_mask(height, width, share, seed):
-    mask = (np.random.default_rng(seed).random((height, width)) < share).astype(np.uint8)
-    counts = run_lengths.encode(np.asfortranarray(mask))["counts"].decode()
-    flat = np.concatenate([[0], mask.ravel(order="F")])
-    starts = np.concatenate([[0], np.flatnonzero(np.diff(flat)), [mask.size]])
-    assert runs_of(counts).tolist() == np.diff(starts).tolist()
-
-
-def test_runs_of_large_pictures_survive():
-    mask = np.zeros((4000, 3000), np.uint8, order="F")
-    mask[17, 2000] = 1
-    runs = runs_of(run_lengths.encode(mask)["counts"].decode())
-    assert runs.tolist() == [4000 * 2000 + 17, 1, mask.size - 4000 * 2000 - 18]
 
 
 def test_real_annotations_written_as_results_score_everything(real_data, tmp_path):

@@ -143,7 +143,8 @@ DAMAGE = {
     "size-differs": [lambda f: of_video(f)[0]["segmentations"].__setitem__(0, {"size": [48, 65], "counts": [3120]}),
                      lambda f: of_video(f)[0]["segmentations"].__setitem__(0, {"size": [48, 64], "counts": [3, 4]}),
                      lambda f: of_video(f)[0]["segmentations"].__setitem__(
-                         0, {"size": [48, 64], "counts": [3080, -9, 1]})],
+                         0, {"size": [48, 64], "counts": [3080, -9, 1]}),
+                     lambda f: of_video(f)[0]["segmentations"].__setitem__(0, {"size": [48, 64], "counts": "04"})],
     "bad-id": [lambda f: of_video(f)[0].update(id=-1), lambda f: of_video(f)[0].pop("id"),
                lambda f: of_video(f)[0].update(id=of_video(f)[1]["id"])],
     "track-without-frames": [lambda f: of_video(f)[0].update(segmentations=[None] * 12),
