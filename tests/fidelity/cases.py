@@ -58,6 +58,11 @@ def case_folders(family: str) -> list[Path]:
     return [path.parent for path in _found(family, "*/expected.json")]
 
 
+def layouts() -> list[Path]:
+    """The .json of every complete reference model: names, types and shapes of its weights."""
+    return _found("state_dict_layouts", "*.json")
+
+
 def _found(family: str, pattern: str) -> list[Path]:
     """Paths below the folders of a family, each name once: the subset repeats cases that lie beside the checkout."""
     _asked_for.add(family)

@@ -8,6 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.converters.layouts import HEAD, read_layout
+from model.converters.official import Conversion, to_theirs
+from model.segmenters import SegmenterConfig, build_segmenter
 from tests.conftest import SHARED
 
 LAYOUTS = SHARED / "parity" / "state_dict_layouts"
@@ -34,3 +37,21 @@ def random_state(name: str) -> dict[str, Tensor]:
         tensor = torch.empty(shape).normal_(std=0.02)
         state[key] = 1 + tensor.abs_() if key.endswith("running_var") else tensor
     return state
+
+
+@torch.inference_mode()
+def check_it_runs_and_comes_back(state: dict[str, Tensor], conversion: Conversion, config: SegmenterConfig, *,
+                                 side: int) -> None:
+    """Loaded strictly, run on frames of `side` pixels, and equal byte for byte after the way back."""
+    with torch.device("meta"):
+        segmenter = build_segmenter(config)
+    segmenter.load_state_dict({key: tensor for key, tensor in conversion.weights.items() if not key.startswith(HEAD)},
+                              strict=True, assign=True)
+    prediction = segmenter.eval()(torch.randint(0, 256, (1, 2, 3, side, side), dtype=torch.uint8))
+    queries, fine = config.query_decoder.num_queries, -(-side // 4)
+    assert prediction.mask_logits.shape == (1, queries, 2, fine, fine)
+    for tensor in (prediction.class_logits, prediction.mask_logits, prediction.queries):
+        assert torch.isfinite(tensor).all()
+    back = to_theirs(conversion.weights, layout=read_layout(state))
+    assert back.keys() == state.keys()
+    assert all(back[key].dtype == tensor.dtype and torch.equal(back[key], tensor) for key, tensor in state.items())

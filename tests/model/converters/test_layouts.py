@@ -1,4 +1,7 @@
-"""Complete mmdetection layouts of Tube-Link and MaXTron: no leftovers on either side, and the same bytes back."""
+"""Checkpoints of Tube-Link and MaXTron on it, in mmdetection: real values, class rows, backbones, and what is refused.
+
+That every weight has its place is what `tests/fidelity/test_state_dict_layouts.py` says.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +25,12 @@ from model.converters.layouts import (
     restore_layout,
     usual_layout,
 )
-from model.converters.official import Conversion, has_head, to_ours, to_theirs
+from model.converters.official import Conversion, to_ours, to_theirs
 from model.cross_clip.tube_link import TubeLinkHead, TubeLinkHeadConfig
 from model.pixel_decoders.mask2former import DeformableTrajectoryConfig
 from model.query_decoders.mask2former import Mask2FormerDecoderConfig
 from model.segmenters.tube_link import TubeLink, TubeLinkConfig
-from tests.model.converters.recorded_layouts import random_state, shapes_only
+from tests.model.converters.recorded_layouts import check_it_runs_and_comes_back, random_state, shapes_only
 
 PANOPTIC, INSTANCES = "tubelink_r50_vipseg", "tubelink_r50_ytvis21"
 NEAR_ONLINE, OFFLINE = "maxtron_tubelink_within_clip_r50_ytvis21", "maxtron_tubelink_cross_clip_r50_ytvis21"
@@ -52,39 +55,9 @@ def convert(state: dict[str, Tensor], config: TubeLinkConfig, head: TubeLinkHead
     return to_ours(state, layout=read_layout(state), own=own_weights(config, head))
 
 
-@pytest.mark.parametrize("name", list(CONFIGS))
-def test_every_layout_maps_without_leftovers_and_back_to_the_same_tensors(name):
-    """Identity of the objects, so that the bytes cannot differ; no model of the layouts needs another shape."""
-    state = shapes_only(name)
-    layout = read_layout(state)
-    assert layout == MmdetLayout(backbone="timm")
-    assert has_head(state) == (name in HEADS)
-    conversion = convert(state, CONFIGS[name], HEADS.get(name))
-    assert not conversion.unused
-    assert not conversion.from_scratch
-    assert list(conversion.names) == list(state)
-    back = to_theirs(conversion.weights, layout=layout)
-    assert back.keys() == state.keys()
-    assert all(back[key] is state[key] for key in state)
-    assert usual_layout(conversion.weights, image=False) == layout
-
-
-@torch.inference_mode()
 def check_real_weights(name: str) -> None:
-    """Random values: loaded strictly, run, and equal byte for byte after the way back."""
     state = random_state(name)
-    conversion = convert(state, CONFIGS[name], HEADS.get(name))
-    with torch.device("meta"):
-        segmenter = TubeLink(CONFIGS[name])
-    segmenter.load_state_dict({key: tensor for key, tensor in conversion.weights.items() if not key.startswith(HEAD)},
-                              strict=True, assign=True)
-    prediction = segmenter.eval()(torch.randint(0, 256, (1, 2, 3, 32, 32), dtype=torch.uint8))
-    assert prediction.mask_logits.shape == (1, 100, 2, 8, 8)
-    for tensor in (prediction.class_logits, prediction.mask_logits, prediction.queries):
-        assert torch.isfinite(tensor).all()
-    back = to_theirs(conversion.weights, layout=read_layout(state))
-    assert back.keys() == state.keys()
-    assert all(back[key].dtype == tensor.dtype and torch.equal(back[key], tensor) for key, tensor in state.items())
+    check_it_runs_and_comes_back(state, convert(state, CONFIGS[name], HEADS.get(name)), CONFIGS[name], side=32)
 
 
 def test_an_offline_checkpoint_of_random_values_runs_and_comes_back():

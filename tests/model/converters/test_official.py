@@ -1,4 +1,7 @@
-"""Complete layouts of the official models: nothing is left over on either side, and the way back is the way in."""
+"""Checkpoints of kMaX-DeepLab and MaXTron: real values, spellings, variants, and what is refused.
+
+That every weight has its place is what `tests/fidelity/test_state_dict_layouts.py` says.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,12 @@ from torch import Tensor
 
 from model.backbone import BackboneConfig
 from model.converters.layouts import HEAD, BackboneLayout, KMaxLayout, read_layout
-from model.converters.official import has_head, has_semantic_head, to_ours, to_theirs
+from model.converters.official import has_head, to_ours, to_theirs
 from model.cross_clip.maxtron import MaXTronHead, MaXTronHeadConfig
 from model.segmenters.video_kmax import VideoKMax, VideoKMaxConfig
 from model.semantic_head import SemanticHeadConfig
 from model.within_clip import WithinClipConfig
-from tests.model.converters.recorded_layouts import layout_file, random_state, shapes_only
+from tests.model.converters.recorded_layouts import check_it_runs_and_comes_back, layout_file, random_state, shapes_only
 
 COCO, OFFLINE = "kmax_r50_coco", "maxtron_kmax_cross_clip_r50_vipseg"
 NEAR_ONLINE, CONVNEXT = "maxtron_kmax_within_clip_r50_vipseg", "maxtron_kmax_within_clip_convnext_large_vipseg"
@@ -45,37 +48,10 @@ def convert(state: dict[str, Tensor], own: dict[str, Tensor]):
     return to_ours(state, layout=read_layout(state), own=own)
 
 
-@pytest.mark.parametrize("name", list(CONFIGS))
-def test_every_layout_maps_without_leftovers_and_back_to_the_same_tensors(name):
-    """Identity of the objects, so that the bytes cannot differ; no model of the layouts needs another shape."""
-    state = shapes_only(name)
-    conversion = convert(state, own_weights(config_of(**CONFIGS[name]), head=has_head(state)))
-    assert not conversion.unused
-    assert not conversion.from_scratch
-    assert list(conversion.names) == list(state)
-    assert has_semantic_head(state) == (name != OFFLINE)
-    back = to_theirs(conversion.weights, layout=read_layout(state))
-    assert back.keys() == state.keys()
-    assert all(back[key] is state[key] for key in state)
-
-
-@torch.inference_mode()
 def check_real_weights(name: str) -> None:
-    """Random values: loaded strictly, run, and equal byte for byte after the way back."""
-    state = random_state(name)
-    config = config_of(**CONFIGS[name])
+    state, config = random_state(name), config_of(**CONFIGS[name])
     conversion = convert(state, own_weights(config, head=has_head(state)))
-    with torch.device("meta"):
-        segmenter = VideoKMax(config)
-    of_segmenter = {key: tensor for key, tensor in conversion.weights.items() if not key.startswith(HEAD)}
-    segmenter.load_state_dict(of_segmenter, strict=True, assign=True)
-    prediction = segmenter.eval()(torch.randint(0, 256, (1, 2, 3, 33, 33), dtype=torch.uint8))
-    assert prediction.mask_logits.shape == (1, 128, 2, 9, 9)
-    for tensor in (prediction.class_logits, prediction.mask_logits, prediction.queries):
-        assert torch.isfinite(tensor).all()
-    back = to_theirs(conversion.weights, layout=read_layout(state))
-    assert back.keys() == state.keys()
-    assert all(back[key].dtype == tensor.dtype and torch.equal(back[key], tensor) for key, tensor in state.items())
+    check_it_runs_and_comes_back(state, conversion, config, side=33)
 
 
 def test_an_offline_checkpoint_of_random_values_runs_and_comes_back():
