@@ -1,9 +1,12 @@
-"""Every ablation of MaXTron on VIPSeg (arXiv 2311.18537 v1, tables 5 and 6): an official road with one field changed.
+"""Ablations of MaXTron and Tube-Link on VIPSeg with ResNet-50: an official road with one field changed.
 
-Table 5 changes the near-online road of ResNet-50 (46.1 VPQ) and is scored near-online; its row without any tracking
-(42.7) is `vipseg_video_kmax_r50`, its row in grey the road itself. Table 6 changes the offline road (46.7 VPQ, the row
-in grey and N_c = 4). The roads of table 6 read shards, stage one and cache of the offline road (`stage_one_from`), so
-each begins with `jobs.train_stage_two`.
+MaXTron (arXiv 2311.18537 v1), table 5 changes the near-online road (46.1 VPQ) and is scored near-online; its row
+without any tracking (42.7) is `vipseg_video_kmax_r50`, its row in grey the road itself. Table 6 changes the offline
+road (46.7 VPQ, the row in grey and N_c = 4).
+Tube-Link (arXiv 2303.12782), table 8: (e) is about clips at test time, (a) and (d) about training, scored with clips of
+two frames; six, the best, are the road itself. Its other rows are of other methods: no learned linking at all (34.5
+VPQ), targets of one frame, clips that overlap in training, other trackers.
+A road whose change comes after stage one reads shards, stage one and cache of the official one (`stage_one_from`).
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from jobs.config import override
-from jobs.recipes import vipseg
+from jobs.recipes import tube_link, vipseg
 from jobs.recipes.schema import Recipe
 
 PREFIX = "vipseg_ablation_"
@@ -33,9 +36,9 @@ class Ablation:
 
     def __call__(self) -> Recipe:
         road = override(self.of(), [self.change])
-        offline = road.evaluation.mode == "offline"
-        mode = "offline" if offline else "near-online"
-        return replace(road, name=f"{PREFIX}{self.name}", folder="", stage_one_from=road.folder if offline else "",
+        mode = "offline" if road.evaluation.mode == "offline" else "near-online"
+        source = "" if self.change.startswith("stage_one.") else road.folder or f"runs/{road.name}"
+        return replace(road, name=f"{PREFIX}{self.name}", folder="", stage_one_from=source,
                        about=f"VIPSeg val, ResNet-50, {self.what}; expect {self.vpq} VPQ {mode} (table {self.table}), "
                              f"{self.change} in {self.of().name}")
 
@@ -45,6 +48,11 @@ _of_head = partial(Ablation, of=partial(vipseg.offline, "r50"))
 
 _one_axial_layer = _of_within_clip(name="one_axial_layer", change=f"{WITHIN_CLIP}.trajectory_layers_per_block=1",
                                    vpq=45.4, what="one axial-trajectory layer per block instead of two")
+
+_of_tube_link = partial(Ablation, of=partial(tube_link.panoptic, "vipseg", "r50"), table="8e")
+_two_frames = _of_tube_link(name="tube_link_test_clips_of_2", change="evaluation.clip_frames=2", vpq=37.5,
+                            what="Tube-Link, clips of two frames at test time")
+_of_two_frames = partial(Ablation, of=_two_frames)
 
 ABLATIONS = (
     _one_axial_layer,
@@ -65,6 +73,17 @@ ABLATIONS = (
              what="atrous rates 1, 3, 5"),
     _of_head(name="six_layers", change=f"{HEAD}.layers=6", vpq=46.7, table="6c", what="six layers (N_c = 6)"),
     _of_head(name="eight_layers", change=f"{HEAD}.layers=8", vpq=46.2, table="6c", what="eight layers (N_c = 8)"),
+    _two_frames,
+    _of_tube_link(name="tube_link_test_clips_of_4", change="evaluation.clip_frames=4", vpq=39.0,
+                  what="Tube-Link, clips of four frames at test time"),
+    _of_tube_link(name="tube_link_test_clips_of_8", change="evaluation.clip_frames=8", vpq=38.5,
+                  what="Tube-Link, clips of eight frames at test time"),
+    _of_two_frames(name="tube_link_no_link", change="stage_one.segmenter.linking.link=false", vpq=36.8, table="8a",
+                   what="Tube-Link, contrastive loss without linking of queries"),
+    _of_two_frames(name="tube_link_clips_of_1", change="stage_one.input.clip_frames=2", vpq=35.6, table="8d",
+                   what="Tube-Link, trained on pairs of single frames"),
+    _of_two_frames(name="tube_link_clips_of_3", change="stage_one.input.clip_frames=6", vpq=37.0, table="8d",
+                   what="Tube-Link, trained on pairs of clips of three frames"),
 )
 
 RECIPES: dict[str, Callable[[], Recipe]] = {f"{PREFIX}{ablation.name}": ablation for ablation in ABLATIONS}
