@@ -61,6 +61,7 @@ def test_frames_are_scaled_down_to_fit_and_never_up():
     assert Geometry.fit((1080, 1920), padded=(769, 1345)).resized == (757, 1345)
     assert Geometry.fit((2000, 100), padded=(769, 1345)).resized == (769, 38)
     assert Geometry.fit((10, 10_000), padded=(33, 49)).resized == (1, 49)
+    assert Geometry.fit((30, 60), padded=(33, 49)).resized == (24, 49)      # 24.5: to the even neighbour
 
 
 def test_a_map_of_another_size_and_a_frame_outside_the_input_are_refused():
