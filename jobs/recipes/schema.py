@@ -95,6 +95,7 @@ class EvaluationConfig:
     tracker: QuasiDenseConfig = field(default_factory=QuasiDenseConfig)                    # Tube-Link, with a tracker
     tracks: TrackConfig = field(default_factory=TrackConfig)
     clip_frames: int | None = None                 # at test time; None: as in training
+    enlarge: bool = False                          # frames smaller than the network input are scaled up to it
     # How near-online knows objects again, by name and settings: 'evaluation.association={"name": "memory_buffer"}'
     association: AssociationConfig = field(default_factory=HungarianConfig)
     predictions: str = ""                          # score this folder of predictions instead of running a model
