@@ -31,8 +31,8 @@ from pipeline.augment import Transform
 from pipeline.spool import TensorSpool
 from pipeline.video_clips import VideoClip, VideoSource, video_clips
 
-# Fields that decide predictions.
-HOW = ("results", "merge", "tracker", "tracks", "association", "clip_frames", "last_clip")
+# Fields of the evaluation that decide predictions.
+HOW = ("results", "merge", "tracker", "tracks", "association", "clip_frames", "last_clip", "enlarge")
 
 
 @dataclass(kw_only=True)
@@ -61,7 +61,7 @@ class System:
 
         matching: counts how much the memory of an association was asked on the way.
         """
-        geometry = Geometry.fit(source.size, padded=self.size)
+        geometry = Geometry.fit(source.size, padded=self.size, enlarge=self.config.enlarge)
         shorten = self.config.last_clip == "shorten" and self.head is None
         clips = ((prediction, clip.valid) for clip, prediction in self.clip_predictions(
             source, overlap=self.config.association.overlap, shorten=shorten))
@@ -126,7 +126,7 @@ class System:
         """
         device = next(self.segmenter.parameters()).device
         for clip in video_clips(source, self.clip_frames, self.size, overlap=overlap, shorten=shorten,
-                                transform=transform):
+                                enlarge=self.config.enlarge, transform=transform):
             with torch.inference_mode():
                 prediction = self.segmenter(clip.frames.to(device), clip.real_pixels.to(device))
             yield clip, prediction

@@ -23,15 +23,17 @@ class Geometry:
     padded: tuple[int, int]     # height, width of the network input
 
     @classmethod
-    def fit(cls, source: tuple[int, int], *, padded: tuple[int, int]) -> Geometry:
-        """How a frame of `source` enters a network of input size `padded`: scaled down if needed, never up.
+    def fit(cls, source: tuple[int, int], *, padded: tuple[int, int], enlarge: bool = False) -> Geometry:
+        """How a frame of `source` enters a network of input size `padded`: scaled down if needed, up only to `enlarge`.
 
-        The scale is common to both sides and sizes are rounded to the nearest pixel, as in MaXTron's evaluation code.
+        The scale is common to both sides and sizes are rounded to the nearest pixel, halves to the even one, as in
+        MaXTron's evaluation code.
         """
         if min(*source, *padded) < 1:
             raise ValueError(f"frame {source} and network input {padded} must both be at least one pixel high and wide")
-        scale = min(1.0, padded[0] / source[0], padded[1] / source[1])
-        height, width = (max(1, int(side * scale + 0.5)) for side in source)
+        scale = min(padded[0] / source[0], padded[1] / source[1])
+        scale = scale if enlarge else min(1.0, scale)
+        height, width = (max(1, round(side * scale)) for side in source)
         return cls(source=source, resized=(height, width), padded=padded)
 
 

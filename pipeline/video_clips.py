@@ -109,17 +109,19 @@ class VideoClip:
 
 
 def video_clips(source: VideoSource, clip_frames: int, size: tuple[int, int], *, overlap: int = 0,
-                shorten: bool = False, transform: Transform | None = None) -> Iterator[VideoClip]:
+                shorten: bool = False, enlarge: bool = False, transform: Transform | None = None
+                ) -> Iterator[VideoClip]:
     """The neighbouring clips of a video at network input `size` (height, width), `overlap` frames shared by any two.
 
     shorten: the last clips may be shorter, as Tube-Link cuts them, instead of repeating the last frame.
 
-    Frames that do not fit are made smaller (bilinear, aspect kept), never larger, and padded right and bottom with 0.
+    Frames that do not fit are made smaller (bilinear, aspect kept), small ones larger only to `enlarge`, and all are
+    padded right and bottom with 0.
     transform: an augmented view instead, the same for the whole video.
     """
     geometry = None
     if transform is None:
-        geometry = Geometry.fit(source.size, padded=size)
+        geometry = Geometry.fit(source.size, padded=size, enlarge=enlarge)
         transform = Transform(source=geometry.source, box=(0, 0, *geometry.source), resized=geometry.resized,
                               padded=geometry.padded, antialias=True)
     height, width = transform.resized

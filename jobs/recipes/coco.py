@@ -2,9 +2,9 @@
 
 The segmenter of the video roads with clips of one frame: `vipseg.py` starts from these. Settings: bytedance/
 kmax-deeplab, configs/coco/panoptic_segmentation; TACJu/MaXTron, the same files with MSDA. Stage one only: an image has
-no clips to link. PQ is the VPQ of windows of one frame (`vpq_by_window` 1). The ImageNet weights are timm's copies of
-the official ones, and are fetched once; `stage_one.start_from` takes converted files instead. Price: 150k steps of 64
-images of 1281x1281.
+no clips to link. Scored images are scaled until their longer side fills the network input. PQ is the VPQ of windows of
+one frame (`vpq_by_window` 1). The ImageNet weights are timm's copies of the official ones, and are fetched once;
+`stage_one.start_from` takes converted files instead. Price: 150k steps of 64 images of 1281x1281.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def kmax(backbone: str, *, msda: bool) -> Recipe:
             fit=FitConfig(steps=150_000, precision="fp16")),
         stage_two=StageTwoConfig(head=MaXTronHeadConfig(num_classes=CLASSES), optimizer=OptimizerConfig(),
                                  input=QueryInputConfig(clips=1), fit=FitConfig()),
-        evaluation=EvaluationConfig(merge=vipseg.COCO), predict=PredictConfig(mode="near_online"),
+        evaluation=EvaluationConfig(merge=vipseg.COCO, enlarge=True), predict=PredictConfig(mode="near_online"),
         cluster=ClusterConfig(workers=16, cpus_per_worker=6, gpus_per_worker=1, actors=16, gpus_per_actor=1))
 
 

@@ -98,6 +98,7 @@ class EvaluationConfig:
     # Near-online, where frames do not fill the last clip: its last frame is repeated, or clips at the end are shorter,
     # as Tube-Link cuts videos for tracks. A cross-clip head always sees full clips.
     last_clip: Literal["repeat", "shorten"] = "repeat"
+    enlarge: bool = False                          # frames smaller than the network input are scaled up to it
     # How near-online knows objects again, by name and settings: 'evaluation.association={"name": "memory_buffer"}'
     association: AssociationConfig = field(default_factory=HungarianConfig)
     predictions: str = ""                          # score this folder of predictions instead of running a model

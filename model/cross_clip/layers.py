@@ -47,9 +47,9 @@ class CrossClipLayersConfig:
                              f"{self.num_classes}, {self.dim}, {self.embedding}, {self.heads}, {self.layers}")
         if self.dim % self.heads:
             raise ValueError(f"dim={self.dim} does not split into heads={self.heads}; choose a divisor of dim")
-        if len(self.aspp_rates) != len(self.aspp_kernels) or any(kernel % 2 == 0 for kernel in self.aspp_kernels):
-            raise ValueError(f"aspp_rates={self.aspp_rates} and aspp_kernels={self.aspp_kernels} must be equally many "
-                             "and kernels odd; the official ones are (1, 2, 3) and (3, 3, 3)")
+        if len(self.aspp_rates) != len(self.aspp_kernels):
+            raise ValueError(f"aspp_rates={self.aspp_rates} and aspp_kernels={self.aspp_kernels} must be equally many; "
+                             "the official ones are (1, 2, 3) and (3, 3, 3)")
         for name, choices in (("attention", ("trajectory", "self")), ("start", ("near_online", "official"))):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}={getattr(self, name)!r} does not exist; choose one of {choices}")

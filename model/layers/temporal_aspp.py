@@ -25,7 +25,7 @@ class TemporalASPP(nn.Module):
         out_dim = out_dim or dim
         assert len(rates) == len(kernels), "one rate for each kernel"
         self.convolutions = nn.ModuleList(
-            nn.Conv1d(dim, out_dim, kernel, dilation=rate, padding=rate * (kernel // 2), padding_mode="replicate")
+            nn.Conv1d(dim, out_dim, kernel, dilation=rate, padding="same", padding_mode="replicate")
             for rate, kernel in zip(rates, kernels))
         self.join = ConvBN(len(rates) * out_dim, out_dim, dims=1, norm=norm, activation="gelu", batch_norm=batch_norm)
         self.dropout = nn.Dropout(dropout)

@@ -80,7 +80,7 @@ class KMaxCriterion:
             truth = self._match(prediction, clips)
             losses = [self._layer(prediction, truth, draws)]
             if prediction.semantic_logits is not None and self.config.semantic_weight:
-                losses[0]["semantic"] = self._semantic(prediction.semantic_logits, truth, draws)
+                losses[0]["semantic"] = self._semantic(prediction.semantic_logits, clips, truth, draws)
             for layer in prediction.auxiliary:
                 if not self.config.share_matching:
                     truth = self._match(layer, clips)
@@ -113,12 +113,13 @@ class KMaxCriterion:
                                                   temperature=config.similarity_temperature)
         return losses
 
-    def _semantic(self, logits: Tensor, truth: _Truth, draws: Iterator[Tensor]) -> Tensor:
+    def _semantic(self, logits: Tensor, clips: PixelTargets, truth: _Truth, draws: Iterator[Tensor]) -> Tensor:
+        """The labels are those of all tubes: what a tube without query covers is drawn like void, but has a class."""
         config, positions = self.config, None
         if config.semantic_samples:
             positions = sample_pixels(truth.rarity, truth.targets, count=config.semantic_samples,
                                       temperature=config.semantic_temperature, uniform=next(draws))
-        return semantic_loss(flat(logits), truth.targets, positions)
+        return semantic_loss(flat(logits), clips, positions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,18 +31,22 @@ def axis_weights(length: int, *, padded: int, resized: int, source: int, align_c
 class MaskResizer:
     """Maps `... h w` (mask logits at stride 4 of the padded input) to `... H W` (pixels of the source frame).
 
-    size: h and w of the maps. `align_corners` holds exactly when the padded width is odd, as in the public code.
+    size: h and w of the maps. Corners are aligned exactly when the padded width is odd, as in the public code, unless
+    `align_corners` says otherwise.
     """
 
-    def __init__(self, geometry: Geometry, *, size: tuple[int, int], device: torch.device | str = "cpu") -> None:
+    def __init__(self, geometry: Geometry, *, size: tuple[int, int], align_corners: bool | None = None,
+                 device: torch.device | str = "cpu") -> None:
         scaled = geometry.resized != geometry.source
         if any(part > whole for part, whole in zip(geometry.resized, geometry.padded)):
             raise ValueError(f"a frame resized to {geometry.resized} does not lie inside the network input "
                              f"{geometry.padded}; make the geometry with model.postprocess.resize.fit")
+        if align_corners is None:
+            align_corners = is_odd(geometry.padded[1])
         self.size, self.output = size, geometry.source
         self.rows, self.columns = (
             axis_weights(size[axis], padded=geometry.padded[axis], resized=geometry.resized[axis], scaled=scaled,
-                         source=geometry.source[axis], align_corners=is_odd(geometry.padded[1])).to(device)
+                         source=geometry.source[axis], align_corners=align_corners).to(device)
             for axis in (0, 1))                                                     # H h, W w
         self._row_taps, self._column_taps = _taps(self.rows), _taps(self.columns)
 

@@ -16,7 +16,7 @@ Leaving the `with` block without an error fails when an argument or input was ne
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ BESIDE = _REPOSITORY.parent / "shared" / "parity"     # all cases, where a check
 SUBSET = Path(__file__).parent / "data"                # the few that travel with the repository
 _chosen: Path | None = None
 _asked_for: set[str] = set()
+_collected: set[Path] = set()                          # cases without their ending, relative to their root
 
 
 def use(folder: Path) -> None:
@@ -50,17 +51,17 @@ def roots() -> list[Path]:
 
 def cases(family: str) -> list[Path]:
     """The .json of every case of a family, by name; empty (so its tests are skipped) where there are none."""
-    return [path for path in _found(family, "*.json") if path.with_suffix(".safetensors").exists()]
+    return _collect(path for path in _found(family, "*.json") if path.with_suffix(".safetensors").exists())
 
 
 def case_folders(family: str) -> list[Path]:
     """Families whose cases are folders of files in official formats: the folders with an expected.json."""
-    return [path.parent for path in _found(family, "*/expected.json")]
+    return _collect(path.parent for path in _found(family, "*/expected.json"))
 
 
 def layouts() -> list[Path]:
     """The .json of every complete reference model: names, types and shapes of its weights."""
-    return _found("state_dict_layouts", "*.json")
+    return _collect(_found("state_dict_layouts", "*.json"))
 
 
 def _found(family: str, pattern: str) -> list[Path]:
@@ -70,9 +71,24 @@ def _found(family: str, pattern: str) -> list[Path]:
     return [by_name[name] for name in sorted(by_name)]
 
 
+def _collect(paths: Iterable[Path]) -> list[Path]:
+    """Remember that a test runs these."""
+    paths = list(paths)
+    _collected.update(Path(*path.parts[-2:]).with_suffix("") for path in paths)
+    return paths
+
+
 def families_asked_for() -> set[str]:
     """The families the test files imported so far have asked for."""
     return set(_asked_for)
+
+
+def passed_over() -> list[Path]:
+    """Numbers and their descriptions, in families that were asked for, of no case that a test runs."""
+    files = [(root, path) for root in roots() for family in _asked_for for path in (root / family).rglob("*")
+             if path.suffix in (".json", ".safetensors")]
+    cases_of = [(path, Path(*path.relative_to(root).parts[:2])) for root, path in files]
+    return sorted(path for path, case in cases_of if case.with_suffix("") not in _collected)
 
 
 def case_id(path: Path) -> str:
@@ -172,6 +188,8 @@ def assert_close_to(case: Case, name: str, result: Tensor) -> None:
     if not expected.is_floating_point():
         different = int((result.to(expected.dtype) != expected).sum())
         assert different == 0, f"{label}: {different} of {expected.numel()} entries differ"
+        return
+    if not expected.numel():
         return
     result, expected = result.detach().double(), expected.double()
     gap = (result - expected).abs()

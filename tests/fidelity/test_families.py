@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import runpy
+import shutil
 from pathlib import Path
 
 import pytest
@@ -25,13 +26,38 @@ CARRIED = {
     "cross_clip_tubelink", "mask2former_frame_decoder"}
 
 
-def test_every_family_has_a_test():
+@pytest.fixture
+def _all_asked() -> None:
     for path in Path(__file__).parent.glob("test_*.py"):
         runpy.run_path(str(path))     # asks for its cases while it is read
+
+
+@pytest.mark.usefixtures("_all_asked")
+def test_every_family_has_a_test():
     handled = families_asked_for()
     present = {path.name for root in roots() for path in root.iterdir() if path.is_dir()}
     ignored = set() if is_chosen() else NOT_BUILT_YET
     assert present - handled - ignored == set()
+
+
+@pytest.mark.usefixtures("_all_asked")
+def test_every_file_belongs_to_a_case_that_runs():
+    """Numbers without their json, a json without its numbers, or files in another family's format are failures."""
+    assert cases.passed_over() == []
+
+
+@pytest.mark.parametrize("stray", ["clip_matching/lost.json", "clip_matching/lost.safetensors",
+                                   "metric_video_panoptic/lost.json", "clip_matching/folder/expected.json"])
+def test_a_file_nobody_reads_is_found(tmp_path, monkeypatch, stray):
+    for family in ("clip_matching", "metric_video_panoptic"):
+        shutil.copytree(SUBSET / family, tmp_path / family)
+    monkeypatch.setattr(cases, "_chosen", tmp_path)
+    cases.cases("clip_matching"), cases.case_folders("metric_video_panoptic")
+    assert cases.passed_over() == []
+    (tmp_path / stray).parent.mkdir(exist_ok=True)
+    (tmp_path / stray).write_text("{}")
+    cases.cases("clip_matching"), cases.case_folders("metric_video_panoptic")
+    assert cases.passed_over() == [tmp_path / stray]
 
 
 def test_the_repository_holds_a_small_case_of_every_family_that_has_one():

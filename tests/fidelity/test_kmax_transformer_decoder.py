@@ -33,7 +33,8 @@ def test_transformer_decoder_equals_the_reference(path):
 
 def check_predictor(case: Case) -> None:
     arguments, inputs = case.arguments, case.inputs
-    predictor = KMaxPredictor(KMaxDecoderConfig(dim=arguments["in_channel_query"]), batch_norm=BatchNormConfig(),
+    assert arguments["in_channel_query"], "the reference takes it and has 256 channels nevertheless"
+    predictor = KMaxPredictor(KMaxDecoderConfig(), batch_norm=BatchNormConfig(),
                               pixel_channels=arguments["in_channel_pixel"], num_classes=arguments["num_classes"] - 1)
     load_strict(predictor, rename(case.state, PREDICTOR))
     prediction = predictor.eval()(inputs["pixel_feature"], mask_queries=inputs["mask_embeddings"],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -16,6 +15,7 @@ from model.segment_linking import link_clips, merge_clip
 from model.video_inference import near_online, offline
 from tests.fidelity.cases import Case, assert_close_to, case_id, cases, load_case, unhandled
 from tests.fidelity.test_cross_clip_kmax import official_head
+from tests.fidelity.test_mask_resize import official_geometry
 from tests.fidelity.test_panoptic_postprocess import embeddings_of_things, official_labels, panoptic_config
 
 
@@ -36,9 +36,11 @@ def clips_of(case: Case) -> list[tuple[ClipPrediction, int]]:
 
 
 def geometry_of(case: Case) -> Geometry:
-    """Frames that do not fit are made smaller; masks come back at the output size, whatever the frames had."""
+    """Frames that do not fit are made smaller, and masks come back at the output size."""
     image, padded = tuple(case.arguments["image_size"]), tuple(case.arguments["input_shape"])
-    return replace(Geometry.fit(image, padded=padded), source=tuple(case.arguments["output_size"]))
+    resized = Geometry.fit(image, padded=padded).resized
+    return official_geometry(resized=resized, padded=padded, output=case.arguments["output_size"],
+                             fits=resized == image)
 
 
 def assert_panoptic(case: Case, number: int, merged: MergedVideo, *, is_thing) -> None:

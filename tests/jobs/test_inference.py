@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
+import numpy as np
 import pytest
 
-from jobs.inference import open_system
+from jobs.inference import System, open_system
 from jobs.models import lineage, load_segmenter, untrained_segmenter
+from jobs.recipes.schema import EvaluationConfig
 from jobs.training.checkpoint import read_card
 from model.association import MemoryBufferConfig
+from model.labels import ClassInfo, ClassTable
+from model.segmenters import build_segmenter
 from pipeline.shards import ShardSet
+from pipeline.video_clips import FolderSource
+from tests.tiny_models import tiny_video_kmax
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -44,6 +51,19 @@ def test_a_head_links_no_segments_and_clips_cannot_overlap_whole(road):
         replace(system, head=None, config=replace(system.config, association=MemoryBufferConfig()), clip_frames=1)
     with pytest.raises(ValueError, match=r"makes panoptic videos by PanopticConfig only"):
         replace(system, config=replace(system.config, results=("tracks",)))
+
+
+def test_small_frames_fill_the_network_where_that_is_asked_for_and_their_maps_come_back_at_their_size(tmp_path):
+    cv2.imwrite(str(tmp_path / "0.png"), np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8))
+    source, classes = FolderSource(tmp_path), ClassTable("two", tuple(
+        ClassInfo(number, f"class {number}", True, (128, 128, 128)) for number in range(2)))
+    segmenter = build_segmenter(tiny_video_kmax(num_classes=2)).eval()
+    for enlarge, size in ((False, (24, 40)), (True, (48, 80))):
+        system = System(segmenter=segmenter, head=None, classes=classes, clip_frames=1, size=(64, 80), made_by={},
+                        config=EvaluationConfig(enlarge=enlarge))
+        (clip, _), = system.clip_predictions(source)
+        assert clip.real_pixels[0, 0, :size[0], :size[1]].sum() == clip.real_pixels.sum() == size[0] * size[1]
+        assert system.predict(source).panoptic.frames[0].shape == (24, 40)
 
 
 def test_a_head_in_the_place_of_a_segmenter_is_named(road):

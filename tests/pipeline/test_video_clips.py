@@ -76,6 +76,14 @@ def test_frames_that_do_not_fit_are_made_smaller_and_their_ids_with_them(stored)
     assert set(np.unique(clip.ids)) == set(range(6))
 
 
+def test_small_frames_fill_the_input_where_that_is_asked_for(stored):
+    clip = next(video_clips(stored, 2, (96, 80), enlarge=True))
+    assert clip.geometry.resized == (48, 80)
+    assert clip.real_pixels[0, 0].sum() == 48 * 80
+    assert clip.frames[0, 0, :, :48].any(1).any(0).all()
+    assert_array_equal(clip.ids[0, :48:2, ::2], stored.ids(0))
+
+
 def test_ids_are_the_stored_ones(stored):
     for clip in video_clips(stored, 2, (24, 40)):
         for position, frame in enumerate(clip.indices):

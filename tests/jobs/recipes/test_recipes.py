@@ -107,6 +107,12 @@ def test_a_video_road_starts_where_the_pre_training_of_the_same_network_ends(bac
                    for name in fresh - learnt)
 
 
+def test_images_of_coco_fill_the_network_when_they_are_scored_and_frames_of_vipseg_are_never_enlarged():
+    """kMaX-DeepLab scales the longer side to 1281 (MIN_SIZE_TEST, MAX_SIZE_TEST); MaXTron only ever shrinks."""
+    assert all(recipe().evaluation.enlarge for recipe in coco.RECIPES.values())
+    assert not any(recipe().evaluation.enlarge for recipe in vipseg.RECIPES.values())
+
+
 def test_every_published_row_of_tube_link_and_maxtron_is_a_recipe_that_names_its_score():
     """MaXTron, tables 2a to 2c; Tube-Link, tables 3 to 7, 14 and 15."""
     rows = {name: recipe().about.split("expect ")[1] for name, recipe in

@@ -147,7 +147,7 @@ def test_a_segmenter_without_the_heads_or_with_other_classes_is_refused(segmente
 
 
 @pytest.mark.parametrize(("field", "value", "cure"), [
-    ("heads", 3, "divisor"), ("layers", 0, "positive"), ("aspp_kernels", (3, 4, 3), "odd"),
+    ("heads", 3, "divisor"), ("layers", 0, "positive"), ("aspp_kernels", (3, 3), "equally many"),
     ("aspp_rates", (1, 2), "equally many"), ("void_prior", 1.0, "between 0 and 1"), ("start", "zero", "choose one of"),
 ])
 def test_an_impossible_config_is_refused_with_the_cure(field, value, cure):

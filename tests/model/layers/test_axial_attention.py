@@ -31,6 +31,11 @@ def test_one_instance_takes_any_size():
     assert attention(torch.randn(1, 6, 7, 4)).shape == (1, 32, 7, 4)
 
 
+def test_a_batch_of_two_equals_two_batches_of_one():
+    attention, x = attention2d(), torch.randn(2, 6, 4, 5)
+    torch.testing.assert_close(attention(x), torch.cat([attention(x[:1]), attention(x[1:])]), atol=1e-5, rtol=1e-5)
+
+
 def test_height_pass_sees_one_column_and_both_passes_see_everything():
     attention, x = attention2d(), torch.randn(1, 6, 4, 5, requires_grad=True)
     attention.height(x[..., 2]).sum().backward()

@@ -17,6 +17,14 @@ def test_any_number_of_clips_stays_and_sequences_do_not_mix(clips, norm, out_dim
     assert_close(block(x), torch.cat([block(one[None]) for one in x]))
 
 
+def test_a_kernel_of_even_size_reaches_one_clip_further_ahead():
+    block, x = TemporalASPP(8, kernels=(2, 4), rates=(1, 1)).eval(), torch.randn(1, 8, 11)
+    other = x.clone()
+    other[..., 5] += 1
+    heard = (block(x) - block(other)).abs().amax((0, 1)) > 1e-6
+    assert heard.nonzero().flatten().tolist() == [3, 4, 5, 6]
+
+
 def test_the_ends_repeat_so_a_constant_sequence_stays_constant():
     out = TemporalASPP(8).eval()(torch.randn(2, 8, 1).expand(2, 8, 6))
     assert_close(out, out[..., :1].expand_as(out))

@@ -8,6 +8,8 @@ from torch.testing import assert_close
 
 from model.contracts import ClipPrediction, LayerPrediction
 from model.losses.kmax import KMaxCriterion, KMaxLossConfig
+from model.losses.pixels import semantic_loss
+from model.losses.targets import clip_targets
 from tests.model.losses.world import FRAMES, HEIGHT, QUERIES, WIDTH, clip, items, perfect_logits, prediction
 
 EVERY_PIXEL = KMaxLossConfig(semantic_samples=0)      # the clips have 160 pixels: nothing is left to chance
@@ -71,6 +73,12 @@ def test_unusual_clips_give_finite_losses_and_gradients_for_every_output(target,
         for output in (layer.class_logits, layer.mask_logits, layer.pixel_features):
             assert torch.isfinite(output.grad).all()
     assert torch.isfinite(made.semantic_logits.grad).all()
+
+
+def test_pixels_of_tubes_without_a_query_keep_their_class_in_the_semantic_loss():
+    made, target = prediction(1, layers=0), clip(2 * QUERIES)
+    expected = semantic_loss(made.semantic_logits.flatten(2), clip_targets([target]))[0]
+    assert_close(KMaxCriterion(replace(EVERY_PIXEL, semantic_weight=1))(made, [target])["semantic"], expected)
 
 
 def test_an_image_is_a_clip_of_one_frame_and_frames_of_a_clip_are_one_volume():

@@ -15,6 +15,7 @@ GEOMETRIES = [
     Geometry(source=(26, 40), resized=(26, 40), padded=(32, 48)),      # even input, fits
     Geometry(source=(46, 80), resized=(28, 49), padded=(33, 49)),      # odd, was scaled down
     Geometry(source=(90, 60), resized=(32, 21), padded=(32, 48)),      # even, was scaled down
+    Geometry(source=(20, 30), resized=(32, 48), padded=(33, 48)),      # was scaled up
     Geometry(source=(1, 1), resized=(1, 1), padded=(33, 33)),
 ]
 
@@ -61,6 +62,12 @@ def test_frames_are_scaled_down_to_fit_and_never_up():
     assert Geometry.fit((1080, 1920), padded=(769, 1345)).resized == (757, 1345)
     assert Geometry.fit((2000, 100), padded=(769, 1345)).resized == (769, 38)
     assert Geometry.fit((10, 10_000), padded=(33, 49)).resized == (1, 49)
+    assert Geometry.fit((30, 60), padded=(33, 49)).resized == (24, 49)      # 24.5: to the even neighbour
+
+
+def test_small_frames_are_scaled_up_where_that_is_asked_for():
+    assert Geometry.fit((480, 640), padded=(1281, 1281), enlarge=True).resized == (961, 1281)
+    assert Geometry.fit((1080, 1920), padded=(769, 1345), enlarge=True).resized == (757, 1345)
 
 
 def test_a_map_of_another_size_and_a_frame_outside_the_input_are_refused():
