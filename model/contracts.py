@@ -107,6 +107,9 @@ class VideoPrediction:
     class_logits: Tensor        # b n classes+1   one class for the whole video
     mask_embeddings: Tensor     # b k n d
     queries: Tensor             # b k n c         refined
+    # VITA's embeddings whose dot products say "the same object"
+    clip_similarity: Tensor | None = None       # b k n c         of the queries of the clips, n as in `VideoQueries`
+    video_similarity: Tensor | None = None      # b n c           of the queries of the video
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
