@@ -18,15 +18,18 @@ from model.association.quasi_dense import QuasiDenseConfig
 from model.cross_clip import CrossClipConfig
 from model.cross_clip.maxtron import MaXTronHeadConfig
 from model.cross_clip.tube_link import TubeLinkHeadConfig
+from model.cross_clip.vita import VitaHeadConfig
 from model.losses import ClipLossConfig
 from model.losses.cross_clip import CrossClipLossConfig, MaskCrossClipLossConfig
 from model.losses.kmax import KMaxLossConfig
 from model.losses.linking import LinkingLossConfig
 from model.losses.mask2former import Mask2FormerLossConfig
+from model.losses.vita import VitaLossConfig
 from model.postprocess.instances import TrackConfig
 from model.postprocess.panoptic import PanopticConfig
 from model.postprocess.tube_panoptic import TubePanopticConfig
 from model.segmenters import SegmenterConfig
+from model.segmenters.mask2former import Mask2FormerConfig
 from model.segmenters.tube_link import TubeLinkConfig
 from model.segmenters.video_kmax import VideoKMaxConfig
 from pipeline.augment import AugmentConfig
@@ -73,7 +76,7 @@ class StageTwoConfig:
     """The cross-clip head and how it is trained, from the query cache alone."""
 
     head: CrossClipConfig
-    losses: CrossClipLossConfig | MaskCrossClipLossConfig = field(default_factory=CrossClipLossConfig)
+    losses: CrossClipLossConfig | MaskCrossClipLossConfig | VitaLossConfig = field(default_factory=CrossClipLossConfig)
     input: QueryInputConfig
     optimizer: OptimizerConfig
     fit: FitConfig
@@ -138,7 +141,8 @@ class ClusterConfig:
 
 # What belongs together: segmenter, its losses, its cross-clip head, the losses of that.
 FAMILIES = ((VideoKMaxConfig, KMaxLossConfig, MaXTronHeadConfig, CrossClipLossConfig),
-            (TubeLinkConfig, Mask2FormerLossConfig, TubeLinkHeadConfig, MaskCrossClipLossConfig))
+            (TubeLinkConfig, Mask2FormerLossConfig, TubeLinkHeadConfig, MaskCrossClipLossConfig),
+            (Mask2FormerConfig, Mask2FormerLossConfig, VitaHeadConfig, VitaLossConfig))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +179,9 @@ class Recipe:
         if not any(all(map(isinstance, parts, family)) for family in FAMILIES):
             names = ", ".join(type(part).__name__ for part in parts)
             raise ValueError(f"{names} do not belong together; segmenter, losses, head and its losses are all of "
-                             "Video-kMaX or all of Tube-Link")
+                             "Video-kMaX, all of Tube-Link or all of VITA")
+        if isinstance(self.stage_two.head, VitaHeadConfig):
+            self._refuse_unfit_frames(self.stage_one.segmenter, self.stage_two.head)
 
         reserved = {part.stuff_classes for part in (self.stage_one.segmenter, self.stage_one.losses,
                                                     self.stage_one.linking) if hasattr(part, "stuff_classes")}
@@ -183,9 +189,22 @@ class Recipe:
             raise ValueError(f"segmenter, losses and linking reserve queries for different stuff_classes: "
                              f"{sorted(reserved)}; give all three the same")
 
+    def _refuse_unfit_frames(self, detector: Mask2FormerConfig, head: VitaHeadConfig) -> None:
+        """Clips of VITA are single frames, and its head is made for the queries and pixels of its detector."""
+        frames = {self.stage_one.input.clip_frames, self.evaluation.clip_frames or 1}
+        if frames != {1}:
+            raise ValueError(f"VITA's frame detector takes clips of one frame, not of {sorted(frames)}; set "
+                             "stage_one.input.clip_frames=1 and leave evaluation.clip_frames alone")
+        queries, pixels = detector.query_decoder, detector.pixel_decoder
+        given, expected = ((queries.num_queries, queries.dim, pixels.dim),
+                           (head.frame_queries, head.dim, head.pixel_dim))
+        if given != expected:
+            raise ValueError(f"the frame detector has (queries, channels, pixel channels) = {given}, the head is made "
+                             f"for {expected}: give both the same num_queries and frame_queries, dim, and pixel_dim")
+
     @property
     def goes_offline(self) -> bool:
-        """Whether a cross-clip head makes the results: panoptic ones of Video-kMaX, tracks of Tube-Link."""
+        """Whether a cross-clip head makes the results: panoptic ones of Video-kMaX, tracks of Tube-Link and VITA."""
         return isinstance(self.stage_one.segmenter, VideoKMaxConfig) or self.evaluation.results == ("tracks",)
 
     @property

@@ -1,7 +1,7 @@
 """Names of Mask2Former decoders -> ours, module by module, readable backwards: mmdetection's and detectron2's.
 
 mmdetection's stand in Tube-Link, MaXTron on Tube-Link and COCO Mask2Former checkpoints behind `panoptic_head.`;
-detectron2's in VITA and COCO Mask2Former behind `sem_seg_head.pixel_decoder.` and `sem_seg_head.predictor.`.
+detectron2's in VITA and in its COCO Mask2Former behind `sem_seg_head.pixel_decoder.` and `sem_seg_head.predictor.`.
 """
 
 from __future__ import annotations
