@@ -67,7 +67,7 @@ def build_stage(recipe: Recipe) -> Stage:
     def losses_of(wrapped: nn.Module, batch):
         layers, pixels = wrapped(batch.queries), rearrange(batch.evidence.pixel_features, "b k p d -> b k d p")
         masks = [head.mask_logits(layer.mask_embeddings, pixels) for layer in layers]                  # b k n p each
-        return criterion(layers, masks, batch.evidence)
+        return criterion(layers, masks, batch.evidence, queries=batch.queries)
 
     def batches(rank: int, world: int, consumed: int):
         return query_batches(cache, config.input, rank=rank, world=world, consumed=consumed)

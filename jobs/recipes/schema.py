@@ -195,6 +195,9 @@ class Recipe:
         if frames != {1}:
             raise ValueError(f"VITA's frame detector takes clips of one frame, not of {sorted(frames)}; set "
                              "stage_one.input.clip_frames=1 and leave evaluation.clip_frames alone")
+        if bool(self.stage_two.losses.similarity_weight) != bool(head.similarity):
+            raise ValueError(f"head.similarity={head.similarity!r} and losses.similarity_weight="
+                             f"{self.stage_two.losses.similarity_weight} do not go together; switch both on or off")
         queries, pixels = detector.query_decoder, detector.pixel_decoder
         given, expected = ((queries.num_queries, queries.dim, pixels.dim),
                            (head.frame_queries, head.dim, head.pixel_dim))

@@ -24,9 +24,9 @@ from model.contracts import ClipBatch, ClipTargets, PixelEvidence, VideoQueries
 from model.converters.official import has_head
 from model.cross_clip import build_cross_clip_head
 from model.cross_clip.tube_link import COPIED_HEADS, TubeLinkHead
+from model.cross_clip.vita import VitaHeadConfig
 from model.losses.cross_clip import CrossClipCriterion
 from model.segmenters import SegmenterConfig, build_segmenter
-from model.segmenters.tube_link import TubeLinkConfig
 from pipeline.datasets import classes_coco, classes_vspw, classes_youtube_vis, kitti_step
 from tests.conftest import SHARED
 from tests.small_recipes import small
@@ -53,9 +53,8 @@ def test_what_a_recipe_evaluates_and_predicts_its_segmenter_can_make(name):
     recipe = find_recipe(name)
     segmenter, config = recipe.stage_one.segmenter, recipe.evaluation
     for mode in (config.mode, recipe.predict.mode):
-        refuse_unfit(config, tube_link=isinstance(segmenter, TubeLinkConfig), offline=mode == "offline",
-                     clip_frames=config.clip_frames or recipe.stage_one.input.clip_frames,
-                     linking=getattr(segmenter, "linking", None) is not None)
+        refuse_unfit(config, segmenter, offline=mode == "offline",
+                     clip_frames=config.clip_frames or recipe.stage_one.input.clip_frames)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -309,18 +308,19 @@ def step_of_stage_one(stage: StageOneConfig) -> list[str]:
 def step_of_stage_two(segmenter: SegmenterConfig, stage: StageTwoConfig) -> list[str]:
     torch.manual_seed(0)
     head, embedding = build_cross_clip_head(stage.head).train(), stage.head.embedding
-    clips, queries, pixels = 3, 8, 40
+    clips, queries, pixels, frames = 3, 8, 40, isinstance(stage.head, VitaHeadConfig)
     head.initialise_from(small_weights(segmenter))
-    layers = head(VideoQueries(queries=torch.randn(2, clips, queries, stage.head.dim),
-                               mask_embeddings=torch.randn(2, clips, queries, embedding),
-                               class_logits=torch.randn(2, clips, queries, stage.head.num_classes + 1)))
-    features = torch.randn(2, clips, embedding, pixels)
+    channels = stage.head.pixel_dim if frames else embedding
+    read = VideoQueries(queries=torch.randn(2, clips, queries, stage.head.dim),
+                        mask_embeddings=torch.randn(2, clips, queries, channels + frames),
+                        class_logits=torch.randn(2, clips, queries, stage.head.num_classes + 1))
+    layers, features = head(read), torch.randn(2, clips, channels, pixels)
     evidence = PixelEvidence(
         pixel_features=features.mT, tubes=torch.randint(-1, 3, (2, clips, pixels)),
         weights=torch.ones(2, clips, pixels), classes=(torch.tensor([0, 1, 4]),) * 2,
         areas=(torch.full((clips, 3), 10.0),) * 2)
     masks = [head.mask_logits(layer.mask_embeddings, features) for layer in layers]
-    return step(head, CrossClipCriterion(stage.losses)(layers, masks, evidence), stage.optimizer)
+    return step(head, CrossClipCriterion(stage.losses)(layers, masks, evidence, queries=read), stage.optimizer)
 
 
 def step(model: nn.Module, losses: dict[str, Tensor], config: OptimizerConfig) -> list[str]:
