@@ -191,8 +191,9 @@ def report(recipe: Recipe, conversion: Conversion, made_from: Mapping[str, Any])
         f"from scratch; this list is {folder / REPORT}")
     head = recipe.head_folder if any(name.startswith(HEAD) for name in conversion.weights) else None
     mode = "offline" if head else "near_online"
+    must_learn = any(not name.endswith(".num_batches_tracked") for name in conversion.from_scratch)
     say(f"next: python -m jobs.train_stage_one --recipe {recipe.name} "
-        f"--set stage_one.start_from={recipe.segmenter_folder}" if conversion.from_scratch else
+        f"--set stage_one.start_from={recipe.segmenter_folder}" if must_learn else
         f"next: python -m jobs.evaluate --recipe {recipe.name} --set folder={folder} --set evaluation.mode={mode}")
     return {"segmenter": str(recipe.segmenter_folder), "head": str(head) if head else None, "report":
             str(folder / REPORT), "taken": len(conversion.names), "unused": len(conversion.unused),

@@ -178,7 +178,7 @@ def open_system(recipe: Recipe, mode: str, classes: ClassTable | None = None) ->
     head, made_by = None, {"mode": mode, "recipe": recipe.name, **how}
     if mode == "untrained":
         segmenter, table = untrained_segmenter(recipe), classes
-        size, clip_frames = recipe.stage_one.input.augment.size, recipe.stage_one.input.clip_frames
+        size, clip_frames = recipe.stage_one.input.augment.size, recipe.stage_one.segmenter_frames
     else:
         segmenter, card = load_segmenter(recipe.segmenter_folder)
         table, size, clip_frames = ClassTable.from_json(card["classes"]), tuple(card["input_size"]), card["clip_frames"]

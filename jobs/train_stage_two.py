@@ -34,6 +34,9 @@ from pipeline.query_cache import QueryCache
 def main(recipe: Recipe) -> dict[str, Any]:
     """Train, save and register the head; returns where it lies."""
     stage, folder = recipe.stage_two, recipe.head_folder
+    if recipe.stage_one.joint_layers:
+        say(f"{recipe.name} trains its head in stage one: nothing to do")
+        return {"model": str(folder), "resumed": True}
     cache, segmenter = open_cache(recipe), read_card(recipe.segmenter_folder)
     identity = {"stage": to_json(stage), "cache": cache.fingerprint}
     if (folder / "model.json").is_file() and read_card(folder).get("identity") == config_digest(identity):

@@ -74,6 +74,7 @@ class LayerPrediction:
     class_logits: Tensor                     # b n classes+1    last class: no object
     mask_logits: Tensor                      # b n t h w
     pixel_features: Tensor | None = None     # b d t h w        L2-normalised (kMaX); None where no loss reads it
+    queries: Tensor | None = None            # b n c            as in `ClipPrediction`; of a frame detector, for VITA
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from jobs.recipes.schema import Recipe
 from jobs.train_stage_two import build_stage, open_cache
 from jobs.training.checkpoint import read_card, save_model
 from jobs.training.optimizer import build_optimizer
+from jobs.training.trainer import Stage
 from model.layers.convolution import dot_pixels
 from model.segmenters import build_segmenter
 from pipeline.datasets import open_dataset
@@ -35,6 +36,38 @@ from tests.test_tube_link_road import predictions, short
 def short_vita(folder: Path) -> Recipe:
     recipe = short(find_recipe("tiny_vita"), folder)
     return replace(recipe, world=replace(recipe.world, videos_train=4, videos_val=3))
+
+
+def write_all_shards(recipe: Recipe) -> ShardSet:
+    """Of both splits, without a cluster; those of the train split."""
+    write_world(recipe.data_root, recipe.world)
+    for split in ("train", "valid"):
+        dataset = open_dataset(replace(recipe.dataset, root=str(recipe.data_root), split=split))
+        write_shards(dataset, recipe.shards_of(split), recipe.shards, split=split, workers=1)
+    return ShardSet(recipe.shards_of("train"))
+
+
+def take_steps(stage: Stage, expected: set[str]) -> None:
+    """Two steps whose losses have the expected names and reach every weight that learns."""
+    optimizer, batches = build_optimizer(stage.model, stage.optimizer), stage.batches(0, 1, 0)
+    for _ in range(2):
+        losses = stage.losses_of(stage.model, next(batches))
+        assert set(losses) == expected
+        assert all(loss.isfinite() for loss in losses.values())
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        assert [name for name, weight in stage.model.named_parameters() if weight.grad is None] == []
+        optimizer.step()
+
+
+def check_tracks(recipe: Recipe) -> None:
+    """Offline results of one video cover its frames; the detector alone makes tracks as well, aligned by frame."""
+    valid = ShardSet(recipe.shards_of("valid"))
+    source = StoredVideoSource(valid, valid.videos[0])
+    for mode in ("offline", "near_online"):
+        tracks = open_system(recipe, mode).predict(source).tracks
+        assert len(tracks.frame_names) == len(valid.videos[0].frames)
+        assert len(tracks.tracks) <= recipe.evaluation.tracks.candidates
 
 
 def check_what_is_cached(recipe: Recipe) -> None:
@@ -56,11 +89,7 @@ def check_what_is_cached(recipe: Recipe) -> None:
 def test_frozen_detector_cache_head_and_tracks_fit_together(tmp_path):
     """The parts of every verb without the cluster around them; what is random stays random."""
     recipe = short_vita(tmp_path / "road")
-    write_world(recipe.data_root, recipe.world)
-    for split in ("train", "valid"):
-        dataset = open_dataset(replace(recipe.dataset, root=str(recipe.data_root), split=split))
-        write_shards(dataset, recipe.shards_of(split), recipe.shards, split=split, workers=1)
-    shards = ShardSet(recipe.shards_of("train"))
+    shards = write_all_shards(recipe)
     save_model(recipe.segmenter_folder, build_segmenter(recipe.stage_one.segmenter).state_dict(),
                segmenter_card(recipe, shards.classes, shards.fingerprint))
     caching = CacheShard(recipe=recipe)
@@ -69,24 +98,22 @@ def test_frozen_detector_cache_head_and_tracks_fit_together(tmp_path):
     check_what_is_cached(recipe)
 
     stage = build_stage(recipe)
-    optimizer, batches = build_optimizer(stage.model, stage.optimizer), stage.batches(0, 1, 0)
-    for _ in range(2):
-        losses = stage.losses_of(stage.model, next(batches))
-        assert set(losses) == {"class", "mask", "dice", "similarity", "class_aux", "mask_aux", "dice_aux"}
-        assert all(loss.isfinite() for loss in losses.values())
-        optimizer.zero_grad()
-        sum(losses.values()).backward()
-        assert [name for name, weight in stage.model.named_parameters() if weight.grad is None] == []
-        optimizer.step()
+    take_steps(stage, {"class", "mask", "dice", "similarity", "class_aux", "mask_aux", "dice_aux"})
     save_model(recipe.head_folder, stage.model.state_dict(), head_card(recipe, read_card(recipe.segmenter_folder), ""))
+    check_tracks(recipe)
 
-    valid = ShardSet(recipe.shards_of("valid"))
-    source = StoredVideoSource(valid, valid.videos[0])
-    tracks = open_system(recipe, "offline").predict(source).tracks
-    assert len(tracks.frame_names) == len(valid.videos[0].frames)
-    assert len(tracks.tracks) <= recipe.evaluation.tracks.candidates
-    alone = open_system(recipe, "near_online").predict(source).tracks       # the detector, its masks aligned by frame
-    assert alone.frame_names == tracks.frame_names
+
+def test_detector_and_head_that_learn_together_both_come_out_of_stage_one(tmp_path):
+    recipe = short_vita(tmp_path / "road")
+    one = recipe.stage_one
+    recipe = replace(recipe, stage_one=replace(one, joint_layers=2, input=replace(one.input, clip_frames=3)))
+    shards = write_all_shards(recipe)
+    stage = train_stage_one.build_stage(recipe)
+    terms = {f"{term}{layer}" for term in ("class", "mask", "dice") for layer in ("", "_aux")}
+    take_steps(stage, terms | {f"video_{term}" for term in terms} | {"similarity"})
+    train_stage_one.save(recipe, stage.model.state_dict(), segmenter_card(recipe, shards.classes, shards.fingerprint))
+    check_tracks(recipe)
+    assert train_stage_two.main(recipe) == {"model": str(recipe.head_folder), "resumed": True}
 
 
 @pytest.mark.ray

@@ -14,6 +14,7 @@ from jobs.recipes import (
     tiny_vita,
     tube_link,
     vipseg,
+    vita,
     youtube_vis,
 )
 from jobs.recipes.schema import Recipe
@@ -21,7 +22,7 @@ from jobs.recipes.schema import Recipe
 RECIPES: dict[str, Callable[[], Recipe]] = {
     **{recipe.__name__: recipe for recipe in (tiny.tiny, tiny.demo, tiny.synthetic, tiny.synthetic_hard)},
     **tiny_tube_link.RECIPES, **tiny_vita.RECIPES, **coco.RECIPES, **vipseg.RECIPES, **ablations.RECIPES,
-    **coco_mask2former.RECIPES, **youtube_vis.RECIPES, **tube_link.RECIPES,
+    **coco_mask2former.RECIPES, **youtube_vis.RECIPES, **tube_link.RECIPES, **vita.RECIPES,
 }
 
 

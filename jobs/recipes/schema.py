@@ -53,6 +53,15 @@ class StageOneConfig:
     optimizer: OptimizerConfig
     fit: FitConfig
     start_from: str = ""        # folder of a finished or converted model; empty: from the backbone's own weights
+    # VITA: how many of the detector's last decoder layers the head of stage two reads and learns from along with the
+    # detector, on clips of several frames; there is no stage two then. 0: the detector alone, frame by frame.
+    joint_layers: int = 0
+    train: bool = True          # False: `start_from` is kept as it is, as a frozen detector of another data set
+
+    @property
+    def segmenter_frames(self) -> int:
+        """Frames of a clip as the segmenter takes it: a detector that learns with its head still sees single frames."""
+        return 1 if self.joint_layers else self.input.clip_frames
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +191,11 @@ class Recipe:
                              "Video-kMaX, all of Tube-Link or all of VITA")
         if isinstance(self.stage_two.head, VitaHeadConfig):
             self._refuse_unfit_frames(self.stage_one.segmenter, self.stage_two.head)
+        elif self.stage_one.joint_layers:
+            raise ValueError(f"stage_one.joint_layers={self.stage_one.joint_layers} trains VITA's head along, and "
+                             f"{self.name} has another; set it to 0")
+        if not self.stage_one.train and not self.stage_one.start_from:
+            raise ValueError("stage_one.train=false keeps a finished segmenter; name it in stage_one.start_from")
 
         reserved = {part.stuff_classes for part in (self.stage_one.segmenter, self.stage_one.losses,
                                                     self.stage_one.linking) if hasattr(part, "stuff_classes")}
@@ -191,10 +205,11 @@ class Recipe:
 
     def _refuse_unfit_frames(self, detector: Mask2FormerConfig, head: VitaHeadConfig) -> None:
         """Clips of VITA are single frames, and its head is made for the queries and pixels of its detector."""
-        frames = {self.stage_one.input.clip_frames, self.evaluation.clip_frames or 1}
-        if frames != {1}:
-            raise ValueError(f"VITA's frame detector takes clips of one frame, not of {sorted(frames)}; set "
-                             "stage_one.input.clip_frames=1 and leave evaluation.clip_frames alone")
+        if {self.stage_one.segmenter_frames, self.evaluation.clip_frames or 1} != {1}:
+            raise ValueError("VITA's frame detector takes clips of one frame; got stage_one.input.clip_frames="
+                             f"{self.stage_one.input.clip_frames} and evaluation.clip_frames="
+                             f"{self.evaluation.clip_frames}. Set them to 1; with stage_one.joint_layers, clips of "
+                             "stage one may be longer")
         if bool(self.stage_two.losses.similarity_weight) != bool(head.similarity):
             raise ValueError(f"head.similarity={head.similarity!r} and losses.similarity_weight="
                              f"{self.stage_two.losses.similarity_weight} do not go together; switch both on or off")

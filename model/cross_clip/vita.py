@@ -42,6 +42,7 @@ class VitaHeadConfig:
     pre_norm: bool = False                  # norms before attention and feed-forward, not after
     project: bool = True                    # a linear layer makes object tokens of frame queries
     similarity: Literal["all", "frames"] | None = "all"     # queries the similarity loss compares; None: no such loss
+    keep: float = 1.0                       # share of each frame's queries read at inference, the surest objects first
 
     def __post_init__(self) -> None:
         sizes = (self.num_classes, self.dim, self.embedding, self.pixel_dim, self.frame_queries, self.num_queries,
@@ -51,6 +52,8 @@ class VitaHeadConfig:
                              "not negative")
         if self.dim % self.heads:
             raise ValueError(f"dim={self.dim} does not split into heads={self.heads}; choose a divisor of dim")
+        if not 0 < self.keep <= 1:
+            raise ValueError(f"keep={self.keep} is the share of the frame queries that is read: above 0, at most 1")
         if self.similarity not in ("all", "frames", None):
             raise ValueError(f"similarity={self.similarity!r} does not exist; choose 'all', 'frames' or None")
 
@@ -100,15 +103,25 @@ class VitaHead(nn.Module):
         if n != self.config.frame_queries:
             raise ValueError(f"frames of {n} queries were given to a head made for frame_queries="
                              f"{self.config.frame_queries}")
-        tokens = self.encode(self.project(queries.queries))                                      # b k n c
+        read, positions = queries.queries, repeat(self.frame_query_positions, "n c -> b k n c", b=b, k=frames)
+        if self.config.keep < 1 and not self.training:
+            read, positions = self._surest(queries, positions)
+        tokens = self.encode(self.project(read))                                                 # b k n c
         compared = None if self.frame_similarity is None else self.frame_similarity(tokens)
         values = rearrange(tokens, "b k n c -> b (k n) c")
-        keys = values + repeat(self.frame_query_positions, "n c -> (k n) c", k=frames)
+        keys = values + rearrange(positions, "b k n c -> b (k n) c")
         x, predictions = repeat(self.initial_queries, "n c -> b n c", b=b), []
         for layer in self.decoder:
             x = layer(x, keys, values, position=self.query_positions)
             predictions.append(self._predict(self.norm(x), compared, frames=frames))
         return tuple(predictions)
+
+    def _surest(self, queries: VideoQueries, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries and positions, b k n c, of those the detector holds for "no object" least (section 4.3, pruning)."""
+        no_object = queries.class_logits.softmax(-1)[..., -1]
+        kept = max(round(self.config.keep * no_object.shape[-1]), 1)
+        chosen = no_object.topk(kept, largest=False).indices.sort().values[..., None]
+        return queries.queries.take_along_dim(chosen, 2), positions.take_along_dim(chosen, 2)
 
     def encode(self, tokens: Tensor) -> Tensor:
         """Object encoder: tokens b k n c meet inside windows of frames. Nothing tells one place from another."""

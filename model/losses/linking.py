@@ -146,11 +146,12 @@ def clip_pairs(frames: Tensor, targets: Sequence[ClipTargets]) -> tuple[Tensor, 
     if frames.shape[1] % 2:
         raise ValueError(f"a clip of {frames.shape[1]} frames has no two equal halves; choose an even clip length")
     half = frames.shape[1] // 2
-    halves = [_part(target, frame) for frame in (slice(None, half), slice(half, None)) for target in targets]
+    halves = [part_of(target, frame) for frame in (slice(None, half), slice(half, None)) for target in targets]
     return rearrange(frames, "b (two t) ... -> (two b) t ...", two=2), tuple(halves)
 
 
-def _part(target: ClipTargets, frames: slice) -> ClipTargets:
+def part_of(target: ClipTargets, frames: slice) -> ClipTargets:
+    """The targets of some frames of a clip. A tube without a pixel there is none of them."""
     masks = target.masks[:, frames]
     seen = masks.flatten(1).any(1)
     return ClipTargets(masks=masks[seen], classes=target.classes[seen], track_ids=target.track_ids[seen],

@@ -74,5 +74,5 @@ class Mask2Former(nn.Module):
             class_logits=last.class_logits, mask_logits=last.mask_logits, queries=queries,
             mask_embeddings=before_pointwise(self.query_decoder.mask_head(queries), self.pixel_decoder.pixel_out.conv),
             pixel_features=rearrange(pixels.maps[-1], "b c h w -> b c 1 h w").contiguous(),
-            auxiliary=tuple(LayerPrediction(class_logits=layer.class_logits, mask_logits=layer.mask_logits)
-                            for layer in earlier))
+            auxiliary=tuple(LayerPrediction(class_logits=layer.class_logits, mask_logits=layer.mask_logits,
+                                            queries=self.query_decoder.norm(layer.queries)) for layer in earlier))

@@ -130,6 +130,22 @@ def test_queries_of_a_frame_are_told_apart_by_their_places_alone():
     assert_close(head(queries_of(tokens[:, :, order]))[-1].class_logits, straight, atol=1e-4, rtol=1e-4)
 
 
+@torch.no_grad()
+def test_queries_that_are_surely_no_object_are_not_read_where_the_head_prunes():
+    """Half of each frame's queries are objects; what the other half says is then the same as if it was not there."""
+    tokens, classes = frames_of(2, 5), torch.zeros(2, 5, 16, 7)
+    objects = torch.rand(2, 5, 16).argsort(-1) < 8
+    classes[..., -1] = torch.where(objects, -3.0, 3.0)
+    other = torch.where(objects[..., None], tokens, frames_of(2, 5))
+
+    def said(head: VitaHead, read: torch.Tensor) -> torch.Tensor:
+        return head(VideoQueries(queries=read, mask_embeddings=read, class_logits=classes))[-1].class_logits
+
+    assert torch.equal(said(head_of(keep=0.5), tokens), said(head_of(keep=0.5), other))
+    assert not torch.allclose(said(head_of(), tokens), said(head_of(), other), atol=1e-3)
+    assert torch.equal(said(head_of(keep=0.5).train(), tokens), said(head_of().train(), tokens))
+
+
 @pytest.mark.parametrize("pixels", [(2, 4, 6), (9,)])
 @torch.no_grad()
 def test_mask_logits_are_dot_products_with_the_head_s_own_mask_features(pixels):
@@ -171,7 +187,7 @@ def test_a_segmenter_it_was_not_made_for_is_refused():
 
 @pytest.mark.parametrize(("changes", "complaint"), [
     ({"decoder_layers": 0}, "decoder_layers must be above 0"), ({"window": -1}, "window not negative"),
-    ({"heads": 3}, "divisor of dim"), ({"similarity": "clips"}, "'clips' does not exist"),
+    ({"keep": 0.0}, "keep=0.0"), ({"heads": 3}, "divisor of dim"), ({"similarity": "clips"}, "'clips' does not exist"),
 ])
 def test_impossible_settings_are_refused(changes, complaint):
     with pytest.raises(ValueError, match=complaint):
