@@ -45,7 +45,9 @@ def main(recipe: Recipe) -> dict[str, Any]:
     identity = {"stage": to_json(stage), "shards": shards.fingerprint}
     if stage.joint_layers:
         identity |= {name: to_json(getattr(recipe.stage_two, name)) for name in ("head", "losses")}
-    if (folder / "model.json").is_file() and read_card(folder).get("identity") == config_digest(identity):
+    made = (folder, recipe.head_folder) if stage.joint_layers else (folder,)
+    if (all((part / "model.json").is_file() for part in made)
+            and read_card(folder).get("identity") == config_digest(identity)):
         say(f"{folder} is finished: nothing to do")
         return {"model": str(folder), "resumed": True}
     if recipe.stage_one_from:
@@ -60,8 +62,7 @@ def main(recipe: Recipe) -> dict[str, Any]:
             weights = train(build_stage, recipe, name="stage_one", identity=identity, fit_config=stage.fit,
                             handle=tracker.handle)
         else:
-            torch.manual_seed(stage.fit.seed)       # of what `start_from` does not fill: the rows of other classes
-            weights = build_stage(recipe).model.state_dict()
+            weights = kept(recipe)
         save(recipe, weights, {**segmenter_card(recipe, shards.classes, shards.fingerprint),
                                "identity": config_digest(identity)})
         tracker.file(folder, "checkpoint")
@@ -70,6 +71,12 @@ def main(recipe: Recipe) -> dict[str, Any]:
     following = "evaluate" if stage.joint_layers else "cache_queries"
     say(f"segmenter: {folder}", f"next: python -m jobs.{following} --recipe {recipe.name}")
     return {"model": str(folder), "steps": stage.fit.steps if stage.train else 0, "registered_version": version}
+
+
+def kept(recipe: Recipe) -> dict[str, Tensor]:
+    """The weights of `start_from` as they are. What it does not fill, the rows of other classes, the seed makes."""
+    torch.manual_seed(recipe.stage_one.fit.seed)
+    return build_stage(recipe).model.state_dict()
 
 
 def save(recipe: Recipe, weights: Mapping[str, Tensor], card: dict[str, Any]) -> None:

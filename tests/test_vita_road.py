@@ -116,6 +116,19 @@ def test_detector_and_head_that_learn_together_both_come_out_of_stage_one(tmp_pa
     assert train_stage_two.main(recipe) == {"model": str(recipe.head_folder), "resumed": True}
 
 
+def test_a_frozen_detector_is_the_one_it_starts_from_but_for_the_rows_of_other_classes(tmp_path):
+    recipe = short_vita(tmp_path / "road")
+    shards, one = write_all_shards(recipe), recipe.stage_one
+    pretrained = build_segmenter(replace(one.segmenter, num_classes=9)).state_dict()
+    save_model(tmp_path / "coco", pretrained, {"kind": "segmenter"})
+    recipe = replace(recipe, stage_one=replace(one, train=False, start_from=str(tmp_path / "coco")))
+    weights = train_stage_one.kept(recipe)
+    assert len(shards.classes) == one.segmenter.num_classes
+    fresh = {name for name, weight in weights.items() if not torch.equal(weight, pretrained[name])}
+    assert fresh == {"query_decoder.class_head.weight", "query_decoder.class_head.bias"}
+    assert all(torch.equal(weight, weights[name]) for name, weight in train_stage_one.kept(recipe).items())
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 def test_vita_goes_down_the_whole_road_and_its_tracks_come_back_from_the_file_for_the_server(cluster, tmp_path):
