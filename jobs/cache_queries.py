@@ -108,7 +108,7 @@ class CacheShard:
             raise
 
     def clips(self, shards: ShardSet, video: StoredVideo, view: int) -> list[CachedClip]:
-        """One view of one video, aligned and with its pixel evidence."""
+        """One view of one video, aligned as the head wants it and with its pixel evidence."""
         cache = self.recipe.cache
         recorder = EvidenceRecorder(video, shards.classes, view=view, config=cache.evidence, seed=cache.seed)
         source = StoredVideoSource(shards, video)
@@ -119,7 +119,7 @@ class CacheShard:
                              valid=clip.valid)
                 yield prediction, clip.valid
 
-        return list(recorder.clips(collect_queries(passing())))
+        return list(recorder.clips(collect_queries(passing(), by=self.system.head_reads)))
 
     def transform(self, video: StoredVideo, view: int) -> Transform | None:
         """The geometry and colours of a view, drawn once for the whole video; none for the test-time view."""

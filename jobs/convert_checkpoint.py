@@ -1,4 +1,4 @@
-"""Turn a released checkpoint (kMaX-DeepLab, MaXTron, Tube-Link, Mask2Former, ImageNet) into our models, and back.
+"""Turn a released checkpoint (kMaX, MaXTron, Tube-Link, Mask2Former, VITA, ImageNet) into our models, and back.
 
 In:     --source FILE (.pth, .pt, .pkl, .safetensors) and the recipe that describes the same network.
 Out:    --output FOLDER laid out like the recipe's own: stage_one/model, for offline checkpoints stage_two/model, and
@@ -41,8 +41,10 @@ from jobs.verb import guarded
 from model.converters.layouts import HEAD, Layout, MmdetLayout, read_layout, restore_layout, usual_layout
 from model.converters.official import Conversion, has_head, has_semantic_head, to_ours, to_theirs
 from model.cross_clip import build_cross_clip_head
+from model.cross_clip.layers import CrossClipLayersConfig
 from model.labels import ClassInfo, ClassTable
 from model.segmenters import build_segmenter
+from model.segmenters.mask2former import Mask2FormerConfig
 from model.segmenters.tube_link import TubeLinkConfig
 from model.segmenters.video_kmax import VideoKMaxConfig
 from pipeline.datasets import OFFICIAL_CLASSES, open_dataset
@@ -86,7 +88,8 @@ def convert_back(recipe: Recipe, *, source: Path, output: Path) -> dict[str, Any
     if (recipe.head_folder / "model.json").is_file():
         weights |= {f"{HEAD}{name}": tensor for name, tensor in load_weights(recipe.head_folder).items()}
     layout = (restore_layout(card["converted"]["layout"]) if "converted" in card
-              else numbered(usual_layout(weights, image=card["clip_frames"] == 1), recipe))
+              else numbered(usual_layout(weights, image=card["clip_frames"] == 1, detectron2=isinstance(
+                  recipe.stage_one.segmenter, Mask2FormerConfig)), recipe))
     try:
         theirs = to_theirs(weights, layout=layout)
     except ValueError as error:
@@ -108,7 +111,9 @@ def fitted(recipe: Recipe, state: Mapping[str, Tensor], layout: Layout) -> Recip
     segmenter = without_download(one.segmenter)
     if isinstance(segmenter, VideoKMaxConfig) and layout.family == "video_kmax" and not has_semantic_head(state):
         segmenter = replace(segmenter, semantic_head=None)      # only training reads it, and offline files lack it
-    head = replace(two.head, start="official") if has_head(state) else two.head
+    head = two.head
+    if has_head(state) and isinstance(head, CrossClipLayersConfig):
+        head = replace(head, start="official")
     return replace(recipe, stage_one=replace(one, segmenter=segmenter), stage_two=replace(two, head=head))
 
 
@@ -186,8 +191,9 @@ def report(recipe: Recipe, conversion: Conversion, made_from: Mapping[str, Any])
         f"from scratch; this list is {folder / REPORT}")
     head = recipe.head_folder if any(name.startswith(HEAD) for name in conversion.weights) else None
     mode = "offline" if head else "near_online"
+    must_learn = any(not name.endswith(".num_batches_tracked") for name in conversion.from_scratch)
     say(f"next: python -m jobs.train_stage_one --recipe {recipe.name} "
-        f"--set stage_one.start_from={recipe.segmenter_folder}" if conversion.from_scratch else
+        f"--set stage_one.start_from={recipe.segmenter_folder}" if must_learn else
         f"next: python -m jobs.evaluate --recipe {recipe.name} --set folder={folder} --set evaluation.mode={mode}")
     return {"segmenter": str(recipe.segmenter_folder), "head": str(head) if head else None, "report":
             str(folder / REPORT), "taken": len(conversion.names), "unused": len(conversion.unused),

@@ -24,8 +24,10 @@ from model.postprocess.panoptic import MergedVideo, PanopticConfig, PanopticMerg
 from model.postprocess.semantic import SemanticMerger, semantic_video
 from model.postprocess.tube_panoptic import TubePanopticConfig
 from model.segment_linking import link_clips
-from model.segmenters.tube_link import TubeLinkConfig
-from model.video_inference import Clips, Merger, Together, near_online, offline, panoptic_video
+from model.segmenters import SegmenterConfig
+from model.segmenters.mask2former import Mask2FormerConfig
+from model.segmenters.video_kmax import VideoKMaxConfig
+from model.video_inference import AlignBy, Clips, Merger, Together, near_online, offline, panoptic_video
 from model.video_tasks import TubePanoptic, VideoTask, run_tasks
 from pipeline.augment import Transform
 from pipeline.spool import TensorSpool
@@ -49,12 +51,12 @@ class System:
 
     def __post_init__(self) -> None:
         """Raises ValueError where segmenter, head and results do not go together."""
-        refuse_unfit(self.config, tube_link=self._is_tube_link, offline=self.head is not None,
-                     clip_frames=self.clip_frames, linking=getattr(self.segmenter, "linking", None) is not None)
+        refuse_unfit(self.config, self.segmenter.config, offline=self.head is not None, clip_frames=self.clip_frames)
 
     @property
-    def _is_tube_link(self) -> bool:
-        return isinstance(self.segmenter.config, TubeLinkConfig)
+    def head_reads(self) -> AlignBy:
+        """What clips are aligned by before a cross-clip head reads them: VITA knows frame queries by their number."""
+        return None if isinstance(self.segmenter.config, Mask2FormerConfig) else "mask_embeddings"
 
     def predict(self, source: VideoSource, *, matching: MatchingSpace | None = None) -> VideoResults:
         """Segment and track one video, clip by clip; memory does not grow with its pixels.
@@ -85,7 +87,7 @@ class System:
             made = near_online(watched, merger=together, official_compat=compat)
         else:
             with closing(TensorSpool()) as spool:
-                made = offline(watched, self.head, merger=together, spool=spool)
+                made = offline(watched, self.head, merger=together, by=self.head_reads, spool=spool)
         return made | {name: task.finish() for name, task in tasks.items()}
 
     def _mergers(self, geometry: Geometry) -> dict[str, Merger]:
@@ -140,10 +142,11 @@ def watch(clips: Clips, tasks: dict[str, VideoTask]) -> Clips:
         yield clip, frames
 
 
-def refuse_unfit(config: EvaluationConfig, *, tube_link: bool, offline: bool, clip_frames: int, linking: bool) -> None:
+def refuse_unfit(config: EvaluationConfig, segmenter: SegmenterConfig, *, offline: bool, clip_frames: int) -> None:
     """Raise ValueError where what is to be made needs another segmenter, mode or association."""
     association, tube_panoptic = config.association, isinstance(config.merge, TubePanopticConfig)
-    aligned = isinstance(association, HungarianConfig)
+    aligned, shares_pixels = isinstance(association, HungarianConfig), isinstance(segmenter, VideoKMaxConfig)
+    linking = getattr(segmenter, "linking", None) is not None
     if offline and not aligned:
         raise ValueError(f"a cross-clip head reads aligned queries and links no segments, so offline goes with "
                          f"association hungarian only, not {association.name}; set evaluation.mode (or "
@@ -152,17 +155,17 @@ def refuse_unfit(config: EvaluationConfig, *, tube_link: bool, offline: bool, cl
         raise ValueError(f"{association.name} with overlap={association.overlap} needs longer clips than "
                          f"the {clip_frames} frames this segmenter takes; set evaluation.association.overlap "
                          f"below {clip_frames}")
-    if not tube_link and (config.results != ("panoptic",) or tube_panoptic):
+    if shares_pixels and (config.results != ("panoptic",) or tube_panoptic):
         raise ValueError(f"Video-kMaX shares every pixel out among its queries, so it makes panoptic videos by "
                          f"PanopticConfig only, not {config.results} by {type(config.merge).__name__}; choose a "
-                         "recipe of Tube-Link for tracks and semantic videos")
-    if tube_link and "panoptic" in config.results and not (tube_panoptic and linking and not offline):
+                         "recipe of Tube-Link for tracks and semantic videos, or of VITA for tracks")
+    if not shares_pixels and "panoptic" in config.results and not (tube_panoptic and linking and not offline):
         raise ValueError("Tube-Link makes panoptic videos near-online, by TubePanopticConfig, with a segmenter that "
-                         f"has linking; got {type(config.merge).__name__}, linking {'there' if linking else 'absent'}, "
-                         f"{'offline' if offline else 'near-online'}. Leave panoptic out of evaluation.results, or "
-                         "choose a recipe of Tube-Link for panoptic video")
-    if tube_link and not aligned:
-        raise ValueError(f"{association.name} links the segments of Video-kMaX; Tube-Link goes with hungarian")
+                         f"has linking, and VITA none; got {type(config.merge).__name__}, linking "
+                         f"{'there' if linking else 'absent'}, {'offline' if offline else 'near-online'}. Leave "
+                         "panoptic out of evaluation.results, or choose a recipe of Tube-Link for panoptic video")
+    if not shares_pixels and not aligned:
+        raise ValueError(f"{association.name} links the segments of Video-kMaX; Tube-Link and VITA go with hungarian")
 
 
 def open_system(recipe: Recipe, mode: str, classes: ClassTable | None = None) -> System:
@@ -175,7 +178,7 @@ def open_system(recipe: Recipe, mode: str, classes: ClassTable | None = None) ->
     head, made_by = None, {"mode": mode, "recipe": recipe.name, **how}
     if mode == "untrained":
         segmenter, table = untrained_segmenter(recipe), classes
-        size, clip_frames = recipe.stage_one.input.augment.size, recipe.stage_one.input.clip_frames
+        size, clip_frames = recipe.stage_one.input.augment.size, recipe.stage_one.segmenter_frames
     else:
         segmenter, card = load_segmenter(recipe.segmenter_folder)
         table, size, clip_frames = ClassTable.from_json(card["classes"]), tuple(card["input_size"]), card["clip_frames"]

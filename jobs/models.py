@@ -23,7 +23,7 @@ def segmenter_card(recipe: Recipe, classes: ClassTable, shards: str) -> dict[str
     stage = recipe.stage_one
     return {"kind": "segmenter", "config": to_json(without_download(stage.segmenter)),
             "classes": classes.to_json(), "input_size": list(stage.input.augment.size),
-            "clip_frames": stage.input.clip_frames, "shards_fingerprint": shards, **_made_by(recipe)}
+            "clip_frames": stage.segmenter_frames, "shards_fingerprint": shards, **_made_by(recipe)}
 
 
 def head_card(recipe: Recipe, segmenter: dict[str, Any], cache: str) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def main(recipe: Recipe, *, size: tuple[int, int] | None = None, clip_frames: in
          repeats: int = 5) -> dict[str, Any]:
     """Count the segmenter and the head, measure the segmenter, print; returns what the last line says."""
     size = recipe.stage_one.input.augment.size if size is None else size
-    frames = recipe.stage_one.input.clip_frames if clip_frames is None else clip_frames
+    frames = recipe.stage_one.segmenter_frames if clip_frames is None else clip_frames
     if min(*size, frames) < 1 or repeats < 0:
         raise ValueError(f"size {size}, {frames} frames and {repeats} repeats: size and frames must be at least 1, "
                          "repeats at least 0 (0 counts without measuring)")

@@ -2,7 +2,8 @@
 
 In:     shards of the train split (jobs.make_shards); with input.streaming and input.stream_from the tars may lie in an
         object store, and only manifest.json and index.parquet here.
-Out:    <folder>/stage_one/model: model.safetensors + model.json; checkpoints and progress.jsonl beside it.
+Out:    <folder>/stage_one/model: model.safetensors + model.json; checkpoints and progress.jsonl beside it. With
+        stage_one.joint_layers (VITA) also <folder>/stage_two/model, the head that was trained along.
 Again:  running it again resumes from the last checkpoint; a finished model of the same recipe is left alone.
 Cost:   `tiny` a few minutes on two CPU cores; the official R50 recipe is 40k steps of 32 clips (16 large GPUs, a day).
 
@@ -12,21 +13,24 @@ Cost:   `tiny` a few minutes on two CPU cores; the official R50 recipe is 40k st
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from jobs.config import config_digest, to_json
-from jobs.models import lineage, segmenter_card
+from jobs.models import head_card, lineage, segmenter_card
 from jobs.recipes.schema import Recipe, StageOneConfig
 from jobs.training.checkpoint import load_weights, read_card, save_model
 from jobs.training.progress import say
 from jobs.training.trainer import Stage, train
 from jobs.verb import connect, recorded, run
 from model.contracts import ClipBatch
+from model.cross_clip import build_cross_clip_head
+from model.joint import DetectorWithHead
 from model.losses import build_clip_criterion
+from model.losses.joint import JointCriterion
 from model.losses.linking import LinkingCriterion, clip_pairs
 from model.segmenters import build_segmenter
 from pipeline.loading import training_batches
@@ -39,7 +43,11 @@ def main(recipe: Recipe) -> dict[str, Any]:
     shards = training_shards(recipe)
     refuse_other_classes(recipe, shards)
     identity = {"stage": to_json(stage), "shards": shards.fingerprint}
-    if (folder / "model.json").is_file() and read_card(folder).get("identity") == config_digest(identity):
+    if stage.joint_layers:
+        identity |= {name: to_json(getattr(recipe.stage_two, name)) for name in ("head", "losses")}
+    made = (folder, recipe.head_folder) if stage.joint_layers else (folder,)
+    if (all((part / "model.json").is_file() for part in made)
+            and read_card(folder).get("identity") == config_digest(identity)):
         say(f"{folder} is finished: nothing to do")
         return {"model": str(folder), "resumed": True}
     if recipe.stage_one_from:
@@ -50,15 +58,36 @@ def main(recipe: Recipe) -> dict[str, Any]:
         f"  {len(shards.videos)} videos, {sum(len(v.frames) for v in shards.videos)} frames in {shards.folder}")
     with recorded(recipe, "train_stage_one", shards=shards.fingerprint) as tracker:
         tracker.json("manifest.json", shards.manifest)
-        weights = train(build_stage, recipe, name="stage_one", identity=identity, fit_config=stage.fit,
-                        handle=tracker.handle)
-        save_model(folder, weights, {**segmenter_card(recipe, shards.classes, shards.fingerprint),
-                                     "identity": config_digest(identity)})
+        if stage.train:
+            weights = train(build_stage, recipe, name="stage_one", identity=identity, fit_config=stage.fit,
+                            handle=tracker.handle)
+        else:
+            weights = kept(recipe)
+        save(recipe, weights, {**segmenter_card(recipe, shards.classes, shards.fingerprint),
+                               "identity": config_digest(identity)})
         tracker.file(folder, "checkpoint")
         version = tracker.register("segmenter", "checkpoint", {
             "shards": shards.fingerprint, "recipe": recipe.name, **lineage(folder)})
-    say(f"segmenter: {folder}", f"next: python -m jobs.cache_queries --recipe {recipe.name}")
-    return {"model": str(folder), "steps": stage.fit.steps, "registered_version": version}
+    following = "evaluate" if stage.joint_layers else "cache_queries"
+    say(f"segmenter: {folder}", f"next: python -m jobs.{following} --recipe {recipe.name}")
+    return {"model": str(folder), "steps": stage.fit.steps if stage.train else 0, "registered_version": version}
+
+
+def kept(recipe: Recipe) -> dict[str, Tensor]:
+    """The weights of `start_from` as they are. What it does not fill, the rows of other classes, the seed makes."""
+    torch.manual_seed(recipe.stage_one.fit.seed)
+    return build_stage(recipe).model.state_dict()
+
+
+def save(recipe: Recipe, weights: Mapping[str, Tensor], card: dict[str, Any]) -> None:
+    """Write the finished segmenter, and the head that was trained along with it, where the recipe expects them."""
+    if not recipe.stage_one.joint_layers:
+        save_model(recipe.segmenter_folder, weights, card)
+        return
+    parts = {part: {name.removeprefix(f"{part}."): weight for name, weight in weights.items()
+                    if name.startswith(f"{part}.")} for part in ("segmenter", "head")}
+    save_model(recipe.segmenter_folder, parts["segmenter"], card)
+    save_model(recipe.head_folder, parts["head"], head_card(recipe, read_card(recipe.segmenter_folder), ""))
 
 
 def build_stage(recipe: Recipe) -> Stage:
@@ -67,7 +96,10 @@ def build_stage(recipe: Recipe) -> Stage:
     model = build_segmenter(config.segmenter)
     if config.start_from:
         start_from(model, config.start_from)
-    shards, losses_of = training_shards(recipe), losses_on_clips(config, model)
+    if config.joint_layers:
+        model = DetectorWithHead(model, build_cross_clip_head(recipe.stage_two.head), layers=config.joint_layers)
+    shards = training_shards(recipe)
+    losses_of = joint_losses(recipe) if config.joint_layers else losses_on_clips(config, model)
 
     def batches(rank: int, world: int, consumed: int):
         return training_batches(shards, config.input, rank=rank, world=world, consumed=consumed)
@@ -98,6 +130,12 @@ def losses_on_clips(config: StageOneConfig, model: nn.Module) -> Callable[[nn.Mo
         return {**criterion(prediction, targets), **linking_criterion(model.linking, prediction, targets)}
 
     return losses_of
+
+
+def joint_losses(recipe: Recipe) -> Callable[[nn.Module, ClipBatch], dict[str, Tensor]]:
+    """What the loop calls where a frame detector and VITA's head learn together."""
+    criterion = JointCriterion(recipe.stage_one.losses, recipe.stage_two.losses, layers=recipe.stage_one.joint_layers)
+    return lambda wrapped, batch: criterion(wrapped(batch.frames, batch.real_pixels), batch.targets)
 
 
 def start_from(model: nn.Module, folder: str) -> None:

@@ -34,6 +34,9 @@ from pipeline.query_cache import QueryCache
 def main(recipe: Recipe) -> dict[str, Any]:
     """Train, save and register the head; returns where it lies."""
     stage, folder = recipe.stage_two, recipe.head_folder
+    if recipe.stage_one.joint_layers:
+        say(f"{recipe.name} trains its head in stage one: nothing to do")
+        return {"model": str(folder), "resumed": True}
     cache, segmenter = open_cache(recipe), read_card(recipe.segmenter_folder)
     identity = {"stage": to_json(stage), "cache": cache.fingerprint}
     if (folder / "model.json").is_file() and read_card(folder).get("identity") == config_digest(identity):
@@ -67,7 +70,7 @@ def build_stage(recipe: Recipe) -> Stage:
     def losses_of(wrapped: nn.Module, batch):
         layers, pixels = wrapped(batch.queries), rearrange(batch.evidence.pixel_features, "b k p d -> b k d p")
         masks = [head.mask_logits(layer.mask_embeddings, pixels) for layer in layers]                  # b k n p each
-        return criterion(layers, masks, batch.evidence)
+        return criterion(layers, masks, batch.evidence, queries=batch.queries)
 
     def batches(rank: int, world: int, consumed: int):
         return query_batches(cache, config.input, rank=rank, world=world, consumed=consumed)

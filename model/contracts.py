@@ -76,6 +76,7 @@ class LayerPrediction:
     class_logits: Tensor                     # b n classes+1    last class: no object
     mask_logits: Tensor                      # b n t h w
     pixel_features: Tensor | None = None     # b d t h w        L2-normalised (kMaX); None where no loss reads it
+    queries: Tensor | None = None            # b n c            as in `ClipPrediction`; of a frame detector, for VITA
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +110,9 @@ class VideoPrediction:
     class_logits: Tensor        # b n classes+1   one class for the whole video
     mask_embeddings: Tensor     # b k n d
     queries: Tensor             # b k n c         refined
+    # VITA's embeddings whose dot products say "the same object"
+    clip_similarity: Tensor | None = None       # b k n c         of the queries of the clips, n as in `VideoQueries`
+    video_similarity: Tensor | None = None      # b n c           of the queries of the video
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,7 @@ from model.cross_clip import CrossClipHead
 from model.postprocess.panoptic import MergedVideo
 
 Clips = Iterable[tuple[ClipPrediction, int]]
-AlignBy = Literal["mask_embeddings", "queries"]     # kMaX, Tube-Link
+AlignBy = Literal["mask_embeddings", "queries"] | None     # kMaX, Tube-Link; None: queries keep their own order (VITA)
 
 
 class FeatureSpool(Protocol):
@@ -66,7 +66,8 @@ def align(clips: Clips, *, by: AlignBy = "mask_embeddings") -> Iterator[tuple[Cl
     aligner = QueryAligner()
     for clip, frames in clips:
         check_clip(clip, frames)
-        yield clip, frames, aligner.step(getattr(clip, by)[0])
+        own = torch.arange(clip.queries.shape[1], device=clip.queries.device)
+        yield clip, frames, own if by is None else aligner.step(getattr(clip, by)[0])
 
 
 def check_clip(clip: ClipPrediction, frames: int) -> None:

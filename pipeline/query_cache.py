@@ -3,6 +3,7 @@
 One row per clip. Tensors are fixed-size binary (tens of times faster to read than list columns), their shapes stand in
 the schema metadata; a row group is one view of one video, a part is one input shard. Queries are stored *aligned*:
 query n is the same object in every clip of the video, whichever window of clips is read, in either direction of time.
+(Frame queries for VITA keep the detector's own order.)
 `manifest.json` comes last and holds the fingerprint: a cache made by another segmenter, from other shards or with other
 settings is refused with the fields that differ.
 """

@@ -10,6 +10,7 @@ from model.backbone import BackboneConfig
 # Fields by name, wherever they stand in a recipe. What is not here stays: numbers of layers and blocks, heads, kinds.
 SMALL = {
     "num_classes": 5, "num_queries": 8, "dim": 32, "embedding": 8, "ffn": 32, "points": 4, "count": 64,
+    "frame_queries": 8, "pixel_dim": 32,
     "widths": (32, 16, 8, 8), "width": 8, "fine_widths": (8, 8), "size": (65, 65),
     "pixel_samples": 64, "semantic_samples": 64, "start_from": "",
 }

@@ -10,6 +10,7 @@ from model.pixel_decoders.kmax import KMaxPixelDecoderConfig
 from model.pixel_decoders.mask2former import DeformableTrajectoryConfig, Mask2FormerPixelDecoderConfig
 from model.query_decoders.kmax import KMaxDecoderConfig
 from model.query_decoders.mask2former import Mask2FormerDecoderConfig
+from model.segmenters.mask2former import Mask2FormerConfig
 from model.segmenters.tube_link import TubeLinkConfig
 from model.segmenters.video_kmax import VideoKMaxConfig
 from model.semantic_head import SemanticHeadConfig
@@ -44,4 +45,12 @@ def tiny_tube_link(num_classes: int = 6, **changes) -> TubeLinkConfig:
         pixel_decoder=Mask2FormerPixelDecoderConfig(dim=64, embedding=64, heads=4, ffn=128, layers=2),
         query_decoder=Mask2FormerDecoderConfig(num_queries=16, dim=64, heads=4, ffn=128, layers=3),
     )
+    return replace(config, **changes)
+
+
+def tiny_mask2former(num_classes: int = 6, **changes) -> Mask2FormerConfig:
+    """The frame detector with the same parts. `changes` replace fields of the config."""
+    like = tiny_tube_link()
+    config = Mask2FormerConfig(num_classes=num_classes, backbone=like.backbone, pixel_decoder=like.pixel_decoder,
+                               query_decoder=replace(like.query_decoder, positions="frame"))
     return replace(config, **changes)

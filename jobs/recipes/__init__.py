@@ -5,13 +5,24 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 
-from jobs.recipes import ablations, coco, coco_mask2former, tiny, tiny_tube_link, tube_link, vipseg, youtube_vis
+from jobs.recipes import (
+    ablations,
+    coco,
+    coco_mask2former,
+    tiny,
+    tiny_tube_link,
+    tiny_vita,
+    tube_link,
+    vipseg,
+    vita,
+    youtube_vis,
+)
 from jobs.recipes.schema import Recipe
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     **{recipe.__name__: recipe for recipe in (tiny.tiny, tiny.demo, tiny.synthetic, tiny.synthetic_hard)},
-    **tiny_tube_link.RECIPES, **coco.RECIPES, **vipseg.RECIPES, **ablations.RECIPES, **coco_mask2former.RECIPES,
-    **youtube_vis.RECIPES, **tube_link.RECIPES,
+    **tiny_tube_link.RECIPES, **tiny_vita.RECIPES, **coco.RECIPES, **vipseg.RECIPES, **ablations.RECIPES,
+    **coco_mask2former.RECIPES, **youtube_vis.RECIPES, **tube_link.RECIPES, **vita.RECIPES,
 }
 
 

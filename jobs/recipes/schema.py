@@ -18,15 +18,18 @@ from model.association.quasi_dense import QuasiDenseConfig
 from model.cross_clip import CrossClipConfig
 from model.cross_clip.maxtron import MaXTronHeadConfig
 from model.cross_clip.tube_link import TubeLinkHeadConfig
+from model.cross_clip.vita import VitaHeadConfig
 from model.losses import ClipLossConfig
 from model.losses.cross_clip import CrossClipLossConfig, MaskCrossClipLossConfig
 from model.losses.kmax import KMaxLossConfig
 from model.losses.linking import LinkingLossConfig
 from model.losses.mask2former import Mask2FormerLossConfig
+from model.losses.vita import VitaLossConfig
 from model.postprocess.instances import TrackConfig
 from model.postprocess.panoptic import PanopticConfig
 from model.postprocess.tube_panoptic import TubePanopticConfig
 from model.segmenters import SegmenterConfig
+from model.segmenters.mask2former import Mask2FormerConfig
 from model.segmenters.tube_link import TubeLinkConfig
 from model.segmenters.video_kmax import VideoKMaxConfig
 from pipeline.augment import AugmentConfig
@@ -50,6 +53,15 @@ class StageOneConfig:
     optimizer: OptimizerConfig
     fit: FitConfig
     start_from: str = ""        # folder of a finished or converted model; empty: from the backbone's own weights
+    # VITA: how many of the detector's last decoder layers the head of stage two reads and learns from along with the
+    # detector, on clips of several frames; there is no stage two then. 0: the detector alone, frame by frame.
+    joint_layers: int = 0
+    train: bool = True          # False: `start_from` is kept as it is, as a frozen detector of another data set
+
+    @property
+    def segmenter_frames(self) -> int:
+        """Frames of a clip as the segmenter takes it: a detector that learns with its head still sees single frames."""
+        return 1 if self.joint_layers else self.input.clip_frames
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +85,7 @@ class StageTwoConfig:
     """The cross-clip head and how it is trained, from the query cache alone."""
 
     head: CrossClipConfig
-    losses: CrossClipLossConfig | MaskCrossClipLossConfig = field(default_factory=CrossClipLossConfig)
+    losses: CrossClipLossConfig | MaskCrossClipLossConfig | VitaLossConfig = field(default_factory=CrossClipLossConfig)
     input: QueryInputConfig
     optimizer: OptimizerConfig
     fit: FitConfig
@@ -145,7 +157,8 @@ class ClusterConfig:
 
 # What belongs together: segmenter, its losses, its cross-clip head, the losses of that.
 FAMILIES = ((VideoKMaxConfig, KMaxLossConfig, MaXTronHeadConfig, CrossClipLossConfig),
-            (TubeLinkConfig, Mask2FormerLossConfig, TubeLinkHeadConfig, MaskCrossClipLossConfig))
+            (TubeLinkConfig, Mask2FormerLossConfig, TubeLinkHeadConfig, MaskCrossClipLossConfig),
+            (Mask2FormerConfig, Mask2FormerLossConfig, VitaHeadConfig, VitaLossConfig))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +195,14 @@ class Recipe:
         if not any(all(map(isinstance, parts, family)) for family in FAMILIES):
             names = ", ".join(type(part).__name__ for part in parts)
             raise ValueError(f"{names} do not belong together; segmenter, losses, head and its losses are all of "
-                             "Video-kMaX or all of Tube-Link")
+                             "Video-kMaX, all of Tube-Link or all of VITA")
+        if isinstance(self.stage_two.head, VitaHeadConfig):
+            self._refuse_unfit_frames(self.stage_one.segmenter, self.stage_two.head)
+        elif self.stage_one.joint_layers:
+            raise ValueError(f"stage_one.joint_layers={self.stage_one.joint_layers} trains VITA's head along, and "
+                             f"{self.name} has another; set it to 0")
+        if not self.stage_one.train and not self.stage_one.start_from:
+            raise ValueError("stage_one.train=false keeps a finished segmenter; name it in stage_one.start_from")
 
         reserved = {part.stuff_classes for part in (self.stage_one.segmenter, self.stage_one.losses,
                                                     self.stage_one.linking) if hasattr(part, "stuff_classes")}
@@ -190,9 +210,26 @@ class Recipe:
             raise ValueError(f"segmenter, losses and linking reserve queries for different stuff_classes: "
                              f"{sorted(reserved)}; give all three the same")
 
+    def _refuse_unfit_frames(self, detector: Mask2FormerConfig, head: VitaHeadConfig) -> None:
+        """Clips of VITA are single frames, and its head is made for the queries and pixels of its detector."""
+        if {self.stage_one.segmenter_frames, self.evaluation.clip_frames or 1} != {1}:
+            raise ValueError("VITA's frame detector takes clips of one frame; got stage_one.input.clip_frames="
+                             f"{self.stage_one.input.clip_frames} and evaluation.clip_frames="
+                             f"{self.evaluation.clip_frames}. Set them to 1; with stage_one.joint_layers, clips of "
+                             "stage one may be longer")
+        if bool(self.stage_two.losses.similarity_weight) != bool(head.similarity):
+            raise ValueError(f"head.similarity={head.similarity!r} and losses.similarity_weight="
+                             f"{self.stage_two.losses.similarity_weight} do not go together; switch both on or off")
+        queries, pixels = detector.query_decoder, detector.pixel_decoder
+        given, expected = ((queries.num_queries, queries.dim, pixels.dim),
+                           (head.frame_queries, head.dim, head.pixel_dim))
+        if given != expected:
+            raise ValueError(f"the frame detector has (queries, channels, pixel channels) = {given}, the head is made "
+                             f"for {expected}: give both the same num_queries and frame_queries, dim, and pixel_dim")
+
     @property
     def goes_offline(self) -> bool:
-        """Whether a cross-clip head makes the results: panoptic ones of Video-kMaX, tracks of Tube-Link."""
+        """Whether a cross-clip head makes the results: panoptic ones of Video-kMaX, tracks of Tube-Link and VITA."""
         return isinstance(self.stage_one.segmenter, VideoKMaxConfig) or self.evaluation.results == ("tracks",)
 
     @property

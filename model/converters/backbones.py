@@ -1,8 +1,8 @@
 """Names of backbones in checkpoints of others <-> timm's `features_only` names, which our `Backbone` carries.
 
 Sources: detectron2's ResNet; facebookresearch/ConvNeXt and ConvNeXt-V2, whose names kmax-deeplab and MaXTron keep;
-mmdetection's Swin; torchvision and timm, whose ResNets mmdetection spells alike. A table holds for the backbone inside
-a whole checkpoint and for a file of ImageNet weights alike.
+mmdetection's Swin, and Microsoft's, whose names detectron2's models keep; torchvision and timm, whose ResNets
+mmdetection spells alike. A table holds for the backbone inside a whole checkpoint and for a file of ImageNet weights.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from model.converters.rename import Rules
 
-BackboneNaming = Literal["detectron2_resnet", "convnext", "torchvision_convnext", "timm", "mmdet_swin"]
+BackboneNaming = Literal["detectron2_resnet", "convnext", "torchvision_convnext", "timm", "mmdet_swin", "swin"]
 
 DETECTRON2_RESNET: Rules = (
     (r"stem\.conv1\.weight", "conv1.weight"),
@@ -68,9 +68,16 @@ MMDET_SWIN: Rules = (    # its norms of the four maps are no part of timm's netw
     (r"stages\.(\d)\.blocks\.(\d+)\.(norm\d\..+)", r"layers_\1.blocks.\2.\3"),
 )
 
+SWIN: Rules = (          # a stage of Microsoft's ends with the step down as well
+    (r"patch_embed\.(.+)", r"patch_embed.\1"),
+    *((rf"layers\.{stage - 1}\.downsample\.(.+)", rf"layers_{stage}.downsample.\1") for stage in range(1, 4)),
+    (r"layers\.(\d)\.blocks\.(.+)", r"layers_\1.blocks.\2"),
+)
+
 BACKBONES: Mapping[BackboneNaming, Rules] = {
     "detectron2_resnet": DETECTRON2_RESNET, "convnext": CONVNEXT, "torchvision_convnext": TORCHVISION_CONVNEXT,
     "timm": TIMM, "mmdet_swin": MMDET_SWIN,
+    "swin": SWIN,
 }
 
 # What ImageNet files hold beside the features: the last norm and the classifier.
@@ -81,6 +88,7 @@ _SIGNS: tuple[tuple[str, BackboneNaming], ...] = (
     ("stem.conv1.weight", "detectron2_resnet"), ("downsample_layers.0.0.weight", "convnext"),
     ("features.0.0.weight", "torchvision_convnext"), ("stem.0.weight", "timm"), ("conv1.weight", "timm"),
     ("conv1.0.weight", "timm"), ("patch_embed.projection.weight", "mmdet_swin"),
+    ("layers.0.downsample.reduction.weight", "swin"),
 )
 
 _MERGE = re.compile(r"\d\.downsample\.")
@@ -95,8 +103,10 @@ def backbone_naming(names: Iterable[str]) -> BackboneNaming | None:
 def usual_naming(names: Iterable[str], *, mmdet: bool = False) -> BackboneNaming:
     """The official naming for one of our backbones. names: ours, inside `Backbone.network`. mmdet: in mmdetection."""
     names = set(names)
+    if "patch_embed.proj.weight" in names:
+        return "mmdet_swin" if mmdet else "swin"
     if mmdet:
-        return "mmdet_swin" if "patch_embed.proj.weight" in names else "timm"
+        return "timm"
     return "convnext" if "stem_0.weight" in names else "detectron2_resnet"
 
 

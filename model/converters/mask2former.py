@@ -1,7 +1,7 @@
 """Names of Mask2Former decoders -> ours, module by module, readable backwards: mmdetection's and detectron2's.
 
 mmdetection's stand in Tube-Link, MaXTron on Tube-Link and COCO Mask2Former checkpoints behind `panoptic_head.`;
-detectron2's in VITA and COCO Mask2Former behind `sem_seg_head.pixel_decoder.` and `sem_seg_head.predictor.`.
+detectron2's in VITA and in its COCO Mask2Former behind `sem_seg_head.pixel_decoder.` and `sem_seg_head.predictor.`.
 """
 
 from __future__ import annotations
@@ -79,17 +79,29 @@ def detectron2_pixel_decoder(*, finer: int = 1) -> Rules:
     )
 
 
-DETECTRON2_QUERY_DECODER: Rules = (
+def detectron2_decoder_layers(ours: str) -> Rules:
+    """Cross-attention, self-attention and feed-forward of each layer, together at `ours`.0 and so on."""
+    return (
+        *nested(ATTENTION, r"transformer_cross_attention_layers\.(\d+)\.multihead_attn\.", rf"{ours}.\1.cross."),
+        *nested(ATTENTION, r"transformer_self_attention_layers\.(\d+)\.self_attn\.", rf"{ours}.\1.self."),
+        (r"transformer_(cross|self)_attention_layers\.(\d+)\.norm\.(.+)", rf"{ours}.\2.\1_norm.\3"),
+        (r"transformer_ffn_layers\.(\d+)\.norm\.(.+)", rf"{ours}.\1.ffn_norm.\2"),
+        (r"transformer_ffn_layers\.(\d+)\.(linear[12]\..+)", rf"{ours}.\1.ffn.\2"),
+    )
+
+
+# The learned queries and what reads them in the end: the same names in the frame decoder and in VITA.
+DETECTRON2_QUERIES_AND_HEADS: Rules = (
     (r"query_feat\.weight", "initial_queries"),
     (r"query_embed\.weight", "query_positions"),
-    (r"level_embed\.weight", "level_embedding"),
-    (r"input_proj\.(\d)\.(.+)", r"projections.\1.\2"),
-    *nested(ATTENTION, r"transformer_cross_attention_layers\.(\d+)\.multihead_attn\.", r"layers.\1.cross."),
-    *nested(ATTENTION, r"transformer_self_attention_layers\.(\d+)\.self_attn\.", r"layers.\1.self."),
-    (r"transformer_(cross|self)_attention_layers\.(\d+)\.norm\.(.+)", r"layers.\2.\1_norm.\3"),
-    (r"transformer_ffn_layers\.(\d+)\.norm\.(.+)", r"layers.\1.ffn_norm.\2"),
-    (r"transformer_ffn_layers\.(\d+)\.(linear[12]\..+)", r"layers.\1.ffn.\2"),
     (r"decoder_norm\.(.+)", r"norm.\1"),
     (r"class_embed\.(.+)", r"class_head.\1"),
     *((rf"mask_embed\.layers\.{layer}\.(.+)", rf"mask_head.{2 * layer}.\1") for layer in range(3)),
+)
+
+DETECTRON2_QUERY_DECODER: Rules = (
+    *DETECTRON2_QUERIES_AND_HEADS,
+    (r"level_embed\.weight", "level_embedding"),
+    (r"input_proj\.(\d)\.(.+)", r"projections.\1.\2"),
+    *detectron2_decoder_layers("layers"),
 )

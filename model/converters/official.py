@@ -17,7 +17,8 @@ from model.converters.backbones import our_shape, their_shape
 from model.converters.layouts import BACKBONE, Layout
 from model.converters.rename import new_name, rename, reverse
 
-_REBUILT = re.compile(r"(.*\.)?(criterion\..+|pixel_mean|pixel_std|relative_position_index)")    # nothing learnt
+# nothing learnt
+_REBUILT = re.compile(r"(.*\.)?((vita_)?criterion\..+|pixel_mean|pixel_std|relative_position_index)")
 _ROWS = (                           # first axes that data set and recipe decide, and not the network
     (re.compile(r"(.*\.)?(class_head|classify)(\.conv)?\.(weight|bias)"), "class rows"),
     (re.compile(r"query_decoder\.(initial_queries|query_positions)"), "queries"),
@@ -36,8 +37,8 @@ class Conversion:
 
 
 def has_head(names: Iterable[str]) -> bool:
-    """Whether a checkpoint holds a cross-clip head, as offline ones do."""
-    return any("transformer_trajectory_self_attention_layers." in name for name in names)
+    """Whether a checkpoint holds a cross-clip head, as offline ones and those of VITA do."""
+    return any("transformer_trajectory_self_attention_layers." in name or "vita_module." in name for name in names)
 
 
 def has_semantic_head(names: Iterable[str]) -> bool:
@@ -92,6 +93,8 @@ def to_theirs(weights: Mapping[str, Tensor], *, layout: Layout) -> dict[str, Ten
     """
     if layout.family == "backbone":
         weights = {name: tensor for name, tensor in weights.items() if name.startswith(BACKBONE)}
+    if layout.family == "detectron2" and not layout.counters:
+        weights = {name: tensor for name, tensor in weights.items() if not name.endswith(".num_batches_tracked")}
     weights = {name: _reordered(tensor, name, torch.tensor(layout.classes))
                for name, tensor in _without_copies(weights, layout).items()}
     theirs = rename(weights, reverse(layout.rules()))

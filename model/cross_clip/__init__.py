@@ -10,8 +10,9 @@ from torch import Tensor
 from model.contracts import VideoPrediction, VideoQueries
 from model.cross_clip.maxtron import MaXTronHead, MaXTronHeadConfig
 from model.cross_clip.tube_link import TubeLinkHead, TubeLinkHeadConfig
+from model.cross_clip.vita import VitaHead, VitaHeadConfig
 
-CrossClipConfig = MaXTronHeadConfig | TubeLinkHeadConfig     # the type of the config picks the head
+CrossClipConfig = MaXTronHeadConfig | TubeLinkHeadConfig | VitaHeadConfig     # the type of the config picks the head
 
 
 class CrossClipHead(Protocol):
@@ -37,4 +38,6 @@ def build_cross_clip_head(config: CrossClipConfig) -> CrossClipHead:
             return MaXTronHead(config)
         case TubeLinkHeadConfig():
             return TubeLinkHead(config)
+        case VitaHeadConfig():
+            return VitaHead(config)
     raise ValueError(f"{type(config).__name__} describes no cross-clip head; see model.cross_clip.CrossClipConfig")

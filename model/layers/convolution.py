@@ -111,3 +111,17 @@ def _initialise(weight: Tensor, init: Initialisation, in_channels: int) -> None:
 def truncated_normal_(weight: Tensor, *, std: float) -> Tensor:
     """Fill with a normal cut at two standard deviations, without rescaling afterwards (its own std is 0.88 `std`)."""
     return nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
+
+
+def before_pointwise(embeddings: Tensor, convolution: nn.Conv2d) -> Tensor:
+    """Embeddings ... n d of pixels behind a 1x1 convolution -> ... n c+1 of the pixels before it; see `dot_pixels`.
+
+    e (W x + b) = (e W) x + e b: few embeddings go through the convolution instead of many pixels.
+    """
+    constant = embeddings @ convolution.bias
+    return torch.cat([embeddings @ convolution.weight.flatten(1), constant[..., None]], -1)
+
+
+def dot_pixels(embeddings: Tensor, pixels: Tensor) -> Tensor:
+    """embeddings ... n c+1, the last entry a constant, with pixels ... c p -> ... n p."""
+    return embeddings[..., :-1] @ pixels + embeddings[..., -1:]

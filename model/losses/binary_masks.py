@@ -51,11 +51,16 @@ class MaskLossConfig:
 
 @torch.no_grad()
 def match_masks(class_logits: Tensor, mask_logits: Tensor, targets: PixelTargets, *, costs: MatchingCosts) -> Tensor:
-    """class_logits b n classes+1, mask_logits b n p -> the tube of each query b n, NO_TUBE where it has none."""
-    probability = class_logits.softmax(-1, dtype=torch.float32)
-    classes = targets.classes.clamp(min=0)[:, None].expand(-1, probability.shape[1], -1)
+    """class_logits b n classes+1, mask_logits b n p -> the tube of each query b n, NO_TUBE where it has none.
+
+    Without a class_weight the classes may be those of another table.
+    """
     entropy, dice = mask_costs(mask_logits.float(), targets, smoothing=costs.smoothing)
-    cost = costs.mask_weight * entropy + costs.dice_weight * dice - costs.class_weight * probability.gather(2, classes)
+    cost = costs.mask_weight * entropy + costs.dice_weight * dice
+    if costs.class_weight:
+        probability = class_logits.softmax(-1, dtype=torch.float32)
+        classes = targets.classes.clamp(min=0)[:, None].expand(-1, probability.shape[1], -1)
+        cost = cost - costs.class_weight * probability.gather(2, classes)
     return assign(-cost, targets.classes != NO_TUBE)[1]
 
 

@@ -19,8 +19,8 @@ from torch import Tensor
 from model.association.tube_linking import TubeLinking
 from model.contracts import ClipPrediction, ClipTargets
 from model.losses.binary_masks import MatchingCosts, match_masks
-from model.losses.mask2former import LongTargets, long_image
-from model.losses.points import Draw, sample_points, uniform
+from model.losses.mask2former import ImageTargets, as_images, at_points
+from model.losses.points import Draw, uniform
 from model.losses.targets import NO_TUBE, clip_targets
 
 SAME, DIFFERENT, UNCLEAR = 1, 0, -1     # of a pair of queries
@@ -76,7 +76,7 @@ class LinkingCriterion:
                 ) -> tuple[Tensor, Tensor]:
         """IoU of thing queries and tubes 2b n m (nothing for "matched"), tube of each query 2b n."""
         classes, masks = prediction.class_logits[:, :things], prediction.mask_logits[:, :things]
-        truth = LongTargets.of(targets)
+        truth = ImageTargets.of(targets)
         stuff = torch.tensor(self.config.stuff_classes, dtype=torch.int64, device=truth.classes.device)
         truth = truth.keeping(~torch.isin(truth.classes, stuff))
         if self.config.assignment == "overlap":
@@ -84,7 +84,7 @@ class LinkingCriterion:
             best, tubes = overlaps.max(-1)
             return overlaps, torch.where(best > self.config.same_overlap, tubes, NO_TUBE)
         points = torch.cat([draw(1, self.config.points, 2) for _ in targets])
-        values = sample_points(long_image(masks), points)
+        values = at_points(as_images(masks), points)
         return classes.new_empty(len(targets), 0, 0), match_masks(classes, values, truth.at(points),
                                                                   costs=self.config.costs)
 
@@ -146,11 +146,12 @@ def clip_pairs(frames: Tensor, targets: Sequence[ClipTargets]) -> tuple[Tensor, 
     if frames.shape[1] % 2:
         raise ValueError(f"a clip of {frames.shape[1]} frames has no two equal halves; choose an even clip length")
     half = frames.shape[1] // 2
-    halves = [_part(target, frame) for frame in (slice(None, half), slice(half, None)) for target in targets]
+    halves = [part_of(target, frame) for frame in (slice(None, half), slice(half, None)) for target in targets]
     return rearrange(frames, "b (two t) ... -> (two b) t ...", two=2), tuple(halves)
 
 
-def _part(target: ClipTargets, frames: slice) -> ClipTargets:
+def part_of(target: ClipTargets, frames: slice) -> ClipTargets:
+    """The targets of some frames of a clip. A tube without a pixel there is none of them."""
     masks = target.masks[:, frames]
     seen = masks.flatten(1).any(1)
     return ClipTargets(masks=masks[seen], classes=target.classes[seen], track_ids=target.track_ids[seen],

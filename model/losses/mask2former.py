@@ -1,14 +1,16 @@
-"""The stage-one criterion of Mask2Former (arXiv 2112.01527) on clips, as Tube-Link trains it (arXiv 2303.12782).
+"""The stage-one criterion of Mask2Former (arXiv 2112.01527) on clips, as Tube-Link and VITA train it.
 
-Every prediction layer is matched and supervised by itself, at sampled points. The frames of a clip are stacked along
-height, so a tube is one mask on one long image. Facts follow `models/video/tube_link_vis/mask2former_video_head.py` in
-lxtGH/Tube-Link, and for reserved queries `mask2former_video_head_custom_no_stuff_match.py` beside it.
+Every prediction layer is matched and supervised by itself, at sampled points. Tube-Link (arXiv 2303.12782) stacks the
+frames of a clip along height, so a tube is one mask on one long image; VITA (arXiv 2206.04403) draws points in each
+frame. Facts follow `models/video/tube_link_vis/mask2former_video_head.py` in lxtGH/Tube-Link, for reserved queries
+`mask2former_video_head_custom_no_stuff_match.py` beside it, and sukjunhwang/VITA, `vita/modeling/vita_criterion.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from einops import rearrange
@@ -26,12 +28,15 @@ class Mask2FormerLossConfig(MaskLossConfig):
     """Defaults: Tube-Link on every data set. Only panoptic data reserve queries."""
 
     points: PointConfig = field(default_factory=PointConfig)
+    frames: Literal["stacked", "apart"] = "stacked"     # one set of points for a clip, or one in each frame (VITA)
     stuff_classes: tuple[int, ...] = ()     # class of each reserved query; the last queries are reserved, in this order
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(set(self.stuff_classes)) != len(self.stuff_classes):
             raise ValueError(f"losses.stuff_classes={self.stuff_classes} names a class twice; one query per class")
+        if self.frames not in ("stacked", "apart"):
+            raise ValueError(f"losses.frames={self.frames!r} does not exist; choose 'stacked' or 'apart'")
 
 
 class Mask2FormerCriterion:
@@ -65,17 +70,25 @@ class Mask2FormerCriterion:
         """
         layers = (*prediction.auxiliary, prediction)
         with torch.autocast(prediction.mask_logits.device.type, enabled=False):
-            groups = [group.counted() for group in self._groups(LongTargets.of(targets), prediction)]
+            groups = [group.counted() for group in self._groups(self.truth(targets), prediction)]
             losses = [self._layer(layer, groups, draw) for layer in layers]
         return [losses[-1], *losses[:-1]]
 
-    def match(self, layer: ClipPrediction | LayerPrediction, truth: LongTargets, draw: Draw) -> Tensor:
-        """The tube of each query b n by the costs at random points, the same for all queries of a clip."""
+    def truth(self, targets: Sequence[ClipTargets]) -> ImageTargets:
+        """The targets of a batch as this criterion reads them."""
+        return ImageTargets.of(targets, stacked=self._stacked)
+
+    @property
+    def _stacked(self) -> bool:
+        return self.config.frames == "stacked"
+
+    def match(self, layer: ClipPrediction | LayerPrediction, truth: ImageTargets, draw: Draw) -> Tensor:
+        """The tube of each query b n by the costs at random points, the same for all queries and images of a clip."""
         points = torch.cat([draw(1, self.config.points.count, 2) for _ in truth.classes])      # b p 2
-        return match_masks(layer.class_logits, sample_points(long_image(layer.mask_logits), points),
+        return match_masks(layer.class_logits, at_points(as_images(layer.mask_logits, stacked=self._stacked), points),
                            truth.at(points), costs=self.config.costs)
 
-    def _groups(self, truth: LongTargets, prediction: ClipPrediction) -> list[_Group]:
+    def _groups(self, truth: ImageTargets, prediction: ClipPrediction) -> list[_Group]:
         """Which queries can answer for which tubes: everything for everything, or things and stuff apart."""
         queries, stuff = prediction.class_logits.shape[1], self.config.stuff_classes
         if not stuff:
@@ -104,34 +117,36 @@ class Mask2FormerCriterion:
         if not len(items):
             nothing = layer.mask_logits.float().sum() * 0    # keeps every parameter in the graph of every worker
             return {**losses, "mask": nothing, "dice": nothing}
-        logits = long_image(layer.mask_logits[items, queries][None])[0]                      # x (t h) w
-        points = uncertain_points(logits, config=self.config.points, draw=draw)              # x p 2
-        covered = sample_points(truth.masks[items, tubes[items, queries]][:, None], points)[:, 0]
-        mask, dice = mask_terms(sample_points(logits[:, None], points)[:, 0], covered,
-                                weights=torch.ones_like(covered[:1]), areas=covered.sum(-1))
+        logits = as_images(layer.mask_logits[items, queries][None], stacked=self._stacked)[0]       # x i h w
+        points = uncertain_points(rearrange(logits, "x i h w -> (x i) h w"), config=self.config.points, draw=draw)
+        values, covered = (rearrange(sample_points(rearrange(images, "x i h w -> (x i) 1 h w"), points),
+                                     "(x i) 1 p -> x (i p)", x=len(items))
+                           for images in (logits, truth.masks[items, tubes[items, queries]]))
+        mask, dice = mask_terms(values, covered, weights=torch.ones_like(covered[:1]), areas=covered.sum(-1))
         return {**losses, "mask": mask.sum() / group.masks, "dice": dice.sum() / group.masks}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LongTargets:
-    """Ground truth of b clips with the frames stacked along height; the maps may be finer than the predictions."""
+class ImageTargets:
+    """Ground truth of b clips as i images each, see `as_images`; the maps may be finer than the predictions."""
 
-    masks: Tensor       # b m (t h) w   float
+    masks: Tensor       # b m i h w     float
     classes: Tensor     # b m           int64; NO_TUBE in rows that fill up
 
     @classmethod
-    def of(cls, targets: Sequence[ClipTargets]) -> LongTargets:
+    def of(cls, targets: Sequence[ClipTargets], *, stacked: bool = True) -> ImageTargets:
         """The targets of a batch."""
         clips, (_, height, width) = clip_targets(targets), targets[0].void.shape
-        return cls(masks=rearrange(clips.masks, "b m (t h w) -> b m (t h) w", h=height, w=width), classes=clips.classes)
+        masks = rearrange(clips.masks, "b m (t h w) -> b m t h w", h=height, w=width)
+        return cls(masks=as_images(masks, stacked=stacked), classes=clips.classes)
 
-    def keeping(self, rows: Tensor) -> LongTargets:
+    def keeping(self, rows: Tensor) -> ImageTargets:
         """Only the tubes of `rows` (b m bool); the others fill up."""
-        return LongTargets(masks=self.masks, classes=torch.where(rows, self.classes, NO_TUBE))
+        return replace(self, classes=torch.where(rows, self.classes, NO_TUBE))
 
     def at(self, points: Tensor) -> PixelTargets:
-        """The targets on points b p 2, each with weight 1."""
-        masks = sample_points(self.masks, points)                                            # b m p
+        """The targets on points b p 2 of every image, each with weight 1."""
+        masks = at_points(self.masks, points)                                                # b m (i p)
         everywhere = torch.ones_like(masks[:, 0])
         return PixelTargets(masks=masks, areas=masks.sum(-1), classes=self.classes, weights=everywhere,
                             labelled=masks.amax(1), compared=everywhere)
@@ -142,7 +157,7 @@ class _Group:
     """Queries and the tubes they can answer for."""
 
     queries: slice
-    truth: LongTargets
+    truth: ImageTargets
     reserved: Tensor | None = None      # class of each query; None: queries and tubes are matched
     masks: Tensor | None = None         # number of masks, mean over the training workers
 
@@ -153,12 +168,18 @@ class _Group:
         return _Group(queries=self.queries, truth=self.truth, reserved=self.reserved, masks=mean_over_ranks(masks))
 
 
-def long_image(maps: Tensor) -> Tensor:
-    """b n t h w -> b n (t h) w."""
-    return rearrange(maps, "b n t h w -> b n (t h) w")
+def as_images(maps: Tensor, *, stacked: bool = True) -> Tensor:
+    """b n t h w -> b n i h w: the frames of a clip as one long image, stacked along height, or each by itself."""
+    return rearrange(maps, "b n t h w -> b n 1 (t h) w") if stacked else maps
 
 
-def reserved_tubes(truth: LongTargets, classes: Tensor) -> Tensor:
+def at_points(images: Tensor, points: Tensor) -> Tensor:
+    """images b n i h w at points b p 2, the same in all images of an item -> b n (i p)."""
+    values = sample_points(rearrange(images, "b n i h w -> b (n i) h w"), points)
+    return rearrange(values, "b (n i) p -> b n (i p)", i=images.shape[2])
+
+
+def reserved_tubes(truth: ImageTargets, classes: Tensor) -> Tensor:
     """The tube of each reserved query: the first one of its class, NO_TUBE where the clip has none. b n."""
     same = truth.classes[:, None] == classes[:, None]                                        # b n m
     return torch.where(same.any(-1), same.int().argmax(-1), NO_TUBE)

@@ -82,6 +82,23 @@ def video_targets(evidence: PixelEvidence) -> PixelTargets:
                         labelled=labelled, compared=labelled)
 
 
+def each_clip(targets: PixelTargets, evidence: PixelEvidence) -> PixelTargets:
+    """The targets of every clip by itself, (b k) of them; a tube without a pixel in a clip fills up there.
+
+    targets: `video_targets` of the same evidence.
+    """
+    clips = evidence.weights.shape[1]
+    areas = targets.areas.new_zeros(len(targets.areas), clips, targets.areas.shape[1])
+    for item, per_clip in zip(areas, evidence.areas):
+        item[:, :per_clip.shape[-1]] = per_clip
+    classes = torch.where(areas > 0, targets.classes[:, None], NO_TUBE)
+    per_clip = {name: rearrange(getattr(targets, name), "b (k p) -> (b k) p", k=clips)
+                for name in ("weights", "labelled", "compared")}
+    masks = rearrange(targets.masks, "b m (k p) -> (b k) m p", k=clips)
+    return PixelTargets(masks=masks, areas=rearrange(areas, "b k m -> (b k) m"),
+                        classes=rearrange(classes, "b k m -> (b k) m"), **per_clip)
+
+
 def mean_where_not_zero(loss: Tensor, *, weights: Tensor | None = None) -> Tensor:
     """b x -> b: mean over the entries that have a loss at all; 0 where none has.
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from einops import einsum, rearrange, repeat
 from torch import Tensor, nn
 
-from model.layers.mlp import FeedForward, mlp
+from model.layers.attention import DecoderLayer
+from model.layers.mlp import mlp
 from model.layers.positions import sine_positions_2d, sine_positions_3d
 from model.layers.resize import resize
 
@@ -62,49 +62,6 @@ class Level(NamedTuple):
     pixel_features: Tensor    # b d (t h w)        resized to this map, without gradient
 
 
-class MultiHeadAttention(nn.Module):
-    """Multi-head attention with one packed projection."""
-
-    def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.project, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
-        nn.init.xavier_uniform_(self.project.weight)
-        nn.init.xavier_uniform_(self.out.weight)
-        nn.init.zeros_(self.project.bias)
-        nn.init.zeros_(self.out.bias)
-
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, *, allowed: Tensor | None = None) -> Tensor:
-        """query: b n c. key, value: b s c. allowed: b n s bool, the same for all heads. Returns b n c."""
-        projections = zip((query, key, value), self.project.weight.chunk(3), self.project.bias.chunk(3))
-        q, k, v = (rearrange(F.linear(*inputs), "b n (heads d) -> b heads n d", heads=self.heads)
-                   for inputs in projections)
-        mask = None if allowed is None else rearrange(allowed, "b n s -> b 1 n s")
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.out(rearrange(mixed, "b heads n d -> b n (heads d)"))
-
-
-class MaskedAttentionLayer(nn.Module):
-    """Masked cross-attention, self-attention, feed-forward; each a residual with its norm."""
-
-    def __init__(self, config: Mask2FormerDecoderConfig) -> None:
-        super().__init__()
-        self.pre_norm = config.pre_norm
-        self.cross, self.self = (MultiHeadAttention(config.dim, config.heads) for _ in range(2))
-        self.ffn = FeedForward(config.dim, config.ffn)
-        self.cross_norm, self.self_norm, self.ffn_norm = (nn.LayerNorm(config.dim) for _ in range(3))
-
-    def forward(self, x: Tensor, level: Level, *, position: Tensor, allowed: Tensor) -> Tensor:
-        """x: b n c. position: n c, added where queries ask. allowed: b n (t h w) bool."""
-        x = self._residual(x, self.cross_norm,
-                           lambda y: self.cross(y + position, level.keys, level.values, allowed=allowed))
-        x = self._residual(x, self.self_norm, lambda y: self.self(y + position, y + position, y))
-        return self._residual(x, self.ffn_norm, self.ffn)
-
-    def _residual(self, x: Tensor, norm: nn.LayerNorm, branch) -> Tensor:
-        return x + branch(norm(x)) if self.pre_norm else norm(x + branch(x))
-
-
 class MaskedAttentionDecoder(nn.Module):
     """Learned queries -> layers at strides 32, 16, 8 in turn -> classes and masks, from heads all layers share."""
 
@@ -119,7 +76,8 @@ class MaskedAttentionDecoder(nn.Module):
         project = config.project_maps or channels != dim
         self.projections = nn.ModuleList(nn.Conv2d(channels, dim, 1) if project else nn.Identity()
                                          for _ in range(config.levels))
-        self.layers = nn.ModuleList(MaskedAttentionLayer(config) for _ in range(config.layers))
+        self.layers = nn.ModuleList(DecoderLayer(dim, heads=config.heads, ffn=config.ffn, pre_norm=config.pre_norm)
+                                    for _ in range(config.layers))
         self.norm = nn.LayerNorm(dim)
         self.class_head = nn.Linear(dim, num_classes + 1)
         self.mask_head = mlp(dim, dim, dim, embedding)
@@ -137,7 +95,7 @@ class MaskedAttentionDecoder(nn.Module):
         predictions = [self.predict(queries, pixel_features)] if supervise else []
         for index, layer in enumerate(self.layers):
             level = levels[index % len(levels)]
-            queries = layer(queries, level, position=self.query_positions,
+            queries = layer(queries, level.keys, level.values, position=self.query_positions,
                             allowed=self._allowed(queries, level.pixel_features))
             if supervise or index == len(self.layers) - 1:
                 predictions.append(self.predict(queries, pixel_features))

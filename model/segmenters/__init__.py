@@ -7,14 +7,18 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from model.contracts import ClipPrediction
+from model.segmenters.mask2former import Mask2Former, Mask2FormerConfig
 from model.segmenters.tube_link import TubeLink, TubeLinkConfig
 from model.segmenters.video_kmax import VideoKMax, VideoKMaxConfig
 
-SegmenterConfig = VideoKMaxConfig | TubeLinkConfig
+# A card is read as the kind that knows most of its fields, the first of equals: a frame detector is the narrower kind.
+SegmenterConfig = VideoKMaxConfig | Mask2FormerConfig | TubeLinkConfig
 
 
 class Segmenter(Protocol):
-    """Stage one. Clips of a batch never see each other; any number of frames from 1 up makes a clip."""
+    """Stage one. Clips of a batch never see each other; any number of frames from 1 up makes a clip, and one alone for
+    a frame detector.
+    """
 
     config: SegmenterConfig
 
@@ -32,6 +36,8 @@ def build_segmenter(config: SegmenterConfig) -> nn.Module:
     match config:
         case VideoKMaxConfig():
             return VideoKMax(config)
+        case Mask2FormerConfig():
+            return Mask2Former(config)
         case TubeLinkConfig():
             return TubeLink(config)
     raise ValueError(f"{type(config).__name__} is not the config of a segmenter; see model.segmenters.SegmenterConfig")

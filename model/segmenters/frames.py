@@ -8,6 +8,15 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+IMAGENET_MEAN = (123.675, 116.28, 103.53)      # r, g, b of values 0 to 255
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+
+def check_std(std: Sequence[float]) -> None:
+    """Refuse to divide by nothing. std: of r, g and b."""
+    if min(std) <= 0:
+        raise ValueError(f"pixel_std={std} must be above 0; ImageNet's is {IMAGENET_STD}")
+
 
 def check_frames(frames: Tensor, real_pixels: Tensor | None) -> int:
     """Refuse clips of another layout than b t 3 H W; returns the number of frames."""

@@ -21,10 +21,10 @@ from model.pixel_decoders.mask2former import (
     Mask2FormerPixelDecoderConfig,
 )
 from model.query_decoders.mask2former import Mask2FormerDecoderConfig, MaskedAttentionDecoder
-from model.segmenters.frames import check_frames, normalise
+from model.segmenters.frames import IMAGENET_MEAN, IMAGENET_STD, check_frames, check_std, normalise
 
 
-def _official_backbone() -> BackboneConfig:
+def official_backbone() -> BackboneConfig:
     """ResNet-50 as the video instance models have it; the video panoptic ones train batch statistics."""
     return BackboneConfig(batch_norm=BatchNormConfig(eps=1e-5, momentum=0.1), frozen_statistics=True)
 
@@ -35,13 +35,13 @@ class TubeLinkConfig:
 
     num_classes: int                                            # without "no object"
     stuff_classes: tuple[int, ...] = ()     # class of each reserved query; the last queries are reserved, in this order
-    backbone: BackboneConfig = field(default_factory=_official_backbone)
+    backbone: BackboneConfig = field(default_factory=official_backbone)
     within_clip: DeformableTrajectoryConfig | None = None       # None: frames meet in the query decoder only
     pixel_decoder: Mask2FormerPixelDecoderConfig = field(default_factory=Mask2FormerPixelDecoderConfig)
     query_decoder: Mask2FormerDecoderConfig = field(default_factory=Mask2FormerDecoderConfig)
     linking: TubeLinkingConfig | None = None                    # learned linking of clips, for panoptic video
-    pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)     # r, g, b of values 0 to 255 (ImageNet)
-    pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    pixel_mean: tuple[float, float, float] = IMAGENET_MEAN      # r, g, b of values 0 to 255
+    pixel_std: tuple[float, float, float] = IMAGENET_STD
 
     def __post_init__(self) -> None:
         if self.num_classes < 1:
@@ -53,8 +53,7 @@ class TubeLinkConfig:
         if self.linking is not None and self.linking.dim != self.query_decoder.dim:
             raise ValueError(f"linking.dim={self.linking.dim} must be that of the queries, query_decoder.dim="
                              f"{self.query_decoder.dim}")
-        if min(self.pixel_std) <= 0:
-            raise ValueError(f"pixel_std={self.pixel_std} must be above 0; ImageNet's is (58.395, 57.12, 57.375)")
+        check_std(self.pixel_std)
 
     @property
     def stuff_queries(self) -> int:

@@ -39,11 +39,6 @@ def use(folder: Path) -> None:
     _chosen = folder
 
 
-def is_chosen() -> bool:
-    """Whether the folder came from `--parity`."""
-    return _chosen is not None
-
-
 def roots() -> list[Path]:
     """Where the cases lie: `--parity` alone, else the folder beside the checkout and the subset in the repository."""
     return [_chosen] if _chosen else [folder for folder in (BESIDE, SUBSET) if folder.is_dir()]

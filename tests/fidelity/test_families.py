@@ -13,17 +13,16 @@ import torch
 from safetensors.torch import save_file
 
 from tests.fidelity import cases
-from tests.fidelity.cases import SUBSET, Ledger, assert_close_to, families_asked_for, is_chosen, load_case, roots
+from tests.fidelity.cases import SUBSET, Ledger, assert_close_to, families_asked_for, load_case, roots
 
-# Their networks are not part of the project yet; with `--parity DIR` they fail like any other unknown family.
-NOT_BUILT_YET = {"vita_inference", "vita_losses", "vita_module"}
-# The smallest cases of Mask2Former's pixel decoder, of the clip decoder and of linking have 1 to 3 MB and stay outside.
+# The smallest cases of Mask2Former's pixel decoder, of the clip decoder, of linking, and of VITA's head and inference
+# have 1 to 3 MB and stay outside.
 CARRIED = {
     "trajectory_attention", "position_encoding", "deformable_attention", "within_clip_module",
     "cross_clip_kmax", "kmax_pixel_decoder", "kmax_transformer_decoder", "maxtron_transformer_decoder",
     "kmax_criterion", "kmax_image", "panoptic_postprocess", "mask_resize", "clip_matching", "video_inference",
     "metric_video_panoptic", "metric_youtube_vis", "tubelink_losses", "tubelink_pixel_decoder",
-    "cross_clip_tubelink", "mask2former_frame_decoder"}
+    "cross_clip_tubelink", "mask2former_frame_decoder", "vita_losses"}
 
 
 @pytest.fixture
@@ -36,8 +35,7 @@ def _all_asked() -> None:
 def test_every_family_has_a_test():
     handled = families_asked_for()
     present = {path.name for root in roots() for path in root.iterdir() if path.is_dir()}
-    ignored = set() if is_chosen() else NOT_BUILT_YET
-    assert present - handled - ignored == set()
+    assert present - handled == set()
 
 
 @pytest.mark.usefixtures("_all_asked")

@@ -8,7 +8,7 @@ from einops import rearrange
 from torch import Tensor
 
 from model.contracts import ClipPrediction, ClipTargets, LayerPrediction
-from model.losses.mask2former import LongTargets, Mask2FormerCriterion, Mask2FormerLossConfig
+from model.losses.mask2former import Mask2FormerCriterion, Mask2FormerLossConfig
 from model.losses.points import Draw, PointConfig
 from tests.fidelity.cases import Case, assert_close_to, case_id, cases, load_case, unhandled
 
@@ -90,6 +90,6 @@ def compare_assignment(case: Case, criterion: Mask2FormerCriterion, layers: list
     per_layer = len(draws) // len(layers)
     for number, layer in enumerate(layers):
         own = iter(draws[number * per_layer:])
-        tubes = criterion.match(layer, LongTargets.of(targets), lambda *_, own=own: case.inputs[next(own)])
+        tubes = criterion.match(layer, criterion.truth(targets), lambda *_, own=own: case.inputs[next(own)])
         for item, assigned in enumerate(tubes):
             assert_close_to(case, f"assigned.{number * len(targets) + item}", assigned + 1)

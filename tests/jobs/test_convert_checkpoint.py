@@ -18,16 +18,19 @@ from jobs.models import load_head, load_segmenter
 from jobs.recipes import find_recipe
 from jobs.training.checkpoint import read_card, save_model
 from model.association.tube_linking import TubeLinkingConfig
-from model.converters.layouts import HEAD, KMaxLayout, Layout, MmdetLayout
+from model.backbone import BackboneConfig
+from model.converters.layouts import HEAD, Detectron2Layout, KMaxLayout, Layout, MmdetLayout
 from model.converters.official import to_theirs
 from model.cross_clip import build_cross_clip_head
 from model.cross_clip.tube_link import TubeLinkHeadConfig
+from model.cross_clip.vita import VitaHeadConfig
 from model.losses.cross_clip import MaskCrossClipLossConfig
 from model.losses.mask2former import Mask2FormerLossConfig
+from model.losses.vita import VitaLossConfig
 from model.segmenters import build_segmenter
 from pipeline.datasets import OFFICIAL_CLASSES
 from pipeline.datasets.synthetic import SyntheticConfig, write_world
-from tests.tiny_models import TINY_DEFORMABLE_TRAJECTORIES, tiny_tube_link
+from tests.tiny_models import TINY_DEFORMABLE_TRAJECTORIES, tiny_mask2former, tiny_tube_link
 
 CHANGES = ("stage_one.segmenter.backbone.name=test_convnext",      # names as the official ConvNeXt has them
            'stage_one.segmenter.semantic_head={"width": 32, "fine_widths": [16, 16], "rates": [1, 2]}')
@@ -84,7 +87,8 @@ def test_an_offline_tube_link_checkpoint_becomes_segmenter_and_head_and_comes_ba
     weights = segmenter.state_dict() | {f"{HEAD}{name}": tensor for name, tensor in head.state_dict().items()}
     state = to_theirs(weights, layout=MmdetLayout(backbone="timm", classes=TUBE_LINK.things_first))
     torch.save({"state_dict": state, "meta": {"epoch": 5}, "optimizer": {}}, tmp_path / "official.pth")
-    one = replace(RECIPE.stage_one, segmenter=TUBE_LINK, losses=Mask2FormerLossConfig())
+    losses = Mask2FormerLossConfig(stuff_classes=TUBE_LINK.stuff_classes)
+    one = replace(RECIPE.stage_one, segmenter=TUBE_LINK, losses=losses)
     two = replace(RECIPE.stage_two, head=TUBE_LINK_HEAD, losses=MaskCrossClipLossConfig())
     recipe = replace(RECIPE, stage_one=one, stage_two=two)
     summary = convert_checkpoint.convert(recipe, source=tmp_path / "official.pth", output=tmp_path / "road")
@@ -95,6 +99,29 @@ def test_an_offline_tube_link_checkpoint_becomes_segmenter_and_head_and_comes_ba
     assert_same(loaded.state_dict(), head.state_dict())
     convert_checkpoint.convert_back(recipe, source=tmp_path / "road", output=tmp_path / "back.pth")
     assert torch.load(tmp_path / "back.pth", weights_only=True).keys() == {"state_dict"}
+    assert_same(read_checkpoint(tmp_path / "back.pth"), state)
+
+
+def test_a_vita_checkpoint_becomes_frame_detector_and_head_and_comes_back(tmp_path):
+    detector = tiny_mask2former(backbone=BackboneConfig(name="resnet18"))
+    vita = VitaHeadConfig(num_classes=6, dim=64, pixel_dim=64, embedding=32, frame_queries=16, num_queries=5, heads=4,
+                          ffn=48, encoder_layers=2, decoder_layers=2)
+    one = replace(RECIPE.stage_one, segmenter=detector, losses=Mask2FormerLossConfig(),
+                  input=replace(RECIPE.stage_one.input, clip_frames=1))
+    recipe = replace(RECIPE, stage_one=one, stage_two=replace(RECIPE.stage_two, head=vita, losses=VitaLossConfig()))
+    segmenter, head = build_segmenter(detector), build_cross_clip_head(vita)
+    weights = segmenter.state_dict() | {f"{HEAD}{name}": tensor for name, tensor in head.state_dict().items()}
+    state = to_theirs(weights, layout=Detectron2Layout(backbone="detectron2_resnet"))
+    constants = {f"{criterion}.empty_weight": torch.ones(7) for criterion in ("criterion", "vita_criterion")}
+    torch.save({"model": state | constants, "iteration": 5}, tmp_path / "official.pth")
+    summary = convert_checkpoint.convert(recipe, source=tmp_path / "official.pth", output=tmp_path / "road")
+    counters = sum(name.endswith("num_batches_tracked") for name in weights)     # frozen norms of theirs have none
+    assert (summary["taken"], summary["unused"], summary["from_scratch"]) == (len(state), 2, counters)
+    loaded, card = load_segmenter(tmp_path / "road" / "stage_one" / "model")
+    assert_same(loaded.state_dict(), segmenter.state_dict())
+    loaded, _ = load_head(tmp_path / "road" / "stage_two" / "model", segmenter_card=card)
+    assert_same(loaded.state_dict(), head.state_dict())
+    convert_checkpoint.convert_back(recipe, source=tmp_path / "road", output=tmp_path / "back.pth")
     assert_same(read_checkpoint(tmp_path / "back.pth"), state)
 
 
@@ -222,7 +249,7 @@ def test_without_any_data_the_classes_are_the_official_ones_where_their_number_f
     (lambda path, state: None, 2, "there is no checkpoint"),
     (lambda path, state: path.write_bytes(b"\x80\x04cos\nsystem\n."), 3, "it asks for 'os.system'"),
     (lambda path, state: path.write_bytes(b"\x80\x04\x95"), 3, "cut off or damaged"),
-    (lambda path, state: torch.save({"model": {"vita_module.fq_pos.weight": torch.ones(1)}}, path), 4, "VITA"),
+    (lambda path, state: torch.save({"model": {"unknown.weight": torch.ones(1)}}, path), 4, "no known backbone"),
     (lambda path, state: torch.save({k: v for k, v in state.items() if "wc_module" not in k}, path), 0, ""),
     (lambda path, state: torch.save({k: v for k, v in state.items() if "pixel_decoder" not in k}, path), 4,
      "not in the checkpoint"),

@@ -162,3 +162,11 @@ def test_no_clips_and_two_videos_at_once_are_refused(clips):
         collect_queries([])
     with pytest.raises(ValueError, match="one video"):
         near_online([(clips[0][0], 3)], merger=new_merger())
+
+
+def test_queries_that_are_aligned_by_nothing_keep_the_order_of_their_clip(clips):
+    collected = collect_queries(clips, by=None)
+    for number, (clip, _) in enumerate(clips):
+        assert torch.equal(collected.queries[:, number], clip.queries)
+        assert torch.equal(collected.mask_embeddings[:, number], clip.mask_embeddings)
+    assert not torch.equal(collected.queries, collect_queries(clips).queries)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from jobs.config import differences, to_json
 from jobs.inference import refuse_unfit
-from jobs.recipes import RECIPES, ablations, coco, find_recipe, tube_link, vipseg, youtube_vis
+from jobs.recipes import RECIPES, ablations, coco, find_recipe, tube_link, vipseg, vita, youtube_vis
 from jobs.recipes.schema import Recipe, StageOneConfig, StageTwoConfig
 from jobs.train_stage_one import losses_on_clips
 from jobs.training.optimizer import OptimizerConfig, build_optimizer, parameter_groups
@@ -24,9 +24,11 @@ from model.contracts import ClipBatch, ClipTargets, PixelEvidence, VideoQueries
 from model.converters.official import has_head
 from model.cross_clip import build_cross_clip_head
 from model.cross_clip.tube_link import COPIED_HEADS, TubeLinkHead
+from model.cross_clip.vita import VitaHeadConfig
+from model.joint import DetectorWithHead
 from model.losses.cross_clip import CrossClipCriterion
+from model.losses.joint import JointCriterion
 from model.segmenters import SegmenterConfig, build_segmenter
-from model.segmenters.tube_link import TubeLinkConfig
 from pipeline.datasets import classes_coco, classes_vspw, classes_youtube_vis, kitti_step
 from tests.conftest import SHARED
 from tests.small_recipes import small
@@ -53,9 +55,8 @@ def test_what_a_recipe_evaluates_and_predicts_its_segmenter_can_make(name):
     recipe = find_recipe(name)
     segmenter, config = recipe.stage_one.segmenter, recipe.evaluation
     for mode in (config.mode, recipe.predict.mode):
-        refuse_unfit(config, tube_link=isinstance(segmenter, TubeLinkConfig), offline=mode == "offline",
-                     clip_frames=config.clip_frames or recipe.stage_one.input.clip_frames,
-                     linking=getattr(segmenter, "linking", None) is not None)
+        refuse_unfit(config, segmenter, offline=mode == "offline",
+                     clip_frames=config.clip_frames or recipe.stage_one.input.clip_frames)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -134,6 +135,44 @@ def test_every_published_row_of_tube_link_and_maxtron_is_a_recipe_that_names_its
                  "vipseg_vss_tube_link_swin_l": "64.9 mIoU"}
     assert rows.keys() == expected.keys()
     assert all(rows[name].startswith(score) for name, score in expected.items())
+
+
+def test_every_published_row_of_vita_is_a_recipe_that_names_its_score():
+    """Tables 1 to 3 with R50 and Swin-L; windows, pruning and frozen detectors on YouTube-VIS 2019."""
+    rows = {name: float(recipe().about.split("expect ")[1].removesuffix(" AP offline"))
+            for name, recipe in vita.RECIPES.items()}
+    r50 = "youtube_vis_2019_vita_r50"
+    assert rows == {
+        r50: 49.8, "youtube_vis_2019_vita_swin_l": 63.0, "youtube_vis_2021_vita_r50": 45.7,
+        "youtube_vis_2021_vita_swin_l": 57.5, "ovis_vita_r50": 19.6, "ovis_vita_swin_l": 27.7,
+        f"{r50}_frozen": 40.9, "youtube_vis_2019_vita_swin_l_frozen": 53.4, f"{r50}_window_3": 49.4,
+        f"{r50}_window_12": 50.0, f"{r50}_window_all": 50.1, f"{r50}_keep_0_75": 49.7, f"{r50}_keep_0_50": 48.9,
+        f"{r50}_keep_0_25": 48.1}
+
+
+def test_a_frozen_detector_keeps_its_weights_and_an_ablation_of_vita_changes_one_field():
+    joint, frozen = find_recipe("youtube_vis_2019_vita_r50"), find_recipe("youtube_vis_2019_vita_r50_frozen")
+    assert not frozen.stage_one.train
+    assert frozen.stage_one.start_from == joint.stage_one.start_from
+    assert frozen.stage_two.head == joint.stage_two.head
+    for suffix, field in (("window_3", "window"), ("window_all", "window"), ("keep_0_50", "keep")):
+        (change,) = changes(joint, find_recipe(f"youtube_vis_2019_vita_r50_{suffix}"))
+        assert change.startswith(f"stage_two.head.{field}: ")
+
+
+def test_parts_of_vita_that_do_not_fit_are_refused():
+    recipe = find_recipe("tiny_vita")
+    one, two = recipe.stage_one, recipe.stage_two
+    for stage_one, stage_two, complaint in (
+            (replace(one, input=replace(one.input, clip_frames=2)), two, "takes clips of one frame"),
+            (one, replace(two, head=replace(two.head, frame_queries=9)), r"\(16, 64, 64\), the head is made"),
+            (one, replace(two, head=replace(two.head, similarity=None)), "do not go together"),
+            (replace(one, train=False), two, r"name it in stage_one\.start_from")):
+        with pytest.raises(ValueError, match=complaint):
+            replace(recipe, stage_one=stage_one, stage_two=stage_two)
+    kmax = find_recipe("tiny")
+    with pytest.raises(ValueError, match="joint_layers=1 trains VITA's head along, and tiny has another"):
+        replace(kmax, stage_one=replace(kmax.stage_one, joint_layers=1))
 
 
 @pytest.mark.parametrize("row", [row for row, of in youtube_vis.ROWS.items() if of.maxtron], ids="-".join)
@@ -267,6 +306,7 @@ def test_the_baseline_lacks_within_clip_tracking_alone():
     ("tubelink_r50_ytvis21", "youtube_vis_2021_tube_link_r50"),
     ("maxtron_tubelink_within_clip_r50_ytvis21", "youtube_vis_2021_tube_link_r50_near_online"),
     ("maxtron_tubelink_cross_clip_r50_ytvis21", "youtube_vis_2021_tube_link_r50_offline"),
+    ("vita_r50_youtubevis2019", "youtube_vis_2019_vita_r50"),
 ])
 def test_a_recipe_describes_the_official_network_weight_for_weight(layout, name):
     """As many tensors of each number of elements; which is which is what tests/model/converters say."""
@@ -282,11 +322,15 @@ def test_a_recipe_describes_the_official_network_weight_for_weight(layout, name)
     with torch.device("meta"):
         own = list(build_segmenter(segmenter).state_dict().values())
         if offline:
-            head = build_cross_clip_head(replace(recipe.stage_two.head, start="official"))
+            official_start = {"start": "official"} if hasattr(recipe.stage_two.head, "start") else {}
+            head = build_cross_clip_head(replace(recipe.stage_two.head, **official_start))
             once = COPIED_HEADS if isinstance(head, TubeLinkHead) else ()   # the same tensors serve both there
             own += [tensor for key, tensor in head.state_dict().items()
                     if not key.startswith(tuple(f"predictor.{name}." for name in once))]
-    assert Counter(tensor.numel() for tensor in own) == Counter(math.prod(shape) for _, shape in official.values())
+    theirs = Counter(math.prod(shape) for name, (_, shape) in official.items() if not name.endswith("empty_weight"))
+    if "vita" in layout:        # detectron2's frozen norms do not count their batches
+        own = [tensor for tensor in own if tensor.is_floating_point()]
+    assert Counter(tensor.numel() for tensor in own) == theirs
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -294,13 +338,13 @@ def test_a_small_version_of_every_recipe_takes_a_step_of_both_stages(name):
     """Each weight is reached by some loss, or several workers could not train it together."""
     recipe = find_recipe(name)
     one, two = small(recipe.stage_one), small(recipe.stage_two)
-    assert step_of_stage_one(one) == []
+    assert step_of_stage_one(one, two if one.joint_layers else None) == []
     assert step_of_stage_two(one.segmenter, two) == []
 
 
 @cache
-def step_of_stage_one(stage: StageOneConfig) -> list[str]:
-    """Names of the weights no loss reaches. Recipes that share a stage share the step."""
+def step_of_stage_one(stage: StageOneConfig, along: StageTwoConfig | None) -> list[str]:
+    """Names of the weights no loss reaches. Recipes that share a stage share the step. along: whose head learns too."""
     torch.manual_seed(0)
     segmenter, frames = build_segmenter(stage.segmenter).train(), stage.input.clip_frames
     clips = torch.randint(0, 256, (2, frames, 3, *stage.input.augment.size), dtype=torch.uint8)
@@ -310,25 +354,30 @@ def step_of_stage_one(stage: StageOneConfig) -> list[str]:
                           track_ids=torch.arange(3), void=owner == 3)
     batch = ClipBatch(frames=clips, real_pixels=torch.ones_like(clips[:, :, 0], dtype=torch.bool),
                       targets=(targets, targets), videos=("a", "b"), samples=(0, 1))
-    return step(segmenter, losses_on_clips(stage, segmenter)(segmenter, batch), stage.optimizer)
+    if along is None:
+        return step(segmenter, losses_on_clips(stage, segmenter)(segmenter, batch), stage.optimizer)
+    both = DetectorWithHead(segmenter, build_cross_clip_head(along.head), layers=stage.joint_layers)
+    criterion = JointCriterion(stage.losses, along.losses, layers=stage.joint_layers)
+    return step(both, criterion(both(batch.frames, batch.real_pixels), batch.targets), stage.optimizer)
 
 
 @cache
 def step_of_stage_two(segmenter: SegmenterConfig, stage: StageTwoConfig) -> list[str]:
     torch.manual_seed(0)
     head, embedding = build_cross_clip_head(stage.head).train(), stage.head.embedding
-    clips, queries, pixels = 3, 8, 40
+    clips, queries, pixels, frames = 3, 8, 40, isinstance(stage.head, VitaHeadConfig)
     head.initialise_from(small_weights(segmenter))
-    layers = head(VideoQueries(queries=torch.randn(2, clips, queries, stage.head.dim),
-                               mask_embeddings=torch.randn(2, clips, queries, embedding),
-                               class_logits=torch.randn(2, clips, queries, stage.head.num_classes + 1)))
-    features = torch.randn(2, clips, embedding, pixels)
+    channels = stage.head.pixel_dim if frames else embedding
+    read = VideoQueries(queries=torch.randn(2, clips, queries, stage.head.dim),
+                        mask_embeddings=torch.randn(2, clips, queries, channels + frames),
+                        class_logits=torch.randn(2, clips, queries, stage.head.num_classes + 1))
+    layers, features = head(read), torch.randn(2, clips, channels, pixels)
     evidence = PixelEvidence(
         pixel_features=features.mT, tubes=torch.randint(-1, 3, (2, clips, pixels)),
         weights=torch.ones(2, clips, pixels), classes=(torch.tensor([0, 1, 4]),) * 2,
         areas=(torch.full((clips, 3), 10.0),) * 2)
     masks = [head.mask_logits(layer.mask_embeddings, features) for layer in layers]
-    return step(head, CrossClipCriterion(stage.losses)(layers, masks, evidence), stage.optimizer)
+    return step(head, CrossClipCriterion(stage.losses)(layers, masks, evidence, queries=read), stage.optimizer)
 
 
 def step(model: nn.Module, losses: dict[str, Tensor], config: OptimizerConfig) -> list[str]:

@@ -67,3 +67,15 @@ def test_vectors_with_axes_around_them_become_vectors_and_get_their_axes_back():
 
 def test_an_unknown_network_has_no_naming():
     assert backbone_naming(["patch_embed.proj.weight"]) is None
+
+
+def test_swin_goes_to_microsoft_s_names_in_detectron2_and_to_mmdetection_s_elsewhere():
+    own = own_shapes("swin_tiny_patch4_window7_224")
+    for mmdet, naming in ((False, "swin"), (True, "mmdet_swin")):
+        assert usual_naming(own, mmdet=mmdet) == naming
+        theirs = rename(own, reverse(BACKBONES[naming]))
+        assert backbone_naming(theirs) == naming
+        assert rename(theirs, BACKBONES[naming]) == own
+    microsoft = rename(own, reverse(BACKBONES["swin"]))
+    assert {"layers.2.blocks.5.attn.qkv.bias", "layers.0.blocks.1.mlp.fc1.weight", "patch_embed.norm.weight",
+            "layers.0.downsample.reduction.weight"} <= microsoft.keys()

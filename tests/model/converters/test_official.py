@@ -18,7 +18,7 @@ from model.cross_clip.maxtron import MaXTronHead, MaXTronHeadConfig
 from model.segmenters.video_kmax import VideoKMax, VideoKMaxConfig
 from model.semantic_head import SemanticHeadConfig
 from model.within_clip import WithinClipConfig
-from tests.model.converters.recorded_layouts import check_it_runs_and_comes_back, layout_file, random_state, shapes_only
+from tests.model.converters.recorded_layouts import check_it_runs_and_comes_back, random_state, shapes_only
 
 COCO, OFFLINE = "kmax_r50_coco", "maxtron_kmax_cross_clip_r50_vipseg"
 NEAR_ONLINE, CONVNEXT = "maxtron_kmax_within_clip_r50_vipseg", "maxtron_kmax_within_clip_convnext_large_vipseg"
@@ -158,11 +158,6 @@ def test_a_weight_nobody_knows_is_refused():
     state = shapes_only(NEAR_ONLINE) | {"sem_seg_head.predictor._extra.weight": torch.ones(1)}
     with pytest.raises(ValueError, match=r"_extra\.weight: no such weight in the official models"):
         convert(state, own_weights(config_of(within_clip=WithinClipConfig())))
-
-
-def test_checkpoints_of_other_families_are_named():
-    with pytest.raises(ValueError, match="VITA"):
-        read_layout(layout_file("vita_r50_youtubevis2019"))
 
 
 def test_a_file_without_a_backbone_is_not_recognised():

@@ -8,7 +8,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from model.layers.convolution import BatchNormConfig, ChannelsFirstLayerNorm, ConvBN, truncated_normal_
+from model.layers.convolution import (
+    BatchNormConfig,
+    ChannelsFirstLayerNorm,
+    ConvBN,
+    before_pointwise,
+    dot_pixels,
+    truncated_normal_,
+)
 
 
 @pytest.mark.parametrize("kernel", [1, 3, 5])
@@ -73,3 +80,12 @@ def test_impossible_settings_are_refused():
         ConvBN(4, 4, norm="in")
     with pytest.raises(ValueError, match="initialisation 'zero'"):
         ConvBN(4, 4, init="zero")
+
+
+@torch.no_grad()
+def test_embeddings_before_a_pointwise_convolution_see_what_is_behind_it():
+    convolution, embeddings = torch.nn.Conv2d(6, 4, 1), torch.randn(2, 3, 4)
+    maps = torch.randn(2, 6, 5, 7)
+    behind = torch.einsum("bnd,bdp->bnp", embeddings, convolution(maps).flatten(2))
+    found = dot_pixels(before_pointwise(embeddings, convolution), maps.flatten(2))
+    torch.testing.assert_close(found, behind, atol=1e-5, rtol=1e-5)

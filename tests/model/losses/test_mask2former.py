@@ -10,9 +10,16 @@ from torch.testing import assert_close
 from model.contracts import ClipTargets
 from model.losses import build_clip_criterion
 from model.losses.kmax import KMaxCriterion, KMaxLossConfig
-from model.losses.mask2former import LongTargets, Mask2FormerCriterion, Mask2FormerLossConfig, reserved_tubes
+from model.losses.mask2former import (
+    ImageTargets,
+    Mask2FormerCriterion,
+    Mask2FormerLossConfig,
+    as_images,
+    at_points,
+    reserved_tubes,
+)
 from model.losses.points import PointConfig
-from tests.model.losses.world import QUERIES, clip, items, perfect_logits, prediction
+from tests.model.losses.world import FRAMES, HEIGHT, QUERIES, WIDTH, clip, items, perfect_logits, prediction
 
 POINTS = PointConfig(count=64)
 CONFIG = Mask2FormerLossConfig(points=POINTS)
@@ -92,10 +99,34 @@ def test_clips_without_tubes_or_with_more_tubes_than_queries_train(tubes):
     assert made.class_logits.grad.abs().sum() > 0
 
 
+def test_frames_apart_get_points_of_their_own_and_the_sums_run_over_all_of_them():
+    """With one point in the middle of every pixel both ways of looking at a clip are the same sums."""
+    target, made = clip(3), prediction(1)
+    masks = made.mask_logits
+    stacked, apart = (ImageTargets.of([target], stacked=stacked) for stacked in (True, False))
+    assert stacked.masks.shape == (1, 3, 1, FRAMES * HEIGHT, WIDTH)
+    assert apart.masks.shape == (1, 3, FRAMES, HEIGHT, WIDTH)
+    rows, columns = (torch.arange(size) for size in (HEIGHT, WIDTH))
+    centres = (torch.cartesian_prod(rows, columns).flip(-1) + 0.5) / torch.tensor([WIDTH, HEIGHT])
+    assert_close(apart.at(centres[None]).masks, target.masks.flatten(1)[None].float(), atol=1e-5, rtol=0)
+    assert_close(at_points(as_images(masks, stacked=False), centres[None]), masks.flatten(2), atol=1e-5, rtol=1e-5)
+    drawn = []
+
+    def draw(*shape):
+        drawn.append(shape)
+        return fixed_draw(*shape)
+
+    config = replace(CONFIG, frames="apart")
+    Mask2FormerCriterion(config).layer_losses(replace(made, auxiliary=()), [target], draw=draw)
+    assert drawn == [(1, 64, 2), (3 * FRAMES, 192, 2), (3 * FRAMES, 16, 2)]
+    with pytest.raises(ValueError, match=r"losses\.frames='long'"):
+        replace(CONFIG, frames="long")
+
+
 def test_reserved_queries_answer_for_their_class_and_no_other_query_does():
     target = ClipTargets(masks=clip(4).masks, classes=torch.tensor([4, 0, 3, 1]), track_ids=torch.arange(4),
                          void=clip(4).void)
-    truth = LongTargets.of([target])
+    truth = ImageTargets.of([target])
     assert reserved_tubes(truth, torch.tensor([3, 4, 2])).tolist() == [[2, 0, -1]]
     config = Mask2FormerLossConfig(points=POINTS, stuff_classes=(3, 4, 2))
     made = with_logits(prediction(1), *perfect_logits(target, order=[5, 0, 4, 1]))    # stuff 4 by 5, stuff 3 by 4

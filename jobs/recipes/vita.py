@@ -1,0 +1,139 @@
+"""VITA, YouTube-VIS and OVIS: the official settings of the published rows (arXiv 2206.04403, tables 1 to 3, 6 and 7).
+
+Source: sukjunhwang/VITA, configs, which differ from the paper in depths, iterations and one weight. A road starts from
+a COCO road (`coco_mask2former.py`), or from a converted checkpoint that `stage_one.start_from` names; a released VITA
+(jobs.convert_checkpoint) needs no training at all. In the main setting detector and head learn together in stage one,
+and there is no stage two. `_frozen` keeps the detector as COCO left it and trains the head from the query cache.
+Different here: no pseudo-clips of COCO stills beside the videos; the frames of a clip are neighbours (official: drawn
+around one, up to 8 or 20 away); one network input serves training and test, so the longest training sides are cropped.
+The labels of `valid` are not public: `jobs.evaluate` writes the results.zip that the evaluation servers score.
+Price: 8 clips a step on 8 GPUs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+from jobs.recipes.coco_mask2former import BACKBONES, CACHE, CLUSTER, FROZEN_NORMS, NO_DECAY, TITLES
+from jobs.recipes.schema import EvaluationConfig, PredictConfig, Recipe, StageOneConfig, StageTwoConfig
+from jobs.recipes.youtube_vis import LOW, START, VIDEOS
+from jobs.training.loop import FitConfig
+from jobs.training.optimizer import OptimizerConfig
+from model.cross_clip.vita import VitaHeadConfig
+from model.losses.binary_masks import MatchingCosts
+from model.losses.mask2former import Mask2FormerLossConfig
+from model.losses.vita import VitaLossConfig
+from model.postprocess.instances import TrackConfig
+from model.query_decoders.mask2former import Mask2FormerDecoderConfig
+from model.segmenters.mask2former import Mask2FormerConfig
+from pipeline.augment import AugmentConfig
+from pipeline.datasets import DatasetConfig, DatasetName
+from pipeline.query_batches import QueryInputConfig
+from pipeline.training_clips import InputConfig
+
+BATCH = 8
+LAYERS = 3                                                   # last ones of the detector that the head reads in training
+SIZES = {"r50": (384, 640), "swin_l": (448, 800)}            # a test frame of short side 360 or 448, padded
+QUERIES = {"r50": 100, "swin_l": 200}                        # of a frame
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """What the released files say of one data set, and the published scores."""
+
+    steps: int
+    milestones: tuple[int, ...]     # where the rate drops
+    clip_frames: int
+    candidates: int = 10            # tracks of a video
+    scores: dict[str, float]        # AP of each backbone
+
+
+SCHEDULES: dict[DatasetName, Schedule] = {
+    "youtube_vis_2019": Schedule(steps=140_000, milestones=(75_000,), clip_frames=5,
+                                 scores={"r50": 49.8, "swin_l": 63.0}),
+    "youtube_vis_2021": Schedule(steps=187_500, milestones=(100_000,), clip_frames=6,
+                                 scores={"r50": 45.7, "swin_l": 57.5}),
+    "ovis": Schedule(steps=150_000, milestones=(50_000, 125_000), clip_frames=6, candidates=20,
+                     scores={"r50": 19.6, "swin_l": 27.7}),
+}
+FROZEN = {"r50": 40.9, "swin_l": 53.4}                       # AP on YouTube-VIS 2019, table 7
+WINDOWS = {3: 49.4, 12: 50.0, 0: 50.1}                       # AP on YouTube-VIS 2019 with R50; 6 is the default, 0 all
+KEPT = {0.75: 49.7, 0.5: 48.9, 0.25: 48.1}                   # the same, of the shares of frame queries, table 6
+
+
+def vita(data: DatasetName, backbone: str) -> Recipe:
+    """VITA, detector and head trained together. Expect 49.8 AP on YouTube-VIS 2019 with R50."""
+    of, videos = SCHEDULES[data], VIDEOS[data]
+    frozen_norms = FROZEN_NORMS if backbone == "r50" else ()
+    optimizer = OptimizerConfig(lr=5e-5, weight_decay=0.05, warmup_steps=10, warmup_factor=1.0, schedule="steps",
+                                milestones=of.milestones, clip_norm=0.01, no_decay=NO_DECAY)
+    return Recipe(
+        name=f"{data}_vita_{backbone}", about=_about(data, backbone, "VITA", of.scores[backbone]),
+        dataset=DatasetConfig(name=data, root=videos.root),
+        stage_one=StageOneConfig(
+            segmenter=Mask2FormerConfig(
+                num_classes=videos.classes, backbone=BACKBONES[backbone],
+                query_decoder=Mask2FormerDecoderConfig(num_queries=QUERIES[backbone], positions="frame")),
+            losses=Mask2FormerLossConfig(), joint_layers=LAYERS,
+            start_from=f"runs/{START[backbone]}/stage_one/model",
+            input=InputConfig(clip_frames=of.clip_frames, batch_size=BATCH, copy_paste=None, augment=AugmentConfig(
+                size=SIZES[backbone], short_side=LOW, scale=(1.0, 1.0), reverse=0.0, color=False)),
+            optimizer=replace(optimizer, multipliers=(*frozen_norms, ("backbone.", 0.1))),
+            fit=FitConfig(steps=of.steps)),
+        cache=CACHE,
+        stage_two=StageTwoConfig(
+            head=VitaHeadConfig(num_classes=videos.classes, frame_queries=QUERIES[backbone]), losses=VitaLossConfig(),
+            input=QueryInputConfig(clips=of.clip_frames, batch_size=BATCH, reverse=0.0), optimizer=optimizer,
+            fit=FitConfig(steps=of.steps)),
+        evaluation=EvaluationConfig(mode="offline", split="valid", results=("tracks",),
+                                    tracks=TrackConfig(candidates=of.candidates, scored="video")),
+        predict=PredictConfig(mode="offline"), cluster=replace(CLUSTER, workers=8, actors=8))
+
+
+def frozen(data: DatasetName, backbone: str) -> Recipe:
+    """The detector stays as COCO left it. Expect 40.9 AP on YouTube-VIS 2019 with R50.
+
+    Its class rows are those of the videos and random, as in the released code, so masks alone match frame queries.
+    """
+    road = vita(data, backbone)
+    one, two = road.stage_one, road.stage_two
+    return replace(
+        road, name=f"{road.name}_frozen", about=_about(data, backbone, "VITA on a frozen detector", FROZEN[backbone]),
+        stage_one=replace(one, joint_layers=0, train=False, input=replace(one.input, clip_frames=1)),
+        stage_two=replace(two, losses=VitaLossConfig(frame_costs=MatchingCosts(class_weight=0.0))))
+
+
+def window(frames: int) -> Recipe:
+    """The object encoder with windows of `frames`, 0: all frames of the video. Expect 50.1 AP with all of them."""
+    road = vita("youtube_vis_2019", "r50")
+    of = f"{frames} frames" if frames else "all frames"
+    return replace(road, name=f"{road.name}_window_{frames or 'all'}", stage_two=replace(
+        road.stage_two, head=replace(road.stage_two.head, window=frames)),
+        about=_about("youtube_vis_2019", "r50", f"VITA with windows of {of}", WINDOWS[frames]))
+
+
+def pruned(share: float) -> Recipe:
+    """Fewer frame queries are read at inference, half of them: expect 48.9 AP.
+
+    A released checkpoint that is converted with this recipe shows it without any training.
+    """
+    road = vita("youtube_vis_2019", "r50")
+    return replace(road, name=f"{road.name}_keep_{share:.2f}".replace(".", "_"), stage_two=replace(
+        road.stage_two, head=replace(road.stage_two.head, keep=share)),
+        about=_about("youtube_vis_2019", "r50", f"VITA that reads {share:g} of the frame queries", KEPT[share]))
+
+
+def _about(data: DatasetName, backbone: str, system: str, score: float) -> str:
+    return f"{VIDEOS[data].title} valid, {system}, {TITLES[backbone]}; expect {score} AP offline"
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    **{f"{data}_vita_{backbone}": partial(vita, data, backbone)
+       for data, of in SCHEDULES.items() for backbone in of.scores},
+    **{f"youtube_vis_2019_vita_{backbone}_frozen": partial(frozen, "youtube_vis_2019", backbone)
+       for backbone in FROZEN},
+    **{f"youtube_vis_2019_vita_r50_window_{frames or 'all'}": partial(window, frames) for frames in WINDOWS},
+    **{f"youtube_vis_2019_vita_r50_keep_{share:.2f}".replace(".", "_"): partial(pruned, share) for share in KEPT},
+}

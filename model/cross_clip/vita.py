@@ -1,0 +1,164 @@
+"""VITA: a video is understood from the queries of its frames, without any look at its pixels (arXiv 2206.04403).
+
+Section 3.2: frame queries become object tokens; an encoder lets the tokens of neighbouring frames meet, in windows that
+shift from layer to layer; a decoder lets learned video queries read the tokens of all frames. One class and one mask
+embedding per video query hold for the whole video. Behaviour follows sukjunhwang/VITA,
+`vita/modeling/transformer_decoder/vita.py`; what that calls a clip is our whole video, and our clips are of one frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from torch import Tensor, nn
+
+from model.contracts import VideoPrediction, VideoQueries
+from model.layers.attention import DecoderLayer, EncoderLayer
+from model.layers.convolution import before_pointwise, dot_pixels
+from model.layers.mlp import mlp
+
+
+@dataclass(frozen=True, kw_only=True)
+class VitaHeadConfig:
+    """Sizes and switches. Defaults are the released R50 models; the paper has 3 encoder and 6 decoder layers."""
+
+    num_classes: int                        # without "no object"
+    dim: int = 256                          # c, channels of a query
+    embedding: int = 256                    # d, channels of a mask embedding
+    pixel_dim: int = 256                    # channels of the segmenter's pixel features
+    frame_queries: int = 100                # of the frame detector; each has a learned place of its own
+    num_queries: int = 100                  # of the video
+    heads: int = 8
+    ffn: int = 2048
+    encoder_layers: int = 6
+    decoder_layers: int = 3
+    window: int = 6                         # frames whose tokens meet in the encoder; 0: all frames of the video
+    shift_in_training: bool = False         # windows of every second layer are shifted at inference, there if True
+    pre_norm: bool = False                  # norms before attention and feed-forward, not after
+    project: bool = True                    # a linear layer makes object tokens of frame queries
+    similarity: Literal["all", "frames"] | None = "all"     # queries the similarity loss compares; None: no such loss
+    keep: float = 1.0                       # share of each frame's queries read at inference, the surest objects first
+
+    def __post_init__(self) -> None:
+        sizes = (self.num_classes, self.dim, self.embedding, self.pixel_dim, self.frame_queries, self.num_queries,
+                 self.heads, self.ffn, self.decoder_layers)
+        if min(sizes) < 1 or min(self.encoder_layers, self.window) < 0:
+            raise ValueError(f"VITA with {self}: sizes and decoder_layers must be above 0, encoder_layers and window "
+                             "not negative")
+        if self.dim % self.heads:
+            raise ValueError(f"dim={self.dim} does not split into heads={self.heads}; choose a divisor of dim")
+        if not 0 < self.keep <= 1:
+            raise ValueError(f"keep={self.keep} is the share of the frame queries that is read: above 0, at most 1")
+        if self.similarity not in ("all", "frames", None):
+            raise ValueError(f"similarity={self.similarity!r} does not exist; choose 'all', 'frames' or None")
+
+
+class VitaHead(nn.Module):
+    """The head for a frame detector. Clips are single frames and need no alignment: queries keep their own order."""
+
+    def __init__(self, config: VitaHeadConfig) -> None:
+        super().__init__()
+        self.config, dim = config, config.dim
+        sizes = {"heads": config.heads, "ffn": config.ffn, "pre_norm": config.pre_norm}
+        self.project = nn.Linear(dim, dim) if config.project else nn.Identity()
+        self.encoder = nn.ModuleList(EncoderLayer(dim, **sizes) for _ in range(config.encoder_layers))
+        self.frame_query_positions = nn.Parameter(torch.randn(config.frame_queries, dim))
+        self.initial_queries = nn.Parameter(torch.randn(config.num_queries, dim))
+        self.query_positions = nn.Parameter(torch.randn(config.num_queries, dim))
+        self.decoder = nn.ModuleList(DecoderLayer(dim, **sizes) for _ in range(config.decoder_layers))
+        self.norm = nn.LayerNorm(dim)
+        self.class_head, self.mask_head = nn.Linear(dim, config.num_classes + 1), mlp(dim, dim, dim, config.embedding)
+        self.mask_features = nn.Conv2d(config.pixel_dim, config.embedding, 1)
+        nn.init.kaiming_uniform_(self.mask_features.weight, a=1)
+        nn.init.zeros_(self.mask_features.bias)
+        self.frame_similarity = nn.Linear(dim, dim) if config.similarity else None
+        self.video_similarity = nn.Linear(dim, dim) if config.similarity == "all" else None
+
+    def initialise_from(self, segmenter: Mapping[str, Tensor]) -> None:
+        """VITA starts from scratch; refuse a segmenter whose queries or pixels it was not made for.
+
+        segmenter: its state dict. Raises ValueError.
+        """
+        queries, pixels = "query_decoder.initial_queries", "pixel_decoder.pixel_out.conv.weight"
+        if queries not in segmenter or pixels not in segmenter:
+            raise ValueError(f"the segmenter's weights hold no {queries} or no {pixels}, but VITA reads the frame "
+                             "queries of a Mask2Former; give it the state dict of one")
+        found = (*segmenter[queries].shape, segmenter[pixels].shape[1])
+        if found != (self.config.frame_queries, self.config.dim, self.config.pixel_dim):
+            raise ValueError(f"the segmenter has (queries, channels, pixel channels) = {found}, the head expects "
+                             f"frame_queries={self.config.frame_queries}, dim={self.config.dim}, "
+                             f"pixel_dim={self.config.pixel_dim}")
+
+    def forward(self, queries: VideoQueries) -> tuple[VideoPrediction, ...]:
+        """One prediction per decoder layer, from shared heads and all supervised alike; the last is the answer.
+
+        queries: of clips of one frame, k frames of each video, in the segmenter's own order.
+        """
+        b, frames, n, _ = queries.queries.shape
+        if n != self.config.frame_queries:
+            raise ValueError(f"frames of {n} queries were given to a head made for frame_queries="
+                             f"{self.config.frame_queries}")
+        read, positions = queries.queries, repeat(self.frame_query_positions, "n c -> b k n c", b=b, k=frames)
+        if self.config.keep < 1 and not self.training:
+            read, positions = self._surest(queries, positions)
+        tokens = self.encode(self.project(read))                                                 # b k n c
+        compared = None if self.frame_similarity is None else self.frame_similarity(tokens)
+        values = rearrange(tokens, "b k n c -> b (k n) c")
+        keys = values + rearrange(positions, "b k n c -> b (k n) c")
+        x, predictions = repeat(self.initial_queries, "n c -> b n c", b=b), []
+        for layer in self.decoder:
+            x = layer(x, keys, values, position=self.query_positions)
+            predictions.append(self._predict(self.norm(x), compared, frames=frames))
+        return tuple(predictions)
+
+    def _surest(self, queries: VideoQueries, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries and positions, b k n c, of those the detector holds for "no object" least (section 4.3, pruning)."""
+        no_object = queries.class_logits.softmax(-1)[..., -1]
+        kept = max(round(self.config.keep * no_object.shape[-1]), 1)
+        chosen = no_object.topk(kept, largest=False).indices.sort().values[..., None]
+        return queries.queries.take_along_dim(chosen, 2), positions.take_along_dim(chosen, 2)
+
+    def encode(self, tokens: Tensor) -> Tensor:
+        """Object encoder: tokens b k n c meet inside windows of frames. Nothing tells one place from another."""
+        shifts = self.config.shift_in_training or not self.training
+        for index, layer in enumerate(self.encoder):
+            first = self.config.window // 2 if shifts and index % 2 else 0
+            tokens = in_windows(layer, tokens, window=self.config.window, first=first)
+        return tokens
+
+    def _predict(self, x: Tensor, compared: Tensor | None, *, frames: int) -> VideoPrediction:
+        embeddings, shown = (repeat(part, "b n c -> b k n c", k=frames) for part in (self.mask_head(x), x))
+        return VideoPrediction(
+            class_logits=self.class_head(x), mask_embeddings=embeddings, queries=shown, clip_similarity=compared,
+            video_similarity=None if self.video_similarity is None else self.video_similarity(x))
+
+    def mask_logits(self, mask_embeddings: Tensor, pixel_features: Tensor) -> Tensor:
+        """mask_embeddings: b k n d, pixel_features: b k c *pixels (the segmenter's) -> b k n *pixels."""
+        logits = dot_pixels(before_pointwise(mask_embeddings, self.mask_features), pixel_features.flatten(3))
+        return logits.unflatten(3, pixel_features.shape[3:])
+
+
+def in_windows(layer: EncoderLayer, tokens: Tensor, *, window: int, first: int) -> Tensor:
+    """A layer on the tokens of each window of frames; b k n c -> b k n c.
+
+    window: frames; 0: one window over all. first: frames of the first window where windows are shifted, 0: a whole one.
+    The public code rolls time by half a window and blocks the wrapped window between its halves by -1000, padded
+    frames by -1000 or -inf. In float32 both weigh exactly 0, so cutting time at other frames is the same.
+    """
+    frames = tokens.shape[1]
+    if not window or frames <= (first or window):
+        return rearrange(layer(rearrange(tokens, "b k n c -> b (k n) c")), "b (k n) c -> b k n c", k=frames)
+    before = -first % window
+    after = -(before + frames) % window
+    padded = rearrange(F.pad(tokens, (0, 0, 0, 0, before, after)), "b (w k) n c -> (b w) (k n) c", k=window)
+    allowed = None
+    if before or after:
+        is_real = F.pad(torch.ones(frames, dtype=torch.bool, device=tokens.device), (before, after))
+        allowed = repeat(is_real, "(w k) -> (b w) 1 (k n)", b=len(tokens), k=window, n=tokens.shape[2])
+    met = rearrange(layer(padded, allowed=allowed), "(b w) (k n) c -> b (w k) n c", b=len(tokens), k=window)
+    return met[:, before:before + frames]

@@ -1,0 +1,148 @@
+"""VITA down the same road: a frame detector, its queries in their own order in the cache, tracks by the head alone."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from jobs import cache_queries, evaluate, make_shards, train_stage_one, train_stage_two
+from jobs.cache_queries import CacheShard, cache_folder, cache_source
+from jobs.inference import open_system
+from jobs.models import head_card, segmenter_card
+from jobs.recipes import find_recipe
+from jobs.recipes.schema import Recipe
+from jobs.train_stage_two import build_stage, open_cache
+from jobs.training.checkpoint import read_card, save_model
+from jobs.training.optimizer import build_optimizer
+from jobs.training.trainer import Stage
+from model.layers.convolution import dot_pixels
+from model.segmenters import build_segmenter
+from pipeline.datasets import open_dataset
+from pipeline.datasets.synthetic import write_world
+from pipeline.query_cache import finish_cache
+from pipeline.results import read_listed_videos, read_results
+from pipeline.shards import ShardSet
+from pipeline.shards.make import make_shards as write_shards
+from pipeline.video_clips import StoredVideoSource
+from tests.roads import scored
+from tests.test_tube_link_road import predictions, short
+
+
+def short_vita(folder: Path) -> Recipe:
+    recipe = short(find_recipe("tiny_vita"), folder)
+    return replace(recipe, world=replace(recipe.world, videos_train=4, videos_val=3))
+
+
+def write_all_shards(recipe: Recipe) -> ShardSet:
+    """Of both splits, without a cluster; those of the train split."""
+    write_world(recipe.data_root, recipe.world)
+    for split in ("train", "valid"):
+        dataset = open_dataset(replace(recipe.dataset, root=str(recipe.data_root), split=split))
+        write_shards(dataset, recipe.shards_of(split), recipe.shards, split=split, workers=1)
+    return ShardSet(recipe.shards_of("train"))
+
+
+def take_steps(stage: Stage, expected: set[str]) -> None:
+    """Two steps whose losses have the expected names and reach every weight that learns."""
+    optimizer, batches = build_optimizer(stage.model, stage.optimizer), stage.batches(0, 1, 0)
+    for _ in range(2):
+        losses = stage.losses_of(stage.model, next(batches))
+        assert set(losses) == expected
+        assert all(loss.isfinite() for loss in losses.values())
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        assert [name for name, weight in stage.model.named_parameters() if weight.grad is None] == []
+        optimizer.step()
+
+
+def check_tracks(recipe: Recipe) -> None:
+    """Offline results of one video cover its frames; the detector alone makes tracks as well, aligned by frame."""
+    valid = ShardSet(recipe.shards_of("valid"))
+    source = StoredVideoSource(valid, valid.videos[0])
+    for mode in ("offline", "near_online"):
+        tracks = open_system(recipe, mode).predict(source).tracks
+        assert len(tracks.frame_names) == len(valid.videos[0].frames)
+        assert len(tracks.tracks) <= recipe.evaluation.tracks.candidates
+
+
+def check_what_is_cached(recipe: Recipe) -> None:
+    """Every frame is a clip, its queries stand in the detector's own order, and its masks follow from the pixels."""
+    system, shards, cache = open_system(recipe, "near_online"), ShardSet(recipe.shards_of("train")), open_cache(recipe)
+    clips = cache.read(0)
+    (video,) = (video for video in shards.videos if video.video_id == clips[0].video_id)
+    assert len(clips) == len(video.frames)
+    for cached, (_, frame) in zip(clips, system.clip_predictions(StoredVideoSource(shards, video)), strict=True):
+        queries, embeddings, features = (torch.from_numpy(part.astype(np.float32)) for part in (
+            cached.queries, cached.mask_embeddings, cached.pixel_features))
+        torch.testing.assert_close(queries, frame.queries[0], atol=2e-3, rtol=2e-3)       # stored in half precision
+        t, y, x = cached.pixel_positions.T.astype(np.int64)
+        assert (t == 0).all()
+        own = frame.mask_logits[0][:, t, y, x]
+        torch.testing.assert_close(dot_pixels(embeddings, features.T), own, atol=0.02 * own.abs().max().item(), rtol=0)
+
+
+def test_frozen_detector_cache_head_and_tracks_fit_together(tmp_path):
+    """The parts of every verb without the cluster around them; what is random stays random."""
+    recipe = short_vita(tmp_path / "road")
+    shards = write_all_shards(recipe)
+    save_model(recipe.segmenter_folder, build_segmenter(recipe.stage_one.segmenter).state_dict(),
+               segmenter_card(recipe, shards.classes, shards.fingerprint))
+    caching = CacheShard(recipe=recipe)
+    parts = [caching(split="train", shard=shard, part=shard) for shard in range(len(shards.manifest["shards"]))]
+    finish_cache(cache_folder(recipe), cache_source(recipe), parts)
+    check_what_is_cached(recipe)
+
+    stage = build_stage(recipe)
+    take_steps(stage, {"class", "mask", "dice", "similarity", "class_aux", "mask_aux", "dice_aux"})
+    save_model(recipe.head_folder, stage.model.state_dict(), head_card(recipe, read_card(recipe.segmenter_folder), ""))
+    check_tracks(recipe)
+
+
+def test_detector_and_head_that_learn_together_both_come_out_of_stage_one(tmp_path):
+    recipe = short_vita(tmp_path / "road")
+    one = recipe.stage_one
+    recipe = replace(recipe, stage_one=replace(one, joint_layers=2, input=replace(one.input, clip_frames=3)))
+    shards = write_all_shards(recipe)
+    stage = train_stage_one.build_stage(recipe)
+    terms = {f"{term}{layer}" for term in ("class", "mask", "dice") for layer in ("", "_aux")}
+    take_steps(stage, terms | {f"video_{term}" for term in terms} | {"similarity"})
+    train_stage_one.save(recipe, stage.model.state_dict(), segmenter_card(recipe, shards.classes, shards.fingerprint))
+    check_tracks(recipe)
+    assert train_stage_two.main(recipe) == {"model": str(recipe.head_folder), "resumed": True}
+
+
+def test_a_frozen_detector_is_the_one_it_starts_from_but_for_the_rows_of_other_classes(tmp_path):
+    recipe = short_vita(tmp_path / "road")
+    shards, one = write_all_shards(recipe), recipe.stage_one
+    pretrained = build_segmenter(replace(one.segmenter, num_classes=9)).state_dict()
+    save_model(tmp_path / "coco", pretrained, {"kind": "segmenter"})
+    recipe = replace(recipe, stage_one=replace(one, train=False, start_from=str(tmp_path / "coco")))
+    weights = train_stage_one.kept(recipe)
+    assert len(shards.classes) == one.segmenter.num_classes
+    fresh = {name for name, weight in weights.items() if not torch.equal(weight, pretrained[name])}
+    assert fresh == {"query_decoder.class_head.weight", "query_decoder.class_head.bias"}
+    assert all(torch.equal(weight, weights[name]) for name, weight in train_stage_one.kept(recipe).items())
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_vita_goes_down_the_whole_road_and_its_tracks_come_back_from_the_file_for_the_server(cluster, tmp_path):
+    recipe = short_vita(tmp_path / "road")
+    for verb in (make_shards, train_stage_one, cache_queries, train_stage_two):
+        verb.main(recipe)
+    progress = [json.loads(line) for line in (recipe.road / "stage_two" / "progress.jsonl").read_text().splitlines()]
+    assert "similarity" in {name for row in progress for name in row["losses"]}
+    dataset = open_dataset(replace(recipe.dataset, root=str(recipe.data_root), split="valid"))
+    said = evaluate.main(scored(recipe, mode="offline"))
+    assert (said["videos"], said["frames"], said["skipped"]) == (3, 21, [])
+    assert 0 <= said["ap"] <= said["ap50"] <= 100
+    results = predictions(recipe, "offline") / "results.zip"
+    tracks = read_results(results, videos=read_listed_videos(dataset.annotations), classes=dataset.classes)
+    assert sum(len(video.tracks) for video in tracks.values()) > 0
+    again = evaluate.main(scored(recipe, predictions=str(results)))
+    assert again["ap"] == pytest.approx(said["ap"], abs=1e-9)
