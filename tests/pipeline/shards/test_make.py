@@ -117,6 +117,32 @@ def test_a_video_repaired_since_is_taken_in_by_the_next_run(data, tmp_path):
     assert contents(tmp_path / "out") == contents(tmp_path / "never_bad")
 
 
+def test_videos_that_were_missing_when_sizes_were_looked_up_come_into_the_first_cut(data, tmp_path):
+    """With them the same settings would cut the set into more shards; what is finished is kept all the same."""
+    size = sum(path.stat().st_size for path in data.root.rglob("*.*")) / 1e6
+    config = ShardConfig(clip_frames=4, shard_megabytes=size / 2)
+    whole, gone = plan_shards(data, config, split="train"), tmp_path / "gone"
+    data.image("e", 0).parent.rename(gone)
+    first = make_shards(data, tmp_path / "out", config, split="train")
+    assert first.skipped == {"missing-image": 1}
+    assert first.shards < len(whole.shards)
+    gone.rename(data.image("e", 0).parent)
+    second = make_shards(data, tmp_path / "out", config, split="train")
+    assert (second.shards, second.videos, second.skipped) == (first.shards, 4, {})
+    assert verify(tmp_path / "out") == []
+
+
+def test_a_damaged_plan_is_named_and_made_again(data, tmp_path):
+    make_shards(data, tmp_path / "out", CONFIG, split="train")
+    before = contents(tmp_path / "out")
+    (tmp_path / "out" / "plan.json").write_bytes(b"{")
+    with pytest.raises(BadInput, match=r"plan\.json: cannot be read .*finished shards are kept"):
+        make_shards(data, tmp_path / "out", CONFIG, split="train")
+    (tmp_path / "out" / "plan.json").unlink()
+    make_shards(data, tmp_path / "out", CONFIG, split="train")
+    assert contents(tmp_path / "out") == before
+
+
 def test_strict_stops_at_the_first_bad_video(data, tmp_path):
     data.image("c/d", 0).unlink()
     with pytest.raises(BadInput, match="c/d"):
