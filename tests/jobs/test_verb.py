@@ -83,7 +83,8 @@ def test_the_last_line_is_the_summary_as_json(tmp_path, capsys):
 
 @pytest.mark.parametrize(("error", "code"), [
     (ValueError("a setting"), 2), (FileNotFoundError("a folder"), 2), (ConnectionError("a tracker"), 2),
-    (ArithmeticError("a loss"), 2), (BadInput("cut", "a file", cure="Copy it again."), 3), (Mismatch("a cache"), 4)])
+    (ArithmeticError("a loss"), 2), (OSError("a disk"), 1),
+    (BadInput("cut", "a file", cure="Copy it again."), 3), (Mismatch("a cache"), 4)])
 def test_what_a_user_can_cause_is_one_line_with_its_exit_code(error, code, capsys):
     error.add_note("while doing something")
 
