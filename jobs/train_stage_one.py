@@ -24,7 +24,7 @@ from jobs.recipes.schema import Recipe, StageOneConfig
 from jobs.training.checkpoint import load_weights, read_card, save_model
 from jobs.training.progress import say
 from jobs.training.trainer import Stage, train
-from jobs.verb import connect, recorded, run
+from jobs.verb import connect, next_command, recorded, run
 from model.contracts import ClipBatch
 from model.losses import build_clip_criterion
 from model.losses.linking import LinkingCriterion, clip_pairs
@@ -57,7 +57,7 @@ def main(recipe: Recipe) -> dict[str, Any]:
         tracker.file(folder, "checkpoint")
         version = tracker.register("segmenter", "checkpoint", {
             "shards": shards.fingerprint, "recipe": recipe.name, **lineage(folder)})
-    say(f"segmenter: {folder}", f"next: python -m jobs.cache_queries --recipe {recipe.name}")
+    say(f"segmenter: {folder}", next_command(recipe, "cache_queries"))
     return {"model": str(folder), "steps": stage.fit.steps, "registered_version": version}
 
 

@@ -11,8 +11,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence, Sized
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -104,6 +106,16 @@ def given_paths(recipe: Recipe) -> dict[str, str]:
              "evaluation.video_sets": recipe.evaluation.video_sets,
              "predict.input": recipe.predict.input, "predict.output": recipe.predict.output}
     return {name: path for name, path in paths.items() if path}
+
+
+def next_command(recipe: Recipe, verb: str, *changes: str) -> str:
+    """The line that says which verb comes next, in the folders of this run. changes: further `path=value`."""
+    if recipe.stage_one_from:
+        changes = (f"stage_one_from={recipe.stage_one_from}", *changes)
+    if recipe.road != replace(recipe, folder="").road:
+        changes = (f"folder={recipe.road}", *changes)
+    settings = [word for change in changes for word in ("--set", change)]
+    return "next: " + shlex.join(["python", "-m", f"jobs.{verb}", "--recipe", recipe.name, *settings])
 
 
 def refuse_nothing_done(done: Sized, skipped: Sequence[str], *, given: Path | str) -> None:
