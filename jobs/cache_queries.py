@@ -2,8 +2,8 @@
 
 In:     the finished segmenter (jobs.train_stage_one) and shards.
 Out:    <folder>/cache/<fingerprint>: one Parquet part per shard and view set, manifest.json last.
-Again:  finished parts are kept, missing ones are made. Another segmenter, other shards or other settings have another
-        fingerprint and so another folder.
+Again:  finished parts are kept; missing ones, and those that lack a video, are made. Another segmenter, other shards or
+        other settings have another fingerprint and so another folder.
 Cost:   one pass of inference over the train split, `cache.views` times.
 
     python -m jobs.cache_queries --recipe tiny
@@ -19,10 +19,11 @@ from typing import Any
 
 from jobs.config import to_json
 from jobs.inference import open_system
+from jobs.models import known_classes
 from jobs.recipes.schema import Recipe
 from jobs.training.checkpoint import read_card
 from jobs.training.progress import say
-from jobs.verb import connect, recorded, run
+from jobs.verb import connect, next_command, recorded, refuse_nothing_done, run
 from model.contracts import ClipPrediction
 from model.video_inference import collect_queries
 from pipeline.augment import Transform, draw_transform
@@ -40,8 +41,10 @@ from pipeline.video_clips import StoredVideoSource
 def main(recipe: Recipe) -> dict[str, Any]:
     """Fill the cache; returns where it lies and how large it is."""
     source, folder = cache_source(recipe), cache_folder(recipe)
-    shards = [(split, shard) for split in recipe.cache.splits
-              for shard in range(len(ShardSet(recipe.shards_of(split)).manifest["shards"]))]
+    sets = {split: ShardSet(recipe.shards_of(split)) for split in recipe.cache.splits}
+    for shard_set in sets.values():
+        known_classes(recipe.segmenter_folder, expected=shard_set.classes)
+    shards = [(split, shard) for split in sets for shard in range(len(sets[split].manifest["shards"]))]
     rows = [{"split": split, "shard": shard, "part": part} for part, (split, shard) in enumerate(shards)]
     connect(recipe.cluster)
     folder.mkdir(parents=True, exist_ok=True)
@@ -52,13 +55,15 @@ def main(recipe: Recipe) -> dict[str, Any]:
                                         cpus=cluster.cpus_per_actor, gpus=cluster.gpus_per_actor):
                 summaries.append(summary)
                 progress.update(1)
-        manifest = finish_cache(folder, source, summaries)
         skipped = [entry for summary in summaries for entry in summary["skipped"]]
+        refuse_nothing_done([group for summary in summaries for group in summary["groups"]], skipped,
+                            given=recipe.stage_one_road / "shards")
+        manifest = finish_cache(folder, source, summaries)
         totals = {key: sum(s[key] for s in summaries) for key in ("clips", "bytes")}
         tracker.file(manifest)
         tracker.numbers(0, {**totals, "skipped": len(skipped), "seconds": time.perf_counter() - started})
     say(f"cache: {totals['clips']} clips, {totals['bytes'] / 2**20:.1f} MiB in {folder}", *skipped,
-        f"next: python -m jobs.train_stage_two --recipe {recipe.name}")
+        next_command(recipe, "train_stage_two"))
     return {"cache": str(folder), **totals, "skipped": len(skipped)}
 
 
@@ -92,7 +97,8 @@ class CacheShard:
         shards = ShardSet(self.recipe.shards_of(split))
         writer = CacheWriter(cache_folder(self.recipe), part, dtype=self.recipe.cache.dtype,
                              fingerprint=fingerprint(self.source))
-        if (known := writer.finished()) is not None:
+        known = writer.finished()
+        if known is not None and not known["skipped"]:      # what was skipped may have been repaired since
             return known
         skipped = []
         try:
@@ -101,6 +107,8 @@ class CacheShard:
                     for view in range(self.recipe.cache.views):
                         writer.add(self.clips(shards, video, view))
                 except BadInput as error:
+                    if self.recipe.strict:
+                        raise
                     skipped.append(str(error))
             return writer.close(skipped=skipped)
         except BaseException:

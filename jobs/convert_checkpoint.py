@@ -37,12 +37,12 @@ from jobs.recipes import find_recipe
 from jobs.recipes.schema import Recipe
 from jobs.training.checkpoint import load_weights, read_card, save_model
 from jobs.training.progress import say
-from jobs.verb import guarded
+from jobs.verb import guarded, next_command
 from model.converters.layouts import HEAD, Layout, MmdetLayout, read_layout, restore_layout, usual_layout
 from model.converters.official import Conversion, has_head, has_semantic_head, to_ours, to_theirs
 from model.cross_clip import build_cross_clip_head
 from model.cross_clip.layers import CrossClipLayersConfig
-from model.labels import ClassInfo, ClassTable
+from model.labels import ClassTable
 from model.segmenters import build_segmenter
 from model.segmenters.mask2former import Mask2FormerConfig
 from model.segmenters.tube_link import TubeLinkConfig
@@ -167,8 +167,7 @@ def class_table(recipe: Recipe) -> ClassTable:
     say(f"warning: no shards and no data set with {classes} classes at {recipe.data_root}, so classes have no names "
         "and all count as things. Good enough to start training from; to score or predict, --set dataset.root and "
         "convert again.")
-    return ClassTable("numbered", tuple(ClassInfo(number, f"class {number}", True, (128, 128, 128))
-                                        for number in range(classes)))
+    return ClassTable.numbered(classes)
 
 
 def refuse_to_overwrite(recipe: Recipe) -> None:
@@ -194,7 +193,7 @@ def report(recipe: Recipe, conversion: Conversion, made_from: Mapping[str, Any])
     must_learn = any(not name.endswith(".num_batches_tracked") for name in conversion.from_scratch)
     say(f"next: python -m jobs.train_stage_one --recipe {recipe.name} "
         f"--set stage_one.start_from={recipe.segmenter_folder}" if must_learn else
-        f"next: python -m jobs.evaluate --recipe {recipe.name} --set folder={folder} --set evaluation.mode={mode}")
+        next_command(recipe, "evaluate", f"evaluation.mode={mode}"))
     return {"segmenter": str(recipe.segmenter_folder), "head": str(head) if head else None, "report":
             str(folder / REPORT), "taken": len(conversion.names), "unused": len(conversion.unused),
             "from_scratch": len(conversion.from_scratch)}

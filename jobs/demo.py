@@ -20,7 +20,7 @@ from jobs import cache_queries, evaluate, make_shards, train_stage_one, train_st
 from jobs.evaluate import points
 from jobs.recipes.schema import Recipe
 from jobs.training.progress import say
-from jobs.verb import connect, run
+from jobs.verb import connect, next_command, run
 from pipeline.files import atomic_write
 
 # What the summary says of each result; the first number is also the score of the untrained model.
@@ -52,7 +52,7 @@ def main(recipe: Recipe) -> dict[str, Any]:
     summary = {
         "seconds": round(time.perf_counter() - started, 1), "untrained": {numbers[0]: untrained[numbers[0]]},
         **{mode: {name: scores[name] for name in numbers} for mode, scores in modes.items() if mode != "untrained"},
-        "overlay": last["overlays"][0], "mlflow_run_id": last["mlflow_parent_run_id"],
+        "overlay": next(iter(last["overlays"]), None), "mlflow_run_id": last["mlflow_parent_run_id"],
     }
     atomic_write(recipe.road / "summary.json", (json.dumps(summary, indent=1) + "\n").encode())
     closing(recipe, summary, last["tracking_uri"])
@@ -84,7 +84,7 @@ def closing(recipe: Recipe, summary: dict[str, Any], tracking_uri: str) -> None:
     say("", f"{summary['seconds']:.0f} s in all; summary: {recipe.road / 'summary.json'}",
         f"overlay video: {summary['overlay']}",
         f"MLflow run {summary['mlflow_run_id']}: mlflow ui --backend-store-uri {tracking_uri}",
-        f"next: python -m jobs.predict --recipe {recipe.name} --set predict.input=your_video.mp4")
+        next_command(recipe, "predict", "predict.input=your_video.mp4"))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from jobs.inference import open_system
 from jobs.kept_predictions import finish_predictions, prediction_writer, scores_folder, stored_predictions
 from jobs.recipes.schema import EvaluationConfig, Recipe
 from jobs.training.progress import say
-from jobs.verb import connect, recorded, run
+from jobs.verb import connect, recorded, refuse_nothing_done, run
 from model.association.linker import MatchingSpace
 from model.contracts import Tracks, VideoResults
 from model.labels import ClassTable
@@ -49,7 +49,8 @@ def main(recipe: Recipe) -> dict[str, Any]:
     shards = ShardSet(recipe.shards_of(config.split))
     sets = read_video_sets(config.video_sets, shards)
     # A missing or foreign model, or predictions of something else, stop here, not on a worker.
-    system = None if stored_predictions(recipe) else open_system(recipe, config.mode, shards.classes)
+    predictions = stored_predictions(recipe, shards.classes)
+    system = open_system(recipe, config.mode, shards.classes) if predictions is None else None
     writer = prediction_writer(recipe, system, shards)
     connect(recipe.cluster)
     folder.mkdir(parents=True, exist_ok=True)
@@ -68,6 +69,7 @@ def main(recipe: Recipe) -> dict[str, Any]:
                 matching.merge(MatchingSpace(**video["matching"]))
                 if video["scores"] is not None:
                     card.merge(Scorecard.from_json(video["scores"]))
+        refuse_nothing_done(done, [video["skipped"] for video in skipped], given=shards.folder)
         files = finish_predictions(recipe, writer, [video["video"] for video in done])
         seconds, scores = time.perf_counter() - started, card.scores()
         by_set = card.ap_by_set(sets) if sets else {}
@@ -147,8 +149,9 @@ class ScoreVideo:
     def __init__(self, *, recipe: Recipe) -> None:
         self.recipe, self.config, self.folder = recipe, recipe.evaluation, scores_folder(recipe)
         self.shards = ShardSet(recipe.shards_of(self.config.split))
-        self.predictions = stored_predictions(recipe)
-        self.system = None if self.predictions else open_system(recipe, self.config.mode, self.shards.classes)
+        self.predictions = stored_predictions(recipe, self.shards.classes)
+        self.system = (open_system(recipe, self.config.mode, self.shards.classes) if self.predictions is None
+                       else None)
         self.writer = prediction_writer(recipe, self.system, self.shards)
 
     def __call__(self, *, video: int) -> dict[str, Any]:
@@ -163,10 +166,9 @@ class ScoreVideo:
             if truth is not None:
                 card.update(predicted, truth)
         except BadInput as error:
+            if self.recipe.strict:
+                raise
             return {"video": stored.video_id, "skipped": str(error), "reason": error.reason}
-        except KeyError:
-            return {"video": stored.video_id, "skipped": f"video {stored.video_id!r} has no prediction in "
-                    f"{self.config.predictions}", "reason": "no-prediction"}
         if self.writer is not None:
             self.writer.write(predicted)
         if video < self.config.overlays:
@@ -176,6 +178,9 @@ class ScoreVideo:
                 "frames": len(stored.frames), "matching": asdict(matching)}
 
     def _stored(self, video_id: str) -> VideoResults:
+        if video_id not in self.predictions:
+            raise BadInput("no-prediction", "there is no prediction of this video.", video=video_id,
+                           file=self.config.predictions, cure="Predict it too, or make the shards without it.")
         video = self.predictions[video_id]
         return VideoResults(tracks=video) if isinstance(video, Tracks) else VideoResults(panoptic=video)
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from jobs.config import to_json
-from jobs.models import load_head, load_segmenter, untrained_segmenter
+from jobs.models import known_classes, load_head, load_segmenter, untrained_segmenter
 from jobs.recipes.schema import EvaluationConfig, Recipe
 from model.association import HungarianConfig, build_linker
 from model.association.linker import MatchingSpace
@@ -171,7 +171,8 @@ def refuse_unfit(config: EvaluationConfig, segmenter: SegmenterConfig, *, offlin
 def open_system(recipe: Recipe, mode: str, classes: ClassTable | None = None) -> System:
     """Load what a mode needs: "untrained" (needs `classes`), "near_online" or "offline".
 
-    Raises FileNotFoundError naming the verb that makes a missing model, ValueError when head and segmenter differ.
+    Raises FileNotFoundError naming the verb that makes a missing model, ValueError when head and segmenter differ, and
+    for classes that are unknown or not those expected.
     """
     config = recipe.evaluation
     how = {name: value for name, value in to_json(config).items() if name in HOW}
@@ -181,14 +182,12 @@ def open_system(recipe: Recipe, mode: str, classes: ClassTable | None = None) ->
         size, clip_frames = recipe.stage_one.input.augment.size, recipe.stage_one.segmenter_frames
     else:
         segmenter, card = load_segmenter(recipe.segmenter_folder)
-        table, size, clip_frames = ClassTable.from_json(card["classes"]), tuple(card["input_size"]), card["clip_frames"]
+        table = known_classes(recipe.segmenter_folder, expected=classes)
+        size, clip_frames = tuple(card["input_size"]), card["clip_frames"]
         made_by["segmenter_sha256"] = card["weights_sha256"]
         if mode == "offline":
             head, head_card = load_head(recipe.head_folder, segmenter_card=card)
             made_by["head_sha256"] = head_card["weights_sha256"]
-        if classes is not None and classes != table:
-            raise ValueError(f"the segmenter in {recipe.segmenter_folder} was trained on the classes of {table.name}, "
-                             f"these shards have those of {classes.name}; evaluate on shards of the same data set")
     device = torch.device("cuda" if torch.cuda.is_available() and recipe.cluster.gpus_per_actor else "cpu")
     return System(segmenter=segmenter.to(device), head=None if head is None else head.to(device), classes=table,
                   config=config, clip_frames=config.clip_frames or clip_frames, size=size, made_by=made_by)

@@ -11,8 +11,10 @@ from jobs.recipes.schema import Recipe
 from jobs.training.progress import say
 from model.association import HungarianConfig
 from model.contracts import PanopticVideo, Tracks
+from model.labels import ClassTable
 from pipeline.datasets import open_dataset
 from pipeline.datasets.youtube_vis import YouTubeVis
+from pipeline.errors import Mismatch
 from pipeline.files import digest
 from pipeline.prediction_writer import PredictionWriter
 from pipeline.predictions import read_predictions
@@ -28,14 +30,21 @@ def scores_folder(recipe: Recipe) -> Path:
     return recipe.road / "scores" / ("predictions" if config.predictions else config.mode + linked)
 
 
-def stored_predictions(recipe: Recipe) -> Mapping[str, PanopticVideo | Tracks] | None:
+def stored_predictions(recipe: Recipe, classes: ClassTable) -> Mapping[str, PanopticVideo | Tracks] | None:
     """The predictions to score instead of running a model, when the recipe names some: a folder of predictions, or a
     results.json (or the zip of it) as the evaluation servers take it."""
     path = Path(recipe.evaluation.predictions)
     if not recipe.evaluation.predictions:
         return None
+    if not path.exists():
+        raise FileNotFoundError(f"evaluation.predictions={path} does not exist; give a folder of predictions, or a "
+                                "results.json of YouTube-VIS")
     if path.is_dir():
-        return read_predictions(path)
+        found = read_predictions(path)
+        if found.classes != classes:
+            raise Mismatch(f"the predictions in {path} are in the classes of {found.classes.name}, the shards in those "
+                           f"of {classes.name}; score them on shards of the data set they were made for")
+        return found
     dataset = evaluated_dataset(recipe)
     if not isinstance(dataset, YouTubeVis):
         raise ValueError(f"evaluation.predictions={path} is a file, which only data sets in YouTube-VIS form have as "

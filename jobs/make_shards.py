@@ -20,32 +20,35 @@ import ray
 
 from jobs.recipes.schema import Recipe
 from jobs.training.progress import say
-from jobs.verb import connect, recorded, run
+from jobs.verb import connect, next_command, recorded, run
 from pipeline.datasets import open_dataset
 from pipeline.datasets.synthetic import write_world
+from pipeline.records import Dataset
 from pipeline.shards import ShardReport, ShardSet, make_shards
 
 
 def main(recipe: Recipe) -> dict[str, Any]:
     """Shard every split the recipe uses; returns counts per split."""
-    connect(recipe.cluster)
     if recipe.world is not None:
         say(f"synthetic world: {write_world(recipe.data_root, recipe.world)}")
+    # A missing data set or split stops here, before Ray starts.
+    datasets = {split: open_dataset(replace(recipe.dataset, root=str(recipe.data_root), split=split))
+                for split in recipe.splits}
+    connect(recipe.cluster)
     with recorded(recipe, "make_shards") as tracker:
         reports = {}
-        for split in dict.fromkeys((recipe.train_split, *recipe.cache.splits, recipe.evaluation.split)):
-            reports[split] = shard_split(recipe, split)
+        for split, dataset in datasets.items():
+            reports[split] = shard_split(recipe, split, dataset)
             tracker.json(f"manifest_{split}.json", ShardSet(reports[split].folder).manifest)
             tracker.tags({f"shards_{split}": reports[split].fingerprint})
             tracker.numbers(0, {f"{split}/{name}": getattr(reports[split], name)
                                 for name in ("videos", "clips", "frames", "megabytes")})
-    say(f"next: python -m jobs.train_stage_one --recipe {recipe.name}")
+    say(next_command(recipe, "train_stage_one"))
     return {split: json.loads(json.dumps(asdict(report), default=str)) for split, report in reports.items()}
 
 
-def shard_split(recipe: Recipe, split: str) -> ShardReport:
+def shard_split(recipe: Recipe, split: str, dataset: Dataset) -> ShardReport:
     """Shard one split and say what became of it."""
-    dataset = open_dataset(replace(recipe.dataset, root=str(recipe.data_root), split=split))
     report = make_shards(dataset, recipe.shards_of(split), recipe.shards, split=split,
                          workers=max(int(ray.cluster_resources().get("CPU", 1)), 1), strict=recipe.strict)
     skipped = f"; skipped {report.skipped}, named in {report.folder / 'errors.jsonl'}" if report.skipped else ""

@@ -49,6 +49,21 @@ def load_head(folder: Path, *, segmenter_card: dict[str, Any]) -> tuple[nn.Modul
     return _frozen(build_cross_clip_head(from_json(CrossClipConfig, card["config"])), folder), card
 
 
+def known_classes(folder: Path, *, expected: ClassTable | None = None) -> ClassTable:
+    """The classes of the finished segmenter in `folder`.
+
+    Raises ValueError where they are not the expected ones, or unknown since the model was converted without its data.
+    """
+    classes = ClassTable.from_json(_card(folder, "segmenter")["classes"])
+    if not classes.has_names:
+        raise ValueError(f"the segmenter in {folder} was converted without a data set: its classes have no names, and "
+                         "stuff counts as things. Convert it again with --set dataset.root=FOLDER")
+    if expected is not None and classes != expected:
+        raise ValueError(f"the segmenter in {folder} was trained on the classes of {classes.name}, these shards have "
+                         f"those of {expected.name}; use shards of the same data set")
+    return classes
+
+
 def lineage(folder: Path) -> dict[str, Any]:
     """What a registered version of a finished model carries beside its inputs: its weights' digest and the code."""
     card = read_card(folder)

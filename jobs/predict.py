@@ -20,7 +20,7 @@ from typing import Any
 from jobs.inference import System, open_system
 from jobs.recipes.schema import Recipe
 from jobs.training.progress import say
-from jobs.verb import connect, recorded, run
+from jobs.verb import connect, recorded, refuse_nothing_done, run
 from pipeline.datasets.raw_video import open_video
 from pipeline.errors import BadInput
 from pipeline.prediction_writer import PredictionWriter
@@ -50,9 +50,7 @@ def main(recipe: Recipe) -> dict[str, Any]:
             writer.finish(result["video_id"] for result in done)
             tracker.file(Path(done[0]["overlay"]), "overlays")
     say(*(f"skipped: {result['skipped']}" for result in skipped), f"{len(done)} videos in {output}")
-    if not done:
-        raise BadInput("no-video", f"none of {len(videos)} videos could be read; the first: {skipped[0]['skipped']}",
-                       file=recipe.predict.input)
+    refuse_nothing_done(done, [result["skipped"] for result in skipped], given=recipe.predict.input)
     return {"output": str(output), "videos": done, "skipped": skipped}
 
 
@@ -111,6 +109,8 @@ class PredictVideo:
             overlay = draw(source, picture, self.system.classes, output_folder(self.recipe) / "overlays",
                            times=getattr(source, "times", None))
         except BadInput as error:
+            if self.recipe.strict:
+                raise
             return {"path": path, "skipped": str(error), "reason": error.reason}
         return {"path": path, "video_id": picture.video_id, "overlay": str(overlay),
                 "frames": len(picture.frame_names), "segments": len(picture.segments)}

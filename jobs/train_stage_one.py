@@ -25,7 +25,7 @@ from jobs.recipes.schema import Recipe, StageOneConfig
 from jobs.training.checkpoint import load_weights, read_card, save_model
 from jobs.training.progress import say
 from jobs.training.trainer import Stage, train
-from jobs.verb import connect, recorded, run
+from jobs.verb import connect, next_command, recorded, run
 from model.contracts import ClipBatch
 from model.cross_clip import build_cross_clip_head
 from model.joint import DetectorWithHead
@@ -68,8 +68,7 @@ def main(recipe: Recipe) -> dict[str, Any]:
         tracker.file(folder, "checkpoint")
         version = tracker.register("segmenter", "checkpoint", {
             "shards": shards.fingerprint, "recipe": recipe.name, **lineage(folder)})
-    following = "evaluate" if stage.joint_layers else "cache_queries"
-    say(f"segmenter: {folder}", f"next: python -m jobs.{following} --recipe {recipe.name}")
+    say(f"segmenter: {folder}", next_command(recipe, "evaluate" if stage.joint_layers else "cache_queries"))
     return {"model": str(folder), "steps": stage.fit.steps if stage.train else 0, "registered_version": version}
 
 

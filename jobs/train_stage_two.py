@@ -24,7 +24,7 @@ from jobs.recipes.schema import Recipe
 from jobs.training.checkpoint import read_card, save_model
 from jobs.training.progress import say
 from jobs.training.trainer import Stage, train
-from jobs.verb import connect, recorded, run
+from jobs.verb import connect, next_command, recorded, run
 from model.cross_clip import build_cross_clip_head
 from model.losses.cross_clip import CrossClipCriterion
 from pipeline.query_batches import query_batches
@@ -55,7 +55,7 @@ def main(recipe: Recipe) -> dict[str, Any]:
         version = tracker.register("cross_clip_head", "checkpoint", {
             "cache": cache.fingerprint, "shards": segmenter["shards_fingerprint"], "recipe": recipe.name,
             "segmenter": segmenter["weights_sha256"], **lineage(folder)})
-    say(f"head: {folder}", f"next: python -m jobs.evaluate --recipe {recipe.name} --set evaluation.mode=offline")
+    say(f"head: {folder}", next_command(recipe, "evaluate", "evaluation.mode=offline"))
     return {"model": str(folder), "steps": stage.fit.steps, "registered_version": version}
 
 

@@ -11,8 +11,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence, Sized
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +24,7 @@ import tyro
 from jobs.config import config_digest, override, to_json
 from jobs.recipes import find_recipe
 from jobs.recipes.schema import ClusterConfig, Recipe
-from jobs.training.checkpoint import code_version
+from jobs.training.checkpoint import SUBMITTED_JOB, code_version
 from jobs.training.progress import say
 from jobs.training.tracking import RunHandle, Tracker, close_run, open_run
 from pipeline.errors import BadInput, Mismatch
@@ -36,7 +38,7 @@ WORKER_ENVIRONMENT = {
 
 # First match wins: a Mismatch and a BadInput are ValueErrors too.
 EXIT_CODES = ((Mismatch, 4), (BadInput, 3), (ValueError, 2), (FileNotFoundError, 2), (ConnectionError, 2),
-              (ArithmeticError, 2))
+              (ArithmeticError, 2), (OSError, 1))
 
 Verb = Callable[[Recipe], dict[str, Any]]
 
@@ -77,7 +79,7 @@ def guarded(verb: Verb, recipe_of: Callable[[], Recipe], *, dry_run: bool = Fals
 
 def inside_a_job() -> bool:
     """Whether this process was started by `ray job submit`."""
-    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+    return SUBMITTED_JOB in os.environ
 
 
 def refuse_relative_paths(recipe: Recipe) -> None:
@@ -106,6 +108,22 @@ def given_paths(recipe: Recipe) -> dict[str, str]:
     return {name: path for name, path in paths.items() if path}
 
 
+def next_command(recipe: Recipe, verb: str, *changes: str) -> str:
+    """The line that says which verb comes next, in the folders of this run. changes: further `path=value`."""
+    if recipe.stage_one_from:
+        changes = (f"stage_one_from={recipe.stage_one_from}", *changes)
+    if recipe.road != replace(recipe, folder="").road:
+        changes = (f"folder={recipe.road}", *changes)
+    settings = [word for change in changes for word in ("--set", change)]
+    return "next: " + shlex.join(["python", "-m", f"jobs.{verb}", "--recipe", recipe.name, *settings])
+
+
+def refuse_nothing_done(done: Sized, skipped: Sequence[str], *, given: Path | str) -> None:
+    """Raise BadInput quoting the first message when every video of `given` was skipped."""
+    if skipped and not done:
+        raise BadInput("no-video", f"none of {len(skipped)} videos could be read; the first: {skipped[0]}", file=given)
+
+
 def connect(cluster: ClusterConfig) -> None:
     """Join the cluster this process belongs to, or start a small one on this machine. Idempotent."""
     if ray.is_initialized():
@@ -122,7 +140,7 @@ def connect(cluster: ClusterConfig) -> None:
 
 def worker_environment() -> dict[str, str]:
     """Variables of worker processes, without those a submitted job has set itself: Ray refuses to hear them twice."""
-    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
+    job = json.loads(os.environ.get(SUBMITTED_JOB, "{}"))
     chosen = job.get("runtime_env", {}).get("env_vars", {})
     return {name: value for name, value in WORKER_ENVIRONMENT.items() if name not in chosen}
 

@@ -16,8 +16,7 @@ from pipeline.shards import verify
 
 def main(recipe: Recipe) -> dict[str, Any]:
     """Verify the splits of the recipe; raises BadInput when anything was found."""
-    findings = {split: verify(recipe.shards_of(split))
-                for split in dict.fromkeys((recipe.train_split, recipe.evaluation.split))}
+    findings = {split: verify(recipe.shards_of(split)) for split in recipe.splits}
     for split, found in findings.items():
         say(f"{split}: {len(found)} findings", *found)
     if count := sum(map(len, findings.values())):

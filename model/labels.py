@@ -15,6 +15,7 @@ import numpy as np
 VOID = -1             # panoptic id, and tube index, of a pixel without label
 FIRST_OVERLAP = -2    # tube index of a pixel that several tubes share: FIRST_OVERLAP - position in a list of overlaps
 DIVISOR = 10_000      # tracks of one class in one video; int32 then holds 200,000 classes
+NUMBERED = "numbered"   # name of a class table without names
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,17 @@ class ClassTable:
 
     def __len__(self) -> int:
         return len(self.classes)
+
+    @property
+    def has_names(self) -> bool:
+        """Whether it says what the classes are; a table made by `numbered` does not."""
+        return self.name != NUMBERED
+
+    @classmethod
+    def numbered(cls, classes: int) -> ClassTable:
+        """A table for a network whose data set is unknown: no names, and all things."""
+        return cls(NUMBERED, tuple(ClassInfo(number, f"class {number}", True, (128, 128, 128))
+                                   for number in range(classes)))
 
     @cached_property
     def index_of(self) -> dict[int, int]:

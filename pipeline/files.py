@@ -22,7 +22,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}{PARTIAL}")
     try:
-        with open(partial, "wb") as file:
+        with naming(path), open(partial, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -31,6 +31,19 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An OSError that names no file, as those of a failed write, becomes one that names `path` and a cure."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        named = OSError(error.errno, error.strerror, str(path))
+        named.add_note("Make room or get write permission, then run the same command again: what is finished is kept.")
+        raise named from error
 
 
 def atomic_write(path: Path, content: bytes) -> None:

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import BadInput, Mismatch
-from pipeline.files import atomic_write, canonical_json, digest, sha256_of
+from pipeline.files import PARTIAL, atomic_write, canonical_json, digest, naming, sha256_of
 
 SCHEMA = 2
 REDO = "Remove this part and its .json sidecar, then run jobs.cache_queries again: only this part is redone."
@@ -60,7 +60,7 @@ class CacheWriter:
 
     def __init__(self, folder: Path, shard: int, *, dtype: str, fingerprint: str) -> None:
         self.path, self.sidecar = part_path(folder, shard), part_path(folder, shard).with_suffix(".json")
-        self.partial = self.path.with_suffix(".partial")
+        self.partial = self.path.with_suffix(PARTIAL)
         self.dtype, self.fingerprint = np.dtype(dtype), fingerprint
         self.writer: pq.ParquetWriter | None = None
         self.groups: list[tuple[str, int, int]] = []    # video, view, clips of each row group
@@ -74,14 +74,18 @@ class CacheWriter:
         return known if same else None
 
     def add(self, clips: list[CachedClip]) -> None:
-        """Append one view of one video. Raises BadInput when a value does not fit the cache's dtype."""
+        """Append one view of one video.
+
+        Raises BadInput when a value does not fit the cache's dtype, OSError naming the part when it cannot be written.
+        """
         rows = [self._row(clip) for clip in clips]
         schema = _schema(clips[0], self.dtype, self.fingerprint)
-        if self.writer is None:
-            self.partial.parent.mkdir(parents=True, exist_ok=True)
-            self.writer = pq.ParquetWriter(self.partial, schema, compression="none", use_dictionary=["video_id"],
-                                           write_page_checksum=True)
-        self.writer.write_table(pa.Table.from_pylist(rows, schema), row_group_size=len(rows))
+        with naming(self.path):
+            if self.writer is None:
+                self.partial.parent.mkdir(parents=True, exist_ok=True)
+                self.writer = pq.ParquetWriter(self.partial, schema, compression="none", use_dictionary=["video_id"],
+                                               write_page_checksum=True)
+            self.writer.write_table(pa.Table.from_pylist(rows, schema), row_group_size=len(rows))
         self.groups.append((clips[0].video_id, clips[0].view, len(clips)))
 
     def close(self, *, skipped: Sequence[str] = ()) -> dict[str, Any]:
@@ -93,7 +97,8 @@ class CacheWriter:
                    "skipped": list(skipped),
                    "clips": sum(clips for *_, clips in self.groups), "bytes": 0, "sha256": ""}
         if self.writer is not None:
-            self.writer.close()
+            with naming(self.path):
+                self.writer.close()
             summary |= {"bytes": self.partial.stat().st_size, "sha256": sha256_of(self.partial)}
             self.partial.rename(self.path)
         atomic_write(self.sidecar, canonical_json(summary))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -61,7 +62,7 @@ class StoredVideoSource:
 class FolderSource:
     """A folder of JPEG or PNG frames, in the order of the numbers in their names (frame2 before frame10).
 
-    Raises FileNotFoundError without any frame, BadInput where frames differ in size or cannot be decoded.
+    Raises FileNotFoundError without any frame, BadInput where two share a name, differ in size or cannot be decoded.
     """
 
     def __init__(self, folder: Path | str) -> None:
@@ -70,6 +71,9 @@ class FolderSource:
         if not self.files:
             raise FileNotFoundError(f"no frames in {folder}: it needs files ending in {', '.join(_SUFFIXES)}")
         self.video_id, self.frame_names = folder.name, tuple(file.stem for file in self.files)
+        if twice := [name for name, times in Counter(self.frame_names).items() if times > 1]:
+            raise BadInput("frame-mismatch", f"{len(twice)} frames have two files, such as {twice[0]!r}.",
+                           video=self.video_id, file=folder, cure="Keep one picture of each frame in the folder.")
         self.size = self._read(self.files[0]).shape[:2]
 
     def frames(self, start: int, stop: int) -> list[np.ndarray]:
@@ -86,6 +90,9 @@ class FolderSource:
             return decode_image(file.read_bytes())
         except BadInput as error:
             raise BadInput(error.reason, error.what, video=self.video_id, file=file, cure=error.cure) from error
+        except OSError as error:
+            raise BadInput("unreadable", f"it cannot be read: {error.strerror}.", video=self.video_id, file=file,
+                           cure="Copy it again, or give this user read permission.") from error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -233,6 +233,11 @@ class Recipe:
         return isinstance(self.stage_one.segmenter, VideoKMaxConfig) or self.evaluation.results == ("tracks",)
 
     @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits this road reads, each once."""
+        return tuple(dict.fromkeys((self.train_split, *self.cache.splits, self.evaluation.split)))
+
+    @property
     def road(self) -> Path:
         """The folder of everything this recipe makes, absolute."""
         return Path(self.folder or f"runs/{self.name}").absolute()

@@ -8,19 +8,21 @@ Nothing is ever unpickled except optimizer tensors, with `weights_only=True`.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
 from pipeline.errors import Mismatch
 from pipeline.files import atomic_write, sha256_of
 
 SCHEMA = 1
+SUBMITTED_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"       # set by `ray job submit`: the job's configuration
 
 
 def save_checkpoint(folder: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer,
@@ -45,11 +47,12 @@ def load_checkpoint(folder: Path, *, model: nn.Module, optimizer: torch.optim.Op
 
 
 def save_model(folder: Path, weights: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
-    """Write a finished model: weights first, then `model.json` = card + sha256 of the weights, which makes it exist."""
+    """Write a finished model: weights first, then `model.json` = card + sha256 of the weights, which makes it exist.
+
+    Raises OSError naming the file that cannot be written.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / "model.safetensors.partial"
-    save_file(_contiguous(weights), partial)
-    partial.rename(folder / "model.safetensors")
+    atomic_write(folder / "model.safetensors", save(_contiguous(weights)))
     card = {"schema": SCHEMA, "weights_sha256": sha256_of(folder / "model.safetensors"), **card}
     atomic_write(folder / "model.json", json.dumps(card, indent=1, sort_keys=True).encode())
 
@@ -76,14 +79,19 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def code_version() -> dict[str, Any]:
-    """Commit of the running code and whether it was changed; 'unknown' outside a git checkout."""
+    """Commit of the running code and whether it was changed.
+
+    A submitted job runs in a copy without git: there it is the package Ray made of the code, named by its content.
+    'unknown' outside both.
+    """
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], capture_output=True, text=True, cwd=Path(__file__).parent,
                               check=True, timeout=10).stdout.strip()
     try:
         return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain", "-uno"))}
     except (OSError, subprocess.SubprocessError):
-        return {"commit": "unknown", "changed": False}
+        job = json.loads(os.environ.get(SUBMITTED_JOB, "{}"))
+        return {"commit": job.get("runtime_env", {}).get("working_dir", "unknown"), "changed": False}
 
 
 def _contiguous(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -195,6 +195,8 @@ class _Reporter:
         trained = sum(p.numel() for p in stage.model.parameters() if p.requires_grad)
         say(f"training {trained / 1e6:.2f} M parameters for {stage.fit.steps} steps from step {start}: "
             f"{stage.batch_size} samples a batch on {world()} workers, {stage.fit.accumulate} batches a step")
+        if stage.fit.precision == "fp16" and get_device().type == "cpu":
+            say("fp16 is for GPUs: training in fp32")
         self.tracker.parameters({"trainable_parameters": trained, "workers": world(), **_plain(stage)})
 
     def __call__(self, report) -> None:

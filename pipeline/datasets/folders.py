@@ -70,7 +70,8 @@ def first_existing(candidates: list[Path], *, what: str) -> Path:
 def files_by_stem(folder: Path, suffixes: tuple[str, ...], *, video: str, what: str) -> dict[str, Path]:
     """Name without suffix -> path of every file of one kind in a folder, sorted by name; one look at the disk.
 
-    Raises `BadInput` when the folder is missing ("missing-<what>") or may not be read ("unreadable").
+    Raises `BadInput` when the folder is missing ("missing-<what>") or may not be read ("unreadable"), and where two
+    files would be the same frame ("frame-mismatch").
     """
     try:
         names = sorted(name for name in os.listdir(folder) if name.lower().endswith(suffixes))
@@ -80,4 +81,8 @@ def files_by_stem(folder: Path, suffixes: tuple[str, ...], *, video: str, what: 
     except OSError as error:
         raise BadInput("unreadable", f"{error.strerror}.", video=video, file=folder,
                        cure="Give this user read permission.") from None
-    return {os.path.splitext(name)[0]: folder / name for name in names}
+    files = {os.path.splitext(name)[0]: folder / name for name in names}
+    if twice := [name for name in names if files[os.path.splitext(name)[0]] != folder / name]:
+        raise BadInput("frame-mismatch", f"{len(twice)} frames have two {what} files, such as {twice[0]!r}.",
+                       video=video, file=folder, cure="Keep one file of each frame.")
+    return files

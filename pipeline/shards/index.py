@@ -12,8 +12,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.errors import BadInput
 from pipeline.files import atomic_file
 from pipeline.shards.format import INDEX, INDEX_SCHEMA, MANIFEST, META, SCHEMA
+
+_FIND_AGAIN = "Delete the index; it is found again from the shards."
 
 
 def index_row(meta: dict, *, key: str, shard: int, members: list[dict]) -> dict:
@@ -32,19 +35,22 @@ def save_index(path: Path, rows: Iterable[dict], *, plan: str) -> None:
 
 
 def read_index(path: Path, *, plan: str) -> list[dict]:
-    """The rows of an index. Raises ValueError where it belongs to another plan than the manifest."""
-    table = pq.read_table(path, page_checksum_verification=True)
+    """The rows of an index. Raises BadInput where it is damaged, or belongs to another plan than the manifest."""
+    try:
+        table = pq.read_table(path, page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        raise BadInput("damaged-shard", f"cannot be read ({error}).", file=path, cure=_FIND_AGAIN) from error
     found = (table.schema.metadata or {}).get(b"plan", b"").decode()
     if found != plan:
-        raise ValueError(f"{path} belongs to plan {found[:16]!r}, the manifest beside it to {plan[:16]!r}. Delete the "
-                         "index; it is found again from the shards.")
+        raise BadInput("damaged-shard", f"belongs to plan {found[:16]!r}, the manifest beside it to {plan[:16]!r}.",
+                       file=path, cure=_FIND_AGAIN)
     return table.to_pylist()
 
 
 def rebuild_rows(tar: Path, shard: int) -> list[dict]:
     """The index rows of one shard from its tar headers, payloads and `meta.json` members alone.
 
-    Raises ValueError naming the tar where it is cut or a clip has no meta.
+    Raises BadInput naming the tar where it is cut or a clip has no sound meta.
     """
     rows = []
     try:
@@ -58,8 +64,9 @@ def rebuild_rows(tar: Path, shard: int) -> list[dict]:
                 if members[-1]["name"] != f"{key}.{META}":
                     raise ValueError(f"clip {key!r} does not end with its {META}")
                 rows.append(index_row(json.loads(content), key=key, shard=shard, members=members))
-    except (tarfile.TarError, ValueError) as error:
-        raise ValueError(f"cannot read shard {tar}: {error}. Delete it and run make_shards again.") from error
+    except (tarfile.TarError, ValueError, KeyError, TypeError) as error:
+        raise BadInput("damaged-shard", f"cannot read shard: {error}.", file=tar,
+                       cure="Delete it and run make_shards again.") from error
     return rows
 
 

@@ -7,9 +7,11 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
+from pipeline.errors import BadInput
 from pipeline.files import atomic_write, canonical_json, sweep_partials
 from pipeline.progress import Progress
 from pipeline.records import Dataset
@@ -46,7 +48,7 @@ def make_shards(dataset: Dataset, folder: Path | str, config: ShardConfig | None
     folder, config = Path(folder), config or ShardConfig()
     plan = plan_shards(dataset, config, split=split)
     folder.mkdir(parents=True, exist_ok=True)
-    _claim(folder, plan)
+    plan = _claim(folder, plan)
     if swept := sweep_partials(folder):
         log.info("removed %d unfinished files of an earlier run", swept)
     log.info("%d videos of %s %s into %d shards in %s", plan.videos, dataset.classes.name, split, len(plan.shards),
@@ -66,22 +68,30 @@ def _made(dataset: Dataset, folder: Path, plan: ShardPlan, *, workers: int, stri
     return shard_stream(dataset, folder.absolute(), plan, workers=workers, strict=strict)
 
 
-def _claim(folder: Path, plan: ShardPlan) -> None:
-    """The first file written says whose folder it is; refuse to mix two plans in it."""
+def _claim(folder: Path, plan: ShardPlan) -> ShardPlan:
+    """The first file written says whose folder it is; refuse to mix two plans in it.
+
+    The same videos cut otherwise are no other plan: files that were missing in the first run count when sizes are
+    looked up again. The first cut stays.
+    """
     content = canonical_json(plan.to_json())
     try:
         found = json.loads((folder / PLAN).read_bytes())
     except FileNotFoundError:
         atomic_write(folder / PLAN, content)
-        return
+        return plan
+    except ValueError as error:
+        raise BadInput("damaged-shard", f"cannot be read ({error}).", file=folder / PLAN,
+                       cure="Delete it and run the same command again: finished shards are kept.") from error
     wanted = json.loads(content)
-    if found != wanted:
-        differing = [name for name in wanted if found.get(name) != wanted[name]]
-        settings = [f"{name}: {found['config'].get(name)!r} there, {value!r} now"
-                    for name, value in wanted["config"].items() if found.get("config", {}).get(name) != value]
-        raise ValueError(f"{folder} holds shards of another plan; differing: {', '.join(differing)}"
-                         f"{' (' + '; '.join(settings) + ')' if settings else ''}. "
-                         "Choose another folder, or delete this one.")
+    differing = [name for name in wanted if found.get(name) != wanted[name]]
+    if set(differing) <= {"shards"} and list(chain(*found["shards"])) == list(chain(*wanted["shards"])):
+        return replace(plan, shards=tuple(map(tuple, found["shards"])))
+    settings = [f"{name}: {found['config'].get(name)!r} there, {value!r} now"
+                for name, value in wanted["config"].items() if found.get("config", {}).get(name) != value]
+    raise ValueError(f"{folder} holds shards of another plan; differing: {', '.join(differing)}"
+                     f"{' (' + '; '.join(settings) + ')' if settings else ''}. "
+                     "Choose another folder, or delete this one.")
 
 
 def _finish(folder: Path, plan: ShardPlan) -> ShardReport:

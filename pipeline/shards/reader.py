@@ -31,8 +31,8 @@ class ShardSet:
     """A folder of finished shards. Cheap to pickle; each process opens the tars it reads by itself.
 
     tars_here: False where the tars lie in an object store and are streamed: manifest and index are enough then.
-    Raises FileNotFoundError where the set is not finished or a tar is missing, ValueError where schema, index or the
-    size of a tar differ from the manifest.
+    Raises FileNotFoundError where the set is not finished or a tar is missing, BadInput where manifest or index are
+    damaged or a tar has another size than the manifest says, ValueError for another schema.
     """
 
     def __init__(self, folder: Path | str, *, tars_here: bool = True) -> None:
@@ -212,7 +212,11 @@ def _read_manifest(folder: Path) -> tuple[dict, str]:
     except FileNotFoundError:
         raise FileNotFoundError(f"no {MANIFEST} in {folder}: not a shard set, or its make_shards has not finished. "
                                 "Run it (again) on this folder; finished shards are kept.") from None
-    manifest = json.loads(content)
+    try:
+        manifest = json.loads(content)
+    except ValueError as error:
+        raise BadInput("damaged-shard", f"cannot be read ({error}).", file=folder / MANIFEST,
+                       cure=_MAKE_AGAIN) from None
     if manifest.get("schema") != SCHEMA:
         raise ValueError(f"shard set {folder} has schema {manifest.get('schema')!r}, this version reads {SCHEMA}. "
                          "Make the shards again with this version, or use the version that made them.")
@@ -224,8 +228,8 @@ def _check_size(path: Path, size: int) -> None:
         raise FileNotFoundError(f"shard {path} is in the manifest but not on disk. Run make_shards again; the other "
                                 "shards are kept.")
     if path.stat().st_size != size:
-        raise ValueError(f"shard {path} has {path.stat().st_size} bytes, the manifest says {size}: it was cut or "
-                         f"changed. {_MAKE_AGAIN}")
+        raise BadInput("damaged-shard", f"shard {path.name} has {path.stat().st_size} bytes, the manifest says {size}: "
+                       "it was cut or changed.", file=path, cure=_MAKE_AGAIN)
 
 
 def _index_rows(folder: Path, manifest: dict, *, tars_here: bool) -> list[dict]:

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import BadInput
-from pipeline.files import sha256_of
+from pipeline.files import digest, sha256_of
 from pipeline.images import decode_jpeg, decode_png
-from pipeline.shards.format import INDEX, MANIFEST, SCHEMA, clip_key
+from pipeline.shards.format import INDEX, MANIFEST, META, PLAN, SCHEMA, clip_key
 from pipeline.shards.index import read_index, rebuild_rows
 
 
@@ -21,7 +21,7 @@ def verify(folder: Path | str) -> list[str]:
     """All findings, one sentence each with file and place; an empty list means the set is sound.
 
     Looks at every byte: sha256 of each tar, order and adjacency of its members, index and checksums against the tar,
-    every JPEG and id map decoded, ids against the segment table, counts against the manifest.
+    every JPEG and id map decoded, ids against the segment table, counts and plan against the manifest.
     """
     folder = Path(folder)
     try:
@@ -30,24 +30,47 @@ def verify(folder: Path | str) -> list[str]:
         return [f"{folder / MANIFEST}: cannot be read ({error}); run make_shards again"]
     if manifest.get("schema") != SCHEMA:
         return [f"{folder / MANIFEST}: schema {manifest.get('schema')!r}, this version reads {SCHEMA}"]
-    return list(_findings(folder, manifest))
+    found = []
+    try:
+        for finding in _findings(folder, manifest):
+            found.append(finding)
+    except (KeyError, TypeError) as error:
+        found.append(f"{folder / MANIFEST}: lacks or mistypes {error}; delete it and run make_shards again")
+    return found
 
 
 def _findings(folder: Path, manifest: dict) -> Iterator[str]:
     listed = {shard["name"] for shard in manifest["shards"]}
     for stray in sorted({path.name for path in folder.glob("*.tar")} - listed):
         yield f"{folder / stray}: not in the manifest; delete it"
+    yield from _plan_findings(folder, manifest)
     try:
         index = read_index(folder / INDEX, plan=manifest["plan"])
-    except (OSError, ValueError) as error:
+    except BadInput as error:
         index = None
-        yield f"{folder / INDEX}: cannot be read ({error}); write_index(folder) makes it again"
+        yield f"{folder / INDEX}: {error.what} write_index(folder) makes it again"
     for number, shard in enumerate(manifest["shards"]):
         rows = None if index is None else [row for row in index if row["shard"] == number]
         yield from _shard_findings(folder / shard["name"], shard, number, rows, len(manifest["categories"]["classes"]))
     for name in ("videos", "clips", "frames", "size"):
         if (total := sum(shard[name] for shard in manifest["shards"])) != manifest["totals"][name]:
             yield f"{folder / MANIFEST}: {name} of all shards are {total}, its totals say {manifest['totals'][name]}"
+
+
+def _plan_findings(folder: Path, manifest: dict) -> Iterator[str]:
+    """The manifest repeats what the plan decided; a copy of a set may lack the plan."""
+    if not (folder / PLAN).exists():
+        return
+    try:
+        plan = json.loads((folder / PLAN).read_bytes())
+    except (OSError, ValueError) as error:
+        yield f"{folder / PLAN}: cannot be read ({error}); delete it and run make_shards again"
+        return
+    if digest(plan) != manifest["plan"]:
+        yield f"{folder / PLAN}: another plan than that of the manifest; delete both and run make_shards again"
+    for name in ("split", "categories", "config"):
+        if plan.get(name) != manifest[name]:
+            yield f"{folder / MANIFEST}: {name} is not that of {PLAN}; delete it and run make_shards again"
 
 
 def _shard_findings(path: Path, shard: dict, number: int, indexed: list[dict] | None, classes: int) -> Iterator[str]:
@@ -60,8 +83,8 @@ def _shard_findings(path: Path, shard: dict, number: int, indexed: list[dict] | 
         yield f"{path}: another sha256 than in the manifest"
     try:
         rows = rebuild_rows(path, number)
-    except ValueError as error:
-        yield str(error)
+    except BadInput as error:
+        yield f"{path}: {error.what} {error.cure}"
         return
     yield from _order_findings(path, rows)
     if indexed is not None:
@@ -73,7 +96,10 @@ def _shard_findings(path: Path, shard: dict, number: int, indexed: list[dict] | 
             yield f"{path}: {count} {name}, the manifest says {shard[name]}"
     with open(path, "rb") as tar:
         for row in rows:
-            yield from _clip_findings(path, tar, row, classes)
+            try:
+                yield from _clip_findings(path, tar, row, classes)
+            except (KeyError, TypeError) as error:
+                yield f"{path}: {META} of clip {row['key']!r} lacks or mistypes {error}"
 
 
 def _order_findings(path: Path, rows: list[dict]) -> Iterator[str]:

@@ -11,7 +11,9 @@ import pytest
 from jobs import cache_queries
 from jobs.cache_queries import CacheShard, cache_folder
 from jobs.inference import open_system
+from jobs.verb import guarded
 from pipeline.augment import AugmentConfig
+from pipeline.errors import BadInput
 from pipeline.query_cache import BLOBS, CachedClip, QueryCache, part_path
 from pipeline.shards import ShardSet
 from pipeline.video_clips import StoredVideoSource
@@ -74,12 +76,49 @@ def test_a_video_that_cannot_be_read_is_named_and_costs_no_other(road, tmp_path)
         file.unlink()
     shards = ShardSet(recipe.shards_of("train"))
     bad, *others = (video for video in shards.videos if video.shard == 0)
+    tar = shards.folder / shards.manifest["shards"][0]["name"]
+    whole = tar.read_bytes()
     damage(shards, bad)
+    with pytest.raises(BadInput, match=bad.video_id):
+        CacheShard(recipe=replace(recipe, strict=True))(split="train", shard=0, part=0)
     summary = CacheShard(recipe=recipe)(split="train", shard=0, part=0)
     assert [bad.video_id in line for line in summary["skipped"]] == [True]
     assert [video for video, *_ in summary["groups"]] == [video.video_id for video in others]
-    # Run again, the finished part still says whom it lacks.
-    assert CacheShard(recipe=recipe)(split="train", shard=0, part=0) == json.loads(json.dumps(summary))
+    # Run again, the finished part still says whom it lacks; once the shard is whole, it lacks nobody.
+    assert plain(CacheShard(recipe=recipe)(split="train", shard=0, part=0)) == plain(summary)
+    tar.write_bytes(whole)
+    repaired = CacheShard(recipe=recipe)(split="train", shard=0, part=0)
+    assert repaired["skipped"] == []
+    assert [video for video, *_ in repaired["groups"]] == [bad.video_id, *(video.video_id for video in others)]
+
+
+def test_a_set_of_which_nothing_can_be_cached_is_a_data_error(road, tmp_path, monkeypatch, capsys):
+    recipe = road.copy(tmp_path / "road")
+    for file in cache_folder(recipe).iterdir():
+        file.unlink()
+    shards = ShardSet(recipe.shards_of("train"))
+    for video in shards.videos:
+        damage(shards, video)
+    monkeypatch.setattr(cache_queries, "connect", lambda cluster: None)
+    monkeypatch.setattr(cache_queries, "actor_stream", lambda rows, actor, *, arguments, **resources: (
+        actor(**arguments)(**row) for row in rows))
+    assert guarded(cache_queries.main, lambda: recipe) == 3
+    assert "none of 12 videos could be read; the first: video 'train_00000'" in capsys.readouterr().err
+    assert not (cache_folder(recipe) / "manifest.json").exists()
+
+
+def test_a_segmenter_of_other_classes_is_refused_before_any_worker_starts(road, tmp_path):
+    recipe = road.copy(tmp_path / "road")
+    path = recipe.segmenter_folder / "model.json"
+    card = json.loads(path.read_text())
+    card["classes"]["classes"].reverse()
+    path.write_text(json.dumps(card))
+    with pytest.raises(ValueError, match="use shards of the same data set"):
+        cache_queries.main(recipe)
+
+
+def plain(summary: dict) -> dict:
+    return json.loads(json.dumps(summary))
 
 
 def same(a: CachedClip, b: CachedClip) -> bool:

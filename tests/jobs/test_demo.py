@@ -11,13 +11,15 @@ from jobs import cache_queries, demo, evaluate, make_shards, train_stage_one, tr
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
-def test_the_verbs_run_in_order_and_the_summary_says_what_came_out(road, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("drawn", [True, False])
+def test_the_verbs_run_in_order_and_the_summary_says_what_came_out(road, tmp_path, monkeypatch, capsys, drawn):
     """Every verb is replaced by the last line it printed on the finished road; the untrained score is near-online's."""
     recipe, called = road.copy(tmp_path / "road"), []
 
     def scores(recipe):
         called.append(f"evaluate {recipe.evaluation.mode}")
-        return road.said["offline" if recipe.evaluation.mode == "offline" else "near_online"]
+        said = road.said["offline" if recipe.evaluation.mode == "offline" else "near_online"]
+        return said if drawn else {**said, "overlays": []}
 
     for verb in (make_shards, train_stage_one, cache_queries, train_stage_two):
         name = verb.__name__.removeprefix("jobs.")
@@ -36,5 +38,6 @@ def test_the_verbs_run_in_order_and_the_summary_says_what_came_out(road, tmp_pat
         assert summary[mode]["vpq_by_window"].keys() == {"1", "2", "4", "6", "8", "12"}
     said = capsys.readouterr().out
     assert str(recipe.road / "summary.json") in said
-    assert summary["overlay"] in said
+    assert summary["overlay"] == (road.said["offline"]["overlays"][0] if drawn else None)
+    assert f"overlay video: {summary['overlay']}" in said
     assert "next: python -m jobs.predict --recipe tiny" in said

@@ -15,6 +15,7 @@ from jobs.evaluate import ScoreVideo
 from jobs.verb import guarded
 from model.association import ClipWiseConfig, MemoryBufferConfig, NaiveBufferConfig, StitchingConfig
 from model.contracts import VideoResults
+from pipeline.errors import BadInput
 from pipeline.metrics.scorecard import Scorecard, headline
 from pipeline.predictions import read_predictions
 from pipeline.shards import ShardSet, make_shards
@@ -22,6 +23,13 @@ from tests.pipeline.shards.toy_videos import toy_videos
 from tests.roads import damage, scored, tiny_road
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+def in_this_process(monkeypatch, changed=lambda row: {}) -> None:
+    """Without Ray: one actor after the other, its answers changed."""
+    monkeypatch.setattr(evaluate, "connect", lambda cluster: None)
+    monkeypatch.setattr(evaluate, "actor_stream", lambda rows, actor, *, arguments, **resources: (
+        {**actor(**arguments)(**row), **changed(row)} for row in rows))
 
 
 def test_predictions_on_disk_score_like_the_model_that_made_them_without_it(road, cluster, tmp_path):
@@ -56,6 +64,31 @@ def test_a_video_that_cannot_be_read_is_named_and_counted_by_reason(road, tmp_pa
     assert bad["reason"] == "corrupt-image"
     assert shards.videos[1].video_id in bad["skipped"]
     assert good["frames"] == 7
+    with pytest.raises(BadInput, match=shards.videos[1].video_id):
+        ScoreVideo(recipe=replace(recipe, strict=True))(video=1)
+
+
+def test_a_split_of_which_nothing_can_be_scored_is_a_data_error_that_quotes_the_first(road, tmp_path, monkeypatch,
+                                                                                      capsys):
+    recipe = scored(road.copy(tmp_path / "road"), mode="near_online")
+    shards = ShardSet(recipe.shards_of("val"))
+    for video in shards.videos:
+        damage(shards, video)
+    in_this_process(monkeypatch)
+    assert guarded(evaluate.main, lambda: recipe) == 3
+    assert f"none of 4 videos could be read; the first: video {shards.videos[0].video_id!r}" in capsys.readouterr().err
+
+
+def test_predictions_of_other_classes_or_of_nowhere_are_refused(road, tmp_path, capsys):
+    recipe = road.copy(tmp_path / "road")
+    (predictions,) = (recipe.road / "scores" / "offline" / "predictions").iterdir()
+    found = json.loads((predictions / "predictions.json").read_text())
+    found["classes"]["classes"].reverse()
+    (predictions / "predictions.json").write_text(json.dumps(found))
+    assert guarded(evaluate.main, lambda: scored(recipe, predictions=str(predictions))) == 4
+    assert "score them on shards of the data set they were made for" in capsys.readouterr().err
+    assert guarded(evaluate.main, lambda: scored(recipe, predictions=str(tmp_path / "nowhere"))) == 2
+    assert "nowhere does not exist; give a folder of predictions" in capsys.readouterr().err
 
 
 def test_a_video_without_a_prediction_is_named(road, tmp_path):
@@ -90,10 +123,7 @@ def test_every_association_scores_the_tiny_road(road, association):
 
 def test_the_matching_space_is_summed_over_videos_and_tracked(road, tmp_path, monkeypatch):
     recipe = scored(road.copy(tmp_path / "road"), association=MemoryBufferConfig(), keep_predictions=False, overlays=0)
-    monkeypatch.setattr(evaluate, "connect", lambda cluster: None)
-    monkeypatch.setattr(evaluate, "actor_stream", lambda rows, actor, *, arguments, **resources: (
-        {**actor(**arguments)(**row), "matching": {"clips": 6, "total": 9, "largest": 3 + row["video"]}}
-        for row in rows))
+    in_this_process(monkeypatch, lambda row: {"matching": {"clips": 6, "total": 9, "largest": 3 + row["video"]}})
     said = evaluate.main(recipe)
     assert said["matching_space"] == {"average": 1.5, "max": 6}
     tracked = MlflowClient(said["tracking_uri"]).get_run(said["mlflow_run_id"]).data.metrics
@@ -121,7 +151,7 @@ def test_sets_of_videos_are_scored_apart_printed_and_tracked(tmp_path, monkeypat
 
     monkeypatch.setattr(evaluate, "connect", lambda cluster: None)
     monkeypatch.setattr(evaluate, "actor_stream", found)
-    monkeypatch.setattr(evaluate, "stored_predictions", lambda recipe: {"a": None})
+    monkeypatch.setattr(evaluate, "stored_predictions", lambda *_: {"a": None})
     said = evaluate.main(recipe)
     found_ap = {name: round(part["ap"]) for name, part in said["video_sets"].items()}
     assert found_ap == {"short": 100, "long": 0, "all": 50}

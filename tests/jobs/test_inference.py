@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import cv2
@@ -41,6 +42,16 @@ def test_a_model_of_another_data_set_is_refused_by_name(road):
     classes = ShardSet(road.recipe.shards_of("val")).classes
     with pytest.raises(ValueError, match=r"trained on the classes of .*these shards have those of other"):
         open_system(road.recipe, "near_online", replace(classes, name="other"))
+
+
+def test_a_model_converted_without_its_data_neither_scores_nor_predicts(road, tmp_path):
+    recipe = road.copy(tmp_path / "road")
+    path = recipe.segmenter_folder / "model.json"
+    card = json.loads(path.read_text())
+    path.write_text(json.dumps(card | {"classes": ClassTable.numbered(len(card["classes"]["classes"])).to_json()}))
+    for classes in (None, ShardSet(recipe.shards_of("val")).classes):
+        with pytest.raises(ValueError, match=r"have no names, and stuff counts as things.*--set dataset\.root"):
+            open_system(recipe, "near_online", classes)
 
 
 def test_a_head_links_no_segments_and_clips_cannot_overlap_whole(road):

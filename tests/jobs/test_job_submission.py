@@ -16,13 +16,18 @@ import urllib.request
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
+from jobs.training.checkpoint import load_weights, read_card
+from pipeline.images import encode_jpeg
+from pipeline.query_cache import QueryCache
 from pipeline.shards import ShardSet
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
+VERBS = ("make_shards", "train_stage_one", "cache_queries", "train_stage_two", "evaluate", "predict")
 ROOT = Path(__file__).resolve().parents[2]
 RAY = str(Path(sys.executable).with_name("ray"))
 
@@ -78,7 +83,7 @@ class Head:
         done = subprocess.run(
             [RAY, "job", "submit", "--address", self.address, "--working-dir", ".",
              "--runtime-env-json", json.dumps(runtime), "--", *command],
-            cwd=ROOT, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=400)
+            cwd=ROOT, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600)
         return done.returncode, done.stdout
 
     def close(self) -> None:
@@ -101,15 +106,36 @@ def head(tmp_path_factory):
         yield head
 
 
-def test_a_submitted_verb_runs_to_its_end_and_leaves_its_results(head, tmp_path):
-    code, log = head.submit("python", "-m", "jobs.make_shards", "--recipe", "tiny", "--set", f"folder={tmp_path}/road")
+def test_all_six_verbs_run_to_their_end_in_a_submitted_job_and_leave_their_results(head, tmp_path):
+    """One job types the command of each verb, one after the other; one step and one worker, since it learns nothing."""
+    stills = tmp_path / "stills"
+    stills.mkdir()
+    for frame in range(3):
+        (stills / f"{frame}.jpg").write_bytes(encode_jpeg(np.full((48, 64, 3), 80 * frame, np.uint8)))
+    changes = " ".join(f"--set {change}" for change in (
+        f"folder={tmp_path}/road", f"predict.input={stills}", "world.videos_train=4", "world.videos_val=1",
+        "stage_one.fit.steps=1", "stage_two.fit.steps=1", "cluster.workers=1", "cluster.actors=1"))
+    code, log = head.submit(
+        "sh", "-ec", f"for verb in {' '.join(VERBS)}; do python -m jobs.$verb --recipe tiny {changes}; done")
     assert code == 0, log
     assert "succeeded" in log
-    summary = json.loads(next(line for line in reversed(log.splitlines()) if line.startswith("{")))
-    assert summary["verb"] == "jobs.make_shards"
-    for split, videos in (("train", 12), ("val", 4)):
-        shards = ShardSet(tmp_path / "road" / "shards" / split)
-        assert (len(shards.videos), shards.fingerprint) == (videos, summary[split]["fingerprint"])
+    said = {summary.pop("verb"): summary for summary in
+            (json.loads(line) for line in log.splitlines() if line.startswith('{"verb"'))}
+    assert list(said) == [f"jobs.{verb}" for verb in VERBS]
+
+    road = tmp_path / "road"
+    for split, videos in (("train", 4), ("val", 1)):
+        shards = ShardSet(road / "shards" / split)
+        assert (len(shards.videos), shards.fingerprint) == (videos, said["jobs.make_shards"][split]["fingerprint"])
+    assert len(QueryCache(said["jobs.cache_queries"]["cache"]).videos) == 4
+    for stage in ("stage_one", "stage_two"):
+        assert load_weights(road / stage / "model")
+        assert read_card(road / stage / "model")["code"]["commit"].startswith("gcs://_ray_pkg_")    # there is no git
+    assert (said["jobs.evaluate"]["videos"], said["jobs.evaluate"]["frames"]) == (1, 7)
+    assert Path(said["jobs.evaluate"]["overlays"][0]).is_file()
+    (predicted,) = said["jobs.predict"]["videos"]
+    assert (predicted["frames"], Path(predicted["overlay"]).is_file()) == (3, True)
+    assert (road / "predictions" / "tracks.json").is_file()
 
 
 def test_a_relative_folder_inside_a_job_is_refused_with_the_cure_and_nothing_large_was_uploaded(head):

@@ -49,7 +49,8 @@ def test_strict_stops_with_the_data_exit_code_and_names_video_and_file(cluster, 
     assert "file " in said
 
 
-def test_a_data_set_that_is_not_there_names_the_folder_before_ray_does_anything(cluster, tmp_path, capsys):
+def test_a_data_set_that_is_not_there_names_the_folder_before_ray_starts(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(make_shards, "connect", lambda cluster: pytest.fail("Ray was started"))
     recipe = tiny_road(tmp_path / "road", world=None, dataset=DatasetConfig(name="vipseg", root=str(tmp_path / "none")))
     assert guarded(make_shards.main, lambda: recipe) == 2
     assert str(tmp_path / "none") in capsys.readouterr().err

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from jobs import predict
+from jobs.predict import PredictVideo
 from jobs.verb import guarded
+from pipeline.errors import BadInput
 from pipeline.images import encode_jpeg
 from pipeline.visualise.video_writer import VideoWriter
 
@@ -74,6 +76,14 @@ def test_each_broken_file_is_named_and_skipped_and_the_good_one_is_done(road, cl
     assert set(skipped) == broken
     assert all(name in video["skipped"] and video["reason"] for name, video in skipped.items())
     assert [video["video_id"] for video in said["videos"]] == ["good"]
+
+
+def test_strict_stops_at_the_first_broken_file(road, tmp_path):
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    recipe = predicting(road.recipe, tmp_path / "empty.mp4", tmp_path / "out")
+    assert PredictVideo(recipe=recipe)(path=recipe.predict.input)["reason"] == "empty-file"
+    with pytest.raises(BadInput, match=r"empty\.mp4"):
+        PredictVideo(recipe=replace(recipe, strict=True))(path=recipe.predict.input)
 
 
 def test_nothing_but_broken_files_is_a_data_error_that_quotes_the_first(road, cluster, tmp_path, capsys):

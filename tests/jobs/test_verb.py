@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from dataclasses import replace
 
 import pytest
 
 from jobs import evaluate, make_shards
+from jobs.config import override
 from jobs.recipes import RECIPES, find_recipe
-from jobs.verb import guarded, refuse_relative_paths, resolved, run
+from jobs.verb import guarded, next_command, refuse_relative_paths, resolved, run
 from pipeline.errors import BadInput, Mismatch
 
 
@@ -83,7 +85,8 @@ def test_the_last_line_is_the_summary_as_json(tmp_path, capsys):
 
 @pytest.mark.parametrize(("error", "code"), [
     (ValueError("a setting"), 2), (FileNotFoundError("a folder"), 2), (ConnectionError("a tracker"), 2),
-    (ArithmeticError("a loss"), 2), (BadInput("cut", "a file", cure="Copy it again."), 3), (Mismatch("a cache"), 4)])
+    (ArithmeticError("a loss"), 2), (OSError("a disk"), 1),
+    (BadInput("cut", "a file", cure="Copy it again."), 3), (Mismatch("a cache"), 4)])
 def test_what_a_user_can_cause_is_one_line_with_its_exit_code(error, code, capsys):
     error.add_note("while doing something")
 
@@ -114,6 +117,17 @@ def test_workers_get_absolute_paths_and_a_world_stays_inside_its_road(monkeypatc
     assert (recipe.predict.input, recipe.predict.output) == (str(tmp_path / "film.mp4"), str(tmp_path / "out"))
     assert resolved(recipe) == recipe
     assert resolved(find_recipe("vipseg_video_kmax_r50")).dataset.root == str(tmp_path / "data" / "VIPSeg_720P")
+
+
+@pytest.mark.parametrize("folders", [{}, {"folder": "my runs/a"}, {"folder": "b", "stage_one_from": "my runs/a"}])
+def test_the_command_that_is_named_next_stays_in_the_folders_of_this_one(folders, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    recipe = resolved(replace(find_recipe("tiny"), **folders))
+    words = shlex.split(next_command(recipe, "evaluate", "evaluation.mode=offline").removeprefix("next: "))
+    assert words[:5] == ["python", "-m", "jobs.evaluate", "--recipe", "tiny"]
+    assert set(words[5::2]) == {"--set"}
+    again = resolved(override(find_recipe(words[4]), words[6::2]))
+    assert (again.road, again.stage_one_road, again.evaluation.mode) == (recipe.road, recipe.stage_one_road, "offline")
 
 
 def test_inside_a_job_a_relative_path_is_refused_by_field(monkeypatch):

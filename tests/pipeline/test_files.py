@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from pipeline.files import atomic_file, atomic_write, canonical_json, digest, sha256_of, sweep_partials
+from tests.full_disk import disk_of
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -13,6 +16,15 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         file.write("text, not bytes")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert (tmp_path / "a").read_bytes() == b"old"
+
+
+def test_a_full_disk_names_the_file_and_the_cure_and_other_errors_stay_as_they_are(tmp_path):
+    with disk_of(1000), pytest.raises(OSError, match=re.escape(str(tmp_path / "a"))) as error:
+        atomic_write(tmp_path / "a", bytes(5000))
+    assert "run the same command again" in "".join(error.value.__notes__)
+    with pytest.raises(FileNotFoundError, match="missing"), atomic_file(tmp_path / "a"):
+        (tmp_path / "missing").read_bytes()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_has_its_name_only_when_complete(tmp_path):

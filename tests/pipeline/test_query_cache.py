@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from pipeline.errors import BadInput
 from pipeline.query_batches import QueryInputConfig, collate, query_batches
 from pipeline.query_cache import CachedClip, CacheWriter, QueryCache, fingerprint, finish_cache, part_path
+from tests.full_disk import disk_of
 
 SOURCE = {"segmenter": "abc", "clip_frames": 2}
 N, C, D, P, M, CLASSES = 5, 8, 4, 6, 3, 2
@@ -115,6 +117,14 @@ def test_a_value_the_cache_cannot_hold_stops_with_the_cure(tmp_path, value):
     writer = CacheWriter(tmp_path, 0, dtype="float16", fingerprint="f")
     with pytest.raises(BadInput, match=r"cache\.dtype=float32"):
         writer.add([bad])
+    writer.abandon()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_names_the_part_and_leaves_nothing(tmp_path):
+    writer = CacheWriter(tmp_path, 0, dtype="float16", fingerprint="f")
+    with disk_of(3000), pytest.raises(OSError, match=re.escape(str(part_path(tmp_path, 0)))):
+        writer.add([clip("x", index) for index in range(100)])
     writer.abandon()
     assert not list(tmp_path.iterdir())
 

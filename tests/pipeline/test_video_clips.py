@@ -147,6 +147,20 @@ def test_a_folder_without_frames_or_with_bad_ones_names_the_file(folder, tmp_pat
         FolderSource(folder)
 
 
+def test_two_files_of_one_frame_are_refused_since_one_would_overwrite_the_other(folder):
+    cv2.imwrite(str(folder / "frame10.png"), np.zeros((24, 40, 3), np.uint8))
+    with pytest.raises(BadInput, match=r"1 frames have two files, such as 'frame10'.*Keep one") as error:
+        FolderSource(folder)
+    assert error.value.file == folder
+
+
+def test_a_frame_that_cannot_be_opened_is_bad_input_too(folder):
+    (folder / "frame12.jpg").symlink_to(folder / "nowhere")
+    with pytest.raises(BadInput, match=r"frame12\.jpg: it cannot be read") as error:
+        FolderSource(folder).frames(0, 5)
+    assert error.value.reason == "unreadable"
+
+
 def test_a_damaged_stored_frame_names_video_and_frame(stored, monkeypatch):
     pairs = stored.shards.read(stored.video, 0, 2)
     monkeypatch.setattr(stored.shards, "read", lambda *_: [pairs[0], (pairs[1][0][:50], None)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from itertools import count, islice
 
@@ -12,6 +13,7 @@ from torch import nn
 from jobs.training.checkpoint import Mismatch, load_checkpoint, load_weights, read_card, save_checkpoint, save_model
 from jobs.training.loop import FitConfig, NonFiniteLoss, fit
 from jobs.training.optimizer import OptimizerConfig, build_optimizer
+from tests.full_disk import disk_of
 
 RATES = OptimizerConfig(lr=0.05, warmup_steps=2, weight_decay=0.0)
 
@@ -113,6 +115,27 @@ def test_a_finished_model_knows_its_weights(tmp_path):
     (tmp_path / "other" / "model.safetensors").rename(tmp_path / "model.safetensors")
     with pytest.raises(Mismatch, match="do not belong together"):
         load_weights(tmp_path)
+
+
+def test_a_full_disk_leaves_no_half_model_and_names_the_file(tmp_path):
+    with disk_of(1000), pytest.raises(OSError, match=re.escape(str(tmp_path / "model.safetensors"))):
+        save_model(tmp_path, nn.Linear(30, 30).state_dict(), {"kind": "segmenter"})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("precision", "expected"), [("fp32", torch.float32), ("bf16", torch.bfloat16),
+                                                     ("fp16", torch.float32)])
+def test_layers_compute_in_the_precision_asked_for_and_weights_stay_single(precision, expected):
+    """fp16 is for GPUs; a CPU trains in single precision instead."""
+    model, seen = nn.Linear(3, 1), []
+
+    def losses(batch):
+        seen.append(model(batch.x).dtype)
+        return losses_of(model)(batch)
+    fit(model, batches(), losses, optimizer=build_optimizer(model, RATES), rates=RATES, log=lambda r: None,
+        save=lambda s: None, config=FitConfig(steps=2, precision=precision))
+    assert seen == [expected] * 2
+    assert model.weight.dtype == torch.float32
 
 
 def test_a_missing_model_names_the_verb_to_run(tmp_path):

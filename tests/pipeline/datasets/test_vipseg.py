@@ -109,6 +109,7 @@ DAMAGE = {     # reason -> what a user's folder may have suffered
                       lambda root: shutil.rmtree(root / "images" / VIDEO)],
     "frame-mismatch": [lambda root: (root / "images" / VIDEO / "extra.jpg").write_bytes(b""),
                        lambda root: (root / "panomasksRGB" / VIDEO / "extra.png").write_bytes(b""),
+                       lambda root: (root / "images" / VIDEO / "00000015.png").write_bytes(b""),
                        lambda root: edit_json(root, lambda f: f["annotations"][1]["annotations"].pop())],
     "not-in-json": [lambda root: edit_json(root, lambda f: f["videos"].pop())],
     "empty-video": [lambda root: edit_json(root, lambda f: f["videos"][1].update(images=[]))],

@@ -17,6 +17,7 @@ from pipeline.errors import BadInput
 from pipeline.files import sha256_of
 from pipeline.shards import ShardConfig, ShardSet, make_shards, plan_shards, verify
 from pipeline.shards import writer as writing
+from tests.full_disk import disk_of
 from tests.pipeline.shards.toy_videos import SEGMENTS, ToyVideos, toy_videos, without
 
 CONFIG = ShardConfig(clip_frames=4, min_shards=3)
@@ -117,6 +118,32 @@ def test_a_video_repaired_since_is_taken_in_by_the_next_run(data, tmp_path):
     assert contents(tmp_path / "out") == contents(tmp_path / "never_bad")
 
 
+def test_videos_that_were_missing_when_sizes_were_looked_up_come_into_the_first_cut(data, tmp_path):
+    """With them the same settings would cut the set into more shards; what is finished is kept all the same."""
+    size = sum(path.stat().st_size for path in data.root.rglob("*.*")) / 1e6
+    config = ShardConfig(clip_frames=4, shard_megabytes=size / 2)
+    whole, gone = plan_shards(data, config, split="train"), tmp_path / "gone"
+    data.image("e", 0).parent.rename(gone)
+    first = make_shards(data, tmp_path / "out", config, split="train")
+    assert first.skipped == {"missing-image": 1}
+    assert first.shards < len(whole.shards)
+    gone.rename(data.image("e", 0).parent)
+    second = make_shards(data, tmp_path / "out", config, split="train")
+    assert (second.shards, second.videos, second.skipped) == (first.shards, 4, {})
+    assert verify(tmp_path / "out") == []
+
+
+def test_a_damaged_plan_is_named_and_made_again(data, tmp_path):
+    make_shards(data, tmp_path / "out", CONFIG, split="train")
+    before = contents(tmp_path / "out")
+    (tmp_path / "out" / "plan.json").write_bytes(b"{")
+    with pytest.raises(BadInput, match=r"plan\.json: cannot be read .*finished shards are kept"):
+        make_shards(data, tmp_path / "out", CONFIG, split="train")
+    (tmp_path / "out" / "plan.json").unlink()
+    make_shards(data, tmp_path / "out", CONFIG, split="train")
+    assert contents(tmp_path / "out") == before
+
+
 def test_strict_stops_at_the_first_bad_video(data, tmp_path):
     data.image("c/d", 0).unlink()
     with pytest.raises(BadInput, match="c/d"):
@@ -146,7 +173,7 @@ def test_shards_of_another_plan_are_not_mixed_in(data, tmp_path):
 
 
 CHILD = """
-import os, resource, signal, sys
+import os, sys
 from pathlib import Path
 from pipeline.shards import ShardConfig, make_shards
 from tests.pipeline.shards.toy_videos import ToyVideos
@@ -156,10 +183,6 @@ class Dying(ToyVideos):
         if video.video_id == "c/d":
             os._exit(9)
         return super().frame_ids(video, frame)
-
-def disk_of(size):
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 toy, out, lengths = Path(sys.argv[1]), Path(sys.argv[2]), {"a": 6, "B.mov": 1, "c/d": 4, "e": 9}
 """
@@ -186,10 +209,6 @@ def test_a_killed_run_leaves_only_a_partial_and_is_finished_by_the_next(data, tm
 
 
 def test_a_full_disk_is_named_and_leaves_nothing_half(data, tmp_path):
-    full = run_child("disk_of(20_000)\n"
-                     "make_shards(ToyVideos(toy, lengths), out, ShardConfig(clip_frames=4), split='train')",
-                     data, tmp_path / "out")
-    assert full.returncode == 1
-    assert "cannot write shard" in full.stderr
-    assert "finished shards are kept" in full.stderr
+    with disk_of(20_000), pytest.raises(OSError, match=r"cannot write shard .*finished shards are kept"):
+        make_shards(data, tmp_path / "out", ShardConfig(clip_frames=4), split="train")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["plan.json"]

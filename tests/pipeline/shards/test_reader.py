@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -265,3 +266,12 @@ def test_an_unfinished_set_is_refused(folder):
     (folder / "manifest.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"make_shards has not finished"):
         ShardSet(folder)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "index.parquet", "val-000001.tar"])
+def test_a_cut_file_is_bad_data_and_named(folder, name):
+    (folder / name).write_bytes((folder / name).read_bytes()[:-20])
+    with pytest.raises(BadInput, match=re.escape(str(folder / name))) as error:
+        ShardSet(folder)
+    assert error.value.reason == "damaged-shard"
+    assert error.value.cure
