@@ -107,6 +107,8 @@ class EvaluationConfig:
     tracker: QuasiDenseConfig = field(default_factory=QuasiDenseConfig)                    # Tube-Link, with a tracker
     tracks: TrackConfig = field(default_factory=TrackConfig)
     clip_frames: int | None = None                 # at test time; None: as in training
+    vita_window: int | None = None                 # frames of VITA's windows at test time, 0: all; None: as in training
+    vita_keep: float = 1.0                         # share of frame queries that VITA reads, the surest objects first
     # How near-online knows objects again, by name and settings: 'evaluation.association={"name": "memory_buffer"}'
     association: AssociationConfig = field(default_factory=HungarianConfig)
     predictions: str = ""                          # score this folder of predictions instead of running a model
