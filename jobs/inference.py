@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from model.association import HungarianConfig, build_linker
 from model.association.linker import MatchingSpace
 from model.association.quasi_dense import QuasiDenseTracker
 from model.contracts import ClipPrediction, Geometry, VideoResults
+from model.cross_clip.vita import VitaHead
 from model.labels import ClassTable
 from model.postprocess.instances import TrackMerger, tracks_video
 from model.postprocess.panoptic import MergedVideo, PanopticConfig, PanopticMerger
@@ -34,7 +35,8 @@ from pipeline.spool import TensorSpool
 from pipeline.video_clips import VideoClip, VideoSource, video_clips
 
 # Fields of the evaluation that decide predictions.
-HOW = ("results", "merge", "tracker", "tracks", "association", "clip_frames", "last_clip", "enlarge")
+HOW = ("results", "merge", "tracker", "tracks", "association", "clip_frames", "last_clip", "enlarge", "vita_window",
+       "vita_keep")
 
 
 @dataclass(kw_only=True)
@@ -168,6 +170,13 @@ def refuse_unfit(config: EvaluationConfig, segmenter: SegmenterConfig, *, offlin
         raise ValueError(f"{association.name} links the segments of Video-kMaX; Tube-Link and VITA go with hungarian")
 
 
+def set_at_test_time(head: nn.Module, config: EvaluationConfig) -> None:
+    """What VITA was trained with and what it is tested with may differ: its windows, and how many queries it reads."""
+    if isinstance(head, VitaHead):
+        window = head.config.window if config.vita_window is None else config.vita_window
+        head.config = replace(head.config, window=window, keep=config.vita_keep)
+
+
 def open_system(recipe: Recipe, mode: str, classes: ClassTable | None = None) -> System:
     """Load what a mode needs: "untrained" (needs `classes`), "near_online" or "offline".
 
@@ -187,6 +196,7 @@ def open_system(recipe: Recipe, mode: str, classes: ClassTable | None = None) ->
         made_by["segmenter_sha256"] = card["weights_sha256"]
         if mode == "offline":
             head, head_card = load_head(recipe.head_folder, segmenter_card=card)
+            set_at_test_time(head, config)
             made_by["head_sha256"] = head_card["weights_sha256"]
     device = torch.device("cuda" if torch.cuda.is_available() and recipe.cluster.gpus_per_actor else "cpu")
     return System(segmenter=segmenter.to(device), head=None if head is None else head.to(device), classes=table,

@@ -101,6 +101,11 @@ def test_frozen_detector_cache_head_and_tracks_fit_together(tmp_path):
     take_steps(stage, {"class", "mask", "dice", "similarity", "class_aux", "mask_aux", "dice_aux"})
     save_model(recipe.head_folder, stage.model.state_dict(), head_card(recipe, read_card(recipe.segmenter_folder), ""))
     check_tracks(recipe)
+    trained = recipe.stage_two.head
+    assert open_system(recipe, "offline").head.config == trained
+    other = scored(recipe, vita_window=0, vita_keep=0.5)
+    assert open_system(other, "offline").head.config == replace(trained, window=0, keep=0.5)
+    check_tracks(other)
 
 
 def test_detector_and_head_that_learn_together_both_come_out_of_stage_one(tmp_path):

@@ -111,6 +111,8 @@ class EvaluationConfig:
     # as Tube-Link cuts videos for tracks. A cross-clip head always sees full clips.
     last_clip: Literal["repeat", "shorten"] = "repeat"
     enlarge: bool = False                          # frames smaller than the network input are scaled up to it
+    vita_window: int | None = None                 # frames of VITA's windows at test time, 0: all; None: as in training
+    vita_keep: float = 1.0                         # share of frame queries that VITA reads, the surest objects first
     # How near-online knows objects again, by name and settings: 'evaluation.association={"name": "memory_buffer"}'
     association: AssociationConfig = field(default_factory=HungarianConfig)
     predictions: str = ""                          # score this folder of predictions instead of running a model

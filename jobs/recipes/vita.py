@@ -1,4 +1,4 @@
-"""VITA, YouTube-VIS and OVIS: the official settings of the published rows (arXiv 2206.04403, tables 1 to 3, 6 and 7).
+"""VITA, YouTube-VIS and OVIS: the official settings of the published rows (arXiv 2206.04403, tables 1 to 3, 6, 7).
 
 Source: sukjunhwang/VITA, configs, which differ from the paper in depths, iterations and one weight. A road starts from
 a COCO road (`coco_mask2former.py`), or from a converted checkpoint that `stage_one.start_from` names; a released VITA
@@ -59,7 +59,7 @@ SCHEDULES: dict[DatasetName, Schedule] = {
                      scores={"r50": 19.6, "swin_l": 27.7}),
 }
 FROZEN = {"r50": 40.9, "swin_l": 53.4}                       # AP on YouTube-VIS 2019, table 7
-WINDOWS = {3: 49.4, 12: 50.0, 0: 50.1}                       # AP on YouTube-VIS 2019 with R50; 6 is the default, 0 all
+WINDOWS = {3: 49.4, 12: 50.0, 0: 50.1}                       # AP on YouTube-VIS 2019 with R50, table 3; 0: all frames
 KEPT = {0.75: 49.7, 0.5: 48.9, 0.25: 48.1}                   # the same, of the shares of frame queries, table 6
 
 
@@ -106,23 +106,21 @@ def frozen(data: DatasetName, backbone: str) -> Recipe:
 
 
 def window(frames: int) -> Recipe:
-    """The object encoder with windows of `frames`, 0: all frames of the video. Expect 50.1 AP with all of them."""
+    """Other windows of the object encoder at test time, 0: all frames, in the road's folder. Expect 50.1 with all."""
     road = vita("youtube_vis_2019", "r50")
     of = f"{frames} frames" if frames else "all frames"
-    return replace(road, name=f"{road.name}_window_{frames or 'all'}", stage_two=replace(
-        road.stage_two, head=replace(road.stage_two.head, window=frames)),
-        about=_about("youtube_vis_2019", "r50", f"VITA with windows of {of}", WINDOWS[frames]))
+    return replace(road, name=f"{road.name}_window_{frames or 'all'}", folder=f"runs/{road.name}",
+                   evaluation=replace(road.evaluation, vita_window=frames),
+                   about=_about("youtube_vis_2019", "r50", f"VITA with windows of {of}", WINDOWS[frames]))
 
 
 def pruned(share: float) -> Recipe:
-    """Fewer frame queries are read at inference, half of them: expect 48.9 AP.
-
-    A released checkpoint that is converted with this recipe shows it without any training.
-    """
+    """Fewer frame queries are read at test time, in the road's folder. Expect 48.9 AP with half of them."""
     road = vita("youtube_vis_2019", "r50")
-    return replace(road, name=f"{road.name}_keep_{share:.2f}".replace(".", "_"), stage_two=replace(
-        road.stage_two, head=replace(road.stage_two.head, keep=share)),
-        about=_about("youtube_vis_2019", "r50", f"VITA that reads {share:g} of the frame queries", KEPT[share]))
+    return replace(road, name=f"{road.name}_keep_{share:.2f}".replace(".", "_"), folder=f"runs/{road.name}",
+                   evaluation=replace(road.evaluation, vita_keep=share),
+                   about=_about("youtube_vis_2019", "r50", f"VITA that reads {share:g} of the frame queries",
+                                KEPT[share]))
 
 
 def _about(data: DatasetName, backbone: str, system: str, score: float) -> str:

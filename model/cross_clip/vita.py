@@ -117,7 +117,7 @@ class VitaHead(nn.Module):
         return tuple(predictions)
 
     def _surest(self, queries: VideoQueries, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Queries and positions, b k n c, of those the detector holds for "no object" least (section 4.3, pruning)."""
+        """Queries and positions, b k n c, of those the detector holds for "no object" least (pruning, table 6)."""
         no_object = queries.class_logits.softmax(-1)[..., -1]
         kept = max(round(self.config.keep * no_object.shape[-1]), 1)
         chosen = no_object.topk(kept, largest=False).indices.sort().values[..., None]
