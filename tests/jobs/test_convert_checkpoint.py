@@ -84,7 +84,7 @@ def test_an_offline_tube_link_checkpoint_becomes_segmenter_and_head_and_comes_ba
     weights = segmenter.state_dict() | {f"{HEAD}{name}": tensor for name, tensor in head.state_dict().items()}
     state = to_theirs(weights, layout=MmdetLayout(backbone="timm", classes=TUBE_LINK.things_first))
     torch.save({"state_dict": state, "meta": {"epoch": 5}, "optimizer": {}}, tmp_path / "official.pth")
-    one = replace(RECIPE.stage_one, segmenter=TUBE_LINK, losses=Mask2FormerLossConfig())
+    one = replace(RECIPE.stage_one, segmenter=TUBE_LINK, losses=Mask2FormerLossConfig(stuff_classes=(0, 3)))
     two = replace(RECIPE.stage_two, head=TUBE_LINK_HEAD, losses=MaskCrossClipLossConfig())
     recipe = replace(RECIPE, stage_one=one, stage_two=two)
     summary = convert_checkpoint.convert(recipe, source=tmp_path / "official.pth", output=tmp_path / "road")
