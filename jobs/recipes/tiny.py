@@ -80,7 +80,7 @@ def demo() -> Recipe:
         stage_one=replace(
             one, input=replace(one.input, batch_size=6, augment=replace(one.input.augment, size=(96, 96))),
             optimizer=OptimizerConfig(lr=3e-3, warmup_steps=50),
-            fit=FitConfig(steps=1700, log_every=100, checkpoint_every=500)),
+            fit=FitConfig(steps=1000, log_every=100, checkpoint_every=500)),
         cache=CacheConfig(evidence=EvidenceConfig(pixels=128)),
         stage_two=replace(two, input=QueryInputConfig(clips=6, batch_size=4),
                           optimizer=replace(two.optimizer, warmup_steps=20),
