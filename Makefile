@@ -2,6 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
 RUN    := OMP_NUM_THREADS=1 RAY_ENABLE_UV_RUN_RUNTIME_ENV=0 MLFLOW_DISABLE_TELEMETRY=true $(VENV)/bin/python
+SPREAD := -n 2 --dist loadfile --no-loadscope-reorder
 STAMP  := $(VENV)/.installed
 
 .PHONY: demo test test-fast lint format clean
@@ -10,10 +11,10 @@ demo: $(STAMP)
 	$(RUN) -m jobs.demo
 
 test: $(STAMP)
-	$(RUN) -m pytest -n 2 --dist loadfile
+	$(RUN) -m pytest $(SPREAD)
 
 test-fast: $(STAMP)
-	$(RUN) -m pytest -n 2 --dist loadfile -m "not ray and not slow"
+	$(RUN) -m pytest $(SPREAD) -m "not ray and not slow"
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

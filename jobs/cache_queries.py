@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from jobs.actors import results_of
 from jobs.config import to_json
 from jobs.inference import open_system
 from jobs.models import known_classes
@@ -33,7 +34,6 @@ from pipeline.progress import Progress
 from pipeline.query_cache import CachedClip, CacheWriter, fingerprint, finish_cache
 from pipeline.sample_plan import VIEW, random_stream
 from pipeline.shards import ShardSet, StoredVideo
-from pipeline.streams import actor_stream
 from pipeline.targets import at_stride_4
 from pipeline.video_clips import StoredVideoSource
 
@@ -48,11 +48,10 @@ def main(recipe: Recipe) -> dict[str, Any]:
     rows = [{"split": split, "shard": shard, "part": part} for part, (split, shard) in enumerate(shards)]
     connect(recipe.cluster)
     folder.mkdir(parents=True, exist_ok=True)
-    cluster, summaries, started = recipe.cluster, [], time.perf_counter()
+    summaries, started = [], time.perf_counter()
     with recorded(recipe, "cache_queries", segmenter=source["segmenter"], cache=fingerprint(source)) as tracker:
         with Progress("caching", len(rows), unit="shards") as progress:
-            for summary in actor_stream(rows, CacheShard, arguments={"recipe": recipe}, actors=cluster.actors,
-                                        cpus=cluster.cpus_per_actor, gpus=cluster.gpus_per_actor):
+            for summary in results_of(CacheShard, rows, recipe):
                 summaries.append(summary)
                 progress.update(1)
         skipped = [entry for summary in summaries for entry in summary["skipped"]]

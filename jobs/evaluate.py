@@ -23,6 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from jobs.actors import results_of
 from jobs.inference import open_system
 from jobs.kept_predictions import finish_predictions, prediction_writer, scores_folder, stored_predictions
 from jobs.recipes.schema import EvaluationConfig, Recipe
@@ -37,7 +38,6 @@ from pipeline.metrics.scorecard import Scorecard, headline
 from pipeline.metrics.track_ap_scores import sets_table
 from pipeline.progress import Progress
 from pipeline.shards import ShardSet, StoredVideo
-from pipeline.streams import actor_stream
 from pipeline.video_clips import StoredVideoSource
 from pipeline.visualise.drawing import draw
 from pipeline.visualise.painted import pictured
@@ -58,9 +58,7 @@ def main(recipe: Recipe) -> dict[str, Any]:
     done, skipped, started = [], [], time.perf_counter()
     with recorded(recipe, f"evaluate_{folder.name}", shards=shards.fingerprint) as tracker:
         with Progress("evaluating", len(shards.videos)) as progress:
-            for video in actor_stream([{"video": v.index} for v in shards.videos], ScoreVideo,
-                                      arguments={"recipe": recipe}, actors=recipe.cluster.actors,
-                                      cpus=recipe.cluster.cpus_per_actor, gpus=recipe.cluster.gpus_per_actor):
+            for video in results_of(ScoreVideo, [{"video": v.index} for v in shards.videos], recipe):
                 progress.update("skipped" not in video, Counter(v["reason"] for v in [video] if "skipped" in v))
                 if "skipped" in video:
                     skipped.append(video)

@@ -49,8 +49,9 @@ def main(recipe: Recipe) -> dict[str, Any]:
 
 def shard_split(recipe: Recipe, split: str, dataset: Dataset) -> ShardReport:
     """Shard one split and say what became of it."""
-    report = make_shards(dataset, recipe.shards_of(split), recipe.shards, split=split,
-                         workers=max(int(ray.cluster_resources().get("CPU", 1)), 1), strict=recipe.strict)
+    workers = 0 if recipe.cluster.in_process else max(int(ray.cluster_resources().get("CPU", 1)), 1)
+    report = make_shards(dataset, recipe.shards_of(split), recipe.shards, split=split, workers=workers,
+                         strict=recipe.strict)
     skipped = f"; skipped {report.skipped}, named in {report.folder / 'errors.jsonl'}" if report.skipped else ""
     say(f"{split}: {report.videos} videos, {report.clips} clips, {report.frames} frames, {report.megabytes:.1f} MB in "
         f"{report.shards} shards{skipped}")

@@ -17,6 +17,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from jobs.actors import results_of
 from jobs.inference import System, open_system
 from jobs.recipes.schema import Recipe
 from jobs.training.progress import say
@@ -25,7 +26,6 @@ from pipeline.datasets.raw_video import open_video
 from pipeline.errors import BadInput
 from pipeline.prediction_writer import PredictionWriter
 from pipeline.progress import Progress
-from pipeline.streams import actor_stream
 from pipeline.visualise.drawing import draw
 from pipeline.visualise.painted import pictured
 
@@ -40,9 +40,7 @@ def main(recipe: Recipe) -> dict[str, Any]:
     done, skipped = [], []
     tags = {"mode": recipe.predict.mode, "segmenter": writer.made_by["segmenter_sha256"]}
     with recorded(recipe, "predict", **tags) as tracker, Progress("predicting", len(videos)) as progress:
-        for result in actor_stream([{"path": str(path)} for path in videos], PredictVideo,
-                                   arguments={"recipe": recipe}, actors=recipe.cluster.actors,
-                                   cpus=recipe.cluster.cpus_per_actor, gpus=recipe.cluster.gpus_per_actor):
+        for result in results_of(PredictVideo, [{"path": str(path)} for path in videos], recipe):
             (skipped if "skipped" in result else done).append(result)
             progress.update("skipped" not in result, Counter(r["reason"] for r in [result] if "skipped" in r))
         tracker.numbers(0, {"videos": len(done), "frames": sum(r["frames"] for r in done), "skipped": len(skipped)})

@@ -125,8 +125,11 @@ def refuse_nothing_done(done: Sized, skipped: Sequence[str], *, given: Path | st
 
 
 def connect(cluster: ClusterConfig) -> None:
-    """Join the cluster this process belongs to, or start a small one on this machine. Idempotent."""
-    if ray.is_initialized():
+    """Join the cluster this process belongs to, or start a small one on this machine. Idempotent.
+
+    Under `cluster.in_process` there is none.
+    """
+    if cluster.in_process or ray.is_initialized():
         return
     environment = {"env_vars": worker_environment()}
     if inside_a_job() or os.environ.get("RAY_ADDRESS"):

@@ -15,6 +15,17 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"     # reference numbers and small real videos; tests that need them skip without
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first, and of these last those that share a finished road.
+
+    So no process is left with a long file when the other has nothing more to do, nor waits while the other makes the
+    road. Needs xdist's `--no-loadscope-reorder`.
+    """
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    shared = {item.path for item in items if "road" in getattr(item, "fixturenames", ())}
+    items.sort(key=lambda item: (item.path not in slow, item.path in shared))
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)

@@ -46,6 +46,11 @@ def scored(recipe: Recipe, **changes: Any) -> Recipe:
     return replace(recipe, evaluation=replace(recipe.evaluation, **changes))
 
 
+def here(recipe: Recipe) -> Recipe:
+    """The same recipe, all in this process, where what is tested is not how Ray shares it out."""
+    return replace(recipe, cluster=replace(recipe.cluster, in_process=True))
+
+
 def damage(shards: ShardSet, video: StoredVideo) -> None:
     """Overwrite the start of every JPEG of a video in its tar."""
     with (shards.folder / shards.manifest["shards"][video.shard]["name"]).open("r+b") as tar:

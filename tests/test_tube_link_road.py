@@ -1,4 +1,4 @@
-"""Tube-Link down the same road: tracks on a synthetic world and on real videos, and every result from one run."""
+"""Tube-Link down the same road: tracks of real videos on Ray; of a synthetic world, and every other result, in here."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from pipeline.images import decode_png
 from pipeline.query_cache import QueryCache
 from pipeline.results import read_listed_videos, read_results
 from pipeline.shards import ShardSet
-from tests.roads import scored
+from tests.roads import here, scored
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 SHORT = {"steps": 2, "log_every": 1, "checkpoint_every": 2}
 
@@ -52,8 +52,8 @@ def predictions(recipe: Recipe, mode: str) -> Path:
     return folder
 
 
-def test_tracks_go_down_the_whole_road_and_come_back_from_the_file_for_the_server(cluster, tmp_path):
-    recipe = short(find_recipe("tiny_vis"), tmp_path / "road")
+def test_tracks_go_down_the_whole_road_and_come_back_from_the_file_for_the_server(tmp_path):
+    recipe = here(short(find_recipe("tiny_vis"), tmp_path / "road"))
     recipe = replace(recipe, world=replace(recipe.world, videos_train=4, videos_val=3))
     for verb in (make_shards, train_stage_one, cache_queries, train_stage_two):
         verb.main(recipe)
@@ -71,6 +71,7 @@ def test_tracks_go_down_the_whole_road_and_come_back_from_the_file_for_the_serve
         assert again["ar10"] == pytest.approx(said["ar10"], abs=1e-9)
 
 
+@pytest.mark.ray
 def test_real_instance_videos_go_down_the_whole_road_and_none_of_their_frames_is_lost(cluster, tmp_path, real_data):
     root = real_data / "real_vis"
     frames = {video["file_names"][0].split("/")[0]: len(video["file_names"])
@@ -101,8 +102,8 @@ def test_real_instance_videos_go_down_the_whole_road_and_none_of_their_frames_is
     read_results(predictions(recipe, "near_online") / "results.zip", videos=listed, classes=dataset.classes)
 
 
-def test_one_run_makes_panoptic_video_tracks_and_semantic_video(cluster, tmp_path):
-    recipe = short(find_recipe("synthetic_vps"), tmp_path / "road")
+def test_one_run_makes_panoptic_video_tracks_and_semantic_video(tmp_path):
+    recipe = here(short(find_recipe("synthetic_vps"), tmp_path / "road"))
     recipe = replace(recipe, world=SyntheticConfig(videos_train=4, videos_val=2, frames=7, height=64, width=64),
                      evaluation=replace(recipe.evaluation, merge=TubePanopticConfig(score=0.0, overlap=0.0)))
     make_shards.main(recipe)
@@ -124,8 +125,8 @@ def test_one_run_makes_panoptic_video_tracks_and_semantic_video(cluster, tmp_pat
     assert json.loads((folder / "tracks.json").read_text())
 
 
-def test_semantic_video_trains_and_scores_on_maps_without_objects(cluster, tmp_path):
-    recipe = short(find_recipe("synthetic_vss"), tmp_path / "road")
+def test_semantic_video_trains_and_scores_on_maps_without_objects(tmp_path):
+    recipe = here(short(find_recipe("synthetic_vss"), tmp_path / "road"))
     recipe = replace(recipe, world=replace(recipe.world, videos_train=4, videos_val=2, frames=9, height=64, width=64))
     make_shards.main(recipe)
     train_stage_one.main(recipe)

@@ -29,7 +29,7 @@ from pipeline.results import read_listed_videos, read_results
 from pipeline.shards import ShardSet
 from pipeline.shards.make import make_shards as write_shards
 from pipeline.video_clips import StoredVideoSource
-from tests.roads import scored
+from tests.roads import here, scored
 from tests.test_tube_link_road import predictions, short
 
 
@@ -134,10 +134,9 @@ def test_a_frozen_detector_is_the_one_it_starts_from_but_for_the_rows_of_other_c
     assert all(torch.equal(weight, weights[name]) for name, weight in train_stage_one.kept(recipe).items())
 
 
-@pytest.mark.ray
 @pytest.mark.slow
-def test_vita_goes_down_the_whole_road_and_its_tracks_come_back_from_the_file_for_the_server(cluster, tmp_path):
-    recipe = short_vita(tmp_path / "road")
+def test_vita_goes_down_the_whole_road_and_its_tracks_come_back_from_the_file_for_the_server(tmp_path):
+    recipe = here(short_vita(tmp_path / "road"))
     for verb in (make_shards, train_stage_one, cache_queries, train_stage_two):
         verb.main(recipe)
     progress = [json.loads(line) for line in (recipe.road / "stage_two" / "progress.jsonl").read_text().splitlines()]
@@ -151,3 +150,26 @@ def test_vita_goes_down_the_whole_road_and_its_tracks_come_back_from_the_file_fo
     assert sum(len(video.tracks) for video in tracks.values()) > 0
     again = evaluate.main(scored(recipe, predictions=str(results)))
     assert again["ap"] == pytest.approx(said["ap"], abs=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", ["joint", "frozen"])
+def test_every_verb_runs_where_the_detector_learns_with_the_head_and_where_it_does_not_learn(tmp_path, change):
+    recipe = here(short_vita(tmp_path / "road"))
+    make_shards.main(recipe)
+    one = recipe.stage_one
+    if change == "joint":
+        one = replace(one, joint_layers=2, input=replace(one.input, clip_frames=3))
+    else:
+        save_model(tmp_path / "coco", build_segmenter(one.segmenter).state_dict(), {"kind": "segmenter"})
+        one = replace(one, train=False, start_from=str(tmp_path / "coco"))
+    recipe = replace(recipe, stage_one=one)
+    said = [train_stage_one.main(recipe)["steps"]]
+    if change == "frozen":
+        cache_queries.main(recipe)
+        said.append(train_stage_two.main(recipe)["steps"])
+    assert said == ([2] if change == "joint" else [0, 2])
+    scores = evaluate.main(scored(recipe, mode="offline"))
+    assert (scores["videos"], scores["frames"], scores["skipped"]) == (3, 21, [])
+    assert train_stage_one.main(recipe)["resumed"]
+    assert train_stage_two.main(recipe)["resumed"]

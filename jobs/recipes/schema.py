@@ -146,6 +146,7 @@ class PredictConfig:
 class ClusterConfig:
     """What the verbs ask Ray for."""
 
+    in_process: bool = False             # nothing at all: everything in the process of the verb, one after another
     workers: int = 2                     # training processes
     cpus_per_worker: float = 1
     gpus_per_worker: float = 0

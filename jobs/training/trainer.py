@@ -1,4 +1,4 @@
-"""Ray Train around the loop both stages share: workers, DDP, resume, and the finished weights at the end.
+"""Training of either stage, among Ray Train's workers or in this process: resume, and the finished weights at the end.
 
 A stage is a function that builds everything from the recipe inside a worker; this file knows nothing of what it trains.
 """
@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray.train
 import torch
 import torch.distributed as dist
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
-from ray.train.torch import TorchConfig, TorchTrainer, get_device, prepare_model
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
+from ray.train.torch import TorchConfig, TorchTrainer
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -27,6 +27,7 @@ from jobs.recipes.schema import ClusterConfig, Recipe
 from jobs.training.checkpoint import load_checkpoint, save_checkpoint
 from jobs.training.loop import FitConfig, Losses, NonFiniteLoss, fit, rank, world
 from jobs.training.optimizer import OptimizerConfig, build_optimizer, parameter_groups
+from jobs.training.process import CHECKPOINTS, Alone, AmongWorkers, checkpoints
 from jobs.training.progress import Progress, say
 from jobs.training.tracking import RunHandle, Tracker
 from pipeline.errors import Mismatch
@@ -47,7 +48,7 @@ class Stage:
 
 def train(build: Callable[[Recipe], Stage], recipe: Recipe, *, name: str, identity: dict[str, Any],
           fit_config: FitConfig, handle: RunHandle) -> dict[str, Tensor]:
-    """Train a stage on the cluster and return its weights.
+    """Train a stage on the cluster, or in this process under `cluster.in_process`, and return its weights.
 
     Running it again continues from the last checkpoint. identity: everything that decides the result; a run that was
     started with another one is not continued (Mismatch, naming the fields).
@@ -57,18 +58,32 @@ def train(build: Callable[[Recipe], Stage], recipe: Recipe, *, name: str, identi
     folder = recipe.road / name
     folder.mkdir(parents=True, exist_ok=True)
     refuse_other_run(folder / "identity.json", identity)
-    check_resources(recipe.cluster)
-    cluster = recipe.cluster
+    job = {"build": build, "recipe": recipe, "seed": fit_config.seed, "handle": handle, "folder": str(folder)}
+    if recipe.cluster.in_process:
+        return _train_here(job, fit_config)
+    return _train_on_cluster(job, recipe.cluster, fit_config)
+
+
+def _train_here(job: dict[str, Any], config: FitConfig) -> dict[str, Tensor]:
+    folder = Path(job["folder"]) / CHECKPOINTS
+    gpu = job["recipe"].cluster.gpus_per_worker > 0 and torch.cuda.is_available()
+    error = _train(job, Alone(folder, config.keep_checkpoints, torch.device("cuda" if gpu else "cpu")))
+    if error is not None:
+        raise error
+    return _finished_weights(checkpoints(folder)[-1], config)
+
+
+def _train_on_cluster(job: dict[str, Any], cluster: ClusterConfig, config: FitConfig) -> dict[str, Tensor]:
+    check_resources(cluster)
     resources = {"CPU": cluster.cpus_per_worker} | ({"GPU": cluster.gpus_per_worker} if cluster.gpus_per_worker else {})
     trainer = TorchTrainer(
-        _worker, train_loop_config={"build": build, "recipe": recipe, "seed": fit_config.seed, "handle": handle,
-                                    "folder": str(folder)},
+        _worker, train_loop_config=job,
         scaling_config=ScalingConfig(num_workers=cluster.workers, resources_per_worker=resources,
                                      use_gpu=cluster.gpus_per_worker > 0),
         torch_config=TorchConfig(backend="nccl" if cluster.gpus_per_worker else "gloo"),
-        run_config=RunConfig(name="ray_train", storage_path=str(folder),
+        run_config=RunConfig(name=CHECKPOINTS, storage_path=job["folder"],
                              failure_config=FailureConfig(max_failures=cluster.max_failures),
-                             checkpoint_config=CheckpointConfig(num_to_keep=fit_config.keep_checkpoints)))
+                             checkpoint_config=CheckpointConfig(num_to_keep=config.keep_checkpoints)))
     try:
         result = trainer.fit()
     except WorkerGroupError as error:
@@ -76,9 +91,13 @@ def train(build: Callable[[Recipe], Stage], recipe: Recipe, *, name: str, identi
     if isinstance(result.return_value, Exception):
         raise result.return_value
     with result.checkpoint.as_directory() as last:
-        state = json.loads((Path(last) / "state.json").read_text())
-        assert state["step"] == fit_config.steps, f"the last checkpoint has step {state['step']}"
-        return load_file(Path(last) / "model.safetensors")
+        return _finished_weights(Path(last), config)
+
+
+def _finished_weights(checkpoint: Path, config: FitConfig) -> dict[str, Tensor]:
+    state = json.loads((checkpoint / "state.json").read_text())
+    assert state["step"] == config.steps, f"the last checkpoint has step {state['step']}"
+    return load_file(checkpoint / "model.safetensors")
 
 
 def refuse_other_run(path: Path, identity: dict[str, Any]) -> None:
@@ -109,12 +128,16 @@ def _user_error(failure: WorkerGroupError) -> Exception | None:
 
 
 def _worker(job: dict[str, Any]) -> Exception | None:
-    """One training process. Returns the errors a retry would only meet again, on all ranks alike."""
-    torch.set_num_threads(max(int(job["recipe"].cluster.cpus_per_worker), 1))
+    """One of Ray Train's processes. Returns the errors a retry would only meet again, on all ranks alike."""
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-    if (device := get_device()).type == "cuda":
-        torch.cuda.set_device(device)
+    return _train(job, AmongWorkers())
+
+
+def _train(job: dict[str, Any], process: AmongWorkers | Alone) -> Exception | None:
+    torch.set_num_threads(max(int(job["recipe"].cluster.cpus_per_worker), 1))
+    if process.device.type == "cuda":
+        torch.cuda.set_device(process.device)
     torch.manual_seed(job["seed"])      # the same initial weights on every rank
     stage, error = None, None
     try:
@@ -125,7 +148,7 @@ def _worker(job: dict[str, Any]) -> Exception | None:
     if (error := _of_any_rank(error)) is not None:
         return error
     try:
-        _fit(stage, job)
+        _fit(stage, job, process)
     except NonFiniteLoss as error:
         return error
     return None
@@ -140,29 +163,26 @@ def _of_any_rank(error: Exception | None) -> Exception | None:
     return next((found for found in errors if found is not None), None)
 
 
-def _fit(stage: Stage, job: dict[str, Any]) -> None:
-    model, device = stage.model, get_device()
+def _fit(stage: Stage, job: dict[str, Any], process: AmongWorkers | Alone) -> None:
+    model, device = stage.model, process.device
     if device.type == "cuda" and world() > 1:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     elif world() > 1 and rank() == 0:
         say("batch norm: plain on CPU ranks, each over its own part of the batch")
-    wrapped = prepare_model(model, parallel_strategy_kwargs={"forward_sync_buffers": False})
+    wrapped = process.wrap(model)
     optimizer = build_optimizer(model, stage.optimizer)
-    start = _resume(model, optimizer)
-    report = _Reporter(stage, job, start) if rank() == 0 else None
+    state = process.newest(partial(load_checkpoint, model=model, optimizer=optimizer))
+    start = 0 if state is None else state["step"]
+    if state is not None and rank() == 0:
+        say(f"resumed at step {start} (workers before: {state['world']}, now: {world()})")
+    report = _Reporter(stage, job, start, device) if rank() == 0 else None
     per_step = stage.batch_size * stage.fit.accumulate
 
     def save(step: int) -> None:
-        if report is None:
-            ray.train.report({"step": step})
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            save_checkpoint(Path(folder), model=model, optimizer=optimizer,
-                            state={"step": step, "consumed_samples": step * per_step, "seed": stage.fit.seed,
-                                   "world": world()})
-            ray.train.report({"step": step}, checkpoint=Checkpoint.from_directory(folder),
-                             checkpoint_dir_name=f"step-{step:07d}")
-        report.tracker.flush()
+        state = {"step": step, "consumed_samples": step * per_step, "seed": stage.fit.seed, "world": world()}
+        process.keep(step, partial(save_checkpoint, model=model, optimizer=optimizer, state=state))
+        if report is not None:
+            report.tracker.flush()
 
     batches = (batch.to(device) for batch in stage.batches(rank(), world(), start * per_step))
     fit(wrapped, batches, lambda batch: stage.losses_of(wrapped, batch), optimizer=optimizer, rates=stage.optimizer,
@@ -171,22 +191,10 @@ def _fit(stage: Stage, job: dict[str, Any]) -> None:
         report.tracker.flush(last=True)
 
 
-def _resume(model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Steps already done: those of the last checkpoint all ranks have reported, 0 without any."""
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
-        return 0
-    with checkpoint.as_directory() as folder:
-        state = load_checkpoint(Path(folder), model=model, optimizer=optimizer)
-    if rank() == 0:
-        say(f"resumed at step {state['step']}")
-    return state["step"]
-
-
 class _Reporter:
     """Rank 0: status line, JSON lines and the tracker, which never sees a step twice."""
 
-    def __init__(self, stage: Stage, job: dict[str, Any], start: int) -> None:
+    def __init__(self, stage: Stage, job: dict[str, Any], start: int, device: torch.device) -> None:
         self.progress = Progress(Path(job["folder"]) / "progress.jsonl", stage.fit.steps, world())
         self.tracker = Tracker(job["handle"])
         self.recorded = self.tracker.last_step()
@@ -195,7 +203,7 @@ class _Reporter:
         trained = sum(p.numel() for p in stage.model.parameters() if p.requires_grad)
         say(f"training {trained / 1e6:.2f} M parameters for {stage.fit.steps} steps from step {start}: "
             f"{stage.batch_size} samples a batch on {world()} workers, {stage.fit.accumulate} batches a step")
-        if stage.fit.precision == "fp16" and get_device().type == "cpu":
+        if stage.fit.precision == "fp16" and device.type == "cpu":
             say("fp16 is for GPUs: training in fp32")
         self.tracker.parameters({"trainable_parameters": trained, "workers": world(), **_plain(stage)})
 

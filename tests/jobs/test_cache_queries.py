@@ -17,7 +17,7 @@ from pipeline.errors import BadInput
 from pipeline.query_cache import BLOBS, CachedClip, QueryCache, part_path
 from pipeline.shards import ShardSet
 from pipeline.video_clips import StoredVideoSource
-from tests.roads import damage, scored
+from tests.roads import damage, here, scored
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -92,17 +92,14 @@ def test_a_video_that_cannot_be_read_is_named_and_costs_no_other(road, tmp_path)
     assert [video for video, *_ in repaired["groups"]] == [bad.video_id, *(video.video_id for video in others)]
 
 
-def test_a_set_of_which_nothing_can_be_cached_is_a_data_error(road, tmp_path, monkeypatch, capsys):
+def test_a_set_of_which_nothing_can_be_cached_is_a_data_error(road, tmp_path, capsys):
     recipe = road.copy(tmp_path / "road")
     for file in cache_folder(recipe).iterdir():
         file.unlink()
     shards = ShardSet(recipe.shards_of("train"))
     for video in shards.videos:
         damage(shards, video)
-    monkeypatch.setattr(cache_queries, "connect", lambda cluster: None)
-    monkeypatch.setattr(cache_queries, "actor_stream", lambda rows, actor, *, arguments, **resources: (
-        actor(**arguments)(**row) for row in rows))
-    assert guarded(cache_queries.main, lambda: recipe) == 3
+    assert guarded(cache_queries.main, lambda: here(recipe)) == 3
     assert "none of 12 videos could be read; the first: video 'train_00000'" in capsys.readouterr().err
     assert not (cache_folder(recipe) / "manifest.json").exists()
 

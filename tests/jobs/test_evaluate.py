@@ -11,6 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from jobs import evaluate
+from jobs.actors import results_of
 from jobs.evaluate import ScoreVideo
 from jobs.verb import guarded
 from model.association import ClipWiseConfig, MemoryBufferConfig, NaiveBufferConfig, StitchingConfig
@@ -20,16 +21,9 @@ from pipeline.metrics.scorecard import Scorecard, headline
 from pipeline.predictions import read_predictions
 from pipeline.shards import ShardSet, make_shards
 from tests.pipeline.shards.toy_videos import toy_videos
-from tests.roads import damage, scored, tiny_road
+from tests.roads import damage, here, scored, tiny_road
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-
-
-def in_this_process(monkeypatch, changed=lambda row: {}) -> None:
-    """Without Ray: one actor after the other, its answers changed."""
-    monkeypatch.setattr(evaluate, "connect", lambda cluster: None)
-    monkeypatch.setattr(evaluate, "actor_stream", lambda rows, actor, *, arguments, **resources: (
-        {**actor(**arguments)(**row), **changed(row)} for row in rows))
 
 
 def test_predictions_on_disk_score_like_the_model_that_made_them_without_it(road, cluster, tmp_path):
@@ -74,8 +68,7 @@ def test_a_split_of_which_nothing_can_be_scored_is_a_data_error_that_quotes_the_
     shards = ShardSet(recipe.shards_of("val"))
     for video in shards.videos:
         damage(shards, video)
-    in_this_process(monkeypatch)
-    assert guarded(evaluate.main, lambda: recipe) == 3
+    assert guarded(evaluate.main, lambda: here(recipe)) == 3
     assert f"none of 4 videos could be read; the first: video {shards.videos[0].video_id!r}" in capsys.readouterr().err
 
 
@@ -123,8 +116,10 @@ def test_every_association_scores_the_tiny_road(road, association):
 
 def test_the_matching_space_is_summed_over_videos_and_tracked(road, tmp_path, monkeypatch):
     recipe = scored(road.copy(tmp_path / "road"), association=MemoryBufferConfig(), keep_predictions=False, overlays=0)
-    in_this_process(monkeypatch, lambda row: {"matching": {"clips": 6, "total": 9, "largest": 3 + row["video"]}})
-    said = evaluate.main(recipe)
+    monkeypatch.setattr(evaluate, "results_of", lambda actor, rows, recipe: (
+        {**result, "matching": {"clips": 6, "total": 9, "largest": 3 + row["video"]}}
+        for row, result in zip(rows, results_of(actor, rows, recipe))))
+    said = evaluate.main(here(recipe))
     assert said["matching_space"] == {"average": 1.5, "max": 6}
     tracked = MlflowClient(said["tracking_uri"]).get_run(said["mlflow_run_id"]).data.metrics
     assert (tracked["matching_space_average"], tracked["matching_space_max"]) == (1.5, 6)
@@ -138,7 +133,7 @@ def test_sets_of_videos_are_scored_apart_printed_and_tracked(tmp_path, monkeypat
     recipe = scored(recipe, results=("tracks",), predictions="found by the stream below", video_sets=str(sets))
     make_shards(toy_videos(tmp_path / "toy", {"a": 2, "b": 3, "c": 4}), recipe.shards_of("val"), split="val")
 
-    def found(rows, actor, *, arguments, **resources):
+    def found(actor, rows, recipe):
         """What is there, but nothing in video c, and b cannot be read."""
         shards = ShardSet(recipe.shards_of("val"))
         for video, truth in ((video, shards.truth_tracks(video)) for video in shards.videos):
@@ -149,10 +144,9 @@ def test_sets_of_videos_are_scored_apart_printed_and_tracked(tmp_path, monkeypat
                 "video": video.video_id, "scores": card.to_json(), "frames": len(video.frames),
                 "matching": {"clips": 0, "total": 0, "largest": 0}}
 
-    monkeypatch.setattr(evaluate, "connect", lambda cluster: None)
-    monkeypatch.setattr(evaluate, "actor_stream", found)
+    monkeypatch.setattr(evaluate, "results_of", found)
     monkeypatch.setattr(evaluate, "stored_predictions", lambda *_: {"a": None})
-    said = evaluate.main(recipe)
+    said = evaluate.main(here(recipe))
     found_ap = {name: round(part["ap"]) for name, part in said["video_sets"].items()}
     assert found_ap == {"short": 100, "long": 0, "all": 50}
     assert json.loads((evaluate.scores_folder(recipe) / "scores.json").read_text())["video_sets"] == said["video_sets"]

@@ -17,6 +17,7 @@ from jobs.verb import guarded
 from pipeline.errors import BadInput
 from pipeline.images import encode_jpeg
 from pipeline.visualise.video_writer import VideoWriter
+from tests.roads import here
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -86,20 +87,21 @@ def test_strict_stops_at_the_first_broken_file(road, tmp_path):
         PredictVideo(recipe=replace(recipe, strict=True))(path=recipe.predict.input)
 
 
-def test_nothing_but_broken_files_is_a_data_error_that_quotes_the_first(road, cluster, tmp_path, capsys):
+def test_nothing_but_broken_files_is_a_data_error_that_quotes_the_first(road, tmp_path, capsys):
     (tmp_path / "empty.mp4").write_bytes(b"")
     recipe = predicting(road.recipe, tmp_path / "empty.mp4", tmp_path / "out")
-    assert guarded(predict.main, lambda: recipe) == 3
+    assert guarded(predict.main, lambda: here(recipe)) == 3
     said = capsys.readouterr().err
     assert "none of 1 videos could be read" in said
     assert "the file is empty (0 bytes)" in said
 
 
-def test_results_of_another_model_are_not_mixed(road, cluster, tmp_path):
+def test_results_of_another_model_are_not_mixed(road, tmp_path):
+    recipe = here(road.recipe)
     write_video(tmp_path / "film.mp4")
-    predict.main(predicting(road.recipe, tmp_path / "film.mp4", tmp_path / "out", mode="near_online"))
+    predict.main(predicting(recipe, tmp_path / "film.mp4", tmp_path / "out", mode="near_online"))
     with pytest.raises(ValueError, match="mode"):
-        predict.main(predicting(road.recipe, tmp_path / "film.mp4", tmp_path / "out", mode="offline"))
+        predict.main(predicting(recipe, tmp_path / "film.mp4", tmp_path / "out", mode="offline"))
 
 
 def test_inputs_that_cannot_be_meant_are_refused_with_the_cure(tmp_path):

@@ -9,11 +9,12 @@ from dataclasses import replace
 
 import pytest
 
-from jobs import evaluate, make_shards
+from jobs import make_shards
 from jobs.config import override
 from jobs.recipes import RECIPES, find_recipe
 from jobs.verb import guarded, next_command, refuse_relative_paths, resolved, run
 from pipeline.errors import BadInput, Mismatch
+from tests.roads import here
 
 
 def typed(monkeypatch, capsys, verb, *words: str) -> tuple[int, str, str]:
@@ -139,10 +140,8 @@ def test_inside_a_job_a_relative_path_is_refused_by_field(monkeypatch):
     refuse_relative_paths(replace(find_recipe("tiny"), folder="/runs/tiny"))
 
 
-def test_a_tracker_that_cannot_be_reached_stops_the_verb_at_once(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(evaluate, "connect", lambda cluster: None)
-    monkeypatch.setattr(make_shards, "connect", lambda cluster: None)
-    recipe = replace(find_recipe("tiny"), folder=str(tmp_path / "road"))
+def test_a_tracker_that_cannot_be_reached_stops_the_verb_at_once(tmp_path, capsys):
+    recipe = here(replace(find_recipe("tiny"), folder=str(tmp_path / "road")))
     recipe = replace(recipe, tracking=replace(recipe.tracking, uri="http://127.0.0.1:9"),
                      world=replace(recipe.world, videos_train=1, videos_val=1))
     assert guarded(make_shards.main, lambda: recipe) == 2

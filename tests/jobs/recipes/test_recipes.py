@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 from collections import Counter
 from dataclasses import replace
 from functools import cache
@@ -46,8 +47,10 @@ def json_of(recipe: Recipe) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_carries_the_name_it_is_found_by(name):
-    assert find_recipe(name).name == name
+def test_a_recipe_carries_the_name_it_is_found_by_and_arrives_whole_at_a_worker(name):
+    recipe = find_recipe(name)
+    assert recipe.name == name
+    assert pickle.loads(pickle.dumps(recipe)) == recipe
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -1,0 +1,106 @@
+"""`cluster.in_process`: the road without Ray has the results of the road with it, and survives the same accidents."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import ray
+from safetensors.torch import load_file
+
+from jobs import cache_queries, evaluate, make_shards, train_stage_one
+from jobs.cache_queries import cache_folder
+from jobs.training.loop import NonFiniteLoss
+from pipeline.files import sha256_of
+from tests.roads import here, scored
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+build_undisturbed = train_stage_one.build_stage
+
+
+@pytest.fixture
+def alone(road, tmp_path, monkeypatch):
+    """A copy of the finished road whose recipe needs no cluster; starting one fails the test."""
+    monkeypatch.setattr(ray, "init", lambda *_, **__: pytest.fail("Ray was started"))
+    return here(road.copy(tmp_path / "road"))
+
+
+def contents(folder: Path, suffix: str) -> dict[str, str]:
+    return {str(path.relative_to(folder)): sha256_of(path) for path in sorted(folder.rglob(f"*{suffix}"))}
+
+
+def remade(recipe, verb, folder: Path, suffix: str) -> bool:
+    """Whether the verb makes files of the same bytes again."""
+    before = contents(folder, suffix)
+    shutil.rmtree(folder)
+    verb.main(recipe)
+    assert before
+    return contents(folder, suffix) == before
+
+
+def test_shards_cache_predictions_and_scores_are_those_of_the_cluster(road, alone):
+    assert remade(alone, cache_queries, cache_folder(alone), ".parquet")
+    assert remade(alone, make_shards, alone.road / "shards", ".tar")
+    for mode in ("near_online", "offline"):
+        before = contents(alone.road / "scores" / mode, ".png")
+        assert before
+        shutil.rmtree(alone.road / "scores" / mode)
+        said = evaluate.main(scored(alone, mode=mode))
+        assert contents(alone.road / "scores" / mode, ".png") == before
+        assert (said["vpq"], said["frames"]) == (road.said[mode]["vpq"], road.said[mode]["frames"])
+
+
+def test_training_goes_on_where_the_cluster_stopped(road, alone, capsys):
+    shutil.rmtree(alone.segmenter_folder)
+    train_stage_one.main(alone)
+    assert "resumed at step 6" in capsys.readouterr().out
+    ours, theirs = (load_file(recipe.segmenter_folder / "model.safetensors") for recipe in (alone, road.recipe))
+    assert all(ours[name].equal(theirs[name]) for name in theirs)
+
+
+def untrained(recipe, folder: Path):
+    """The recipe in another folder with the same shards, before stage one; checkpoints every second step."""
+    one = recipe.stage_one
+    other = replace(recipe, folder=str(folder), stage_one=replace(one, fit=replace(one.fit, checkpoint_every=2)))
+    other.road.mkdir()
+    (other.road / "shards").symlink_to(recipe.road / "shards")
+    return other
+
+
+def test_stopped_and_run_again_equals_undisturbed(alone, tmp_path, monkeypatch):
+    undisturbed, stopped = (untrained(alone, tmp_path / name) for name in ("undisturbed", "stopped"))
+    train_stage_one.main(undisturbed)
+
+    def build_impatient(recipe):
+        """Somebody presses Ctrl-C while the fifth batch is read."""
+        stage = build_undisturbed(recipe)
+
+        def batches(*where):
+            for number, batch in enumerate(stage.batches(*where)):
+                if number == 4:
+                    raise KeyboardInterrupt
+                yield batch
+
+        return replace(stage, batches=batches)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_stage_one, "build_stage", build_impatient)
+        with pytest.raises(KeyboardInterrupt):
+            train_stage_one.main(stopped)
+    assert not stopped.segmenter_folder.exists()
+    train_stage_one.main(stopped)
+    assert sorted(path.name for path in (stopped.road / "stage_one" / "ray_train").iterdir()) == [
+        "step-0000004", "step-0000006"]
+    ours, theirs = (load_file(recipe.segmenter_folder / "model.safetensors") for recipe in (stopped, undisturbed))
+    assert all(ours[name].equal(theirs[name]) for name in theirs)
+
+
+def test_a_loss_that_is_not_finite_is_raised_where_it_arose(alone, tmp_path):
+    recipe = untrained(alone, tmp_path / "hot")
+    stage = recipe.stage_one
+    hot = replace(recipe, stage_one=replace(stage, optimizer=replace(stage.optimizer, lr=1e30)))
+    with pytest.raises(NonFiniteLoss, match=r"at step 1: rank 0: .* = nan in videos train_0"):
+        train_stage_one.main(hot)
