@@ -136,6 +136,7 @@ def connect(cluster: ClusterConfig) -> None:
         ray.init(address="auto", runtime_env=environment, log_to_driver=True)
         return
     logging.getLogger("ray.data").setLevel(logging.WARNING)
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")      # nobody takes this machine away from us
     # Ray Train watches its own controller through the dashboard's state service and complains every second without it.
     ray.init(num_cpus=cluster.local_cpus, include_dashboard=True, runtime_env=environment,
              object_store_memory=cluster.object_store_mb * 2**20, log_to_driver=True, logging_level="warning")

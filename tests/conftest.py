@@ -16,14 +16,15 @@ SHARED = ROOT.parent / "shared"     # reference numbers and small real videos; t
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests first, and of these last those that share a finished road.
+    """Long files first, so that no process is left with one when the other has nothing more to do.
 
-    So no process is left with a long file when the other has nothing more to do, nor waits while the other makes the
-    road. Needs xdist's `--no-loadscope-reorder`.
+    One process makes the road that many files share while the other submits jobs, and need not be waited for. With
+    xdist this takes `--no-loadscope-reorder`.
     """
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    shared = {item.path for item in items if "road" in getattr(item, "fixturenames", ())}
-    items.sort(key=lambda item: (item.path not in slow, item.path in shared))
+    submits, shares, slow = ({item.path for item in items if wanted(item)} for wanted in (
+        lambda item: "head" in item.fixturenames, lambda item: "road" in item.fixturenames,
+        lambda item: item.get_closest_marker("slow")))
+    items.sort(key=lambda item: [item.path not in files for files in (submits, shares, slow)])
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""Tube-Link down the same road: tracks of real videos on Ray; of a synthetic world, and every other result, in here."""
+"""Tube-Link down the same road: tracks on a synthetic world and on real videos, and every result from one run."""
 
 from __future__ import annotations
 
@@ -71,14 +71,13 @@ def test_tracks_go_down_the_whole_road_and_come_back_from_the_file_for_the_serve
         assert again["ar10"] == pytest.approx(said["ar10"], abs=1e-9)
 
 
-@pytest.mark.ray
-def test_real_instance_videos_go_down_the_whole_road_and_none_of_their_frames_is_lost(cluster, tmp_path, real_data):
+def test_real_instance_videos_go_down_the_whole_road_and_none_of_their_frames_is_lost(tmp_path, real_data):
     root = real_data / "real_vis"
     frames = {video["file_names"][0].split("/")[0]: len(video["file_names"])
               for video in json.loads((root / "instances.json").read_text())["videos"]}
     recipe = short(find_recipe("tiny_vis"), tmp_path / "road", size=(96, 160), world=None,
                    dataset=DatasetConfig(name="youtube_vis", root=str(root)))
-    recipe = with_classes(recipe, len(open_dataset(recipe.dataset).classes))
+    recipe = here(with_classes(recipe, len(open_dataset(recipe.dataset).classes)))
     made = make_shards.main(recipe)
     assert (made["train"]["frames"], made["train"]["skipped"]) == (sum(frames.values()), {})
     train_stage_one.main(recipe)

@@ -20,7 +20,7 @@ from pipeline.predictions import read_predictions
 from pipeline.query_cache import QueryCache
 from pipeline.shards import ShardSet
 from pipeline.video_clips import StoredVideoSource
-from tests.roads import scored
+from tests.roads import here, scored
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -155,8 +155,8 @@ def test_registered_models_link_to_shards_cache_segmenter_and_code(road):
     assert (Path(segmenter.source.removeprefix("file://")) / "model.safetensors").is_file()
 
 
-def test_every_verb_again_changes_nothing(cluster, road, tmp_path):
-    recipe = road.copy(tmp_path / "again")
+def test_every_verb_again_changes_nothing(road, tmp_path):
+    recipe = here(road.copy(tmp_path / "again"))
     finished, repeated = files(recipe.road, ".tar", ".safetensors"), files(recipe.road, ".png", ".parquet")
     manifests = [recipe.shards_of("train") / "manifest.json", recipe.shards_of("val") / "manifest.json",
                  recipe.road / "cache" / cache_of(road).folder.name / "manifest.json"]

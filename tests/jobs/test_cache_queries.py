@@ -26,8 +26,8 @@ def cache_of(recipe) -> QueryCache:
     return QueryCache(cache_folder(recipe))
 
 
-def test_a_lost_part_is_made_again_with_the_same_bytes_and_the_others_are_kept(road, cluster, tmp_path):
-    recipe = road.copy(tmp_path / "road")
+def test_a_lost_part_is_made_again_with_the_same_bytes_and_the_others_are_kept(road, tmp_path):
+    recipe = here(road.copy(tmp_path / "road"))
     folder = cache_folder(recipe)
     kept, lost = part_path(folder, 0), part_path(folder, 1)
     content, time = lost.read_bytes(), kept.stat().st_mtime_ns

@@ -26,8 +26,8 @@ from tests.roads import damage, here, scored, tiny_road
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
-def test_predictions_on_disk_score_like_the_model_that_made_them_without_it(road, cluster, tmp_path):
-    recipe = road.copy(tmp_path / "road")
+def test_predictions_on_disk_score_like_the_model_that_made_them_without_it(road, tmp_path):
+    recipe = here(road.copy(tmp_path / "road"))
     (predictions,) = (recipe.road / "scores" / "offline" / "predictions").iterdir()
     for stage in ("stage_one", "stage_two"):
         shutil.rmtree(recipe.road / stage)

@@ -56,7 +56,7 @@ def test_a_video_file_and_a_folder_of_frames_give_overlay_pictures_and_tracks(ro
     given.mkdir()
     write_video(given / "film.mp4")
     write_frames(given / "stills")
-    said = predict.main(predicting(road.recipe, given, output))
+    said = predict.main(predicting(road.copy(tmp_path / "road"), given, output))
     assert said["skipped"] == []
     assert {video["video_id"]: video["frames"] for video in said["videos"]} == {"film": FRAMES, "stills": FRAMES}
     for video in said["videos"]:
@@ -72,7 +72,7 @@ def test_each_broken_file_is_named_and_skipped_and_the_good_one_is_done(road, cl
     given = Path(shutil.copytree(real_data / "raw_videos" / "broken", tmp_path / "given"))
     broken = {path.name for path in given.iterdir()}
     write_video(given / "good.mp4")
-    said = predict.main(predicting(road.recipe, given, tmp_path / "out", mode="near_online"))
+    said = predict.main(predicting(road.copy(tmp_path / "road"), given, tmp_path / "out", mode="near_online"))
     skipped = {Path(video["path"]).name: video for video in said["skipped"]}
     assert set(skipped) == broken
     assert all(name in video["skipped"] and video["reason"] for name, video in skipped.items())
@@ -89,7 +89,7 @@ def test_strict_stops_at_the_first_broken_file(road, tmp_path):
 
 def test_nothing_but_broken_files_is_a_data_error_that_quotes_the_first(road, tmp_path, capsys):
     (tmp_path / "empty.mp4").write_bytes(b"")
-    recipe = predicting(road.recipe, tmp_path / "empty.mp4", tmp_path / "out")
+    recipe = predicting(road.copy(tmp_path / "road"), tmp_path / "empty.mp4", tmp_path / "out")
     assert guarded(predict.main, lambda: here(recipe)) == 3
     said = capsys.readouterr().err
     assert "none of 1 videos could be read" in said
@@ -97,7 +97,7 @@ def test_nothing_but_broken_files_is_a_data_error_that_quotes_the_first(road, tm
 
 
 def test_results_of_another_model_are_not_mixed(road, tmp_path):
-    recipe = here(road.recipe)
+    recipe = here(road.copy(tmp_path / "road"))
     write_video(tmp_path / "film.mp4")
     predict.main(predicting(recipe, tmp_path / "film.mp4", tmp_path / "out", mode="near_online"))
     with pytest.raises(ValueError, match="mode"):

@@ -13,6 +13,7 @@ from jobs.training.checkpoint import load_weights, read_card, save_model
 from jobs.verb import guarded
 from pipeline.errors import Mismatch
 from pipeline.query_cache import part_path
+from tests.roads import here
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -24,11 +25,11 @@ def another_head(recipe):
     return replace(recipe, stage_two=replace(stage, head=head, fit=fit))
 
 
-def test_another_head_is_trained_in_a_folder_of_its_own_when_every_frame_is_gone(road, cluster, tmp_path):
+def test_another_head_is_trained_in_a_folder_of_its_own_when_every_frame_is_gone(road, tmp_path):
     first = road.copy(tmp_path / "first")
     for gone in ("world", "shards", "stage_two", "scores"):
         shutil.rmtree(first.road / gone)
-    recipe = another_head(replace(first, folder=str(tmp_path / "second"), stage_one_from=first.folder))
+    recipe = here(another_head(replace(first, folder=str(tmp_path / "second"), stage_one_from=first.folder)))
     train_stage_two.main(recipe)
     assert recipe.head_folder.is_relative_to(tmp_path / "second")
     assert not first.head_folder.exists()
