@@ -34,8 +34,7 @@ def from_json(kind: type[Config], values: Any) -> Config:
         config = TypeAdapter(kind).validate_python(_tuples(values))
     except ValidationError as error:
         raise ValueError(f"these values are no {_name(kind)}: {_first_line(error)}") from None
-    unknown = sorted(set(_flat(values)) - set(_flat(to_json(config))))
-    if unknown:
+    if unknown := _unread(values, to_json(config)):
         raise ValueError(f"{_name(kind)} has no field {', '.join(unknown)}; the file was written by another version")
     return config
 
@@ -106,13 +105,23 @@ def _parse(hint: Any, text: str, path: str) -> Any:
     """JSON first, then the bare word; `null` therefore means None wherever None is allowed."""
     adapter = TypeAdapter(hint)
     try:
-        return adapter.validate_json(text)
-    except ValidationError:
-        pass
+        value = adapter.validate_json(text)
+        if unknown := _unread(json.loads(text), adapter.dump_python(value, mode="json")):
+            raise ValueError(f"--set {path}={text}: {_name(hint)} has no field {', '.join(unknown)}")
+        return value
+    except ValidationError as error:
+        of_json = error
     try:
         return adapter.validate_strings(text)
-    except ValidationError as error:
+    except ValidationError as of_words:
+        error = of_json if text.lstrip().startswith(("{", "[")) else of_words      # of what was meant
         raise ValueError(f"--set {path}={text}: expected {_name(hint)}; {_first_line(error)}") from None
+
+
+def _unread(given: Any, understood: Any) -> list[str]:
+    """Fields of JSON values that did not arrive in the configuration made of them."""
+    known = _flat(understood)
+    return sorted(name for name, value in _flat(given).items() if name not in known and value != {})
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, Any]:

@@ -13,7 +13,7 @@ Cost:   about the time to copy the frames and hash them.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import ray
@@ -28,12 +28,11 @@ from pipeline.shards import ShardReport, ShardSet, make_shards
 
 
 def main(recipe: Recipe) -> dict[str, Any]:
-    """Shard every split the recipe uses; returns counts per split."""
+    """Shard every split the recipe uses, and its stills; returns counts of each."""
     if recipe.world is not None:
         say(f"synthetic world: {write_world(recipe.data_root, recipe.world)}")
     # A missing data set or split stops here, before Ray starts.
-    datasets = {split: open_dataset(replace(recipe.dataset, root=str(recipe.data_root), split=split))
-                for split in recipe.splits}
+    datasets = {name: open_dataset(source) for name, source in recipe.sources.items()}
     connect(recipe.cluster)
     with recorded(recipe, "make_shards") as tracker:
         reports = {}
@@ -48,7 +47,7 @@ def main(recipe: Recipe) -> dict[str, Any]:
 
 
 def shard_split(recipe: Recipe, split: str, dataset: Dataset) -> ShardReport:
-    """Shard one split and say what became of it."""
+    """Shard one split, or the stills, and say what became of it."""
     workers = 0 if recipe.cluster.in_process else max(int(ray.cluster_resources().get("CPU", 1)), 1)
     report = make_shards(dataset, recipe.shards_of(split), recipe.shards, split=split, workers=workers,
                          strict=recipe.strict)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from jobs.config import config_digest, to_json
 from jobs.models import head_card, lineage, segmenter_card
-from jobs.recipes.schema import Recipe, StageOneConfig
+from jobs.recipes.schema import STILLS, Recipe, StageOneConfig
 from jobs.training.checkpoint import load_weights, read_card, save_model
 from jobs.training.progress import say
 from jobs.training.trainer import Stage, train
@@ -33,7 +33,7 @@ from model.losses import build_clip_criterion
 from model.losses.joint import JointCriterion
 from model.losses.linking import LinkingCriterion, clip_pairs
 from model.segmenters import build_segmenter
-from pipeline.loading import training_batches
+from pipeline.loading import Stills, training_batches
 from pipeline.shards import ShardSet
 
 
@@ -42,7 +42,10 @@ def main(recipe: Recipe) -> dict[str, Any]:
     stage, folder = recipe.stage_one, recipe.segmenter_folder
     shards = training_shards(recipe)
     refuse_other_classes(recipe, shards)
+    stills = training_stills(recipe)
     identity = {"stage": to_json(stage), "shards": shards.fingerprint}
+    if stills:
+        identity |= {"stills": stills.shards.fingerprint}
     if stage.joint_layers:
         identity |= {name: to_json(getattr(recipe.stage_two, name)) for name in ("head", "losses")}
     made = (folder, recipe.head_folder) if stage.joint_layers else (folder,)
@@ -55,7 +58,8 @@ def main(recipe: Recipe) -> dict[str, Any]:
                          "trained as this recipe says; train the road of that folder, or leave stage_one_from empty")
     connect(recipe.cluster)
     say(f"stage one of {recipe.name}: {recipe.about}",
-        f"  {len(shards.videos)} videos, {sum(len(v.frames) for v in shards.videos)} frames in {shards.folder}")
+        f"  {len(shards.videos)} videos, {sum(len(v.frames) for v in shards.videos)} frames in {shards.folder}",
+        *([f"  {len(stills.shards.videos)} stills in {stills.shards.folder}"] if stills else []))
     with recorded(recipe, "train_stage_one", shards=shards.fingerprint) as tracker:
         tracker.json("manifest.json", shards.manifest)
         if stage.train:
@@ -97,11 +101,11 @@ def build_stage(recipe: Recipe) -> Stage:
         start_from(model, config.start_from)
     if config.joint_layers:
         model = DetectorWithHead(model, build_cross_clip_head(recipe.stage_two.head), layers=config.joint_layers)
-    shards = training_shards(recipe)
+    shards, stills = training_shards(recipe), training_stills(recipe)
     losses_of = joint_losses(recipe) if config.joint_layers else losses_on_clips(config, model)
 
     def batches(rank: int, world: int, consumed: int):
-        return training_batches(shards, config.input, rank=rank, world=world, consumed=consumed)
+        return training_batches(shards, config.input, rank=rank, world=world, consumed=consumed, stills=stills)
 
     return Stage(model=model, losses_of=losses_of, batches=batches, optimizer=config.optimizer, fit=config.fit,
                  batch_size=config.input.batch_size)
@@ -110,6 +114,12 @@ def build_stage(recipe: Recipe) -> Stage:
 def training_shards(recipe: Recipe) -> ShardSet:
     """The shards of the train split; their tars may be elsewhere, where `input.stream_from` says so."""
     return ShardSet(recipe.shards_of(recipe.train_split), tars_here=not recipe.stage_one.input.stream_from)
+
+
+def training_stills(recipe: Recipe) -> Stills | None:
+    """The shards of the images that train beside the videos, where the recipe has any."""
+    stills = recipe.stage_one.stills
+    return None if stills is None else Stills(ShardSet(recipe.shards_of(STILLS)), stills.share)
 
 
 def losses_on_clips(config: StageOneConfig, model: nn.Module) -> Callable[[nn.Module, ClipBatch], dict[str, Tensor]]:

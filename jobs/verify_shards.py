@@ -15,8 +15,8 @@ from pipeline.shards import verify
 
 
 def main(recipe: Recipe) -> dict[str, Any]:
-    """Verify the splits of the recipe; raises BadInput when anything was found."""
-    findings = {split: verify(recipe.shards_of(split)) for split in recipe.splits}
+    """Verify the splits of the recipe, and its stills; raises BadInput when anything was found."""
+    findings = {name: verify(recipe.shards_of(name)) for name in recipe.sources}
     for split, found in findings.items():
         say(f"{split}: {len(found)} findings", *found)
     if count := sum(map(len, findings.values())):

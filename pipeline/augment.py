@@ -66,7 +66,7 @@ class ColorJitter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transform:
-    """What happens to every frame: `box` is cut out, scaled to `resized`, flipped, coloured, padded right and bottom.
+    """What happens to a frame: `box` is cut out, scaled to `resized`, flipped, coloured, padded right and bottom.
 
     The box has whole source pixels, so cutting first gives the same distribution as scaling the whole frame first, with
     edges rounded to the source pixel, and image and ids are mapped alike exactly.
@@ -79,6 +79,8 @@ class Transform:
     flip: bool = False
     color: ColorJitter | None = None
     antialias: bool = False             # scale images as detectron2 does at test time (Pillow), at 7 times the cost
+    angle: float = 0.0                  # degrees the camera turns clockwise about the middle of the box; what it then
+                                        # sees beside the frame is black, and void
 
     def image(self, image: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
         """H W 3 uint8 of the source -> 3 H W uint8, zeros in the padding; into `out` where given, all of it."""
@@ -87,7 +89,7 @@ class Transform:
             out = np.empty((3, *self.padded), dtype=np.uint8)
         top, left, bottom, right = self.box
         height, width = self.resized
-        image = image[top:bottom, left:right]
+        image = self._turned(image, cv2.INTER_LINEAR) if self.angle else image[top:bottom, left:right]
         grows = (bottom - top) * (right - left) <= height * width
         if grows:       # colours and flip commute with scaling, up to rounding: touch the fewer pixels
             image = self._recolor(image)
@@ -106,6 +108,8 @@ class Transform:
         at: rows and columns of the result that are wanted; the others are never made.
         """
         self._check(ids)
+        if self.angle:
+            return self._turned_ids(ids)[at]
         top, left, bottom, right = self.box
         rows = _nearest(self.resized[0], bottom - top)[at[0]]
         columns = _nearest(self.resized[1], right - left)
@@ -113,6 +117,24 @@ class Transform:
         out = np.zeros([len(range(side)[wanted]) for side, wanted in zip(self.padded, at)], dtype=ids.dtype)
         out[:len(rows), :len(columns)] = ids.take(top + rows, axis=0).take(columns, axis=1)
         return out
+
+    def _turned_ids(self, ids: np.ndarray) -> np.ndarray:
+        height, width = self.resized
+        turned = self._turned(ids, cv2.INTER_NEAREST)
+        out = np.zeros(self.padded, dtype=ids.dtype)
+        out[:height, :width] = cv2.flip(turned, 1) if self.flip else turned
+        return out
+
+    def _turned(self, pixels: np.ndarray, interpolation: int) -> np.ndarray:
+        """Cut out, turn and scale at once, so that pixels are mixed once."""
+        top, left, bottom, right = self.box
+        height, width = self.resized
+        cos, sin = np.cos(np.radians(self.angle)), np.sin(np.radians(self.angle))
+        turn = np.array([[cos, -sin], [sin, cos]]) * [(right - left) / width, (bottom - top) / height]
+        middle = np.array([left + right - 1, top + bottom - 1]) / 2      # x, y; of pixels, whose centres are whole
+        shift = middle - turn @ [(width - 1) / 2, (height - 1) / 2]
+        return cv2.warpAffine(pixels, np.column_stack([turn, shift]), (width, height),
+                              flags=interpolation | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_CONSTANT)
 
     def _recolor(self, image: np.ndarray) -> np.ndarray:
         if self.color is not None:
@@ -141,7 +163,7 @@ def draw_transform(rng: np.random.Generator, config: AugmentConfig, source: tupl
     (top, bottom, rows), (left, right, columns) = (
         _draw_span(rng, side, scaled, limit) for side, scaled, limit in zip(source, whole, config.size))
     return Transform(source=source, box=(top, left, bottom, right), resized=(rows, columns), padded=config.size,
-                     flip=bool(rng.random() < config.flip), color=_draw_color(rng) if config.color else None)
+                     flip=bool(rng.random() < config.flip), color=draw_color(rng) if config.color else None)
 
 
 def _draw_span(rng: np.random.Generator, side: int, scaled: int, limit: int) -> tuple[int, int, int]:
@@ -157,8 +179,8 @@ def _nearest(pixels: int, source: int) -> np.ndarray:
     return (2 * np.arange(pixels) + 1) * source // (2 * pixels)
 
 
-def _draw_color(rng: np.random.Generator) -> ColorJitter | None:
-    """Each of the four with probability one half."""
+def draw_color(rng: np.random.Generator) -> ColorJitter | None:
+    """Draw each of the four with probability one half; None where it would change nothing."""
     on = rng.random(4) < 0.5
     values = (rng.uniform(-_BRIGHTNESS, _BRIGHTNESS), rng.uniform(*_CONTRAST), rng.uniform(*_SATURATION),
               rng.uniform(-_HUE, _HUE))

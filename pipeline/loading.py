@@ -12,8 +12,11 @@ MALLOC_TRIM_THRESHOLD_=536870912 in its environment, or the page faults cost mor
 from __future__ import annotations
 
 import tarfile
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate, chain, count, groupby, islice
 
 import webdataset
@@ -22,7 +25,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_in
 from model.contracts import ClipBatch
 from pipeline.batch_slots import BatchSlots, PackedBatch
 from pipeline.errors import BadInput
-from pipeline.sample_plan import Draw, SamplePlan, StreamPlan, share_of_rank, step_of
+from pipeline.sample_plan import Draw, MixedPlan, SamplePlan, StreamPlan, share_of_rank, step_of
+from pipeline.sampling import neighbours
 from pipeline.shards import ShardSet, StoredVideo
 from pipeline.shards.format import clip_key
 from pipeline.training_clips import ClipPlan, Fetch, InputConfig, plan_clip
@@ -30,55 +34,78 @@ from pipeline.training_clips import ClipPlan, Fetch, InputConfig, plan_clip
 _STREAM_CURE = "Copy the shard again from its source, or verify the shard set."
 
 
-def sample_plan(shards: ShardSet, config: InputConfig, *, world: int = 1) -> SamplePlan | StreamPlan:
-    """The order of reading: steps per epoch and dropped samples to report, and the draws of each step.
+@dataclass(frozen=True)
+class Stills:
+    """A shard set that trains beside the videos, and the share of all clips that come from it."""
 
-    Raises ValueError where batch size, ranks, workers and videos do not go together.
+    shards: ShardSet
+    share: float
+
+
+def sample_plan(shards: ShardSet, config: InputConfig, *, world: int = 1,
+                stills: Stills | None = None) -> SamplePlan | StreamPlan | MixedPlan:
+    """The order of reading: the draws of each step.
+
+    Raises ValueError where batch size, ranks, workers, videos and stills do not go together.
     """
     sizes = {"global_batch": config.batch_size, "seed": config.seed, "samples_per_video": config.samples_per_video}
     share_of_rank(config.batch_size, world)
+    if stills is not None:
+        _refuse_unfit_stills(shards, stills.shards, config)
+        return MixedPlan(videos=len(shards.videos), stills=len(stills.shards.videos), share=stills.share, **sizes)
     if not config.streaming:
         return SamplePlan(count=len(shards.videos), **sizes)
     return StreamPlan(videos_per_shard=tuple(len(videos) for videos in _videos_of_shards(shards)), world=world,
                       workers=max(config.workers, 1), **sizes)
 
 
-def training_batches(shards: ShardSet, config: InputConfig, *, rank: int = 0, world: int = 1,
-                     consumed: int = 0) -> Iterator[ClipBatch]:
+def training_batches(shards: ShardSet, config: InputConfig, *, rank: int = 0, world: int = 1, consumed: int = 0,
+                     stills: Stills | None = None) -> Iterator[ClipBatch]:
     """Batches of `batch_size / world` clips for one rank, without end; a step consumes `batch_size` samples.
 
+    stills: of the same classes, read by index; `config.pseudo_video` makes clips of them.
     consumed: samples consumed before, by all ranks: the run goes on with the next one, in the middle of an epoch too.
     Pinned memory where CUDA is. Closing the iterator ends its loader processes.
     Raises ValueError at once for settings that cannot work, BadInput (naming the video) with the batch it spoils.
     """
-    plan, step = sample_plan(shards, config, world=world), step_of(consumed, config.batch_size)
-    _refuse_unlabelled(shards)
+    plan = sample_plan(shards, config, world=world, stills=stills)
+    step, sets = step_of(consumed, config.batch_size), [shards, stills.shards] if stills else [shards]
+    for shard_set in sets:
+        _refuse_unlabelled(shard_set)
     slots = BatchSlots(config, share=config.batch_size // world)
     if isinstance(plan, StreamPlan):
         dataset, order = StreamedClips(shards, slots, plan, rank=rank, step=step), None
     else:
-        dataset, order = IndexedClips(shards, slots), _Steps(plan, rank=rank, world=world, step=step)
+        dataset, order = IndexedClips(sets, slots), _Steps(plan, rank=rank, world=world, step=step)
     loader = DataLoader(dataset, sampler=order, batch_size=None, num_workers=config.workers, collate_fn=_as_it_is,
                         prefetch_factor=config.prefetch if config.workers else None)
     return (slots.take(packed) for packed in loader)
 
 
 class IndexedClips(Dataset):
-    """Map-style: a step and its draws -> the batch, in its slot."""
+    """Map-style: a step and its draws -> the batch, in its slot.
 
-    def __init__(self, shards: ShardSet, slots: BatchSlots) -> None:
-        self.shards, self.slots = shards, slots
+    sets: their videos count on from one set to the next; the first has the classes, and the donors of copy-paste.
+    """
+
+    def __init__(self, sets: Sequence[ShardSet], slots: BatchSlots) -> None:
+        self.sets, self.slots = sets, slots
+        self.videos = [video for shards in sets for video in shards.videos]
+        self.ends = list(accumulate(len(shards.videos) for shards in sets))
 
     def __getitem__(self, at: tuple[int, list[Draw]]) -> PackedBatch | BadInput:
         step, draws = at
-        videos, config = self.shards.videos, self.slots.config
-        plans = [plan_clip(draw, videos, config, donors=range(len(videos))) for draw in draws]
-        return self.slots.put(step, plans, [self._fetch] * len(plans), self.shards.classes)
+        plans = [plan_clip(draw, self.videos, self.slots.config, donors=range(self.ends[0])) for draw in draws]
+        fetches = [partial(read_frames, self.sets[bisect_right(self.ends, draw.video)]) for draw in draws]
+        return self.slots.put(step, plans, fetches, self.sets[0].classes)
 
-    def _fetch(self, video: StoredVideo, frames: tuple[int, ...]) -> list[tuple[bytes, bytes | None]]:
-        first = min(frames)
-        found = self.shards.read(video, first, max(frames) + 1)
-        return [found[frame - first] for frame in frames]
+
+def read_frames(shards: ShardSet, video: StoredVideo, frames: tuple[int, ...]) -> list[tuple[bytes, bytes | None]]:
+    """A `Fetch` that reads by index: each run of neighbouring frames with one `pread`."""
+    found = {}
+    for start, stop in neighbours(frames):
+        found |= zip(range(start, stop), shards.read(video, start, stop))
+    return [found[frame] for frame in frames]
 
 
 class StreamedClips(IterableDataset):
@@ -147,7 +174,7 @@ def _members(shards: ShardSet, video: StoredVideo, frame: int) -> list[str]:
 class _Steps:
     """The steps of one rank with their draws, without end."""
 
-    def __init__(self, plan: SamplePlan, *, rank: int, world: int, step: int) -> None:
+    def __init__(self, plan: SamplePlan | MixedPlan, *, rank: int, world: int, step: int) -> None:
         self.plan, self.rank, self.world, self.step = plan, rank, world, step
 
     def __iter__(self) -> Iterator[tuple[int, list[Draw]]]:
@@ -163,6 +190,16 @@ def _videos_of_shards(shards: ShardSet) -> list[range]:
     sizes = Counter(video.shard for video in shards.videos)
     ends = list(accumulate(sizes[shard] for shard in range(len(shards.manifest["shards"]))))
     return [range(end - sizes[shard], end) for shard, end in enumerate(ends)]
+
+
+def _refuse_unfit_stills(shards: ShardSet, stills: ShardSet, config: InputConfig) -> None:
+    videos, images = ([info.name for info in found.classes.classes] for found in (shards, stills))
+    if videos != images:
+        raise ValueError(f"the stills in {stills.folder} have the classes of {stills.classes.name}, the videos in "
+                         f"{shards.folder} those of {shards.classes.name}; they need the same names in the same order. "
+                         "For COCO's own, set stage_one.stills.dataset.classes and make the shards again")
+    if config.streaming:
+        raise ValueError("stills are read by index; set input.streaming to false")
 
 
 def _refuse_unlabelled(shards: ShardSet) -> None:

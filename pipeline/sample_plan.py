@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 
 # What a random stream is for; streams of different purposes share no numbers.
-PLAN, SHARD, CLIP, PASTE, VIEW, EVIDENCE = range(6)
+PLAN, SHARD, CLIP, PASTE, VIEW, EVIDENCE, STILLS, MIX = range(8)
 
 
 def random_stream(seed: int, purpose: int, *, epoch: int, index: int = 0) -> np.random.Generator:
@@ -112,6 +112,48 @@ class StreamPlan:
         return _draws(self, step, rank, share, first=first)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MixedPlan:
+    """Order for videos and stills in a fixed proportion, wherever they lie. The world may change.
+
+    Each of the two is gone through in an order of its own, again and again; the stills count on after the videos.
+    """
+
+    videos: int
+    stills: int
+    share: float                    # of all samples that are stills
+    global_batch: int               # clips per step, all ranks together
+    seed: int = 0
+    samples_per_video: int = 1      # clips drawn from each video, and still, in an epoch of its own
+
+    def __post_init__(self) -> None:
+        _check(self)
+        if not 0 < self.share < 1:
+            raise ValueError(f"the share of stills is {self.share}; it lies between 0 and 1, and is neither")
+        if min(self.videos, self.stills) < 1:
+            raise ValueError(f"{self.videos} videos and {self.stills} stills cannot be mixed; see the errors.jsonl of "
+                             "the shard set that is empty, and make its shards again")
+
+    def batch(self, step: int, *, rank: int = 0, world: int = 1) -> list[Draw]:
+        """The draws of one rank in one step of the whole run."""
+        share, first = share_of_rank(self.global_batch, world), step * self.global_batch
+        before, after = self._stills_before(first), self._stills_before(first + self.global_batch)
+        samples = [(self.videos, STILLS, number) for number in range(before, after)]
+        samples += [(0, PLAN, number) for number in range(first - before, first + self.global_batch - after)]
+        order = random_stream(self.seed, MIX, epoch=step).permutation(self.global_batch)
+        return [self._draw(first + place, *samples[order[place]]) for place in range(rank * share, (rank + 1) * share)]
+
+    def _stills_before(self, position: int) -> int:
+        return int(position * self.share)
+
+    def _draw(self, position: int, offset: int, purpose: int, number: int) -> Draw:
+        count = (self.stills if offset else self.videos) * self.samples_per_video
+        epoch, place = divmod(number, count)
+        sample = int(_permutation(self.seed, purpose, epoch, count)[place])
+        return Draw(position=position, epoch=epoch, video=offset + sample // self.samples_per_video,
+                    repeat=sample % self.samples_per_video)
+
+
 def share_of_rank(global_batch: int, world: int) -> int:
     """Clips per step of one rank. Raises ValueError where the global batch does not divide by the ranks."""
     if global_batch % world:
@@ -154,7 +196,12 @@ def _order(plan: SamplePlan | StreamPlan, epoch: int) -> np.ndarray:
         for shard in shards])
 
 
-def _check(plan: SamplePlan | StreamPlan) -> None:
+@lru_cache(maxsize=8)       # a step may touch two epochs of each set
+def _permutation(seed: int, purpose: int, epoch: int, count: int) -> np.ndarray:
+    return random_stream(seed, purpose, epoch=epoch).permutation(count)
+
+
+def _check(plan: SamplePlan | StreamPlan | MixedPlan) -> None:
     for name in ("global_batch", "samples_per_video"):
         if getattr(plan, name) < 1:
             raise ValueError(f"{name} is {getattr(plan, name)}; it must be at least 1")

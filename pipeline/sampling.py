@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 
@@ -16,6 +18,30 @@ def sample_clip(num_frames: int, clip_frames: int, rng: np.random.Generator, *, 
     start = int(rng.integers(max(windows - official_compat, 1)))
     frames = _window(start, num_frames, clip_frames)
     return frames[::-1] if rng.random() < reverse else frames
+
+
+def sample_around(num_frames: int, clip_frames: int, rng: np.random.Generator, *, reach: int,
+                  reverse: float = 0.0) -> tuple[int, ...]:
+    """Draw one frame of a video and others at most `reach` frames away from it, which may come twice; in order of time.
+
+    A video of one frame repeats it. reverse: as for `sample_clip`. Source: the released VITA code's data set mapper.
+    """
+    middle = int(rng.integers(num_frames))
+    near = [frame for frame in range(max(middle - reach, 0), min(middle + reach + 1, num_frames)) if frame != middle]
+    others = rng.choice(near or [middle], clip_frames - 1).tolist()
+    frames = tuple(sorted([middle, *others]))
+    return frames[::-1] if rng.random() < reverse else frames
+
+
+def neighbours(frames: Iterable[int]) -> list[tuple[int, int]]:
+    """The runs (start, stop) of neighbouring frames that hold all of `frames` and no other."""
+    runs: list[tuple[int, int]] = []
+    for frame in sorted(set(frames)):
+        if runs and runs[-1][1] == frame:
+            runs[-1] = runs[-1][0], frame + 1
+        else:
+            runs.append((frame, frame + 1))
+    return runs
 
 
 def split_clips(num_frames: int, clip_frames: int, *, overlap: int = 0) -> list[tuple[tuple[int, ...], int]]:

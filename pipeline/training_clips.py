@@ -12,9 +12,10 @@ from pipeline.augment import AugmentConfig, Transform, draw_transform
 from pipeline.copy_paste import CopyPasteConfig, choose_segments, displaced, paste, renumber
 from pipeline.errors import BadInput
 from pipeline.images import decode_jpeg, decode_png
+from pipeline.pseudo_video import PseudoVideoConfig, draw_camera_path
 from pipeline.records import Segment
 from pipeline.sample_plan import CLIP, PASTE, Draw
-from pipeline.sampling import sample_clip
+from pipeline.sampling import sample_around, sample_clip
 from pipeline.shards import StoredVideo
 from pipeline.targets import ClipTubes, Overlaps, clip_tubes, stride_4
 
@@ -28,10 +29,12 @@ class InputConfig:
 
     augment: AugmentConfig
     clip_frames: int = 2
+    reach: int = 0                  # a clip is drawn from frames this far around one of its own; 0: neighbours
     batch_size: int = 8             # clips per step, all ranks together
     samples_per_video: int = 1      # clips of a video in one epoch
     seed: int = 0
     copy_paste: CopyPasteConfig | None = field(default_factory=CopyPasteConfig)
+    pseudo_video: PseudoVideoConfig | None = None   # moves a camera over videos of one frame; None: they stand still
     workers: int = 2                # loader processes of each rank; 0: the training process decodes by itself
     prefetch: int = 2               # batches each worker keeps ready
     streaming: bool = False         # read shards front to back through webdataset, as object stores like it
@@ -43,6 +46,8 @@ class InputConfig:
         for name in ("clip_frames", "batch_size", "samples_per_video", "prefetch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"input.{name} is {getattr(self, name)}; it must be at least 1")
+        if self.reach < 0:
+            raise ValueError(f"input.reach is {self.reach}; give a number of frames, or 0 for neighbouring frames")
         if self.workers < 0:
             raise ValueError(f"input.workers is {self.workers}; give 0 or more loader processes per rank")
         if self.stream_from and not self.streaming:
@@ -51,11 +56,11 @@ class InputConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """Frames of one video under one transform."""
+    """Frames of one video, and what becomes of each. Only a camera over a still treats them differently."""
 
     video: StoredVideo
-    frames: tuple[int, ...]     # t
-    transform: Transform
+    frames: tuple[int, ...]             # t
+    transforms: tuple[Transform, ...]   # t
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,19 +73,19 @@ class ClipPlan:
 
 
 def plan_clip(draw: Draw, videos: Sequence[StoredVideo], config: InputConfig, *, donors: range) -> ClipPlan:
-    """Draw frames, transform and donor: a pure function of (seed, epoch, video, repeat) and the range of `donors`.
+    """Draw frames, transforms and donor: a pure function of (seed, epoch, video, repeat) and the range of `donors`.
 
-    donors: videos that copy-paste may take from, the clip's own among them.
+    donors: videos that copy-paste may take from, the clip's own among them; nothing is pasted into another.
     """
     rng = draw.random(config.seed, CLIP)
     clip = _draw_part(rng, videos[draw.video], config, config.augment)
     donor, paste_config = None, config.copy_paste
-    if paste_config and rng.random() < paste_config.probability:
+    if paste_config and draw.video in donors and rng.random() < paste_config.probability:
         low, high = config.augment.scale
         smaller = replace(config.augment, scale=(low * paste_config.scale, high * paste_config.scale))
         step = 1 + int(rng.integers(len(donors) - 1)) if len(donors) > 1 else 0      # another video where there is one
         other = donors[(donors.index(draw.video) + step) % len(donors)]
-        donor = _draw_part(rng, videos[other], config, smaller)
+        donor = _draw_part(rng, videos[other], replace(config, pseudo_video=None), smaller)
     return ClipPlan(draw=draw, clip=clip, donor=donor)
 
 
@@ -90,9 +95,10 @@ def make_clip(plan: ClipPlan, fetch: Fetch, classes: ClassTable, config: InputCo
 
     Raises BadInput naming video and frame where an image cannot be decoded.
     """
-    height, width = plan.clip.transform.resized
     real_pixels[:] = False
-    real_pixels[:, :height, :width] = True
+    for real, transform in zip(real_pixels, plan.clip.transforms):
+        height, width = transform.resized
+        real[:height, :width] = True
     labels = _decode(plan.clip, fetch, out=frames, at=stride_4(config.augment.size))
     ids = np.stack(labels).astype(np.uint16)                                # t h w
     segments, overlaps = plan.clip.video.segments, plan.clip.video.overlaps
@@ -103,22 +109,37 @@ def make_clip(plan: ClipPlan, fetch: Fetch, classes: ClassTable, config: InputCo
 
 
 def _draw_part(rng: np.random.Generator, video: StoredVideo, config: InputConfig, augment: AugmentConfig) -> Part:
-    frames = sample_clip(len(video.frames), config.clip_frames, rng, reverse=augment.reverse,
-                         official_compat=config.official_compat)
-    return Part(video=video, frames=frames, transform=draw_transform(rng, augment, (video.height, video.width)))
+    lengths = len(video.frames), config.clip_frames
+    if config.reach:
+        frames = sample_around(*lengths, rng, reach=config.reach, reverse=augment.reverse)
+    else:
+        frames = sample_clip(*lengths, rng, reverse=augment.reverse, official_compat=config.official_compat)
+    size = video.height, video.width
+    if config.pseudo_video and len(video.frames) == 1:
+        transforms = draw_camera_path(rng, config.pseudo_video, augment, size, config.clip_frames)
+    else:
+        transforms = (draw_transform(rng, augment, size),) * config.clip_frames
+    return Part(video=video, frames=frames, transforms=transforms)
 
 
 def _decode(part: Part, fetch: Fetch, *, out: np.ndarray, at: tuple[slice, slice]) -> list[np.ndarray]:
-    """Frames into `out`, t 3 H W; returns the ids of each, its rows and columns `at`. Repeats are decoded once."""
+    """Frames into `out`, t 3 H W; returns the ids of each, its rows and columns `at`. Repeats follow each other and are
+    decoded once.
+    """
     ids: list[np.ndarray] = []
-    for position, (frame, (jpeg, png)) in enumerate(zip(part.frames, fetch(part.video, part.frames))):
-        if (first := part.frames.index(frame)) < position:
-            out[position] = out[first]
-            ids.append(ids[first])
+    before = None
+    for position, (frame, transform, (jpeg, png)) in enumerate(zip(part.frames, part.transforms,
+                                                                   fetch(part.video, part.frames))):
+        if before == (frame, transform):
+            out[position] = out[position - 1]
+            ids.append(ids[-1])
             continue
         try:
-            part.transform.image(decode_jpeg(jpeg), out=out[position])
-            ids.append(part.transform.ids(decode_png(png), at=at))
+            if before is None or before[0] != frame:
+                image, labels = decode_jpeg(jpeg), decode_png(png)
+            transform.image(image, out=out[position])
+            ids.append(transform.ids(labels, at=at))
+            before = frame, transform
         except ValueError as error:
             raise BadInput(getattr(error, "reason", "bad-frame"), f"frame {part.video.frames[frame].name!r}: {error}",
                            video=part.video.video_id, cure="Verify the shards; if they are as the data set is, leave "
@@ -129,7 +150,7 @@ def _decode(part: Part, fetch: Fetch, *, out: np.ndarray, at: tuple[slice, slice
 def _paste_donor(plan: ClipPlan, fetch: Fetch, classes: ClassTable, config: InputConfig, *, frames: np.ndarray,
                  real_pixels: np.ndarray, ids: np.ndarray) -> tuple[list[Segment], Overlaps]:
     """Paste part of the donor over the clip, in place; returns the segments and overlaps that came, with new ids."""
-    height, width = plan.donor.transform.resized
+    height, width = plan.donor.transforms[0].resized
     donor_frames = np.empty((*frames.shape[:2], height, width), dtype=np.uint8)
     donor_ids = _decode(plan.donor, fetch, out=donor_frames, at=(slice(height), slice(width)))
     donor = plan.donor.video

@@ -10,20 +10,22 @@ import numpy as np
 import pytest
 import torch
 
-from jobs import cache_queries, evaluate, make_shards, train_stage_one, train_stage_two
+from jobs import cache_queries, evaluate, make_shards, train_stage_one, train_stage_two, verify_shards
 from jobs.cache_queries import CacheShard, cache_folder, cache_source
 from jobs.inference import open_system
 from jobs.models import head_card, segmenter_card
 from jobs.recipes import find_recipe
-from jobs.recipes.schema import Recipe
+from jobs.recipes.schema import Recipe, StillsConfig
 from jobs.train_stage_two import build_stage, open_cache
 from jobs.training.checkpoint import read_card, save_model
 from jobs.training.optimizer import build_optimizer
 from jobs.training.trainer import Stage
 from model.layers.convolution import dot_pixels
 from model.segmenters import build_segmenter
-from pipeline.datasets import open_dataset
+from pipeline.datasets import DatasetConfig, open_dataset
 from pipeline.datasets.synthetic import write_world
+from pipeline.loading import Stills, sample_plan
+from pipeline.pseudo_video import PseudoVideoConfig
 from pipeline.query_cache import finish_cache
 from pipeline.results import read_listed_videos, read_results
 from pipeline.shards import ShardSet
@@ -153,22 +155,38 @@ def test_vita_goes_down_the_whole_road_and_its_tracks_come_back_from_the_file_fo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("change", ["joint", "frozen"])
-def test_every_verb_runs_where_the_detector_learns_with_the_head_and_where_it_does_not_learn(tmp_path, change):
+def test_every_verb_runs_where_detector_and_head_learn_together_from_videos_and_stills(tmp_path):
+    recipe = here(short_vita(tmp_path / "road"))
+    images = write_world(tmp_path / "coco", replace(recipe.world, layout="coco", videos_train=5, seed=1))
+    stills = StillsConfig(dataset=DatasetConfig(name="coco_instance", root=str(images)), share=0.5)
+    one = recipe.stage_one
+    recipe = replace(recipe, stage_one=replace(
+        one, joint_layers=2, stills=stills,
+        input=replace(one.input, clip_frames=3, reach=4, pseudo_video=PseudoVideoConfig())))
+    assert make_shards.main(recipe)["stills"]["frames"] == 5
+    assert verify_shards.main(recipe) == {"train": 0, "valid": 0, "stills": 0}
+    videos, images = (ShardSet(recipe.shards_of(name)) for name in ("train", "stills"))
+    draws = sample_plan(videos, recipe.stage_one.input, stills=Stills(images, 0.5)).batch(0)
+    assert sorted(draw.video >= len(videos.videos) for draw in draws) == [False, True]
+    first, everything = next(train_stage_one.build_stage(recipe).batches(0, 1, 0)), [*videos.videos, *images.videos]
+    assert first.videos == tuple(everything[draw.video].video_id for draw in draws)
+    assert train_stage_one.main(recipe)["steps"] == 2
+    check_scores_and_rest(recipe)
+
+
+@pytest.mark.slow
+def test_every_verb_runs_where_the_detector_is_frozen(tmp_path):
     recipe = here(short_vita(tmp_path / "road"))
     make_shards.main(recipe)
-    one = recipe.stage_one
-    if change == "joint":
-        one = replace(one, joint_layers=2, input=replace(one.input, clip_frames=3))
-    else:
-        save_model(tmp_path / "coco", build_segmenter(one.segmenter).state_dict(), {"kind": "segmenter"})
-        one = replace(one, train=False, start_from=str(tmp_path / "coco"))
-    recipe = replace(recipe, stage_one=one)
-    said = [train_stage_one.main(recipe)["steps"]]
-    if change == "frozen":
-        cache_queries.main(recipe)
-        said.append(train_stage_two.main(recipe)["steps"])
-    assert said == ([2] if change == "joint" else [0, 2])
+    save_model(tmp_path / "coco", build_segmenter(recipe.stage_one.segmenter).state_dict(), {"kind": "segmenter"})
+    recipe = replace(recipe, stage_one=replace(recipe.stage_one, train=False, start_from=str(tmp_path / "coco")))
+    assert train_stage_one.main(recipe)["steps"] == 0
+    cache_queries.main(recipe)
+    assert train_stage_two.main(recipe)["steps"] == 2
+    check_scores_and_rest(recipe)
+
+
+def check_scores_and_rest(recipe: Recipe) -> None:
     scores = evaluate.main(scored(recipe, mode="offline"))
     assert (scores["videos"], scores["frames"], scores["skipped"]) == (3, 21, [])
     assert train_stage_one.main(recipe)["resumed"]

@@ -6,7 +6,7 @@ may override any typed field (`--set stage_one.fit.steps=100`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -43,6 +43,19 @@ from pipeline.training_clips import InputConfig
 
 
 @dataclass(frozen=True, kw_only=True)
+class StillsConfig:
+    """Images that train beside the videos; `input.pseudo_video` makes clips of them."""
+
+    dataset: DatasetConfig      # in the classes of the videos
+    share: float                # of all clips of a training step, on average
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1:
+            raise ValueError(f"stage_one.stills.share={self.share} must lie between 0 and 1; without stills leave "
+                             "stage_one.stills out")
+
+
+@dataclass(frozen=True, kw_only=True)
 class StageOneConfig:
     """The clip segmenter and how it is trained."""
 
@@ -52,6 +65,7 @@ class StageOneConfig:
     input: InputConfig
     optimizer: OptimizerConfig
     fit: FitConfig
+    stills: StillsConfig | None = None          # beside the videos of the train split
     start_from: str = ""        # folder of a finished or converted model; empty: from the backbone's own weights
     # VITA: how many of the detector's last decoder layers the head of stage two reads and learns from along with the
     # detector, on clips of several frames; there is no stage two then. 0: the detector alone, frame by frame.
@@ -158,6 +172,8 @@ class ClusterConfig:
     object_store_mb: int = 300           # of that cluster
 
 
+STILLS = "stills"       # name of their shard folder, beside those of the splits
+
 # What belongs together: segmenter, its losses, its cross-clip head, the losses of that.
 FAMILIES = ((VideoKMaxConfig, KMaxLossConfig, MaXTronHeadConfig, CrossClipLossConfig),
             (TubeLinkConfig, Mask2FormerLossConfig, TubeLinkHeadConfig, MaskCrossClipLossConfig),
@@ -241,6 +257,12 @@ class Recipe:
         return tuple(dict.fromkeys((self.train_split, *self.cache.splits, self.evaluation.split)))
 
     @property
+    def sources(self) -> dict[str, DatasetConfig]:
+        """Name of a shard folder -> what its shards are made of: every split, and `stills`."""
+        found = {split: replace(self.dataset, root=str(self.data_root), split=split) for split in self.splits}
+        return found | ({STILLS: self.stage_one.stills.dataset} if self.stage_one.stills else {})
+
+    @property
     def road(self) -> Path:
         """The folder of everything this recipe makes, absolute."""
         return Path(self.folder or f"runs/{self.name}").absolute()
@@ -256,7 +278,7 @@ class Recipe:
         return (self.stage_one_road if self.world is not None else Path()) / self.dataset.root
 
     def shards_of(self, split: str) -> Path:
-        """Folder of the shards of a split."""
+        """Folder of the shards of a split, or of the stills."""
         return self.stage_one_road / "shards" / split
 
     @property

@@ -4,8 +4,9 @@ Source: sukjunhwang/VITA, configs, which differ from the paper in depths, iterat
 a COCO road (`coco_mask2former.py`), or from a converted checkpoint that `stage_one.start_from` names; a released VITA
 (jobs.convert_checkpoint) needs no training at all. In the main setting detector and head learn together in stage one,
 and there is no stage two. `_frozen` keeps the detector as COCO left it and trains the head from the query cache.
-Different here: no pseudo-clips of COCO stills beside the videos; the frames of a clip are neighbours (official: drawn
-around one, up to 8 or 20 away); one network input serves training and test, so the longest training sides are cropped.
+Clips made of COCO's stills, in the classes of the videos, train beside them; make_shards reads data/coco too.
+Different here: one network input serves training and test, so the longest training sides are cropped; videos have no
+window of their own cut out before; stills and videos share a batch, where the released code fills each with one kind.
 The labels of `valid` are not public: `jobs.evaluate` writes the results.zip that the evaluation servers score.
 Price: 8 clips a step on 8 GPUs.
 """
@@ -17,7 +18,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from jobs.recipes.coco_mask2former import BACKBONES, CACHE, CLUSTER, FROZEN_NORMS, NO_DECAY, TITLES
-from jobs.recipes.schema import EvaluationConfig, PredictConfig, Recipe, StageOneConfig, StageTwoConfig
+from jobs.recipes.schema import EvaluationConfig, PredictConfig, Recipe, StageOneConfig, StageTwoConfig, StillsConfig
 from jobs.recipes.youtube_vis import LOW, START, VIDEOS
 from jobs.training.loop import FitConfig
 from jobs.training.optimizer import OptimizerConfig
@@ -30,6 +31,7 @@ from model.query_decoders.mask2former import Mask2FormerDecoderConfig
 from model.segmenters.mask2former import Mask2FormerConfig
 from pipeline.augment import AugmentConfig
 from pipeline.datasets import DatasetConfig, DatasetName
+from pipeline.pseudo_video import PseudoVideoConfig
 from pipeline.query_batches import QueryInputConfig
 from pipeline.training_clips import InputConfig
 
@@ -46,17 +48,19 @@ class Schedule:
     steps: int
     milestones: tuple[int, ...]     # where the rate drops
     clip_frames: int
+    reach: int                      # of its frames, around one of them
+    videos_per_still: float         # among the clips of training
     candidates: int = 10            # tracks of a video
     scores: dict[str, float]        # AP of each backbone
 
 
 SCHEDULES: dict[DatasetName, Schedule] = {
-    "youtube_vis_2019": Schedule(steps=140_000, milestones=(75_000,), clip_frames=5,
+    "youtube_vis_2019": Schedule(steps=140_000, milestones=(75_000,), clip_frames=5, reach=20, videos_per_still=0.75,
                                  scores={"r50": 49.8, "swin_l": 63.0}),
-    "youtube_vis_2021": Schedule(steps=187_500, milestones=(100_000,), clip_frames=6,
+    "youtube_vis_2021": Schedule(steps=187_500, milestones=(100_000,), clip_frames=6, reach=8, videos_per_still=0.8,
                                  scores={"r50": 45.7, "swin_l": 57.5}),
-    "ovis": Schedule(steps=150_000, milestones=(50_000, 125_000), clip_frames=6, candidates=20,
-                     scores={"r50": 19.6, "swin_l": 27.7}),
+    "ovis": Schedule(steps=150_000, milestones=(50_000, 125_000), clip_frames=6, reach=8,
+                     videos_per_still=0.25, candidates=20, scores={"r50": 19.6, "swin_l": 27.7}),
 }
 FROZEN = {"r50": 40.9, "swin_l": 53.4}                       # AP on YouTube-VIS 2019, table 7
 WINDOWS = {3: 49.4, 12: 50.0, 0: 50.1}                       # AP on YouTube-VIS 2019 with R50, table 3; 0: all frames
@@ -78,8 +82,12 @@ def vita(data: DatasetName, backbone: str) -> Recipe:
                 query_decoder=Mask2FormerDecoderConfig(num_queries=QUERIES[backbone], positions="frame")),
             losses=Mask2FormerLossConfig(), joint_layers=LAYERS,
             start_from=f"runs/{START[backbone]}/stage_one/model",
-            input=InputConfig(clip_frames=of.clip_frames, batch_size=BATCH, copy_paste=None, augment=AugmentConfig(
-                size=SIZES[backbone], short_side=LOW, scale=(1.0, 1.0), reverse=0.0, color=False)),
+            stills=StillsConfig(dataset=DatasetConfig(name="coco_instance", root="data/coco", classes=data),
+                                share=1 / (1 + of.videos_per_still)),
+            input=InputConfig(
+                clip_frames=of.clip_frames, reach=of.reach, batch_size=BATCH, copy_paste=None,
+                pseudo_video=PseudoVideoConfig(), augment=AugmentConfig(
+                    size=SIZES[backbone], short_side=LOW, scale=(1.0, 1.0), reverse=0.0, color=False)),
             optimizer=replace(optimizer, multipliers=(*frozen_norms, ("backbone.", 0.1))),
             fit=FitConfig(steps=of.steps)),
         cache=CACHE,
@@ -101,7 +109,7 @@ def frozen(data: DatasetName, backbone: str) -> Recipe:
     one, two = road.stage_one, road.stage_two
     return replace(
         road, name=f"{road.name}_frozen", about=_about(data, backbone, "VITA on a frozen detector", FROZEN[backbone]),
-        stage_one=replace(one, joint_layers=0, train=False, input=replace(one.input, clip_frames=1)),
+        stage_one=replace(one, joint_layers=0, train=False, stills=None, input=replace(one.input, clip_frames=1)),
         stage_two=replace(two, losses=VitaLossConfig(frame_costs=MatchingCosts(class_weight=0.0))))
 
 

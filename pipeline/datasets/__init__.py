@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from model.labels import ClassTable
 from pipeline.datasets import classes_coco, classes_vipseg, classes_vspw, classes_youtube_vis, kitti_step
 from pipeline.datasets.coco import CocoInstance, CocoPanoptic
+from pipeline.datasets.coco_as_videos import COUNTERPARTS
 from pipeline.datasets.kitti_step import KittiStep
 from pipeline.datasets.vipseg import VipSeg
 from pipeline.datasets.vspw import Vspw
@@ -32,6 +33,7 @@ class DatasetConfig:
     name: DatasetName
     root: str                   # folder that holds what docs/data.md shows
     split: str = "train"        # train, val, test; YouTube-VIS, OVIS: train, valid, test
+    classes: str = ""           # coco_instance only: name of a video data set, whose classes its own become
     layout: Layout = "auto"     # VIPSeg only. rgb: panomasksRGB with json; raw: panomasks; auto: rgb where it exists
 
     def __post_init__(self) -> None:
@@ -42,6 +44,9 @@ class DatasetConfig:
         if not self.root or not self.split:
             raise ValueError(f"dataset {self.name!r} needs root and split, got {self.root!r} and {self.split!r}; "
                              f"docs/data.md shows the folder")
+        if self.classes and (self.name != "coco_instance" or self.classes not in COUNTERPARTS):
+            raise ValueError(f"dataset.classes={self.classes!r} is for coco_instance only, one of "
+                             f"{', '.join(COUNTERPARTS)}; leave it out for {self.name!r}")
         if self.layout != "auto" and self.name != "vipseg":
             raise ValueError(f"layout={self.layout!r} is for vipseg only; leave it out for {self.name!r}")
 
@@ -58,6 +63,6 @@ def open_dataset(config: DatasetConfig) -> Dataset:
         case "coco_panoptic":
             return CocoPanoptic(config.root, split=config.split)
         case "coco_instance":
-            return CocoInstance(config.root, split=config.split)
+            return CocoInstance(config.root, split=config.split, classes=config.classes)
         case _:
             return YouTubeVis(config.root, split=config.split, name=config.name)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from functools import cached_property
+from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import PurePosixPath
 from typing import Any, ClassVar
 
@@ -17,7 +18,9 @@ import numpy as np
 
 from model.labels import ClassInfo, ClassTable
 from pipeline.datasets.classes_coco import TABLES
+from pipeline.datasets.classes_youtube_vis import TABLES as VIDEO_TABLES
 from pipeline.datasets.classes_youtube_vis import distinct_color
+from pipeline.datasets.coco_as_videos import COUNTERPARTS
 from pipeline.datasets.folders import first_existing, load_json, root_folder
 from pipeline.datasets.id_maps import listed_segments, read_label
 from pipeline.datasets.run_lengths import packed_mask
@@ -46,7 +49,10 @@ class _Coco(ABC):
         self.classes = self._class_table()
 
     def __reduce__(self):
-        return _reopen, (type(self), str(self.root), self.split)
+        return partial(type(self), **self._options()), (str(self.root),)
+
+    def _options(self) -> dict[str, str]:
+        return {"split": self.split}
 
     def video_ids(self) -> list[str]:
         """All images of the split, by file name without suffix, sorted."""
@@ -158,9 +164,31 @@ class CocoInstance(_Coco):
     """Instance segmentation: 80 classes of things; masks are polygons, those of crowds run lengths, and may overlap.
 
     An object too small or too thin to cover the centre of a pixel is left out.
+    classes: name of a video data set of `coco_as_videos`, whose classes the objects get. Those that have no counterpart
+    are left out, and so are images that show no other.
     """
 
     name, kind = "coco_instance", "instances"
+
+    def __init__(self, root: str, *, split: str = "train", classes: str = "") -> None:
+        super().__init__(root, split=split)
+        self.classes_of, self.categories = classes, self.classes
+        self.counterparts = {id: id for id in self.categories.index_of}
+        if classes:
+            if self.categories != TABLES[self.name]:
+                raise ValueError(f"{self.annotations} has categories of its own, which have no counterparts in "
+                                 f"{classes}; leave dataset.classes out")
+            self.counterparts, self.classes = COUNTERPARTS[classes], VIDEO_TABLES[classes]
+
+    def _options(self) -> dict[str, str]:
+        return super()._options() | {"classes": self.classes_of}
+
+    def video_ids(self) -> list[str]:
+        """All images of the split, by file name without suffix, sorted; with `classes` those that show any of them."""
+        if not self.classes_of or self._annotated is None:
+            return super().video_ids()
+        return sorted(name for name, entry in self._entries.items() if any(
+            annotation.get("category_id") in self.counterparts for annotation in self._annotated.get(entry["id"], [])))
 
     def frame_ids(self, video: VideoRecord, frame: FrameRecord) -> np.ndarray:
         """Not for this data set: instances may overlap, so no map can hold them. Read `FrameRecord.masks`."""
@@ -170,12 +198,18 @@ class CocoInstance(_Coco):
         if self._annotated is None:
             return {}, ()
         found = self._annotated.get(image, [])
-        segments = listed_segments({video_id: found}, self.classes,
-                                   refuse=lambda reason, what: self._bad(reason, what, video_id))
+        listed = listed_segments({video_id: found}, self.categories,
+                                 refuse=lambda reason, what: self._bad(reason, what, video_id))
         masks = {annotation["id"]: self._mask(annotation, size, video_id) for annotation in found}
-        shown = {segment.id: masks[segment.id] for segment in segments if masks[segment.id] is not None}
-        return ({"segment_ids": tuple(shown), "masks": shown},
-                tuple(segment for segment in segments if segment.id in shown))
+        segments = tuple(segment for segment in map(self._counterpart, listed)
+                         if segment is not None and masks[segment.id] is not None)
+        shown = {segment.id: masks[segment.id] for segment in segments}
+        return {"segment_ids": tuple(shown), "masks": shown}, segments
+
+    def _counterpart(self, segment: Segment) -> Segment | None:
+        """The segment in the class it is to have, None where there is none."""
+        counterpart = self.counterparts.get(self.categories.classes[segment.class_index].dataset_id)
+        return None if counterpart is None else replace(segment, class_index=self.classes.index_of[counterpart])
 
     def _mask(self, annotation: dict, size: tuple[int, int], video_id: str) -> dict | None:
         try:
@@ -186,7 +220,3 @@ class CocoInstance(_Coco):
 
 def _stem(entry: dict) -> str:
     return PurePosixPath(entry["file_name"]).stem
-
-
-def _reopen(kind: type[_Coco], root: str, split: str) -> _Coco:
-    return kind(root, split=split)

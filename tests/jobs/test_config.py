@@ -55,6 +55,7 @@ def test_differences_name_the_field_and_both_values():
 @pytest.mark.parametrize(("text", "path", "value"), [
     ("steps=7", ("steps",), 7), ("name=7", ("name",), "7"), ("inner.size=[33,65]", ("inner", "size"), (33, 65)),
     ("inner.rate=1e-3", ("inner", "rate"), 1e-3), ("kind=b", ("kind",), "b"), ("inner=null", ("inner",), None),
+    ('inner={"rate":0.25}', ("inner", "rate"), 0.25), ("inner={}", ("inner",), Inner()),
 ])
 def test_an_override_sets_one_typed_field(text, path, value):
     changed = override(Outer(), [text])
@@ -66,7 +67,8 @@ def test_an_override_sets_one_typed_field(text, path, value):
 @pytest.mark.parametrize(("text", "message"), [
     ("steps=many", "steps=many: expected int"), ("stepz=3", "did you mean .'steps'"), ("kind=c", "expected"),
     ("steps.x=3", "nothing can be set below"), ("steps", "takes path=value"), ("inner.rate=-1", "must not be negative"),
-    ("inner.size=[1,2,3]", "inner.size"),
+    ("inner.size=[1,2,3]", "inner.size"), ('inner={"rate":-1}', "must not be negative"),
+    ('inner={"rat":1}', "has no field rat"),
 ])
 def test_a_wrong_override_says_what_was_expected(text, message):
     with pytest.raises(ValueError, match=message):

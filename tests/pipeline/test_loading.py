@@ -15,11 +15,13 @@ import torch
 from numpy.testing import assert_array_equal
 
 from model.contracts import ClipBatch
+from model.labels import ClassTable
 from pipeline.augment import AugmentConfig
 from pipeline.batch_slots import BatchSlots
 from pipeline.copy_paste import CopyPasteConfig
 from pipeline.errors import BadInput
-from pipeline.loading import IndexedClips, sample_plan, training_batches
+from pipeline.loading import IndexedClips, Stills, sample_plan, training_batches
+from pipeline.pseudo_video import PseudoVideoConfig
 from pipeline.sample_plan import Draw
 from pipeline.shards import ShardConfig, ShardSet, make_shards
 from pipeline.training_clips import InputConfig, plan_clip
@@ -109,10 +111,11 @@ def test_a_killed_run_goes_on_in_the_middle_of_an_epoch_as_if_nothing_had_happen
     assert [sample for batch in before + after for sample in batch.samples] == list(range(28))
 
 
+@pytest.mark.parametrize("reach", [0, 3])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_streaming_makes_the_clips_that_reading_by_index_makes(shards, workers):
+def test_streaming_makes_the_clips_that_reading_by_index_makes(shards, workers, reach):
     """In another order, so by video; donors come from elsewhere, so without copy-paste."""
-    config = replace(CONFIG, copy_paste=None, batch_size=1)
+    config = replace(CONFIG, copy_paste=None, batch_size=1, reach=reach)
     steps = len(LENGTHS) - 1        # of one epoch, in which 2 workers drop one sample
     streamed = clips(batches(shards, replace(config, streaming=True, workers=workers), steps=steps))
     indexed = {clip["video"]: clip for clip in clips(batches(shards, config, steps=len(LENGTHS)))}
@@ -139,6 +142,55 @@ def test_every_frame_of_a_still_video_stays_the_same(tmp_path):
         for name in ("frames", "real", "void"):
             assert (clip[name] == clip[name][:1]).all()
         assert (clip["masks"] == clip["masks"][:, :1]).all()
+
+
+def test_a_still_becomes_a_clip_whose_frames_differ_and_whose_objects_stay_the_same(tmp_path):
+    shards = write_shards(tmp_path, {"a": 1, "b": 1, "c": 6})
+    config = replace(CONFIG, clip_frames=3, batch_size=1, copy_paste=None,
+                     pseudo_video=PseudoVideoConfig(short_side=(40,), crop=(20, 40)))
+    for clip in clips(batches(shards, config, steps=9)):
+        moved = not torch.equal(clip["frames"][0], clip["frames"][1])
+        one_transform = torch.equal(clip["real"][0], clip["real"][1]) and torch.equal(clip["real"][0], clip["real"][2])
+        if clip["video"] == "c":
+            assert one_transform
+        else:
+            assert moved
+            assert len(set(clip["track_ids"].tolist())) == len(clip["track_ids"])
+        assert not clip["masks"].any(dim=0)[clip["void"]].any()
+
+
+def mix(tmp_path, shards: ShardSet, share: float = 0.5) -> Stills:
+    return Stills(write_shards(tmp_path / "stills", {"x": 1, "y": 1, "z": 1}), share)
+
+
+MIXED = replace(CONFIG, pseudo_video=PseudoVideoConfig(short_side=(40,), crop=(20, 40)))
+
+
+def test_stills_train_beside_videos_in_their_proportion(tmp_path, shards):
+    found = clips(batches(shards, MIXED, steps=6, stills=mix(tmp_path, shards, 0.25)))
+    assert sum(clip["video"] in ("x", "y", "z") for clip in found) == 6
+    assert len({clip["video"] for clip in found}) > 6
+
+
+def test_a_mix_does_not_depend_on_loader_processes_ranks_or_kills(tmp_path, shards):
+    stills = mix(tmp_path, shards)
+    expected = batches(shards, MIXED, steps=5, stills=stills)
+    assert_same_clips(batches(shards, replace(MIXED, workers=2), steps=5, stills=stills), expected)
+    assert_same_clips(batches(shards, MIXED, steps=3, stills=stills, consumed=8), expected[2:])
+    ranks = [batches(shards, MIXED, steps=5, stills=stills, rank=rank, world=2) for rank in range(2)]
+    shared = sorted((clip for found in ranks for clip in clips(found)), key=lambda clip: clip["sample"])
+    for one, other in zip(shared, clips(expected), strict=True):
+        assert one["video"] == other["video"]
+        assert torch.equal(one["frames"], other["frames"])
+
+
+def test_stills_of_other_classes_or_for_streaming_are_refused(tmp_path, shards):
+    stills = mix(tmp_path, shards)
+    with pytest.raises(ValueError, match=r"read by index; set input\.streaming to false"):
+        training_batches(shards, replace(MIXED, streaming=True), stills=stills)
+    stills.shards.classes = ClassTable.numbered(3)
+    with pytest.raises(ValueError, match="have the classes of numbered, the videos"):
+        training_batches(shards, MIXED, stills=stills)
 
 
 def test_two_epochs_show_a_video_differently(shards):
@@ -175,7 +227,7 @@ def test_a_batch_stays_as_it_was_while_its_memory_is_written_again(shards):
 
 
 def test_a_loader_can_be_sent_to_a_spawned_process(shards):
-    loader = IndexedClips(shards, BatchSlots(CONFIG, share=4))
+    loader = IndexedClips([shards], BatchSlots(CONFIG, share=4))
     copy = pickle.loads(pickle.dumps(loader))
     draws = sample_plan(shards, CONFIG).batch(0)
     frames = [one.slots.take(one[0, draws]).frames for one in (loader, copy)]
@@ -276,7 +328,7 @@ def test_officially_a_pasted_thing_drives_out_the_clips_own_of_the_same_id(shard
 
 @pytest.mark.parametrize(("wrong", "message"), [
     ({"batch_size": 0}, "input.batch_size"), ({"workers": -1}, "input.workers"), ({"clip_frames": 0}, "clip_frames"),
-    ({"stream_from": "s3://bucket"}, "stream_from")])
+    ({"reach": -1}, "input.reach"), ({"stream_from": "s3://bucket"}, "stream_from")])
 def test_settings_that_cannot_work_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         replace(CONFIG, **wrong)

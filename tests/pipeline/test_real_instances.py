@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -13,7 +14,7 @@ from pycocotools import mask as coco
 
 from pipeline.augment import AugmentConfig
 from pipeline.datasets.youtube_vis import YouTubeVis
-from pipeline.loading import IndexedClips, training_batches
+from pipeline.loading import read_frames, training_batches
 from pipeline.sample_plan import Draw
 from pipeline.shards import ShardSet, make_shards
 from pipeline.targets import at_stride_4
@@ -70,7 +71,7 @@ def test_true_tracks_have_the_areas_of_the_json(shards, annotations):
 
 
 def test_whole_videos_as_one_clip_have_every_pixel_of_every_track_as_target(shards, annotations):
-    fetch = IndexedClips(shards, None)._fetch
+    fetch = partial(read_frames, shards)
     for video in shards.videos:
         size = (video.height, video.width)
         still = AugmentConfig(size=size, scale=(1, 1), crop=False, flip=0, reverse=0, color=False)

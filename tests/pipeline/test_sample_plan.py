@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import chain, groupby
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.sample_plan import CLIP, PASTE, Draw, SamplePlan, StreamPlan, random_stream, step_of
+from pipeline.sample_plan import CLIP, PASTE, Draw, MixedPlan, SamplePlan, StreamPlan, random_stream, step_of
 
 
 def samples(draws) -> list[tuple[int, int]]:
@@ -52,6 +53,32 @@ def test_epochs_and_seeds_have_other_orders():
     plan, other = SamplePlan(count=40, global_batch=4, seed=0), SamplePlan(count=40, global_batch=4, seed=1)
     orders = [samples(epoch_of(p, epoch)) for p in (plan, other) for epoch in range(2)]
     assert len({tuple(order) for order in orders}) == 4
+
+
+@given(videos=st.integers(1, 12), stills=st.integers(1, 12), share=st.floats(0.05, 0.95), batch=st.integers(1, 6),
+       repeats=st.integers(1, 2))
+def test_a_mix_keeps_its_proportion_and_goes_through_both_sets_evenly(videos, stills, share, batch, repeats):
+    plan = MixedPlan(videos=videos, stills=stills, share=share, global_batch=batch, samples_per_video=repeats, seed=3)
+    drawn = [draw for step in range(40) for draw in plan.batch(step)]
+    assert [draw.position for draw in drawn] == list(range(40 * batch))
+    of_stills = [draw for draw in drawn if draw.video >= videos]
+    assert abs(len(of_stills) - 40 * batch * share) <= 1
+    for found, first, count in ((of_stills, videos, stills), ([d for d in drawn if d.video < videos], 0, videos)):
+        everything = {(first + video, repeat) for video in range(count) for repeat in range(repeats)}
+        epochs = Counter(draw.epoch for draw in found)
+        for epoch, number in epochs.items():
+            seen = samples(draw for draw in found if draw.epoch == epoch)
+            assert len(set(seen)) == len(seen) == number
+            assert set(seen) <= everything
+            assert epoch == max(epochs) or set(seen) == everything
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_the_ranks_together_see_the_mixed_batch_of_one_rank(world):
+    plan = MixedPlan(videos=7, stills=11, share=0.4, global_batch=8)
+    for step in range(9):
+        assert list(chain.from_iterable(plan.batch(step, rank=rank, world=world) for rank in range(world))
+                    ) == plan.batch(step)
 
 
 def test_random_streams_share_no_numbers():
@@ -103,6 +130,8 @@ def test_a_streaming_worker_reads_each_of_its_shards_in_one_go(plan):
     (lambda: StreamPlan(videos_per_shard=(5, 5), global_batch=8, workers=2), "fewer loader workers"),
     (lambda: StreamPlan(videos_per_shard=(50,), global_batch=8, world=3), "3 ranks"),
     (lambda: SamplePlan(count=5, global_batch=0), "global_batch is 0"),
+    (lambda: MixedPlan(videos=5, stills=5, share=1.0, global_batch=2), "share of stills is 1.0"),
+    (lambda: MixedPlan(videos=5, stills=0, share=0.5, global_batch=2), "5 videos and 0 stills"),
     (lambda: SamplePlan(count=5, global_batch=2, seed=-1), "seed is -1"),
     (lambda: step_of(9, 4), "9 consumed samples .* another batch size"),
 ])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.sampling import sample_clip, split_clips, tube_lengths
+from pipeline.sampling import neighbours, sample_around, sample_clip, split_clips, tube_lengths
 
 
 def drawn(num_frames: int, clip_frames: int, **options) -> set[tuple[int, ...]]:
@@ -32,6 +35,34 @@ def test_time_runs_backwards_as_often_as_asked():
     rng = np.random.default_rng(1)
     backwards = sum(first > second for first, second in (sample_clip(9, 2, rng, reverse=0.5) for _ in range(2000)))
     assert 900 < backwards < 1100
+
+
+@given(num_frames=st.integers(1, 40), clip_frames=st.integers(1, 8), reach=st.integers(1, 50), seed=st.integers(0, 9))
+def test_frames_around_one_of_them_are_in_order_of_time_and_no_further_away(num_frames, clip_frames, reach, seed):
+    frames = sample_around(num_frames, clip_frames, np.random.default_rng(seed), reach=reach)
+    assert len(frames) == clip_frames
+    assert list(frames) == sorted(frames)
+    assert 0 <= frames[0] <= frames[-1] < num_frames
+    assert any(all(abs(frame - middle) <= reach for frame in frames) for middle in frames)
+    backwards = sample_around(num_frames, clip_frames, np.random.default_rng(seed), reach=reach, reverse=1.0)
+    assert backwards == frames[::-1]
+
+
+def test_every_frame_around_is_drawn_and_may_come_twice_but_the_middle_once():
+    rng = np.random.default_rng(0)
+    clips = [sample_around(9, 3, rng, reach=2) for _ in range(2000)]
+    distances = Counter(frame - clip[0] for clip in clips for frame in clip[1:])
+    assert distances.keys() == set(range(5))
+    assert any(len(set(clip)) == 2 for clip in clips)
+    assert all(len(set(clip)) > 1 for clip in clips)
+    assert sample_around(1, 3, rng, reach=2) == (0, 0, 0)
+
+
+@given(frames=st.lists(st.integers(0, 30), min_size=1))
+def test_runs_of_neighbours_hold_the_frames_and_no_other(frames):
+    runs = neighbours(frames)
+    assert [frame for run in runs for frame in range(*run)] == sorted(set(frames))
+    assert all(stop < start for (_, stop), (start, _) in pairwise(runs))
 
 
 @given(num_frames=st.integers(1, 40), clip_frames=st.integers(1, 8))

@@ -165,6 +165,16 @@ def test_a_frozen_detector_keeps_its_weights_and_an_ablation_of_vita_changes_one
         assert ablation.road == joint.road
 
 
+@pytest.mark.parametrize(("data", "reach", "videos_per_still"), [     # as in the released files
+    ("youtube_vis_2019", 20, 0.75), ("youtube_vis_2021", 8, 0.8), ("ovis", 8, 0.25)])
+def test_clips_of_cocos_stills_train_beside_the_videos_of_vita(data, reach, videos_per_still):
+    one = vita.vita(data, "r50").stage_one
+    assert one.stills.dataset.classes == data
+    assert (1 - one.stills.share) / one.stills.share == pytest.approx(videos_per_still)
+    assert (one.input.reach, one.input.pseudo_video.angle) == (reach, 15)
+    assert vita.frozen("youtube_vis_2019", "r50").stage_one.stills is None
+
+
 def test_parts_of_vita_that_do_not_fit_are_refused():
     recipe = find_recipe("tiny_vita")
     one, two = recipe.stage_one, recipe.stage_two

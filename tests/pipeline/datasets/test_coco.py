@@ -16,7 +16,9 @@ from pycocotools import mask as run_lengths
 from pipeline.augment import AugmentConfig
 from pipeline.datasets import DatasetConfig, open_dataset
 from pipeline.datasets.classes_coco import TABLES
+from pipeline.datasets.classes_youtube_vis import TABLES as VIDEO_TABLES
 from pipeline.datasets.coco import CocoInstance, CocoPanoptic
+from pipeline.datasets.coco_as_videos import COUNTERPARTS
 from pipeline.datasets.synthetic import SyntheticConfig, write_world
 from pipeline.errors import BadInput
 from pipeline.loading import training_batches
@@ -122,6 +124,57 @@ def test_an_object_without_a_pixel_is_left_out(copy, nothing):
     before = CocoInstance(str(copy)).read(IMAGE)
     edit_json(copy, "instances", lambda f: of_image(f)[0].update(segmentation=nothing))
     assert CocoInstance(str(copy)).read(IMAGE).segments == before.segments[1:]
+
+
+@pytest.fixture
+def real_categories(copy) -> Path:
+    """The world with its objects renamed: on the first image a person and a tie, on the second a tie."""
+    def rename(found: dict) -> None:
+        found["categories"] = [{"id": 1, "name": "person"}, {"id": 32, "name": "tie"}]
+        for annotation in found["annotations"]:
+            annotation["category_id"] = 32
+        next(a for a in found["annotations"] if a["image_id"] == 1)["category_id"] = 1
+
+    edit_json(copy, "instances", rename)
+    return copy
+
+
+@pytest.mark.parametrize(("classes", "person"), [("youtube_vis_2019", 1), ("youtube_vis_2021", 26), ("ovis", 1)])
+def test_objects_get_the_classes_of_a_video_data_set_and_images_without_any_are_left_out(real_categories, classes,
+                                                                                         person):
+    plain = open_dataset(DatasetConfig(name="coco_instance", root=str(real_categories)))
+    dataset = open_dataset(DatasetConfig(name="coco_instance", root=str(real_categories), classes=classes))
+    assert dataset.classes == VIDEO_TABLES[classes]
+    assert pickle.loads(pickle.dumps(dataset)).video_ids() == dataset.video_ids() == plain.video_ids()[:1]
+    (image,) = dataset.video_ids()
+    (segment,) = dataset.read(image).segments
+    assert dataset.classes.classes[segment.class_index].dataset_id == person
+    assert len(plain.read(image).segments) > 1
+    assert dataset.read(image).frames[0].masks == {segment.id: plain.read(image).frames[0].masks[segment.id]}
+
+
+@pytest.mark.parametrize("classes", COUNTERPARTS)
+def test_counterparts_have_the_same_name_or_are_of_a_kind(classes):
+    names = {info.dataset_id: info.name.lower() for info in VIDEO_TABLES[classes].classes}
+    coco = {info.dataset_id: info.name.replace(" ", "_") for info in TABLES["coco_instance"].classes}
+    assert COUNTERPARTS[classes].keys() <= coco.keys()
+    assert set(COUNTERPARTS[classes].values()) <= names.keys()
+    renamed = {(coco[id], names[there]) for id, there in COUNTERPARTS[classes].items() if coco[id] != names[there]}
+    assert renamed <= {("bicycle", "motorbike"), ("motorcycle", "motorbike"), ("car", "sedan"),
+                       ("frisbee", "flying_disc"),
+                       ("skis", "snowboard"), ("car", "vehicle"), ("bus", "vehicle"), ("truck", "vehicle")}
+
+
+def test_a_json_with_categories_of_its_own_has_no_counterparts(world):
+    with pytest.raises(ValueError, match=r"categories of its own.*leave dataset\.classes out"):
+        CocoInstance(str(world), classes="ovis")
+
+
+@pytest.mark.parametrize("wrong", [{"name": "coco_panoptic", "classes": "ovis"},
+                                   {"name": "coco_instance", "classes": "vspw"}])
+def test_classes_that_cannot_be_had_are_refused(wrong):
+    with pytest.raises(ValueError, match=r"dataset\.classes=.* is for coco_instance only, one of youtube_vis_2019"):
+        DatasetConfig(root="data", **wrong)
 
 
 @pytest.mark.parametrize("kind", KINDS)
