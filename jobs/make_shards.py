@@ -1,7 +1,8 @@
 """Turn a data set in its official layout into WebDataset tar shards of clips, by Ray Data.
 
 In:     a data set on disk (docs/data.md); recipes with a synthetic world write it first.
-Out:    <folder>/shards/<split>: tars, index.parquet, errors.jsonl, manifest.json (last: its presence means finished).
+Out:    <folder>/shards/<split>, and shards/stills where images train beside the videos (stage_one.stills): tars,
+        index.parquet, errors.jsonl, manifest.json (last: its presence means finished).
 Again:  finished shards are skipped; the same recipe gives the same bytes. Bad videos are skipped and counted by reason,
         or stop the verb under --strict.
 Cost:   about the time to copy the frames and hash them.

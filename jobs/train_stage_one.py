@@ -1,7 +1,7 @@
 """Train the clip segmenter (with or without within-clip tracking) on shards, by Ray Train DDP.
 
-In:     shards of the train split (jobs.make_shards); with input.streaming and input.stream_from the tars may lie in an
-        object store, and only manifest.json and index.parquet here.
+In:     shards of the train split, and of stage_one.stills (jobs.make_shards); with input.streaming and
+        input.stream_from the tars may lie in an object store, and only manifest.json and index.parquet here.
 Out:    <folder>/stage_one/model: model.safetensors + model.json; checkpoints and progress.jsonl beside it. With
         stage_one.joint_layers (VITA) also <folder>/stage_two/model, the head that was trained along.
 Again:  running it again resumes from the last checkpoint; a finished model of the same recipe is left alone.
