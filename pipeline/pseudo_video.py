@@ -19,11 +19,14 @@ class PseudoVideoConfig:
     short_side: tuple[int, ...] = (400, 500, 600)   # pixels; the still is thought of at one of these sizes
     crop: tuple[int, int] = (384, 600)              # sides of each frame's window then, smallest and largest
     angle: float = 15.0                             # degrees; drawn up to that either way, and put in order
+    of_videos: float = 0.0      # probability that a clip of a real video is seen through one such window, at rest
 
     def __post_init__(self) -> None:
         if min(self.short_side, default=0) < 1 or not 1 <= self.crop[0] <= self.crop[1]:
             raise ValueError(f"pseudo_video.short_side={self.short_side} and crop={self.crop} are lengths in pixels, "
                              "at least one and the smaller first")
+        if not 0 <= self.of_videos <= 1:
+            raise ValueError(f"pseudo_video.of_videos is {self.of_videos}; a probability lies between 0 and 1")
         if not 0 <= self.angle < 180:
             raise ValueError(f"pseudo_video.angle is {self.angle}; give degrees from 0 to below 180")
 

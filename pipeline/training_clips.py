@@ -114,12 +114,17 @@ def _draw_part(rng: np.random.Generator, video: StoredVideo, config: InputConfig
         frames = sample_around(*lengths, rng, reach=config.reach, reverse=augment.reverse)
     else:
         frames = sample_clip(*lengths, rng, reverse=augment.reverse, official_compat=config.official_compat)
-    size = video.height, video.width
-    if config.pseudo_video and len(video.frames) == 1:
-        transforms = draw_camera_path(rng, config.pseudo_video, augment, size, config.clip_frames)
-    else:
-        transforms = (draw_transform(rng, augment, size),) * config.clip_frames
-    return Part(video=video, frames=frames, transforms=transforms)
+    return Part(video=video, frames=frames, transforms=_draw_transforms(rng, video, config, augment))
+
+
+def _draw_transforms(rng: np.random.Generator, video: StoredVideo, config: InputConfig,
+                     augment: AugmentConfig) -> tuple[Transform, ...]:
+    size, camera = (video.height, video.width), config.pseudo_video
+    if camera and len(video.frames) == 1:
+        return draw_camera_path(rng, camera, augment, size, config.clip_frames)
+    if camera and camera.of_videos and rng.random() < camera.of_videos:
+        return draw_camera_path(rng, replace(camera, angle=0.0), augment, size, 1) * config.clip_frames
+    return (draw_transform(rng, augment, size),) * config.clip_frames
 
 
 def _decode(part: Part, fetch: Fetch, *, out: np.ndarray, at: tuple[slice, slice]) -> list[np.ndarray]:

@@ -5,8 +5,8 @@ a COCO road (`coco_mask2former.py`), or from a converted checkpoint that `stage_
 (jobs.convert_checkpoint) needs no training at all. In the main setting detector and head learn together in stage one,
 and there is no stage two. `_frozen` keeps the detector as COCO left it and trains the head from the query cache.
 Clips made of COCO's stills, in the classes of the videos, train beside them; make_shards reads data/coco too.
-Different here: one network input serves training and test, so the longest training sides are cropped; videos have no
-window of their own cut out before; stills and videos share a batch, where the released code fills each with one kind.
+Different here: one network input serves training and test, so the longest training sides are cropped; stills and videos
+share a batch, where the released code fills each with one kind.
 The labels of `valid` are not public: `jobs.evaluate` writes the results.zip that the evaluation servers score.
 Price: 8 clips a step on 8 GPUs.
 """
@@ -86,7 +86,7 @@ def vita(data: DatasetName, backbone: str) -> Recipe:
                                 share=1 / (1 + of.videos_per_still)),
             input=InputConfig(
                 clip_frames=of.clip_frames, reach=of.reach, batch_size=BATCH, copy_paste=None,
-                pseudo_video=PseudoVideoConfig(), augment=AugmentConfig(
+                pseudo_video=PseudoVideoConfig(of_videos=0.5), augment=AugmentConfig(
                     size=SIZES[backbone], short_side=LOW, scale=(1.0, 1.0), reverse=0.0, color=False)),
             optimizer=replace(optimizer, multipliers=(*frozen_norms, ("backbone.", 0.1))),
             fit=FitConfig(steps=of.steps)),

@@ -159,6 +159,21 @@ def test_a_still_becomes_a_clip_whose_frames_differ_and_whose_objects_stay_the_s
         assert not clip["masks"].any(dim=0)[clip["void"]].any()
 
 
+@pytest.mark.parametrize("of_videos", [0.0, 0.5, 1.0])
+def test_a_clip_of_a_video_is_seen_through_a_window_at_rest_as_often_as_asked(shards, of_videos):
+    """Toy frames are 24x40; the window leaves out half of them, and without it all is seen."""
+    config = replace(CONFIG, augment=replace(CONFIG.augment, scale=(1, 1)), copy_paste=None,
+                     pseudo_video=PseudoVideoConfig(short_side=(24,), crop=(12, 12), of_videos=of_videos))
+    plans = [plan_clip(Draw(position=0, epoch=epoch, video=0), shards.videos, config, donors=range(len(shards.videos)))
+             for epoch in range(200)]
+    assert all(len(set(plan.clip.transforms)) == 1 for plan in plans)
+    assert {plan.clip.transforms[0].angle for plan in plans} == {0.0}
+    boxes = [plan.clip.transforms[0].box for plan in plans]
+    seen = sum((bottom - top, right - left) == (12, 12) for top, left, bottom, right in boxes)
+    assert seen + boxes.count((0, 0, 24, 40)) == 200
+    assert abs(seen - 200 * of_videos) < 30
+
+
 def mix(tmp_path, shards: ShardSet, share: float = 0.5) -> Stills:
     return Stills(write_shards(tmp_path / "stills", {"x": 1, "y": 1, "z": 1}), share)
 

@@ -83,7 +83,8 @@ def test_labels_turn_with_their_pixels_and_beside_the_still_all_is_void(angle, f
     assert not labels[:, 70:].any()
 
 
-@pytest.mark.parametrize("wrong", [{"short_side": ()}, {"crop": (600, 384)}, {"crop": (0, 9)}, {"angle": 180.0}])
+@pytest.mark.parametrize("wrong", [{"short_side": ()}, {"crop": (600, 384)}, {"crop": (0, 9)}, {"angle": 180.0},
+                                   {"of_videos": 1.5}])
 def test_paths_that_no_camera_can_take_are_refused(wrong):
     with pytest.raises(ValueError, match="pseudo_video"):
         PseudoVideoConfig(**wrong)

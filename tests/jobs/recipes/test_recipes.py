@@ -171,7 +171,7 @@ def test_clips_of_cocos_stills_train_beside_the_videos_of_vita(data, reach, vide
     one = vita.vita(data, "r50").stage_one
     assert one.stills.dataset.classes == data
     assert (1 - one.stills.share) / one.stills.share == pytest.approx(videos_per_still)
-    assert (one.input.reach, one.input.pseudo_video.angle) == (reach, 15)
+    assert (one.input.reach, one.input.pseudo_video.angle, one.input.pseudo_video.of_videos) == (reach, 15, 0.5)
     assert vita.frozen("youtube_vis_2019", "r50").stage_one.stills is None
 
 
