@@ -61,6 +61,17 @@ def test_training_goes_on_where_the_cluster_stopped(road, alone, capsys):
     assert all(ours[name].equal(theirs[name]) for name in theirs)
 
 
+def test_a_cluster_goes_on_where_the_process_stopped(road, cluster, tmp_path, capsys):
+    recipe = untrained(road.recipe, tmp_path / "road")
+    train_stage_one.main(here(recipe))
+    weights = recipe.segmenter_folder / "model.safetensors"
+    before = sha256_of(weights)
+    shutil.rmtree(recipe.segmenter_folder)
+    train_stage_one.main(recipe)
+    assert sha256_of(weights) == before
+    assert not list((recipe.road / "stage_one" / "ray_train").glob("step-*"))
+
+
 def untrained(recipe, folder: Path):
     """The recipe in another folder with the same shards, before stage one; checkpoints every second step."""
     one = recipe.stage_one
@@ -92,7 +103,7 @@ def test_stopped_and_run_again_equals_undisturbed(alone, tmp_path, monkeypatch):
             train_stage_one.main(stopped)
     assert not stopped.segmenter_folder.exists()
     train_stage_one.main(stopped)
-    assert sorted(path.name for path in (stopped.road / "stage_one" / "ray_train").iterdir()) == [
+    assert sorted(path.name for path in (stopped.road / "stage_one" / "checkpoints").iterdir()) == [
         "step-0000004", "step-0000006"]
     ours, theirs = (load_file(recipe.segmenter_folder / "model.safetensors") for recipe in (stopped, undisturbed))
     assert all(ours[name].equal(theirs[name]) for name in theirs)

@@ -1,7 +1,7 @@
 """Where training runs: among the workers of Ray Train, or alone in the process of its verb.
 
 Both give the loop the same: a device, the model as it is called there, checkpoints that outlive the process, and the
-newest of them. They name checkpoints alike, so either goes on where the other stopped.
+newest of them. Either goes on where the other stopped.
 """
 
 from __future__ import annotations
@@ -21,12 +21,15 @@ from torch import nn
 
 from jobs.training.loop import rank
 
-CHECKPOINTS = "ray_train"       # folder inside a stage's own
+OF_RAY, OF_ALONE = "ray_train", "checkpoints"       # folders of checkpoints, inside a stage's own
 Found = TypeVar("Found")
 
 
+@dataclass(frozen=True)
 class AmongWorkers:
     """One of the processes Ray Train has started; Ray keeps the checkpoints that all ranks have reported."""
+
+    folder: Path            # of the stage
 
     @property
     def device(self) -> torch.device:
@@ -48,18 +51,14 @@ class AmongWorkers:
 
     def newest(self, read: Callable[[Path], Found]) -> Found | None:
         """What `read` finds in the newest checkpoint, None where there is none."""
-        checkpoint = ray.train.get_checkpoint()
-        if checkpoint is None:
-            return None
-        with checkpoint.as_directory() as folder:
-            return read(Path(folder))
+        return newest_of_both(self.folder, ray.train.get_checkpoint(), read)
 
 
 @dataclass(frozen=True)
 class Alone:
-    """This process by itself, without Ray; checkpoints lie in `folder`, where the cluster's would."""
+    """This process by itself, without Ray."""
 
-    folder: Path
+    folder: Path            # of the stage
     keeps: int              # newest checkpoints
     device: torch.device
 
@@ -69,19 +68,34 @@ class Alone:
 
     def keep(self, step: int, write: Callable[[Path], None]) -> None:
         """Write a checkpoint under a temporary name, rename it, and remove those too old to be kept."""
-        partial, finished = self.folder / f".{checkpoint_name(step)}", self.folder / checkpoint_name(step)
+        folder, name = self.folder / OF_ALONE, checkpoint_name(step)
+        partial, finished = folder / f".{name}", folder / name
         for leftover in (partial, finished):
             shutil.rmtree(leftover, ignore_errors=True)
         partial.mkdir(parents=True)
         write(partial)
         partial.rename(finished)
-        for old in checkpoints(self.folder)[:-self.keeps]:
+        for old in checkpoints(folder)[:-self.keeps]:
             shutil.rmtree(old)
 
     def newest(self, read: Callable[[Path], Found]) -> Found | None:
         """What `read` finds in the newest checkpoint, None where there is none."""
-        kept = checkpoints(self.folder)
-        return read(kept[-1]) if kept else None
+        kept = [path for folder in (OF_RAY, OF_ALONE) for path in checkpoints(self.folder / folder)]
+        return read(max(kept, key=lambda path: path.name)) if kept else None
+
+
+def newest_of_both(folder: Path, of_ray: Checkpoint | None, read: Callable[[Path], Found]) -> Found | None:
+    """What `read` finds in Ray's checkpoint, or in that of a process alone where this is further; None without either.
+
+    Ray's folder is not looked into: a killed worker may have left half a checkpoint there, which Ray does not count.
+    """
+    alone = checkpoints(folder / OF_ALONE)
+    if alone and (of_ray is None or alone[-1].name > Path(of_ray.path).name):
+        return read(alone[-1])
+    if of_ray is None:
+        return None
+    with of_ray.as_directory() as found:
+        return read(Path(found))
 
 
 def checkpoint_name(step: int) -> str:

@@ -27,7 +27,7 @@ from jobs.recipes.schema import ClusterConfig, Recipe
 from jobs.training.checkpoint import load_checkpoint, save_checkpoint
 from jobs.training.loop import FitConfig, Losses, NonFiniteLoss, fit, rank, world
 from jobs.training.optimizer import OptimizerConfig, build_optimizer, parameter_groups
-from jobs.training.process import CHECKPOINTS, Alone, AmongWorkers, checkpoints
+from jobs.training.process import OF_RAY, Alone, AmongWorkers, newest_of_both
 from jobs.training.progress import Progress, say
 from jobs.training.tracking import RunHandle, Tracker
 from pipeline.errors import Mismatch
@@ -65,12 +65,11 @@ def train(build: Callable[[Recipe], Stage], recipe: Recipe, *, name: str, identi
 
 
 def _train_here(job: dict[str, Any], config: FitConfig) -> dict[str, Tensor]:
-    folder = Path(job["folder"]) / CHECKPOINTS
     gpu = job["recipe"].cluster.gpus_per_worker > 0 and torch.cuda.is_available()
-    error = _train(job, Alone(folder, config.keep_checkpoints, torch.device("cuda" if gpu else "cpu")))
-    if error is not None:
+    process = Alone(Path(job["folder"]), config.keep_checkpoints, torch.device("cuda" if gpu else "cpu"))
+    if (error := _train(job, process)) is not None:
         raise error
-    return _finished_weights(checkpoints(folder)[-1], config)
+    return process.newest(partial(_finished_weights, config=config))
 
 
 def _train_on_cluster(job: dict[str, Any], cluster: ClusterConfig, config: FitConfig) -> dict[str, Tensor]:
@@ -81,7 +80,7 @@ def _train_on_cluster(job: dict[str, Any], cluster: ClusterConfig, config: FitCo
         scaling_config=ScalingConfig(num_workers=cluster.workers, resources_per_worker=resources,
                                      use_gpu=cluster.gpus_per_worker > 0),
         torch_config=TorchConfig(backend="nccl" if cluster.gpus_per_worker else "gloo"),
-        run_config=RunConfig(name=CHECKPOINTS, storage_path=job["folder"],
+        run_config=RunConfig(name=OF_RAY, storage_path=job["folder"],
                              failure_config=FailureConfig(max_failures=cluster.max_failures),
                              checkpoint_config=CheckpointConfig(num_to_keep=config.keep_checkpoints)))
     try:
@@ -90,11 +89,10 @@ def _train_on_cluster(job: dict[str, Any], cluster: ClusterConfig, config: FitCo
         raise _user_error(error) or error from None
     if isinstance(result.return_value, Exception):
         raise result.return_value
-    with result.checkpoint.as_directory() as last:
-        return _finished_weights(Path(last), config)
+    return newest_of_both(Path(job["folder"]), result.checkpoint, partial(_finished_weights, config=config))
 
 
-def _finished_weights(checkpoint: Path, config: FitConfig) -> dict[str, Tensor]:
+def _finished_weights(checkpoint: Path, *, config: FitConfig) -> dict[str, Tensor]:
     state = json.loads((checkpoint / "state.json").read_text())
     assert state["step"] == config.steps, f"the last checkpoint has step {state['step']}"
     return load_file(checkpoint / "model.safetensors")
@@ -131,7 +129,7 @@ def _worker(job: dict[str, Any]) -> Exception | None:
     """One of Ray Train's processes. Returns the errors a retry would only meet again, on all ranks alike."""
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-    return _train(job, AmongWorkers())
+    return _train(job, AmongWorkers(Path(job["folder"])))
 
 
 def _train(job: dict[str, Any], process: AmongWorkers | Alone) -> Exception | None:
