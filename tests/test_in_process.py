@@ -63,6 +63,7 @@ def test_training_goes_on_where_the_cluster_stopped(road, alone, capsys):
 
 def test_a_cluster_goes_on_where_the_process_stopped(road, cluster, tmp_path, capsys):
     recipe = untrained(road.recipe, tmp_path / "road")
+    recipe = replace(recipe, cluster=replace(recipe.cluster, workers=1))
     train_stage_one.main(here(recipe))
     weights = recipe.segmenter_folder / "model.safetensors"
     before = sha256_of(weights)
