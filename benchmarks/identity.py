@@ -22,14 +22,16 @@ from jobs.inference import System, open_system
 from jobs.recipes import find_recipe
 from jobs.recipes.schema import Recipe
 from jobs.verb import resolved
+from pipeline.clips import StoredVideoSource
 from pipeline.datasets import open_dataset
 from pipeline.datasets.synthetic import SyntheticConfig, write_world
 from pipeline.metrics.vpq import VPQ
 from pipeline.metrics.vpq_scores import VPQScores
 from pipeline.shards import ShardSet, make_shards
-from pipeline.video_clips import StoredVideoSource
 
-SHORT, LONG = 1, 12      # windows, frames
+# windows, frames
+SHORT = 1
+LONG = 12
 
 
 def main() -> None:

@@ -59,19 +59,24 @@ def ours(prediction, targets, config, generator) -> Tensor:
 
 def plain(prediction, targets, config, generator) -> Tensor:
     """The same sum of losses, formula by formula."""
-    truth, total = clip_targets(targets), 0.0
+    truth = clip_targets(targets)
+    total = 0.0
     matches = match_queries(prediction.class_logits, flat(prediction.mask_logits), truth)
     batch, queries, _ = prediction.class_logits.shape
-    tube, void = matches.tube_of_query, truth.void.bool()
+    tube = matches.tube_of_query
+    void = truth.void.bool()
     wanted = torch.zeros(flat(prediction.mask_logits).shape)                                   # b n p
     labels = torch.full((batch, queries), prediction.class_logits.shape[-1] - 1)
-    class_weights, mask_weights = 0.25 * matches.void_share.clamp(min=1e-5), torch.zeros(batch, queries)
+    class_weights = 0.25 * matches.void_share.clamp(min=1e-5)
+    mask_weights = torch.zeros(batch, queries)
     for item, query in (tube >= 0).nonzero().tolist():
         row = tube[item, query]
-        wanted[item, query], labels[item, query] = truth.masks[item, row], truth.classes[item, row]
+        wanted[item, query] = truth.masks[item, row]
+        labels[item, query] = truth.classes[item, row]
         class_weights[item, query] = 0.75 * matches.mask_similarity[item, query, row].clamp(min=1e-5)
         mask_weights[item, query] = matches.class_similarity[item, query, row].clamp(min=1e-5)
-    draws, rare = uniform_draws(prediction.mask_logits, generator=generator), rarity(truth)
+    draws = uniform_draws(prediction.mask_logits, generator=generator)
+    rare = rarity(truth)
 
     def sample(count: int, temperature: float) -> Tensor:
         return sample_pixels(rare, truth, count=count, temperature=temperature, uniform=next(draws))

@@ -22,16 +22,21 @@ from pathlib import Path
 from torch.utils.data import DataLoader
 
 from benchmarks.harness import compare
-from pipeline.augment import AugmentConfig
-from pipeline.batch_slots import BatchSlots
-from pipeline.copy_paste import CopyPasteConfig
+from pipeline.clips import AugmentConfig
 from pipeline.datasets.synthetic import SyntheticConfig, write_world
 from pipeline.datasets.vipseg import VipSeg
 from pipeline.images import decode_jpeg
-from pipeline.loading import IndexedClips, sample_plan, training_batches
-from pipeline.sample_plan import Draw
 from pipeline.shards import ShardSet, make_shards
-from pipeline.training_clips import InputConfig, plan_clip
+from pipeline.training_input import (
+    BatchSlots,
+    CopyPasteConfig,
+    Draw,
+    IndexedClips,
+    InputConfig,
+    plan_clip,
+    training_batches,
+    training_plan,
+)
 
 WORLD = SyntheticConfig(videos_train=8, videos_val=0, frames=12, height=720, width=1280)
 BATCHES = 24        # per round, 8 frames each
@@ -64,7 +69,8 @@ class Rounds:
 
     def __init__(self, start: Callable[[], Iterator]) -> None:
         known = {process.pid for process in multiprocessing.active_children()}
-        self.batches, self.last = start(), (0.0, 0.0)
+        self.batches = start()
+        self.last = (0.0, 0.0)
         self.processes = {process.pid for process in multiprocessing.active_children()} - known
 
     def __call__(self) -> None:
@@ -87,7 +93,7 @@ class Rounds:
 
 def decoding(shards: ShardSet, config: InputConfig) -> Iterator[int]:
     """The baseline: the same draws by the same DataLoader, JPEGs decoded and nothing else."""
-    plan = sample_plan(shards, config)
+    plan = training_plan(shards, config)
     steps = ((step, plan.batch(step)) for step in range(1_000_000))
     dataset = DecodedOnly(shards, BatchSlots(config, share=config.batch_size))
     loader = DataLoader(dataset, sampler=steps, batch_size=None, num_workers=config.workers,
@@ -99,7 +105,8 @@ class DecodedOnly(IndexedClips):
     """Frames decoded, and how many there were."""
 
     def __getitem__(self, at: tuple[int, list[Draw]]) -> int:
-        videos, config = self.shards.videos, self.slots.config
+        videos = self.shards.videos
+        config = self.slots.config
         plans = [plan_clip(draw, videos, config, donors=range(len(videos))) for draw in at[1]]
         parts = [part for plan in plans for part in (plan.clip, plan.donor) if part]
         return len([decode_jpeg(jpeg) for part in parts for jpeg, _ in self._fetch(part.video, part.frames)])

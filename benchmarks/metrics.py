@@ -33,8 +33,16 @@ from pipeline.metrics.video_consistency import VideoConsistency
 from pipeline.metrics.vpq import VPQ
 from pipeline.metrics.vpq_scores import PROTOCOLS
 
-VIDEOS, FRAMES, HEIGHT, WIDTH, THINGS, RADIUS = 343, 8255, 720, 1280, 8, 70
-COMPARED, PROCESSES, SHIFT = 18, 2, 6      # frames of the video both score; pixels
+VIDEOS = 343
+FRAMES = 8255
+HEIGHT = 720
+WIDTH = 1280
+THINGS = 8
+RADIUS = 70
+# frames of the video both score; pixels
+COMPARED = 18
+PROCESSES = 2
+SHIFT = 6
 CLASSES = ClassTable("bench", tuple(ClassInfo(i, f"class {i}", i < 4, (20 * i, 90, 200)) for i in range(8)))
 WINDOWS = PROTOCOLS[0]
 
@@ -56,7 +64,8 @@ def main() -> None:
 def whole_set(videos: int) -> None:
     """Score the set in two processes; print and keep the time and the memory of the largest process."""
     frames = [FRAMES // VIDEOS + (index < FRAMES % VIDEOS) for index in range(videos)]
-    started, metrics = time.perf_counter(), all_metrics()
+    started = time.perf_counter()
+    metrics = all_metrics()
     with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
         for parts in pool.map(score_one, range(videos), frames):
             for metric, part in zip(metrics, parts, strict=True):
@@ -103,7 +112,8 @@ class Drawn:
             ids = bands[:, left:left + WIDTH].copy()
             for thing in range(THINGS):
                 switched = thing ^ 4 if self.shift and frame >= self.frames // 2 and thing in (0, 4) else thing
-                y, x = 10 + 80 * thing, (150 * thing + 25 * frame + self.phase) % (WIDTH - 2 * RADIUS) + self.shift
+                y = 10 + 80 * thing
+                x = (150 * thing + 25 * frame + self.phase) % (WIDTH - 2 * RADIUS) + self.shift
                 box = ids[y:y + 2 * RADIUS, x:x + 2 * RADIUS]
                 box[disc[:box.shape[0], :box.shape[1]]] = panoptic_id(switched % 4, 1 + switched // 4)
             if not self.shift:
@@ -143,7 +153,8 @@ def one_pass(prediction: PanopticVideo, truth: PanopticVideo) -> list[float]:
 
 def by_definition(prediction: PanopticVideo, truth: PanopticVideo) -> list[float]:
     """The same from the definitions, as the public scripts proceed."""
-    true, predicted = np.stack(truth.frames), np.stack(prediction.frames)
+    true = np.stack(truth.frames)
+    predicted = np.stack(prediction.frames)
     ious, occurs = ious_by_definition(class_of(true), class_of(predicted))
     return [vpq_by_definition(prediction, truth), ious.mean(), association_by_definition(true, predicted),
             ious[occurs].mean(), *consistency_by_definition(class_of(true), class_of(predicted))]
@@ -153,7 +164,8 @@ def vpq_by_definition(prediction: PanopticVideo, truth: PanopticVideo) -> float:
     """Every window stacked, every stack counted in pairs of ids; no crowd in this video."""
     means = []
     for k in WINDOWS:
-        iou, counts = np.zeros(len(CLASSES)), np.zeros((3, len(CLASSES)))
+        iou = np.zeros(len(CLASSES))
+        counts = np.zeros((3, len(CLASSES)))
         for start in range(len(truth.frames) - k + 1):
             pairs = areas_of_pairs(truth.frames[start:start + k], prediction.frames[start:start + k])
             count_window(pairs, iou, counts)
@@ -171,9 +183,11 @@ def areas_of_pairs(trues: list[np.ndarray], predicteds: list[np.ndarray]) -> dic
 
 def count_window(pairs: dict[tuple[int, int], int], iou: np.ndarray, counts: np.ndarray) -> None:
     """Adds one window to the sums of IoU and to the counts of tp, fp, fn."""
-    true, predicted = {}, {}
+    true = {}
+    predicted = {}
     for (t, p), area in pairs.items():
-        true[t], predicted[p] = true.get(t, 0) + area, predicted.get(p, 0) + area
+        true[t] = true.get(t, 0) + area
+        predicted[p] = predicted.get(p, 0) + area
     matched = set()
     for (t, p), area in pairs.items():
         union = true[t] + predicted[p] - area - pairs.get((VOID, p), 0)

@@ -27,7 +27,9 @@ from model.labels import VOID, panoptic_id
 from model.layers.resize import is_odd
 from model.postprocess.panoptic import PanopticConfig, PanopticMerger
 
-QUERIES, IS_THING, CONFIG = 128, np.arange(124) < 58, PanopticConfig()
+QUERIES = 128
+IS_THING = np.arange(124) < 58
+CONFIG = PanopticConfig()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +69,8 @@ def streaming(video: Video) -> np.ndarray:
 
 def plain(video: Video) -> np.ndarray:
     """T H W panoptic ids by the formula as written, all frames at once."""
-    (height, width), padded = video.geometry.source, video.geometry.padded
+    (height, width) = video.geometry.source
+    padded = video.geometry.padded
     masks = torch.cat(list(video.clips()), dim=1)
     masks = F.interpolate(masks, size=padded, mode="bilinear", align_corners=is_odd(padded[1]))[..., :height, :width]
     scores, classes = class_logits().softmax(-1)[:, :-1].max(-1)
@@ -75,7 +78,8 @@ def plain(video: Video) -> np.ndarray:
     claimed = shares > CONFIG.pixel
     areas = claimed.flatten(1).sum(1)
     means = (shares * claimed).flatten(1).sum(1) / areas.clamp(min=1)
-    ids, tracks = torch.full(masks.shape[1:], VOID, dtype=torch.int32), np.zeros(len(IS_THING), dtype=int)
+    ids = torch.full(masks.shape[1:], VOID, dtype=torch.int32)
+    tracks = np.zeros(len(IS_THING), dtype=int)
     for query in (scores * means).argsort(descending=True):
         label = int(classes[query])
         free = claimed[query] & (ids == VOID)

@@ -25,8 +25,7 @@ from jobs.training.checkpoint import save_model
 from jobs.training.optimizer import build_optimizer
 from pipeline.datasets import open_dataset
 from pipeline.datasets.synthetic import write_world
-from pipeline.query_batches import collate
-from pipeline.query_cache import finish_cache
+from pipeline.query_cache import collate, finish_cache
 from pipeline.shards import ShardSet, make_shards
 
 
@@ -83,7 +82,8 @@ def steps(recipe: Recipe) -> tuple[Callable[[], None], Callable[[], None]]:
     stage = build_stage(recipe)
     stage.model.train()
     optimizer = build_optimizer(stage.model, stage.optimizer)
-    from_cache, from_frames = stage.batches(0, 1, 0), segmented_batches(recipe)
+    from_cache = stage.batches(0, 1, 0)
+    from_frames = segmented_batches(recipe)
 
     def step(batches: Iterator) -> None:
         losses = stage.losses_of(stage.model, next(batches))
@@ -96,8 +96,10 @@ def steps(recipe: Recipe) -> tuple[Callable[[], None], Callable[[], None]]:
 
 def segmented_batches(recipe: Recipe) -> Iterator:
     """The same windows, made from frames each time."""
-    actor, shards = CacheShard(recipe=recipe), ShardSet(recipe.shards_of("train"))
-    config, position = recipe.stage_two.input, 0
+    actor = CacheShard(recipe=recipe)
+    shards = ShardSet(recipe.shards_of("train"))
+    config = recipe.stage_two.input
+    position = 0
     while True:
         chosen = [shards.videos[(position + i) % len(shards.videos)] for i in range(config.batch_size)]
         position += config.batch_size

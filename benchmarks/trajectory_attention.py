@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from benchmarks.harness import compare
 from model.layers.trajectory_attention import TrajectoryAttention
 
-DIM, HEADS = 256, 8
+DIM = 256
+HEADS = 8
 
 
 class Formula(nn.Module):
@@ -33,7 +34,8 @@ class Formula(nn.Module):
 
     def forward(self, x: Tensor, *, frames: int) -> Tensor:
         """x: b (t s) c. Returns b (t s) c."""
-        m, scale = self.module, (DIM // HEADS) ** -0.5
+        m = self.module
+        scale = (DIM // HEADS) ** -0.5
         projected = m.qkv(x).chunk(3, dim=-1) if m.fused_qkv else (m.q(x), m.k(x), m.v(x))
         q, k, v = (rearrange(y, "b (t s) (heads d) -> b heads t s d", heads=HEADS, t=frames) for y in projected)
         scores = torch.einsum("bhtsd,bhurd->bhtsur", q, k) * scale

@@ -15,7 +15,8 @@ def results_of(actor: type, rows: list[dict[str, Any]], recipe: Recipe) -> Itera
     On the cluster a pool of actors shares the rows; under `cluster.in_process` one works here, row after row.
     Raises what the actor raises.
     """
-    arguments, cluster = {"recipe": recipe}, recipe.cluster
+    arguments = {"recipe": recipe}
+    cluster = recipe.cluster
     if not cluster.in_process:
         return actor_stream(rows, actor, arguments=arguments, actors=cluster.actors, cpus=cluster.cpus_per_actor,
                             gpus=cluster.gpus_per_actor)

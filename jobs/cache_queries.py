@@ -27,20 +27,18 @@ from jobs.training.progress import say
 from jobs.verb import connect, next_command, recorded, refuse_nothing_done, run
 from model.contracts import ClipPrediction
 from model.video_inference import collect_queries
-from pipeline.augment import Transform, draw_transform
-from pipeline.cached_clips import EvidenceRecorder
+from pipeline.clips import StoredVideoSource, Transform, draw_transform
 from pipeline.errors import BadInput
 from pipeline.progress import Progress
-from pipeline.query_cache import CachedClip, CacheWriter, fingerprint, finish_cache
-from pipeline.sample_plan import VIEW, random_stream
+from pipeline.query_cache import CachedClip, CacheWriter, EvidenceRecorder, fingerprint, finish_cache
 from pipeline.shards import ShardSet, StoredVideo
-from pipeline.targets import at_stride_4
-from pipeline.video_clips import StoredVideoSource
+from pipeline.training_input import VIEW, at_stride_4, random_stream
 
 
 def main(recipe: Recipe) -> dict[str, Any]:
     """Fill the cache; returns where it lies and how large it is."""
-    source, folder = cache_source(recipe), cache_folder(recipe)
+    source = cache_source(recipe)
+    folder = cache_folder(recipe)
     sets = {split: ShardSet(recipe.shards_of(split)) for split in recipe.cache.splits}
     for shard_set in sets.values():
         known_classes(recipe.segmenter_folder, expected=shard_set.classes)
@@ -48,7 +46,8 @@ def main(recipe: Recipe) -> dict[str, Any]:
     rows = [{"split": split, "shard": shard, "part": part} for part, (split, shard) in enumerate(shards)]
     connect(recipe.cluster)
     folder.mkdir(parents=True, exist_ok=True)
-    summaries, started = [], time.perf_counter()
+    summaries = []
+    started = time.perf_counter()
     with recorded(recipe, "cache_queries", segmenter=source["segmenter"], cache=fingerprint(source)) as tracker:
         with Progress("caching", len(rows), unit="shards") as progress:
             for summary in results_of(CacheShard, rows, recipe):
@@ -88,7 +87,8 @@ class CacheShard:
     """Ray Data actor: one shard in, one Parquet part out."""
 
     def __init__(self, *, recipe: Recipe) -> None:
-        self.recipe, self.system = recipe, open_system(recipe, "near_online")
+        self.recipe = recipe
+        self.system = open_system(recipe, "near_online")
         self.source = cache_source(recipe)
 
     def __call__(self, *, split: str, shard: int, part: int) -> dict[str, Any]:

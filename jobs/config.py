@@ -46,7 +46,8 @@ def config_digest(config: Any) -> str:
 
 def differences(ours: Any, theirs: Any) -> list[str]:
     """The dotted fields in which two JSON values differ, as 'path: ours != theirs'."""
-    a, b = _flat(ours), _flat(theirs)
+    a = _flat(ours)
+    b = _flat(theirs)
     return [f"{path}: {a.get(path, '(absent)')!r} != {b.get(path, '(absent)')!r}"
             for path in sorted(a.keys() | b.keys()) if a.get(path, "(absent)") != b.get(path, "(absent)")]
 

@@ -84,7 +84,8 @@ def convert_back(recipe: Recipe, *, source: Path, output: Path) -> dict[str, Any
     if output.suffix not in (".pth", ".pt", ".safetensors"):
         raise ValueError(f"--back writes .pth, .pt or .safetensors, got --output {output}")
     recipe = replace(recipe, folder=str(source.absolute()), stage_one_from="")
-    card, weights = read_card(recipe.segmenter_folder), load_weights(recipe.segmenter_folder)
+    card = read_card(recipe.segmenter_folder)
+    weights = load_weights(recipe.segmenter_folder)
     if (recipe.head_folder / "model.json").is_file():
         weights |= {f"{HEAD}{name}": tensor for name, tensor in load_weights(recipe.head_folder).items()}
     layout = (restore_layout(card["converted"]["layout"]) if "converted" in card
@@ -107,7 +108,8 @@ def convert_back(recipe: Recipe, *, source: Path, output: Path) -> dict[str, Any
 
 def fitted(recipe: Recipe, state: Mapping[str, Tensor], layout: Layout) -> Recipe:
     """The recipe with what the file decides: norms after residuals in an official head, no part without weights."""
-    one, two = recipe.stage_one, recipe.stage_two
+    one = recipe.stage_one
+    two = recipe.stage_two
     segmenter = without_download(one.segmenter)
     if isinstance(segmenter, VideoKMaxConfig) and layout.family == "video_kmax" and not has_semantic_head(state):
         segmenter = replace(segmenter, semantic_head=None)      # only training reads it, and offline files lack it

@@ -32,20 +32,21 @@ from jobs.verb import connect, recorded, refuse_nothing_done, run
 from model.association.linker import MatchingSpace
 from model.contracts import Tracks, VideoResults
 from model.labels import ClassTable
+from pipeline.clips import StoredVideoSource
 from pipeline.errors import BadInput
 from pipeline.files import atomic_write
 from pipeline.metrics.scorecard import Scorecard, headline
 from pipeline.metrics.track_ap_scores import sets_table
 from pipeline.progress import Progress
 from pipeline.shards import ShardSet, StoredVideo
-from pipeline.video_clips import StoredVideoSource
 from pipeline.visualise.drawing import draw
 from pipeline.visualise.painted import pictured
 
 
 def main(recipe: Recipe) -> dict[str, Any]:
     """Score every video of the split on the cluster, merge, print, record; returns the headline numbers."""
-    config, folder = recipe.evaluation, scores_folder(recipe)
+    config = recipe.evaluation
+    folder = scores_folder(recipe)
     shards = ShardSet(recipe.shards_of(config.split))
     sets = read_video_sets(config.video_sets, shards)
     # A missing or foreign model, or predictions of something else, stop here, not on a worker.
@@ -54,8 +55,11 @@ def main(recipe: Recipe) -> dict[str, Any]:
     writer = prediction_writer(recipe, system, shards)
     connect(recipe.cluster)
     folder.mkdir(parents=True, exist_ok=True)
-    card, matching = scorecard(config, shards.classes), MatchingSpace()
-    done, skipped, started = [], [], time.perf_counter()
+    card = scorecard(config, shards.classes)
+    matching = MatchingSpace()
+    done = []
+    skipped = []
+    started = time.perf_counter()
     with recorded(recipe, f"evaluate_{folder.name}", shards=shards.fingerprint) as tracker:
         with Progress("evaluating", len(shards.videos)) as progress:
             for video in results_of(ScoreVideo, [{"video": v.index} for v in shards.videos], recipe):
@@ -69,7 +73,8 @@ def main(recipe: Recipe) -> dict[str, Any]:
                     card.merge(Scorecard.from_json(video["scores"]))
         refuse_nothing_done(done, [video["skipped"] for video in skipped], given=shards.folder)
         files = finish_predictions(recipe, writer, [video["video"] for video in done])
-        seconds, scores = time.perf_counter() - started, card.scores()
+        seconds = time.perf_counter() - started
+        scores = card.scores()
         by_set = card.ap_by_set(sets) if sets else {}
         summary = {"mode": folder.name, **headline(scores), "video_sets": by_set, "videos": len(done),
                    "frames": sum(video["frames"] for video in done), "skipped": skipped,
@@ -145,7 +150,9 @@ class ScoreVideo:
     """Ray Data actor: one video in, its share of the scores out; predictions and overlays go to disk on the way."""
 
     def __init__(self, *, recipe: Recipe) -> None:
-        self.recipe, self.config, self.folder = recipe, recipe.evaluation, scores_folder(recipe)
+        self.recipe = recipe
+        self.config = recipe.evaluation
+        self.folder = scores_folder(recipe)
         self.shards = ShardSet(recipe.shards_of(self.config.split))
         self.predictions = stored_predictions(recipe, self.shards.classes)
         self.system = (open_system(recipe, self.config.mode, self.shards.classes) if self.predictions is None
@@ -154,7 +161,8 @@ class ScoreVideo:
 
     def __call__(self, *, video: int) -> dict[str, Any]:
         """What was counted of one video as JSON (None without labels), or why it was skipped."""
-        stored, matching = self.shards.videos[video], MatchingSpace()
+        stored = self.shards.videos[video]
+        matching = MatchingSpace()
         source = StoredVideoSource(self.shards, stored)
         try:
             predicted = (self.system.predict(source, matching=matching) if self.system
@@ -186,7 +194,8 @@ class ScoreVideo:
         """What the annotation says, in the forms the results are scored in; None without annotation."""
         if not stored.has_labels:
             return None
-        results, shards = self.config.results, self.shards
+        results = self.config.results
+        shards = self.shards
         return VideoResults(panoptic=shards.truth(stored) if "panoptic" in results else None,
                             tracks=shards.truth_tracks(stored) if "tracks" in results else None,
                             semantic=shards.truth_semantic(stored) if "semantic" in results else None)

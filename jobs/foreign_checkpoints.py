@@ -23,7 +23,9 @@ from torch import Tensor
 
 from pipeline.errors import BadInput
 
-_TORCH_ZIP, _TORCH_LEGACY = b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."    # how torch's files begin
+# how torch's files begin
+_TORCH_ZIP = b"PK\x03\x04"
+_TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _SAFETENSORS = re.compile(rb".{8}\{", re.DOTALL)
 _WRAPPERS = ("model", "state_dict")     # detectron2 and kMaX; mmdet and timm
 _NUMBERS = re.compile(r"[iu][1248]|f[248]|b1")
@@ -96,7 +98,8 @@ class _Dtype:
     def __init__(self, code: str, *_flags: Any) -> None:
         if not isinstance(code, str) or not _NUMBERS.fullmatch(code):
             raise Refused(f"it holds an array of {code!r}; weights are plain numbers")
-        self.order, self.code = "=", code
+        self.order = "="
+        self.code = code
 
     def __setstate__(self, state: tuple) -> None:
         _, self.order, *_ = state

@@ -30,9 +30,8 @@ from model.segmenters.mask2former import Mask2FormerConfig
 from model.segmenters.video_kmax import VideoKMaxConfig
 from model.video_inference import AlignBy, Clips, Merger, Together, near_online, offline, panoptic_video
 from model.video_tasks import TubePanoptic, VideoTask, run_tasks
-from pipeline.augment import Transform
+from pipeline.clips import Transform, VideoClip, VideoSource, video_clips
 from pipeline.spool import TensorSpool
-from pipeline.video_clips import VideoClip, VideoSource, video_clips
 
 # Fields of the evaluation that decide predictions.
 HOW = ("results", "merge", "tracker", "tracks", "association", "clip_frames", "last_clip", "enlarge", "vita_window",
@@ -80,10 +79,12 @@ class System:
 
     def _decide(self, clips: Clips, geometry: Geometry) -> dict[str, Any]:
         """Everything in one pass: decisions about aligned queries, and tasks that look at each clip by itself."""
-        tasks, mergers = self._tasks(geometry), self._mergers(geometry)
+        tasks = self._tasks(geometry)
+        mergers = self._mergers(geometry)
         if not mergers:
             return run_tasks(clips, tasks)
-        watched, together = watch(clips, tasks), Together(mergers)
+        watched = watch(clips, tasks)
+        together = Together(mergers)
         if self.head is None:
             compat = isinstance(self.config.merge, PanopticConfig) and self.config.merge.official_compat
             made = near_online(watched, merger=together, official_compat=compat)
@@ -94,7 +95,8 @@ class System:
 
     def _mergers(self, geometry: Geometry) -> dict[str, Merger]:
         """What decides once per query for the whole video."""
-        config, settings = self.config, {"is_thing": self.classes.is_thing, "geometry": geometry}
+        config = self.config
+        settings = {"is_thing": self.classes.is_thing, "geometry": geometry}
         made: dict[str, Merger] = {}
         if "panoptic" in config.results and isinstance(config.merge, PanopticConfig):
             made["panoptic"] = PanopticMerger(config.merge, **settings)
@@ -104,7 +106,8 @@ class System:
 
     def _tasks(self, geometry: Geometry) -> dict[str, VideoTask]:
         """What looks at each clip by itself."""
-        config, made = self.config, {}
+        config = self.config
+        made = {}
         if "panoptic" in config.results and isinstance(config.merge, TubePanopticConfig):
             made["panoptic"] = TubePanoptic(
                 config.merge, linking=self.segmenter.linking, tracker=QuasiDenseTracker(config.tracker),
@@ -146,8 +149,10 @@ def watch(clips: Clips, tasks: dict[str, VideoTask]) -> Clips:
 
 def refuse_unfit(config: EvaluationConfig, segmenter: SegmenterConfig, *, offline: bool, clip_frames: int) -> None:
     """Raise ValueError where what is to be made needs another segmenter, mode or association."""
-    association, tube_panoptic = config.association, isinstance(config.merge, TubePanopticConfig)
-    aligned, shares_pixels = isinstance(association, HungarianConfig), isinstance(segmenter, VideoKMaxConfig)
+    association = config.association
+    tube_panoptic = isinstance(config.merge, TubePanopticConfig)
+    aligned = isinstance(association, HungarianConfig)
+    shares_pixels = isinstance(segmenter, VideoKMaxConfig)
     linking = getattr(segmenter, "linking", None) is not None
     if offline and not aligned:
         raise ValueError(f"a cross-clip head reads aligned queries and links no segments, so offline goes with "
@@ -185,14 +190,18 @@ def open_system(recipe: Recipe, mode: str, classes: ClassTable | None = None) ->
     """
     config = recipe.evaluation
     how = {name: value for name, value in to_json(config).items() if name in HOW}
-    head, made_by = None, {"mode": mode, "recipe": recipe.name, **how}
+    head = None
+    made_by = {"mode": mode, "recipe": recipe.name, **how}
     if mode == "untrained":
-        segmenter, table = untrained_segmenter(recipe), classes
-        size, clip_frames = recipe.stage_one.input.augment.size, recipe.stage_one.segmenter_frames
+        segmenter = untrained_segmenter(recipe)
+        table = classes
+        size = recipe.stage_one.input.augment.size
+        clip_frames = recipe.stage_one.segmenter_frames
     else:
         segmenter, card = load_segmenter(recipe.segmenter_folder)
         table = known_classes(recipe.segmenter_folder, expected=classes)
-        size, clip_frames = tuple(card["input_size"]), card["clip_frames"]
+        size = tuple(card["input_size"])
+        clip_frames = card["clip_frames"]
         made_by["segmenter_sha256"] = card["weights_sha256"]
         if mode == "offline":
             head, head_card = load_head(recipe.head_folder, segmenter_card=card)

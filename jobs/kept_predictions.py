@@ -16,10 +16,8 @@ from pipeline.datasets import open_dataset
 from pipeline.datasets.youtube_vis import YouTubeVis
 from pipeline.errors import Mismatch
 from pipeline.files import digest
-from pipeline.prediction_writer import PredictionWriter
-from pipeline.predictions import read_predictions
+from pipeline.predictions import PredictionWriter, read_listed_videos, read_predictions, read_results, write_results
 from pipeline.records import Dataset
-from pipeline.results import read_listed_videos, read_results, write_results
 from pipeline.shards import ShardSet
 
 

@@ -24,7 +24,7 @@ from jobs.training.progress import say
 from jobs.verb import connect, recorded, refuse_nothing_done, run
 from pipeline.datasets.raw_video import open_video
 from pipeline.errors import BadInput
-from pipeline.prediction_writer import PredictionWriter
+from pipeline.predictions import PredictionWriter
 from pipeline.progress import Progress
 from pipeline.visualise.drawing import draw
 from pipeline.visualise.painted import pictured
@@ -34,10 +34,12 @@ VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".ts", ".mpg"
 
 def main(recipe: Recipe) -> dict[str, Any]:
     """Predict every video of the input; returns where each result lies and what was skipped."""
-    videos, output = find_videos(recipe.predict.input), output_folder(recipe)
+    videos = find_videos(recipe.predict.input)
+    output = output_folder(recipe)
     writer = prediction_writer(recipe, open_system(recipe, recipe.predict.mode))   # a missing model stops here
     connect(recipe.cluster)
-    done, skipped = [], []
+    done = []
+    skipped = []
     tags = {"mode": recipe.predict.mode, "segmenter": writer.made_by["segmenter_sha256"]}
     with recorded(recipe, "predict", **tags) as tracker, Progress("predicting", len(videos)) as progress:
         for result in results_of(PredictVideo, [{"path": str(path)} for path in videos], recipe):
@@ -94,7 +96,8 @@ class PredictVideo:
     """Ray Data actor: one video in, its overlay, PNGs and tracks out."""
 
     def __init__(self, *, recipe: Recipe) -> None:
-        self.recipe, self.system = recipe, open_system(recipe, recipe.predict.mode)
+        self.recipe = recipe
+        self.system = open_system(recipe, recipe.predict.mode)
         self.writer = prediction_writer(recipe, self.system)
 
     def __call__(self, *, path: str) -> dict[str, Any]:

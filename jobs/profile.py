@@ -85,7 +85,8 @@ def main(recipe: Recipe, *, size: tuple[int, int] | None = None, clip_frames: in
                          "repeats at least 0 (0 counts without measuring)")
     config = without_download(recipe.stage_one.segmenter)
     segmenter, head = count_networks(recipe, config, size=size, frames=frames)
-    clips, result = recipe.stage_two.input.clips, {}
+    clips = recipe.stage_two.input.clips
+    result = {}
     say(f"{recipe.name} at {size[0]}x{size[1]}, clips of {frames}, {config.num_classes} classes", COUNTED,
         *table("segmenter, one clip", segmenter), *table(f"cross-clip head, {clips} clips", head))
     if repeats:
@@ -105,7 +106,8 @@ def count_networks(recipe: Recipe, config: SegmenterConfig, *, size: tuple[int, 
                    ) -> tuple[Count, Count]:
     """The segmenter on one clip of `frames` frames, H W each, and the head on the recipe's number of such clips."""
     with torch.device("meta"):      # weights without numbers; `count` moves them
-        segmenter, head = build_segmenter(config).eval(), build_cross_clip_head(recipe.stage_two.head).eval()
+        segmenter = build_segmenter(config).eval()
+        head = build_cross_clip_head(recipe.stage_two.head).eval()
     with shapes_only():
         clip = torch.zeros(1, frames, 3, *size, dtype=torch.uint8)
         prediction, of_segmenter = count(segmenter, lambda: segmenter(clip))
@@ -161,7 +163,8 @@ def measure(config: SegmenterConfig, *, size: tuple[int, int], frames: int, repe
     Peak memory is the GPU's allocated memory, or on a CPU the resident memory of the whole process.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    segmenter, seconds = build_segmenter(config).eval().to(device), []
+    segmenter = build_segmenter(config).eval().to(device)
+    seconds = []
     clip = torch.randint(0, 256, (1, frames, 3, *size), dtype=torch.uint8, device=device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -181,7 +184,8 @@ def measure(config: SegmenterConfig, *, size: tuple[int, int], frames: int, repe
 def table(title: str, counted: Count) -> list[str]:
     """One line per part."""
     numbers = counted.to_json()
-    parameters, flops = numbers["parameters_m"], numbers["gflops"]
+    parameters = numbers["parameters_m"]
+    flops = numbers["gflops"]
     parts = [name for name in dict.fromkeys([*parameters, *flops]) if name != "total"]
     return [f"{title:<32} {'parameters (M)':>15} {'GFLOPs':>12}",
             *(f"  {name:<30} {parameters.get(name, 0):>15.3f} {flops.get(name, 0):>12.3f}"

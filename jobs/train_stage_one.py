@@ -33,13 +33,14 @@ from model.losses import build_clip_criterion
 from model.losses.joint import JointCriterion
 from model.losses.linking import LinkingCriterion, clip_pairs
 from model.segmenters import build_segmenter
-from pipeline.loading import Stills, training_batches
 from pipeline.shards import ShardSet
+from pipeline.training_input import Stills, training_batches
 
 
 def main(recipe: Recipe) -> dict[str, Any]:
     """Train, save and register the segmenter; returns where it lies."""
-    stage, folder = recipe.stage_one, recipe.segmenter_folder
+    stage = recipe.stage_one
+    folder = recipe.segmenter_folder
     shards = training_shards(recipe)
     refuse_other_classes(recipe, shards)
     stills = training_stills(recipe)
@@ -101,7 +102,8 @@ def build_stage(recipe: Recipe) -> Stage:
         start_from(model, config.start_from)
     if config.joint_layers:
         model = DetectorWithHead(model, build_cross_clip_head(recipe.stage_two.head), layers=config.joint_layers)
-    shards, stills = training_shards(recipe), training_stills(recipe)
+    shards = training_shards(recipe)
+    stills = training_stills(recipe)
     losses_of = joint_losses(recipe) if config.joint_layers else losses_on_clips(config, model)
 
     def batches(rank: int, world: int, consumed: int):
@@ -149,12 +151,14 @@ def joint_losses(recipe: Recipe) -> Callable[[nn.Module, ClipBatch], dict[str, T
 
 def start_from(model: nn.Module, folder: str) -> None:
     """Load every weight of a finished model whose name and shape fit, and say which did not."""
-    weights, own = load_weights(folder), model.state_dict()
+    weights = load_weights(folder)
+    own = model.state_dict()
     fitting = {name: w for name, w in weights.items() if name in own and own[name].shape == w.shape}
     if not fitting:
         raise ValueError(f"no weight of {folder} fits this segmenter; stage_one.start_from names another architecture")
     model.load_state_dict({**own, **fitting})
-    fresh, unused = sorted(own.keys() - fitting.keys()), sorted(weights.keys() - fitting.keys())
+    fresh = sorted(own.keys() - fitting.keys())
+    unused = sorted(weights.keys() - fitting.keys())
     say(f"started from {folder}: {len(fitting)} tensors; from scratch: {fresh or 'none'}; unused: {unused or 'none'}")
 
 

@@ -27,17 +27,18 @@ from jobs.training.trainer import Stage, train
 from jobs.verb import connect, next_command, recorded, run
 from model.cross_clip import build_cross_clip_head
 from model.losses.cross_clip import CrossClipCriterion
-from pipeline.query_batches import query_batches
-from pipeline.query_cache import QueryCache
+from pipeline.query_cache import QueryCache, query_batches
 
 
 def main(recipe: Recipe) -> dict[str, Any]:
     """Train, save and register the head; returns where it lies."""
-    stage, folder = recipe.stage_two, recipe.head_folder
+    stage = recipe.stage_two
+    folder = recipe.head_folder
     if recipe.stage_one.joint_layers:
         say(f"{recipe.name} trains its head in stage one: nothing to do")
         return {"model": str(folder), "resumed": True}
-    cache, segmenter = open_cache(recipe), read_card(recipe.segmenter_folder)
+    cache = open_cache(recipe)
+    segmenter = read_card(recipe.segmenter_folder)
     identity = {"stage": to_json(stage), "cache": cache.fingerprint}
     if (folder / "model.json").is_file() and read_card(folder).get("identity") == config_digest(identity):
         say(f"{folder} is finished: nothing to do")
@@ -61,14 +62,16 @@ def main(recipe: Recipe) -> dict[str, Any]:
 
 def build_stage(recipe: Recipe) -> Stage:
     """Everything the loop needs, built inside a worker; the segmenter lends its heads and is dropped."""
-    config, cache = recipe.stage_two, open_cache(recipe)
+    config = recipe.stage_two
+    cache = open_cache(recipe)
     head = build_cross_clip_head(config.head)
     segmenter, _ = load_segmenter(recipe.segmenter_folder)
     head.initialise_from(segmenter.state_dict())
     criterion = CrossClipCriterion(config.losses)
 
     def losses_of(wrapped: nn.Module, batch):
-        layers, pixels = wrapped(batch.queries), rearrange(batch.evidence.pixel_features, "b k p d -> b k d p")
+        layers = wrapped(batch.queries)
+        pixels = rearrange(batch.evidence.pixel_features, "b k p d -> b k d p")
         masks = [head.mask_logits(layer.mask_embeddings, pixels) for layer in layers]                  # b k n p each
         return criterion(layers, masks, batch.evidence, queries=batch.queries)
 
@@ -81,7 +84,8 @@ def build_stage(recipe: Recipe) -> Stage:
 
 def open_cache(recipe: Recipe) -> QueryCache:
     """The cache this recipe expects. Raises Mismatch naming the fields in which the caches that lie there differ."""
-    folder, expected = cache_folder(recipe), expected_source(recipe)
+    folder = cache_folder(recipe)
+    expected = expected_source(recipe)
     others = sorted(folder.parent.glob("*/manifest.json"))
     if not (folder / "manifest.json").is_file() and others:
         return QueryCache(others[-1].parent, expected=expected)     # says how it differs from what is expected

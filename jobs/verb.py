@@ -154,7 +154,8 @@ class recorded:
     """`with recorded(recipe, "evaluate") as tracker:` the MLflow run of a verb, closed as finished or failed."""
 
     def __init__(self, recipe: Recipe, verb: str, **tags: Any) -> None:
-        self.recipe, self.verb = recipe, verb
+        self.recipe = recipe
+        self.verb = verb
         version = code_version()
         self.tags = {"recipe": recipe.name, "config_digest": config_digest(recipe), "code_commit": version["commit"],
                      "code_changed": version["changed"], **tags}

@@ -124,7 +124,8 @@ class Backbone(nn.Module):
 def _set_batch_norms(network: nn.Module, config: BatchNormConfig) -> None:
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.eps, module.momentum = config.eps, config.momentum
+            module.eps = config.eps
+            module.momentum = config.momentum
 
 
 def _pad_patches(network: nn.Module) -> None:

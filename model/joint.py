@@ -32,7 +32,9 @@ class DetectorWithHead(nn.Module):
         if not 1 <= layers <= segmenter.config.query_decoder.layers:
             raise ValueError(f"the head cannot read {layers} decoder layers of a detector that has "
                              f"{segmenter.config.query_decoder.layers}; official: the last 3")
-        self.segmenter, self.head, self.layers = segmenter, head, layers
+        self.segmenter = segmenter
+        self.head = head
+        self.layers = layers
 
     def forward(self, frames: Tensor, real_pixels: Tensor | None = None) -> JointPrediction:
         """frames: b t 3 H W RGB, uint8 or 0 to 255. real_pixels: b t H W bool, false in padding; None: all real."""

@@ -46,7 +46,9 @@ def link_clips(clips: Clips, linker: Linker, *, new_merger: Callable[[], Panopti
 
     A segment's score is the mean over the clips it is painted in, its query that of the first of them.
     """
-    places, queries, scores = [], {}, {}
+    places = []
+    queries = {}
+    scores = {}
     for clip, frames in clips:
         check_clip(clip, frames)
         shared = overlap if places else 0
@@ -90,7 +92,8 @@ def clip_segments(merged: MergedVideo, clip: ClipPrediction, *, looks: Looks,
                          "diverged or its checkpoint does not fit")
     position = {identity: number for number, identity in enumerate(merged.segments)}
     palette = np.array([position.get(identity, VOID) for identity in merged.frames.palette.tolist()], dtype=np.int32)
-    frames, found = replace(merged.frames, palette=palette), list(merged.segments.values())
+    frames = replace(merged.frames, palette=palette)
+    found = list(merged.segments.values())
     boxes, present = locate(frames, len(found))
     return ClipSegments(
         frames=frames, shared=shared, boxes=boxes, embeddings=embeddings,
@@ -103,7 +106,8 @@ def locate(frames: Sequence[np.ndarray], count: int) -> tuple[np.ndarray, np.nda
 
     Returns the boxes around each position over all frames, m 4, as in `ClipSegments`, and where it is, t m bool.
     """
-    low, high = np.full((count, 2), np.inf), np.full((count, 2), -np.inf)
+    low = np.full((count, 2), np.inf)
+    high = np.full((count, 2), -np.inf)
     present = np.zeros((len(frames), count), dtype=bool)
     for number, frame in enumerate(frames):
         height, width = frame.shape

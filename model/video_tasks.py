@@ -62,8 +62,12 @@ class TubePanoptic:
 
     def __init__(self, config: TubePanopticConfig, *, linking: TubeLinking, tracker: QuasiDenseTracker,
                  is_thing: Sequence[bool] | np.ndarray, geometry: Geometry, reserved: int = 0) -> None:
-        self.config, self.linking, self.tracker, self.geometry = config, linking, tracker, geometry
-        self.is_thing, self.reserved = np.asarray(is_thing, dtype=bool), reserved
+        self.config = config
+        self.linking = linking
+        self.tracker = tracker
+        self.geometry = geometry
+        self.is_thing = np.asarray(is_thing, dtype=bool)
+        self.reserved = reserved
         self.compat = tracker.config.official_compat
         self._previous: Tensor | None = None                        # 1 n c
         self._frames: list[tuple[np.dtype, bytes]] = []

@@ -126,7 +126,8 @@ class WithinClip(nn.Module):
 
     def _steps(self) -> list[nn.Module]:
         """All layers in the order of the config's arrangement."""
-        spatial, stacks = list(self.spatial_layers), list(self.trajectory_stacks)
+        spatial = list(self.spatial_layers)
+        stacks = list(self.trajectory_stacks)
         if self.config.arrangement == "sequential":
             return spatial + stacks
         per_block = self.config.spatial_layers_per_block

@@ -18,7 +18,11 @@ class BadInput(ValueError):
 
     def __init__(self, reason: str, what: str, *, video: str | None = None, file: Path | str | None = None,
                  cure: str = "") -> None:
-        self.reason, self.what, self.video, self.file, self.cure = reason, what, video, file, cure
+        self.reason = reason
+        self.what = what
+        self.video = video
+        self.file = file
+        self.cure = cure
         where = ", ".join([f"video {video!r}"] * bool(video) + [f"file {file}"] * bool(file))
         super().__init__(" ".join(part for part in (f"{where}:" if where else "", what, cure) if part))
 

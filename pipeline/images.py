@@ -32,7 +32,8 @@ def jpeg_size(data: bytes) -> tuple[int, int]:
     Raises BadInput "corrupt-image" where the structure is broken or the end-of-image marker is missing: decoders fill
     the lost part of a cut file with grey and say nothing.
     """
-    size, position = None, 2
+    size = None
+    position = 2
     if data[:2] != b"\xff\xd8":
         raise BadInput("corrupt-image", f"not a JPEG: it starts with {data[:4]!r}.", cure=_COPY_AGAIN)
     while position + 4 <= len(data):

@@ -17,8 +17,13 @@ class Progress:
     """Counts done and skipped videos; says the rate and the time left. Use it as a context manager."""
 
     def __init__(self, verb: str, total: int, *, unit: str = "videos", every: float = 10.0) -> None:
-        self.verb, self.total, self.unit, self.every = verb, total, unit, every     # every: seconds between lines
-        self.done, self.skipped = 0, Counter()
+        # every: seconds between lines
+        self.verb = verb
+        self.total = total
+        self.unit = unit
+        self.every = every
+        self.done = 0
+        self.skipped = Counter()
         self._bar = tqdm(desc=verb, total=total, unit=f" {unit}") if sys.stderr.isatty() else None
 
     def __enter__(self) -> Progress:
@@ -43,7 +48,8 @@ class Progress:
 
     def line(self) -> str:
         """The status as one line."""
-        seen, seconds = self.done + self.skipped.total(), max(time.monotonic() - self.started, 1e-9)
+        seen = self.done + self.skipped.total()
+        seconds = max(time.monotonic() - self.started, 1e-9)
         left = (self.total - seen) * seconds / seen if seen else float("nan")
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(self.skipped.items()))
         return (f"{self.verb} {seen}/{self.total} {self.unit} | done {self.done} | skipped {self.skipped.total()}"

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 @contextmanager
 def disk_of(size: int) -> Iterator[None]:
     """In this process a write beyond `size` bytes of a file fails as on a full disk."""
-    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
         yield

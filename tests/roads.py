@@ -61,7 +61,8 @@ def damage(shards: ShardSet, video: StoredVideo) -> None:
 
 def make_road(folder: Path, cluster: Any) -> Road:
     """All verbs once. Test processes that share `folder` make it once between them; `cluster()` starts Ray."""
-    recipe, done = tiny_road(folder / "road"), folder / "said.json"
+    recipe = tiny_road(folder / "road")
+    done = folder / "said.json"
     with _only_one(folder):
         if not done.exists():
             cluster()

@@ -52,6 +52,10 @@ def complaints(file: str, found: Iterator[tuple[str, int]]) -> Iterator[str]:
             yield f"{file}:{line}: model/ touches neither files nor processes, so no {module}"
 
 
+# Folders of `pipeline/` with one door: files outside import from the folder, never from a file inside it.
+WINGS = ("clips", "predictions", "query_cache", "training_input")
+
+
 def sources(room: str) -> list[Path]:
     return sorted((ROOT / room).rglob("*.py"))
 
@@ -61,6 +65,16 @@ def test_no_arrow_points_back(room):
     assert len(sources(room)) > 5
     assert [complaint for path in sources(room)
             for complaint in complaints(path.relative_to(ROOT).as_posix(), imports(path))] == []
+
+
+@pytest.mark.parametrize("wing", WINGS)
+def test_a_wing_is_entered_by_its_door(wing):
+    door = f"pipeline.{wing}"
+    around = [f"{path.relative_to(ROOT)}:{line}: import from {door}, not from {module}"
+              for room in (*ROOMS, "benchmarks") for path in sources(room)
+              if path.parent != ROOT / "pipeline" / wing
+              for module, line in imports(path) if module.startswith(f"{door}.")]
+    assert around == []
 
 
 def test_model_needs_six_libraries_only():

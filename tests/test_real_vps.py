@@ -9,7 +9,7 @@ import pytest
 
 from jobs import cache_queries, evaluate, make_shards, train_stage_one, train_stage_two
 from jobs.recipes.schema import Recipe
-from pipeline.augment import AugmentConfig
+from pipeline.clips import AugmentConfig
 from pipeline.datasets import DatasetConfig
 from pipeline.predictions import read_predictions
 from pipeline.query_cache import QueryCache
@@ -18,14 +18,16 @@ from tests.roads import scored, tiny_road
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-CLASSES, SIZE = 124, (97, 161)
+CLASSES = 124
+SIZE = (97, 161)
 FRAMES = {"train": {"camvid_0016E5": 34, "table_walk_a": 43}, "val": {"12_1mWNahzcsAc": 4}}
 
 
 def real_road(folder, data) -> Recipe:
     """`tiny` on VIPSeg's 124 classes, two steps per stage; two workers see one video each."""
     recipe = tiny_road(folder, world=None, dataset=DatasetConfig(name="vipseg", root=str(data / "real_vps")))
-    one, two = recipe.stage_one, recipe.stage_two
+    one = recipe.stage_one
+    two = recipe.stage_two
     short = {"steps": 2, "log_every": 1, "checkpoint_every": 2}
     return replace(
         recipe, shards=replace(recipe.shards, clip_frames=8),

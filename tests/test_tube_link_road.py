@@ -15,12 +15,12 @@ from jobs.recipes import find_recipe
 from jobs.recipes.schema import Recipe
 from jobs.verb import resolved
 from model.postprocess.tube_panoptic import TubePanopticConfig
-from pipeline.augment import AugmentConfig
+from pipeline.clips import AugmentConfig
 from pipeline.datasets import DatasetConfig, open_dataset
 from pipeline.datasets.synthetic import SyntheticConfig
 from pipeline.images import decode_png
+from pipeline.predictions import read_listed_videos, read_results
 from pipeline.query_cache import QueryCache
-from pipeline.results import read_listed_videos, read_results
 from pipeline.shards import ShardSet
 from tests.roads import here, scored
 
@@ -31,7 +31,8 @@ SHORT = {"steps": 2, "log_every": 1, "checkpoint_every": 2}
 
 def short(recipe: Recipe, folder: Path, *, size=(64, 64), **changes) -> Recipe:
     """Two steps a stage, batches of two."""
-    one, two = recipe.stage_one, recipe.stage_two
+    one = recipe.stage_one
+    two = recipe.stage_two
     plain = AugmentConfig(size=size, scale=(1, 1), crop=False, color=False)
     return resolved(replace(
         recipe, folder=str(folder), shards=replace(recipe.shards, clip_frames=8),
@@ -42,7 +43,8 @@ def short(recipe: Recipe, folder: Path, *, size=(64, 64), **changes) -> Recipe:
 
 
 def with_classes(recipe: Recipe, count: int) -> Recipe:
-    one, two = recipe.stage_one, recipe.stage_two
+    one = recipe.stage_one
+    two = recipe.stage_two
     return replace(recipe, stage_one=replace(one, segmenter=replace(one.segmenter, num_classes=count)),
                    stage_two=replace(two, head=replace(two.head, num_classes=count)))
 

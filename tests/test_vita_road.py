@@ -22,15 +22,14 @@ from jobs.training.optimizer import build_optimizer
 from jobs.training.trainer import Stage
 from model.layers.convolution import dot_pixels
 from model.segmenters import build_segmenter
+from pipeline.clips import StoredVideoSource
 from pipeline.datasets import DatasetConfig, open_dataset
 from pipeline.datasets.synthetic import write_world
-from pipeline.loading import Stills, sample_plan
-from pipeline.pseudo_video import PseudoVideoConfig
+from pipeline.predictions import read_listed_videos, read_results
 from pipeline.query_cache import finish_cache
-from pipeline.results import read_listed_videos, read_results
 from pipeline.shards import ShardSet
 from pipeline.shards.make import make_shards as write_shards
-from pipeline.video_clips import StoredVideoSource
+from pipeline.training_input import PseudoVideoConfig, Stills, training_plan
 from tests.roads import here, scored
 from tests.test_tube_link_road import predictions, short
 
@@ -51,7 +50,8 @@ def write_all_shards(recipe: Recipe) -> ShardSet:
 
 def take_steps(stage: Stage, expected: set[str]) -> None:
     """Two steps whose losses have the expected names and reach every weight that learns."""
-    optimizer, batches = build_optimizer(stage.model, stage.optimizer), stage.batches(0, 1, 0)
+    optimizer = build_optimizer(stage.model, stage.optimizer)
+    batches = stage.batches(0, 1, 0)
     for _ in range(2):
         losses = stage.losses_of(stage.model, next(batches))
         assert set(losses) == expected
@@ -74,7 +74,9 @@ def check_tracks(recipe: Recipe) -> None:
 
 def check_what_is_cached(recipe: Recipe) -> None:
     """Every frame is a clip, its queries stand in the detector's own order, and its masks follow from the pixels."""
-    system, shards, cache = open_system(recipe, "near_online"), ShardSet(recipe.shards_of("train")), open_cache(recipe)
+    system = open_system(recipe, "near_online")
+    shards = ShardSet(recipe.shards_of("train"))
+    cache = open_cache(recipe)
     clips = cache.read(0)
     (video,) = (video for video in shards.videos if video.video_id == clips[0].video_id)
     assert len(clips) == len(video.frames)
@@ -125,7 +127,8 @@ def test_detector_and_head_that_learn_together_both_come_out_of_stage_one(tmp_pa
 
 def test_a_frozen_detector_is_the_one_it_starts_from_but_for_the_rows_of_other_classes(tmp_path):
     recipe = short_vita(tmp_path / "road")
-    shards, one = write_all_shards(recipe), recipe.stage_one
+    shards = write_all_shards(recipe)
+    one = recipe.stage_one
     pretrained = build_segmenter(replace(one.segmenter, num_classes=9)).state_dict()
     save_model(tmp_path / "coco", pretrained, {"kind": "segmenter"})
     recipe = replace(recipe, stage_one=replace(one, train=False, start_from=str(tmp_path / "coco")))
@@ -166,9 +169,10 @@ def test_every_verb_runs_where_detector_and_head_learn_together_from_videos_and_
     assert make_shards.main(recipe)["stills"]["frames"] == 5
     assert verify_shards.main(recipe) == {"train": 0, "valid": 0, "stills": 0}
     videos, images = (ShardSet(recipe.shards_of(name)) for name in ("train", "stills"))
-    draws = sample_plan(videos, recipe.stage_one.input, stills=Stills(images, 0.5)).batch(0)
+    draws = training_plan(videos, recipe.stage_one.input, stills=Stills(images, 0.5)).batch(0)
     assert sorted(draw.video >= len(videos.videos) for draw in draws) == [False, True]
-    first, everything = next(train_stage_one.build_stage(recipe).batches(0, 1, 0)), [*videos.videos, *images.videos]
+    first = next(train_stage_one.build_stage(recipe).batches(0, 1, 0))
+    everything = [*videos.videos, *images.videos]
     assert first.videos == tuple(everything[draw.video].video_id for draw in draws)
     assert train_stage_one.main(recipe)["steps"] == 2
     check_scores_and_rest(recipe)

@@ -14,12 +14,12 @@ from jobs import cache_queries, evaluate, make_shards, train_stage_one, train_st
 from jobs.inference import open_system
 from jobs.training.checkpoint import read_card
 from model.cross_clip import build_cross_clip_head
+from pipeline.clips import StoredVideoSource
 from pipeline.files import sha256_of
 from pipeline.metrics.vpq import VPQ
 from pipeline.predictions import read_predictions
 from pipeline.query_cache import QueryCache
 from pipeline.shards import ShardSet
-from pipeline.video_clips import StoredVideoSource
 from tests.roads import here, scored
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -47,9 +47,11 @@ def digests(found: dict[str, tuple[str, int]]) -> dict[str, str]:
 
 
 def test_every_artefact_names_what_made_it(road):
-    recipe, cache = road.recipe, cache_of(road)
+    recipe = road.recipe
+    cache = cache_of(road)
     train, val = (ShardSet(recipe.shards_of(split)) for split in ("train", "val"))
-    segmenter, head = read_card(recipe.segmenter_folder), read_card(recipe.head_folder)
+    segmenter = read_card(recipe.segmenter_folder)
+    head = read_card(recipe.head_folder)
     assert road.said["make_shards"]["train"]["fingerprint"] == train.fingerprint
     assert segmenter["shards_fingerprint"] == train.fingerprint
     assert sha256_of(recipe.segmenter_folder / "model.safetensors") == segmenter["weights_sha256"]
@@ -89,7 +91,8 @@ def test_no_frame_is_lost_between_the_data_set_and_the_score(road):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_the_score_is_that_of_the_predictions_on_disk(road, mode):
-    shards, (_, predictions) = ShardSet(road.recipe.shards_of("val")), predictions_of(road, mode)
+    shards = ShardSet(road.recipe.shards_of("val"))
+    (_, predictions) = predictions_of(road, mode)
     metric = VPQ(shards.classes, windows=road.recipe.evaluation.windows)
     for video in shards.videos:
         metric.update(predictions[video.video_id], shards.truth(video))
@@ -104,7 +107,8 @@ def test_a_head_that_has_learnt_nothing_leaves_the_near_online_result_as_it_is(r
     shards = ShardSet(road.recipe.shards_of("val"))
     for video in shards.videos:
         source = StoredVideoSource(shards, video)
-        one, other = system.predict(source).panoptic, offline.predict(source).panoptic
+        one = system.predict(source).panoptic
+        other = offline.predict(source).panoptic
         assert len(one.segments) > 1
         assert one.segments.keys() == other.segments.keys()
         assert all(np.array_equal(a, b) for a, b in zip(one.frames, other.frames))
@@ -157,7 +161,8 @@ def test_registered_models_link_to_shards_cache_segmenter_and_code(road):
 
 def test_every_verb_again_changes_nothing(road, tmp_path):
     recipe = here(road.copy(tmp_path / "again"))
-    finished, repeated = files(recipe.road, ".tar", ".safetensors"), files(recipe.road, ".png", ".parquet")
+    finished = files(recipe.road, ".tar", ".safetensors")
+    repeated = files(recipe.road, ".png", ".parquet")
     manifests = [recipe.shards_of("train") / "manifest.json", recipe.shards_of("val") / "manifest.json",
                  recipe.road / "cache" / cache_of(road).folder.name / "manifest.json"]
     texts = [manifest.read_bytes() for manifest in manifests]

@@ -20,7 +20,8 @@ from jobs.recipes import tube_link, vipseg
 from jobs.recipes.schema import Recipe
 
 PREFIX = "vipseg_ablation_"
-WITHIN_CLIP, HEAD = "stage_one.segmenter.within_clip", "stage_two.head"
+WITHIN_CLIP = "stage_one.segmenter.within_clip"
+HEAD = "stage_two.head"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,11 +22,10 @@ from model.cross_clip.maxtron import MaXTronHeadConfig
 from model.losses.kmax import KMaxLossConfig
 from model.segmenters.video_kmax import VideoKMaxConfig
 from model.within_clip import WithinClipConfig
-from pipeline.augment import AugmentConfig
-from pipeline.copy_paste import CopyPasteConfig
+from pipeline.clips import AugmentConfig
 from pipeline.datasets import DatasetConfig
-from pipeline.query_batches import QueryInputConfig
-from pipeline.training_clips import InputConfig
+from pipeline.query_cache import QueryInputConfig
+from pipeline.training_input import CopyPasteConfig, InputConfig
 
 CLASSES = 133
 SIZE = (1281, 1281)
@@ -50,7 +49,9 @@ SETTINGS = {
 
 def kmax(backbone: str, *, msda: bool) -> Recipe:
     """kMaX-DeepLab. Expect 53.3 PQ with R50. msda: two deformable layers before the pixel decoder; then 53.6 PQ."""
-    of, network, title = SETTINGS[backbone], vipseg.SETTINGS[backbone].network, vipseg.SETTINGS[backbone].title
+    of = SETTINGS[backbone]
+    network = vipseg.SETTINGS[backbone].network
+    title = vipseg.SETTINGS[backbone].title
     expected = "no published score" if of.pq[msda] is None else f"expect {of.pq[msda]} PQ"
     return Recipe(
         name=f"coco_kmax_{'msda_' if msda else ''}{backbone}",

@@ -34,11 +34,10 @@ from model.losses.mask2former import Mask2FormerLossConfig
 from model.postprocess.instances import TrackConfig
 from model.query_decoders.mask2former import Mask2FormerDecoderConfig
 from model.segmenters.tube_link import TubeLinkConfig
-from pipeline.augment import AugmentConfig
+from pipeline.clips import AugmentConfig
 from pipeline.datasets import DatasetConfig
-from pipeline.pixel_evidence import EvidenceConfig
-from pipeline.query_batches import QueryInputConfig
-from pipeline.training_clips import InputConfig
+from pipeline.query_cache import EvidenceConfig, QueryInputConfig
+from pipeline.training_input import InputConfig
 
 SIZE = (1024, 1024)
 BATCH = 16      # images or clips a step, of all models of this family
@@ -104,7 +103,8 @@ TASKS = {
 
 def mask2former(task: str, backbone: str) -> Recipe:
     """Mask2Former on COCO. Expect 43.7 AP (instance) or 61.7 mIoU (panoptic) with R50."""
-    of, large = TASKS[task], backbone == "swin_l"
+    of = TASKS[task]
+    large = backbone == "swin_l"
     steps, milestones = (737_500, (655_556, 710_184)) if large else (368_750, (327_778, 355_092))
     return Recipe(
         name=f"coco_mask2former_{task}_{backbone}",

@@ -32,14 +32,13 @@ from model.segmenters import SegmenterConfig
 from model.segmenters.mask2former import Mask2FormerConfig
 from model.segmenters.tube_link import TubeLinkConfig
 from model.segmenters.video_kmax import VideoKMaxConfig
-from pipeline.augment import AugmentConfig
+from pipeline.clips import AugmentConfig
 from pipeline.datasets import DatasetConfig
 from pipeline.datasets.synthetic import SyntheticConfig
 from pipeline.metrics.scorecard import Result
-from pipeline.pixel_evidence import EvidenceConfig
-from pipeline.query_batches import QueryInputConfig
+from pipeline.query_cache import EvidenceConfig, QueryInputConfig
 from pipeline.shards import ShardConfig
-from pipeline.training_clips import InputConfig
+from pipeline.training_input import InputConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +201,8 @@ class Recipe:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def __post_init__(self) -> None:
-        workers, batches = self.cluster.workers, (self.stage_one.input.batch_size, self.stage_two.input.batch_size)
+        workers = self.cluster.workers
+        batches = (self.stage_one.input.batch_size, self.stage_two.input.batch_size)
         for stage, batch in zip(("stage_one", "stage_two"), batches):
             if batch % workers:
                 raise ValueError(f"{stage}.input.batch_size={batch} is shared by {workers} workers: it must be a "
@@ -239,9 +239,10 @@ class Recipe:
         if bool(self.stage_two.losses.similarity_weight) != bool(head.similarity):
             raise ValueError(f"head.similarity={head.similarity!r} and losses.similarity_weight="
                              f"{self.stage_two.losses.similarity_weight} do not go together; switch both on or off")
-        queries, pixels = detector.query_decoder, detector.pixel_decoder
-        given, expected = ((queries.num_queries, queries.dim, pixels.dim),
-                           (head.frame_queries, head.dim, head.pixel_dim))
+        queries = detector.query_decoder
+        pixels = detector.pixel_decoder
+        given = (queries.num_queries, queries.dim, pixels.dim)
+        expected = (head.frame_queries, head.dim, head.pixel_dim)
         if given != expected:
             raise ValueError(f"the frame detector has (queries, channels, pixel channels) = {given}, the head is made "
                              f"for {expected}: give both the same num_queries and frame_queries, dim, and pixel_dim")

@@ -21,13 +21,12 @@ from model.postprocess.panoptic import PanopticConfig
 from model.query_decoders.kmax import KMaxDecoderConfig
 from model.segmenters.video_kmax import VideoKMaxConfig
 from model.within_clip import WithinClipConfig
-from pipeline.augment import AugmentConfig
+from pipeline.clips import AugmentConfig
 from pipeline.datasets import DatasetConfig
 from pipeline.datasets.synthetic import SyntheticConfig
-from pipeline.pixel_evidence import EvidenceConfig
-from pipeline.query_batches import QueryInputConfig
+from pipeline.query_cache import EvidenceConfig, QueryInputConfig
 from pipeline.shards import ShardConfig
-from pipeline.training_clips import InputConfig
+from pipeline.training_input import InputConfig
 
 SHORT_RUN = BatchNormConfig(momentum=0.1)     # the official 0.01 lags behind in a run of hundreds of steps
 CLASSES = 6                                   # of the synthetic world: three of stuff, three of things
@@ -73,7 +72,8 @@ def tiny() -> Recipe:
 def demo() -> Recipe:
     """`make demo`: synthetic world, 96x96. Expect 70 VPQ or more near-online in under 8 minutes on two cores."""
     road = tiny()
-    one, two = road.stage_one, road.stage_two
+    one = road.stage_one
+    two = road.stage_two
     return replace(
         road, name="demo", about="synthetic world, easy; expect 70 VPQ or more near-online, the same offline",
         world=SyntheticConfig(videos_train=400, videos_val=24, frames=12, height=96, width=96),

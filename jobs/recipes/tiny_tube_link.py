@@ -25,7 +25,7 @@ from model.postprocess.tube_panoptic import TubePanopticConfig
 from model.query_decoders.mask2former import Mask2FormerDecoderConfig
 from model.segmenters.tube_link import TubeLinkConfig
 from pipeline.datasets import DatasetConfig
-from pipeline.pixel_evidence import EvidenceConfig
+from pipeline.query_cache import EvidenceConfig
 
 THINGS = 3                      # classes of things in the world
 STUFF_CLASSES = (0, 1, 2)       # of the panoptic world, where stuff comes first
@@ -47,7 +47,8 @@ def tiny_tube_link(num_classes: int, *, layers: tuple[int, int] = (2, 6), **part
 def tiny_vis() -> Recipe:
     """The whole road for tracks in about a minute: proves that everything runs. Score: any."""
     road = tiny()
-    one, two = road.stage_one, road.stage_two
+    one = road.stage_one
+    two = road.stage_two
     return replace(
         road, name="tiny_vis", about="the whole road for tracks in about a minute; no score to expect",
         dataset=DatasetConfig(name="youtube_vis", root="world"), world=replace(road.world, layout="youtube_vis"),
@@ -62,8 +63,10 @@ def tiny_vis() -> Recipe:
 
 def synthetic_vis() -> Recipe:
     """Tracks: expect AP50 of 60 or more on held-out videos, in at most 40 minutes on two cores."""
-    road, like = tiny_vis(), synthetic()
-    one, two = road.stage_one, road.stage_two
+    road = tiny_vis()
+    like = synthetic()
+    one = road.stage_one
+    two = road.stage_two
     return replace(
         road, name="synthetic_vis", about="synthetic world, easy; expect track AP50 60 or more near-online",
         world=replace(like.world, layout="youtube_vis"),
@@ -87,7 +90,8 @@ def synthetic_vis_hard() -> Recipe:
 
 def synthetic_vps() -> Recipe:
     """Panoptic video by Tube-Link: reserved stuff queries, learned linking, quasi-dense tracking."""
-    road, like = synthetic_vis(), synthetic()
+    road = synthetic_vis()
+    like = synthetic()
     one = road.stage_one
     return replace(
         road, name="synthetic_vps", about="synthetic world, easy; Tube-Link's panoptic video, expect VPQ 60 or more",

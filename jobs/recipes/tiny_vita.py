@@ -35,7 +35,8 @@ def tiny_head() -> VitaHeadConfig:
 def tiny_vita() -> Recipe:
     """The whole road of VITA in about a minute: proves that everything runs. Score: any."""
     road = tiny_vis()
-    one, two = road.stage_one, road.stage_two
+    one = road.stage_one
+    two = road.stage_two
     return replace(
         road, name="tiny_vita", about="the whole road of VITA in about a minute; no score to expect",
         stage_one=replace(one, segmenter=tiny_mask2former(layers=(1, 3)), input=replace(one.input, clip_frames=1)),
@@ -47,8 +48,10 @@ def tiny_vita() -> Recipe:
 
 def synthetic_vita() -> Recipe:
     """Tracks by VITA on a frozen detector, about 16 minutes on two cores. The head learns from scratch."""
-    road, like = tiny_vita(), synthetic_vis()
-    one, two = like.stage_one, like.stage_two
+    road = tiny_vita()
+    like = synthetic_vis()
+    one = like.stage_one
+    two = like.stage_two
     return replace(
         road, name="synthetic_vita", about="synthetic world, easy; VITA on a frozen detector, expect AP50 of about 70",
         world=like.world, cache=like.cache,

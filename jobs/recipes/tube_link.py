@@ -26,10 +26,10 @@ from model.losses.mask2former import Mask2FormerLossConfig
 from model.postprocess.tube_panoptic import TubePanopticConfig
 from model.query_decoders.mask2former import Mask2FormerDecoderConfig
 from model.segmenters.tube_link import TubeLinkConfig
-from pipeline.augment import AugmentConfig
+from pipeline.clips import AugmentConfig
 from pipeline.datasets import OFFICIAL_CLASSES, DatasetConfig
 from pipeline.shards import ShardConfig
-from pipeline.training_clips import InputConfig
+from pipeline.training_input import InputConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +123,8 @@ def panoptic(data: str, backbone: str) -> Recipe:
     paper puts its worth at 3 VPQ and 2 STQ.
     """
     row = PANOPTIC[data, backbone]
-    road, stuff = _road(data, backbone, row), row.videos.stuff_classes
+    road = _road(data, backbone, row)
+    stuff = row.videos.stuff_classes
     one = road.stage_one
     one = replace(one, segmenter=replace(one.segmenter, stuff_classes=stuff, linking=TubeLinkingConfig()),
                   losses=replace(one.losses, stuff_classes=stuff), linking=LinkingLossConfig(stuff_classes=stuff))

@@ -30,13 +30,11 @@ from model.losses.kmax import KMaxLossConfig
 from model.postprocess.panoptic import PanopticConfig
 from model.segmenters.video_kmax import VideoKMaxConfig
 from model.within_clip import WithinClipConfig
-from pipeline.augment import AugmentConfig
-from pipeline.copy_paste import CopyPasteConfig
+from pipeline.clips import AugmentConfig
 from pipeline.datasets import DatasetConfig
-from pipeline.pixel_evidence import EvidenceConfig
-from pipeline.query_batches import QueryInputConfig
+from pipeline.query_cache import EvidenceConfig, QueryInputConfig
 from pipeline.shards import ShardConfig
-from pipeline.training_clips import InputConfig
+from pipeline.training_input import CopyPasteConfig, InputConfig
 
 CLASSES = 124
 SIZE = (769, 1345)      # network input; 720p frames fit without scaling
@@ -111,7 +109,8 @@ def baseline(backbone: str) -> Recipe:
 
 def near_online(backbone: str) -> Recipe:
     """With within-clip tracking. Expect 46.1 VPQ with R50. Starts from `coco_kmax_msda_<backbone>`."""
-    of, road = SETTINGS[backbone], baseline(backbone)
+    of = SETTINGS[backbone]
+    road = baseline(backbone)
     one = road.stage_one
     tracking = WithinClipConfig(trajectory_layers_per_block=of.trajectory_layers, residual_dropout=of.residual_dropout)
     return replace(
@@ -129,7 +128,8 @@ def offline(backbone: str) -> Recipe:
     near-online result and keeps the norms it copies; the released code starts it with `stage_two.head.start=official`
     and `stage_two.head.train_norms=true`.
     """
-    of, road = SETTINGS[backbone], near_online(backbone)
+    of = SETTINGS[backbone]
+    road = near_online(backbone)
     return replace(
         road, name=f"vipseg_video_kmax_{backbone}_offline", folder=f"runs/{road.name}",
         about=_about("MaXTron", of, of.vpq[2], "offline"),

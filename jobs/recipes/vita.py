@@ -29,11 +29,10 @@ from model.losses.vita import VitaLossConfig
 from model.postprocess.instances import TrackConfig
 from model.query_decoders.mask2former import Mask2FormerDecoderConfig
 from model.segmenters.mask2former import Mask2FormerConfig
-from pipeline.augment import AugmentConfig
+from pipeline.clips import AugmentConfig
 from pipeline.datasets import DatasetConfig, DatasetName
-from pipeline.pseudo_video import PseudoVideoConfig
-from pipeline.query_batches import QueryInputConfig
-from pipeline.training_clips import InputConfig
+from pipeline.query_cache import QueryInputConfig
+from pipeline.training_input import InputConfig, PseudoVideoConfig
 
 BATCH = 8
 LAYERS = 3                                                   # last ones of the detector that the head reads in training
@@ -69,7 +68,8 @@ KEPT = {0.75: 49.7, 0.5: 48.9, 0.25: 48.1}                   # the same, of the 
 
 def vita(data: DatasetName, backbone: str) -> Recipe:
     """VITA, detector and head trained together. Expect 49.8 AP on YouTube-VIS 2019 with R50."""
-    of, videos = SCHEDULES[data], VIDEOS[data]
+    of = SCHEDULES[data]
+    videos = VIDEOS[data]
     frozen_norms = FROZEN_NORMS if backbone == "r50" else ()
     optimizer = OptimizerConfig(lr=5e-5, weight_decay=0.05, warmup_steps=10, warmup_factor=1.0, schedule="steps",
                                 milestones=of.milestones, clip_norm=0.01, no_decay=NO_DECAY)
@@ -106,7 +106,8 @@ def frozen(data: DatasetName, backbone: str) -> Recipe:
     Its class rows are those of the videos and random, as in the released code, so masks alone match frame queries.
     """
     road = vita(data, backbone)
-    one, two = road.stage_one, road.stage_two
+    one = road.stage_one
+    two = road.stage_two
     return replace(
         road, name=f"{road.name}_frozen", about=_about(data, backbone, "VITA on a frozen detector", FROZEN[backbone]),
         stage_one=replace(one, joint_layers=0, train=False, stills=None, input=replace(one.input, clip_frames=1)),

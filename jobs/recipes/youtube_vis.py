@@ -21,11 +21,13 @@ from jobs.training.loop import FitConfig
 from model.losses.mask2former import Mask2FormerLossConfig
 from model.pixel_decoders.mask2former import DeformableTrajectoryConfig
 from model.segmenters.tube_link import TubeLinkConfig
-from pipeline.augment import AugmentConfig
+from pipeline.clips import AugmentConfig
 from pipeline.datasets import DatasetConfig, DatasetName
-from pipeline.training_clips import InputConfig
+from pipeline.training_input import InputConfig
 
-SMALL, LARGE = (384, 640), (480, 864)       # what a test frame inside 360x640 or 480x854 is padded to
+# what a test frame inside 360x640 or 480x854 is padded to
+SMALL = (384, 640)
+LARGE = (480, 864)
 LOW = tuple(range(288, 513, 32))            # short sides in training
 HIGH = tuple(range(480, 801, 32))
 TEST_FRAMES = 4                             # of Tube-Link's clips, however many it is trained on
@@ -33,7 +35,8 @@ TEST_FRAMES = 4                             # of Tube-Link's clips, however many
 START = {"r50": "coco_mask2former_instance_r50", "swin_l": "coco_mask2former_panoptic_swin_l"}
 
 # Steps, and where the rate drops.
-LONG, SHORT = (15_000, (5000, 10_000)), (10_000, (2500, 5000))
+LONG = (15_000, (5000, 10_000))
+SHORT = (10_000, (2500, 5000))
 
 # Swin's schedule slows the learned embeddings of queries and levels down with the backbone.
 SLOW_EMBEDDINGS = tuple((name, 0.1) for name in ("initial_queries", "query_positions", "query_decoder.level_embedding"))
@@ -104,7 +107,8 @@ ROWS: dict[tuple[DatasetName, str], Row] = {
 
 def tube_link(data: DatasetName, backbone: str) -> Recipe:
     """Tube-Link. Expect 47.9 AP on YouTube-VIS 2021 with R50. Starts from a COCO road of the same backbone."""
-    of, row = VIDEOS[data], ROWS[data, backbone]
+    of = VIDEOS[data]
+    row = ROWS[data, backbone]
     steps, milestones = LONG if backbone == "r50" and data != "ovis" else SHORT
     return Recipe(
         name=f"{data}_tube_link_{backbone}", about=_about("Tube-Link", data, backbone, row.score, "near-online"),
@@ -126,7 +130,9 @@ def near_online(data: DatasetName, backbone: str) -> Recipe:
     Clips at test time are as long as in training. The released weights were trained without the residual dropout that
     the released files ask for, if their names are right.
     """
-    of, row, road = VIDEOS[data], ROWS[data, backbone].maxtron, tube_link(data, backbone)
+    of = VIDEOS[data]
+    row = ROWS[data, backbone].maxtron
+    road = tube_link(data, backbone)
     one = road.stage_one
     steps, milestones = LONG if data == "ovis" else (one.fit.steps, one.optimizer.milestones)
     return replace(
@@ -144,7 +150,8 @@ def offline(data: DatasetName, backbone: str) -> Recipe:
 
     The head starts at the near-online result; the released code starts it with `stage_two.head.start=official`.
     """
-    row, road = ROWS[data, backbone].maxtron, near_online(data, backbone)
+    row = ROWS[data, backbone].maxtron
+    road = near_online(data, backbone)
     return replace(
         road, name=f"{data}_tube_link_{backbone}_offline", folder=f"runs/{road.name}",
         about=_about("MaXTron", data, backbone, row.scores[1], "offline"),

@@ -71,7 +71,8 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 def load_weights(folder: Path) -> dict[str, Tensor]:
     """The tensors of a finished model, after checking them against its card."""
-    card, path = read_card(folder), Path(folder) / "model.safetensors"
+    card = read_card(folder)
+    path = Path(folder) / "model.safetensors"
     if (found := sha256_of(path)) != card["weights_sha256"]:
         raise Mismatch(f"{path} has sha256 {found[:12]}..., model.json says {card['weights_sha256'][:12]}...; "
                        "the files do not belong together: copy the folder again")

@@ -143,7 +143,11 @@ class _Clock:
         self._restart(step)
 
     def _restart(self, step: int) -> None:
-        self.start, self.wait, self.samples, self.batches, self.last_step = time.perf_counter(), 0.0, 0, 0, step
+        self.start = time.perf_counter()
+        self.wait = 0.0
+        self.samples = 0
+        self.batches = 0
+        self.last_step = step
         self.sums = {}
 
     @contextlib.contextmanager

@@ -47,7 +47,8 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict]:
 
     Raises ValueError for a multiplier that matches no parameter: a misspelt part would train at the wrong rate.
     """
-    matched, groups = set(), {}
+    matched = set()
+    groups = {}
     for name, parameter, module in _named(model):
         factor = 1.0
         for piece, value in config.multipliers:

@@ -21,7 +21,9 @@ from torch import nn
 
 from jobs.training.loop import rank
 
-OF_RAY, OF_ALONE = "ray_train", "checkpoints"       # folders of checkpoints, inside a stage's own
+# folders of checkpoints, inside a stage's own
+OF_RAY = "ray_train"
+OF_ALONE = "checkpoints"
 Found = TypeVar("Found")
 
 
@@ -68,8 +70,10 @@ class Alone:
 
     def keep(self, step: int, write: Callable[[Path], None]) -> None:
         """Write a checkpoint under a temporary name, rename it, and remove those too old to be kept."""
-        folder, name = self.folder / OF_ALONE, checkpoint_name(step)
-        partial, finished = folder / f".{name}", folder / name
+        folder = self.folder / OF_ALONE
+        name = checkpoint_name(step)
+        partial = folder / f".{name}"
+        finished = folder / name
         for leftover in (partial, finished):
             shutil.rmtree(leftover, ignore_errors=True)
         partial.mkdir(parents=True)

@@ -18,7 +18,9 @@ class Progress:
     """Prints the status line and appends each report to `progress.jsonl`."""
 
     def __init__(self, path: Path, steps: int, world: int) -> None:
-        self.path, self.steps, self.world = path, steps, world
+        self.path = path
+        self.steps = steps
+        self.world = world
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def __call__(self, report: StepReport) -> dict[str, float]:

@@ -69,9 +69,11 @@ def open_run(config: TrackingConfig, *, folder: Path, road: str, verb: str, tags
         experiment = _experiment(client, config.project, folder)
         parent = known.get("parent") if known.get("uri") == uri else None
         if not _exists(client, parent):
-            known, parent = {}, client.create_run(experiment, run_name=road, tags={"road": road}).info.run_id
+            known = {}
+            parent = client.create_run(experiment, run_name=road, tags={"road": road}).info.run_id
         client.update_run(parent, status="RUNNING")
-        child, attempt = known.get("open", {}).get(verb), 1
+        child = known.get("open", {}).get(verb)
+        attempt = 1
         if _exists(client, child):
             attempt = int(client.get_run(child).data.tags.get("attempt", "1")) + 1
             client.update_run(child, status="RUNNING")
@@ -108,7 +110,8 @@ class Tracker:
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
         """Record numbers at a step; buffered, and written every few seconds."""
-        now, metric = int(time.time() * 1000), _mlflow().entities.Metric
+        now = int(time.time() * 1000)
+        metric = _mlflow().entities.Metric
         self.buffer += [metric(name, float(value), now, step) for name, value in values.items()]
         if time.monotonic() - self.flushed > FLUSH_SECONDS:
             self.flush()

@@ -137,7 +137,8 @@ def _train(job: dict[str, Any], process: AmongWorkers | Alone) -> Exception | No
     if process.device.type == "cuda":
         torch.cuda.set_device(process.device)
     torch.manual_seed(job["seed"])      # the same initial weights on every rank
-    stage, error = None, None
+    stage = None
+    error = None
     try:
         stage = job["build"](job["recipe"])
         parameter_groups(stage.model, stage.optimizer)      # refuses multipliers that match nothing
@@ -162,7 +163,8 @@ def _of_any_rank(error: Exception | None) -> Exception | None:
 
 
 def _fit(stage: Stage, job: dict[str, Any], process: AmongWorkers | Alone) -> None:
-    model, device = stage.model, process.device
+    model = stage.model
+    device = process.device
     if device.type == "cuda" and world() > 1:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     elif world() > 1 and rank() == 0:

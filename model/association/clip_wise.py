@@ -38,12 +38,15 @@ class ClipWiseLinker:
     looks: Looks = "mask_embeddings"
 
     def __init__(self, config: ClipWiseConfig) -> None:
-        self.config, self.matching = config, MatchingSpace()
+        self.config = config
+        self.matching = MatchingSpace()
         self.memory: dict[int, np.ndarray] = {}     # class -> tracks d, track 1 first
 
     def step(self, clip: ClipSegments) -> np.ndarray:
         """See `Linker`."""
-        tracks, looks, asked = np.zeros(len(clip.classes), dtype=np.int64), unit(clip.embeddings), 0
+        tracks = np.zeros(len(clip.classes), dtype=np.int64)
+        looks = unit(clip.embeddings)
+        asked = 0
         for label in np.unique(clip.classes[clip.is_thing]).tolist():
             segments = np.flatnonzero(clip.classes == label)
             asked += len(segments) * len(self.memory.get(label, ()))

@@ -32,7 +32,8 @@ class MatchingSpace:
 
     def merge(self, other: MatchingSpace) -> None:
         """Count another video, or what another worker counted."""
-        self.clips, self.total = self.clips + other.clips, self.total + other.total
+        self.clips = self.clips + other.clips
+        self.total = self.total + other.total
         self.largest = max(self.largest, other.largest)
 
     def summary(self) -> dict[str, float]:
@@ -67,9 +68,11 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 def best_first(scores: np.ndarray, *, least: float) -> list[tuple[int, int]]:
     """One-to-one pairs (row, column) of at least a score, the best pair first, then the best of what is left."""
-    scores, pairs = scores.copy(), []
+    scores = scores.copy()
+    pairs = []
     while scores.max(initial=-np.inf) >= least:
         row, column = np.unravel_index(scores.argmax(), scores.shape)
         pairs.append((int(row), int(column)))
-        scores[row], scores[:, column] = -np.inf, -np.inf
+        scores[row] = -np.inf
+        scores[:, column] = -np.inf
     return pairs

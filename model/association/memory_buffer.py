@@ -76,7 +76,8 @@ class MemoryBuffer:
     looks: Looks = "appearance"
 
     def __init__(self, config: MemoryBufferConfig) -> None:
-        self.config, self.matching = config, MatchingSpace()
+        self.config = config
+        self.matching = MatchingSpace()
         self.memory: dict[int, Remembered] = {}     # panoptic id -> object
         self._stitcher = Stitcher(official_compat=config.official_compat)
         self._last: Counter[int] = Counter()        # class -> last track
@@ -121,7 +122,9 @@ class MemoryBuffer:
         """Write the given segments into memory, move what this clip does not show, forget what is gone for long."""
         for segment in segments:
             identity = int(panoptic_id(clip.classes[segment], tracks[segment]))
-            look, box, known = clip.embeddings[segment], clip.boxes[segment], self.memory.get(identity)
+            look = clip.embeddings[segment]
+            box = clip.boxes[segment]
+            known = self.memory.get(identity)
             if known is not None:
                 look = (1 - self.config.update) * known.appearance + self.config.update * look
             self.memory[identity] = Remembered(look, box, box if known is None else known.box, self._clip)

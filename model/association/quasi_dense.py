@@ -64,7 +64,8 @@ class QuasiDenseTracker:
                              "infinity and cannot be tracked; the segmenter diverged or its checkpoint does not fit")
         if not len(embeddings):
             return np.zeros(0, dtype=np.int64)
-        compat, embeddings = self.config.official_compat, embeddings.double().cpu()
+        compat = self.config.official_compat
+        embeddings = embeddings.double().cpu()
         confidence = scores.double().cpu().numpy()
         order = np.arange(len(scores)) if compat else np.argsort(-confidence, kind="stable")
         kept = self._without_duplicates(order, overlaps)
@@ -86,7 +87,8 @@ class QuasiDenseTracker:
 
     def _match(self, embeddings: Tensor, scores: np.ndarray) -> np.ndarray:
         """embeddings x d -> tracks x, new ones included, UNMATCHED where there is none."""
-        config, found = self.config, np.full(len(scores), UNMATCHED, dtype=np.int64)
+        config = self.config
+        found = np.full(len(scores), UNMATCHED, dtype=np.int64)
         threshold = config.new_score if self._memory else config.first_score
         if self._memory:
             names = np.array(list(self._memory))
@@ -104,7 +106,8 @@ class QuasiDenseTracker:
         return found
 
     def _remember(self, embeddings: Tensor, found: np.ndarray, overlaps: np.ndarray, frame: int) -> None:
-        momentum, backdrops = self.config.momentum, []
+        momentum = self.config.momentum
+        backdrops = []
         for segment, track in enumerate(found.tolist()):
             if track != UNMATCHED:
                 old, _ = self._memory.get(track, (embeddings[segment], frame))

@@ -63,7 +63,8 @@ class Stitcher:
 
     def remember(self, clip: ClipSegments, tracks: np.ndarray) -> None:
         """Keep the clip, with its final tracks, for the next `match`."""
-        self._clip, self._tracks = clip, tracks
+        self._clip = clip
+        self._tracks = tracks
 
 
 class StitchingLinker:
@@ -86,12 +87,15 @@ class StitchingLinker:
 
 def overlap_of_segments(before: ClipSegments, after: ClipSegments) -> tuple[np.ndarray, np.ndarray]:
     """IoU of segments on the shared frames, m_before m_after; and where both of a pair are present there, bool."""
-    rows, columns = len(before.classes) + 1, len(after.classes) + 1
+    rows = len(before.classes) + 1
+    columns = len(after.classes) + 1
     areas = np.zeros(rows * columns, dtype=np.int64)
     for old, new in zip(before.frames[-after.shared:], after.frames[:after.shared], strict=True):
         areas += np.bincount(((old + 1) * columns + (new + 1)).ravel(), minlength=rows * columns)
     areas = areas.reshape(rows, columns)                                            # row and column 0: void
-    old, new, common = areas.sum(1)[1:, None], areas.sum(0)[None, 1:], areas[1:, 1:]
+    old = areas.sum(1)[1:, None]
+    new = areas.sum(0)[None, 1:]
+    common = areas[1:, 1:]
     return common / np.maximum(old + new - common, 1), (old > 0) & (new > 0)
 
 
@@ -100,7 +104,8 @@ def mutual_pairs(overlaps: np.ndarray) -> list[tuple[int, int]]:
 
     Rows choose in the order of their best overlap, each its best column that is still free; so do columns.
     """
-    chosen, choosing = _choose(overlaps), _choose(overlaps.T)
+    chosen = _choose(overlaps)
+    choosing = _choose(overlaps.T)
     return [(row, column) for row, column in chosen.items() if choosing.get(column) == row]
 
 

@@ -53,7 +53,9 @@ def to_ours(state: Mapping[str, Tensor], *, layout: Layout, own: Mapping[str, Te
     Class rows of another number of classes, and learned queries of another number, are left out, and so is what only
     training needs and `own` lacks. Anything else that does not fit is a ValueError that lists it.
     """
-    rules, found, problems = layout.rules(), Conversion(weights={}, names={}, unused={}, from_scratch={}), []
+    rules = layout.rules()
+    found = Conversion(weights={}, names={}, unused={}, from_scratch={})
+    problems = []
     class_order = torch.tensor(layout.classes).argsort()
     for name, tensor in state.items():
         bare = name.removeprefix(layout.prefix)
@@ -74,7 +76,8 @@ def to_ours(state: Mapping[str, Tensor], *, layout: Layout, own: Mapping[str, Te
             found.unused[name] = reason
         else:
             tensor = our_shape(tensor, name=ours, naming=layout.backbone)
-            found.names[name], found.weights[ours] = ours, _reordered(tensor, ours, class_order)
+            found.names[name] = ours
+            found.weights[ours] = _reordered(tensor, ours, class_order)
             _take_copy(name, ours, layout=layout, own=own, found=found)
     for name in (name for name in own if name not in found.weights):
         if reason := _why_missing(name, found, own, layout):
@@ -117,12 +120,15 @@ def _take_copy(name: str, ours: str, *, layout: Layout, own: Mapping[str, Tensor
     except KeyError:
         return
     if copy in own:
-        found.names[name], found.weights[copy] = f"{ours} and {copy}", found.weights[ours]
+        found.names[name] = f"{ours} and {copy}"
+        found.weights[copy] = found.weights[ours]
 
 
 def _without_copies(weights: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor]:
     """Our weights with the head's copies left out. Raises ValueError where a copy is none any more."""
-    backwards, kept, different = reverse(layout.copies), {}, []
+    backwards = reverse(layout.copies)
+    kept = {}
+    different = []
     for name, tensor in weights.items():
         try:
             original = new_name(new_name(name, backwards), layout.rules())
@@ -145,7 +151,8 @@ def _fit(ours: str | None, tensor: Tensor, own: Mapping[str, Tensor]) -> tuple[s
         if ours.startswith("semantic_head.") and not any(name.startswith("semantic_head.") for name in own):
             return "auxiliary semantic head; the recipe trains without it", ""
         return "", f"the recipe's model has no {ours}"
-    shape, expected = tuple(our_shape(tensor, name=ours).shape), tuple(own[ours].shape)
+    shape = tuple(our_shape(tensor, name=ours).shape)
+    expected = tuple(own[ours].shape)
     if shape == expected:
         return "", ""
     for rows, what in _ROWS:

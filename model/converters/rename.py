@@ -43,7 +43,8 @@ def rename(state: dict[str, Tensor], rules: Rules) -> dict[str, Tensor]:
             continue
         if target in renamed:
             raise ValueError(f"{origin[target]!r} and {name!r} would both be called {target!r}; one rule is too wide")
-        renamed[target], origin[target] = tensor, name
+        renamed[target] = tensor
+        origin[target] = name
     if unknown:
         raise ValueError(f"no rule for {len(unknown)} of {len(state)} names: {', '.join(unknown)}. "
                          "The checkpoint is of another model, or the table lacks a rule")

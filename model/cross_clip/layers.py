@@ -69,7 +69,9 @@ class CrossClipTracker(nn.Module):
 
     def forward(self, queries: VideoQueries) -> tuple[VideoPrediction, ...]:
         """One prediction per layer, from shared heads and all supervised alike; the last is the answer."""
-        x, predictions = queries.queries, []                                            # b k n c
+        # b k n c
+        x = queries.queries
+        predictions = []
         for layer in self.layers:
             x = layer(x)
             predictions.append(self.predictor(x))
@@ -99,7 +101,8 @@ class Residual(nn.Module):
 
     def __init__(self, branch: nn.Module, config: CrossClipLayersConfig) -> None:
         super().__init__()
-        self.branch, self.norm = branch, nn.LayerNorm(config.dim)
+        self.branch = branch
+        self.norm = nn.LayerNorm(config.dim)
         self.scale = nn.Parameter(torch.zeros(config.dim)) if config.start == "near_online" else None
 
     def forward(self, x: Tensor) -> Tensor:

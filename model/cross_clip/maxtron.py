@@ -86,7 +86,9 @@ class VideoPredictor(nn.Module):
     def __init__(self, config: MaXTronHeadConfig) -> None:
         super().__init__()
         self.official_compat = config.official_compat
-        dim, classes, norms = config.dim, config.num_classes, config.batch_norm
+        dim = config.dim
+        classes = config.num_classes
+        norms = config.batch_norm
         self.class_projection = ConvBN(dim, dim, dims=1, activation="gelu", batch_norm=norms)
         self.mask_projection = ConvBN(dim, dim, dims=1, activation="gelu", batch_norm=norms)
         self.mask_head = ConvBN(dim, config.embedding, dims=1, batch_norm=norms)

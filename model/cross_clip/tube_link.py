@@ -60,7 +60,8 @@ class TubeLinkPredictor(nn.Module):
         super().__init__()
         dim = config.dim
         self.norm = nn.LayerNorm(dim)
-        self.class_head, self.class_weight = nn.Linear(dim, config.num_classes + 1), nn.Linear(dim, 1)
+        self.class_head = nn.Linear(dim, config.num_classes + 1)
+        self.class_weight = nn.Linear(dim, 1)
         self.mask_head = mlp(dim, dim, dim, config.embedding)
         if config.start == "near_online":
             nn.init.zeros_(self.class_weight.weight)

@@ -63,7 +63,8 @@ class VitaHead(nn.Module):
 
     def __init__(self, config: VitaHeadConfig) -> None:
         super().__init__()
-        self.config, dim = config, config.dim
+        self.config = config
+        dim = config.dim
         sizes = {"heads": config.heads, "ffn": config.ffn, "pre_norm": config.pre_norm}
         self.project = nn.Linear(dim, dim) if config.project else nn.Identity()
         self.encoder = nn.ModuleList(EncoderLayer(dim, **sizes) for _ in range(config.encoder_layers))
@@ -72,7 +73,8 @@ class VitaHead(nn.Module):
         self.query_positions = nn.Parameter(torch.randn(config.num_queries, dim))
         self.decoder = nn.ModuleList(DecoderLayer(dim, **sizes) for _ in range(config.decoder_layers))
         self.norm = nn.LayerNorm(dim)
-        self.class_head, self.mask_head = nn.Linear(dim, config.num_classes + 1), mlp(dim, dim, dim, config.embedding)
+        self.class_head = nn.Linear(dim, config.num_classes + 1)
+        self.mask_head = mlp(dim, dim, dim, config.embedding)
         self.mask_features = nn.Conv2d(config.pixel_dim, config.embedding, 1)
         nn.init.kaiming_uniform_(self.mask_features.weight, a=1)
         nn.init.zeros_(self.mask_features.bias)
@@ -84,7 +86,8 @@ class VitaHead(nn.Module):
 
         segmenter: its state dict. Raises ValueError.
         """
-        queries, pixels = "query_decoder.initial_queries", "pixel_decoder.pixel_out.conv.weight"
+        queries = "query_decoder.initial_queries"
+        pixels = "pixel_decoder.pixel_out.conv.weight"
         if queries not in segmenter or pixels not in segmenter:
             raise ValueError(f"the segmenter's weights hold no {queries} or no {pixels}, but VITA reads the frame "
                              "queries of a Mask2Former; give it the state dict of one")
@@ -103,14 +106,16 @@ class VitaHead(nn.Module):
         if n != self.config.frame_queries:
             raise ValueError(f"frames of {n} queries were given to a head made for frame_queries="
                              f"{self.config.frame_queries}")
-        read, positions = queries.queries, repeat(self.frame_query_positions, "n c -> b k n c", b=b, k=frames)
+        read = queries.queries
+        positions = repeat(self.frame_query_positions, "n c -> b k n c", b=b, k=frames)
         if self.config.keep < 1 and not self.training:
             read, positions = self._surest(queries, positions)
         tokens = self.encode(self.project(read))                                                 # b k n c
         compared = None if self.frame_similarity is None else self.frame_similarity(tokens)
         values = rearrange(tokens, "b k n c -> b (k n) c")
         keys = values + rearrange(positions, "b k n c -> b (k n) c")
-        x, predictions = repeat(self.initial_queries, "n c -> b n c", b=b), []
+        x = repeat(self.initial_queries, "n c -> b n c", b=b)
+        predictions = []
         for layer in self.decoder:
             x = layer(x, keys, values, position=self.query_positions)
             predictions.append(self._predict(self.norm(x), compared, frames=frames))

@@ -21,7 +21,8 @@ class MultiHeadAttention(nn.Module):
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.project, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        self.project = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
         nn.init.xavier_uniform_(self.project.weight)
         nn.init.xavier_uniform_(self.out.weight)
         nn.init.zeros_(self.project.bias)
@@ -43,7 +44,8 @@ class EncoderLayer(nn.Module):
     def __init__(self, dim: int, *, heads: int, ffn: int, pre_norm: bool = False) -> None:
         super().__init__()
         self.pre_norm = pre_norm
-        self.self, self.ffn = MultiHeadAttention(dim, heads), FeedForward(dim, ffn)
+        self.self = MultiHeadAttention(dim, heads)
+        self.ffn = FeedForward(dim, ffn)
         self.self_norm, self.ffn_norm = (nn.LayerNorm(dim) for _ in range(2))
 
     def forward(self, x: Tensor, *, allowed: Tensor | None = None) -> Tensor:

@@ -44,7 +44,8 @@ class AxialAttention(nn.Module):
         if key_depth % heads or value_depth % heads:
             raise ValueError(f"axial attention with key depth {key_depth} and value depth {value_depth} does not "
                              f"divide into {heads} heads; choose multiples of {heads}")
-        self.heads, self.depths = heads, (key_depth, key_depth, value_depth)
+        self.heads = heads
+        self.depths = (key_depth, key_depth, value_depth)
         self.project = ConvBN(in_channels, sum(self.depths), dims=1, init=("truncated", in_channels ** -0.5),
                               batch_norm=batch_norm)
         self.relative_query = _relative_table(key_depth // heads)

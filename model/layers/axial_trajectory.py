@@ -43,7 +43,8 @@ class TrajectoryLayer(nn.Module):
         self.attention_norm = nn.LayerNorm(dim)
         self.ffn = FeedForward(dim, ffn, activation=activation, dropout=dropout)
         self.ffn_norm = nn.LayerNorm(dim)
-        self.dropout, self.residual_dropout = nn.Dropout(dropout), nn.Dropout(residual_dropout)
+        self.dropout = nn.Dropout(dropout)
+        self.residual_dropout = nn.Dropout(residual_dropout)
 
     def forward(
         self, x: Tensor, position: Tensor, *, return_attention: bool = False,
@@ -53,7 +54,8 @@ class TrajectoryLayer(nn.Module):
         return_attention: also the maps over positions of each pass: "height" (b w) heads (t h) t h,
         "width" (b h) heads (t w) t w, "space" b heads (t h w) t (h w).
         """
-        maps, sizes = {}, dict(zip("bthw", x.shape))
+        maps = {}
+        sizes = dict(zip("bthw", x.shape))
         for name, attention in self.passes.items():
             sequences = _SEQUENCES[name]
             query, value = (rearrange(y, f"b t h w c -> {sequences}") for y in (x + position, x))

@@ -76,7 +76,9 @@ class DeformableAttention(nn.Module):
         if dim % heads:
             raise ValueError(f"deformable attention of {dim} channels cannot have {heads} heads; "
                              "choose a number of heads that divides the channels")
-        self.heads, self.levels, self.points = heads, levels, points
+        self.heads = heads
+        self.levels = levels
+        self.points = points
         self.sampling_offsets = nn.Linear(dim, heads * levels * points * 2)
         self.attention_weights = nn.Linear(dim, heads * levels * points)
         self.value_proj = nn.Linear(dim, dim)

@@ -30,7 +30,8 @@ def sine_positions_2d(
     else:
         assert padding.shape[-2:] == (height, width), (padding.shape, height, width)
         real = (~padding).float()
-    rows, columns = real.cumsum(-2), real.cumsum(-1)
+    rows = real.cumsum(-2)
+    columns = real.cumsum(-1)
     return torch.cat([
         _waves(rows / (rows[..., -1:, :] + _EPSILON), channels // 2),
         _waves(columns / (columns[..., :, -1:] + _EPSILON), channels // 2),

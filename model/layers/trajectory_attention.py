@@ -21,7 +21,8 @@ from torch.utils.checkpoint import checkpoint
 
 # Elements of the intermediates of one chunk. 16 MB of float32 on a CPU: they stay in the cache, and the heap is not
 # grown and trimmed for every chunk. On a GPU: one launch for everything but very long videos.
-_CHUNK_ELEMENTS_CPU, _CHUNK_ELEMENTS_GPU = 4 << 20, 256 << 20
+_CHUNK_ELEMENTS_CPU = 4 << 20
+_CHUNK_ELEMENTS_GPU = 256 << 20
 
 # In longer clips the trajectory points outweigh everything else, so training makes them again for the gradient.
 _FRAMES_KEPT = 32
@@ -144,7 +145,8 @@ class _PoolPaths(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
         q, attention, query_weight, path_weight, *points = ctx.saved_tensors
-        heads, c = len(q), points[0].shape[-1]
+        heads = len(q)
+        c = points[0].shape[-1]
         key_weight, value_weight = rearrange(path_weight, "(two heads d) c -> two heads d c", two=2, heads=heads)
         paths = torch.stack(points, dim=1)                                                     # n t c
         grad_heads = rearrange(grad, "n (heads d) -> heads n d", heads=heads)
@@ -181,11 +183,15 @@ class TrajectoryAttention(nn.Module):
         if dim % heads:
             raise ValueError(f"trajectory attention of {dim} channels cannot have {heads} heads; "
                              "choose a number of heads that divides the channels")
-        self.heads, self.dropout, self.fused_qkv = heads, dropout, fused_qkv
+        self.heads = heads
+        self.dropout = dropout
+        self.fused_qkv = fused_qkv
         if fused_qkv:
             self.qkv = nn.Linear(dim, 3 * dim)
         else:
-            self.q, self.k, self.v = nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, dim)
+            self.q = nn.Linear(dim, dim)
+            self.k = nn.Linear(dim, dim)
+            self.v = nn.Linear(dim, dim)
         self.proj_q = nn.Linear(dim, dim)
         self.proj_kv = nn.Linear(dim, 2 * dim)
         self.proj = nn.Linear(dim, dim)
@@ -208,7 +214,9 @@ class TrajectoryAttention(nn.Module):
             assert key is value is None, "a fused projection takes the query alone"
             q, k, v = self.qkv(query).chunk(3, dim=-1)
         else:
-            q, k, v = self.q(query), self.k(query if key is None else key), self.v(query if value is None else value)
+            q = self.q(query)
+            k = self.k(query if key is None else key)
+            v = self.v(query if value is None else value)
         options = {
             "projections": Projections(self.proj_q.weight, self.proj_q.bias, self.proj_kv.weight, self.proj_kv.bias),
             "heads": self.heads, "frames": frames, "dropout": self.dropout if self.training else 0.0,

@@ -69,7 +69,8 @@ def mask_costs(mask_logits: Tensor, targets: PixelTargets, *, smoothing: float =
 
     Cross-entropy is softplus(x) - x g; the first part does not depend on the tube, so one product per pair is enough.
     """
-    masks, weights = mask_logits.sigmoid(), targets.weights
+    masks = mask_logits.sigmoid()
+    weights = targets.weights
     background = einsum(F.softplus(mask_logits), weights, "b n p, b p -> b n")
     covered = einsum(mask_logits, targets.masks, "b n p, b m p -> b n m")
     entropy = (background[..., None] - covered) / weights.sum(-1)[:, None, None]

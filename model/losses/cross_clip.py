@@ -106,7 +106,8 @@ def own_match_losses(predictions: Sequence[VideoPrediction], mask_logits: Sequen
                      matches: Sequence[Tensor], *, config: MaskLossConfig) -> list[dict[str, Tensor]]:
     """mask_logits: b n p, matches: b n of each layer -> the losses of each layer (scalars), each by its own match."""
     tubes = (targets.classes != NO_TUBE).sum(-1).clamp(max=mask_logits[-1].shape[1])
-    count, losses = mean_over_ranks(tubes.sum().float()), []
+    count = mean_over_ranks(tubes.sum().float())
+    losses = []
     for layer, masks, matched in zip(predictions, mask_logits, matches, strict=True):
         items, queries = (matched != NO_TUBE).nonzero(as_tuple=True)
         rows = matched[items, queries]

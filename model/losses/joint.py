@@ -29,7 +29,8 @@ class JointCriterion:
     def __init__(self, frames: Mask2FormerLossConfig, videos: VitaLossConfig, *, layers: int) -> None:
         """layers: of the detector, that the head reads. Videos are looked at in as many points as frames."""
         shared = {field.name: getattr(videos, field.name) for field in fields(MaskLossConfig)}
-        self.layers, self.similarity_weight = layers, videos.similarity_weight
+        self.layers = layers
+        self.similarity_weight = videos.similarity_weight
         self.frames = Mask2FormerCriterion(frames)
         self.videos = Mask2FormerCriterion(replace(frames, frames="apart", **shared))
 
@@ -38,7 +39,8 @@ class JointCriterion:
         """targets: of the b clips. A frame's targets are the tubes with a pixel in it."""
         length = len(prediction.frames.class_logits) // len(targets)
         in_frames = [part_of(target, slice(t, t + 1)) for target in targets for t in range(length)]
-        videos, repeated = self._clips(prediction), list(targets) * self.layers
+        videos = self._clips(prediction)
+        repeated = list(targets) * self.layers
         losses = self.frames(prediction.frames, in_frames, generator=generator)
         losses |= {f"video_{name}": loss for name, loss in self.videos(videos, repeated, generator=generator).items()}
         if self.similarity_weight:
@@ -61,7 +63,9 @@ class JointCriterion:
         Both are matched as in their own losses, at new random points.
         """
         read = [*prediction.frames.auxiliary, prediction.frames][-self.layers:]
-        length, truth, answers = len(in_frames) // len(targets), self.frames.truth(in_frames), []
+        length = len(in_frames) // len(targets)
+        truth = self.frames.truth(in_frames)
+        answers = []
         for layer in read:
             answers += [of_clip(tubes, in_frames[frame], targets[frame // length])
                         for frame, tubes in enumerate(self.frames.match(layer, truth, draw))]

@@ -76,7 +76,8 @@ class KMaxCriterion:
         discrimination of each auxiliary layer.
         """
         with torch.autocast(prediction.mask_logits.device.type, enabled=False):
-            draws, clips = iter(draws), self._targets(targets)
+            draws = iter(draws)
+            clips = self._targets(targets)
             truth = self._match(prediction, clips)
             losses = [self._layer(prediction, truth, draws)]
             if prediction.semantic_logits is not None and self.config.semantic_weight:
@@ -101,7 +102,9 @@ class KMaxCriterion:
 
     def _layer(self, layer: ClipPrediction | LayerPrediction, truth: _Truth, draws: Iterator[Tensor]
                ) -> dict[str, Tensor]:
-        config, targets, matches = self.config, truth.targets, truth.matches
+        config = self.config
+        targets = truth.targets
+        matches = truth.matches
         losses = query_losses(layer.class_logits, flat(layer.mask_logits), targets, matches, config=config)
         if config.pixel_weight:
             if layer.pixel_features is None:
@@ -115,7 +118,8 @@ class KMaxCriterion:
 
     def _semantic(self, logits: Tensor, clips: PixelTargets, truth: _Truth, draws: Iterator[Tensor]) -> Tensor:
         """The labels are those of all tubes: what a tube without query covers is drawn like void, but has a class."""
-        config, positions = self.config, None
+        config = self.config
+        positions = None
         if config.semantic_samples:
             positions = sample_pixels(truth.rarity, truth.targets, count=config.semantic_samples,
                                       temperature=config.semantic_temperature, uniform=next(draws))
@@ -138,6 +142,7 @@ def flat(maps: Tensor) -> Tensor:
 
 def uniform_draws(like: Tensor, *, generator: torch.Generator | None) -> Iterator[Tensor]:
     """Endless uniform numbers b p for masks b n t h w, on their device."""
-    shape, device = (like.shape[0], like[0, 0].numel()), generator.device if generator else like.device
+    shape = (like.shape[0], like[0, 0].numel())
+    device = generator.device if generator else like.device
     while True:
         yield torch.rand(shape, generator=generator, device=device).to(like.device)

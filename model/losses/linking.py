@@ -23,7 +23,10 @@ from model.losses.mask2former import ImageTargets, as_images, at_points
 from model.losses.points import Draw, uniform
 from model.losses.targets import NO_TUBE, clip_targets
 
-SAME, DIFFERENT, UNCLEAR = 1, 0, -1     # of a pair of queries
+# of a pair of queries
+SAME = 1
+DIFFERENT = 0
+UNCLEAR = -1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +62,8 @@ class LinkingCriterion:
         if len(targets) % 2:
             raise ValueError(f"{len(targets)} clips are no pairs of a key and a reference clip; cut each training clip "
                              "with clip_pairs")
-        pairs, draw = len(targets) // 2, uniform(prediction.mask_logits.device, generator=generator)
+        pairs = len(targets) // 2
+        draw = uniform(prediction.mask_logits.device, generator=generator)
         with torch.autocast(prediction.mask_logits.device.type, enabled=False):
             things = prediction.class_logits.shape[1] - len(self.config.stuff_classes)
             queries = prediction.queries[:, :things].float()
@@ -75,7 +79,8 @@ class LinkingCriterion:
     def _assign(self, prediction: ClipPrediction, targets: Sequence[ClipTargets], *, things: int, draw: Draw
                 ) -> tuple[Tensor, Tensor]:
         """IoU of thing queries and tubes 2b n m (nothing for "matched"), tube of each query 2b n."""
-        classes, masks = prediction.class_logits[:, :things], prediction.mask_logits[:, :things]
+        classes = prediction.class_logits[:, :things]
+        masks = prediction.mask_logits[:, :things]
         truth = ImageTargets.of(targets)
         stuff = torch.tensor(self.config.stuff_classes, dtype=torch.int64, device=truth.classes.device)
         truth = truth.keeping(~torch.isin(truth.classes, stuff))
@@ -112,7 +117,8 @@ def contrast_loss(similarity: Tensor, labels: Tensor) -> Tensor:
     The sum runs over all pairs of another object and a partner, so it is a product of two sums: no y y table is made.
     """
     rows = (labels == SAME).any(1)
-    similarity, labels = similarity[rows], labels[rows]
+    similarity = similarity[rows]
+    labels = labels[rows]
     nothing = torch.finfo(similarity.dtype).min
     others = similarity.masked_fill(labels != DIFFERENT, nothing).logsumexp(1)
     partners = (-similarity).masked_fill(labels != SAME, nothing).logsumexp(1)
@@ -124,7 +130,8 @@ def cosine_loss(cosine: Tensor, labels: Tensor, *, margin: float, ratio: int) ->
 
     Cosines of others below the margin cost nothing. At most `ratio` others per partner are counted.
     """
-    same, different = labels == SAME, labels == DIFFERENT
+    same = labels == SAME
+    different = labels == DIFFERENT
     partners = (cosine[same].clamp(0, 1) - 1) ** 2
     others = (cosine[different] - margin).clamp(0, 1) ** 2
     others = others.topk(min(len(others), ratio * len(partners))).values
@@ -133,7 +140,8 @@ def cosine_loss(cosine: Tensor, labels: Tensor, *, margin: float, ratio: int) ->
 
 def tube_overlaps(mask_logits: Tensor, targets: Sequence[ClipTargets]) -> Tensor:
     """mask_logits b n t h w, targets at the same size -> IoU of whole tubes b n m."""
-    masks, tubes = (mask_logits > 0).flatten(2).float(), clip_targets(targets).masks
+    masks = (mask_logits > 0).flatten(2).float()
+    tubes = clip_targets(targets).masks
     both = einsum(masks, tubes, "b n p, b m p -> b n m")
     return both / (masks.sum(-1)[..., None] + tubes.sum(-1)[:, None] - both).clamp(min=1)
 

@@ -90,7 +90,8 @@ class Mask2FormerCriterion:
 
     def _groups(self, truth: ImageTargets, prediction: ClipPrediction) -> list[_Group]:
         """Which queries can answer for which tubes: everything for everything, or things and stuff apart."""
-        queries, stuff = prediction.class_logits.shape[1], self.config.stuff_classes
+        queries = prediction.class_logits.shape[1]
+        stuff = self.config.stuff_classes
         if not stuff:
             return [_Group(queries=slice(0, queries), truth=truth)]
         if len(stuff) >= queries:
@@ -136,7 +137,8 @@ class ImageTargets:
     @classmethod
     def of(cls, targets: Sequence[ClipTargets], *, stacked: bool = True) -> ImageTargets:
         """The targets of a batch."""
-        clips, (_, height, width) = clip_targets(targets), targets[0].void.shape
+        clips = clip_targets(targets)
+        (_, height, width) = targets[0].void.shape
         masks = rearrange(clips.masks, "b m (t h w) -> b m t h w", h=height, w=width)
         return cls(masks=as_images(masks, stacked=stacked), classes=clips.classes)
 

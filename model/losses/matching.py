@@ -63,7 +63,8 @@ def mask_similarities(mask_logits: Tensor, targets: PixelTargets) -> tuple[Tenso
     masks = mask_logits.softmax(1, dtype=torch.float32)
     rows = torch.stack([targets.labelled, targets.void, targets.weights], 1)
     sums = einsum(masks, torch.cat([targets.masks, rows], 1), "b n p, b m p -> b n m")
-    overlap, (labelled, void, everywhere) = sums[..., :-3], sums[..., -3:].unbind(-1)
+    overlap = sums[..., :-3]
+    (labelled, void, everywhere) = sums[..., -3:].unbind(-1)
     dice = overlap / ((labelled[..., None] + targets.areas[:, None]) / 2 + EPSILON)
     return dice, void / (everywhere + EPSILON)
 

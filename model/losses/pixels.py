@@ -43,7 +43,9 @@ def discrimination_loss(pixel_features: Tensor, targets: PixelTargets, positions
     kmax_deeplab/modeling/criterion.py). Written as log partition - mean similarity to the own tube, it needs neither
     the samples-by-samples target nor a second look at the samples-by-samples similarities.
     """
-    features, masks = pick(pixel_features, positions), pick(targets.masks, positions)      # b d s, b m s
+    # b d s, b m s
+    features = pick(pixel_features, positions)
+    masks = pick(targets.masks, positions)
     partners = einsum(masks, masks.sum(-1), "b m s, b m -> b s")                            # samples of the own tube
     share = 1 / partners.clamp(min=1)
     tubes = einsum(features, masks, "b d s, b m s -> b d m")
@@ -80,9 +82,11 @@ def semantic_loss(semantic_logits: Tensor, targets: PixelTargets, positions: Ten
 
     The label of a pixel is the class of its tube, of the first one where tubes overlap.
     """
-    masks, labelled = targets.masks, targets.labelled
+    masks = targets.masks
+    labelled = targets.labelled
     if positions is not None:
-        semantic_logits, masks = pick(semantic_logits, positions), pick(masks, positions)
+        semantic_logits = pick(semantic_logits, positions)
+        masks = pick(masks, positions)
         labelled = labelled.gather(1, positions)
     labels = targets.classes.gather(1, masks.argmax(1)).clamp(min=0)               # b s
     return mean_where_not_zero(F.cross_entropy(semantic_logits.float(), labels, reduction="none") * (labelled > 0))

@@ -52,7 +52,8 @@ def compared(prediction: VideoPrediction, in_frames: Tensor, tubes: Tensor) -> t
     embeddings = [rearrange(prediction.clip_similarity, "b k n c -> b (k n) c")]
     answers = [rearrange(in_frames, "b k n -> b (k n)")]
     if prediction.video_similarity is not None:
-        embeddings, answers = [*embeddings, prediction.video_similarity], [*answers, tubes]
+        embeddings = [*embeddings, prediction.video_similarity]
+        answers = [*answers, tubes]
     return torch.cat(embeddings, 1), torch.cat(answers, 1)
 
 
@@ -61,10 +62,12 @@ def similarity_loss(embeddings: Tensor, tubes: Tensor) -> Tensor:
 
     The logit of a pair, which may be a query with itself, is a plain dot product: neither norm nor temperature.
     """
-    total, pairs = embeddings.sum() * 0, 0
+    total = embeddings.sum() * 0
+    pairs = 0
     for own, answers in zip(embeddings.float(), tubes):
         matched = answers != NO_TUBE
-        own, answers = own[matched], answers[matched]
+        own = own[matched]
+        answers = answers[matched]
         same = (answers[:, None] == answers).float()
         total = total + F.binary_cross_entropy_with_logits(own @ own.T, same, reduction="sum")
         pairs += len(answers) ** 2

@@ -104,7 +104,8 @@ class KMaxPixelDecoder(nn.Module):
         batch_norm = batch_norm or BatchNormConfig()
         coarse_first = list(reversed(channels))
         self.input_norms = nn.ModuleList([ChannelsFirstLayerNorm(c) for c in coarse_first])
-        self.stages, self.fuses = nn.ModuleList(), nn.ModuleList()
+        self.stages = nn.ModuleList()
+        self.fuses = nn.ModuleList()
         out_channels = []
         for stage, (count, width, kind) in enumerate(zip(config.blocks, config.widths, config.kinds)):
             current = width if stage else coarse_first[0]

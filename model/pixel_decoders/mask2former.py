@@ -85,7 +85,8 @@ class Mask2FormerPixelDecoder(nn.Module):
                  within_clip: DeformableTrajectoryConfig | None = None) -> None:
         """channels: of the backbone's maps at strides 4, 8, 16, 32. within_clip: None keeps frames independent."""
         super().__init__()
-        dim, width = config.dim, dict(zip(STRIDES, channels))
+        dim = config.dim
+        width = dict(zip(STRIDES, channels))
         self.strides = sorted(config.strides, reverse=True)                      # coarse to fine, as official weights
         self.finer = [stride for stride in reversed(STRIDES) if config.finest <= stride < self.strides[-1]]
         self.projections = nn.ModuleList(ConvBN(width[stride], dim, bias=True, norm="gn", init="xavier")

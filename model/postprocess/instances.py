@@ -49,7 +49,9 @@ class TrackMerger:
     """
 
     def __init__(self, config: TrackConfig, *, is_thing: Sequence[bool] | np.ndarray, geometry: Geometry) -> None:
-        self.config, self.is_thing, self.geometry = config, np.asarray(is_thing, dtype=bool), geometry
+        self.config = config
+        self.is_thing = np.asarray(is_thing, dtype=bool)
+        self.geometry = geometry
         self._resizer: MaskResizer | None = None        # to the size of the result
         self._measurer: MaskResizer | None = None       # to the size at which mask scores are taken
         self._masks: list[list[dict | None]] = []       # T n      run lengths
@@ -138,7 +140,8 @@ def boxes(masks: Tensor) -> list[tuple[slice, slice] | None]:
     found = []
     for rows, columns in zip(masks.any(2).cpu().numpy(), masks.any(1).cpu().numpy()):
         if rows.any():
-            high, wide = np.flatnonzero(rows), np.flatnonzero(columns)
+            high = np.flatnonzero(rows)
+            wide = np.flatnonzero(columns)
             found.append((slice(int(high[0]), int(high[-1]) + 1), slice(int(wide[0]), int(wide[-1]) + 1)))
         else:
             found.append(None)

@@ -27,7 +27,8 @@ from model.postprocess.resize import MaskResizer
 
 # Height and width handled at a time. 128 queries of the small tile are 1 MB, which stays in the cache of a CPU core
 # and in memory the allocator has at hand (4 MB tiles took twice as long); a GPU wants few, large tiles.
-TILE_CPU, TILE_GPU = (32, 64), (512, 1024)
+TILE_CPU = (32, 64)
+TILE_GPU = (512, 1024)
 OFFICIAL_DIVISOR = 100      # MaXTron's `label_divisor`; ours is `model.labels.DIVISOR`
 
 
@@ -94,7 +95,9 @@ class PanopticMerger:
     """
 
     def __init__(self, config: PanopticConfig, *, is_thing: Sequence[bool] | np.ndarray, geometry: Geometry) -> None:
-        self.config, self.is_thing, self.geometry = config, np.asarray(is_thing, dtype=bool), geometry
+        self.config = config
+        self.is_thing = np.asarray(is_thing, dtype=bool)
+        self.geometry = geometry
         self._resizer: MaskResizer | None = None
         self._queries = 0                                       # n, known from the first clip on
         self._shared: dict[tuple[int, ...], int] = {}           # queries that share a pixel -> combination
@@ -122,7 +125,8 @@ class PanopticMerger:
         """logits: n h w. Combination 0 is nobody, 1 + n is query n alone, higher ones are in `_shared`."""
         height, width = self._resizer.output
         combinations = torch.empty(height, width, dtype=torch.int32, device=logits.device)
-        pixels, claimants = [], []
+        pixels = []
+        claimants = []
         total = torch.zeros((), dtype=torch.float64, device=logits.device)
         tile_height, tile_width = TILE_CPU if logits.device.type == "cpu" else TILE_GPU
         for rows, columns in self._resizer.tiles(height=tile_height, width=tile_width):
@@ -173,7 +177,8 @@ class PanopticMerger:
 
     def _decide(self, scores: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, dict, dict]:
         """Visit the queries; returns combination -> panoptic id, and what the ids are."""
-        config, counts = self.config, self._counts
+        config = self.config
+        counts = self._counts
         claimed = self._claimed()
         areas = np.array([counts[c].sum() for c in claimed])
         mean_shares = self._shares.cpu().numpy() / np.maximum(areas, 1)
@@ -181,7 +186,8 @@ class PanopticMerger:
         enough = scores > np.where(self.is_thing[classes], config.thing, config.stuff)
         owners = np.full(len(counts), VOID, dtype=np.int64)
         tracks = np.zeros(len(self.is_thing), dtype=np.int64)
-        segments, queries = {}, {}
+        segments = {}
+        queries = {}
         for query in np.argsort(-ranks, kind="stable"):
             free = claimed[query][owners[claimed[query]] == VOID]
             if not enough[query] or counts[free].sum() <= config.overlap * areas[query]:

@@ -43,12 +43,14 @@ class MaskResizer:
                              f"{geometry.padded}; make the geometry with model.postprocess.resize.fit")
         if align_corners is None:
             align_corners = is_odd(geometry.padded[1])
-        self.size, self.output = size, geometry.source
+        self.size = size
+        self.output = geometry.source
         self.rows, self.columns = (
             axis_weights(size[axis], padded=geometry.padded[axis], resized=geometry.resized[axis], scaled=scaled,
                          source=geometry.source[axis], align_corners=align_corners).to(device)
             for axis in (0, 1))                                                     # H h, W w
-        self._row_taps, self._column_taps = _taps(self.rows), _taps(self.columns)
+        self._row_taps = _taps(self.rows)
+        self._column_taps = _taps(self.columns)
 
     def tiles(self, *, height: int, width: int) -> Iterator[tuple[slice, slice]]:
         """The output cut into tiles of at most height times width pixels."""
@@ -58,7 +60,8 @@ class MaskResizer:
 
     def tile(self, masks: Tensor, *, rows: slice, columns: slice) -> Tensor:
         """masks: ... h w -> the stated rows and columns of the resized maps, reading only what they need."""
-        high, wide = _touched(self._row_taps, rows), _touched(self._column_taps, columns)
+        high = _touched(self._row_taps, rows)
+        wide = _touched(self._column_taps, columns)
         return self.rows[rows, high] @ (masks[..., high, wide] @ self.columns[columns, wide].T)
 
     def reached(self, *, rows: slice, columns: slice) -> tuple[slice, slice]:

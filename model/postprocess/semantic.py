@@ -20,13 +20,15 @@ class SemanticMerger:
     """One per video: `add` every clip in time, then `finish` once. Holds kilobytes per frame."""
 
     def __init__(self, *, num_classes: int, geometry: Geometry) -> None:
-        self.num_classes, self.geometry = num_classes, geometry
+        self.num_classes = num_classes
+        self.geometry = geometry
         self._maps: list[tuple[np.dtype, bytes]] = []
 
     @torch.no_grad()
     def add(self, clip: ClipPrediction, frames: int) -> None:
         """clip: b = 1; frames: how many of its frames are no repeats of the last one."""
-        mask_logits, class_logits = clip.mask_logits[0, :, :frames], clip.class_logits[0]
+        mask_logits = clip.mask_logits[0, :, :frames]
+        class_logits = clip.class_logits[0]
         if class_logits.shape[-1] != self.num_classes + 1:
             raise ValueError(f"class logits {tuple(class_logits.shape)} do not fit {self.num_classes} classes (plus "
                              "one for no object); is this the right class table?")

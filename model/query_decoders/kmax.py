@@ -123,7 +123,9 @@ class QuerySelfAttention(nn.Module):
 
     def __init__(self, dim: int, *, heads: int, batch_norm: BatchNormConfig) -> None:
         super().__init__()
-        self.heads, self.depths = heads, (dim // 2, dim // 2, dim)    # of queries, keys, values
+        # of queries, keys, values
+        self.heads = heads
+        self.depths = (dim // 2, dim // 2, dim)
         self.project = ConvBN(dim, sum(self.depths), dims=1, init=("truncated", dim ** -0.5), batch_norm=batch_norm)
         self.similarity_norm = nn.BatchNorm2d(heads, **asdict(batch_norm))
         self.output_norm = nn.BatchNorm1d(dim, **asdict(batch_norm))
@@ -144,7 +146,8 @@ class KMaxDecoderLayer(nn.Module):
     def __init__(self, config: KMaxDecoderConfig, *, pixel_channels: int, num_classes: int,
                  batch_norm: BatchNormConfig) -> None:
         super().__init__()
-        dim, last = config.dim, {"dims": 1, "norm_scale": config.residual_norm_scale, "batch_norm": batch_norm}
+        dim = config.dim
+        last = {"dims": 1, "norm_scale": config.residual_norm_scale, "batch_norm": batch_norm}
         self.query_in = ConvBN(dim, dim, dims=1, activation="gelu", batch_norm=batch_norm)
         self.pixel_in = ConvBN(pixel_channels, dim, activation="gelu", batch_norm=batch_norm)
         self.pixel_value = ConvBN(dim, dim, init=("truncated", dim ** -0.5), batch_norm=batch_norm)
@@ -184,7 +187,8 @@ class KMaxDecoder(nn.Module):
                  batch_norm: BatchNormConfig | None = None) -> None:
         super().__init__()
         batch_norm = batch_norm or BatchNormConfig()
-        self.depths, self.supervise_pixels = config.layers, config.supervise_pixels
+        self.depths = config.layers
+        self.supervise_pixels = config.supervise_pixels
         self.corner_axis = {"height": 0, "width": 1}[config.corners_by]
         self.initial_queries = nn.Parameter(truncated_normal_(torch.empty(config.dim, config.num_queries), std=1.0))
         self.layers = nn.ModuleList([
@@ -201,7 +205,8 @@ class KMaxDecoder(nn.Module):
         """maps: four of (b t) channels[i] h w, at strides 4, 8, 16, 32; frames: t. Deep supervision on request only."""
         finest, *others = maps
         queries = repeat(self.initial_queries, "c n -> b c n", b=finest.shape[0] // frames)
-        layers, predictions = iter(self.layers), []
+        layers = iter(self.layers)
+        predictions = []
         for pixels, depth in zip(reversed(others), self.depths):
             activated = F.gelu(pixels) if depth else pixels
             for layer in islice(layers, depth):

@@ -108,7 +108,8 @@ class MaskedAttentionDecoder(nn.Module):
         return QueryPrediction(queries, self.class_head(normed), mask_logits)
 
     def _level(self, index: int, one: Tensor, pixel_features: Tensor, *, frames: int) -> Level:
-        size, embedding = one.shape[-2:], self.level_embedding[index]
+        size = one.shape[-2:]
+        embedding = self.level_embedding[index]
         values = rearrange(self.projections[index](one), "(b t) c h w -> b (t h w) c", t=frames) + embedding
         options = {"channels": self.config.dim, "device": one.device}
         if self.config.positions == "clip":

@@ -46,7 +46,8 @@ class TubeLinkConfig:
     def __post_init__(self) -> None:
         if self.num_classes < 1:
             raise ValueError(f"num_classes={self.num_classes}: a segmenter needs at least one class beside 'no object'")
-        stuff, queries = set(self.stuff_classes), self.query_decoder.num_queries
+        stuff = set(self.stuff_classes)
+        queries = self.query_decoder.num_queries
         if not stuff <= set(range(self.num_classes)) or len(stuff) < len(self.stuff_classes) or len(stuff) > queries:
             raise ValueError(f"stuff_classes={self.stuff_classes} must be some of the classes 0 to "
                              f"{self.num_classes - 1}, each once, and at most num_queries={queries}; () reserves none")
@@ -92,7 +93,8 @@ class TubeLink(nn.Module):
         supervise: also what the heads say before the first and after every layer but the last.
         return_attention: also the attention maps of within-clip tracking.
         """
-        t, attention = check_frames(frames, real_pixels), {} if return_attention else None
+        t = check_frames(frames, real_pixels)
+        attention = {} if return_attention else None
         frames = normalise(frames, real_pixels, mean=self.config.pixel_mean, std=self.config.pixel_std)
         pixels = self.pixel_decoder(self.backbone(frames), frames=t, attention=attention)
         pixel_features = rearrange(pixels.pixel_features, "(b t) d h w -> b d t h w", t=t).contiguous()

@@ -65,8 +65,11 @@ class VideoKMax(nn.Module):
         return_attention: also the attention maps of within-clip tracking, as `WithinClip` names and shapes them.
         """
         t = check_frames(frames, real_pixels)
-        mean, std = [self.config.pixel_mean] * 3, [self.config.pixel_std] * 3
-        maps, attention = self.backbone(normalise(frames, real_pixels, mean=mean, std=std)), {}    # 4 of (b t) c h w
+        mean = [self.config.pixel_mean] * 3
+        std = [self.config.pixel_std] * 3
+        # 4 of (b t) c h w
+        maps = self.backbone(normalise(frames, real_pixels, mean=mean, std=std))
+        attention = {}
         if self.within_clip is not None:
             tracked = self.within_clip(maps, frames=t, return_attention=return_attention)
             maps, attention = tracked if return_attention else (tracked, {})

@@ -42,7 +42,8 @@ class _Coco(ABC):
     kind: ClassVar[str]     # first word of the json's name
 
     def __init__(self, root: str, *, split: str = "train") -> None:
-        self.root, self.split = root_folder(root, name=self.name), split
+        self.root = root_folder(root, name=self.name)
+        self.split = split
         jsons = [self.root / "annotations" / f"{kind}_{split}2017.json" for kind in (self.kind, "image_info")]
         self.annotations = first_existing(jsons, what=f"json of the split {split!r}")
         self.images = first_existing([self.root / f"{split}2017"], what="folder of images")
@@ -67,7 +68,8 @@ class _Coco(ABC):
                            file=self.annotations, cure="Take a name that video_ids() lists.")
         entry = self._entries[video_id]
         try:
-            image, size = self.images / entry["file_name"], (entry["height"], entry["width"])
+            image = self.images / entry["file_name"]
+            size = (entry["height"], entry["width"])
             labels, segments = self._labels(video_id, entry["id"], size)
         except (KeyError, TypeError) as error:
             raise self._bad("bad-json", f"an entry of this image lacks or mistypes {error}.", video_id) from None
@@ -98,7 +100,8 @@ class _Coco(ABC):
         """File name without suffix -> entry of the image."""
         try:
             images = load_json(self.annotations)["images"]
-            entries, numbers = {_stem(entry): entry for entry in images}, {entry["id"] for entry in images}
+            entries = {_stem(entry): entry for entry in images}
+            numbers = {entry["id"] for entry in images}
         except (KeyError, TypeError) as error:
             raise self._bad("bad-json", f"an entry lacks or mistypes {error}.") from None
         if not len(entries) == len(numbers) == len(images):
@@ -131,7 +134,8 @@ class _Coco(ABC):
 class CocoPanoptic(_Coco):
     """Panoptic segmentation: 133 classes, one RGB-coded id map per image."""
 
-    name, kind = "coco_panoptic", "panoptic"
+    name = "coco_panoptic"
+    kind = "panoptic"
 
     def frame_ids(self, video: VideoRecord, frame: FrameRecord) -> np.ndarray:
         """H W int32: segment id of every pixel, 0 void. Raises `BadInput` for a missing, corrupt or odd-sized map.
@@ -168,17 +172,20 @@ class CocoInstance(_Coco):
     are left out, and so are images that show no other.
     """
 
-    name, kind = "coco_instance", "instances"
+    name = "coco_instance"
+    kind = "instances"
 
     def __init__(self, root: str, *, split: str = "train", classes: str = "") -> None:
         super().__init__(root, split=split)
-        self.classes_of, self.categories = classes, self.classes
+        self.classes_of = classes
+        self.categories = self.classes
         self.counterparts = {id: id for id in self.categories.index_of}
         if classes:
             if self.categories != TABLES[self.name]:
                 raise ValueError(f"{self.annotations} has categories of its own, which have no counterparts in "
                                  f"{classes}; leave dataset.classes out")
-            self.counterparts, self.classes = COUNTERPARTS[classes], VIDEO_TABLES[classes]
+            self.counterparts = COUNTERPARTS[classes]
+            self.classes = VIDEO_TABLES[classes]
 
     def _options(self) -> dict[str, str]:
         return super()._options() | {"classes": self.classes_of}

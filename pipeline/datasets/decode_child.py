@@ -54,7 +54,11 @@ def probe(path: str, *, timeout: float) -> dict[str, Any]:
 def _decode_all(container, stream, timeout: float) -> dict[str, Any]:
     import av
 
-    times, sizes, turns, packets, damage = [], {}, 0, 0, ""
+    times = []
+    sizes = {}
+    turns = 0
+    packets = 0
+    damage = ""
     try:
         for packet in container.demux(stream):
             die_after(timeout)
@@ -160,7 +164,8 @@ def _say(error: Exception) -> str:
 
 def main() -> None:
     """Answer on standard output: json from `probe`, raw pixels from `frames`."""
-    mode, arguments = sys.argv[1], json.loads(sys.argv[2])
+    mode = sys.argv[1]
+    arguments = json.loads(sys.argv[2])
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})    # the parent may have blocked it
     die_after(arguments["timeout"])

@@ -123,7 +123,8 @@ class IdGenerator:
     """
 
     def __init__(self, classes: ClassTable, rng: np.random.Generator) -> None:
-        self.classes, self.rng = classes, rng
+        self.classes = classes
+        self.rng = rng
         self.taken = {(0, 0, 0)} | {info.color for info in classes.classes if not info.is_thing}
 
     def new_id(self, class_index: int) -> int:

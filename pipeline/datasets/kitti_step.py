@@ -20,7 +20,8 @@ from pipeline.errors import BadInput
 from pipeline.records import FrameRecord, Segment, VideoRecord
 
 CATEGORIES = "categories.json"
-VOID_CLASS, INSTANCES = 255, 1 << 16
+VOID_CLASS = 255
+INSTANCES = 1 << 16
 
 _NAMES = ("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation",
           "terrain", "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle")
@@ -40,7 +41,8 @@ class KittiStep:
     """
 
     def __init__(self, root: str, *, split: str = "train") -> None:
-        self.root, self.split = root_folder(root, name="kitti_step"), split
+        self.root = root_folder(root, name="kitti_step")
+        self.split = split
         self.images = first_existing([self.root / "images" / split], what=f"frames of the split {split!r}")
         labels = self.root / "panoptic_maps" / split
         unlabelled = split == "test" and not labels.exists()
@@ -86,7 +88,8 @@ class KittiStep:
         return things
 
     def _segment(self, id: int) -> Segment:
-        number, instance = id // INSTANCES - 1, id % INSTANCES
+        number = id // INSTANCES - 1
+        instance = id % INSTANCES
         return Segment(id=id, class_index=self.classes.index_of[number],
                        is_crowd=bool(self._has_instances[number]) and instance == 0)
 

@@ -20,8 +20,8 @@ from typing import IO, Any
 
 import numpy as np
 
+from pipeline.clips import FolderSource, VideoSource
 from pipeline.errors import BadInput
-from pipeline.video_clips import FolderSource, VideoSource
 
 CHILD = Path(__file__).with_name("decode_child.py")
 KEPT = 24           # frames remembered, so that clips may overlap
@@ -47,14 +47,16 @@ class RawVideo:
     """
 
     def __init__(self, path: Path | str, *, keep_damaged: bool = False, timeout: float = 30) -> None:
-        self.path, self.timeout = Path(path), timeout
+        self.path = Path(path)
+        self.timeout = timeout
         self.video_id = self.path.stem
         facts = self._probe()
         if facts["damage"] and not keep_damaged:
             raise self._bad("corrupt-video", f"only {facts['frames']} of {facts['frames'] + facts['lost']} frames can "
                             f"be decoded ({facts['damage']}).", "Copy it again, repair it (ffmpeg -i FILE NEW.mp4), or "
                             "set keep_damaged=True to use the frames before the damage.")
-        self.damage, self.frames_lost = facts["damage"], facts["lost"]
+        self.damage = facts["damage"]
+        self.frames_lost = facts["lost"]
         self.size: tuple[int, int] = tuple(facts["size"])                     # height, width, upright
         self.times: tuple[float, ...] = tuple(facts["times"])                 # T
         self.frame_names = tuple(f"{index:06d}" for index in range(facts["frames"]))
@@ -64,7 +66,8 @@ class RawVideo:
         self.decoder = "decord" if facts["streams"] == 1 else "av"
         self._child: subprocess.Popen | None = None
         self._errors: IO[bytes] | None = None
-        self._next, self._recent = 0, []
+        self._next = 0
+        self._recent = []
 
     def frames(self, start: int, stop: int) -> list[np.ndarray]:
         """Frames `start` ... `stop` - 1, H W 3 uint8 RGB each, not to be changed. Fast in the order of time.
@@ -88,7 +91,9 @@ class RawVideo:
             self._child.wait()
             self._child.stdout.close()
             self._errors.close()
-        self._child, self._errors, self._recent = None, None, []
+        self._child = None
+        self._errors = None
+        self._recent = []
 
     def __enter__(self) -> RawVideo:
         return self
@@ -131,11 +136,13 @@ class RawVideo:
             if _fill(self._child, frame):
                 self._next += 1
                 return frame
-            failed, recent = self._child.wait(), self._recent
+            failed = self._child.wait()
+            recent = self._recent
             if self.decoder == "av":
                 raise self._death(failed, self._errors)
             self.close()
-            self.decoder, self._recent = "av", recent
+            self.decoder = "av"
+            self._recent = recent
 
     def _start(self) -> None:
         self._errors = tempfile.TemporaryFile()    # noqa: SIM115  lives as long as the child

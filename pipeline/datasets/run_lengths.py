@@ -23,11 +23,13 @@ def packed_mask(mask: dict | list | None, *, height: int, width: int) -> dict | 
         mask = coco.merge(coco.frPyObjects(polygons, height, width))
     if list(mask["size"]) != [height, width]:
         raise ValueError(f"the mask has the size {mask['size']} (height, width), the frame [{height}, {width}].")
-    counts, pixels = mask["counts"], height * width
+    counts = mask["counts"]
+    pixels = height * width
     if isinstance(counts, bytes):       # of polygons
         packed = counts
     elif isinstance(counts, str):
-        runs, packed = runs_of(counts), counts.encode()
+        runs = runs_of(counts)
+        packed = counts.encode()
         if runs is None or runs.sum() != pixels:
             described = "cannot be read" if runs is None else f"sum to {runs.sum()} pixels"
             raise ValueError(f"the compressed run lengths {described}; a frame has {pixels}.")
@@ -56,5 +58,6 @@ def runs_of(counts: str) -> np.ndarray | None:
         return None
     runs = np.add.reduceat((codes & 31) << 5 * place, starts)
     runs -= (codes[ends] >> 4 & 1) << 5 * (ends - starts + 1)                   # the sign
-    runs[1::2], runs[2::2] = np.cumsum(runs[1::2]), np.cumsum(runs[2::2])
+    runs[1::2] = np.cumsum(runs[1::2])
+    runs[2::2] = np.cumsum(runs[2::2])
     return None if runs.min() < 0 else runs

@@ -106,7 +106,8 @@ def _is_there(root: Path, config: SyntheticConfig) -> bool:
     if not (root / WORLD).is_file():
         raise ValueError(f"{root} is not empty and holds no {WORLD}, so it is not a synthetic world. Choose another "
                          f"folder, or empty this one.")
-    found, wanted = json.loads((root / WORLD).read_text()), asdict(config)
+    found = json.loads((root / WORLD).read_text())
+    wanted = asdict(config)
     if found != wanted:
         names = [name for name in {**found, **wanted} if found.get(name) != wanted.get(name)]
         raise ValueError(f"{root} holds another synthetic world: "
@@ -153,10 +154,14 @@ def _write_vipseg_video(root: Path, name: str, scene: Scene, config: SyntheticCo
         folder.mkdir(parents=True)
     index_of = {info.name: index for index, info in enumerate(classes.classes)}
     kinds = [*STUFF, *(thing.kind for thing in scene.things)]      # by label value
-    generator, ids, raw = IdGenerator(classes, rng), np.zeros(len(kinds), int), np.zeros(len(kinds), np.uint16)
-    images, annotations = [], []
+    generator = IdGenerator(classes, rng)
+    ids = np.zeros(len(kinds), int)
+    raw = np.zeros(len(kinds), np.uint16)
+    images = []
+    annotations = []
     for time, (image, label) in enumerate(draw(scene)):
-        frame, areas = _frame_name(time), np.bincount(label.ravel(), minlength=len(kinds))
+        frame = _frame_name(time)
+        areas = np.bincount(label.ravel(), minlength=len(kinds))
         for value in np.flatnonzero((areas > 0) & (ids == 0)):     # shown for the first time
             info = classes.classes[index_of[kinds[value]]]
             ids[value] = generator.new_id(index_of[kinds[value]])
@@ -178,7 +183,8 @@ def _write_youtube_vis(root: Path, config: SyntheticConfig) -> None:
 
     As OVIS: <split>/ and annotations/<split>.json, with outlines a pixel too wide, so that touching things overlap.
     """
-    names, is_ovis = THINGS[:config.things], config.layout == "ovis"
+    names = THINGS[:config.things]
+    is_ovis = config.layout == "ovis"
     categories = [{"id": number, "name": name, "supercategory": "object"} for number, name in enumerate(names, 1)]
     for split, count in (("train", config.videos_train), ("valid", config.videos_val)):
         found = {"videos": [], "categories": categories, "annotations": []}

@@ -22,7 +22,9 @@ def write_coco_split(root: Path, split: str, scenes: Iterable[tuple[str, Scene, 
 
     Instance masks are run lengths of what is visible.
     """
-    images, labels, annotations = root / f"{split}2017", root / f"panoptic_{split}2017", root / "annotations"
+    images = root / f"{split}2017"
+    labels = root / f"panoptic_{split}2017"
+    annotations = root / "annotations"
     for folder in (images, labels, annotations):
         folder.mkdir(exist_ok=True)
     categories = [{"id": info.dataset_id, "name": info.name, "isthing": int(info.is_thing), "color": list(info.color)}

@@ -38,7 +38,8 @@ def draw(scene: Scene) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 def _soil(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     """Coarse and fine brightness noise, larger than the frame so that the camera can move over it."""
     coarse = max(2, min(scene.height, scene.width) // 24)
-    tall, wide = scene.height + 2 * _reach(scene), scene.width + 2 * _reach(scene)
+    tall = scene.height + 2 * _reach(scene)
+    wide = scene.width + 2 * _reach(scene)
     blocks = rng.uniform(-1, 1, size=(tall // coarse + 1, wide // coarse + 1)).astype(np.float32)
     fine = rng.uniform(-1, 1, size=(tall, wide)).astype(np.float32)
     return 1 + 0.18 * np.kron(blocks, np.ones((coarse, coarse), np.float32))[:tall, :wide] + 0.12 * fine
@@ -50,7 +51,8 @@ def _reach(scene: Scene) -> int:
 
 def _stuff_label(scene: Scene, time: int) -> np.ndarray:
     y, x = scene.camera[time]
-    rows, columns = np.arange(scene.height)[:, None] + y, np.arange(scene.width) + x
+    rows = np.arange(scene.height)[:, None] + y
+    columns = np.arange(scene.width) + x
     label = np.full((scene.height, scene.width), STUFF.index(scene.bands[0].kind), dtype=np.uint8)
     for band in scene.bands[1:]:
         wave = band.amplitude * np.sin(band.wavenumber * columns + band.speed * time + band.phase)
@@ -79,7 +81,8 @@ def _stuff_image(scene: Scene, label: np.ndarray, soil: np.ndarray, time: int) -
             case "water":
                 light = 1 + 0.3 * np.sin(1.3 * rows + 0.8 * np.sin(0.15 * columns + 0.3 * time) + 0.5 * time)
             case "ground":
-                top, left = _reach(scene) + round(float(y)), _reach(scene) + round(float(x))
+                top = _reach(scene) + round(float(y))
+                left = _reach(scene) + round(float(x))
                 light = soil[top:top + scene.height, left:left + scene.width]
             case "wall":
                 light = 1 - 0.3 * (rows % 8 < 1.5) - 0.2 * ((columns + 5 * (rows // 8 % 2)) % 12 < 1.5)
@@ -93,14 +96,18 @@ def _paint(image: np.ndarray, label: np.ndarray, taken: np.ndarray, thing: Thing
     """Paint the part of a thing that nothing nearer covers, and mark it as taken."""
     y, x = thing.centers[time] - camera
     reach = 1.2 * thing.radius
-    top, left = max(0, int(y - reach)), max(0, int(x - reach))
+    top = max(0, int(y - reach))
+    left = max(0, int(x - reach))
     box = np.s_[top:max(0, int(y + reach) + 2), left:max(0, int(x + reach) + 2)]
     if label[box].size == 0:
         return
     rows = (np.arange(top, top + label[box].shape[0], dtype=np.float32)[:, None] - y) / thing.radius
     columns = (np.arange(left, left + label[box].shape[1], dtype=np.float32) - x) / thing.radius
-    sine, cosine = np.sin(thing.angle[time]), np.cos(thing.angle[time])
-    u, v = cosine * columns + sine * rows, cosine * rows - sine * columns      # in radii, turning with the thing
+    sine = np.sin(thing.angle[time])
+    cosine = np.cos(thing.angle[time])
+    # in radii, turning with the thing
+    u = cosine * columns + sine * rows
+    v = cosine * rows - sine * columns
     visible = _shape(thing.kind, u, v) & ~taken[box]
     if visible.sum() < max(4, 0.2 * thing.radius ** 2):
         return

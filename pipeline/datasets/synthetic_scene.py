@@ -76,11 +76,13 @@ class Scene:
 
 def make_scene(config: SyntheticConfig, rng: np.random.Generator) -> Scene:
     """Draw one video by lot."""
-    times, side = np.arange(config.frames), min(config.height, config.width)
+    times = np.arange(config.frames)
+    side = min(config.height, config.width)
     if config.preset == "hard":
         things, pillar = _hard_things(config, rng)
     else:
-        things, pillar = tuple(_easy_thing(config, rng) for _ in range(rng.integers(2, 5))), None
+        things = tuple(_easy_thing(config, rng) for _ in range(rng.integers(2, 5)))
+        pillar = None
     sway = [np.sin(rng.uniform(0.1, 0.35) * times + rng.uniform(0, 2 * np.pi)) for _ in range(3)]
     return Scene(height=config.height, width=config.width, things=things, bands=_bands(config, rng), pillar=pillar,
                  camera=config.camera * side * np.stack(sway[:2], axis=1), light=1 + config.light * sway[2],
@@ -112,14 +114,18 @@ def _thing(config: SyntheticConfig, rng: np.random.Generator, radius: float) -> 
 def _easy_thing(config: SyntheticConfig, rng: np.random.Generator) -> Thing:
     """Straight motion that bounces off the frame; three in ten leave once and come back where they left."""
     thing = _thing(config, rng, rng.uniform(0.095, 0.17))
-    times, size = np.arange(config.frames), np.array([config.height, config.width])
-    heading, side = rng.uniform(0, 2 * np.pi), size.min()
+    times = np.arange(config.frames)
+    size = np.array([config.height, config.width])
+    heading = rng.uniform(0, 2 * np.pi)
+    side = size.min()
     velocity = rng.uniform(0.0125, 0.05) * side * np.array([np.sin(heading), np.cos(heading)])
     start = rng.uniform(thing.radius, size - thing.radius)
     centers = _bounce(start + times[:, None] * velocity, thing.radius, size - thing.radius)
     if rng.random() < 0.3:
-        axis, far = int(rng.integers(2)), bool(rng.integers(2))
-        speed, turn = rng.uniform(0.03, 0.05) * side, rng.uniform(0.35, 0.65) * config.frames
+        axis = int(rng.integers(2))
+        far = bool(rng.integers(2))
+        speed = rng.uniform(0.03, 0.05) * side
+        turn = rng.uniform(0.35, 0.65) * config.frames
         outside = 0.75 * thing.radius + speed * (rng.uniform(0.2, 0.7) - np.abs(times - turn))    # beyond the border
         centers[:, axis] = size[axis] + outside if far else -outside
     return replace(thing, centers=centers)
@@ -139,11 +145,13 @@ def _hard_things(config: SyntheticConfig, rng: np.random.Generator) -> tuple[tup
     middle = along / 2 + rng.uniform(-0.03, 0.03) * along
     pillar = Pillar(kind=STUFF[config.stuff - 1], axis=axis, start=middle - half, end=middle + half)
     crowds = [2] * int(1 + (rng.random() < 0.65)) + [1] * int(rng.random() < 0.3)
-    things, looks = [], None
+    things = []
+    looks = None
     for lane, crowd in enumerate(rng.permutation(crowds)):
         if looks is None or rng.random() > 0.3:    # else this lane repeats the looks of the one before
             looks = _thing(config, rng, rng.uniform(0.095, 0.12))
-        phases, forward = _phases(config.frames, rng), bool(rng.integers(2))
+        phases = _phases(config.frames, rng)
+        forward = bool(rng.integers(2))
         for member in range(crowd):
             centers = np.empty((config.frames, 2))
             centers[:, axis] = _ring(phases, pillar, along, looks.radius, frames=config.frames,
@@ -155,7 +163,8 @@ def _hard_things(config: SyntheticConfig, rng: np.random.Generator) -> tuple[tup
 
 def _phases(frames: int, rng: np.random.Generator) -> list[np.ndarray]:
     """Progress 0-1 within each phase, visible and hidden in turn; twins share it, so they hide at the same time."""
-    length, entered = int(rng.integers(3, 6)), rng.uniform(0.35, 0.55)
+    length = int(rng.integers(3, 6))
+    entered = rng.uniform(0.35, 0.55)
     phases = [entered + (1 - entered) * np.arange(length) / length]
     while sum(map(len, phases)) < frames:
         hidden = len(phases) % 2 == 1
@@ -167,7 +176,8 @@ def _phases(frames: int, rng: np.random.Generator) -> list[np.ndarray]:
 def _ring(phases: list[np.ndarray], pillar: Pillar, along: int, radius: float, *, frames: int,
           forward: bool) -> np.ndarray:
     """Position along the axis, T: near side, behind the pillar, far side, outside, near side again; or backwards."""
-    inside, outside = 0.95 * radius, 0.95 * radius
+    inside = 0.95 * radius
+    outside = 0.95 * radius
     stations = [(-outside, pillar.start + inside), (pillar.start + inside, pillar.end - inside),
                 (pillar.end - inside, along + outside), (-9 * radius, -9 * radius)]
     path = []

@@ -73,7 +73,9 @@ def associate(clips: list[dict[int, Look]]) -> list[dict[int, int]]:
     fresh = 0
     for old, new in zip([{}, *clips], clips):
         cost = np.array([[_distance(a, b) for b in old.values()] for a in new.values()]).reshape(len(new), len(old))
-        before, now, ids = list(old), list(new), {}
+        before = list(old)
+        now = list(new)
+        ids = {}
         for row, column in zip(*linear_sum_assignment(cost)):
             if cost[row, column] < FORBIDDEN:
                 ids[now[row]] = given[-1][before[column]]
@@ -97,7 +99,8 @@ def _looks(dataset: Dataset, video: VideoRecord, frame: FrameRecord) -> dict[int
         image = decode_image(frame.image.read_bytes())
     except BadInput as error:
         raise BadInput(error.reason, error.what, video=video.video_id, file=frame.image, cure=error.cure) from None
-    ids, looks = dataset.frame_ids(video, frame), {}
+    ids = dataset.frame_ids(video, frame)
+    looks = {}
     for segment in video.segments:
         y, x = np.nonzero(ids == segment.id)
         if dataset.classes.is_thing[segment.class_index] and len(y):

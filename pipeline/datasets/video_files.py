@@ -43,7 +43,8 @@ class VideoFiles:
                                     ("label", self.labels, self.label_folder)):
             if folder is None:
                 continue
-            missing, extra = set(names) - files.keys(), files.keys() - set(names)
+            missing = set(names) - files.keys()
+            extra = files.keys() - set(names)
             if missing:
                 suffix = next((path.suffix for path in files.values()), "")
                 raise BadInput(f"missing-{what}", f"{len(missing)} of {len(names)} frames have no {what}.",
@@ -69,7 +70,9 @@ class VideoFiles:
         """
         names = sorted(self.images.keys() | self.labels.keys())
         self.refuse_mismatch(names)
-        frames, sizes, seen = [], {}, set()
+        frames = []
+        sizes = {}
+        seen = set()
         for name in names:
             if self.label_folder is None:
                 frames.append(FrameRecord(name=name, image=self.images[name]))

@@ -32,7 +32,8 @@ class VipSeg:
     """
 
     def __init__(self, root: str, *, split: str = "train", layout: str = "auto") -> None:
-        self.root, self.split = root_folder(root, name="vipseg"), split
+        self.root = root_folder(root, name="vipseg")
+        self.split = split
         self.images = first_existing([self.root / "images", self.root / "imgs"], what="folder of frames")
         jsons = [self.root / f"panoptic_gt_VIPSeg_{split}.json", self.root / "panoptic_gt_VIPSeg.json"]
         has_rgb = (self.root / "panomasksRGB").is_dir() and any(path.exists() for path in jsons)

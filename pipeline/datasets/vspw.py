@@ -30,7 +30,8 @@ class Vspw:
     """
 
     def __init__(self, root: str, *, split: str = "train") -> None:
-        self.root, self.split = root_folder(root, name="vspw"), split
+        self.root = root_folder(root, name="vspw")
+        self.split = split
         self.videos = first_existing([self.root / "data"], what="folder of videos")
         self.list = first_existing([self.root / f"{split}.txt"], what=f"list of the split {split!r}")
         own = self.root / CATEGORIES

@@ -33,7 +33,9 @@ class YouTubeVis:
     """
 
     def __init__(self, root: str, *, split: str = "train", name: str = "youtube_vis") -> None:
-        self.root, self.split, self.name = root_folder(root, name=name), split, name
+        self.root = root_folder(root, name=name)
+        self.split = split
+        self.name = name
         names = [f"{split}.json", f"{split}/instances.json", f"annotations/{split}.json",
                  f"annotations/instances_{split}.json", f"annotations/annotations_{split}.json",
                  f"annotations_{split}.json", *(["instances.json"] if split == "train" else [])]
@@ -60,7 +62,9 @@ class YouTubeVis:
                            file=self.annotations, cure="Take a name that video_ids() lists.")
         video = self._videos[video_id]
         try:
-            names, height, width = video["file_names"], video["height"], video["width"]
+            names = video["file_names"]
+            height = video["height"]
+            width = video["width"]
             if not names:
                 raise self._bad("empty-video", "the video has no frame.", video_id)
             segments, masks = self._tracks(video_id, self._annotated.get(video["id"], []), len(names), height, width)
@@ -137,7 +141,9 @@ class YouTubeVis:
             raise self._bad("bad-id", f"the track ids are {ids}; they must be numbers above 0, each used once.",
                             video_id)
         for entry in sorted(annotations, key=lambda entry: entry["id"]):
-            track, category, listed = entry["id"], entry["category_id"], entry["segmentations"]
+            track = entry["id"]
+            category = entry["category_id"]
+            listed = entry["segmentations"]
             if category not in self.classes.index_of:
                 raise self._bad("unknown-category", f"track {track} has the category {category}, which "
                                 f"{self.classes.name} does not have.", video_id)

@@ -62,7 +62,8 @@ def score_video(metrics: Sequence[FrameMetric], prediction: LabelVideo, truth: L
     classes = metrics[0].classes
     assert all(metric.classes == classes for metric in metrics), "metrics of one walk share a class table"
     refuse_unfit(metrics, prediction, truth)
-    true, predicted = Side(truth, "truth", len(classes)), Side(prediction, "prediction", len(classes))
+    true = Side(truth, "truth", len(classes))
+    predicted = Side(prediction, "prediction", len(classes))
     parts = [metric.begin(true, predicted) for metric in metrics]
     for frame in _frame_pairs(truth, prediction, true, predicted):
         for part in parts:
@@ -89,7 +90,9 @@ class Side:
     """The listed segments of truth or prediction; position 0 is void, position i the i-th smallest id."""
 
     def __init__(self, video: LabelVideo, name: str, classes: int) -> None:
-        self.video, self.name, self.is_semantic = video.video_id, name, isinstance(video, SemanticVideo)
+        self.video = video.video_id
+        self.name = name
+        self.is_semantic = isinstance(video, SemanticVideo)
         segments = ({index: VideoSegment(class_index=index, track=0) for index in range(classes)} if self.is_semantic
                     else video.segments)
         self.ids = np.array([VOID, *sorted(segments)], np.int64)
@@ -124,7 +127,8 @@ class WholeVideo:
     """For metrics that need no more than the areas of a whole video, true segments x predicted segments."""
 
     def __init__(self, truth: Side, prediction: Side, count: Callable[[str, int, np.ndarray], None]) -> None:
-        self.areas, self.count = np.zeros((len(truth.ids), len(prediction.ids)), np.int64), count
+        self.areas = np.zeros((len(truth.ids), len(prediction.ids)), np.int64)
+        self.count = count
 
     def add(self, frame: FramePair) -> None:
         """Add the pixels of one frame."""
@@ -137,9 +141,11 @@ class WholeVideo:
 
 def _frame_pairs(truth: LabelVideo, prediction: LabelVideo, true: Side, predicted: Side) -> Iterator[FramePair]:
     """Every frame; refuses other sizes, and other counts of maps than the names say."""
-    trues, predicteds = iter(truth.frames), iter(prediction.frames)
+    trues = iter(truth.frames)
+    predicteds = iter(prediction.frames)
     for index, name in enumerate(truth.frame_names):
-        true_map, predicted_map = next(trues, None), next(predicteds, None)
+        true_map = next(trues, None)
+        predicted_map = next(predicteds, None)
         shapes = [None if ids is None else ids.shape for ids in (true_map, predicted_map)]
         if shapes[0] != shapes[1] or true_map is None:
             raise BadInput("size-differs", f"frame {name!r} is {shapes[0]} (height, width) in the truth and "
@@ -156,7 +162,8 @@ def _frame_pair(index: int, name: str, true_ids: np.ndarray, predicted_ids: np.n
     changes = (true_ids[1:] != true_ids[:-1]) | (predicted_ids[1:] != predicted_ids[:-1])
     starts = np.concatenate([[0], np.flatnonzero(changes) + 1])
     lengths = np.diff(starts, append=true_ids.size)
-    rows, columns = true.positions(true_ids[starts], name), predicted.positions(predicted_ids[starts], name)
+    rows = true.positions(true_ids[starts], name)
+    columns = predicted.positions(predicted_ids[starts], name)
     areas = np.bincount(rows * len(predicted.ids) + columns, lengths)
     pairs = np.flatnonzero(areas)
     return FramePair(index=index, true=rows, predicted=columns, lengths=lengths, pairs=pairs,

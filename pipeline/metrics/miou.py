@@ -109,6 +109,8 @@ def class_table(parts: Iterable[list[list[int]]], classes: int) -> np.ndarray:
 
 def class_ious(table: np.ndarray, classes: ClassTable) -> tuple[ClassIoU, ...]:
     """Intersection and union of every class. table: classes x classes+1."""
-    true, predicted, common = table.sum(1), table.sum(0)[:-1], table.diagonal()
+    true = table.sum(1)
+    predicted = table.sum(0)[:-1]
+    common = table.diagonal()
     return tuple(ClassIoU(name=info.name, is_thing=info.is_thing, true=t, common=c, union=t + p - c)
                  for info, t, p, c in zip(classes.classes, true.tolist(), predicted.tolist(), common.tolist()))

@@ -12,7 +12,8 @@ class PerVideoMetric:
     """Keeps a record of plain values for every video, so parts of a data set merge exactly, in any order."""
 
     def __init__(self, classes: ClassTable, **settings: Any) -> None:
-        self.classes, self.settings = classes, settings
+        self.classes = classes
+        self.settings = settings
         self.videos: dict[str, dict[str, Any]] = {}    # video -> record, with at least its number of "frames"
 
     def merge(self, other: Self) -> None:

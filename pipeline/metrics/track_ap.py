@@ -27,7 +27,9 @@ from pipeline.metrics.track_ap_scores import AREAS, CAPS, MOST, ClassAP, TrackAP
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RANGES = np.array(list(AREAS.values()))    # areas 2
-RIGHT, IGNORED = 1, 2                      # outcomes of a prediction; 0 is wrong
+# outcomes of a prediction; 0 is wrong
+RIGHT = 1
+IGNORED = 2
 
 
 class TrackAP(PerVideoMetric):
@@ -112,10 +114,13 @@ def compare_tracks(guesses: Sequence[Track], targets: Sequence[Track]) -> tuple[
     One call per frame compares all pairs present; the pixels they share follow from its IoU, exactly, since they are
     whole numbers: shared = iou (a + b) / (1 + iou).
     """
-    areas, true_areas = _areas(guesses), _areas(targets)                     # guesses T, targets T
+    # guesses T, targets T
+    areas = _areas(guesses)
+    true_areas = _areas(targets)
     shared = np.zeros((len(guesses), len(targets)))
     for frame in range(areas.shape[1] if targets else 0):
-        here, there = np.flatnonzero(areas[:, frame]), np.flatnonzero(true_areas[:, frame])
+        here = np.flatnonzero(areas[:, frame])
+        there = np.flatnonzero(true_areas[:, frame])
         if len(here) and len(there):
             ious = run_lengths.iou([guesses[i].masks[frame] for i in here],
                                    [targets[i].masks[frame] for i in there], [0] * len(there))
@@ -162,9 +167,11 @@ def _outside(areas: np.ndarray) -> np.ndarray:
 
 def _class_ap(name: str, rows: Sequence[Mapping[str, Any]]) -> ClassAP:
     """All measures of one class from its rows of all videos."""
-    outcomes, targets = [], np.zeros(len(RANGES), np.int64)
+    outcomes = []
+    targets = np.zeros(len(RANGES), np.int64)
     for row in rows:
-        crowd, n = np.array(row["crowd"], bool), len(row["scores"])
+        crowd = np.array(row["crowd"], bool)
+        n = len(row["scores"])
         ignored = crowd | _outside(np.array(row["true_areas"]))                              # areas m
         targets += (~ignored).sum(1)
         outcome = match_tracks(np.array(row["ious"]).reshape(n, len(crowd)), crowd, ignored)  # areas thresholds n

@@ -15,7 +15,9 @@ MOST = max(CAPS)
 # Mean area of a track in pixels; four times COCO's limits, both ends inclusive.
 AREAS = {"all": (0, 1e10), "small": (0, 128**2), "medium": (128**2, 256**2), "large": (256**2, 1e10)}
 RECALLS = np.linspace(0, 1, 101)
-AP50, AP75 = 0, 5      # positions of the IoU thresholds 0.5 and 0.75
+# positions of the IoU thresholds 0.5 and 0.75
+AP50 = 0
+AP75 = 5
 HEADLINE = ("ap", "ap50", "ap75", "ar1", "ar10")
 
 

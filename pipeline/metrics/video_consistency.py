@@ -52,7 +52,8 @@ class VideoConsistency(PerVideoMetric):
         if not windows or min(windows) < 2 or len(set(windows)) != len(windows):
             raise ValueError(f"windows {tuple(windows)} must be different frame counts from 2 up, such as {WINDOWS}")
         super().__init__(classes, windows=sorted(windows), official_compat=official_compat)
-        self.windows, self.official_compat = tuple(sorted(windows)), official_compat
+        self.windows = tuple(sorted(windows))
+        self.official_compat = official_compat
 
     def update(self, prediction: LabelVideo, truth: LabelVideo) -> None:
         """Score one video, semantic or panoptic. Raises BadInput, and counts nothing, as `score_video` says."""
@@ -64,10 +65,12 @@ class VideoConsistency(PerVideoMetric):
 
     def result(self) -> ConsistencyScores:
         """The scores of everything counted so far."""
-        sums, counts = {}, {}
+        sums = {}
+        counts = {}
         for index, window in enumerate(self.windows):
             parts = [record["windows"][index] for _, record in self.in_order()]
-            sums[window], counts[window] = fsum(part[0] for part in parts), sum(part[1] for part in parts)
+            sums[window] = fsum(part[0] for part in parts)
+            counts[window] = sum(part[1] for part in parts)
         return ConsistencyScores(videos=len(self.videos), frames=self.frames(), windows=counts,
                                  mvc={window: sums[window] / counts[window] if counts[window] else NAN
                                       for window in self.windows})
@@ -84,7 +87,9 @@ class _Stillness:
     """
 
     def __init__(self, metric: VideoConsistency, truth: Side, prediction: Side) -> None:
-        self.metric, self.numbers = metric, len(metric.classes) + 1                  # of a class, or void
+        # of a class, or void
+        self.metric = metric
+        self.numbers = len(metric.classes) + 1
         size = np.int16 if self.numbers**2 < 2**15 else np.int32
         self.codes = (truth.classes * self.numbers).astype(size), prediction.classes.astype(size)
         self.void = NEVER if metric.official_compat else len(metric.classes)         # class that is never still

@@ -36,7 +36,8 @@ class VPQ:
     def __init__(self, classes: ClassTable, *, windows: Sequence[int] = WINDOWS) -> None:
         if not windows or min(windows) < 1 or len(set(windows)) != len(windows):
             raise ValueError(f"windows {tuple(windows)} must be different frame counts from 1 up, such as {WINDOWS}")
-        self.classes, self.windows = classes, tuple(sorted(windows))
+        self.classes = classes
+        self.windows = tuple(sorted(windows))
         self.videos: dict[str, int] = {}                                       # video -> frames
         self._counts = {k: np.zeros((3, len(classes)), np.int64) for k in self.windows}    # tp, fp, fn of each class
         self._iou = {k: [0] * len(classes) for k in self.windows}                          # in IOU_UNITS
@@ -102,7 +103,8 @@ class _Windows:
     """All windows of one video."""
 
     def __init__(self, metric: VPQ, truth: Side, prediction: Side) -> None:
-        self.metric, self.tubes = metric, _Tubes(truth, prediction)
+        self.metric = metric
+        self.tubes = _Tubes(truth, prediction)
         self.counts = {k: np.zeros((3, len(metric.classes)), np.int64) for k in metric.windows}
         self.iou: dict[int, list[tuple[int, int]]] = {k: [] for k in metric.windows}
         self.sliding = {k: np.zeros(self.tubes.shape, np.int64) for k in metric.windows}
@@ -129,7 +131,8 @@ class _Tubes:
     """Which tubes of a video can meet; scores one window from the areas of their pairs."""
 
     def __init__(self, truth: Side, prediction: Side) -> None:
-        self.truth, self.prediction = truth, prediction
+        self.truth = truth
+        self.prediction = prediction
         self.shape = (len(truth.ids), len(prediction.ids))
         same = truth.classes[:, None] == prediction.classes[None]
         same[0] = same[:, 0] = False
@@ -138,13 +141,16 @@ class _Tubes:
 
     def score(self, areas: np.ndarray, counts: np.ndarray) -> list[tuple[int, int]]:
         """Count one window. areas: truth x prediction, pixels. Adds to tp, fp, fn; returns class and IoU of each tp."""
-        true_area, area, on_void = areas.sum(1), areas.sum(0), areas[0]
+        true_area = areas.sum(1)
+        area = areas.sum(0)
+        on_void = areas[0]
         true, predicted = self.candidates
         common = areas[true, predicted]
         union = true_area[true] + area[predicted] - common - on_void[predicted]
         hit = 2 * common > union                                  # at most one per tube, since above a half
         matched = self.truth.classes[true[hit]]
-        missed, wrong = (true_area > 0) & ~self.truth.is_crowd, area > 0
+        missed = (true_area > 0) & ~self.truth.is_crowd
+        wrong = area > 0
         missed[true[hit]] = wrong[predicted[hit]] = wrong[0] = False
         crowd, covered = self.crowds
         forgiven = on_void + np.bincount(covered, areas[crowd, covered], len(area))

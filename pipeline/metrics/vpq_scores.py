@@ -74,7 +74,8 @@ class VPQScores:
     def class_rows(self, windows: Sequence[int] = PROTOCOLS[0]) -> list[dict[str, Any]]:
         """One row per class that occurs: mean PQ over those of `windows` where it does, in percent, and the counts of
         the shortest window."""
-        first, rows = min(windows), []
+        first = min(windows)
+        rows = []
         for index, row in enumerate(self.per_class[first]):
             if row.occurs:
                 pq = mean(self.per_class[k][index].pq for k in windows if self.per_class[k][index].occurs)

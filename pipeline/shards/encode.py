@@ -44,7 +44,8 @@ def encode_video(dataset: Dataset, video_id: str, config: ShardConfig) -> list[E
 
 def _encode_frames(dataset: Dataset, video: VideoRecord, start: int, stored_ids: StoredIds,
                    config: ShardConfig) -> list[tuple[str, bytes]]:
-    size, members = config.stored_size(video.height, video.width), []
+    size = config.stored_size(video.height, video.width)
+    members = []
     for number, frame in enumerate(video.frames[start:start + config.clip_frames]):
         image = _encode_image(video, frame, size, config, decode=start + number < config.decoded_frames)
         members.append((f"f{number:03d}.jpg", image))

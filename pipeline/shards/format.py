@@ -25,7 +25,10 @@ import pyarrow as pa
 from pipeline.records import Segment
 
 SCHEMA = 2                      # of tars, index and manifest together; readers refuse any other
-MANIFEST, INDEX, PLAN, ERRORS = "manifest.json", "index.parquet", "plan.json", "errors.jsonl"
+MANIFEST = "manifest.json"
+INDEX = "index.parquet"
+PLAN = "plan.json"
+ERRORS = "errors.jsonl"
 META = "meta.json"
 
 INDEX_SCHEMA = pa.schema([
@@ -111,7 +114,8 @@ def _stored_video(index: int, video_id: str, clips: list[dict]) -> StoredVideo:
 
 def _frames(clip: dict) -> Iterable[StoredFrame]:
     """Members come as jpg, [png,] jpg, [png,] ..., meta."""
-    members, per_frame = clip["members"][:-1], (len(clip["members"]) - 1) // clip["num_frames"]
+    members = clip["members"][:-1]
+    per_frame = (len(clip["members"]) - 1) // clip["num_frames"]
     for number, name in enumerate(clip["frame_names"]):
         image, *label = members[number * per_frame:(number + 1) * per_frame]
         yield StoredFrame(name=name, image=(image["offset"], image["length"]),

@@ -56,7 +56,8 @@ def rebuild_rows(tar: Path, shard: int) -> list[dict]:
     try:
         with tarfile.open(tar) as file:
             for key, infos in groupby(file, key=lambda info: info.name.partition(".")[0]):
-                members, content = [], b""
+                members = []
+                content = b""
                 for info in infos:
                     content = file.extractfile(info).read()
                     members.append({"name": info.name, "offset": info.offset_data, "length": info.size,

@@ -45,7 +45,8 @@ def make_shards(dataset: Dataset, folder: Path | str, config: ShardConfig | None
     Raises ValueError where the folder holds shards of another plan, or more than `max_bad_fraction` of the videos are
     bad; under strict BadInput at the first bad one; OSError when a shard cannot be written.
     """
-    folder, config = Path(folder), config or ShardConfig()
+    folder = Path(folder)
+    config = config or ShardConfig()
     plan = plan_shards(dataset, config, split=split)
     folder.mkdir(parents=True, exist_ok=True)
     plan = _claim(folder, plan)

@@ -63,7 +63,8 @@ class ShardSet:
         frames = video.frames[start:stop]
         if not frames or start < 0 or stop > len(video.frames):
             raise IndexError(f"frames {start} to {stop} of video {video.video_id!r}, which has {len(video.frames)}")
-        begin, (last, length) = frames[0].image[0], frames[-1].label or frames[-1].image
+        begin = frames[0].image[0]
+        (last, length) = frames[-1].label or frames[-1].image
         span = self._pread(video.shard, begin, last + length - begin)
         members = [[span[offset - begin:offset - begin + length] for offset, length in _places(frame)]
                    for frame in frames]
@@ -158,7 +159,9 @@ class _TranslatedFrames:
     """T maps H W: stored ids, or what a table says they mean. Decoded a few at a time, as often as iterated."""
 
     def __init__(self, shards: ShardSet, video: StoredVideo, table: np.ndarray | None = None) -> None:
-        self.shards, self.video, self.table = shards, video, table
+        self.shards = shards
+        self.video = video
+        self.table = table
 
     def __len__(self) -> int:
         return len(self.video.frames)
@@ -177,7 +180,9 @@ def _names(video: StoredVideo) -> tuple[str, ...]:
 
 def _masks(ids: np.ndarray, overlaps: Mapping[int, tuple[int, ...]]) -> dict[int, dict]:
     """Id map, H W -> COCO run lengths of every segment in it."""
-    columns, pieces = np.asfortranarray(ids), {}        # run lengths go down columns
+    # run lengths go down columns
+    columns = np.asfortranarray(ids)
+    pieces = {}
     for id in ids_in(ids):
         mask = coco.encode((columns == id).view(np.uint8))
         for segment in overlaps.get(id, (id,) if id else ()):

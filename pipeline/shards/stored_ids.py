@@ -64,7 +64,8 @@ class StoredIds:
 
     def _check_listing(self, frame: FrameRecord, ids: np.ndarray) -> None:
         pixels = cv2.calcHist([ids], [0], None, [len(self.source)], [0, len(self.source)]).ravel()[1:]
-        drawn, listed = set(self.source[1:][pixels > 0].tolist()), set(frame.segment_ids)
+        drawn = set(self.source[1:][pixels > 0].tolist())
+        listed = set(frame.segment_ids)
         if drawn - listed:
             raise BadInput("unlisted-id", f"its pixels have the ids {some(drawn - listed)}, which the annotation of "
                            f"frame {frame.name!r} does not list.", cure=SAME_RUN)

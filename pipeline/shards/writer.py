@@ -46,7 +46,9 @@ def make_shard(dataset: Dataset, folder: Path, plan: ShardPlan, shard: int, *, s
 
 
 def _write_tar(dataset: Dataset, path: Path, plan: ShardPlan, shard: int, *, strict: bool) -> dict:
-    rows, errors, videos = [], [], 0
+    rows = []
+    errors = []
+    videos = 0
     with atomic_file(path) as file:
         tar = _Tar(file)
         for video_id in plan.shards[shard]:
@@ -75,7 +77,9 @@ class _Tar:
     """A tar whose bytes depend on its members alone, hashed while written, with the place of every payload."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        self.file, self.size, self.sha256 = file, 0, hashlib.sha256()
+        self.file = file
+        self.size = 0
+        self.sha256 = hashlib.sha256()
 
     def add(self, clip: EncodedClip) -> list[dict]:
         """Append the members of one clip, adjacent and in order; returns name, offset, length, crc32 of each."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from model.contracts import PanopticVideo
 from model.labels import ClassTable
-from pipeline.video_clips import VideoSource
+from pipeline.clips import VideoSource
 from pipeline.visualise.overlay import beside, overlay
 from pipeline.visualise.video_writer import VideoWriter
 
@@ -21,7 +21,8 @@ def draw(source: VideoSource, predicted: PanopticVideo, classes: ClassTable, fol
     times: seconds of each frame, where the source knows them; six frames a second otherwise, as VIPSeg and YouTube-VIS.
     Frames of less than 320 lines are enlarged, or the names would cover everything.
     """
-    path, scale = folder / f"{predicted.video_id}.mp4", max(1, 320 // source.size[0])
+    path = folder / f"{predicted.video_id}.mp4"
+    scale = max(1, 320 // source.size[0])
     videos = [video for video in (truth, predicted) if video is not None]
     with VideoWriter(path, fps=6.0) as writer:
         for number, maps in enumerate(zip(*(video.frames for video in videos))):

@@ -48,7 +48,8 @@ def named(picture: np.ndarray, ids: np.ndarray, segments: Mapping[int, VideoSegm
           classes: ClassTable) -> np.ndarray:
     """The picture with the class, and the track of things, written where each segment is widest."""
     canvas = Image.fromarray(picture)
-    draw, font = ImageDraw.Draw(canvas), _font(max(10, picture.shape[0] // 40))
+    draw = ImageDraw.Draw(canvas)
+    font = _font(max(10, picture.shape[0] // 40))
     shrink = max(1, picture.shape[0] // 180)    # a rough place is good enough and found much faster
     small = ids[::shrink, ::shrink]
     for panoptic, pixels in zip(*np.unique(small, return_counts=True)):

@@ -27,7 +27,8 @@ def painted_tracks(video: Tracks, *, least_score: float = LEAST_SCORE) -> Panopt
     """The tracks of at least `least_score`, the surest on top. Numbered per class, the surest first."""
     chosen = sorted((track for track in video.tracks if track.score >= least_score), key=lambda track: -track.score)
     numbers: dict[int, int] = {}
-    segments, ids = {}, []
+    segments = {}
+    ids = []
     for track in chosen:
         number = numbers[track.class_index] = numbers.get(track.class_index, 0) + 1
         ids.append(panoptic_id(track.class_index, number))

@@ -39,7 +39,8 @@ def unique_colors(segments: Mapping[int, VideoSegment], classes: ClassTable) -> 
     wanted = palette(segments, classes)
     stuff = [i for i in sorted(segments) if not classes.is_thing[segments[i].class_index]]
     reserved = {_number(info.color) for info in classes.classes if not info.is_thing}
-    taken, found = {0}, {}
+    taken = {0}
+    found = {}
     for panoptic in [*stuff, *sorted(segments.keys() - set(stuff))]:
         number = next(n for n in _nearest(_number(wanted[panoptic]))
                       if n not in taken and (panoptic in stuff or n not in reserved))

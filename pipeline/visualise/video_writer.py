@@ -26,9 +26,13 @@ class VideoWriter:
     def __init__(self, path: Path | str, *, fps: float) -> None:
         if not fps > 0:
             raise ValueError(f"{path}: fps must be above 0, got {fps}")
-        self.path, self.fps, self.frames = Path(path), fps, 0
+        self.path = Path(path)
+        self.fps = fps
+        self.frames = 0
         self._partial = self.path.with_name(f"{self.path.name}.{uuid.uuid4().hex[:12]}{PARTIAL}")
-        self._container, self._stream, self._last = None, None, -1
+        self._container = None
+        self._stream = None
+        self._last = -1
 
     def __enter__(self) -> VideoWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +47,8 @@ class VideoWriter:
             raise ValueError(f"{self.path}: frame {self.frames} is {width}x{height}, the video {self._size[1]}x"
                              f"{self._size[0]}; resize it, or write another video")
         picture = av.VideoFrame.from_ndarray(np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge"))
-        picture.pts, picture.time_base = self._stamp(time), Fraction(1, TICKS)
+        picture.pts = self._stamp(time)
+        picture.time_base = Fraction(1, TICKS)
         self._container.mux(self._stream.encode(picture))
         self.frames += 1
 
@@ -66,8 +71,10 @@ class VideoWriter:
         name, options = next((name, options) for name, options in CODECS if name in av.codecs_available)
         self._stream = self._container.add_stream(name, rate=Fraction(self.fps).limit_denominator(1001),
                                                   options=options)
-        self._stream.height, self._stream.width = height + height % 2, width + width % 2
-        self._stream.pix_fmt, self._stream.codec_context.time_base = "yuv420p", Fraction(1, TICKS)
+        self._stream.height = height + height % 2
+        self._stream.width = width + width % 2
+        self._stream.pix_fmt = "yuv420p"
+        self._stream.codec_context.time_base = Fraction(1, TICKS)
         self._stream.time_base = Fraction(1, TICKS)
 
     def _stamp(self, time: float | None) -> int:

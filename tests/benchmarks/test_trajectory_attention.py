@@ -14,7 +14,8 @@ from model.layers.trajectory_attention import TrajectoryAttention
 @pytest.mark.parametrize("frames", [1, 3])
 def test_baseline_and_ours_agree(monkeypatch, fused, frames):
     monkeypatch.setattr(module, "_PLAIN_SCORES", 0)
-    attention, x = TrajectoryAttention(256, 8, fused_qkv=fused), torch.randn(2, frames * 4, 256)
+    attention = TrajectoryAttention(256, 8, fused_qkv=fused)
+    x = torch.randn(2, frames * 4, 256)
     torch.testing.assert_close(attention(x, frames=frames), Formula(attention)(x, frames=frames), atol=1e-5, rtol=1e-4)
 
 

@@ -186,7 +186,8 @@ def assert_close_to(case: Case, name: str, result: Tensor) -> None:
         return
     if not expected.numel():
         return
-    result, expected = result.detach().double(), expected.double()
+    result = result.detach().double()
+    expected = expected.double()
     gap = (result - expected).abs()
     assert torch.isfinite(result).all(), f"{label}: not finite"
     if name.startswith("grad."):

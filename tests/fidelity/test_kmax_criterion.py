@@ -67,7 +67,8 @@ def clip_config(case: Case) -> KMaxLossConfig:
 
 def run_clips(case: Case, config: KMaxLossConfig) -> None:
     """An image is a clip of one frame."""
-    leaves, targets = predicted(case), ground_truth(case)
+    leaves = predicted(case)
+    targets = ground_truth(case)
     frames = targets[0].void.shape[0]
     layers = [LayerPrediction(class_logits=leaf["pred_logits"], mask_logits=in_time(case, leaf["pred_masks"]),
                               pixel_features=in_time(case, leaf["pixel_feature"]) if "pixel_feature" in leaf else None)
@@ -91,7 +92,8 @@ def run_clips(case: Case, config: KMaxLossConfig) -> None:
 
 def run_videos(case: Case) -> None:
     """Every pixel of the video is evidence of weight 1; each frame is a clip."""
-    leaves, targets = predicted(case), ground_truth(case)
+    leaves = predicted(case)
+    targets = ground_truth(case)
     tubes = torch.stack([first_tube(target) for target in targets])
     tubes = rearrange(tubes, "b T h w -> b T (h w)")
     evidence = PixelEvidence(
@@ -124,7 +126,8 @@ def predicted(case: Case) -> list[dict[str, Tensor]]:
 def ground_truth(case: Case) -> list[ClipTargets]:
     targets = []
     while (name := f"target.{len(targets)}") + ".masks" in case.inputs:
-        masks, classes = in_time(case, case.inputs[f"{name}.masks"]) > 0, case.inputs[f"{name}.labels"]
+        masks = in_time(case, case.inputs[f"{name}.masks"]) > 0
+        classes = case.inputs[f"{name}.labels"]
         targets.append(ClipTargets(masks=masks, classes=classes, void=~masks.any(0), track_ids=classes))
         if f"{name}.semantic_masks" in case.inputs:
             semantic = torch.cat([classes, torch.tensor([-1])])[first_tube(targets[-1])]

@@ -32,7 +32,8 @@ def test_transformer_decoder_equals_the_reference(path):
 
 
 def check_predictor(case: Case) -> None:
-    arguments, inputs = case.arguments, case.inputs
+    arguments = case.arguments
+    inputs = case.inputs
     assert arguments["in_channel_query"], "the reference takes it and has 256 channels nevertheless"
     predictor = KMaxPredictor(KMaxDecoderConfig(), batch_norm=BatchNormConfig(),
                               pixel_channels=arguments["in_channel_pixel"], num_classes=arguments["num_classes"] - 1)
@@ -45,7 +46,8 @@ def check_predictor(case: Case) -> None:
 
 
 def check_semantic_head(case: Case) -> None:
-    arguments, inputs = case.arguments, case.inputs
+    arguments = case.arguments
+    inputs = case.inputs
     coarse, at8, at4 = (inputs[name] for name in ("x", "low_features_os8", "low_features_os4"))
     head = SemanticHead(SemanticHeadConfig(), num_classes=arguments["num_classes"] - 1,
                         channels=(arguments["os4_channels"], arguments["os8_channels"], 0, arguments["in_channels"]))
@@ -55,7 +57,8 @@ def check_semantic_head(case: Case) -> None:
 
 
 def check_decoder(case: Case) -> None:
-    arguments, inputs = case.arguments, case.inputs
+    arguments = case.arguments
+    inputs = case.inputs
     is_clip = {"maxtron": True, "kmax": False}[arguments["flavour"]]
     # in evaluation the reference makes one clip of all frames it gets; cross-clip training alone splits them
     splits = is_clip and arguments["cross_clip_training"]
@@ -83,7 +86,9 @@ def check_decoder(case: Case) -> None:
 
 def check_first_prediction(case: Case) -> None:
     """What the first layer of a clip decoder says: it depends on a tenth of the weights, which the repository holds."""
-    arguments, pixels, frames = case.arguments, case.inputs["x.0"], case.arguments["num_clip_frames"]
+    arguments = case.arguments
+    pixels = case.inputs["x.0"]
+    frames = case.arguments["num_clip_frames"]
     assert arguments["flavour"] == "maxtron"
     (channels,) = arguments["in_channels"]
     decoder = KMaxDecoder(KMaxDecoderConfig(layers=(1, 0, 0), num_queries=arguments["num_queries"]),
@@ -100,13 +105,16 @@ def check_first_prediction(case: Case) -> None:
 
 def load_decoder(case: Case) -> KMaxDecoder:
     """The decoder of the case under its weights; a semantic predictor beside it must convert too."""
-    arguments, classes = case.arguments, case.arguments["num_classes"]
+    arguments = case.arguments
+    classes = case.arguments["num_classes"]
     config = KMaxDecoderConfig(layers=tuple(arguments["dec_layers"]), num_queries=arguments["num_queries"],
                                drop_path=arguments["drop_path_prob"],
                                corners_by="width" if arguments["flavour"] == "maxtron" else "height")
     decoder = KMaxDecoder(config, num_classes=classes,
                           channels=(case.inputs["panoptic_features"].shape[1], *reversed(arguments["in_channels"][:3])))
-    state, has_head, has_decoder = case.state, arguments["add_aux_semantic_pred"], arguments["use_aux_semantic_decoder"]
+    state = case.state
+    has_head = arguments["add_aux_semantic_pred"]
+    has_decoder = arguments["use_aux_semantic_decoder"]
     if has_head and not has_decoder:    # three convolutions, for training only, which no released model has
         state = {name: tensor for name, tensor in state.items() if "_auxiliary_semantic_predictor." not in name}
     renamed = rename(state, decoder_rules(predictor=spelling(state)))

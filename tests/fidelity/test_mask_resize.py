@@ -21,8 +21,11 @@ def test_resized_masks_equal_the_reference(path):
     with load_case(path) as case:
         if case.procedure != "mask_resize":
             raise unhandled(case)
-        masks, a = case.inputs["mask_pred"], case.arguments
-        padded, resized, source = tuple(a["padded_size"]), tuple(a["scaled_size"]), tuple(a["image_size"])
+        masks = case.inputs["mask_pred"]
+        a = case.arguments
+        padded = tuple(a["padded_size"])
+        resized = tuple(a["scaled_size"])
+        source = tuple(a["image_size"])
         geometry = official_geometry(resized=resized, padded=padded, output=source, fits=a["scale_factor"] >= 1)
         resizer = MaskResizer(geometry, size=tuple(masks.shape[-2:]), align_corners=a["align_corners"])
         assert_close_to(case, "mask_pred", resizer(masks))

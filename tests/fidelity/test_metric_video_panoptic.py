@@ -18,14 +18,16 @@ TIGHT = 1e-9    # closer than the cases ask for
 @pytest.mark.parametrize("folder", case_folders("metric_video_panoptic"), ids=case_id)
 def test_vpq_and_stq_equal_the_official_scripts(folder):
     case = json.loads((folder / "expected.json").read_text())
-    expected, atol = Ledger(case["expected"]), min(TIGHT, case["tolerance"]["atol"])
+    expected = Ledger(case["expected"])
+    atol = min(TIGHT, case["tolerance"]["atol"])
     categories = json.loads((folder / "panoptic_gt.json").read_text())["categories"]
     classes = ClassTable("case", tuple(ClassInfo(row["id"], row["name"], bool(row["isthing"]), tuple(row["color"]))
                                        for row in categories))
     truth = Predictions(annotations=folder / "panoptic_gt.json", maps=folder / "panomasksRGB", classes=classes)
     predictions = Predictions(annotations=folder / "prediction" / "pred.json", classes=classes,
                               maps=folder / "prediction" / "pan_pred")
-    vpq, stq = VPQ(classes, windows=[int(k) for k in expected["vpq"]]), STQ(classes, official_compat="vipseg")
+    vpq = VPQ(classes, windows=[int(k) for k in expected["vpq"]])
+    stq = STQ(classes, official_compat="vipseg")
     for video in truth:
         score_video([vpq, stq], predictions[video], truth[video])
 
@@ -47,7 +49,8 @@ def assert_vpq(vpq, expected, atol):
         occurring = {name for name, row in official["per_class"].items() if row["tp"] + row["fp"] + row["fn"]}
         assert {name for name, row in rows.items() if row.occurs} == occurring
         for name in occurring:
-            row, numbers = rows[name], official["per_class"][name]
+            row = rows[name]
+            numbers = official["per_class"][name]
             assert (row.tp, row.fp, row.fn) == (numbers["tp"], numbers["fp"], numbers["fn"]), (k, name)
             assert (row.iou, row.pq) == pytest.approx((numbers["iou"], numbers["pq"]), abs=atol), (k, name)
 

@@ -9,7 +9,7 @@ from model.contracts import Track, Tracks
 from pipeline.datasets.youtube_vis import YouTubeVis
 from pipeline.metrics.track_ap import TrackAP
 from pipeline.metrics.track_ap_scores import AREAS, CAPS
-from pipeline.results import read_listed_videos, read_results
+from pipeline.predictions import read_listed_videos, read_results
 from tests.fidelity.cases import Ledger, case_folders, case_id
 
 ABSENT = -1.0    # the API's word for "no such object"
@@ -18,7 +18,8 @@ ABSENT = -1.0    # the API's word for "no such object"
 @pytest.mark.parametrize("folder", case_folders("metric_youtube_vis"), ids=case_id)
 def test_track_ap_equals_the_youtube_vis_api(folder, tmp_path):
     case = json.loads((folder / "expected.json").read_text())
-    expected, atol = Ledger(case["expected"]), case["tolerance"]["atol"]
+    expected = Ledger(case["expected"])
+    atol = case["tolerance"]["atol"]
     dataset = laid_out(folder / "ground_truth.json", tmp_path)
     results = read_results(folder / "results.json", videos=read_listed_videos(folder / "ground_truth.json"),
                            classes=dataset.classes)

@@ -70,7 +70,8 @@ def backbone_of(state: Mapping[str, Tensor]) -> str:
 
 def video_kmax(state: Mapping[str, Tensor]) -> tuple[SegmenterConfig, CrossClipConfig | None]:
     """Of kMaX-DeepLab, with or without MaXTron's parts."""
-    classes, queries = "sem_seg_head.predictor._predictor._transformer_class_head.conv.bias", r".*_cluster_centers"
+    classes = "sem_seg_head.predictor._predictor._transformer_class_head.conv.bias"
+    queries = r".*_cluster_centers"
     rows = len(state.get(classes, state.get(classes.replace("._predictor", "._predcitor"))))
     within, temporal = (r".*within_clip_tracking_module\.transformer\.encoder\." + part
                         for part in (r"spatial_layers\.(\d+)", r"temporal_layers\.\d+\.temporal_layers\.(\d+)"))
@@ -90,7 +91,8 @@ def video_kmax(state: Mapping[str, Tensor]) -> tuple[SegmenterConfig, CrossClipC
 
 def tube_link(state: Mapping[str, Tensor]) -> tuple[SegmenterConfig, CrossClipConfig | None]:
     """Of Mask2Former in mmdetection, Tube-Link and MaXTron on it."""
-    classes, backbone = len(state["panoptic_head.cls_embed.bias"]) - 1, backbone_of(state)
+    classes = len(state["panoptic_head.cls_embed.bias"]) - 1
+    backbone = backbone_of(state)
     encoder = r"panoptic_head\.pixel_decoder\.encoder\.layers\.(\d+)"
     temporal = count(state, r".*\.temporal_layer\.temporal_layers\.(\d+)")
     levels = len(state["panoptic_head.pixel_decoder.level_3d_encodeing.weight"]) if temporal else 0
@@ -109,8 +111,10 @@ def tube_link(state: Mapping[str, Tensor]) -> tuple[SegmenterConfig, CrossClipCo
 
 def mask2former(state: Mapping[str, Tensor]) -> tuple[SegmenterConfig, CrossClipConfig | None]:
     """Of Mask2Former in detectron2, with or without VITA."""
-    predictor, backbone = "sem_seg_head.predictor.", backbone_of(state)
-    classes, queries = len(state[f"{predictor}class_embed.bias"]) - 1, len(state[f"{predictor}query_feat.weight"])
+    predictor = "sem_seg_head.predictor."
+    backbone = backbone_of(state)
+    classes = len(state[f"{predictor}class_embed.bias"]) - 1
+    queries = len(state[f"{predictor}query_feat.weight"])
     segmenter = Mask2FormerConfig(
         num_classes=classes, backbone=BackboneConfig(name=backbone, output_norms=backbone.startswith("swin")),
         pixel_decoder=Mask2FormerPixelDecoderConfig(
@@ -147,7 +151,8 @@ def test_every_weight_of_a_model_has_its_place_and_comes_back(path):
     recorded = json.loads(path.read_text())["weights"]
     state = {name: torch.empty(shape, dtype=getattr(torch, dtype), device="meta")
              for name, (dtype, shape) in recorded.items()}
-    conversion, layout = convert(state), read_layout(state)
+    conversion = convert(state)
+    layout = read_layout(state)
     assert set(conversion.unused.values()) <= {"a constant that every run rebuilds"}
     assert all(name.endswith(COUNTER) for name in conversion.from_scratch)
     assert list(conversion.names) == [name for name in state if name not in conversion.unused]

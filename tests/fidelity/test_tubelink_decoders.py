@@ -59,7 +59,8 @@ def mmdet_pixel_decoder(config: Ledger, *, in_channels, feat_channels, out_chann
                                              "normalize": True}
     check_type(encoder := config["encoder"], "DetrTransformerEncoder")
     check_type(layer := encoder["transformerlayers"], "BaseTransformerLayer")
-    attention, ffn = layer["attn_cfgs"], layer["ffn_cfgs"]
+    attention = layer["attn_cfgs"]
+    ffn = layer["ffn_cfgs"]
     assert layer["operation_order"] == ["self_attn", "norm", "ffn", "norm"]
     assert attention["type"] in (TRAJECTORIES, "MultiScaleDeformableAttention")
     assert attention["embed_dims"] == feat_channels
@@ -87,7 +88,8 @@ def pixel_decoder(case: Case) -> None:
     decoder = mmdet_pixel_decoder(a["config"], **{name: a[name] for name in
                                                   ("in_channels", "feat_channels", "out_channels")})
     load_strict(decoder, rename(case.state, MMDET_PIXEL_DECODER))
-    maps, frames = [case.inputs[name] for name in FEATURES], a["num_frames"]
+    maps = [case.inputs[name] for name in FEATURES]
+    frames = a["num_frames"]
     attention: dict[str, torch.Tensor] = {}
     for decoded in (decoder(maps, frames=frames), decoder(maps, frames=frames, attention=attention)):
         assert_close_to(case, "mask_features", decoded.pixel_features)
@@ -98,7 +100,8 @@ def pixel_decoder(case: Case) -> None:
 
 def trajectory_attention(case: Case) -> None:
     """One deformable attention with trajectory attention inside and the identity around it."""
-    a, batch_first = case.arguments, case.arguments["batch_first"]
+    a = case.arguments
+    batch_first = case.arguments["batch_first"]
     shapes = [tuple(size) for size in case.inputs["spatial_shapes"].tolist()]
     strides = FINE_TO_COARSE[::-1][:a["num_levels"]]
     attention = DeformableAttention(a["embed_dims"], heads=a["num_heads"], levels=a["num_levels"],
@@ -125,10 +128,13 @@ def trajectory_attention(case: Case) -> None:
 
 def mmdet_query_decoder(head: Ledger) -> MaskedAttentionDecoder:
     """The decoder an mmdetection head describes."""
-    dim, decoder = head["feat_channels"], head["transformer_decoder"]
+    dim = head["feat_channels"]
+    decoder = head["transformer_decoder"]
     check_type(decoder, "DetrTransformerDecoder")
     check_type(layer := decoder["transformerlayers"], "DetrTransformerDecoderLayer")
-    attention, ffn, order = layer["attn_cfgs"], layer["ffn_cfgs"], layer["operation_order"]
+    attention = layer["attn_cfgs"]
+    ffn = layer["ffn_cfgs"]
+    order = layer["operation_order"]
     check_type(attention, "MultiheadAttention")
     check_feed_forward(ffn, dim=dim)
     assert decoder["return_intermediate"]
@@ -153,7 +159,8 @@ def mmdet_query_decoder(head: Ledger) -> MaskedAttentionDecoder:
 def tube_head(case: Case) -> None:
     """The heads of the reference (argument `kind`) differ in their losses alone, which no output here shows."""
     case.arguments.set_aside("kind")
-    head, (height, width) = case.arguments["head"], case.arguments["image_size"]
+    head = case.arguments["head"]
+    (height, width) = case.arguments["image_size"]
     head.set_aside("loss_cls", "loss_mask", "loss_dice", "train_num_frames", "test_num_frames", "train_cfg", "test_cfg",
                    "init_cfg")
     assert head["strides"] == list(FINE_TO_COARSE)
@@ -164,7 +171,8 @@ def tube_head(case: Case) -> None:
         "query_decoder": mmdet_query_decoder(head)})
     load_strict(both, rename(case.state, (*nested(MMDET_PIXEL_DECODER, r"pixel_decoder\.", "pixel_decoder."),
                                           *nested(MMDET_QUERY_DECODER, "", "query_decoder."))))
-    maps, frames = [case.inputs[name] for name in FEATURES], case.arguments["num_frames"]
+    maps = [case.inputs[name] for name in FEATURES]
+    frames = case.arguments["num_frames"]
     assert maps[0].shape[-2:] == (-(-height // 4), -(-width // 4))
     decoded = both["pixel_decoder"](maps, frames=frames)
     pixel_features = rearrange(decoded.pixel_features, "(b t) d h w -> b d t h w", t=frames)

@@ -31,9 +31,12 @@ def test_linking_embeddings_and_losses_equal_the_reference(path):
     with load_case(path) as case:
         if case.procedure != "tl_link" or case.arguments["layout"] not in ("train", "test"):
             raise unhandled(case)
-        linking, key, reference = official_linking(case), case.inputs["key_query"], case.inputs["ref_query"]
+        linking = official_linking(case)
+        key = case.inputs["key_query"]
+        reference = case.inputs["ref_query"]
         if case.arguments["layout"] == "test" and key.shape[1] == 1:     # queries, then the clip
-            key, reference = key.transpose(0, 1), reference.transpose(0, 1)
+            key = key.transpose(0, 1)
+            reference = reference.transpose(0, 1)
         linked = key
         with torch.no_grad():
             if case.arguments["link"]:

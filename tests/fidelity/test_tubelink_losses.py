@@ -20,7 +20,9 @@ def test_losses_gradients_and_assignment_equal_the_reference(path):
     with load_case(path) as case:
         if case.procedure != "tl_losses":
             raise unhandled(case)
-        layers, targets, config = predicted(case), ground_truth(case), config_of(case)
+        layers = predicted(case)
+        targets = ground_truth(case)
+        config = config_of(case)
         criterion = Mask2FormerCriterion(config)
         prediction = ClipPrediction(
             class_logits=layers[-1].class_logits, mask_logits=layers[-1].mask_logits, auxiliary=tuple(layers[:-1]),
@@ -60,7 +62,8 @@ def predicted(case: Case) -> list[LayerPrediction]:
 def ground_truth(case: Case) -> list[ClipTargets]:
     targets = []
     while (name := f"target.{len(targets)}") + ".masks" in case.inputs:
-        masks, classes = case.inputs[f"{name}.masks"] > 0, case.inputs[f"{name}.labels"]
+        masks = case.inputs[f"{name}.masks"] > 0
+        classes = case.inputs[f"{name}.labels"]
         targets.append(ClipTargets(masks=masks, classes=classes, void=~masks.any(0), track_ids=classes))
     return targets
 

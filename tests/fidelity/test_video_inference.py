@@ -21,7 +21,8 @@ from tests.fidelity.test_panoptic_postprocess import embeddings_of_things, offic
 
 def clips_of(case: Case) -> list[tuple[ClipPrediction, int]]:
     """The stored predictions, each with its number of real frames."""
-    length, total = case.arguments["clip_frames"], case.arguments["num_frames"]
+    length = case.arguments["clip_frames"]
+    total = case.arguments["num_frames"]
     clips = []
     for number in range(-(-total // length)):
         stored = {name: case.inputs[f"clip.{number}.{name}"][None]
@@ -37,7 +38,8 @@ def clips_of(case: Case) -> list[tuple[ClipPrediction, int]]:
 
 def geometry_of(case: Case) -> Geometry:
     """Frames that do not fit are made smaller, and masks come back at the output size."""
-    image, padded = tuple(case.arguments["image_size"]), tuple(case.arguments["input_shape"])
+    image = tuple(case.arguments["image_size"])
+    padded = tuple(case.arguments["input_shape"])
     resized = Geometry.fit(image, padded=padded).resized
     return official_geometry(resized=resized, padded=padded, output=case.arguments["output_size"],
                              fits=resized == image)
@@ -71,7 +73,8 @@ def check_clip_wise(case: Case, new_merger: Callable[[], PanopticMerger], *, is_
 
 def check_video_wise(case: Case, new_merger: Callable[[], PanopticMerger], *, is_thing) -> None:
     """Clips are aligned and merged once, near-online or through the cross-clip head."""
-    clips, arguments = clips_of(case), case.arguments
+    clips = clips_of(case)
+    arguments = case.arguments
     if arguments["stage"] == "within_clip":
         merged = near_online(clips, merger=new_merger(), official_compat=True)
     else:

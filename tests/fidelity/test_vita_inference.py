@@ -17,7 +17,9 @@ PIXELS_OFF = 5e-4       # share of mask pixels that may differ, as the case's ow
 
 
 def inference(case: Case) -> None:
-    a, queries, features = case.arguments, case.inputs["frame_queries"], case.inputs["mask_features"]
+    a = case.arguments
+    queries = case.inputs["frame_queries"]
+    features = case.inputs["mask_features"]
     divisor = a["size_divisibility"]
     padded = tuple(-(-side // divisor) * divisor for side in a["frame_size"])
     geometry = Geometry(source=tuple(a["output_size"]), resized=tuple(a["frame_size"]), padded=padded)

@@ -69,7 +69,8 @@ def compare_gradients(case: Case, total: Tensor) -> None:
 
 def similarity(case: Case) -> None:
     assert all(clip["labels"].amax() < case.arguments["num_classes"] for clip in clips_of(case))
-    clips, (layers, _, queries, _) = clips_of(case), case.inputs["pred_cq_embed"].shape
+    clips = clips_of(case)
+    (layers, _, queries, _) = case.inputs["pred_cq_embed"].shape
     of_clips = torch.stack([answers(read_match(case, f"clip_match.{item}"), clips[item % len(clips)]["ids"].amax(1),
                                     queries=queries) for item in range(layers * len(clips))])
     loss = similarity_term(case, of_clips)
@@ -98,7 +99,8 @@ def predicted(case: Case) -> list[LayerPrediction]:
 
 def drawn(case: Case) -> Draw:
     """The recorded numbers; where the reference had no mask losses, it drew for the matching alone."""
-    numbers, matching = recorded(case), (1, case.arguments["num_points"], 2)
+    numbers = recorded(case)
+    matching = (1, case.arguments["num_points"], 2)
     if "vita_masks" in case.arguments["losses"]:
         return numbers
     return lambda *shape: numbers(*shape) if shape == matching else torch.rand(shape)
@@ -106,7 +108,9 @@ def drawn(case: Case) -> Draw:
 
 def all_losses(case: Case) -> None:
     """The reference draws for the final prediction first, our criterion for what it is given as final last."""
-    clips, criterion, layers = clips_of(case), criterion_of(case), predicted(case)
+    clips = clips_of(case)
+    criterion = criterion_of(case)
+    layers = predicted(case)
     assert layers[0].class_logits.shape[-1] == case.arguments["num_classes"] + 1
     items = len(layers[0].class_logits)
     targets = [ClipTargets(masks=clip["masks"] > 0, classes=clip["labels"], track_ids=clip["ids"].amax(1),

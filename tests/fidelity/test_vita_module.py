@@ -48,9 +48,12 @@ def module(case: Case) -> None:
 
     `clip_last_layer_num` says how many layers the recorded queries come from; no computation depends on it.
     """
-    a, frame_queries, training = case.arguments["module"], case.inputs["frame_query"], case.arguments["training"]
+    a = case.arguments["module"]
+    frame_queries = case.inputs["frame_query"]
+    training = case.arguments["training"]
     frame_queries = frame_queries if training else frame_queries[-1:]
-    layers, frames = len(frame_queries), a["num_frames"] if training else frame_queries.shape[1]
+    layers = len(frame_queries)
+    frames = a["num_frames"] if training else frame_queries.shape[1]
     predictions = head_of(case)(queries_of(rearrange(frame_queries, "l (b t) n c -> (l b) t n c", t=frames)))
     compare(case, "", predictions[-1], layers=layers)
     if training and a["aux_loss"]:

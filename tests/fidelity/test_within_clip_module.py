@@ -39,7 +39,8 @@ def compare(case: Case) -> None:
     absent = torch.zeros(len(next(iter(case.inputs.values()))), 1, 1, 1)
     maps = [case.inputs.get(name, absent) for name in STRIDES]
     # in evaluation the reference makes one clip of all frames it gets; cross-clip training alone splits them
-    splits, length = case.arguments["cross_clip_training"], case.arguments["num_clip_frames"]
+    splits = case.arguments["cross_clip_training"]
+    length = case.arguments["num_clip_frames"]
     frames = length if splits else len(absent)
     with_attention, attention = module(maps, frames=frames, return_attention=True)
     for result in (with_attention, module(maps, frames=frames)):

@@ -12,11 +12,10 @@ from jobs import cache_queries
 from jobs.cache_queries import CacheShard, cache_folder
 from jobs.inference import open_system
 from jobs.verb import guarded
-from pipeline.augment import AugmentConfig
+from pipeline.clips import AugmentConfig, StoredVideoSource
 from pipeline.errors import BadInput
 from pipeline.query_cache import BLOBS, CachedClip, QueryCache, part_path
 from pipeline.shards import ShardSet
-from pipeline.video_clips import StoredVideoSource
 from tests.roads import damage, here, scored
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -29,8 +28,10 @@ def cache_of(recipe) -> QueryCache:
 def test_a_lost_part_is_made_again_with_the_same_bytes_and_the_others_are_kept(road, tmp_path):
     recipe = here(road.copy(tmp_path / "road"))
     folder = cache_folder(recipe)
-    kept, lost = part_path(folder, 0), part_path(folder, 1)
-    content, time = lost.read_bytes(), kept.stat().st_mtime_ns
+    kept = part_path(folder, 0)
+    lost = part_path(folder, 1)
+    content = lost.read_bytes()
+    time = kept.stat().st_mtime_ns
     lost.unlink()
     lost.with_suffix(".json").unlink()      # the cure that a cut part's error gives
     cache_queries.main(recipe)
@@ -40,8 +41,10 @@ def test_a_lost_part_is_made_again_with_the_same_bytes_and_the_others_are_kept(r
 
 def test_the_cache_holds_what_the_segmenter_says(road):
     """Cache then read equals compute, up to the cache's half precision."""
-    recipe, system = road.recipe, open_system(road.recipe, "near_online")
-    shards, cache = ShardSet(recipe.shards_of("train")), cache_of(recipe)
+    recipe = road.recipe
+    system = open_system(road.recipe, "near_online")
+    shards = ShardSet(recipe.shards_of("train"))
+    cache = cache_of(recipe)
     video = shards.videos[3]
     (clips,) = (cache.read(group) for group in cache.videos[video.video_id])
     first, prediction = next(system.clip_predictions(StoredVideoSource(shards, video)))
@@ -53,7 +56,8 @@ def test_the_cache_holds_what_the_segmenter_says(road):
 
 
 def test_augmented_views_stand_beside_an_unchanged_test_time_view(road, tmp_path):
-    plain, recipe = cache_of(road.recipe), road.copy(tmp_path / "road")
+    plain = cache_of(road.recipe)
+    recipe = road.copy(tmp_path / "road")
     recipe = replace(recipe, cache=replace(recipe.cache, views=3, augment=AugmentConfig(size=(64, 64))))
     summary = CacheShard(recipe=recipe)(split="train", shard=0, part=0)
     views: dict[str, list[int]] = {}

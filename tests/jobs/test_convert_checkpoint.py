@@ -82,7 +82,8 @@ def test_an_offline_checkpoint_becomes_segmenter_and_head_and_comes_back(tmp_pat
 
 
 def test_an_offline_tube_link_checkpoint_becomes_segmenter_and_head_and_comes_back(tmp_path):
-    segmenter, head = build_segmenter(TUBE_LINK), build_cross_clip_head(replace(TUBE_LINK_HEAD, start="official"))
+    segmenter = build_segmenter(TUBE_LINK)
+    head = build_cross_clip_head(replace(TUBE_LINK_HEAD, start="official"))
     head.initialise_from(segmenter.state_dict())
     weights = segmenter.state_dict() | {f"{HEAD}{name}": tensor for name, tensor in head.state_dict().items()}
     state = to_theirs(weights, layout=MmdetLayout(backbone="timm", classes=TUBE_LINK.things_first))
@@ -109,7 +110,8 @@ def test_a_vita_checkpoint_becomes_frame_detector_and_head_and_comes_back(tmp_pa
     one = replace(RECIPE.stage_one, segmenter=detector, losses=Mask2FormerLossConfig(),
                   input=replace(RECIPE.stage_one.input, clip_frames=1))
     recipe = replace(RECIPE, stage_one=one, stage_two=replace(RECIPE.stage_two, head=vita, losses=VitaLossConfig()))
-    segmenter, head = build_segmenter(detector), build_cross_clip_head(vita)
+    segmenter = build_segmenter(detector)
+    head = build_cross_clip_head(vita)
     weights = segmenter.state_dict() | {f"{HEAD}{name}": tensor for name, tensor in head.state_dict().items()}
     state = to_theirs(weights, layout=Detectron2Layout(backbone="detectron2_resnet"))
     constants = {f"{criterion}.empty_weight": torch.ones(7) for criterion in ("criterion", "vita_criterion")}
@@ -234,11 +236,13 @@ def test_class_names_come_from_the_data_set_where_it_is_there(tmp_path, capsys):
     ("vipseg", 124, True), ("youtube_vis_2021", 40, True), ("vipseg", 6, False), ("youtube_vis", 40, False)])
 def test_without_any_data_the_classes_are_the_official_ones_where_their_number_fits(tmp_path, dataset, classes,
                                                                                     official, capsys):
-    one, two = RECIPE.stage_one, RECIPE.stage_two
+    one = RECIPE.stage_one
+    two = RECIPE.stage_two
     recipe = replace(RECIPE, folder=str(tmp_path / "road"), dataset=replace(RECIPE.dataset, name=dataset),
                      stage_one=replace(one, segmenter=replace(one.segmenter, num_classes=classes)),
                      stage_two=replace(two, head=replace(two.head, num_classes=classes)))
-    table, said = convert_checkpoint.class_table(recipe), capsys.readouterr().out
+    table = convert_checkpoint.class_table(recipe)
+    said = capsys.readouterr().out
     assert (table == OFFICIAL_CLASSES.get(dataset)) == official
     assert (f"official ones of {dataset}" in said, "all count as things" in said) == (official, not official)
     assert len(table) == classes

@@ -14,7 +14,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 @pytest.mark.parametrize("drawn", [True, False])
 def test_the_verbs_run_in_order_and_the_summary_says_what_came_out(road, tmp_path, monkeypatch, capsys, drawn):
     """Every verb is replaced by the last line it printed on the finished road; the untrained score is near-online's."""
-    recipe, called = road.copy(tmp_path / "road"), []
+    recipe = road.copy(tmp_path / "road")
+    called = []
 
     def scores(recipe):
         called.append(f"evaluate {recipe.evaluation.mode}")

@@ -54,7 +54,8 @@ def test_a_video_that_cannot_be_read_is_named_and_counted_by_reason(road, tmp_pa
     shards = ShardSet(recipe.shards_of("val"))
     damage(shards, shards.videos[1])
     score = ScoreVideo(recipe=recipe)
-    bad, good = score(video=1), score(video=2)
+    bad = score(video=1)
+    good = score(video=2)
     assert bad["reason"] == "corrupt-image"
     assert shards.videos[1].video_id in bad["skipped"]
     assert good["frames"] == 7
@@ -128,7 +129,8 @@ def test_the_matching_space_is_summed_over_videos_and_tracked(road, tmp_path, mo
 
 
 def test_sets_of_videos_are_scored_apart_printed_and_tracked(tmp_path, monkeypatch, capsys):
-    recipe, sets = tiny_road(tmp_path / "road"), tmp_path / "sets.json"
+    recipe = tiny_road(tmp_path / "road")
+    sets = tmp_path / "sets.json"
     sets.write_text(json.dumps({"short": ["a", "b"], "long": ["c"]}))
     recipe = scored(recipe, results=("tracks",), predictions="found by the stream below", video_sets=str(sets))
     make_shards(toy_videos(tmp_path / "toy", {"a": 2, "b": 3, "c": 4}), recipe.shards_of("val"), split="val")
@@ -159,7 +161,8 @@ def test_sets_of_videos_are_scored_apart_printed_and_tracked(tmp_path, monkeypat
                                   {"all": ["a", "b", "c", "c"]}])
 def test_sets_that_do_not_part_the_split_are_refused_before_anything_is_scored(tmp_path, sets):
     make_shards(toy_videos(tmp_path / "toy", {"a": 1, "b": 1}), tmp_path / "val", split="val")
-    path, shards = tmp_path / "sets.json", ShardSet(tmp_path / "val")
+    path = tmp_path / "sets.json"
+    shards = ShardSet(tmp_path / "val")
     with pytest.raises(FileNotFoundError, match=r"no file .*sets\.json; evaluation\.video_sets names a json"):
         evaluate.read_video_sets(str(path), shards)
     path.write_text(json.dumps(sets))

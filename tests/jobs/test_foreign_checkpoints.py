@@ -73,7 +73,8 @@ class Command:
 @pytest.mark.parametrize("place", ["beside the weights", "as a weight", "first"])
 @pytest.mark.parametrize("container", ["pickle-2", "pickle-5", "torch", "torch-legacy", "inside-a-storage"])
 def test_a_hostile_pickle_is_refused_and_not_executed(tmp_path, container, place):
-    witness, path = tmp_path / "executed", tmp_path / "x.pth"
+    witness = tmp_path / "executed"
+    path = tmp_path / "x.pth"
     trap = Command(witness)
     content = {"beside the weights": {"model": WEIGHTS, "z": trap}, "as a weight": {"model": {**WEIGHTS, "z": trap}},
                "first": {"a": trap, "model": WEIGHTS}}[place]

@@ -16,8 +16,8 @@ from jobs.training.checkpoint import read_card
 from model.association import MemoryBufferConfig
 from model.labels import ClassInfo, ClassTable
 from model.segmenters import build_segmenter
+from pipeline.clips import FolderSource
 from pipeline.shards import ShardSet
-from pipeline.video_clips import FolderSource
 from tests.tiny_models import tiny_video_kmax
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -66,7 +66,8 @@ def test_a_head_links_no_segments_and_clips_cannot_overlap_whole(road):
 
 def test_small_frames_fill_the_network_where_that_is_asked_for_and_their_maps_come_back_at_their_size(tmp_path):
     cv2.imwrite(str(tmp_path / "0.png"), np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8))
-    source, classes = FolderSource(tmp_path), ClassTable("two", tuple(
+    source = FolderSource(tmp_path)
+    classes = ClassTable("two", tuple(
         ClassInfo(number, f"class {number}", True, (128, 128, 128)) for number in range(2)))
     segmenter = build_segmenter(tiny_video_kmax(num_classes=2)).eval()
     for enlarge, size in ((False, (24, 40)), (True, (48, 80))):

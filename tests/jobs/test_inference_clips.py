@@ -25,7 +25,8 @@ SIZE = (32, 64)
 class NoisyVideo:
     """Frames of noise, the same whenever they are asked for."""
 
-    video_id, size = "noise", SIZE
+    video_id = "noise"
+    size = SIZE
 
     def __init__(self, frames: int) -> None:
         self.frame_names = tuple(f"{frame:05d}" for frame in range(frames))

@@ -29,7 +29,8 @@ def pretrained_recipe() -> Recipe:
 
 @pytest.mark.parametrize("old_card", [False, True])
 def test_a_finished_segmenter_fetches_no_weights(tmp_path, old_card, monkeypatch):
-    fetches, create = [], timm.create_model
+    fetches = []
+    create = timm.create_model
 
     def create_without_network(name: str, *, pretrained: bool, **options):
         fetches.append(pretrained)

@@ -52,7 +52,8 @@ def frames_of(video: Path) -> int:
 
 
 def test_a_video_file_and_a_folder_of_frames_give_overlay_pictures_and_tracks(road, cluster, tmp_path):
-    given, output = tmp_path / "given", tmp_path / "out"
+    given = tmp_path / "given"
+    output = tmp_path / "out"
     given.mkdir()
     write_video(given / "film.mp4")
     write_frames(given / "stills")

@@ -54,7 +54,8 @@ def test_frames_of_a_clip_cost_the_backbone_the_same_each():
 
 def test_shapes_alone_give_the_flops_of_real_numbers():
     config = TINY.stage_one.segmenter
-    segmenter, clip = build_segmenter(config).eval().requires_grad_(False), torch.zeros(1, 2, 3, 64, 96)
+    segmenter = build_segmenter(config).eval().requires_grad_(False)
+    clip = torch.zeros(1, 2, 3, 64, 96)
     with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         segmenter(clip)
     ours = count_networks(TINY, config, size=(64, 96), frames=2)[0]
@@ -86,7 +87,8 @@ def test_attention_counts_by_its_formula_whichever_kernel_runs_it():
 def test_the_head_is_counted_over_all_clips_of_the_recipe():
     """Each layer's trajectory attention and ASPP, the heads, and the masks of every clip."""
     head = count_networks(TINY, TINY.stage_one.segmenter, size=(64, 64), frames=2)[1]
-    clips, config = TINY.stage_two.input.clips, TINY.stage_two.head
+    clips = TINY.stage_two.input.clips
+    config = TINY.stage_two.head
     queries = TINY.stage_one.segmenter.query_decoder.num_queries
     assert head.flops["outside"] == clips * queries * config.embedding * 2 * 16 * 16
     assert head.flops.keys() == {"layers", "predictor", "outside"}

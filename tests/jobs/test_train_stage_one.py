@@ -25,7 +25,9 @@ from tests.roads import damage, tiny_road
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-BATCH, KILLED_AT = 4, 5         # samples a step, steps before the kill
+# samples a step, steps before the kill
+BATCH = 4
+KILLED_AT = 5
 build_undisturbed = train_stage_one.build_stage
 
 
@@ -142,7 +144,8 @@ def test_a_multiplier_that_matches_nothing_is_a_wrong_setting_and_not_a_dead_wor
 
 def test_a_recipe_with_other_classes_than_the_shards_says_which_fields_to_set(road, tmp_path):
     recipe = stage_one_of(road, tmp_path / "road")
-    one, two = recipe.stage_one, recipe.stage_two
+    one = recipe.stage_one
+    two = recipe.stage_two
     other = replace(recipe, stage_one=replace(one, segmenter=replace(one.segmenter, num_classes=7)),
                     stage_two=replace(two, head=replace(two.head, num_classes=7)))
     with pytest.raises(ValueError, match=r"has 6 classes.*stage_one\.segmenter\.num_classes and stage_two\.head"):
@@ -150,7 +153,8 @@ def test_a_recipe_with_other_classes_than_the_shards_says_which_fields_to_set(ro
 
 
 def test_a_worker_that_streams_needs_no_tar_on_its_machine(tmp_path):
-    recipe, store = tiny_road(tmp_path / "road"), tmp_path / "store"
+    recipe = tiny_road(tmp_path / "road")
+    store = tmp_path / "store"
     write_world(recipe.data_root, recipe.world)
     dataset = open_dataset(replace(recipe.dataset, root=str(recipe.data_root), split="train"))
     make_shards(dataset, recipe.shards_of("train"), recipe.shards, split="train")
@@ -181,5 +185,6 @@ def test_a_run_starts_from_the_weights_that_fit_and_says_which_did_not(road, tmp
     train_stage_one.start_from(fresh, str(road.recipe.segmenter_folder))
     said = capsys.readouterr().out
     assert "class_head" in said.split("from scratch:")[1].split("unused:")[0]
-    ours, theirs = fresh.state_dict(), finished.state_dict()
+    ours = fresh.state_dict()
+    theirs = finished.state_dict()
     assert all(ours[name].equal(theirs[name]) for name in ours if name.startswith("backbone."))

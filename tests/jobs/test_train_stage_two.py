@@ -21,7 +21,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 def another_head(recipe):
     """One layer instead of two, for two steps."""
     stage = recipe.stage_two
-    head, fit = replace(stage.head, layers=1), replace(stage.fit, steps=2)
+    head = replace(stage.head, layers=1)
+    fit = replace(stage.fit, steps=2)
     return replace(recipe, stage_two=replace(stage, head=head, fit=fit))
 
 

@@ -41,7 +41,8 @@ def test_the_official_size_gives_the_official_maps(name):
 @pytest.mark.parametrize("name", ["test_resnet", "test_convnext"])
 @torch.inference_mode()
 def test_a_batch_of_two_equals_two_batches_of_one(name):
-    backbone, frames = backbone_of(name), torch.randn(2, 3, 65, 64)
+    backbone = backbone_of(name)
+    frames = torch.randn(2, 3, 65, 64)
     for together, first, second in zip(backbone(frames), backbone(frames[:1]), backbone(frames[1:])):
         torch.testing.assert_close(together, torch.cat([first, second]), atol=1e-5, rtol=1e-4)
 
@@ -50,7 +51,8 @@ def test_a_batch_of_two_equals_two_batches_of_one(name):
 @torch.inference_mode()
 def test_convnext_of_official_sizes_is_timm_with_zeros_before_stem_and_down_sampling(name):
     """Padding a frame of 1 + 32 k by hand, always, as the official code does, gives the same as our hooks."""
-    backbone, frames = backbone_of(name), torch.randn(1, 3, 65, 97)
+    backbone = backbone_of(name)
+    frames = torch.randn(1, 3, 65, 97)
     plain = timm.create_model(name, features_only=True).eval()
     plain.load_state_dict(backbone.network.state_dict())
     x = plain.stages_0(plain.stem_1(plain.stem_0(F.pad(frames, (1, 2, 1, 2)))))
@@ -63,7 +65,8 @@ def test_convnext_of_official_sizes_is_timm_with_zeros_before_stem_and_down_samp
 
 @torch.inference_mode()
 def test_sizes_that_tile_stay_as_timm_has_them():
-    backbone, frames = backbone_of("test_convnext"), torch.randn(1, 3, 64, 96)
+    backbone = backbone_of("test_convnext")
+    frames = torch.randn(1, 3, 64, 96)
     plain = timm.create_model("test_convnext", features_only=True).eval()
     plain.load_state_dict(backbone.network.state_dict())
     for ours, theirs in zip(backbone(frames), plain(frames)):
@@ -131,7 +134,8 @@ def test_shifted_windows_of_swin_neither_wrap_nor_mix_with_padding(shift):
     """A token reaches the tokens of its own window, whose borders lie at shift + 7 i, and no other."""
     block = backbone_of("swin_tiny_patch4_window7_224").network.layers_3.blocks[shift // 3]
     assert block.shift_size == (shift, shift)       # also at stride 32, where maps used to be one window
-    height, width = 9, 17
+    height = 9
+    width = 17
     x = torch.randn(1, height, width, 768)
     changed = x.clone()
     changed[0, 1, 2] += 1
@@ -144,7 +148,8 @@ def test_shifted_windows_of_swin_neither_wrap_nor_mix_with_padding(shift):
 @pytest.mark.parametrize("name", ["test_resnet", "swin_tiny_patch4_window7_224"])
 @torch.inference_mode()
 def test_output_norms_normalise_every_map_over_its_channels(name):
-    backbone, frames = backbone_of(name, output_norms=True), torch.randn(1, 3, 64, 96)
+    backbone = backbone_of(name, output_norms=True)
+    frames = torch.randn(1, 3, 64, 96)
     plain = backbone_of(name)
     plain.network.load_state_dict(backbone.network.state_dict())
     for normed, raw in zip(backbone(frames), plain(frames)):

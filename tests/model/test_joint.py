@@ -26,7 +26,8 @@ def clips_of(b: int, t: int) -> torch.Tensor:
 
 @torch.inference_mode()
 def test_the_last_layer_is_what_inference_reads_frame_by_frame():
-    model, clips = both(), clips_of(2, 3)
+    model = both()
+    clips = clips_of(2, 3)
     together = model(clips)
     for item, clip in enumerate(clips):
         frames = [model.segmenter(frame[None, None]) for frame in clip]

@@ -26,9 +26,11 @@ from model.labels import DIVISOR, VOID
 from model.postprocess.panoptic import PanopticConfig, PanopticMerger
 from model.segment_linking import clip_segments, link_clips, locate, merge_clip
 from model.video_inference import near_online, panoptic_video
-from pipeline.sampling import split_clips
+from pipeline.clips import split_clips
 
-SIZE, QUERIES, IS_THING = (16, 32), 6, (True, False)
+SIZE = (16, 32)
+QUERIES = 6
+IS_THING = (True, False)
 NEW_MERGER = partial(PanopticMerger, PanopticConfig(), is_thing=IS_THING,
                      geometry=Geometry(source=SIZE, resized=SIZE, padded=SIZE))
 LINKERS = [StitchingConfig(), MemoryBufferConfig(), MemoryBufferConfig(overlap=0), NaiveBufferConfig(),
@@ -51,7 +53,8 @@ def predictions(maps: np.ndarray, *, clip_frames: int = 2, overlap: int = 0) -> 
     looks = torch.eye(QUERIES)
     for indices, valid in split_clips(len(maps), clip_frames, overlap=overlap):
         order = torch.randperm(QUERIES)
-        class_logits, masks = torch.zeros(QUERIES, 3), torch.zeros(QUERIES, clip_frames, *SIZE)
+        class_logits = torch.zeros(QUERIES, 3)
+        masks = torch.zeros(QUERIES, clip_frames, *SIZE)
         class_logits[:, 2] = 9.0
         masks[-1] = 9.0     # the last query says "no object" and has all the pixels nobody else wants
         for query, owner in enumerate((1, 2, DIVISOR)):
@@ -97,9 +100,11 @@ def test_clips_may_be_of_any_length(config):
 
 
 def test_one_clip_is_merged_as_near_online_merges_it():
-    maps, config = truth(4), MemoryBufferConfig()
+    maps = truth(4)
+    config = MemoryBufferConfig()
     clips = list(predictions(maps, clip_frames=4))
-    alone, together = near_online(clips, merger=NEW_MERGER()), link_clips(clips, build_linker(config),
+    alone = near_online(clips, merger=NEW_MERGER())
+    together = link_clips(clips, build_linker(config),
                                                                          new_merger=NEW_MERGER)
     np.testing.assert_array_equal(painted(alone), painted(together))
     assert (dict(alone.segments), dict(alone.queries)) == (dict(together.segments), dict(together.queries))

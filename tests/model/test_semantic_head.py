@@ -21,7 +21,8 @@ def test_logits_have_a_row_for_no_object_and_the_size_of_stride_4():
 
 @torch.inference_mode()
 def test_frames_are_independent_in_evaluation():
-    head, maps = SemanticHead(SMALL, channels=CHANNELS, num_classes=5).eval(), maps_of(2)
+    head = SemanticHead(SMALL, channels=CHANNELS, num_classes=5).eval()
+    maps = maps_of(2)
     torch.testing.assert_close(head(maps)[1:], head([m[1:] for m in maps]), atol=1e-5, rtol=1e-5)
 
 

@@ -76,7 +76,8 @@ def trained(head: MaXTronHead) -> MaXTronHead:
 
 
 def test_an_untrained_head_gives_the_near_online_result(clips, head):
-    near, far = near_online(clips, merger=new_merger()), offline(clips, head, merger=new_merger())
+    near = near_online(clips, merger=new_merger())
+    far = offline(clips, head, merger=new_merger())
     np.testing.assert_array_equal(painted(near), painted(far))
     assert list(near.segments) == list(far.segments)
     assert near.queries == far.queries
@@ -103,7 +104,8 @@ def test_repeated_frames_are_cut_before_merging(clips, head, count):
     last, frames = clips[-1]
     single = replace(last, mask_logits=last.mask_logits[:, :, :frames],
                      pixel_features=last.pixel_features[:, :, :frames])
-    short, exact = clips[-count:], [*clips[-count:-1], (single, frames)]
+    short = clips[-count:]
+    exact = [*clips[-count:-1], (single, frames)]
     assert len(painted(near_online(short, merger=new_merger()))) == 2 * count - 1
     np.testing.assert_array_equal(painted(near_online(short, merger=new_merger())),
                                   painted(near_online(exact, merger=new_merger())))
@@ -112,8 +114,10 @@ def test_repeated_frames_are_cut_before_merging(clips, head, count):
 
 
 def test_official_compat_lets_repeated_frames_take_part_and_drops_them_by_name(clips):
-    merger, official = new_merger(), new_merger()
-    ours, theirs = near_online(clips, merger=merger), near_online(clips, merger=official, official_compat=True)
+    merger = new_merger()
+    official = new_merger()
+    ours = near_online(clips, merger=merger)
+    theirs = near_online(clips, merger=official, official_compat=True)
     assert (len(ours.frames), len(theirs.frames)) == (7, 8)
     assert official._counts.sum() == merger._counts.sum() * 8 / 7
     video = panoptic_video(theirs, video_id="street", frame_names=tuple("abcdefg"))

@@ -21,7 +21,9 @@ from model.video_inference import Together, near_online
 from model.video_tasks import TubePanoptic, run_tasks
 
 IS_THING = (True, True, False)
-SIZE, QUERIES, DIM = (16, 24), 6, 16
+SIZE = (16, 24)
+QUERIES = 6
+DIM = 16
 GEOMETRY = Geometry(source=SIZE, resized=SIZE, padded=SIZE)
 STUFF = 5       # the query reserved for the floor
 
@@ -80,7 +82,8 @@ def plain_painting(class_logits, masks, config):
     if keep:
         owner = torch.stack([scores[query] * masks[query].sigmoid() for query in keep]).argmax(0)
         for position, query in enumerate(keep):
-            owned, inside = owner == position, masks[query] >= 0
+            owned = owner == position
+            inside = masks[query] >= 0
             if owned.any() and inside.any() and owned.sum() / inside.sum() >= config.overlap:
                 painted[(owned & inside).numpy()] = query
     return painted
@@ -90,11 +93,13 @@ def plain_painting(class_logits, masks, config):
                                       Geometry(source=(75, 100), resized=(30, 40), padded=(32, 64))], ids=str)
 @pytest.mark.parametrize("seed", range(4))
 def test_painting_tile_by_tile_equals_the_formula(seed, geometry):
-    generator, config = torch.Generator().manual_seed(seed), TubePanopticConfig(score=0.5, overlap=0.6)
+    generator = torch.Generator().manual_seed(seed)
+    config = TubePanopticConfig(score=0.5, overlap=0.6)
     class_logits = 4 * torch.randn(8, 4, generator=generator)
     masks = torch.nn.functional.interpolate(6 * torch.randn(8, 2, 3, 4, generator=generator), size=(8, 16),
                                             mode="bilinear")
-    resizer, sure = MaskResizer(geometry, size=(8, 16)), sure_queries(class_logits, config=config)
+    resizer = MaskResizer(geometry, size=(8, 16))
+    sure = sure_queries(class_logits, config=config)
     names = np.append(sure.queries.numpy(), -1)
     for frame, painted in enumerate(paint_frames(masks, sure, resizer=resizer, config=config)):
         expected = plain_painting(class_logits, resizer(masks[:, frame]), config)
@@ -116,13 +121,15 @@ def test_objects_keep_their_tracks_when_queries_change_places():
 
 
 def test_an_object_that_was_away_for_a_clip_comes_back_as_itself():
-    there, away = clip({0: (2, 2), 1: (8, 8)}), clip({1: (8, 8)})
+    there = clip({0: (2, 2), 1: (8, 8)})
+    away = clip({1: (8, 8)})
     merged = panoptic(there, away, there)
     assert at(merged, 2, (3, 3)) == at(merged, 0, (3, 3))
 
 
 def test_an_object_that_was_away_too_long_comes_back_as_another():
-    there, away = clip({0: (2, 2), 1: (8, 8)}, {0: (2, 2), 1: (8, 8)}), clip({1: (8, 8)}, {1: (8, 8)})
+    there = clip({0: (2, 2), 1: (8, 8)}, {0: (2, 2), 1: (8, 8)})
+    away = clip({1: (8, 8)}, {1: (8, 8)})
     for clips, known in ((5, True), (6, False)):
         merged = panoptic(there, *[away] * (clips - 1), there)      # the clips begin two frames apart
         assert (at(merged, -1, (3, 3)) == at(merged, 0, (3, 3))) == known
@@ -175,7 +182,8 @@ def test_officially_a_frame_without_things_loses_the_tracks_of_the_frames_before
 
 def test_officially_things_absent_from_the_last_frame_make_tracks_slip():
     gone = clip({0: (2, 2), 1: (8, 8), 3: (2, 12)}, {3: (2, 12)})
-    right, official = panoptic(gone), panoptic(gone, compat=True)
+    right = panoptic(gone)
+    official = panoptic(gone, compat=True)
     assert [at(right, 0, place)[1] for place in ((3, 3), (9, 9), (3, 13))] == [1, 2, 3]
     assert [at(official, 0, place)[1] for place in ((3, 3), (9, 9), (3, 13))] == [1, 2, 0]
 
@@ -194,7 +202,8 @@ def test_one_near_online_run_gives_tracks_and_panoptic_video():
         return {"tracks": TrackMerger(TrackConfig(), is_thing=IS_THING, geometry=GEOMETRY),
                 "panoptic": PanopticMerger(PanopticConfig(), is_thing=IS_THING, geometry=GEOMETRY)}
 
-    results, alone = near_online(clips, merger=Together(mergers())), mergers()
+    results = near_online(clips, merger=Together(mergers()))
+    alone = mergers()
     assert results["tracks"] == near_online(clips, merger=alone["tracks"])
     assert len(results["tracks"]) >= 2
     expected = near_online(clips, merger=alone["panoptic"])

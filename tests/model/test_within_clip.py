@@ -39,7 +39,8 @@ def test_shapes_stay_and_stride_4_passes_through(frames):
                          ids=str)
 @torch.no_grad()
 def test_a_batch_of_two_equals_two_batches_of_one(changes):
-    module, maps = module_of(**changes), maps_of(4)
+    module = module_of(**changes)
+    maps = maps_of(4)
     both = module(maps, frames=2)
     first, second = (module([one[2 * clip:2 * clip + 2] for one in maps], frames=2) for clip in range(2))
     for together, one, other in zip(both, first, second):
@@ -59,7 +60,8 @@ def test_frames_meet_only_through_trajectories():
 
 @torch.no_grad()
 def test_arrangement_changes_the_order_of_layers_and_no_weight():
-    interleaved, sequential = module_of(), module_of(arrangement="sequential")
+    interleaved = module_of()
+    sequential = module_of(arrangement="sequential")
     assert interleaved.state_dict().keys() == sequential.state_dict().keys()
     kinds = [[type(step).__name__[0] for step in module._steps()] for module in (interleaved, sequential)]
     assert kinds == [["D", "T", "D", "T"], ["D", "D", "T", "T"]]
@@ -75,7 +77,8 @@ def test_depth_follows_the_config():
 
 @torch.no_grad()
 def test_one_frame_per_clip_works_as_a_clip():
-    module, maps = module_of(), maps_of(2)
+    module = module_of()
+    maps = maps_of(2)
     alone = [module([one[frame:frame + 1] for one in maps], frames=1)[2] for frame in range(2)]
     torch.testing.assert_close(module(maps, frames=1)[2], torch.cat(alone), atol=1e-4, rtol=1e-4)
 

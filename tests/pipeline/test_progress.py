@@ -11,7 +11,8 @@ def test_the_line_counts_done_and_skipped_by_reason(monkeypatch):
     clock = iter([0.0, 10.0])
     monkeypatch.setattr("pipeline.progress.time.monotonic", lambda: next(clock))
     with Progress("sharding", 10, every=1e9) as progress:
-        progress.done, progress.skipped["corrupt-image"] = 4, 1
+        progress.done = 4
+        progress.skipped["corrupt-image"] = 1
         assert progress.line() == ("sharding 5/10 videos | done 4 | skipped 1 (1 corrupt-image) | 0.5 videos/s | "
                                    "left 10 s")
         monkeypatch.setattr("pipeline.progress.time.monotonic", lambda: 20.0)

@@ -12,13 +12,10 @@ import torch
 from numpy.testing import assert_array_equal
 from pycocotools import mask as coco
 
-from pipeline.augment import AugmentConfig
+from pipeline.clips import AugmentConfig
 from pipeline.datasets.youtube_vis import YouTubeVis
-from pipeline.loading import read_frames, training_batches
-from pipeline.sample_plan import Draw
 from pipeline.shards import ShardSet, make_shards
-from pipeline.targets import at_stride_4
-from pipeline.training_clips import InputConfig, make_clip, plan_clip
+from pipeline.training_input import Draw, InputConfig, at_stride_4, make_clip, plan_clip, read_frames, training_batches
 
 FRAMES = {"12_1mWNahzcsAc": 4, "davis_car-shadow": 20, "davis_cows": 21, "davis_horsejump-high": 25, "davis_libby": 17,
           "table_walk_a": 43}

@@ -8,7 +8,8 @@ from pipeline.spool import TensorSpool
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_a_spool_gives_back_what_it_was_given(dtype):
-    spool, given = TensorSpool(), [(torch.randn(3, 2, 4 + k, 5).to(dtype), k) for k in range(4)]
+    spool = TensorSpool()
+    given = [(torch.randn(3, 2, 4 + k, 5).to(dtype), k) for k in range(4)]
     for entry in given:
         spool.append(entry)
     for _ in range(2):
@@ -19,6 +20,7 @@ def test_a_spool_gives_back_what_it_was_given(dtype):
 
 
 def test_a_strided_tensor_is_kept_by_value():
-    spool, tensor = TensorSpool(), torch.arange(24.0).view(4, 6).T[::2]
+    spool = TensorSpool()
+    tensor = torch.arange(24.0).view(4, 6).T[::2]
     spool.append((tensor, 1))
     assert torch.equal(next(iter(spool))[0], tensor)

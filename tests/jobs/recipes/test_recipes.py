@@ -56,7 +56,8 @@ def test_a_recipe_carries_the_name_it_is_found_by_and_arrives_whole_at_a_worker(
 @pytest.mark.parametrize("name", RECIPES)
 def test_what_a_recipe_evaluates_and_predicts_its_segmenter_can_make(name):
     recipe = find_recipe(name)
-    segmenter, config = recipe.stage_one.segmenter, recipe.evaluation
+    segmenter = recipe.stage_one.segmenter
+    config = recipe.evaluation
     for mode in (config.mode, recipe.predict.mode):
         refuse_unfit(config, segmenter, offline=mode == "offline",
                      clip_frames=config.clip_frames or recipe.stage_one.input.clip_frames)
@@ -93,7 +94,8 @@ def test_every_row_of_table_1_is_a_recipe_that_names_its_score(backbone, scores)
 
 @pytest.mark.parametrize("backbone", vipseg.SETTINGS)
 def test_the_offline_row_goes_on_in_the_road_of_the_near_online_row(backbone):
-    near_online, offline = vipseg.near_online(backbone), vipseg.offline(backbone)
+    near_online = vipseg.near_online(backbone)
+    offline = vipseg.offline(backbone)
     assert offline.road == near_online.road
     assert {line.split(":")[0].split(".")[0] for line in changes(offline, near_online)} == {"evaluation", "predict"}
 
@@ -102,7 +104,8 @@ def test_the_offline_row_goes_on_in_the_road_of_the_near_online_row(backbone):
 def test_a_video_road_starts_where_the_pre_training_of_the_same_network_ends(backbone):
     for video, image in ((vipseg.baseline(backbone), coco.kmax(backbone, msda=False)),
                          (vipseg.near_online(backbone), coco.kmax(backbone, msda=True))):
-        started, trained = video.stage_one, image.stage_one
+        started = video.stage_one
+        trained = image.stage_one
         assert started.start_from == f"runs/{image.name}/stage_one/model"
         assert trained.segmenter.backbone.name.split(".")[0] == started.segmenter.backbone.name
         learnt, fresh = (small_weights(small(stage.segmenter)).keys() for stage in (trained, started))
@@ -154,7 +157,8 @@ def test_every_published_row_of_vita_is_a_recipe_that_names_its_score():
 
 
 def test_a_frozen_detector_keeps_its_weights_and_an_ablation_of_vita_changes_one_field():
-    joint, frozen = find_recipe("youtube_vis_2019_vita_r50"), find_recipe("youtube_vis_2019_vita_r50_frozen")
+    joint = find_recipe("youtube_vis_2019_vita_r50")
+    frozen = find_recipe("youtube_vis_2019_vita_r50_frozen")
     assert not frozen.stage_one.train
     assert frozen.stage_one.start_from == joint.stage_one.start_from
     assert frozen.stage_two.head == joint.stage_two.head
@@ -177,7 +181,8 @@ def test_clips_of_cocos_stills_train_beside_the_videos_of_vita(data, reach, vide
 
 def test_parts_of_vita_that_do_not_fit_are_refused():
     recipe = find_recipe("tiny_vita")
-    one, two = recipe.stage_one, recipe.stage_two
+    one = recipe.stage_one
+    two = recipe.stage_two
     for stage_one, stage_two, complaint in (
             (replace(one, input=replace(one.input, clip_frames=2)), two, "takes clips of one frame"),
             (one, replace(two, head=replace(two.head, frame_queries=9)), r"\(16, 64, 64\), the head is made"),
@@ -192,7 +197,8 @@ def test_parts_of_vita_that_do_not_fit_are_refused():
 
 @pytest.mark.parametrize("row", [row for row, of in youtube_vis.ROWS.items() if of.maxtron], ids="-".join)
 def test_offline_instances_go_on_in_the_road_of_near_online_ones(row):
-    near_online, offline = youtube_vis.near_online(*row), youtube_vis.offline(*row)
+    near_online = youtube_vis.near_online(*row)
+    offline = youtube_vis.offline(*row)
     assert offline.road == near_online.road
     assert {line.split(":")[0].split(".")[0] for line in changes(offline, near_online)} == {"evaluation", "predict"}
 
@@ -226,7 +232,8 @@ def test_a_video_road_of_tube_link_starts_where_its_pre_training_ends(name):
 
 @pytest.mark.parametrize("name", tube_link.RECIPES)
 def test_panoptic_recipes_reserve_the_same_queries_everywhere_and_semantic_ones_none(name):
-    one, things = find_recipe(name).stage_one, {"vipseg": 58, "kitti_step": 2}.get(name.split("_tube_link")[0])
+    one = find_recipe(name).stage_one
+    things = {"vipseg": 58, "kitti_step": 2}.get(name.split("_tube_link")[0])
     if things is None:
         assert one.segmenter.linking is one.linking is None
         assert not one.segmenter.stuff_classes + one.losses.stuff_classes
@@ -267,7 +274,8 @@ def test_the_frozen_stages_of_swin_keep_their_weights():
 
 
 def test_resnet_learns_all_but_its_norms_on_coco_and_these_too_in_video():
-    image, video = moving_parts("coco_mask2former_instance_r50"), moving_parts("youtube_vis_2021_tube_link_r50")
+    image = moving_parts("coco_mask2former_instance_r50")
+    video = moving_parts("youtube_vis_2021_tube_link_r50")
     norms = {part for part in video if ".bn" in part or part.endswith(".downsample.1")}
     assert len(video) == 2 * len(norms) == 106          # 53 convolutions, each with a norm
     assert image == video - norms
@@ -305,7 +313,8 @@ def test_the_ablations_are_those_of_maxtron_s_tables_5_and_6_and_of_tube_link_s_
 
 def test_the_baseline_lacks_within_clip_tracking_alone():
     """And with it the rate of its layers; it starts from the pre-training without it."""
-    ours, theirs = vipseg.baseline("r50").stage_one, vipseg.near_online("r50").stage_one
+    ours = vipseg.baseline("r50").stage_one
+    theirs = vipseg.near_online("r50").stage_one
     assert ours.segmenter.within_clip is None
     assert theirs.optimizer.multipliers == (*ours.optimizer.multipliers, ("within_clip.trajectory_stacks", 2.0))
     assert ours == replace(theirs, segmenter=replace(theirs.segmenter, within_clip=None), optimizer=ours.optimizer,
@@ -329,7 +338,8 @@ def test_a_recipe_describes_the_official_network_weight_for_weight(layout, name)
     if not path.is_file():
         pytest.skip("the layouts of official models are not beside this checkout")
     official = json.loads(path.read_text())["weights"]
-    recipe, offline = find_recipe(name), has_head(official)
+    recipe = find_recipe(name)
+    offline = has_head(official)
     segmenter = recipe.stage_one.segmenter
     segmenter = replace(segmenter, backbone=replace(segmenter.backbone, pretrained=False))
     if offline and hasattr(segmenter, "semantic_head"):
@@ -352,7 +362,8 @@ def test_a_recipe_describes_the_official_network_weight_for_weight(layout, name)
 def test_a_small_version_of_every_recipe_takes_a_step_of_both_stages(name):
     """Each weight is reached by some loss, or several workers could not train it together."""
     recipe = find_recipe(name)
-    one, two = small(recipe.stage_one), small(recipe.stage_two)
+    one = small(recipe.stage_one)
+    two = small(recipe.stage_two)
     assert step_of_stage_one(one, two if one.joint_layers else None) == []
     assert step_of_stage_two(one.segmenter, two) == []
 
@@ -361,7 +372,8 @@ def test_a_small_version_of_every_recipe_takes_a_step_of_both_stages(name):
 def step_of_stage_one(stage: StageOneConfig, along: StageTwoConfig | None) -> list[str]:
     """Names of the weights no loss reaches. Recipes that share a stage share the step. along: whose head learns too."""
     torch.manual_seed(0)
-    segmenter, frames = build_segmenter(stage.segmenter).train(), stage.input.clip_frames
+    segmenter = build_segmenter(stage.segmenter).train()
+    frames = stage.input.clip_frames
     clips = torch.randint(0, 256, (2, frames, 3, *stage.input.augment.size), dtype=torch.uint8)
     height, width = ((side - 1) // 4 + 1 for side in stage.input.augment.size)
     owner = torch.randint(0, 4, (frames, height, width))                        # three tubes and void
@@ -379,14 +391,19 @@ def step_of_stage_one(stage: StageOneConfig, along: StageTwoConfig | None) -> li
 @cache
 def step_of_stage_two(segmenter: SegmenterConfig, stage: StageTwoConfig) -> list[str]:
     torch.manual_seed(0)
-    head, embedding = build_cross_clip_head(stage.head).train(), stage.head.embedding
-    clips, queries, pixels, frames = 3, 8, 40, isinstance(stage.head, VitaHeadConfig)
+    head = build_cross_clip_head(stage.head).train()
+    embedding = stage.head.embedding
+    clips = 3
+    queries = 8
+    pixels = 40
+    frames = isinstance(stage.head, VitaHeadConfig)
     head.initialise_from(small_weights(segmenter))
     channels = stage.head.pixel_dim if frames else embedding
     read = VideoQueries(queries=torch.randn(2, clips, queries, stage.head.dim),
                         mask_embeddings=torch.randn(2, clips, queries, channels + frames),
                         class_logits=torch.randn(2, clips, queries, stage.head.num_classes + 1))
-    layers, features = head(read), torch.randn(2, clips, channels, pixels)
+    layers = head(read)
+    features = torch.randn(2, clips, channels, pixels)
     evidence = PixelEvidence(
         pixel_features=features.mT, tubes=torch.randint(-1, 3, (2, clips, pixels)),
         weights=torch.ones(2, clips, pixels), classes=(torch.tensor([0, 1, 4]),) * 2,

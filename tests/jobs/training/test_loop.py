@@ -127,7 +127,8 @@ def test_a_full_disk_leaves_no_half_model_and_names_the_file(tmp_path):
                                                      ("fp16", torch.float32)])
 def test_layers_compute_in_the_precision_asked_for_and_weights_stay_single(precision, expected):
     """fp16 is for GPUs; a CPU trains in single precision instead."""
-    model, seen = nn.Linear(3, 1), []
+    model = nn.Linear(3, 1)
+    seen = []
 
     def losses(batch):
         seen.append(model(batch.x).dtype)

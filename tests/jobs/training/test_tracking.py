@@ -49,7 +49,8 @@ def test_without_a_setting_runs_and_artifacts_lie_beside_the_roads(tmp_path):
 
 
 def test_the_verbs_of_a_road_are_children_of_one_parent(config, tmp_path):
-    first, second = opened(config, tmp_path, "make_shards"), opened(config, tmp_path, "train")
+    first = opened(config, tmp_path, "make_shards")
+    second = opened(config, tmp_path, "train")
     other = opened(config, tmp_path / "other", "train")
     assert first.parent_id == second.parent_id != other.parent_id
     for handle, verb in ((first, "make_shards"), (second, "train")):

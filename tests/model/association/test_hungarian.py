@@ -11,7 +11,8 @@ from model.association.hungarian import QueryAligner, align_clips
 
 def shuffled_video(clips=5, queries=9, channels=16, noise=0.05):
     """The same objects in every clip, moved a little and in another order each time. Returns embeddings, orders."""
-    objects, orders = torch.randn(queries, channels), torch.stack([torch.randperm(queries) for _ in range(clips)])
+    objects = torch.randn(queries, channels)
+    orders = torch.stack([torch.randperm(queries) for _ in range(clips)])
     drift = noise * torch.randn(clips, queries, channels).cumsum(0)
     return torch.stack([(objects + drift[k])[order] for k, order in enumerate(orders)]), orders
 

@@ -29,7 +29,8 @@ def test_minus_infinity_is_never_paired_and_nothing_pairs_with_nothing():
 
 def test_counts_of_two_videos_add_up():
     sizes = [[3, 0, 5], [7], []]
-    together, parts = MatchingSpace(), [MatchingSpace() for _ in sizes]
+    together = MatchingSpace()
+    parts = [MatchingSpace() for _ in sizes]
     for part, video in zip(parts, sizes):
         for size in video:
             part.add(size)

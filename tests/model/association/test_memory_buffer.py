@@ -23,7 +23,8 @@ def tracks_of(config, *clips) -> list[list[int]]:
 
 @pytest.mark.parametrize("config", [ONLINE, NAIVE, OFFICIAL, MemoryBufferConfig()])
 def test_a_permutation_of_the_segments_is_undone(config):
-    rng, linker = np.random.default_rng(0), build_linker(config)
+    rng = np.random.default_rng(0)
+    linker = build_linker(config)
     for number in range(5):
         order = rng.permutation(4) if number else np.arange(4)
         tracks = linker.step(clip(*(thing(90 * i + rng.uniform(-5, 5), (10 * i, 3)) for i in order)))
@@ -40,8 +41,10 @@ def test_crossing_look_alikes_keep_their_tracks_by_location_and_the_naive_buffer
 
 def test_an_object_out_of_sight_moves_on_as_it_last_did():
     """It went right and hides; when its look-alike shows up where it vanished, it is expected further on."""
-    walk, other = [clip(thing(0, (2 + 6 * k, 0))) for k in range(3)], thing(0, (14, 0))
-    hidden, back = [clip(), clip()], clip(other, thing(0, (32, 0)))
+    walk = [clip(thing(0, (2 + 6 * k, 0))) for k in range(3)]
+    other = thing(0, (14, 0))
+    hidden = [clip(), clip()]
+    back = clip(other, thing(0, (32, 0)))
     assert tracks_of(ONLINE, *walk, *hidden, back)[-1] == [2, 1]
     assert tracks_of(NAIVE, *walk, *hidden, back)[-1] == [2, 3]     # and the naive buffer has forgotten it
 
@@ -108,17 +111,21 @@ def test_official_compat_does_not_square_distances():
 
 def test_official_compat_takes_the_assignment_that_is_best_in_sum():
     """The first one now looks most like track 1, but then the other would find nothing it looks like."""
-    memory, now = clip(thing(0, (0, 0)), thing(62, (9, 0))), clip(thing(25, (0, 0)), thing(-32, (9, 0)))
+    memory = clip(thing(0, (0, 0)), thing(62, (9, 0)))
+    now = clip(thing(25, (0, 0)), thing(-32, (9, 0)))
     assert tracks_of(replace(ONLINE, location=False), memory, now) == [[1, 2], [1, 3]]
     assert tracks_of(replace(OFFICIAL, location=False), memory, now) == [[1, 2], [2, 1]]
 
 
 def test_official_compat_remembers_a_new_object_only_when_memory_had_nothing_to_offer():
-    old, new = clip(thing(0, (0, 0))), clip(thing(180, (30, 0)))
+    old = clip(thing(0, (0, 0)))
+    new = clip(thing(180, (30, 0)))
     assert tracks_of(ONLINE, old, new, new, new) == [[1], [2], [2], [2]]
     assert tracks_of(OFFICIAL, old, new, new, new) == [[1], [2], [3], [4]]
     # near-online, the shared frame finds it one clip later, and then it is remembered
-    gone, stays, comes = thing(90, (9, 9)), thing(0, (0, 0)), thing(180, (30, 0))
+    gone = thing(90, (9, 9))
+    stays = thing(0, (0, 0))
+    comes = thing(180, (30, 0))
     linker = build_linker(replace(OFFICIAL, overlap=1))
     sizes = []
     for one in (clip(stays, gone), clip(stays, shared=1), *[clip(stays, comes, shared=1)] * 2, clip()):

@@ -23,7 +23,8 @@ class Video:
     """A tracker that is told only what a test is about."""
 
     def __init__(self, **config) -> None:
-        self.tracker, self.frame = QuasiDenseTracker(QuasiDenseConfig(**config)), 0
+        self.tracker = QuasiDenseTracker(QuasiDenseConfig(**config))
+        self.frame = 0
 
     def step(self, embeddings, *, scores=None, overlaps=None, frames=2) -> list[int]:
         count = len(embeddings)
@@ -35,7 +36,8 @@ class Video:
 
 
 def test_similarity_is_the_mean_of_both_softmaxes():
-    new, known = torch.randn(3, DIM), torch.randn(4, DIM)
+    new = torch.randn(3, DIM)
+    known = torch.randn(4, DIM)
     plain = torch.zeros(3, 4)
     for x in range(3):
         for y in range(4):
@@ -46,7 +48,8 @@ def test_similarity_is_the_mean_of_both_softmaxes():
 
 
 def test_any_permutation_is_undone():
-    video, order = Video(), [3, 0, 2, 1]
+    video = Video()
+    order = [3, 0, 2, 1]
     first = video.step(looks(0, 1, 2, 3))
     assert sorted(first) == [1, 2, 3, 4]
     assert video.step(looks(*order)) == [first[position] for position in order]
@@ -102,14 +105,16 @@ def test_the_first_clip_needs_less_to_start_a_track_than_later_ones(score, start
 
 
 def test_duplicates_are_left_out_and_get_a_track_of_their_own():
-    video, same = Video(), [[1.0, 0.0, 0.8], [0.0, 1.0, 0.0], [0.8, 0.0, 1.0]]
+    video = Video()
+    same = [[1.0, 0.0, 0.8], [0.0, 1.0, 0.0], [0.8, 0.0, 1.0]]
     tracks = video.step(looks(0, 1, 2), overlaps=same, scores=[0.7, 0.8, 0.9])
     assert tracks == [3, 2, 1]                      # the surest first; the first is the duplicate of the last
     assert video.step(looks(0, 1, 2)) == [4, 2, 1]  # and was not remembered
 
 
 def test_official_tracks_slip_when_a_duplicate_was_left_out():
-    video, same = Video(official_compat=True), [[1.0, 0.8, 0.0], [0.8, 1.0, 0.0], [0.0, 0.0, 1.0]]
+    video = Video(official_compat=True)
+    same = [[1.0, 0.8, 0.0], [0.8, 1.0, 0.0], [0.0, 0.0, 1.0]]
     assert video.step(looks(0, 1, 2), overlaps=same) == [1, 2, 0]      # right would be 1, 0, 2
 
 
@@ -132,7 +137,8 @@ def test_what_overlaps_a_surer_segment_is_no_backdrop():
 
 
 def test_a_thing_nobody_believes_in_does_not_go_on_with_a_track():
-    video, official = Video(), Video(official_compat=True)
+    video = Video()
+    official = Video(official_compat=True)
     for each in (video, official):
         each.step(looks(0))
     assert video.step(looks(0), scores=[0.05]) != [1]

@@ -16,8 +16,10 @@ def tracks_of(*clips, official_compat=False) -> list[list[int]]:
 
 
 def test_a_permutation_of_the_segments_is_undone_whatever_they_look_like():
-    rng, places = np.random.default_rng(0), [(0, 0), (10, 0), (20, 0), (0, 10), (10, 10)]
-    linker, first = StitchingLinker(StitchingConfig()), clip(*(thing(0, p, p) for p in places))
+    rng = np.random.default_rng(0)
+    places = [(0, 0), (10, 0), (20, 0), (0, 10), (10, 10)]
+    linker = StitchingLinker(StitchingConfig())
+    first = clip(*(thing(0, p, p) for p in places))
     assert linker.step(first).tolist() == [1, 2, 3, 4, 5]
     for _ in range(4):
         order = rng.permutation(5)
@@ -32,7 +34,8 @@ def test_a_moving_thing_keeps_its_track_and_one_elsewhere_starts_a_new_one():
 
 def test_the_last_frame_of_the_clip_before_is_compared_with_the_first_of_the_next():
     """Two squares change places between frame 0 and frame 1 of the first clip."""
-    before, after = clip(thing(0, (0, 0), (20, 0)), thing(0, (20, 0), (0, 0))), thing(0, (20, 0), (20, 0))
+    before = clip(thing(0, (0, 0), (20, 0)), thing(0, (20, 0), (0, 0)))
+    after = thing(0, (20, 0), (20, 0))
     assert tracks_of(before, clip(after, shared=1))[1] == [1]
 
 
@@ -64,7 +67,8 @@ def test_overlaps_are_the_iou_of_masks_over_all_shared_frames():
     overlaps, present = overlap_of_segments(before, after)
     for old in range(6):
         for new in range(6):
-            a, b = np.stack(before.frames[1:]) == old, np.stack(after.frames[:2]) == new
+            a = np.stack(before.frames[1:]) == old
+            b = np.stack(after.frames[:2]) == new
             assert overlaps[old, new] == pytest.approx((a & b).sum() / max((a | b).sum(), 1))
             assert present[old, new] == (a.any() and b.any())
 

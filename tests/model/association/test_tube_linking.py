@@ -14,13 +14,16 @@ def linking():
 
 
 def test_a_batch_equals_its_clips_one_by_one(linking):
-    queries, reference = torch.randn(2, 5, 16), torch.randn(2, 7, 16)
+    queries = torch.randn(2, 5, 16)
+    reference = torch.randn(2, 7, 16)
     alone = [linking(queries[item:item + 1], reference[item:item + 1]) for item in range(2)]
     assert_close(linking(queries, reference), torch.cat(alone))
 
 
 def test_the_order_of_the_clip_before_does_not_matter_but_officially_it_is_all_that_does(linking):
-    queries, reference, order = torch.randn(1, 5, 16), torch.randn(1, 5, 16), torch.tensor([4, 2, 0, 1, 3])
+    queries = torch.randn(1, 5, 16)
+    reference = torch.randn(1, 5, 16)
+    order = torch.tensor([4, 2, 0, 1, 3])
     assert_close(linking(queries, reference[:, order]), linking(queries, reference))
     official = linking(queries, reference, official_compat=True)
     assert not torch.allclose(linking(queries, reference[:, order], official_compat=True), official)

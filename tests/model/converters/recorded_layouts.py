@@ -48,7 +48,8 @@ def check_it_runs_and_comes_back(state: dict[str, Tensor], conversion: Conversio
     segmenter.load_state_dict({key: tensor for key, tensor in conversion.weights.items() if not key.startswith(HEAD)},
                               strict=True, assign=True)
     prediction = segmenter.eval()(torch.randint(0, 256, (1, 2, 3, side, side), dtype=torch.uint8))
-    queries, fine = config.query_decoder.num_queries, -(-side // 4)
+    queries = config.query_decoder.num_queries
+    fine = -(-side // 4)
     assert prediction.mask_logits.shape == (1, queries, 2, fine, fine)
     for tensor in (prediction.class_logits, prediction.mask_logits, prediction.queries):
         assert torch.isfinite(tensor).all()

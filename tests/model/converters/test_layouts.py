@@ -32,8 +32,10 @@ from model.query_decoders.mask2former import Mask2FormerDecoderConfig
 from model.segmenters.tube_link import TubeLink, TubeLinkConfig
 from tests.model.converters.recorded_layouts import check_it_runs_and_comes_back, random_state, shapes_only
 
-PANOPTIC, INSTANCES = "tubelink_r50_vipseg", "tubelink_r50_ytvis21"
-NEAR_ONLINE, OFFLINE = "maxtron_tubelink_within_clip_r50_ytvis21", "maxtron_tubelink_cross_clip_r50_ytvis21"
+PANOPTIC = "tubelink_r50_vipseg"
+INSTANCES = "tubelink_r50_ytvis21"
+NEAR_ONLINE = "maxtron_tubelink_within_clip_r50_ytvis21"
+OFFLINE = "maxtron_tubelink_cross_clip_r50_ytvis21"
 CONFIGS = {
     PANOPTIC: TubeLinkConfig(num_classes=124, stuff_classes=tuple(range(58, 124)), linking=TubeLinkingConfig()),
     INSTANCES: TubeLinkConfig(num_classes=40),

@@ -20,8 +20,10 @@ from model.semantic_head import SemanticHeadConfig
 from model.within_clip import WithinClipConfig
 from tests.model.converters.recorded_layouts import check_it_runs_and_comes_back, random_state, shapes_only
 
-COCO, OFFLINE = "kmax_r50_coco", "maxtron_kmax_cross_clip_r50_vipseg"
-NEAR_ONLINE, CONVNEXT = "maxtron_kmax_within_clip_r50_vipseg", "maxtron_kmax_within_clip_convnext_large_vipseg"
+COCO = "kmax_r50_coco"
+OFFLINE = "maxtron_kmax_cross_clip_r50_vipseg"
+NEAR_ONLINE = "maxtron_kmax_within_clip_r50_vipseg"
+CONVNEXT = "maxtron_kmax_within_clip_convnext_large_vipseg"
 LARGE = {"within_clip": WithinClipConfig(trajectory_layers_per_block=3), "backbone": "convnext_large"}
 CONFIGS = {      # name of the layout -> what differs from Video-kMaX R50 on VIPSeg
     COCO: {"num_classes": 133},
@@ -49,7 +51,8 @@ def convert(state: dict[str, Tensor], own: dict[str, Tensor]):
 
 
 def check_real_weights(name: str) -> None:
-    state, config = random_state(name), config_of(**CONFIGS[name])
+    state = random_state(name)
+    config = config_of(**CONFIGS[name])
     conversion = convert(state, own_weights(config, head=has_head(state)))
     check_it_runs_and_comes_back(state, conversion, config, side=33)
 

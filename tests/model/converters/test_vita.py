@@ -16,8 +16,10 @@ from model.cross_clip.vita import VitaHead, VitaHeadConfig
 from model.segmenters.mask2former import Mask2Former, Mask2FormerConfig
 from tests.model.converters.recorded_layouts import random_state, shapes_only
 
-NAME, LAYOUT = "vita_r50_youtubevis2019", Detectron2Layout(backbone="detectron2_resnet")
-SEGMENTER, VITA = Mask2FormerConfig(num_classes=40), VitaHeadConfig(num_classes=40)
+NAME = "vita_r50_youtubevis2019"
+LAYOUT = Detectron2Layout(backbone="detectron2_resnet")
+SEGMENTER = Mask2FormerConfig(num_classes=40)
+VITA = VitaHeadConfig(num_classes=40)
 CONSTANTS = {"criterion.empty_weight", "vita_criterion.empty_weight"}
 
 
@@ -52,7 +54,8 @@ def test_every_name_maps_or_is_a_constant_and_comes_back_as_the_same_tensor():
 def test_random_values_run_and_come_back_byte_for_byte():
     state = random_state(NAME)
     conversion = convert(state)
-    segmenter, head = Mask2Former(SEGMENTER), VitaHead(VITA)
+    segmenter = Mask2Former(SEGMENTER)
+    head = VitaHead(VITA)
     counters = {name: torch.tensor(0) for name in conversion.from_scratch}
     segmenter.load_state_dict({key: tensor for key, tensor in (conversion.weights | counters).items()
                                if not key.startswith(HEAD)}, strict=True, assign=True)

@@ -49,7 +49,8 @@ def assert_same(prediction, other) -> None:
 @pytest.mark.parametrize(("config", "training"), [(config, False) for config in VARIANTS]
                          + [(config, True) for config in VARIANTS[:-1]])
 def test_a_batch_of_two_videos_equals_two_of_one(config, training):
-    head, both = stirred(MaXTronHead(config)).train(training), videos()
+    head = stirred(MaXTronHead(config)).train(training)
+    both = videos()
     pixels = torch.randn(2, 3, 8, 2, 4, 6)
     together = head(both)[-1]
     masks = head.mask_logits(together.mask_embeddings, pixels)
@@ -63,8 +64,11 @@ def test_a_batch_of_two_videos_equals_two_of_one(config, training):
 
 @pytest.mark.parametrize("config", VARIANTS)
 def test_permuting_the_slots_of_a_video_permutes_the_answer(config):
-    head, queries, order = stirred(MaXTronHead(config)).eval(), videos(batch=1), torch.randperm(5)
-    straight, permuted = head(queries)[-1], head(part(queries, lambda x: x[:, :, order]))[-1]
+    head = stirred(MaXTronHead(config)).eval()
+    queries = videos(batch=1)
+    order = torch.randperm(5)
+    straight = head(queries)[-1]
+    permuted = head(part(queries, lambda x: x[:, :, order]))[-1]
     assert_close(permuted.class_logits, straight.class_logits[:, order], atol=1e-5, rtol=1e-4)
     assert_close(permuted.mask_embeddings, straight.mask_embeddings[:, :, order], atol=1e-5, rtol=1e-4)
 
@@ -81,7 +85,8 @@ def test_any_number_of_clips_gives_one_prediction_per_layer(config, clips):
 @pytest.mark.parametrize("pixels", [(2, 4, 6), (9,)])
 def test_mask_logits_take_whole_frames_or_a_sample_of_pixels(pixels):
     head = stirred(MaXTronHead(CONFIG)).eval()
-    embeddings, features = torch.randn(2, 3, 5, 8), torch.randn(2, 3, 8, *pixels)
+    embeddings = torch.randn(2, 3, 5, 8)
+    features = torch.randn(2, 3, 8, *pixels)
     masks = head.mask_logits(embeddings, features)
     assert masks.shape == (2, 3, 5, *pixels)
     assert_close(head.mask_logits(embeddings[:, 1:2], features[:, 1:2]), masks[:, 1:2])
@@ -159,9 +164,11 @@ def test_officially_all_videos_of_a_batch_get_the_same_classes():
     """The public code weighs the clips of a batch in one softmax, so it needs one video at a time; there both agree."""
     ours, theirs = (stirred(MaXTronHead(replace(CONFIG, official_compat=compat))).eval() for compat in (False, True))
     theirs.load_state_dict(ours.state_dict())
-    both, one = videos(batch=2), videos(batch=1)
+    both = videos(batch=2)
+    one = videos(batch=1)
     assert_same(theirs(one)[-1], ours(one)[-1])
-    together, right = theirs(both)[-1], ours(both)[-1]
+    together = theirs(both)[-1]
+    right = ours(both)[-1]
     assert_close(together.class_logits[0], together.class_logits[1])
     assert not torch.allclose(right.class_logits[0], right.class_logits[1])
     assert_close(together.mask_embeddings, right.mask_embeddings)

@@ -33,7 +33,8 @@ def queries_of(tensor: torch.Tensor) -> VideoQueries:
 
 @torch.no_grad()
 def test_the_near_online_start_is_the_near_online_result():
-    segmenter, head = build_segmenter(tiny_tube_link()).eval(), build_cross_clip_head(CONFIG).eval()
+    segmenter = build_segmenter(tiny_tube_link()).eval()
+    head = build_cross_clip_head(CONFIG).eval()
     head.initialise_from(segmenter.state_dict())
     clips = [segmenter(torch.randint(0, 256, (1, 2, 3, 32, 64), dtype=torch.uint8)) for _ in range(3)]
     pixels = torch.stack([clip.pixel_features for clip in clips], 1)
@@ -46,7 +47,8 @@ def test_the_near_online_start_is_the_near_online_result():
 @pytest.mark.parametrize("start", ["near_online", "official"])
 @torch.no_grad()
 def test_a_batch_of_two_videos_equals_two_of_one(start):
-    head, both = stirred(TubeLinkHead(replace(CONFIG, start=start))), torch.randn(2, 3, 5, 64)
+    head = stirred(TubeLinkHead(replace(CONFIG, start=start)))
+    both = torch.randn(2, 3, 5, 64)
     together = head(queries_of(both))[-1]
     for video in range(2):
         alone = head(queries_of(both[video:video + 1]))[-1]
@@ -57,7 +59,8 @@ def test_a_batch_of_two_videos_equals_two_of_one(start):
 @pytest.mark.parametrize("pixels", [(2, 4, 6), (9,)])
 @torch.no_grad()
 def test_mask_logits_take_whole_frames_or_a_sample_of_pixels(pixels):
-    embeddings, features = torch.randn(2, 3, 5, 64), torch.randn(2, 3, 64, *pixels)
+    embeddings = torch.randn(2, 3, 5, 64)
+    features = torch.randn(2, 3, 64, *pixels)
     masks = TubeLinkHead(CONFIG).mask_logits(embeddings, features)
     assert masks.shape == (2, 3, 5, *pixels)
     assert_close(masks[1, 2, 3].flatten(), embeddings[1, 2, 3] @ features[1, 2].flatten(1))

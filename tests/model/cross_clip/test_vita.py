@@ -52,7 +52,8 @@ def test_a_video_of_any_length_gives_one_prediction_per_layer(frames):
 @pytest.mark.parametrize("training", [False, True])
 @torch.no_grad()
 def test_a_batch_of_two_videos_equals_two_of_one(training):
-    head, both = head_of().train(training), frames_of(2, 7)
+    head = head_of().train(training)
+    both = frames_of(2, 7)
     together = head(queries_of(both))
     for video in range(2):
         for layer, alone in zip(together, head(queries_of(both[video:video + 1])), strict=True):
@@ -63,7 +64,8 @@ def test_a_batch_of_two_videos_equals_two_of_one(training):
 def windows_with_masks(layer: EncoderLayer, tokens: torch.Tensor, *, window: int, shifted: bool) -> torch.Tensor:
     """The published way for one video, tokens k n c: pad time, roll it by half a window, forbid what does not meet."""
     frames, n, _ = tokens.shape
-    length, half = math.ceil(frames / window) * window, math.ceil(window / 2)
+    length = math.ceil(frames / window) * window
+    half = math.ceil(window / 2)
     time = torch.arange(length).roll(half) if shifted else torch.arange(length)     # the frame at each place
     place = torch.arange(length)
     may_meet = place[:, None] // window == place // window
@@ -82,7 +84,8 @@ def windows_with_masks(layer: EncoderLayer, tokens: torch.Tensor, *, window: int
 @pytest.mark.parametrize("frames", [1, 2, 3, 4, 7, 8, 11])
 @torch.no_grad()
 def test_windows_equal_the_formula_with_masks_over_the_whole_video(frames, window, shifted):
-    layer, tokens = EncoderLayer(16, heads=2, ffn=8), torch.randn(2, frames, 3, 16)
+    layer = EncoderLayer(16, heads=2, ffn=8)
+    tokens = torch.randn(2, frames, 3, 16)
     met = in_windows(layer, tokens, window=window, first=window // 2 if shifted else 0)
     for video, expected in zip(met, tokens):
         assert_close(video, windows_with_masks(layer, expected, window=window, shifted=shifted), atol=1e-5, rtol=1e-4)
@@ -90,7 +93,8 @@ def test_windows_equal_the_formula_with_masks_over_the_whole_video(frames, windo
 
 @torch.no_grad()
 def test_one_window_over_the_video_is_plain_attention_over_all_its_tokens():
-    layer, tokens = EncoderLayer(16, heads=2, ffn=8), torch.randn(2, 5, 3, 16)
+    layer = EncoderLayer(16, heads=2, ffn=8)
+    tokens = torch.randn(2, 5, 3, 16)
     everything = rearrange(layer(rearrange(tokens, "b k n c -> b (k n) c")), "b (k n) c -> b k n c", k=5)
     for window in (0, 5, 6, 9):
         assert_close(in_windows(layer, tokens, window=window, first=0), everything)
@@ -99,7 +103,8 @@ def test_one_window_over_the_video_is_plain_attention_over_all_its_tokens():
 @torch.no_grad()
 def test_windows_shift_in_every_second_layer_at_inference_and_in_training_when_asked():
     tokens = frames_of(1, 8)
-    plain, asked = head_of().train(), head_of(shift_in_training=True).train()
+    plain = head_of().train()
+    asked = head_of(shift_in_training=True).train()
     assert torch.equal(asked.encode(tokens), head_of().encode(tokens))
     assert not torch.allclose(plain.encode(tokens), asked.encode(tokens), atol=1e-3)
     changed = torch.cat([tokens[:, :4], frames_of(1, 4)], 1)        # the second window
@@ -112,9 +117,11 @@ def test_windows_shift_in_every_second_layer_at_inference_and_in_training_when_a
 
 @torch.no_grad()
 def test_within_a_window_the_order_of_frames_says_nothing():
-    head, tokens = head_of(window=0), frames_of(1, 6)
+    head = head_of(window=0)
+    tokens = frames_of(1, 6)
     order = torch.randperm(6)
-    straight, mixed = head(queries_of(tokens))[-1], head(queries_of(tokens[:, order]))[-1]
+    straight = head(queries_of(tokens))[-1]
+    mixed = head(queries_of(tokens[:, order]))[-1]
     for name in ("class_logits", "video_similarity"):
         assert_close(getattr(mixed, name), getattr(straight, name), atol=1e-4, rtol=1e-4)
     assert_close(mixed.clip_similarity, straight.clip_similarity[:, order], atol=1e-4, rtol=1e-4)
@@ -123,7 +130,9 @@ def test_within_a_window_the_order_of_frames_says_nothing():
 @torch.no_grad()
 def test_queries_of_a_frame_are_told_apart_by_their_places_alone():
     """Permuted with their places nothing changes; permuted alone the video queries read something else."""
-    head, tokens, order = head_of(), frames_of(1, 6), torch.randperm(16)
+    head = head_of()
+    tokens = frames_of(1, 6)
+    order = torch.randperm(16)
     straight, alone = (head(queries_of(part))[-1].class_logits for part in (tokens, tokens[:, :, order]))
     assert not torch.allclose(alone, straight, atol=1e-3)
     head.frame_query_positions.copy_(head.frame_query_positions[order].clone())
@@ -133,7 +142,8 @@ def test_queries_of_a_frame_are_told_apart_by_their_places_alone():
 @torch.no_grad()
 def test_queries_that_are_surely_no_object_are_not_read_where_the_head_prunes():
     """Half of each frame's queries are objects; what the other half says is then the same as if it was not there."""
-    tokens, classes = frames_of(2, 5), torch.zeros(2, 5, 16, 7)
+    tokens = frames_of(2, 5)
+    classes = torch.zeros(2, 5, 16, 7)
     objects = torch.rand(2, 5, 16).argsort(-1) < 8
     classes[..., -1] = torch.where(objects, -3.0, 3.0)
     other = torch.where(objects[..., None], tokens, frames_of(2, 5))
@@ -149,7 +159,9 @@ def test_queries_that_are_surely_no_object_are_not_read_where_the_head_prunes():
 @pytest.mark.parametrize("pixels", [(2, 4, 6), (9,)])
 @torch.no_grad()
 def test_mask_logits_are_dot_products_with_the_head_s_own_mask_features(pixels):
-    head, embeddings, features = head_of(), torch.randn(2, 3, 5, 32), torch.randn(2, 3, 64, *pixels)
+    head = head_of()
+    embeddings = torch.randn(2, 3, 5, 32)
+    features = torch.randn(2, 3, 64, *pixels)
     masks = head.mask_logits(embeddings, features)
     own = head.mask_features(rearrange(features.flatten(3), "b k c p -> (b k) c p 1"))
     assert masks.shape == (2, 3, 5, *pixels)

@@ -25,7 +25,9 @@ def test_attention_is_softmax_over_the_allowed_keys():
 
 @torch.no_grad()
 def test_one_row_of_allowed_keys_serves_all_queries():
-    attention, query, keys = MultiHeadAttention(8, 2), torch.randn(2, 3, 8), torch.randn(2, 5, 8)
+    attention = MultiHeadAttention(8, 2)
+    query = torch.randn(2, 3, 8)
+    keys = torch.randn(2, 5, 8)
     row = torch.tensor([[[True, False, True, True, False]], [[False, True, True, False, True]]])
     torch.testing.assert_close(attention(query, keys, keys, allowed=row),
                                attention(query, keys, keys, allowed=row.expand(2, 3, 5)))
@@ -35,7 +37,8 @@ def test_one_row_of_allowed_keys_serves_all_queries():
 @torch.no_grad()
 def test_layers_are_residuals_in_their_order(pre_norm):
     x, position, keys, values = torch.randn(1, 3, 8), torch.randn(3, 8), *torch.randn(2, 1, 5, 8)
-    decoder, encoder = DecoderLayer(8, heads=2, ffn=12, pre_norm=pre_norm), EncoderLayer(8, heads=2, ffn=12,
+    decoder = DecoderLayer(8, heads=2, ffn=12, pre_norm=pre_norm)
+    encoder = EncoderLayer(8, heads=2, ffn=12,
                                                                                         pre_norm=pre_norm)
     for norm in (part for layer in (decoder, encoder) for part in layer.modules() if isinstance(part, nn.LayerNorm)):
         nn.init.normal_(norm.weight)

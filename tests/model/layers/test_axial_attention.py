@@ -32,12 +32,14 @@ def test_one_instance_takes_any_size():
 
 
 def test_a_batch_of_two_equals_two_batches_of_one():
-    attention, x = attention2d(), torch.randn(2, 6, 4, 5)
+    attention = attention2d()
+    x = torch.randn(2, 6, 4, 5)
     torch.testing.assert_close(attention(x), torch.cat([attention(x[:1]), attention(x[1:])]), atol=1e-5, rtol=1e-5)
 
 
 def test_height_pass_sees_one_column_and_both_passes_see_everything():
-    attention, x = attention2d(), torch.randn(1, 6, 4, 5, requires_grad=True)
+    attention = attention2d()
+    x = torch.randn(1, 6, 4, 5, requires_grad=True)
     attention.height(x[..., 2]).sum().backward()
     assert x.grad[..., 2].abs().sum() > 0
     assert x.grad[..., [0, 1, 3, 4]].abs().sum() == 0

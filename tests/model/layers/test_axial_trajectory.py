@@ -15,7 +15,9 @@ def layer_of(kind="axial", **changes) -> TrajectoryLayer:
 @pytest.mark.parametrize("kind", ["axial", "full"])
 @torch.no_grad()
 def test_a_batch_of_two_equals_two_batches_of_one(kind):
-    layer, x, position = layer_of(kind), torch.randn(2, 3, 4, 5, 16), torch.randn(3, 4, 5, 16)
+    layer = layer_of(kind)
+    x = torch.randn(2, 3, 4, 5, 16)
+    position = torch.randn(3, 4, 5, 16)
     alone = torch.cat([layer(x[:1], position), layer(x[1:], position)])
     torch.testing.assert_close(layer(x, position), alone, atol=1e-5, rtol=1e-5)
 
@@ -23,7 +25,9 @@ def test_a_batch_of_two_equals_two_batches_of_one(kind):
 @pytest.mark.parametrize("kind", ["axial", "full"])
 @torch.no_grad()
 def test_asking_for_attention_changes_nothing(kind):
-    layer, x, position = layer_of(kind), torch.randn(2, 2, 3, 4, 16), torch.randn(2, 3, 4, 16)
+    layer = layer_of(kind)
+    x = torch.randn(2, 2, 3, 4, 16)
+    position = torch.randn(2, 3, 4, 16)
     result, maps = layer(x, position, return_attention=True)
     torch.testing.assert_close(result, layer(x, position), atol=1e-5, rtol=1e-5)
     shapes = {"axial": {"height": (8, 4, 6, 2, 3), "width": (6, 4, 8, 2, 4)}, "full": {"space": (2, 4, 24, 2, 12)}}
@@ -33,14 +37,17 @@ def test_asking_for_attention_changes_nothing(kind):
 @pytest.mark.parametrize("axis", [1, 2, 3], ids=["time", "height", "width"])
 @torch.no_grad()
 def test_mirroring_clip_and_positions_mirrors_the_result(axis):
-    layer, x, position = layer_of(), torch.randn(1, 3, 4, 5, 16), torch.randn(1, 3, 4, 5, 16)
+    layer = layer_of()
+    x = torch.randn(1, 3, 4, 5, 16)
+    position = torch.randn(1, 3, 4, 5, 16)
     mirrored = layer(x.flip(axis), position.flip(axis))
     torch.testing.assert_close(mirrored, layer(x, position).flip(axis), atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
 def test_a_pixel_reaches_its_row_and_column_in_one_layer_and_all_pixels_of_all_frames():
-    layer, x = layer_of(), torch.randn(1, 2, 4, 5, 16)
+    layer = layer_of()
+    x = torch.randn(1, 2, 4, 5, 16)
     changed = x.clone()
     changed[0, 0, 0, 0] += 1
     moved = (layer(x, torch.zeros(2, 4, 5, 16)) - layer(changed, torch.zeros(2, 4, 5, 16))).abs().amax(-1)[0]
@@ -61,7 +68,8 @@ def test_values_do_not_see_the_position():
 @torch.no_grad()
 def test_a_stack_is_its_layers_in_turn():
     stack = TrajectoryStack(16, layers=2, heads=4, ffn=32).eval()
-    x, position = torch.randn(1, 2, 3, 4, 16), torch.randn(2, 3, 4, 16)
+    x = torch.randn(1, 2, 3, 4, 16)
+    position = torch.randn(2, 3, 4, 16)
     torch.testing.assert_close(stack(x, position), stack.layers[1](stack.layers[0](x, position), position))
 
 
@@ -79,7 +87,9 @@ def test_an_unknown_kind_is_refused():
 
 @torch.no_grad()
 def test_a_branch_starts_as_good_as_shut_and_adds_the_scaled_stack():
-    branch, x, position = TrajectoryBranch(16, layers=2, heads=4).eval(), torch.randn(1, 2, 3, 4, 16), torch.zeros(16)
+    branch = TrajectoryBranch(16, layers=2, heads=4).eval()
+    x = torch.randn(1, 2, 3, 4, 16)
+    position = torch.zeros(16)
     torch.testing.assert_close(branch(x, position), x, atol=1e-4, rtol=1e-4)
     branch.scale.copy_(torch.randn(16))
     torch.testing.assert_close(branch(x, position), x + branch.scale * branch.stack(x, position))
@@ -92,8 +102,10 @@ def test_a_branch_starts_as_good_as_shut_and_adds_the_scaled_stack():
 
 @torch.no_grad()
 def test_levels_are_tracked_by_themselves_and_others_stay_as_they_are():
-    stack, shapes = TrajectoryStack(16, layers=1, heads=4).eval(), [(2, 3), (4, 6)]
-    x, position = torch.randn(2 * 3, 6 + 24, 16), torch.randn(3, 2, 3, 16)
+    stack = TrajectoryStack(16, layers=1, heads=4).eval()
+    shapes = [(2, 3), (4, 6)]
+    x = torch.randn(2 * 3, 6 + 24, 16)
+    position = torch.randn(3, 2, 3, 16)
     maps: dict[str, torch.Tensor] = {}
     tracked = track_levels(stack, x, shapes, strides=(32, 16), positions={32: position}, frames=3, attention=maps)
     assert torch.equal(tracked[:, 6:], x[:, 6:])

@@ -50,7 +50,8 @@ def test_batch_norm_settings_arrive():
 
 def test_activation_comes_last():
     assert ConvBN(4, 4, activation="relu")(torch.randn(2, 4, 5, 5)).min() == 0
-    block, x = ConvBN(4, 4, norm=None, activation="gelu"), torch.randn(2, 4, 5, 5)
+    block = ConvBN(4, 4, norm=None, activation="gelu")
+    x = torch.randn(2, 4, 5, 5)
     torch.testing.assert_close(block(x), F.gelu(block.conv(x)))
 
 
@@ -67,7 +68,8 @@ def test_group_norm_has_as_many_of_32_groups_as_divide_the_channels(channels, gr
 
 
 def test_layer_norm_ignores_autocast():
-    norm, x = ChannelsFirstLayerNorm(6), 100 + torch.randn(2, 6, 4, 4)
+    norm = ChannelsFirstLayerNorm(6)
+    x = 100 + torch.randn(2, 6, 4, 4)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = norm(x)
     assert torch.equal(inside, norm(x))
@@ -84,7 +86,8 @@ def test_impossible_settings_are_refused():
 
 @torch.no_grad()
 def test_embeddings_before_a_pointwise_convolution_see_what_is_behind_it():
-    convolution, embeddings = torch.nn.Conv2d(6, 4, 1), torch.randn(2, 3, 4)
+    convolution = torch.nn.Conv2d(6, 4, 1)
+    embeddings = torch.randn(2, 3, 4)
     maps = torch.randn(2, 6, 5, 7)
     behind = torch.einsum("bnd,bdp->bnp", embeddings, convolution(maps).flatten(2))
     found = dot_pixels(before_pointwise(embeddings, convolution), maps.flatten(2))

@@ -44,7 +44,9 @@ def test_it_starts_looking_in_eight_directions_further_with_every_point():
 
 @torch.no_grad()
 def test_a_batch_of_two_equals_two_batches_of_one():
-    layer, x, position = DeformableLayer(16, heads=4, levels=2, ffn=32), torch.randn(2, LENGTH, 16), torch.randn(16)
+    layer = DeformableLayer(16, heads=4, levels=2, ffn=32)
+    x = torch.randn(2, LENGTH, 16)
+    position = torch.randn(16)
     torch.nn.init.normal_(layer.attention.sampling_offsets.weight)
     options = {"position": position, "reference": reference_points(SHAPES), "shapes": SHAPES}
     alone = torch.cat([layer(x[:1], **options), layer(x[1:], **options)])
@@ -53,11 +55,13 @@ def test_a_batch_of_two_equals_two_batches_of_one():
 
 @torch.no_grad()
 def test_padded_memory_counts_as_zero():
-    attention, query = DeformableAttention(16, heads=4, levels=2), torch.randn(1, LENGTH, 16)
+    attention = DeformableAttention(16, heads=4, levels=2)
+    query = torch.randn(1, LENGTH, 16)
     padding = torch.zeros(1, LENGTH, dtype=torch.bool)
     padding[:, 10:] = True
     options = {"reference": reference_points(SHAPES), "shapes": SHAPES, "padding": padding}
-    memory, other = torch.randn(1, LENGTH, 16), torch.randn(1, LENGTH, 16)
+    memory = torch.randn(1, LENGTH, 16)
+    other = torch.randn(1, LENGTH, 16)
     other[:, :10] = memory[:, :10]
     assert torch.equal(attention(query, memory=memory, **options), attention(query, memory=other, **options))
 
@@ -65,7 +69,8 @@ def test_padded_memory_counts_as_zero():
 @torch.no_grad()
 def test_a_box_of_two_pixels_moves_points_like_a_point_with_one_sampling_point():
     """Offsets of a box count in half its size per point: for two pixels and one point, that is a pixel."""
-    attention, memory = DeformableAttention(16, heads=4, levels=2, points=1), torch.randn(1, LENGTH, 16)
+    attention = DeformableAttention(16, heads=4, levels=2, points=1)
+    memory = torch.randn(1, LENGTH, 16)
     query = torch.randn(1, LENGTH, 16)
     points = reference_points(SHAPES)
     sizes = torch.tensor([[2 / width, 2 / height] for height, width in SHAPES]).expand(LENGTH, 2, 2)
@@ -75,7 +80,8 @@ def test_a_box_of_two_pixels_moves_points_like_a_point_with_one_sampling_point()
 
 
 def test_gradients_reach_the_places_that_were_looked_at():
-    attention, memory = DeformableAttention(16, heads=4, levels=2), torch.randn(1, LENGTH, 16)
+    attention = DeformableAttention(16, heads=4, levels=2)
+    memory = torch.randn(1, LENGTH, 16)
     query = torch.randn(1, LENGTH, 16, requires_grad=True)
     torch.nn.init.normal_(attention.sampling_offsets.weight, std=0.1)
     attention(query, reference=reference_points(SHAPES), memory=memory, shapes=SHAPES).sum().backward()
@@ -84,7 +90,8 @@ def test_gradients_reach_the_places_that_were_looked_at():
 
 
 def test_wrong_sizes_are_refused():
-    attention, x = DeformableAttention(16, heads=4, levels=2), torch.randn(1, 25, 16)
+    attention = DeformableAttention(16, heads=4, levels=2)
+    x = torch.randn(1, 25, 16)
     with pytest.raises(ValueError, match="level after level they hold 26"):
         attention(x, reference=reference_points(SHAPES), memory=x, shapes=SHAPES)
     with pytest.raises(ValueError, match="cannot have 5 heads"):
@@ -93,7 +100,8 @@ def test_wrong_sizes_are_refused():
 
 @torch.no_grad()
 def test_sampled_values_are_refined_before_the_output_projection():
-    layer, x = DeformableLayer(16, heads=4, levels=2).eval(), torch.randn(1, LENGTH, 16)
+    layer = DeformableLayer(16, heads=4, levels=2).eval()
+    x = torch.randn(1, LENGTH, 16)
     options = {"reference": reference_points(SHAPES), "shapes": SHAPES}
     silent = layer.attention(x, memory=x, refine=torch.zeros_like, **options)
     torch.testing.assert_close(silent, layer.attention.output_proj.bias.expand_as(x))

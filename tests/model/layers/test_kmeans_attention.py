@@ -13,7 +13,8 @@ def test_every_pixel_goes_to_its_best_query():
 
 
 def test_sums_equal_scattered_additions_in_double_precision():
-    values, assignment = torch.randn(2, 3, 4000), torch.randint(0, 6, (2, 4000))
+    values = torch.randn(2, 3, 4000)
+    assignment = torch.randint(0, 6, (2, 4000))
     exact = torch.zeros(2, 3, 6, dtype=torch.float64)
     exact.scatter_add_(2, assignment[:, None].expand(2, 3, 4000), values.double())
     torch.testing.assert_close(sum_pixels(values, assignment, queries=6).double(), exact, atol=1e-4, rtol=1e-5)

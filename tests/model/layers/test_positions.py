@@ -35,7 +35,8 @@ def test_without_padded_pixels_a_mask_changes_nothing():
 
 def test_real_pixels_count_as_if_the_padding_were_not_there():
     padding = torch.zeros(1, 5, 7, dtype=torch.bool)
-    padding[:, 3:], padding[:, :, 4:] = True, True
+    padding[:, 3:] = True
+    padding[:, :, 4:] = True
     inside = sine_positions_2d(5, 7, channels=8, padding=padding)[0, :3, :4]
     torch.testing.assert_close(inside, sine_positions_2d(3, 4, channels=8))
 
@@ -51,7 +52,9 @@ def test_padding_of_clips_counts_real_pixels_along_every_axis():
     padding = torch.zeros(2, 4, 5, 7, dtype=torch.bool)
     expected = sine_positions_3d(4, 5, 7, channels=8)
     torch.testing.assert_close(sine_positions_3d(4, 5, 7, channels=8, padding=padding), expected.expand(2, 4, 5, 7, 8))
-    padding[1, 3:], padding[1, :, 3:], padding[1, :, :, 4:] = True, True, True
+    padding[1, 3:] = True
+    padding[1, :, 3:] = True
+    padding[1, :, :, 4:] = True
     first, second = sine_positions_3d(4, 5, 7, channels=8, padding=padding)
     torch.testing.assert_close(first, expected)
     torch.testing.assert_close(second[:3, :3, :4], sine_positions_3d(3, 3, 4, channels=8))

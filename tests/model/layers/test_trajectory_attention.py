@@ -38,7 +38,8 @@ def test_fast_path_and_its_gradients_equal_the_formula(monkeypatch, fused, frame
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 def test_long_clips_make_their_points_again_and_get_the_same_gradients(monkeypatch, dropout):
     attention = TrajectoryAttention(16, 4, dropout=dropout)
-    inputs, weight = [torch.randn(2, 20, 16, requires_grad=True)], torch.randn(2, 20, 16)
+    inputs = [torch.randn(2, 20, 16, requires_grad=True)]
+    weight = torch.randn(2, 20, 16)
     answers = []
     for kept in (4, 3):      # frames; above that the points are made again
         monkeypatch.setattr(module, "_FRAMES_KEPT", kept)
@@ -50,7 +51,8 @@ def test_long_clips_make_their_points_again_and_get_the_same_gradients(monkeypat
 
 def test_training_keeps_the_points_once_and_in_long_clips_not_at_all(monkeypatch):
     """Every query meets every frame: points are tokens x frames x channels, the other tensors tokens x channels."""
-    attention, x = TrajectoryAttention(64, 2), torch.randn(1, 24 * 16, 64)
+    attention = TrajectoryAttention(64, 2)
+    x = torch.randn(1, 24 * 16, 64)
     points = x.numel() * 24 * x.element_size()
     for kept, low, high in ((24, 1.0, 1.6), (23, 0.0, 0.6)):
         monkeypatch.setattr(module, "_FRAMES_KEPT", kept)
@@ -62,7 +64,8 @@ def test_training_keeps_the_points_once_and_in_long_clips_not_at_all(monkeypatch
 
 
 def test_it_stays_exact_in_double_precision():
-    attention, x = TrajectoryAttention(16, 4).double(), torch.randn(2, 15, 16).double()
+    attention = TrajectoryAttention(16, 4).double()
+    x = torch.randn(2, 15, 16).double()
     torch.testing.assert_close(attention(x, frames=3), attention(x, frames=3, return_attention=True)[0],
                                atol=1e-13, rtol=0)
 
@@ -75,7 +78,8 @@ def test_gradients_agree_with_finite_differences():
 
 @torch.no_grad()
 def test_small_inputs_take_the_formula_and_give_the_same(monkeypatch):
-    attention, x = TrajectoryAttention(16, 4), torch.randn(2, 12, 16)
+    attention = TrajectoryAttention(16, 4)
+    x = torch.randn(2, 12, 16)
     fast = attention(x, frames=2)
     monkeypatch.setattr(module, "_PLAIN_SCORES", 1 << 17)
     monkeypatch.setattr(module, "_follow_and_pool", None)     # calling it would fail
@@ -84,7 +88,8 @@ def test_small_inputs_take_the_formula_and_give_the_same(monkeypatch):
 
 @torch.no_grad()
 def test_a_batch_of_two_equals_two_batches_of_one():
-    attention, x = TrajectoryAttention(16, 4), torch.randn(2, 12, 16)
+    attention = TrajectoryAttention(16, 4)
+    x = torch.randn(2, 12, 16)
     alone = torch.cat([attention(x[:1], frames=3), attention(x[1:], frames=3)])
     torch.testing.assert_close(attention(x, frames=3), alone, atol=1e-5, rtol=1e-5)
 
@@ -101,7 +106,8 @@ def test_attention_maps_sum_to_one():
 @torch.no_grad()
 def test_order_of_frames_does_not_matter():
     """Each token asks every frame; nothing in the attention itself knows which frame came first."""
-    attention, x = TrajectoryAttention(16, 4), torch.randn(2, 4, 5, 16)
+    attention = TrajectoryAttention(16, 4)
+    x = torch.randn(2, 4, 5, 16)
     order = torch.tensor([2, 0, 3, 1])
 
     def apply(x):
@@ -112,7 +118,8 @@ def test_order_of_frames_does_not_matter():
 
 @torch.no_grad()
 def test_order_of_tokens_within_a_frame_does_not_matter():
-    attention, x = TrajectoryAttention(16, 4), torch.randn(2, 3, 5, 16)
+    attention = TrajectoryAttention(16, 4)
+    x = torch.randn(2, 3, 5, 16)
     order = torch.stack([torch.randperm(5) for _ in range(3)])[None, ..., None].expand_as(x)
 
     def apply(x):
@@ -129,7 +136,8 @@ def test_with_equal_frames_every_frame_weighs_the_same():
 
 
 def test_autocast_is_close_to_float32_and_trains():
-    attention, x = TrajectoryAttention(32, 4), torch.randn(2, 12, 32)
+    attention = TrajectoryAttention(32, 4)
+    x = torch.randn(2, 12, 32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         result = attention(x, frames=3)
     torch.testing.assert_close(result.float(), attention(x, frames=3), atol=2e-2, rtol=2e-2)
@@ -139,7 +147,8 @@ def test_autocast_is_close_to_float32_and_trains():
 
 @torch.no_grad()
 def test_dropout_acts_in_training_only():
-    attention, x = TrajectoryAttention(16, 4, dropout=0.5), torch.randn(1, 12, 16)
+    attention = TrajectoryAttention(16, 4, dropout=0.5)
+    x = torch.randn(1, 12, 16)
     assert not torch.equal(attention(x, frames=3), attention(x, frames=3))
     attention.eval()
     assert torch.equal(attention(x, frames=3), attention(x, frames=3))

@@ -23,7 +23,8 @@ def targets_of(*clips) -> PixelTargets:
 
 
 def test_costs_of_all_pairs_equal_the_formula_of_one_pair():
-    made, targets = prediction(2), targets_of(clip(3), clip(2, seed=1))
+    made = prediction(2)
+    targets = targets_of(clip(3), clip(2, seed=1))
     logits = made.mask_logits.detach().flatten(2)
     entropy, dice = mask_costs(logits, targets, smoothing=0.5)
     for item, tubes in enumerate((3, 2)):
@@ -34,14 +35,16 @@ def test_costs_of_all_pairs_equal_the_formula_of_one_pair():
 
 
 def test_losses_of_pairs_equal_their_costs():
-    logits, targets = 3 * torch.randn(4, 160), targets_of(clip(4))
+    logits = 3 * torch.randn(4, 160)
+    targets = targets_of(clip(4))
     entropy, dice = mask_terms(logits, targets.masks[0], weights=targets.weights, areas=targets.areas[0])
     for query in range(4):
         assert_close((entropy[query], dice[query]), plain_costs(logits[query], targets.masks[0, query]))
 
 
 def test_repeating_a_pixel_equals_doubling_its_weight():
-    logits, covered = torch.randn(3, 10), (torch.rand(3, 10) > 0.5).float()
+    logits = torch.randn(3, 10)
+    covered = (torch.rand(3, 10) > 0.5).float()
     weights = torch.ones(1, 10)
     weights[0, 4] = 2
     twice = [torch.cat([part, part[:, 4:5]], 1) for part in (logits, covered)]
@@ -51,8 +54,10 @@ def test_repeating_a_pixel_equals_doubling_its_weight():
 
 
 def test_the_match_is_the_cheapest_assignment():
-    made, targets = prediction(1), targets_of(clip(4))
-    logits, costs = made.mask_logits.detach().flatten(2), MatchingCosts(class_weight=3, mask_weight=2, dice_weight=4)
+    made = prediction(1)
+    targets = targets_of(clip(4))
+    logits = made.mask_logits.detach().flatten(2)
+    costs = MatchingCosts(class_weight=3, mask_weight=2, dice_weight=4)
     probability = made.class_logits.detach().softmax(-1)[0]
     cost = torch.zeros(QUERIES, 4)
     for query in range(QUERIES):
@@ -79,7 +84,8 @@ def test_a_perfect_prediction_is_found_and_costs_nothing(order):
 
 
 def test_no_object_weighs_as_little_as_configured():
-    logits, classes = torch.randn(1, QUERIES, CLASSES + 1), torch.tensor([[2, 4]])
+    logits = torch.randn(1, QUERIES, CLASSES + 1)
+    classes = torch.tensor([[2, 4]])
     tubes = torch.tensor([[NO_TUBE, 1, NO_TUBE, 0, NO_TUBE, NO_TUBE, NO_TUBE]])
     labels = torch.tensor([5, 4, 5, 2, 5, 5, 5])
     each = F.cross_entropy(logits[0], labels, reduction="none")

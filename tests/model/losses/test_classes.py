@@ -21,7 +21,8 @@ def test_a_certain_and_right_prediction_has_no_class_loss():
 
 
 def test_each_query_counts_by_its_mask_or_by_its_share_of_void():
-    made, target = prediction(1), clip(3)
+    made = prediction(1)
+    target = clip(3)
     loss, matches = losses(made.class_logits, made.mask_logits, target)
     expected = 0.0
     for query, tube in enumerate(matches.tube_of_query[0].tolist()):
@@ -33,7 +34,8 @@ def test_each_query_counts_by_its_mask_or_by_its_share_of_void():
 
 
 def test_where_nothing_is_void_a_spare_query_counts_by_the_smallest_weight():
-    made, target = prediction(1), clip(3, void_rows=0)
+    made = prediction(1)
+    target = clip(3, void_rows=0)
     small, _ = losses(made.class_logits, made.mask_logits, target, alpha=(0.0, 1.0), smallest_weight=0.01)
     smaller, _ = losses(made.class_logits, made.mask_logits, target, alpha=(0.0, 1.0), smallest_weight=0.001)
     assert_close(small, 10 * smaller)

@@ -16,7 +16,8 @@ from model.losses.cross_clip import CrossClipCriterion, CrossClipLossConfig, Mas
 from model.losses.kmax import KMaxCriterion, KMaxLossConfig
 from tests.model.losses.world import QUERIES, clip, perfect_logits, prediction
 
-CONFIG, TUBE_LINK = CrossClipLossConfig(mask_weight=0.3), MaskCrossClipLossConfig()
+CONFIG = CrossClipLossConfig(mask_weight=0.3)
+TUBE_LINK = MaskCrossClipLossConfig()
 both = pytest.mark.parametrize("config", [CONFIG, TUBE_LINK], ids=["video_kmax", "tube_link"])
 
 
@@ -42,7 +43,8 @@ def layers_of(made) -> tuple[list[VideoPrediction], list[Tensor]]:
 
 
 def test_evidence_of_every_pixel_gives_the_losses_of_the_whole_volume():
-    made, videos = prediction(2), [clip(3), clip(5, seed=1)]
+    made = prediction(2)
+    videos = [clip(3), clip(5, seed=1)]
     volume = KMaxCriterion(KMaxLossConfig(class_weight=4, dice_weight=4, mask_weight=0.3, pixel_weight=0,
                                           semantic_weight=0))(made, videos)
     assert_close(CrossClipCriterion(CONFIG)(*layers_of(made), dense_evidence(*videos)), volume)
@@ -50,7 +52,8 @@ def test_evidence_of_every_pixel_gives_the_losses_of_the_whole_volume():
 
 @pytest.mark.parametrize("changes", [{"share_matching": False}, {"void_counts": True}], ids=str)
 def test_the_official_switches_mean_the_same_on_clips_and_on_whole_videos(changes):
-    made, videos = prediction(2), [clip(3), clip(5, seed=1)]
+    made = prediction(2)
+    videos = [clip(3), clip(5, seed=1)]
     config = KMaxLossConfig(class_weight=4, dice_weight=4, mask_weight=0.3, pixel_weight=0, semantic_weight=0)
     volume = KMaxCriterion(replace(config, **changes))(made, videos)
     found = CrossClipCriterion(replace(CONFIG, **changes))(*layers_of(made), dense_evidence(*videos))
@@ -59,7 +62,8 @@ def test_the_official_switches_mean_the_same_on_clips_and_on_whole_videos(change
 
 
 def test_a_batch_equals_its_videos_one_by_one():
-    made, videos = prediction(2), [clip(3), clip(0)]
+    made = prediction(2)
+    videos = [clip(3), clip(0)]
     together = CrossClipCriterion(CONFIG)(*layers_of(made), dense_evidence(*videos))
     alone = []
     for item, video in enumerate(videos):
@@ -72,7 +76,9 @@ def test_a_batch_equals_its_videos_one_by_one():
 
 def plain_tube_link(class_logits, mask_logits, video):
     """Cheapest match and losses of one layer on one video, all pixels, written down. mask_logits: n t h w."""
-    masks, tubes, losses = mask_logits.flatten(1), video.masks.flatten(1).float(), []
+    masks = mask_logits.flatten(1)
+    tubes = video.masks.flatten(1).float()
+    losses = []
     for query in masks:
         losses.append([(F.binary_cross_entropy_with_logits(query, tube),
                         1 - (2 * (query.sigmoid() * tube).sum() + 1) / (query.sigmoid().sum() + tube.sum() + 1))
@@ -88,7 +94,8 @@ def plain_tube_link(class_logits, mask_logits, video):
 
 
 def test_tube_link_losses_of_every_pixel_equal_the_formula_layer_by_layer():
-    made, video = prediction(1), clip(4)
+    made = prediction(1)
+    video = clip(4)
     losses = CrossClipCriterion(TUBE_LINK)(*layers_of(made), dense_evidence(video))
     layers = [plain_tube_link(layer.class_logits[0], layer.mask_logits[0], video)
               for layer in (made, *made.auxiliary)]
@@ -100,9 +107,12 @@ def test_a_weighted_sample_gives_the_tube_link_sums_on_average():
     video = clip(3)
     logits = [part / 10 for part in perfect_logits(video)]
     layers = [VideoPrediction(class_logits=logits[0], mask_embeddings=torch.empty(0), queries=torch.empty(0))]
-    evidence, masks = dense_evidence(video), per_clip(logits[1] + torch.randn(logits[1].shape))
+    evidence = dense_evidence(video)
+    masks = per_clip(logits[1] + torch.randn(logits[1].shape))
     exact = CrossClipCriterion(TUBE_LINK)(layers, [masks], evidence)
-    count, generator, drawn = evidence.tubes.shape[-1], torch.Generator().manual_seed(0), []
+    count = evidence.tubes.shape[-1]
+    generator = torch.Generator().manual_seed(0)
+    drawn = []
     for _ in range(200):
         chosen = torch.randperm(count, generator=generator)[:count // 2]
         sample = replace(evidence, tubes=evidence.tubes[..., chosen], weights=2 * evidence.weights[..., chosen])
@@ -113,7 +123,8 @@ def test_a_weighted_sample_gives_the_tube_link_sums_on_average():
 
 
 def test_tube_link_weighs_videos_by_their_tubes():
-    made, videos = prediction(2), [clip(3), clip(1, seed=1)]
+    made = prediction(2)
+    videos = [clip(3), clip(1, seed=1)]
     predictions, masks = layers_of(made)
     together = CrossClipCriterion(TUBE_LINK)(predictions, masks, dense_evidence(*videos))
     alone = [CrossClipCriterion(TUBE_LINK)(
@@ -134,7 +145,8 @@ def test_a_video_without_tubes_trains_tube_link_classes_only():
 
 @both
 def test_the_order_of_clips_changes_nothing(config):
-    made, evidence = prediction(1), dense_evidence(clip(4))
+    made = prediction(1)
+    evidence = dense_evidence(clip(4))
     predictions, masks = layers_of(made)
     backwards = replace(evidence, tubes=evidence.tubes.flip(1), weights=evidence.weights.flip(1),
                         areas=tuple(areas.flip(0) for areas in evidence.areas))
@@ -144,7 +156,8 @@ def test_the_order_of_clips_changes_nothing(config):
 
 @both
 def test_pixels_of_weight_zero_change_nothing(config):
-    made, evidence = prediction(1), dense_evidence(clip(4))
+    made = prediction(1)
+    evidence = dense_evidence(clip(4))
     predictions, masks = layers_of(made)
     longer = replace(evidence, tubes=torch.cat([evidence.tubes] * 2, 1), areas=tuple(
         torch.cat([areas, torch.zeros_like(areas)]) for areas in evidence.areas),
@@ -155,7 +168,8 @@ def test_pixels_of_weight_zero_change_nothing(config):
 
 
 def test_the_match_of_the_last_layer_serves_all():
-    made, evidence = prediction(1, layers=1), dense_evidence(clip(4))
+    made = prediction(1, layers=1)
+    evidence = dense_evidence(clip(4))
     predictions, masks = layers_of(made)
     criterion = CrossClipCriterion(CONFIG)
     swapped = criterion(predictions[::-1], masks[::-1], evidence)

@@ -86,10 +86,12 @@ def test_video_losses_have_their_own_weights_and_repeat_the_clips_for_every_laye
 
 def test_frame_and_video_queries_answer_for_the_same_numbers_of_tubes():
     """A tube that is not in the first frame moves the numbers of the frame's own targets, and not those of the clip."""
-    target, order = clip(4), [2, 0, 4, 1]
+    target = clip(4)
+    order = [2, 0, 4, 1]
     target.masks[1, 0] = False
     target = replace(target, void=~target.masks.any(0))
-    prediction, criterion = joint([target], order=order), criterion_of()
+    prediction = joint([target], order=order)
+    criterion = criterion_of()
     in_frames = [part_of(target, slice(t, t + 1)) for t in range(FRAMES)]
     frames, videos = criterion._answers(prediction, [target], in_frames, uniform("cpu", generator=generator()))
     expected = torch.full((QUERIES,), NO_TUBE)

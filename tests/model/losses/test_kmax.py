@@ -17,7 +17,8 @@ TERMS = ["class", "mask", "dice", "pixel", "semantic"]
 
 
 def test_a_batch_equals_its_clips_one_by_one():
-    clips, made = [clip(3), clip(0), clip(5, seed=1)], prediction(3)
+    clips = [clip(3), clip(0), clip(5, seed=1)]
+    made = prediction(3)
     together = KMaxCriterion(EVERY_PIXEL)(made, clips)
     alone = [KMaxCriterion(EVERY_PIXEL)(one, [target]) for one, target in zip(items(made), clips)]
     assert list(together) == TERMS + [f"{name}_aux" for name in TERMS[:-1]]
@@ -26,7 +27,8 @@ def test_a_batch_equals_its_clips_one_by_one():
 
 
 def test_the_order_of_queries_changes_nothing():
-    made, order = prediction(1), torch.randperm(QUERIES)
+    made = prediction(1)
+    order = torch.randperm(QUERIES)
     def shuffled(layer):
         return {"class_logits": layer.class_logits[:, order], "mask_logits": layer.mask_logits[:, order]}
     other = replace(made, **shuffled(made), auxiliary=tuple(replace(x, **shuffled(x)) for x in made.auxiliary))
@@ -34,7 +36,8 @@ def test_the_order_of_queries_changes_nothing():
 
 
 def test_weights_multiply_the_terms_and_zero_switches_them_off():
-    made, clips = prediction(2), [clip(3), clip(4)]
+    made = prediction(2)
+    clips = [clip(3), clip(4)]
     ones = KMaxCriterion(replace(EVERY_PIXEL, class_weight=1, dice_weight=1, mask_weight=1))(made, clips)
     some = KMaxCriterion(replace(EVERY_PIXEL, class_weight=2, dice_weight=0, mask_weight=0.5, pixel_weight=3,
                                  semantic_weight=0))(made, clips)
@@ -76,13 +79,15 @@ def test_unusual_clips_give_finite_losses_and_gradients_for_every_output(target,
 
 
 def test_pixels_of_tubes_without_a_query_keep_their_class_in_the_semantic_loss():
-    made, target = prediction(1, layers=0), clip(2 * QUERIES)
+    made = prediction(1, layers=0)
+    target = clip(2 * QUERIES)
     expected = semantic_loss(made.semantic_logits.flatten(2), clip_targets([target]))[0]
     assert_close(KMaxCriterion(replace(EVERY_PIXEL, semantic_weight=1))(made, [target])["semantic"], expected)
 
 
 def test_an_image_is_a_clip_of_one_frame_and_frames_of_a_clip_are_one_volume():
-    target, made = clip(4), prediction(1, layers=0)
+    target = clip(4)
+    made = prediction(1, layers=0)
 
     def tall(maps):        # the frames of a clip below each other: an image
         return maps.flatten(2, 3)[:, :, None] if maps.ndim == 5 else maps.flatten(1, 2)[:, None]
@@ -106,7 +111,8 @@ def test_own_matching_follows_each_layer():
 
 
 def test_the_generator_decides_which_pixels_are_drawn():
-    made, config = prediction(1), replace(EVERY_PIXEL, pixel_samples=20, semantic_samples=20)
+    made = prediction(1)
+    config = replace(EVERY_PIXEL, pixel_samples=20, semantic_samples=20)
     def losses(seed):
         return KMaxCriterion(config)(made, [clip(4)], generator=torch.Generator().manual_seed(seed))
     assert_close(losses(1), losses(1), atol=0, rtol=0)
@@ -136,7 +142,8 @@ def test_half_precision_predictions_are_widened_and_their_gradients_are_not():
 
 
 def test_no_layer_keeps_a_map_of_all_queries_or_a_matrix_of_all_samples():
-    made, kept = prediction(1), []
+    made = prediction(1)
+    kept = []
     given = {leaf.data_ptr() for layer in (made, *made.auxiliary) for leaf in (layer.mask_logits, layer.pixel_features)}
     def note(tensor):
         if tensor.untyped_storage().data_ptr() not in given:

@@ -36,7 +36,9 @@ def test_the_product_of_sums_equals_the_sum_over_pairs(seed):
     generator = torch.Generator().manual_seed(seed)
     similarity = (3 * torch.randn(6, 5, generator=generator)).requires_grad_()
     labels = torch.randint(-1, 2, (6, 5), generator=generator)
-    labels[0], labels[1] = 1, 0                     # only partners; no partner
+    # only partners; no partner
+    labels[0] = 1
+    labels[1] = 0
     plain = plain_contrast(similarity, labels)
     expected, = torch.autograd.grad(plain, similarity)
     loss = contrast_loss(similarity, labels)
@@ -151,7 +153,8 @@ def test_reserved_queries_and_stuff_have_no_part(linking):
 
 
 def test_a_batch_of_pairs_is_the_mean_of_its_pairs(linking):
-    (one, targets), (two, _) = pair(), pair(order=(6, 5, 4), others=(0, 1, 2))
+    (one, targets) = pair()
+    (two, _) = pair(order=(6, 5, 4), others=(0, 1, 2))
     together = replace(one, **{name: torch.stack([getattr(each, name)[part] for part in (0, 1) for each in (one, two)])
                                for name in ("class_logits", "mask_logits", "queries", "mask_embeddings")})
     criterion = LinkingCriterion(LinkingLossConfig(assignment="overlap"))

@@ -40,7 +40,8 @@ def with_logits(made, class_logits, mask_logits):
 
 def test_every_layer_is_matched_and_supervised_by_itself():
     """A layer's losses do not depend on the other layers."""
-    made, targets = prediction(2), [clip(3), clip(5, seed=1)]
+    made = prediction(2)
+    targets = [clip(3), clip(5, seed=1)]
     criterion = Mask2FormerCriterion(CONFIG)
     together = criterion.layer_losses(made, targets, draw=fixed_draw)
     for number, layer in enumerate([made, *made.auxiliary]):
@@ -52,7 +53,8 @@ def test_every_layer_is_matched_and_supervised_by_itself():
 
 
 def test_a_batch_weighs_its_clips_by_their_tubes():
-    made, targets = prediction(2), [clip(3), clip(5, seed=1)]
+    made = prediction(2)
+    targets = [clip(3), clip(5, seed=1)]
     criterion = Mask2FormerCriterion(CONFIG)
     together = criterion.layer_losses(made, targets, draw=fixed_draw)[0]
     alone = [criterion.layer_losses(item, [target], draw=fixed_draw)[0] for item, target in zip(items(made), targets)]
@@ -64,7 +66,8 @@ def test_a_batch_weighs_its_clips_by_their_tubes():
 
 
 def test_permuting_the_queries_changes_nothing():
-    made, order = prediction(1), torch.randperm(QUERIES)
+    made = prediction(1)
+    order = torch.randperm(QUERIES)
     shuffled = with_logits(made, made.class_logits[:, order], made.mask_logits[:, order])
     criterion = Mask2FormerCriterion(CONFIG)
     first, second = (criterion.layer_losses(each, [clip(4)], draw=fixed_draw)[0]
@@ -84,7 +87,8 @@ def test_a_perfect_prediction_costs_little_and_exchanged_classes_or_masks_cost_m
 
 
 def test_the_same_generator_gives_the_same_losses_and_another_does_not():
-    made, targets = prediction(1), [clip(3)]
+    made = prediction(1)
+    targets = [clip(3)]
     assert_close(losses(made, targets), losses(made, targets))
     assert losses(made, targets)["mask"] != losses(made, targets, seed=4)["mask"]
 
@@ -101,7 +105,8 @@ def test_clips_without_tubes_or_with_more_tubes_than_queries_train(tubes):
 
 def test_frames_apart_get_points_of_their_own_and_the_sums_run_over_all_of_them():
     """With one point in the middle of every pixel both ways of looking at a clip are the same sums."""
-    target, made = clip(3), prediction(1)
+    target = clip(3)
+    made = prediction(1)
     masks = made.mask_logits
     stacked, apart = (ImageTargets.of([target], stacked=stacked) for stacked in (True, False))
     assert stacked.masks.shape == (1, 3, 1, FRAMES * HEIGHT, WIDTH)
@@ -138,7 +143,8 @@ def test_reserved_queries_answer_for_their_class_and_no_other_query_does():
 
 def test_things_and_stuff_are_averaged_apart_and_added():
     """Only the things' queries see the things' losses: with the same points, one group alone gives its part."""
-    target, made = clip(4), prediction(1)
+    target = clip(4)
+    made = prediction(1)
     target = replace(target, classes=torch.tensor([0, 1, 3, 4]))
     criterion = Mask2FormerCriterion(Mask2FormerLossConfig(points=POINTS, stuff_classes=(3, 4)))
     both = criterion.layer_losses(with_logits(made, made.class_logits, made.mask_logits), [target], draw=fixed_draw)[0]
@@ -168,7 +174,8 @@ def test_half_precision_logits_are_widened():
 
 def test_masks_are_counted_over_all_training_workers(monkeypatch):
     """Another worker with nine masks more: the mean is what both divide by."""
-    made, targets = prediction(1), [clip(3)]
+    made = prediction(1)
+    targets = [clip(3)]
     alone = losses(made, targets)
     monkeypatch.setattr(dist, "is_initialized", lambda: True)
     monkeypatch.setattr(dist, "get_world_size", lambda: 2)

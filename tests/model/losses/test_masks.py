@@ -14,10 +14,13 @@ from tests.model.losses.world import clip, perfect_logits, prediction
 def plain(mask_logits, target, matches):
     """Both losses of one clip as the formulas say, with the full softmax over queries."""
     masks = mask_logits.softmax(1)[0]                                               # n t h w
-    wanted, entropy, dice = torch.zeros_like(masks), 0.0, 0.0
+    wanted = torch.zeros_like(masks)
+    entropy = 0.0
+    dice = 0.0
     for tube, query in enumerate(matches.query_of_tube[0].tolist()):
         wanted[query] = target.masks[tube]
-        p, g = masks[query] * ~target.void, target.masks[tube].float()
+        p = masks[query] * ~target.void
+        g = target.masks[tube].float()
         share = 1 - (2 * (p * g).sum() + 1) / (p.sum() + g.sum() + 1)
         dice = dice + share * matches.class_similarity[0, query, tube] * 0.75 / len(masks)
     entropy = -(wanted * masks.log()).sum(0)[~target.void].mean()
@@ -25,7 +28,8 @@ def plain(mask_logits, target, matches):
 
 
 def test_mask_losses_and_their_gradient_equal_the_plain_formulas():
-    target, logits = clip(4), prediction(1).mask_logits
+    target = clip(4)
+    logits = prediction(1).mask_logits
     targets = clip_targets([target])
     matches = match_queries(prediction(1).class_logits, logits.flatten(2), targets)
     entropy, dice = mask_losses(logits.flatten(2), targets, matches)
@@ -47,7 +51,8 @@ def test_a_perfect_prediction_has_almost_no_mask_loss():
 
 
 def test_void_pixels_get_no_gradient_unless_void_counts():
-    target, made = clip(3), prediction(1)
+    target = clip(3)
+    made = prediction(1)
     for targets, silent in ((clip_targets([target]), True), (clip_targets([target]).counting_void(), False)):
         made.mask_logits.grad = None
         matches = match_queries(made.class_logits, made.mask_logits.flatten(2), targets)
@@ -57,7 +62,8 @@ def test_void_pixels_get_no_gradient_unless_void_counts():
 
 
 def test_a_pixel_of_weight_two_counts_like_two_pixels():
-    made, once = prediction(1), clip_targets([clip(3)])
+    made = prediction(1)
+    once = clip_targets([clip(3)])
     logits = made.mask_logits.detach().flatten(2)
     fields = ("masks", "weights", "labelled", "compared")
     heavy = replace(once, areas=2 * once.areas, **{name: 2 * getattr(once, name) for name in fields})

@@ -20,7 +20,8 @@ def test_matching_finds_the_query_that_answers_for_each_tube_in_any_order():
 
 
 def test_a_batch_is_matched_like_its_clips_one_by_one():
-    clips, made = [clip(3), clip(0), clip(5, seed=1)], prediction(3)
+    clips = [clip(3), clip(0), clip(5, seed=1)]
+    made = prediction(3)
     masks = made.mask_logits.detach().flatten(2)
     together = match_queries(made.class_logits, masks, clip_targets(clips))
     for item, target in enumerate(clips):
@@ -47,7 +48,8 @@ def test_with_fewer_queries_than_tubes_the_best_tubes_are_matched():
 
 
 def test_predictions_on_void_do_not_change_the_similarity_of_masks():
-    target, made = clip(3), prediction(1).mask_logits.detach()
+    target = clip(3)
+    made = prediction(1).mask_logits.detach()
     disturbed = torch.where(target.void, 9 * torch.randn(made.shape), made)
     before, _ = mask_similarities(made.flatten(2), clip_targets([target]))
     after, _ = mask_similarities(disturbed.flatten(2), clip_targets([target]))
@@ -57,7 +59,8 @@ def test_predictions_on_void_do_not_change_the_similarity_of_masks():
 
 
 def test_similarity_is_dice_times_the_probability_of_the_class():
-    target, made = clip(2), prediction(1)
+    target = clip(2)
+    made = prediction(1)
     matches = match_queries(made.class_logits, made.mask_logits.flatten(2), clip_targets([target]))
     masks = made.mask_logits.softmax(1)[0] * ~target.void
     for query in range(QUERIES):

@@ -29,7 +29,8 @@ def test_a_clip_with_too_few_pixels_gives_all_of_them():
 
 
 def test_at_temperature_one_every_tube_is_drawn_equally_often():
-    target, times = clip(4, seed=2), 4000
+    target = clip(4, seed=2)
+    times = 4000
     first = draw(target, count=1, temperature=1.0, times=times)[:, 0]
     hits = target.masks.flatten(1)[:, first].float().mean(1)
     areas = target.masks.flatten(1).sum(1).float()
@@ -41,7 +42,8 @@ def test_at_temperature_one_every_tube_is_drawn_equally_often():
 
 def plain_discrimination(features, target, positions):
     """The loss of one clip with the whole samples-by-samples target."""
-    masks, features = target.masks.flatten(1)[:, positions].float(), features[:, positions]
+    masks = target.masks.flatten(1)[:, positions].float()
+    features = features[:, positions]
     same = masks.T @ masks
     same = same / same.sum(0).clamp(min=1)
     loss = F.cross_entropy((features.T @ features / 0.3)[None], same[None], reduction="none")[0]
@@ -50,7 +52,8 @@ def plain_discrimination(features, target, positions):
 
 def test_discrimination_and_its_gradient_equal_the_plain_formula():
     for count in (1, 20, 150):                                      # 150: void pixels are in the sample too
-        target, features = clip(4), prediction(1).pixel_features
+        target = clip(4)
+        features = prediction(1).pixel_features
         positions = draw(target, count=count, temperature=1.8)
         loss = discrimination_loss(features.flatten(2), clip_targets([target]), positions)
         ours, = torch.autograd.grad(2 * loss.sum(), features)
@@ -76,7 +79,8 @@ def test_discrimination_prefers_features_that_tell_tubes_apart():
 
 
 def test_semantic_loss_is_the_mean_cross_entropy_over_labelled_pixels():
-    target, logits = clip(4), prediction(1).semantic_logits
+    target = clip(4)
+    logits = prediction(1).semantic_logits
     labels = torch.where(target.void, -1, target.classes[target.masks.int().argmax(0)])[None]
     assert_close(semantic_loss(logits.flatten(2), clip_targets([target]))[0],
                  F.cross_entropy(logits, labels, ignore_index=-1))
@@ -87,7 +91,8 @@ def test_semantic_loss_is_the_mean_cross_entropy_over_labelled_pixels():
 
 
 def test_a_clip_without_tubes_has_neither_loss():
-    made, targets = prediction(1), clip_targets([clip(0)])
+    made = prediction(1)
+    targets = clip_targets([clip(0)])
     positions = draw(clip(0), count=30, temperature=1.8)
     total = (discrimination_loss(made.pixel_features.flatten(2), targets, positions)
              + semantic_loss(made.semantic_logits.flatten(2), targets, positions))

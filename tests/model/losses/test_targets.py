@@ -24,7 +24,8 @@ def test_labelled_and_void_share_the_weight_of_every_pixel():
 
 def test_tubes_that_overlap_share_a_pixel_and_disjoint_ones_keep_theirs():
     masks = torch.zeros(2, 1, 1, 4, dtype=torch.bool)
-    masks[0, ..., :3], masks[1, ..., 2:] = True, True
+    masks[0, ..., :3] = True
+    masks[1, ..., 2:] = True
     overlapping = ClipTargets(masks=masks, classes=torch.tensor([0, 1]), track_ids=torch.tensor([1, 2]),
                               void=~masks.any(0))
     shared = clip_targets([overlapping]).sharing_pixels()
@@ -49,7 +50,8 @@ def test_evidence_of_every_pixel_is_the_dense_clip():
     evidence = PixelEvidence(
         pixel_features=torch.empty(0), tubes=tubes[None], weights=torch.ones(1, *tubes.shape),
         classes=(target.classes,), areas=(target.masks.flatten(2).sum(2).T.float(),))
-    video, dense = video_targets(evidence), clip_targets([target])
+    video = video_targets(evidence)
+    dense = clip_targets([target])
     for name in ("masks", "areas", "classes", "weights", "labelled"):
         assert torch.equal(getattr(video, name), getattr(dense, name)), name
 
@@ -67,7 +69,8 @@ def test_evidence_of_overlapping_tubes_is_the_dense_clip_too():
         pixel_features=torch.empty(0), tubes=torch.stack([tubes.flatten(1), torch.full((2, 20), -1)]),
         weights=torch.ones(2, 2, 20), classes=(target.classes, nothing.classes),
         areas=(masks.flatten(2).sum(2).T.float(), torch.zeros(2, 0)), overlaps=(overlaps, torch.zeros(0, 0).bool()))
-    video, dense = video_targets(evidence), clip_targets([target])
+    video = video_targets(evidence)
+    dense = clip_targets([target])
     for name in ("masks", "areas", "classes", "weights", "labelled"):
         assert torch.equal(getattr(video, name)[:1], getattr(dense, name)), name
     assert video.masks[1].sum() == video.labelled[1].sum() == 0

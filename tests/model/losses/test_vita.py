@@ -33,12 +33,15 @@ def plain(embeddings: Tensor, tubes: Tensor) -> Tensor:
 
 
 def test_the_loss_is_the_mean_over_pairs_within_each_video():
-    embeddings, tubes = torch.randn(2, 6, 4), torch.tensor([[0, 1, -1, 0, 1, 2], [0, -1, -1, 0, -1, -1]])
+    embeddings = torch.randn(2, 6, 4)
+    tubes = torch.tensor([[0, 1, -1, 0, 1, 2], [0, -1, -1, 0, -1, -1]])
     assert_close(similarity_loss(embeddings, tubes), plain(embeddings, tubes))
 
 
 def test_queries_without_an_object_and_their_order_change_nothing():
-    embeddings, tubes, order = torch.randn(1, 6, 4), torch.tensor([[0, 1, -1, 0, 1, 2]]), torch.randperm(6)
+    embeddings = torch.randn(1, 6, 4)
+    tubes = torch.tensor([[0, 1, -1, 0, 1, 2]])
+    order = torch.randperm(6)
     loss = similarity_loss(embeddings, tubes)
     assert_close(similarity_loss(embeddings[:, order], tubes[:, order]), loss)
     assert_close(similarity_loss(torch.cat([embeddings, torch.randn(1, 9, 4)], 1),
@@ -47,7 +50,8 @@ def test_queries_without_an_object_and_their_order_change_nothing():
 
 def test_equal_embeddings_of_one_object_far_from_another_s_cost_nothing():
     one = 10 * torch.tensor([1.0, -1.0])
-    embeddings, tubes = torch.stack([one, one, -one])[None], torch.tensor([[4, 4, 7]])
+    embeddings = torch.stack([one, one, -one])[None]
+    tubes = torch.tensor([[4, 4, 7]])
     assert similarity_loss(embeddings, tubes) < 1e-6
     assert similarity_loss(embeddings, torch.tensor([[4, 7, 7]])) > 10
 
@@ -106,8 +110,10 @@ def test_a_tube_is_no_target_in_a_frame_without_it():
 def test_repeated_frames_of_weight_zero_have_no_tubes():
     evidence = dense_evidence(clip(3))
     queries, evidence, _ = detector_on(evidence, [clip(3)])
-    weights, areas = evidence.weights.clone(), evidence.areas[0].clone()
-    weights[:, 1], areas[1] = 0, 0
+    weights = evidence.weights.clone()
+    areas = evidence.areas[0].clone()
+    weights[:, 1] = 0
+    areas[1] = 0
     evidence = replace(evidence, weights=weights, areas=(areas,))
     tubes = frame_tubes(queries, evidence, video_targets(evidence), costs=MatchingCosts())
     assert (tubes[0, 1] == NO_TUBE).all()
@@ -117,7 +123,8 @@ def test_repeated_frames_of_weight_zero_have_no_tubes():
 def test_without_a_class_cost_the_detector_may_know_other_classes():
     evidence = dense_evidence(clip(3))
     queries, evidence, _ = detector_on(evidence, [clip(3)])
-    targets, masks_alone = video_targets(evidence), MatchingCosts(class_weight=0)
+    targets = video_targets(evidence)
+    masks_alone = MatchingCosts(class_weight=0)
     other = replace(queries, class_logits=torch.randn(1, FRAMES, QUERIES, 2))
     assert torch.equal(frame_tubes(other, evidence, targets, costs=masks_alone),
                        frame_tubes(queries, evidence, targets, costs=masks_alone))
@@ -129,7 +136,8 @@ def with_similarity(layers: list[VideoPrediction], *, batch: int) -> list[VideoP
 
 
 def test_the_criterion_adds_the_similarity_of_the_last_layer_to_the_losses_of_masks_and_classes():
-    made, videos = prediction(2), [clip(3), clip(4, seed=1)]
+    made = prediction(2)
+    videos = [clip(3), clip(4, seed=1)]
     layers, masks = layers_of(made)
     layers = with_similarity(layers, batch=2)
     queries, evidence, _ = detector_on(dense_evidence(*videos), videos)
@@ -144,7 +152,8 @@ def test_the_criterion_adds_the_similarity_of_the_last_layer_to_the_losses_of_ma
 
 def test_frame_queries_alone_are_compared_where_the_head_makes_no_embeddings_of_video_queries():
     layer = with_similarity(layers_of(prediction(1))[0], batch=1)[-1]
-    in_frames, tubes = torch.zeros(1, FRAMES, QUERIES), torch.ones(1, QUERIES)
+    in_frames = torch.zeros(1, FRAMES, QUERIES)
+    tubes = torch.ones(1, QUERIES)
     assert compared(layer, in_frames, tubes)[1].tolist() == [[0] * FRAMES * QUERIES + [1] * QUERIES]
     embeddings, answers = compared(replace(layer, video_similarity=None), in_frames, tubes)
     assert torch.equal(embeddings, rearrange(layer.clip_similarity, "b k n c -> b (k n) c"))

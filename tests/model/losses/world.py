@@ -10,7 +10,11 @@ from torch import Tensor
 
 from model.contracts import ClipPrediction, ClipTargets, LayerPrediction
 
-FRAMES, HEIGHT, WIDTH, CLASSES, QUERIES = 2, 8, 10, 5, 7
+FRAMES = 2
+HEIGHT = 8
+WIDTH = 10
+CLASSES = 5
+QUERIES = 7
 
 
 def clip(tubes: int, *, seed: int = 0, void_rows: int = 2) -> ClipTargets:

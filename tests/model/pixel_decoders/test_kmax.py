@@ -18,7 +18,8 @@ def maps_of(height: int, width: int, batch: int = 2) -> list[torch.Tensor]:
 @pytest.mark.parametrize("config", [SMALL, PYRAMID], ids=["axial", "plain pyramid"])
 @pytest.mark.parametrize("size", [(65, 97), (64, 96), (97, 64)])
 def test_every_map_keeps_its_size_and_gets_the_stated_channels(config, size):
-    decoder, maps = KMaxPixelDecoder(config, channels=CHANNELS), maps_of(*size)
+    decoder = KMaxPixelDecoder(config, channels=CHANNELS)
+    maps = maps_of(*size)
     decoded = decoder(maps)
     assert [tuple(level.shape[2:]) for level in decoded] == [tuple(level.shape[2:]) for level in maps]
     assert tuple(level.shape[1] for level in decoded) == decoder.out_channels
@@ -31,7 +32,8 @@ def test_blocks_give_four_times_the_base_width_and_empty_stages_the_base_width()
 
 @torch.inference_mode()
 def test_a_batch_of_two_equals_two_batches_of_one():
-    decoder, maps = KMaxPixelDecoder(SMALL, channels=CHANNELS).eval(), maps_of(65, 97)
+    decoder = KMaxPixelDecoder(SMALL, channels=CHANNELS).eval()
+    maps = maps_of(65, 97)
     together = decoder(maps)
     for item in range(2):
         for level, alone in zip(together, decoder([m[item:item + 1] for m in maps])):

@@ -42,7 +42,8 @@ def test_maps_come_coarse_to_fine_whichever_attend_to_each_other(strides, finest
 @pytest.mark.parametrize("within_clip", [None, TRAJECTORIES])
 @torch.no_grad()
 def test_a_batch_of_two_clips_equals_two_of_one(within_clip):
-    decoder, maps = decoder_of(within_clip), maps_of(4)
+    decoder = decoder_of(within_clip)
+    maps = maps_of(4)
     together = decoder(maps, frames=2)
     for clip in (slice(0, 2), slice(2, 4)):
         alone = decoder([one[clip] for one in maps], frames=2)

@@ -107,7 +107,8 @@ def test_boxes_are_the_tightest_around_what_is_set():
 def test_a_query_without_any_sure_pixel_after_resizing_is_absent():
     class_logits, masks = scene(0)
     masks[:] = -5
-    masks[0, :, 0, 0], masks[1] = 1e-3, 5.0
+    masks[0, :, 0, 0] = 1e-3
+    masks[1] = 5.0
     tracks = merge(class_logits, masks, geometry=Geometry(source=(8, 8), resized=(8, 8), padded=(8, 8)))
     assert any(volume(track, (8, 8))[0].sum() == 1 for track in tracks)
     padding = torch.full_like(masks, -5.0)

@@ -23,7 +23,8 @@ def plain(class_logits, masks, config, is_thing):
     claimed = shares > config.pixel
     areas = claimed.flatten(1).sum(1)
     means = (shares * claimed).double().flatten(1).sum(1) / areas.clamp(min=1)
-    ids, tracks = torch.full(masks.shape[1:], VOID), [0] * len(is_thing)
+    ids = torch.full(masks.shape[1:], VOID)
+    tracks = [0] * len(is_thing)
     for query in (scores ** config.class_power * means ** config.mask_power).argsort(descending=True, stable=True):
         label = int(classes[query])
         free = claimed[query] & (ids == VOID)
@@ -71,7 +72,8 @@ def test_streaming_equals_the_plain_formula(seed, pixel, overlap, sharpness, pow
 @pytest.mark.parametrize(("source", "padded"), [
     ((70, 150), (97, 161)), ((130, 270), (97, 161)), ((70, 150), (96, 160))])
 def test_merging_at_source_size_equals_resizing_first(source, padded):
-    geometry, config = Geometry.fit(source, padded=padded), PanopticConfig(pixel=0.2, overlap=0.6)
+    geometry = Geometry.fit(source, padded=padded)
+    config = PanopticConfig(pixel=0.2, overlap=0.6)
     class_logits, masks = scene(1, size=(25, 41) if padded[1] % 2 else (24, 40), sharpness=6.0, frames=3)
     large = MaskResizer(geometry, size=tuple(masks.shape[-2:]))(masks)
     merged = merge(class_logits, masks, config, geometry=geometry, clip=1)
@@ -149,7 +151,8 @@ def test_permuting_queries_changes_nothing():
 def test_frames_are_lazy_can_be_read_twice_and_list_only_known_ids():
     class_logits, masks = scene(7)
     merged = merge(class_logits, masks, PanopticConfig(), geometry=whole((20, 24)))
-    first, second = list(merged.frames), list(merged.frames)
+    first = list(merged.frames)
+    second = list(merged.frames)
     assert len(first) == len(merged.frames) == 5
     for one, two in zip(first, second):
         assert one.dtype == np.int32
@@ -209,7 +212,8 @@ def test_more_than_a_hundred_things_keep_their_class_but_officially_spill_into_t
 
     def found(things: int, ranks: torch.Tensor) -> tuple[list[int], np.ndarray]:
         logits = torch.zeros(103, 5)
-        logits[:things, 0], logits[things:, 1] = 5 + ranks[:things], 5 + ranks[things:]
+        logits[:things, 0] = 5 + ranks[:things]
+        logits[things:, 1] = 5 + ranks[things:]
         merged = merge(logits, masks, config, geometry=whole((2, 103)))
         assert {segment.class_index for segment in merged.segments.values()} == set(class_of(merged.frames[0]).ravel())
         return [segment.class_index for segment in merged.segments.values()], merged.frames[0]

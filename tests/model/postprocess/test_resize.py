@@ -44,7 +44,8 @@ def test_the_matrices_equal_the_chain_of_interpolations(geometry):
 def test_tiles_cover_every_pixel_once_and_equal_the_whole(geometry):
     masks = maps(geometry)
     resizer = MaskResizer(geometry, size=tuple(masks.shape[1:]))
-    whole, seen = resizer(masks), torch.zeros(geometry.source, dtype=torch.int)
+    whole = resizer(masks)
+    seen = torch.zeros(geometry.source, dtype=torch.int)
     for rows, columns in resizer.tiles(height=7, width=11):
         seen[rows, columns] += 1
         assert_close(resizer.tile(masks, rows=rows, columns=columns), whole[:, rows, columns], atol=1e-6, rtol=0)
@@ -81,7 +82,8 @@ def test_a_map_of_another_size_and_a_frame_outside_the_input_are_refused():
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
 def test_what_a_part_of_the_map_reaches_is_exactly_where_it_changes_something(geometry):
     size = tuple(-(-side // 4) for side in geometry.padded)
-    resizer, generator = MaskResizer(geometry, size=size), torch.Generator().manual_seed(0)
+    resizer = MaskResizer(geometry, size=size)
+    generator = torch.Generator().manual_seed(0)
     for _ in range(10):
         rows, columns = (slice(*sorted(torch.randperm(side + 1, generator=generator)[:2].tolist())) for side in size)
         part = torch.zeros(1, *size)

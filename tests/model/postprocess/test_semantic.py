@@ -43,7 +43,8 @@ def test_tiles_equal_the_formula_over_the_whole_frame():
 
 
 def test_clips_do_not_see_each_other_and_repeats_are_cut():
-    first, second = scene(0), scene(1)
+    first = scene(0)
+    second = scene(1)
     together = merged((first, 3), (second, 1))
     np.testing.assert_array_equal(together, np.concatenate([merged((first, 3)), merged((second, 3))[:1]]))
 

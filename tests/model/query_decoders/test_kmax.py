@@ -37,7 +37,8 @@ def test_shapes_are_those_of_the_contract():
 
 @torch.inference_mode()
 def test_a_batch_of_two_clips_equals_two_batches_of_one():
-    decoder, maps = decoder_of(), maps_of(2, 2)
+    decoder = decoder_of()
+    maps = maps_of(2, 2)
     together = decoder(maps, frames=2)
     for clip in range(2):
         alone = decoder([m[2 * clip:2 * clip + 2] for m in maps], frames=2)
@@ -47,8 +48,10 @@ def test_a_batch_of_two_clips_equals_two_batches_of_one():
 
 @torch.inference_mode()
 def test_supervision_adds_layers_and_changes_nothing_else():
-    decoder, maps = decoder_of(), maps_of(1, 2)
-    plain, supervised = decoder(maps, frames=2), decoder(maps, frames=2, supervise=True)
+    decoder = decoder_of()
+    maps = maps_of(1, 2)
+    plain = decoder(maps, frames=2)
+    supervised = decoder(maps, frames=2, supervise=True)
     assert plain.auxiliary == ()
     assert torch.equal(plain.mask_logits, supervised.mask_logits)
     assert torch.equal(plain.class_logits, supervised.class_logits)
@@ -93,7 +96,8 @@ def test_training_starts_at_the_prior_of_no_object():
 
 @torch.inference_mode()
 def test_permuting_the_learned_queries_permutes_the_answers():
-    decoder, maps = decoder_of(), maps_of(1, 2)
+    decoder = decoder_of()
+    maps = maps_of(1, 2)
     order = torch.randperm(5)
     before = decoder(maps, frames=2)
     decoder.initial_queries.copy_(decoder.initial_queries[:, order])
@@ -114,7 +118,8 @@ def test_mask_embeddings_are_a_projection_of_the_appearance():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @torch.inference_mode()
 def test_half_precision_autocast_stays_close_to_single(dtype):
-    decoder, maps = decoder_of(), maps_of(1, 2)
+    decoder = decoder_of()
+    maps = maps_of(1, 2)
     exact = decoder(maps, frames=2)
     with torch.autocast("cpu", dtype=dtype):
         half = decoder(maps, frames=2)
@@ -138,7 +143,8 @@ def test_impossible_configs_are_refused(change, message):
 def test_layers_reach_stride_4_with_aligned_corners_where_the_deciding_side_is_odd():
     """The corner pixels of a layer's masks then come through untouched; maps here are 16 high and 17 wide."""
     by_width, by_height = (decoder_of(corners_by=side) for side in ("width", "height"))
-    maps, layer = maps_of(1, 1), by_width.layers[0]
+    maps = maps_of(1, 1)
+    layer = by_width.layers[0]
     _, prediction = layer(by_width.initial_queries[None], torch.nn.functional.gelu(maps[3]), frames=1, supervise=True)
     corner = prediction.mask_logits[..., -1, -1]
     aligned, not_aligned = (decoder(maps, frames=1, supervise=True).auxiliary[0].mask_logits

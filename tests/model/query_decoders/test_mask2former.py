@@ -39,7 +39,8 @@ def masks_as_published(decoder: MaskedAttentionDecoder, queries, pixel_features,
 
 @torch.no_grad()
 def test_resizing_features_once_gives_the_masks_of_resizing_every_mask():
-    decoder, (maps, pixels) = decoder_of(), clip_of()
+    decoder = decoder_of()
+    (maps, pixels) = clip_of()
     queries = torch.randn(1, 6, 16)
     for index, one in enumerate(maps):
         level = decoder._level(index, one, pixels, frames=2)
@@ -62,7 +63,9 @@ def test_a_query_whose_mask_is_empty_looks_everywhere():
 @pytest.mark.parametrize("pre_norm", [False, True])
 @torch.no_grad()
 def test_permuting_the_learned_queries_permutes_the_answer(pre_norm):
-    decoder, clip, order = decoder_of(pre_norm=pre_norm), clip_of(), torch.randperm(6)
+    decoder = decoder_of(pre_norm=pre_norm)
+    clip = clip_of()
+    order = torch.randperm(6)
     straight = decoder(*clip)[-1]
     for learned in (decoder.initial_queries, decoder.query_positions):
         learned.copy_(learned[order].clone())
@@ -72,8 +75,10 @@ def test_permuting_the_learned_queries_permutes_the_answer(pre_norm):
 
 @torch.no_grad()
 def test_supervision_adds_what_is_said_before_the_first_layer_and_after_each():
-    decoder, clip = decoder_of(), clip_of()
-    all_of_them, (only,) = decoder(*clip, supervise=True), decoder(*clip)
+    decoder = decoder_of()
+    clip = clip_of()
+    all_of_them = decoder(*clip, supervise=True)
+    (only,) = decoder(*clip)
     assert len(all_of_them) == 1 + 4
     assert torch.equal(all_of_them[0].queries[0], decoder.initial_queries)
     assert torch.equal(all_of_them[-1].mask_logits, only.mask_logits)
@@ -85,13 +90,15 @@ def test_frames_are_told_apart_by_positions_in_the_clip_and_not_by_positions_in_
     swapped = [one.flip(0) for one in maps], pixels.flip(2)
     for positions, same in (("frame", True), ("clip", False)):
         decoder = decoder_of(positions=positions)
-        one, other = decoder(maps, pixels)[-1], decoder(*swapped)[-1]
+        one = decoder(maps, pixels)[-1]
+        other = decoder(*swapped)[-1]
         assert torch.allclose(one.queries, other.queries, atol=1e-4) == same
 
 
 @torch.no_grad()
 def test_a_batch_of_two_clips_equals_two_of_one():
-    decoder, (maps, pixels) = decoder_of(), clip_of(batch=2)
+    decoder = decoder_of()
+    (maps, pixels) = clip_of(batch=2)
     together = decoder(maps, pixels)[-1]
     for clip in range(2):
         alone = decoder([one[2 * clip:2 * clip + 2] for one in maps], pixels[clip:clip + 1])[-1]

@@ -64,7 +64,8 @@ def test_queries_are_the_normed_ones_and_the_heads_read_them():
 
 @torch.inference_mode()
 def test_the_same_weights_in_tube_link_give_the_same_classes_and_masks():
-    frames, segmenter = frames_of(2), segmenter_of()
+    frames = frames_of(2)
+    segmenter = segmenter_of()
     like = tiny_tube_link()
     twin = build_segmenter(replace(like, query_decoder=replace(like.query_decoder, positions="frame"))).eval()
     twin.load_state_dict(segmenter.state_dict(), strict=True)
@@ -75,7 +76,8 @@ def test_the_same_weights_in_tube_link_give_the_same_classes_and_masks():
 @pytest.mark.parametrize("size", [(64, 96), (65, 97)], ids=["even", "odd"])
 @torch.inference_mode()
 def test_a_batch_of_two_equals_two_batches_of_one(size):
-    segmenter, frames = segmenter_of(), frames_of(2, *size)
+    segmenter = segmenter_of()
+    frames = frames_of(2, *size)
     together = segmenter(frames)
     for item in range(2):
         alone = segmenter(frames[item:item + 1])
@@ -85,7 +87,8 @@ def test_a_batch_of_two_equals_two_batches_of_one(size):
 
 @torch.inference_mode()
 def test_what_padding_holds_does_not_matter():
-    segmenter, frames = segmenter_of(), frames_of(1)
+    segmenter = segmenter_of()
+    frames = frames_of(1)
     real = torch.ones(1, 1, 64, 96, dtype=torch.bool)
     real[..., 50:, :] = False
     noise = torch.where(real[:, :, None], frames, frames_of(1))

@@ -64,7 +64,8 @@ def test_clips_are_aligned_by_the_raw_queries():
 @pytest.mark.parametrize("size", [(64, 96), (65, 97)], ids=["even", "odd"])
 @torch.inference_mode()
 def test_a_batch_of_two_equals_two_batches_of_one(within_clip, size):
-    segmenter, frames = segmenter_of(within_clip=within_clip), clips_of(2, 2, *size)
+    segmenter = segmenter_of(within_clip=within_clip)
+    frames = clips_of(2, 2, *size)
     together = segmenter(frames)
     for clip in range(2):
         alone = segmenter(frames[clip:clip + 1])
@@ -85,7 +86,8 @@ def test_frames_of_a_clip_meet_before_the_query_decoder_only_with_within_clip_tr
 @torch.inference_mode()
 def test_within_clip_tracking_starts_as_the_segmenter_without_it():
     """So that weights trained without it give their own results on the first day."""
-    frames, plain = clips_of(1, 2), build_segmenter(tiny_tube_link()).eval()
+    frames = clips_of(1, 2)
+    plain = build_segmenter(tiny_tube_link()).eval()
     tracking = build_segmenter(tiny_tube_link(within_clip=TINY_DEFORMABLE_TRAJECTORIES)).eval()
     missing, unexpected = tracking.load_state_dict(plain.state_dict(), strict=False)
     assert missing
@@ -95,18 +97,21 @@ def test_within_clip_tracking_starts_as_the_segmenter_without_it():
 
 @torch.inference_mode()
 def test_what_padding_holds_does_not_matter():
-    segmenter, frames = segmenter_of(), clips_of(1, 2)
+    segmenter = segmenter_of()
+    frames = clips_of(1, 2)
     real = torch.ones(1, 2, 64, 96, dtype=torch.bool)
     real[..., 50:, :] = False
     noise = torch.where(real[:, :, None], frames, clips_of(1, 2))
-    first, second = segmenter(frames, real), segmenter(noise, real)
+    first = segmenter(frames, real)
+    second = segmenter(noise, real)
     assert torch.equal(first.mask_logits, second.mask_logits)
     assert not torch.equal(first.mask_logits, segmenter(frames).mask_logits)
 
 
 @torch.inference_mode()
 def test_frames_are_normalised_channel_by_channel():
-    segmenter, seen = segmenter_of(), []
+    segmenter = segmenter_of()
+    seen = []
     segmenter.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     mean, std = (torch.tensor(values)[:, None, None] for values in (segmenter.config.pixel_mean,
                                                                     segmenter.config.pixel_std))
@@ -128,8 +133,10 @@ def test_gradient_reaches_every_parameter_under_supervision(within_clip):
 @TRACKING
 @torch.inference_mode()
 def test_neither_supervision_nor_attention_maps_change_an_answer(within_clip):
-    segmenter, frames = segmenter_of(within_clip=within_clip), clips_of(1, 2)
-    plain, supervised = segmenter(frames), segmenter(frames, supervise=True)
+    segmenter = segmenter_of(within_clip=within_clip)
+    frames = clips_of(1, 2)
+    plain = segmenter(frames)
+    supervised = segmenter(frames, supervise=True)
     watched = segmenter(frames, return_attention=True)
     assert plain.attention == {}
     assert bool(watched.attention) == (within_clip is not None)
@@ -194,7 +201,8 @@ def test_a_tiny_segmenter_overfits_a_clip():
     torch.manual_seed(0)
     config = tiny_tube_link()
     segmenter = build_segmenter(replace(config, query_decoder=replace(config.query_decoder, num_queries=2))).train()
-    frames, target = torch.full((1, 2, 3, 64, 64), 60, dtype=torch.uint8), torch.zeros(1, 2, 2, 16, 16)
+    frames = torch.full((1, 2, 3, 64, 64), 60, dtype=torch.uint8)
+    target = torch.zeros(1, 2, 2, 16, 16)
     for query, (row, column) in enumerate([(8, 8), (36, 40)]):
         frames[..., query, row:row + 20, column:column + 16] = 250
         target[:, query, :, row // 4:row // 4 + 5, column // 4:column // 4 + 4] = 1

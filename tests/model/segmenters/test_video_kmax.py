@@ -60,7 +60,8 @@ def test_a_clip_of_any_length_gives_the_contract(within_clip, frames):
 @pytest.mark.parametrize("size", [(65, 97), (64, 96)], ids=["odd", "even"])
 @torch.inference_mode()
 def test_a_batch_of_two_equals_two_batches_of_one(within_clip, size):
-    segmenter, frames = segmenter_of(within_clip=within_clip), clips_of(2, 2, *size)
+    segmenter = segmenter_of(within_clip=within_clip)
+    frames = clips_of(2, 2, *size)
     together = segmenter(frames)
     for clip in range(2):
         alone = segmenter(frames[clip:clip + 1])
@@ -80,18 +81,21 @@ def test_frames_of_a_clip_meet_before_the_query_decoder_only_with_within_clip_tr
 
 @torch.inference_mode()
 def test_what_padding_holds_does_not_matter():
-    segmenter, frames = segmenter_of(), clips_of(1, 2)
+    segmenter = segmenter_of()
+    frames = clips_of(1, 2)
     real = torch.ones(1, 2, 65, 97, dtype=torch.bool)
     real[..., 50:, :] = False
     noise = torch.where(real[:, :, None], frames, clips_of(1, 2))
-    first, second = segmenter(frames, real), segmenter(noise, real)
+    first = segmenter(frames, real)
+    second = segmenter(noise, real)
     assert torch.equal(first.mask_logits, second.mask_logits)
     assert not torch.equal(first.mask_logits, segmenter(frames).mask_logits)
 
 
 @torch.inference_mode()
 def test_bytes_and_floats_of_the_same_values_give_the_same():
-    segmenter, frames = segmenter_of(), clips_of(1, 1)
+    segmenter = segmenter_of()
+    frames = clips_of(1, 1)
     assert torch.equal(segmenter(frames).mask_logits, segmenter(frames.float()).mask_logits)
 
 
@@ -110,8 +114,10 @@ def test_gradient_reaches_every_parameter_under_supervision(within_clip):
 @TRACKING
 @torch.inference_mode()
 def test_supervision_changes_no_answer(within_clip):
-    segmenter, frames = segmenter_of(within_clip=within_clip, semantic_head=TINY_SEMANTIC_HEAD), clips_of(1, 2)
-    plain, supervised = segmenter(frames), segmenter(frames, supervise=True)
+    segmenter = segmenter_of(within_clip=within_clip, semantic_head=TINY_SEMANTIC_HEAD)
+    frames = clips_of(1, 2)
+    plain = segmenter(frames)
+    supervised = segmenter(frames, supervise=True)
     assert plain.semantic_logits is None
     for field in FIELDS:
         assert torch.equal(getattr(plain, field), getattr(supervised, field))
@@ -120,8 +126,10 @@ def test_supervision_changes_no_answer(within_clip):
 @TRACKING
 @torch.inference_mode()
 def test_attention_maps_come_by_name_when_asked_for_and_change_no_answer(within_clip):
-    segmenter, frames = segmenter_of(within_clip=within_clip), clips_of(1, 2)
-    plain, watched = segmenter(frames), segmenter(frames, return_attention=True)
+    segmenter = segmenter_of(within_clip=within_clip)
+    frames = clips_of(1, 2)
+    plain = segmenter(frames)
+    watched = segmenter(frames, return_attention=True)
     assert plain.attention == {}
     assert bool(watched.attention) == (within_clip is not None)
     torch.testing.assert_close(plain.mask_logits, watched.mask_logits, atol=1e-4, rtol=1e-4)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as run_lengths
 
-from pipeline.augment import AugmentConfig
+from pipeline.clips import AugmentConfig
 from pipeline.datasets import DatasetConfig, open_dataset
 from pipeline.datasets.classes_coco import TABLES
 from pipeline.datasets.classes_youtube_vis import TABLES as VIDEO_TABLES
@@ -21,9 +21,8 @@ from pipeline.datasets.coco import CocoInstance, CocoPanoptic
 from pipeline.datasets.coco_as_videos import COUNTERPARTS
 from pipeline.datasets.synthetic import SyntheticConfig, write_world
 from pipeline.errors import BadInput
-from pipeline.loading import training_batches
 from pipeline.shards import ShardConfig, ShardSet, make_shards
-from pipeline.training_clips import InputConfig
+from pipeline.training_input import InputConfig, training_batches
 
 IMAGE = "train_00001"
 KINDS = {"panoptic": CocoPanoptic, "instances": CocoInstance}
@@ -54,7 +53,8 @@ def of_image(found: dict) -> list[dict]:
 
 
 def test_the_class_tables_are_those_of_every_released_model():
-    panoptic, instance = TABLES["coco_panoptic"], TABLES["coco_instance"]
+    panoptic = TABLES["coco_panoptic"]
+    instance = TABLES["coco_instance"]
     assert panoptic.is_thing.tolist() == [True] * 80 + [False] * 53
     assert panoptic.classes[:80] == instance.classes
     ids = [info.dataset_id for info in panoptic.classes]
@@ -66,10 +66,13 @@ def test_the_class_tables_are_those_of_every_released_model():
 
 def test_panoptic_and_instance_labels_of_an_image_agree(world):
     """Every thing of the id map is an instance mask of the same class, pixel by pixel, and images differ in size."""
-    panoptic, instance, sizes = CocoPanoptic(str(world)), CocoInstance(str(world)), set()
+    panoptic = CocoPanoptic(str(world))
+    instance = CocoInstance(str(world))
+    sizes = set()
     assert panoptic.video_ids() == instance.video_ids() == [f"train_{number:05d}" for number in range(6)]
     for video_id in panoptic.video_ids():
-        video, objects = panoptic.read(video_id), instance.read(video_id)
+        video = panoptic.read(video_id)
+        objects = instance.read(video_id)
         ids = panoptic.frame_ids(video, video.frames[0])
         assert set(np.unique(ids)) == {segment.id for segment in video.segments}    # no pixel of the world is void
         found = {(panoptic.classes.classes[segment.class_index].name, (ids == segment.id).tobytes())
@@ -99,7 +102,8 @@ def test_every_form_of_a_mask_reads_the_same(copy, form):
     video = CocoInstance(str(copy)).read(IMAGE)
     two_boxes = np.zeros((video.height, video.width), np.uint8)
     two_boxes[10:20, 5:30] = two_boxes[30:40, 8:12] = 1
-    compressed, flat = run_lengths.encode(np.asfortranarray(two_boxes)), two_boxes.ravel(order="F")
+    compressed = run_lengths.encode(np.asfortranarray(two_boxes))
+    flat = two_boxes.ravel(order="F")
     changes = np.flatnonzero(np.diff(flat)) + 1
     size = list(two_boxes.shape)
     mask = {"polygons": [[5, 10, 30, 10, 30, 20, 5, 20], [8, 30, 12, 30, 12, 40, 8, 40]],
@@ -111,7 +115,9 @@ def test_every_form_of_a_mask_reads_the_same(copy, form):
 
 
 def test_masks_may_overlap_be_crowds_and_have_large_ids(copy):
-    box, crowd = [[2, 2, 40, 2, 40, 30, 2, 30]], 900100000001        # ids of COCO's crowds need more than 32 bits
+    # ids of COCO's crowds need more than 32 bits
+    box = [[2, 2, 40, 2, 40, 30, 2, 30]]
+    crowd = 900100000001
     edit_json(copy, "instances", lambda f: of_image(f)[0].update(segmentation=box))
     edit_json(copy, "instances", lambda f: of_image(f)[1].update(segmentation=box, iscrowd=1, id=crowd))
     video = CocoInstance(str(copy)).read(IMAGE)
@@ -238,7 +244,8 @@ def test_each_kind_of_damage_has_its_own_error(copy, reason, kind, damage):
 
 
 def test_a_label_of_another_size_or_coding_is_refused(copy):
-    dataset, label = CocoPanoptic(str(copy)), copy / "panoptic_train2017" / f"{IMAGE}.png"
+    dataset = CocoPanoptic(str(copy))
+    label = copy / "panoptic_train2017" / f"{IMAGE}.png"
     video = dataset.read(IMAGE)
     for other, reason in (("train_00000", "size-differs"), (None, "corrupt-label")):
         label.write_bytes((label.parent / f"{other}.png").read_bytes() if other else b"no png")

@@ -89,7 +89,9 @@ def test_frames_that_an_edit_list_hides_are_not_invented(make_video, tmp_path):
         for packet in source.demux(stream):
             if packet.dts is not None:
                 shift = int(1.55 / packet.time_base)
-                packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, copy
+                packet.pts = packet.pts - shift
+                packet.dts = packet.dts - shift
+                packet.stream = copy
                 target.mux(packet)
     with RawVideo(cut) as video:
         assert len(video.frame_names) == 24    # the header and decord say 40
@@ -99,7 +101,8 @@ def test_frames_that_an_edit_list_hides_are_not_invented(make_video, tmp_path):
 
 def test_pyav_goes_on_where_decord_ends(make_video, monkeypatch):
     with RawVideo(make_video(12)) as video:
-        before, start = video.frames(0, 5), video._start
+        before = video.frames(0, 5)
+        start = video._start
 
         def start_and_lose_decord():
             start()

@@ -34,7 +34,8 @@ def test_what_was_drawn_is_what_vipseg_reads(tmp_path, preset):
     config = replace(TINY, frames=12, preset=preset)
     dataset = VipSeg(str(write_world(tmp_path / "world", config)))
     for index, video_id in enumerate(dataset.video_ids()):
-        scene, video = scene_of(config, index), dataset.read(video_id)
+        scene = scene_of(config, index)
+        video = dataset.read(video_id)
         drawn = np.stack([label for _, label in draw(scene)])
         read = np.stack([dataset.frame_ids(video, frame) for frame in video.frames])
         pairs = {(int(d), int(r)) for d, r in zip(drawn.ravel(), read.ravel())}
@@ -50,7 +51,8 @@ def test_what_was_drawn_is_what_vipseg_reads(tmp_path, preset):
 def test_what_was_drawn_is_what_youtube_vis_reads(instance_world):
     config = SyntheticConfig(**json.loads((instance_world / "world.json").read_text()))
     dataset = YouTubeVis(str(instance_world), split="valid")
-    scene, video = scene_of(config, 0, split=1), dataset.read("valid_00000")
+    scene = scene_of(config, 0, split=1)
+    video = dataset.read("valid_00000")
     drawn = np.stack([label for _, label in draw(scene)])
     shown = [place for place in range(len(scene.things)) if (drawn == len(STUFF) + place).any()]
     assert [dataset.classes.classes[s.class_index].name for s in video.segments] == \
@@ -127,14 +129,16 @@ def test_every_thing_of_a_hard_world_hides_longer_than_a_clip_and_returns_elsewh
             frames = np.flatnonzero(shown[:, place])
             gaps = np.diff(frames) - 1
             assert gaps.max() >= LONG_HIDING
-            left, returned = frames[gaps.argmax()], frames[gaps.argmax() + 1]
+            left = frames[gaps.argmax()]
+            returned = frames[gaps.argmax() + 1]
             assert np.linalg.norm(thing.centers[left] - thing.centers[returned]) > thing.radius
 
 
 def test_twins_of_a_hard_world_look_the_same_and_trade_places():
     scenes = [scene_of(SyntheticConfig(preset="hard"), index) for index in range(20)]
     for scene in scenes:
-        axis, middle = scene.pillar.axis, (scene.pillar.start + scene.pillar.end) / 2
+        axis = scene.pillar.axis
+        middle = (scene.pillar.start + scene.pillar.end) / 2
         pairs = [(a, b) for n, a in enumerate(scene.things) for b in scene.things[:n]
                  if a.kind == b.kind and a.texture == b.texture and a.radius == b.radius
                  and np.array_equal(a.color, b.color)]

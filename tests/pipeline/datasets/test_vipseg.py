@@ -15,7 +15,8 @@ from pipeline.datasets.vipseg import VipSeg
 from pipeline.errors import BadInput
 from pipeline.images import encode_png
 
-VIDEO, TRAIN = "train_00001", "panoptic_gt_VIPSeg_train.json"
+VIDEO = "train_00001"
+TRAIN = "panoptic_gt_VIPSeg_train.json"
 
 
 def canonical(dataset: VipSeg, video_id: str) -> tuple[np.ndarray, list[int]]:
@@ -30,10 +31,12 @@ def canonical(dataset: VipSeg, video_id: str) -> tuple[np.ndarray, list[int]]:
 
 
 def test_both_layouts_describe_the_same_videos(panoptic_world):
-    rgb, raw = VipSeg(str(panoptic_world)), VipSeg(str(panoptic_world), layout="raw")
+    rgb = VipSeg(str(panoptic_world))
+    raw = VipSeg(str(panoptic_world), layout="raw")
     assert (rgb.layout, raw.layout) == ("rgb", "raw")
     for video_id in rgb.video_ids():
-        (maps, classes), (raw_maps, raw_classes) = canonical(rgb, video_id), canonical(raw, video_id)
+        (maps, classes) = canonical(rgb, video_id)
+        (raw_maps, raw_classes) = canonical(raw, video_id)
         assert np.array_equal(maps, raw_maps)
         assert classes == raw_classes
 

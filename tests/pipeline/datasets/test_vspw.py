@@ -50,7 +50,8 @@ def test_the_table_has_124_classes_without_objects():
 
 def test_what_was_drawn_is_what_is_read(world, tmp_path):
     """Through shards: every pixel of every frame has the class it was drawn with."""
-    dataset, classes = Vspw(str(world)), world_classes(CONFIG)
+    dataset = Vspw(str(world))
+    classes = world_classes(CONFIG)
     make_shards(dataset, tmp_path / "shards", split="train")
     shards = ShardSet(tmp_path / "shards")
     position = {info.name: index for index, info in enumerate(classes.classes)}

@@ -105,7 +105,8 @@ def ovis_world(tmp_path_factory):
 
 
 def test_ovis_is_read_with_masks_that_overlap(ovis_world):
-    dataset, shared = YouTubeVis(str(ovis_world)), 0
+    dataset = YouTubeVis(str(ovis_world))
+    shared = 0
     assert dataset.annotations == ovis_world / "annotations" / "train.json"
     for video_id in dataset.video_ids():
         video = dataset.read(video_id)

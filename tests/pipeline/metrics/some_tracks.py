@@ -8,7 +8,9 @@ from pycocotools import mask as run_lengths
 
 from model.contracts import Track, Tracks
 
-BLOCK, GRID = 48, 8     # a frame of 8 x 8 blocks is large, of 7 blocks small
+# a frame of 8 x 8 blocks is large, of 7 blocks small
+BLOCK = 48
+GRID = 8
 
 
 def track_of(blocks, **fields):
@@ -28,7 +30,8 @@ def boxes(rng, frames):
     """A rectangle that moves a little and is sometimes absent: T GRID GRID bool."""
     found = np.zeros((frames, GRID, GRID), bool)
     height, width = rng.integers(1, GRID + 1, 2)
-    y, x = rng.integers(0, GRID - height + 1), rng.integers(0, GRID - width + 1)
+    y = rng.integers(0, GRID - height + 1)
+    x = rng.integers(0, GRID - width + 1)
     present = rng.random(frames) < 0.8
     present[rng.integers(frames)] = True
     found[present, y:y + height, x:x + width] = True
@@ -42,9 +45,11 @@ def scored_tracks(draw, least=1, most=3):
     for video in range(draw(st.integers(least, most))):
         rng = np.random.default_rng(draw(st.integers(0, 2**32)))
         frames = int(rng.integers(1, 4))
-        true, guesses = [], []
+        true = []
+        guesses = []
         for _ in range(rng.integers(0, 5)):
-            blocks, index = boxes(rng, frames), int(rng.integers(2))
+            blocks = boxes(rng, frames)
+            index = int(rng.integers(2))
             true.append(track_of(blocks, class_index=index, is_crowd=rng.random() < 0.2))
             for _ in range(rng.integers(0, 4)):
                 damaged = np.where(rng.random(blocks.shape) < rng.choice([0.0, 0.05, 0.3]), ~blocks, blocks)

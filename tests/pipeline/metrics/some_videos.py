@@ -26,7 +26,8 @@ def scored_videos(draw, most=3, least=1):
     pairs = []
     for video in range(draw(st.integers(least, most))):
         rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-        frames, ids = rng.integers(1, 7), [VOID, 0, 1, 2, 3]
+        frames = rng.integers(1, 7)
+        ids = [VOID, 0, 1, 2, 3]
         blocks = rng.choice(ids, (frames, 3, 3), p=[0.2, 0.2, 0.2, 0.2, 0.2])
         blocks[1:] = np.where(rng.random(blocks[1:].shape) < 0.6, blocks[:-1], blocks[1:])
         truth = blocks.repeat(2, 1).repeat(3, 2).astype(np.int32)

@@ -25,7 +25,8 @@ def score(pairs):
 def by_definition(pairs):
     """IoU of every class that occurs in the truth."""
     true, guess = (np.concatenate([np.ravel(list(pair[side].frames)) for pair in pairs]) for side in (1, 0))
-    guess, true = guess[true != VOID], true[true != VOID]
+    guess = guess[true != VOID]
+    true = true[true != VOID]
     return {c: ((true == c) & (guess == c)).sum() / ((true == c) | (guess == c)).sum() for c in range(3) if c in true}
 
 
@@ -33,7 +34,8 @@ def by_definition(pairs):
 @given(scored_videos())
 def test_scores_are_the_definition_written_out(pairs):
     pairs = [(semantic(p), semantic(t)) for p, t in pairs]
-    expected, found = by_definition(pairs), score(pairs)
+    expected = by_definition(pairs)
+    found = score(pairs)
     assert {c: row.iou for c, row in enumerate(found.per_class) if row.true} == pytest.approx(expected, abs=1e-12)
     assert found.miou == pytest.approx(np.mean(list(expected.values())) if expected else np.nan, nan_ok=True)
 

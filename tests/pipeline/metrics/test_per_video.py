@@ -46,7 +46,8 @@ def score(name, pairs):
 @given(data=st.data())
 def test_merged_parts_equal_one_pass_to_the_last_bit_in_any_order(name, data):
     pairs = data.draw(pairs_for(name, least=4))
-    order, cut = data.draw(st.permutations(range(4))), data.draw(st.integers(0, 4))
+    order = data.draw(st.permutations(range(4)))
+    cut = data.draw(st.integers(0, 4))
     parts = [score(name, [pairs[i] for i in some]) for some in (order[:cut], order[cut:])]
     whole = METRICS[name]()
     for part in reversed(parts):
@@ -68,7 +69,8 @@ def test_nothing_is_scored_of_nothing(name):
 @given(data=st.data())
 def test_no_video_counts_twice(name, data):
     pairs = data.draw(pairs_for(name, most=1))
-    once, again = score(name, pairs), score(name, pairs)
+    once = score(name, pairs)
+    again = score(name, pairs)
     with pytest.raises(BadInput, match="scored before"):
         once.update(*pairs[0])
     with pytest.raises(ValueError, match="1 videos would count twice"):

@@ -40,7 +40,8 @@ def test_parts_merged_through_json_are_the_whole():
     rng = np.random.default_rng(3)
     pairs = [tuple(tracks_of([track_of(boxes(rng, 2), class_index=0, score=0.5)], frames=2, name=str(video))
                    for _ in range(2)) for video in range(4)]
-    whole, parts = Scorecard(CLASSES, ("tracks",), windows=WINDOWS), []
+    whole = Scorecard(CLASSES, ("tracks",), windows=WINDOWS)
+    parts = []
     for predicted, truth in pairs:
         parts.append(Scorecard(CLASSES, ("tracks",), windows=WINDOWS))
         for card in (whole, parts[-1]):
@@ -67,7 +68,8 @@ def test_official_quirks_reach_their_metrics_and_survive_the_way_home():
 
 
 def test_videos_that_were_not_scored_are_left_out_of_their_set():
-    card, rng = Scorecard(CLASSES, ("tracks",), windows=WINDOWS), np.random.default_rng(3)
+    card = Scorecard(CLASSES, ("tracks",), windows=WINDOWS)
+    rng = np.random.default_rng(3)
     for video in "abc":
         target = [track_of(boxes(rng, 2), class_index=0, score=0.5)]
         guess = tracks_of(target if video != "c" else [], frames=2, name=video)

@@ -17,9 +17,14 @@ CAT, DOG, SKY = range(3)
 
 def by_definition(pairs, *, official):
     """sq, aq: every class and every pair of tracks compared as masks of the whole video."""
-    common, union, void, association, tracks = np.zeros(3), np.zeros(3), 0, 0.0, 0
+    common = np.zeros(3)
+    union = np.zeros(3)
+    void = 0
+    association = 0.0
+    tracks = 0
     for prediction, truth in pairs:
-        t, p = np.stack(list(truth.frames)), np.stack(list(prediction.frames))
+        t = np.stack(list(truth.frames))
+        p = np.stack(list(prediction.frames))
         labelled = t != VOID
         semantic = [np.vectorize(lambda i, side=side: side.segments[i].class_index if i != VOID else 3)(ids)
                     for side, ids in ((truth, t), (prediction, p))]
@@ -56,7 +61,8 @@ def score(pairs, *, official=""):
 @given(pairs=scored_videos())
 def test_scores_are_the_definition_written_out(pairs, official):
     relisted = [(p, replace(t, segments=dict(reversed(t.segments.items())))) for p, t in pairs]
-    found, (sq, aq) = score(relisted, official=official), by_definition(relisted, official=official)
+    found = score(relisted, official=official)
+    (sq, aq) = by_definition(relisted, official=official)
     assert (found.all.sq, found.all.aq) == pytest.approx((sq, aq), abs=1e-9, nan_ok=True)
     assert found.all.stq == pytest.approx(np.sqrt(sq * aq), abs=1e-9, nan_ok=True)
     for prediction, truth in relisted:
@@ -95,8 +101,10 @@ def test_predicted_pixels_on_stuff_and_void_count_against_a_track():
 
 
 def test_the_official_script_loses_the_first_listed_track_and_counts_void_as_a_class():
-    truth, guess = row("xxyy", {"x": CAT, "y": DOG}), row("aa.b", {"a": CAT, "b": DOG})
-    ours, official = score([(guess, truth)]), score([(guess, truth)], official="vipseg")
+    truth = row("xxyy", {"x": CAT, "y": DOG})
+    guess = row("aa.b", {"a": CAT, "b": DOG})
+    ours = score([(guess, truth)])
+    official = score([(guess, truth)], official="vipseg")
     assert (ours.tracks, official.tracks) == (2, 1)
     assert ours.all.sq == pytest.approx((1 + 1 / 2) / 2)
     assert official.all.sq == pytest.approx((1 + 1 / 2 + 0) / 3)
@@ -107,7 +115,8 @@ def test_the_official_script_loses_the_first_listed_track_and_counts_void_as_a_c
 
 def test_only_the_script_of_vipseg_forgets_the_data_s_own_crowds():
     classes = {"s": SKY, "x": CAT, "y": DOG}                     # listed in this order
-    truth, guess = row("ssxxyy", classes, crowd={ord("x")}), row("ssxxyy", classes)
+    truth = row("ssxxyy", classes, crowd={ord("x")})
+    guess = row("ssxxyy", classes)
     assert [score([(guess, truth)], official=official).tracks for official in ("", "step", "vipseg")] == [1, 1, 2]
     with pytest.raises(ValueError, match="official_compat is 'davis'"):
         STQ(CLASSES, official_compat="davis")

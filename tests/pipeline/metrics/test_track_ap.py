@@ -44,14 +44,17 @@ def one_video(guesses, targets, limits, threshold, cap):
     """[(score, right or wrong or None for ignored)], number of targets: one prediction after the other."""
     low, high = limits
     ignored = [t.is_crowd or not low <= area(m) <= high for t, m in targets]
-    taken, outcomes = set(), []
+    taken = set()
+    outcomes = []
     for guess, mask in sorted(guesses, key=lambda pair: -pair[0].score)[:cap]:
-        best, best_iou = None, -1
+        best = None
+        best_iou = -1
         for wanted in (False, True):                 # those that count first, the ignored only if none fits
             for i, (target, other) in enumerate(targets):
                 iou = (mask & other).sum() / max((mask | other).sum(), 1)
                 if ignored[i] == wanted and iou >= max(best_iou, threshold) and (i not in taken or target.is_crowd):
-                    best, best_iou = i, iou
+                    best = i
+                    best_iou = iou
             if best is not None:
                 break
         if best is None:
@@ -69,7 +72,8 @@ def by_definition(pairs):
         videos = [[[(t, dense(t)) for t in side.tracks if t.class_index == index] for side in pair] for pair in pairs]
         for name, limits in AREAS.items():
             for cap in (1, 10, 100):
-                ap, ar = [], []
+                ap = []
+                ar = []
                 for threshold in THRESHOLDS:
                     parts = [one_video(g, t, limits, threshold - 1e-12, cap) for g, t in videos]
                     count = sum(targets for _, targets in parts)
@@ -96,7 +100,8 @@ def by_definition(pairs):
 @settings(max_examples=25, deadline=None)
 @given(scored_tracks(most=2))
 def test_every_measure_is_the_protocol_written_out(pairs):
-    expected, found = by_definition(pairs), score(pairs).result().summary()
+    expected = by_definition(pairs)
+    found = score(pairs).result().summary()
     assert {key for key, value in found.items() if value is not None} == expected.keys()
     for key, value in expected.items():
         assert found[key] == pytest.approx(100 * value, abs=1e-7), key
@@ -112,7 +117,8 @@ def test_ious_and_areas_are_those_of_the_dense_masks(pairs):
     for i, guess in enumerate(prediction.tracks):
         assert areas[i] == area(dense(guess))
         for j, target in enumerate(truth.tracks):
-            a, b = dense(guess), dense(target)
+            a = dense(guess)
+            b = dense(target)
             assert ious[i, j] == (a & b).sum() / max((a | b).sum(), 1)
 
 
@@ -156,7 +162,8 @@ def ap_of(guesses, targets):
 
 def test_a_duplicate_costs_precision_only_when_it_comes_first():
     target = square(4, class_index=CAT)
-    wrong, right = square(2, at=6, class_index=CAT, score=0.5), square(4, class_index=CAT, score=0.9)
+    wrong = square(2, at=6, class_index=CAT, score=0.5)
+    right = square(4, class_index=CAT, score=0.9)
     assert ap_of([right, wrong], [target])["ap"] == pytest.approx(100)
     assert ap_of([right, replace(wrong, score=0.95)], [target])["ap"] == pytest.approx(50)
     assert ap_of([right, replace(wrong, score=0.95)], [target])["ar10"] == pytest.approx(100)
@@ -177,14 +184,16 @@ def test_a_track_of_half_the_frames_has_half_the_iou():
 
 
 def test_crowd_takes_any_number_of_predictions_and_counts_none():
-    crowd, target = square(4, class_index=CAT, is_crowd=True), square(2, at=6, class_index=CAT)
+    crowd = square(4, class_index=CAT, is_crowd=True)
+    target = square(2, at=6, class_index=CAT)
     guesses = [replace(crowd, is_crowd=False, score=score) for score in (0.9, 0.8, 0.7)]
     assert ap_of([*guesses, replace(target, score=0.1)], [crowd, target])["ap"] == pytest.approx(100)
     assert ap_of(guesses, [crowd])["ap"] is None
 
 
 def test_areas_split_targets_and_forgive_predictions_of_other_sizes():
-    small, large = square(2, at=6, class_index=CAT), square(6, class_index=CAT)
+    small = square(2, at=6, class_index=CAT)
+    large = square(6, class_index=CAT)
     found = ap_of([replace(large, score=0.9)], [small, large])
     assert (found["ap_small"], found["ap_medium"], found["ap_large"]) == (0, None, pytest.approx(100))
     assert ap_of([replace(small, score=0.9), large], [small, large])["ap_large"] == pytest.approx(100)
@@ -221,7 +230,8 @@ def test_tables_name_classes_and_measures():
     ({"masks": ({"size": [4, 4], "counts": b"04000"}, None)}, "size-differs"),
 ])
 def test_predictions_that_do_not_fit_are_refused_with_the_video_named_and_count_nothing(change, reason):
-    metric, target = TrackAP(CLASSES), square(4, class_index=CAT)
+    metric = TrackAP(CLASSES)
+    target = square(4, class_index=CAT)
     with pytest.raises(BadInput, match=r"video 'v': track 1 of the prediction") as error:
         metric.update(video_of([target, replace(target, **change)], frames=2), video_of([target], frames=2))
     assert error.value.reason == reason

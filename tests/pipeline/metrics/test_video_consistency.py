@@ -18,7 +18,8 @@ def by_definition(pairs, *, official):
     """Mean over all windows of all videos, per window length."""
     found = {k: [] for k in WINDOWS}
     for prediction, truth in pairs:
-        t, p = np.stack(list(truth.frames)), np.stack(list(prediction.frames))
+        t = np.stack(list(truth.frames))
+        p = np.stack(list(prediction.frames))
         for k in WINDOWS:
             for start in range(len(t) - k + (0 if official else 1)):
                 still = (t[start:start + k] == t[start]).all(0)
@@ -64,7 +65,8 @@ def test_one_flicker_costs_every_window_that_contains_it_and_only_where_the_trut
 
 
 def test_the_official_script_skips_the_last_window_and_takes_void_for_a_class():
-    truth, guess = maps([VOID, 0], [VOID, 0], [VOID, 0]), maps([0, 0], [1, 0], [1, 1])
+    truth = maps([VOID, 0], [VOID, 0], [VOID, 0])
+    guess = maps([0, 0], [1, 0], [1, 1])
     assert score([(guess, truth)], windows=(2,)).mvc[2] == (1 + 0) / 2
     assert score([(guess, truth)], windows=(2,), official=True).mvc[2] == 1 / 2
     assert score([(guess, truth)], windows=(3,), official=True).summary() == {"mvc3": None}

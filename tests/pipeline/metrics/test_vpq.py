@@ -25,10 +25,12 @@ def by_definition(pairs, windows=WINDOWS):
     """iou, tp, fp, fn per (window, class): every window stacked and every pair of tubes compared, nothing shared."""
     found = defaultdict(lambda: [0.0, 0, 0, 0])
     for prediction, truth in pairs:
-        trues, predicteds = np.stack(list(truth.frames)), np.stack(list(prediction.frames))
+        trues = np.stack(list(truth.frames))
+        predicteds = np.stack(list(prediction.frames))
         for k in windows:
             for start in range(len(trues) - k + 1):
-                t, p = trues[start:start + k], predicteds[start:start + k]
+                t = trues[start:start + k]
+                p = predicteds[start:start + k]
                 tubes, guesses = ({i: ids == i for i in np.unique(ids).tolist() if i != VOID} for ids in (t, p))
                 matched = set()
                 for i, tube in tubes.items():
@@ -66,7 +68,8 @@ def numbers(vpq):
 @settings(max_examples=60, deadline=None)
 @given(scored_videos())
 def test_every_count_is_the_definition_written_out(pairs):
-    expected, found = by_definition(pairs), numbers(score(pairs))
+    expected = by_definition(pairs)
+    found = numbers(score(pairs))
     for key, (iou, *counts) in found.items():
         assert list(counts) == expected[key][1:]
         assert iou == pytest.approx(expected[key][0], abs=1e-12)
@@ -86,7 +89,8 @@ def test_every_count_is_the_definition_written_out(pairs):
 def test_the_rules_by_hand(guess_row, outcome):
     letters = {".": VOID, "o": 0, "s": 1, "c": 2, "a": 10, "b": 11}
     truth, guess = (np.array([[[letters[x] for x in row]]], np.int32) for row in ("ooooscc.", guess_row))
-    cat, sky = 0, 2
+    cat = 0
+    sky = 2
     scored = score([(video_of(guess, {10: cat, 11: cat}), video_of(truth, {0: cat, 1: sky, 2: cat}, crowd={2}))])
     assert numbers(scored)[1, cat] == outcome
 
@@ -180,7 +184,8 @@ def test_an_unlisted_id_names_its_frame():
 
 
 def test_no_video_counts_twice():
-    once, again = score([(two_frames(), two_frames())]), score([(two_frames(), two_frames())])
+    once = score([(two_frames(), two_frames())])
+    again = score([(two_frames(), two_frames())])
     with pytest.raises(BadInput, match="scored before"):
         once.update(two_frames(), two_frames())
     with pytest.raises(ValueError, match="count twice, first 'v'"):

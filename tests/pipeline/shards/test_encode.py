@@ -90,7 +90,8 @@ def test_a_video_shorter_than_a_clip_is_legal(tmp_path, frames):
 def test_overlapping_masks_become_one_map_without_loss(tmp_path):
     rng = np.random.default_rng(0)
     drawn = rng.random((6, len(SEGMENTS), 24, 40)) > 0.6
-    drawn[2, 1], drawn[3, :, 20:] = False, False
+    drawn[2, 1] = False
+    drawn[3, :, 20:] = False
     data = with_masks(toy_videos(tmp_path / "toy", {"cows": 6}, masks=True), drawn)
     clips = encode_video(data, "cows", CONFIG)
     assert clips[0].meta["overlaps"] == clips[1].meta["overlaps"]

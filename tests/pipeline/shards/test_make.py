@@ -122,7 +122,8 @@ def test_videos_that_were_missing_when_sizes_were_looked_up_come_into_the_first_
     """With them the same settings would cut the set into more shards; what is finished is kept all the same."""
     size = sum(path.stat().st_size for path in data.root.rglob("*.*")) / 1e6
     config = ShardConfig(clip_frames=4, shard_megabytes=size / 2)
-    whole, gone = plan_shards(data, config, split="train"), tmp_path / "gone"
+    whole = plan_shards(data, config, split="train")
+    gone = tmp_path / "gone"
     data.image("e", 0).parent.rename(gone)
     first = make_shards(data, tmp_path / "out", config, split="train")
     assert first.skipped == {"missing-image": 1}

@@ -196,7 +196,8 @@ def test_a_forked_process_opens_its_own_files(folder):
 
 
 def test_a_lost_index_is_found_again_from_the_tars(folder):
-    before, index = ShardSet(folder).videos, (folder / "index.parquet").read_bytes()
+    before = ShardSet(folder).videos
+    index = (folder / "index.parquet").read_bytes()
     (folder / "index.parquet").unlink()
     assert ShardSet(folder).videos == before
     write_index(folder)

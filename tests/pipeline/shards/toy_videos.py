@@ -50,7 +50,8 @@ class ToyVideos:
         return ids_from_rgb(decode_png(frame.label.read_bytes()))
 
     def _frame(self, video_id: str, frame: int) -> FrameRecord:
-        image, label = self.image(video_id, frame), self.label(video_id, frame)
+        image = self.image(video_id, frame)
+        label = self.label(video_id, frame)
         if self.masks:
             runs = json.loads(image.with_suffix(".json").read_text())
             return FrameRecord(name=image.stem, image=image, segment_ids=tuple(map(int, runs)),

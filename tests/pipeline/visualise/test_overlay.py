@@ -17,7 +17,8 @@ SEGMENTS = {1: VideoSegment(class_index=0, track=1), DIVISOR: VideoSegment(class
 def world():
     """A grey frame; left third void, middle cat, right sky."""
     ids = np.full((120, 180), VOID, np.int32)
-    ids[:, 60:120], ids[:, 120:] = 1, DIVISOR
+    ids[:, 60:120] = 1
+    ids[:, 120:] = DIVISOR
     return np.full((120, 180, 3), 100, np.uint8), ids
 
 
@@ -57,7 +58,8 @@ def test_names_are_written_inside_their_segments_and_the_picture(world):
 
 def test_small_segments_stay_without_a_name(world):
     frame, ids = world
-    ids[:], ids[50:52, 50:52] = DIVISOR, 1
+    ids[:] = DIVISOR
+    ids[50:52, 50:52] = 1
     plain, named = (overlay(frame, ids, SEGMENTS, CLASSES, names=names) for names in (False, True))
     assert not (plain != named)[45:57, 45:57].any()
 

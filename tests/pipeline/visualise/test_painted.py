@@ -24,7 +24,8 @@ def test_the_surest_track_lies_on_top_and_absent_frames_are_void():
     weak = Track(class_index=0, score=0.4, masks=(run_lengths_of((0, 0), (0, 1)), None))
     sure = Track(class_index=0, score=0.9, masks=(run_lengths_of((0, 1)), run_lengths_of((1, 2))))
     painted = painted_tracks(video(weak, sure))
-    first, second = panoptic_id(0, 1), panoptic_id(0, 2)
+    first = panoptic_id(0, 1)
+    second = panoptic_id(0, 2)
     assert [painted.segments[i].score for i in (first, second)] == [0.9, 0.4]
     assert np.array_equal(painted.frames[0], [[second, first, VOID], [VOID] * 3])
     assert np.array_equal(painted.frames[1], [[VOID] * 3, [VOID, VOID, first]])

@@ -27,7 +27,8 @@ def test_stuff_and_the_first_thing_have_the_class_colour():
 
 
 def test_a_track_keeps_its_colour_whatever_else_is_in_the_video():
-    alone, together = segments_of([(0, 5)]), segments_of([(0, 5), (0, 1), (4, 2), (2, 0)])
+    alone = segments_of([(0, 5)])
+    together = segments_of([(0, 5), (0, 1), (4, 2), (2, 0)])
     assert palette(alone, CLASSES)[5] == palette(together, CLASSES)[5]
 
 

@@ -1,0 +1,8 @@
+"""A video as clips: which frames, and how they become network input."""
+
+from pipeline.clips.augment import AugmentConfig, Transform, draw_color, draw_transform
+from pipeline.clips.reading import FolderSource, StoredVideoSource, VideoClip, VideoSource, video_clips
+from pipeline.clips.sampling import neighbours, sample_around, sample_clip, split_clips
+
+__all__ = ["AugmentConfig", "FolderSource", "StoredVideoSource", "Transform", "VideoClip", "VideoSource", "draw_color",
+           "draw_transform", "neighbours", "sample_around", "sample_clip", "split_clips", "video_clips"]

@@ -1,0 +1,202 @@
+"""Clip-consistent augmentation: drawn once per clip (or video), then the same for every frame, image and id map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from pipeline.images import resize_image
+
+_BRIGHTNESS = 32.0                      # ± of 0-255
+_CONTRAST = _SATURATION = (0.5, 1.5)    # factors
+_HUE = 36.0                             # ± degrees; 18 of OpenCV's 180 half-degrees
+
+_YIQ = np.array([[0.299, 0.587, 0.114], [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]])
+_RGB = np.linalg.inv(_YIQ)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AugmentConfig:
+    """What is varied. `size` is the network input, (height, width), usually 1 + 32 k each."""
+
+    size: tuple[int, int]
+    short_side: tuple[int, ...] = ()            # pixels; one is drawn for the frame's short side. (): what just fits
+    scale: tuple[float, float] = (0.3, 1.7)     # times that size
+    crop: bool = True                           # a random window of what does not fit; False: never scaled to more
+    flip: float = 0.5                           # probabilities
+    reverse: float = 0.5                        # of time; `sampling.sample_clip` takes it
+    color: bool = True
+
+    def __post_init__(self) -> None:
+        if min(self.size) < 1:
+            raise ValueError(f"augment.size is {self.size}; give the network input as (height, width) in pixels")
+        if min(self.short_side, default=1) < 1:
+            raise ValueError(f"augment.short_side is {self.short_side}; give lengths in pixels, or () for the largest "
+                             "size that fits")
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"augment.scale is {self.scale}; give (smallest, largest), both above 0")
+        for name in ("flip", "reverse"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"augment.{name} is {getattr(self, name)}; a probability lies between 0 and 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColorJitter:
+    """SSD's colour jitter as one affine map of RGB, applied in one pass.
+
+    SSD turns hue and saturation in HSV, which costs as much as decoding the JPEG; here hue turns about the grey axis
+    and saturation moves towards the luma (YIQ), over the same ranges. Rounded and cut to 0-255 once, at the end.
+    """
+
+    brightness: float = 0.0     # added, before the factors
+    contrast: float = 1.0
+    saturation: float = 1.0
+    hue: float = 0.0            # degrees
+
+    def matrix(self) -> np.ndarray:
+        """3 4 float32: colour and 1 -> colour."""
+        cos = np.cos(np.radians(self.hue))
+        sin = np.sin(np.radians(self.hue))
+        chroma = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]]) * np.array([[1], [self.saturation],
+                                                                                  [self.saturation]])
+        turn = self.contrast * _RGB @ chroma @ _YIQ
+        return np.column_stack([turn, turn @ np.full(3, self.brightness)]).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transform:
+    """What happens to a frame: `box` is cut out, scaled to `resized`, flipped, coloured, padded right and bottom.
+
+    The box has whole source pixels, so cutting first gives the same distribution as scaling the whole frame first, with
+    edges rounded to the source pixel, and image and ids are mapped alike exactly.
+    """
+
+    source: tuple[int, int]             # height, width of the frames it was drawn for
+    box: tuple[int, int, int, int]      # top, left, bottom, right, source pixels
+    resized: tuple[int, int]            # height, width of the real pixels, top left in the result
+    padded: tuple[int, int]             # height, width of the result
+    flip: bool = False
+    color: ColorJitter | None = None
+    antialias: bool = False             # scale images as detectron2 does at test time (Pillow), at 7 times the cost
+    angle: float = 0.0                  # degrees the camera turns clockwise about the middle of the box; what it then
+                                        # sees beside the frame is black, and void
+
+    def image(self, image: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
+        """H W 3 uint8 of the source -> 3 H W uint8, zeros in the padding; into `out` where given, all of it."""
+        self._check(image)
+        if out is None:
+            out = np.empty((3, *self.padded), dtype=np.uint8)
+        top, left, bottom, right = self.box
+        height, width = self.resized
+        image = self._turned(image, cv2.INTER_LINEAR) if self.angle else image[top:bottom, left:right]
+        grows = (bottom - top) * (right - left) <= height * width
+        if grows:       # colours and flip commute with scaling, up to rounding: touch the fewer pixels
+            image = self._recolor(image)
+        if image.shape[:2] != self.resized:
+            image = (resize_image if self.antialias else _scale_image)(image, height, width)
+        if not grows:
+            image = self._recolor(image)
+        cv2.split(image, [plane[:height, :width] for plane in out])     # writes the planes in place
+        out[:, height:] = 0         # the rest only: clearing megabytes first costs a tenth of the decoding
+        out[:, :height, width:] = 0
+        return out
+
+    def ids(self, ids: np.ndarray, *, at: tuple[slice, slice] = (slice(None), slice(None))) -> np.ndarray:
+        """H W uint8 or uint16 of the source -> H W, 0 in the padding; the nearest pixel, so no new id.
+
+        at: rows and columns of the result that are wanted; the others are never made.
+        """
+        self._check(ids)
+        if self.angle:
+            return self._turned_ids(ids)[at]
+        top, left, bottom, right = self.box
+        rows = _nearest(self.resized[0], bottom - top)[at[0]]
+        columns = _nearest(self.resized[1], right - left)
+        columns = (right - 1 - columns if self.flip else left + columns)[at[1]]
+        out = np.zeros([len(range(side)[wanted]) for side, wanted in zip(self.padded, at)], dtype=ids.dtype)
+        out[:len(rows), :len(columns)] = ids.take(top + rows, axis=0).take(columns, axis=1)
+        return out
+
+    def _turned_ids(self, ids: np.ndarray) -> np.ndarray:
+        height, width = self.resized
+        turned = self._turned(ids, cv2.INTER_NEAREST)
+        out = np.zeros(self.padded, dtype=ids.dtype)
+        out[:height, :width] = cv2.flip(turned, 1) if self.flip else turned
+        return out
+
+    def _turned(self, pixels: np.ndarray, interpolation: int) -> np.ndarray:
+        """Cut out, turn and scale at once, so that pixels are mixed once."""
+        top, left, bottom, right = self.box
+        height, width = self.resized
+        cos = np.cos(np.radians(self.angle))
+        sin = np.sin(np.radians(self.angle))
+        turn = np.array([[cos, -sin], [sin, cos]]) * [(right - left) / width, (bottom - top) / height]
+        middle = np.array([left + right - 1, top + bottom - 1]) / 2      # x, y; of pixels, whose centres are whole
+        shift = middle - turn @ [(width - 1) / 2, (height - 1) / 2]
+        return cv2.warpAffine(pixels, np.column_stack([turn, shift]), (width, height),
+                              flags=interpolation | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_CONSTANT)
+
+    def _recolor(self, image: np.ndarray) -> np.ndarray:
+        if self.color is not None:
+            image = cv2.transform(image, self.color.matrix())
+        return cv2.flip(image, 1) if self.flip else image
+
+    def _check(self, pixels: np.ndarray) -> None:
+        if pixels.shape[:2] != self.source:
+            raise ValueError(f"a frame of {pixels.shape[:2]} (height, width) in a video of {self.source}; all frames "
+                             "of a video must have one size. Make the shards again from frames that have")
+
+
+def draw_transform(rng: np.random.Generator, config: AugmentConfig, source: tuple[int, int]) -> Transform:
+    """Draw one transform for frames of `source` (height, width). Large-scale jitter, crop, flip and SSD colours.
+
+    The scale is relative to the largest size that fits (detectron2's ResizeScale, as the released kMaX and MaXTron code
+    uses it): at 769x1345 a 720x1280 frame times 1.0 becomes 756x1345. With `short_side` it is relative to that
+    (mmdetection's Resize): 720 times 1.0 is 720x1280.
+    """
+    height, width = source
+    fit_factor = min(config.size[0] / height, config.size[1] / width)
+    base = int(rng.choice(config.short_side)) / min(source) if config.short_side else fit_factor
+    largest = config.scale[1] if config.crop else min(config.scale[1], fit_factor / base)
+    factor = base * rng.uniform(min(config.scale[0], largest), largest)
+    whole = max(round(height * factor), 1), max(round(width * factor), 1)
+    (top, bottom, rows), (left, right, columns) = (
+        _draw_span(rng, side, scaled, limit) for side, scaled, limit in zip(source, whole, config.size))
+    return Transform(source=source, box=(top, left, bottom, right), resized=(rows, columns), padded=config.size,
+                     flip=bool(rng.random() < config.flip), color=draw_color(rng) if config.color else None)
+
+
+def _draw_span(rng: np.random.Generator, side: int, scaled: int, limit: int) -> tuple[int, int, int]:
+    """One axis: first and last source pixel, and the pixels they become."""
+    kept = min(scaled, limit)
+    offset = int(rng.integers(scaled - kept + 1))
+    first = min(round(offset * side / scaled), side - 1)
+    return first, max(round((offset + kept) * side / scaled), first + 1), kept
+
+
+def _nearest(pixels: int, source: int) -> np.ndarray:
+    """Source pixel under the centre of each result pixel, in whole numbers."""
+    return (2 * np.arange(pixels) + 1) * source // (2 * pixels)
+
+
+def draw_color(rng: np.random.Generator) -> ColorJitter | None:
+    """Draw each of the four with probability one half; None where it would change nothing."""
+    on = rng.random(4) < 0.5
+    values = (rng.uniform(-_BRIGHTNESS, _BRIGHTNESS), rng.uniform(*_CONTRAST), rng.uniform(*_SATURATION),
+              rng.uniform(-_HUE, _HUE))
+    chosen = {name: float(value) for name, value, used in
+              zip(("brightness", "contrast", "saturation", "hue"), values, on) if used}
+    return ColorJitter(**chosen) if chosen else None
+
+
+def _scale_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Bilinear. Halved by averaging first while it shrinks by more than two, so that small scales do not alias.
+
+    An odd side loses its last pixel in halving: the far edge moves by less than a pixel of the result.
+    """
+    while image.shape[0] >= 2 * height and image.shape[1] >= 2 * width:
+        half = image.shape[0] // 2, image.shape[1] // 2
+        image = cv2.resize(image[:2 * half[0], :2 * half[1]], half[::-1], interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)

@@ -1,0 +1,158 @@
+"""A video -> the clips a segmenter sees at test time, one after the other; never the whole video at once."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.contracts import Geometry
+from pipeline.clips.augment import Transform
+from pipeline.clips.sampling import split_clips, split_tubes
+from pipeline.errors import BadInput
+from pipeline.images import decode_image, decode_jpeg
+from pipeline.shards import ShardSet, StoredVideo
+
+_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+class VideoSource(Protocol):
+    """A video that can be read in the order of time."""
+
+    video_id: str
+    frame_names: tuple[str, ...]    # T
+    size: tuple[int, int]           # height, width of every frame, pixels
+
+    def frames(self, start: int, stop: int) -> list[np.ndarray]:
+        """Frames `start` ... `stop` - 1, H W 3 uint8 RGB each. Raises BadInput naming the file."""
+
+
+class StoredVideoSource:
+    """A video of a shard set; knows its labels too."""
+
+    def __init__(self, shards: ShardSet, video: StoredVideo) -> None:
+        self.shards = shards
+        self.video = video
+        self.video_id = video.video_id
+        self.frame_names = tuple(frame.name for frame in video.frames)
+        self.size = (video.height, video.width)
+
+    def frames(self, start: int, stop: int) -> list[np.ndarray]:
+        """Frames `start` ... `stop` - 1, H W 3 uint8 RGB each. Raises BadInput naming video and frame."""
+        found = []
+        for number, (jpeg, _) in enumerate(self.shards.read(self.video, start, stop), start):
+            try:
+                found.append(decode_jpeg(jpeg))
+            except BadInput as error:
+                raise BadInput(error.reason, f"frame {self.frame_names[number]!r}: {error.what}", video=self.video_id,
+                               cure="Verify the shards and make the damaged ones again.") from error
+        return found
+
+    def ids(self, frame: int) -> np.ndarray:
+        """H W ids of `video.segments`, 0 void. Raises ValueError without label maps."""
+        return self.shards.ids(self.video, frame)
+
+
+class FolderSource:
+    """A folder of JPEG or PNG frames, in the order of the numbers in their names (frame2 before frame10).
+
+    Raises FileNotFoundError without any frame, BadInput where two share a name, differ in size or cannot be decoded.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        folder = Path(folder)
+        self.files = sorted((file for file in folder.glob("*") if file.suffix.lower() in _SUFFIXES), key=_natural)
+        if not self.files:
+            raise FileNotFoundError(f"no frames in {folder}: it needs files ending in {', '.join(_SUFFIXES)}")
+        self.video_id = folder.name
+        self.frame_names = tuple(file.stem for file in self.files)
+        if twice := [name for name, times in Counter(self.frame_names).items() if times > 1]:
+            raise BadInput("frame-mismatch", f"{len(twice)} frames have two files, such as {twice[0]!r}.",
+                           video=self.video_id, file=folder, cure="Keep one picture of each frame in the folder.")
+        self.size = self._read(self.files[0]).shape[:2]
+
+    def frames(self, start: int, stop: int) -> list[np.ndarray]:
+        """Frames `start` ... `stop` - 1, H W 3 uint8 RGB each."""
+        found = [self._read(file) for file in self.files[start:stop]]
+        for file, image in zip(self.files[start:stop], found):
+            if image.shape[:2] != self.size:
+                raise BadInput("size-differs", f"{image.shape[:2]} (height, width), but the first frame has "
+                               f"{self.size}.", video=self.video_id, file=file, cure="Bring all frames to one size.")
+        return found
+
+    def _read(self, file: Path) -> np.ndarray:
+        try:
+            return decode_image(file.read_bytes())
+        except BadInput as error:
+            raise BadInput(error.reason, error.what, video=self.video_id, file=file, cure=error.cure) from error
+        except OSError as error:
+            raise BadInput("unreadable", f"it cannot be read: {error.strerror}.", video=self.video_id, file=file,
+                           cure="Copy it again, or give this user read permission.") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoClip:
+    """One clip as network input, the last one of a video completed by repeating its last frame."""
+
+    frames: Tensor                  # 1 t 3 H W    uint8 RGB
+    real_pixels: Tensor             # 1 t H W      bool
+    indices: tuple[int, ...]        # t            frames of the video
+    valid: int                      # frames that are not repeats
+    geometry: Geometry | None       # of each frame; None for an augmented view, which is never drawn back
+    read_ids: Callable[[], np.ndarray] = field(repr=False)
+
+    @cached_property
+    def ids(self) -> np.ndarray:
+        """t H W uint8 or uint16 segment ids as the network sees them, 0 void; decoded when first asked for.
+
+        Raises ValueError where the source has no labels.
+        """
+        return self.read_ids()
+
+
+def video_clips(source: VideoSource, clip_frames: int, size: tuple[int, int], *, overlap: int = 0,
+                shorten: bool = False, enlarge: bool = False, transform: Transform | None = None
+                ) -> Iterator[VideoClip]:
+    """The neighbouring clips of a video at network input `size` (height, width), `overlap` frames shared by any two.
+
+    shorten: the last clips may be shorter, as Tube-Link cuts them, instead of repeating the last frame.
+
+    Frames that do not fit are made smaller (bilinear, aspect kept), small ones larger only to `enlarge`, and all are
+    padded right and bottom with 0.
+    transform: an augmented view instead, the same for the whole video.
+    """
+    geometry = None
+    if transform is None:
+        geometry = Geometry.fit(source.size, padded=size, enlarge=enlarge)
+        transform = Transform(source=geometry.source, box=(0, 0, *geometry.source), resized=geometry.resized,
+                              padded=geometry.padded, antialias=True)
+    height, width = transform.resized
+    total = len(source.frame_names)
+    for indices, valid in split_tubes(total, clip_frames) if shorten else split_clips(total, clip_frames,
+                                                                                      overlap=overlap):
+        frames = torch.empty((len(indices), 3, *transform.padded), dtype=torch.uint8)
+        real_pixels = torch.zeros((len(indices), *transform.padded), dtype=torch.bool)
+        real_pixels[:, :height, :width] = True
+        for image, out in zip(source.frames(indices[0], indices[0] + valid), frames.numpy()):
+            transform.image(image, out=out)
+        frames[valid:] = frames[valid - 1]
+        yield VideoClip(frames=frames[None], real_pixels=real_pixels[None], indices=indices, valid=valid,
+                       geometry=geometry, read_ids=partial(_read_ids, source, indices, transform))
+
+
+def _read_ids(source: VideoSource, indices: tuple[int, ...], transform: Transform) -> np.ndarray:
+    if not isinstance(source, StoredVideoSource):
+        raise ValueError(f"video {source.video_id!r} has no labels; only the videos of a shard set have")
+    return np.stack([transform.ids(source.ids(frame)) for frame in indices])
+
+
+def _natural(file: Path) -> list[str | int]:
+    return [int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", file.stem)]

@@ -1,0 +1,211 @@
+"""Tracks as the YouTube-VIS and OVIS evaluation servers take them: a zip that holds `results.json`.
+
+    [{video_id, category_id, score, segmentations: [compressed run lengths or null, one per frame]}, ...]
+
+video_id is the number of the video in the data set's json, category_id the data set's own (from 1). Everything the
+server would refuse or silently score as nothing is refused here, on the way out and on the way in.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from math import isfinite
+from numbers import Real
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from model.contracts import Track, Tracks
+from model.labels import ClassTable
+from pipeline.datasets.folders import load_json
+from pipeline.datasets.run_lengths import runs_of
+from pipeline.errors import BadInput
+from pipeline.files import atomic_file, canonical_json, digest
+
+RESULTS = "results.json"    # the name the servers look for, inside any zip
+MASK = {"size": list, "counts": str}
+WRITE_AGAIN = "Correct the program that wrote the file, and write it again."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedVideo:
+    """One video as the evaluation knows it."""
+
+    number: int                     # its id in the json
+    video_id: str                   # its folder
+    frame_names: tuple[str, ...]    # T
+    size: tuple[int, int]           # H W
+
+
+def read_listed_videos(annotations: Path) -> dict[str, ListedVideo]:
+    """The videos of a json in YouTube-VIS form, by folder; valid splits without annotations do.
+
+    Raises BadInput for a file that is missing or not such a json, and for ids or folders used twice.
+    """
+    found: dict[str, ListedVideo] = {}
+    try:
+        for entry in load_json(annotations)["videos"]:
+            names = [PurePosixPath(name) for name in entry["file_names"]]
+            video = ListedVideo(number=entry["id"], frame_names=tuple(name.stem for name in names),
+                                video_id=str(names[0].parent) if names else f"video_{entry['id']}",
+                                size=(entry["height"], entry["width"]))
+            if video.video_id in found or any(video.number == other.number for other in found.values()):
+                raise BadInput("duplicate-id", f"the id {video.number} or its folder is listed twice.",
+                               file=annotations, video=video.video_id, cure="Give every video its own id and folder.")
+            found[video.video_id] = video
+    except (KeyError, TypeError) as error:
+        raise BadInput("bad-json", f"an entry of its videos lacks or mistypes {error}.", file=annotations,
+                       cure="Copy the json of this split again.") from None
+    return found
+
+
+def write_results(path: Path, tracks: Iterable[Tracks], *, videos: Mapping[str, ListedVideo],
+                  classes: ClassTable) -> Path:
+    """Write the zip for the evaluation server, one video in memory at a time; it appears complete or not at all.
+
+    Equal tracks in equal order give equal bytes. Raises ValueError when a listed video is missing (a video in which
+    nothing was found is a `Tracks` without tracks), and BadInput for everything `read_results` refuses.
+    """
+    missing = dict(videos)
+    separator = b""
+    seen = {}
+    entry = zipfile.ZipInfo(RESULTS)    # dated 1980, always
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(Path(path)) as file:
+        with zipfile.ZipFile(file, "w") as archive, archive.open(entry, "w", force_zip64=True) as results:
+            results.write(b"[")
+            for video in tracks:
+                listed = missing.pop(video.video_id, None)
+                _refuse_video(video, listed, videos, Path(path))
+                for position, row in enumerate(_entries(video, listed, classes)):
+                    _check(row, f"track {position}", {listed.number: listed}, classes, Path(path))
+                    _refuse_again(row, position, seen, video.video_id, Path(path))
+                    results.write(separator + canonical_json(row))
+                    separator = b","
+            results.write(b"]")
+        if missing:
+            raise ValueError(f"{path}: {len(missing)} of {len(videos)} videos have no tracks, first {min(missing)!r}. "
+                             "Predict every video of the split; give Tracks without tracks where nothing was found.")
+    return Path(path)
+
+
+def read_results(path: Path, *, videos: Mapping[str, ListedVideo], classes: ClassTable) -> dict[str, Tracks]:
+    """A results.json, or the zip that holds it, validated: the tracks of every listed video, by folder.
+
+    A video the file does not mention has no tracks. Raises BadInput naming video, entry and cure: "bad-json",
+    "missing-id", "unknown-video", "unknown-category", "bad-score", "frame-mismatch", "size-differs", "corrupt-mask",
+    "track-without-frames", "duplicate-track".
+    """
+    numbers = {video.number: video for video in videos.values()}
+    tracks: dict[int, list[Track]] = {number: [] for number in numbers}
+    seen: dict[str, int] = {}
+    for position, row in enumerate(_load(Path(path))):
+        _check(row, f"entry {position}", numbers, classes, Path(path))
+        _refuse_again(row, position, seen, numbers[row["video_id"]].video_id, Path(path))
+        masks = tuple(None if not mask else {"size": list(mask["size"]), "counts": mask["counts"].encode()}
+                      for mask in row["segmentations"])
+        tracks[row["video_id"]].append(Track(class_index=classes.index_of[row["category_id"]], masks=masks,
+                                             score=float(row["score"])))
+    return {video.video_id: Tracks(video_id=video.video_id, frame_names=video.frame_names, size=video.size,
+                                   tracks=tuple(tracks[video.number])) for video in videos.values()}
+
+
+def mask_as_text(mask: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """COCO run lengths as JSON holds them, counts as text; None stays None."""
+    if mask is None:
+        return None
+    counts = mask["counts"]
+    return {"size": list(mask["size"]), "counts": counts.decode("ascii") if isinstance(counts, bytes) else counts}
+
+
+def _entries(video: Tracks, listed: ListedVideo, classes: ClassTable) -> Iterator[dict[str, Any]]:
+    for track in video.tracks:
+        known = 0 <= track.class_index < len(classes)
+        yield {"video_id": listed.number, "score": float(track.score),
+               "category_id": classes.classes[track.class_index].dataset_id if known else -1,
+               "segmentations": [mask_as_text(mask) for mask in track.masks]}
+
+
+def _check(row: Any, where: str, numbers: Mapping[int, ListedVideo], classes: ClassTable, path: Path) -> None:
+    """Raise BadInput for an entry the server would refuse or misread."""
+    video = None
+
+    def bad(reason: str, what: str, cure: str = WRITE_AGAIN) -> BadInput:
+        return BadInput(reason, f"{where} {what}", video=video.video_id if video else None, file=path, cure=cure)
+
+    if not isinstance(row, dict) or not isinstance(row.get("segmentations"), list):
+        raise bad("bad-json", f"is no object with a list of segmentations, but {str(row)[:80]!r}.")
+    if missing := [key for key in ("video_id", "category_id") if type(row.get(key)) is not int]:
+        raise bad("missing-id", f"has no whole number as {' and '.join(missing)}.")
+    video = numbers.get(row["video_id"])
+    if video is None:
+        raise bad("unknown-video", f"is of video_id {row['video_id']}, which the json of the split does not list.",
+                  "Use the ids of exactly this split.")
+    score = row.get("score")
+    masks = row["segmentations"]
+    if row["category_id"] not in classes.index_of:
+        raise bad("unknown-category", f"has the category_id {row['category_id']}; {classes.name!r} has "
+                  f"{min(classes.index_of)} to {max(classes.index_of)}.")
+    if not isinstance(score, Real) or isinstance(score, bool) or not isfinite(score):
+        raise bad("bad-score", f"has the score {score!r}, which is no finite number.")
+    if len(masks) != len(video.frame_names):
+        raise bad("frame-mismatch", f"has {len(masks)} masks, the video {len(video.frame_names)} frames.")
+    if not sum([_pixels(mask, frame, video, bad) for frame, mask in zip(video.frame_names, masks)]):
+        raise bad("track-without-frames", "has no pixel in any frame.", "Leave such tracks out.")
+
+
+def _pixels(mask: Any, frame: str, video: ListedVideo, bad: Callable[..., BadInput]) -> int:
+    """Pixels of a mask, 0 where it is absent; raises what `bad` makes for a mask that is none or does not fit."""
+    if not mask:
+        return 0
+    if not isinstance(mask, dict) or not all(isinstance(mask.get(k), kind) for k, kind in MASK.items()):
+        raise bad("corrupt-mask", f"has in frame {frame!r} no object with size and counts, compressed to text.")
+    if mask["size"] != list(video.size):
+        raise bad("size-differs", f"has in frame {frame!r} a mask of size {mask['size']} (height, width), the video is "
+                  f"{list(video.size)}.", "Give masks at the size of the frames.")
+    runs = runs_of(mask["counts"])
+    if runs is None or runs.sum() != video.size[0] * video.size[1]:
+        described = "cannot be read" if runs is None else f"describe {runs.sum()} pixels"
+        raise bad("corrupt-mask", f"has in frame {frame!r} run lengths that {described}; a frame has "
+                  f"{video.size[0] * video.size[1]}.")
+    return int(runs[1::2].sum())
+
+
+def _refuse_again(row: Mapping[str, Any], position: int, seen: dict[str, int], video: str, path: Path) -> None:
+    """seen: digest of an entry -> its position; those before this one, and then this one too."""
+    first = seen.setdefault(digest(row), position)
+    if first != position:
+        raise BadInput("duplicate-track", f"entries {first} and {position} are the same track.", video=video, file=path,
+                       cure=WRITE_AGAIN)
+
+
+def _refuse_video(video: Tracks, listed: ListedVideo | None, videos: Mapping[str, ListedVideo], path: Path) -> None:
+    if listed is None:
+        known = video.video_id in videos
+        raise BadInput("duplicate-video" if known else "unknown-video", "its tracks were given before." if known else
+                       "the json of the split does not list it.", video=video.video_id, file=path,
+                       cure="Give the tracks of exactly the videos of the split, each once.")
+    if (tuple(video.frame_names), tuple(video.size)) != (listed.frame_names, tuple(listed.size)):
+        raise BadInput("frame-mismatch", f"the tracks are of {len(video.frame_names)} frames of {tuple(video.size)} "
+                       f"(height, width), the json lists {len(listed.frame_names)} of {tuple(listed.size)}.",
+                       video=video.video_id, file=path, cure="Predict every frame of the json, at its own size.")
+
+
+def _load(path: Path) -> list[Any]:
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                rows = json.loads(archive.read(RESULTS))
+        else:
+            rows = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no results at {path}; write_results makes them") from None
+    except (KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise BadInput("bad-json", f"not a results file ({error}).", file=path, cure=f"Give {RESULTS}, or a zip with "
+                       "exactly that file at its top.") from None
+    if not isinstance(rows, list):
+        raise BadInput("bad-json", "the file is not a list of tracks.", file=path, cure=WRITE_AGAIN)
+    return rows

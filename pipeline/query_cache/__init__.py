@@ -1,0 +1,9 @@
+"""The query cache: what a frozen segmenter said about every clip, and the batches that stage two draws from it."""
+
+from pipeline.query_cache.batches import QueryInputConfig, collate, query_batches
+from pipeline.query_cache.cache import BLOBS, CachedClip, CacheWriter, QueryCache, fingerprint, finish_cache, part_path
+from pipeline.query_cache.evidence_recorder import EvidenceRecorder
+from pipeline.query_cache.pixel_evidence import EvidenceConfig
+
+__all__ = ["BLOBS", "CacheWriter", "CachedClip", "EvidenceConfig", "EvidenceRecorder", "QueryCache",
+           "QueryInputConfig", "collate", "fingerprint", "finish_cache", "part_path", "query_batches"]

@@ -1,0 +1,259 @@
+"""The query cache: what a frozen segmenter said about every clip, as Parquet that stage two trains from.
+
+One row per clip. Tensors are fixed-size binary (tens of times faster to read than list columns), their shapes stand in
+the schema metadata; a row group is one view of one video, a part is one input shard. Queries are stored *aligned*:
+query n is the same object in every clip of the video, whichever window of clips is read, in either direction of time.
+(Frame queries for VITA keep the detector's own order.)
+`manifest.json` comes last and holds the fingerprint: a cache made by another segmenter, from other shards or with other
+settings is refused with the fields that differ.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import BadInput, Mismatch
+from pipeline.files import PARTIAL, atomic_write, canonical_json, digest, naming, sha256_of
+
+SCHEMA = 2
+REDO = "Remove this part and its .json sidecar, then run jobs.cache_queries again: only this part is redone."
+BLOBS = ("queries", "mask_embeddings", "class_logits", "pixel_features", "pixel_positions", "pixel_tubes",
+         "pixel_weights")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachedClip:
+    """One row of the cache, and what the reader gives back."""
+
+    video_id: str
+    view: int                       # 0: as at test time; above: augmented
+    clip_index: int
+    start_frame: int
+    num_frames: int                 # real frames; fewer than the clip length when the last one was repeated
+    height: int                     # of the source video
+    width: int
+    queries: np.ndarray             # n c          stored in the cache's dtype
+    mask_embeddings: np.ndarray     # n d
+    class_logits: np.ndarray        # n classes+1
+    pixel_features: np.ndarray      # p d
+    pixel_positions: np.ndarray     # p 3 int16    frame, row, column at stride 4
+    pixel_tubes: np.ndarray         # p int32      position in tube_ids; -1 void; -2 - s: position s in tube_overlaps
+    pixel_weights: np.ndarray       # p float32    pixels each sample stands for
+    tube_ids: np.ndarray            # m int64      tracks of the whole video, the same in all its clips
+    tube_classes: np.ndarray        # m int32
+    tube_areas: np.ndarray          # m int32      exact pixels in this clip at stride 4
+    tube_overlaps: tuple[tuple[int, ...], ...] = ()     # s    tubes that share pixels somewhere in the video
+
+
+class CacheWriter:
+    """Writes the part of one shard; it appears under its final name, with a sidecar, only when complete."""
+
+    def __init__(self, folder: Path, shard: int, *, dtype: str, fingerprint: str) -> None:
+        self.path = part_path(folder, shard)
+        self.sidecar = part_path(folder, shard).with_suffix(".json")
+        self.partial = self.path.with_suffix(PARTIAL)
+        self.dtype = np.dtype(dtype)
+        self.fingerprint = fingerprint
+        self.writer: pq.ParquetWriter | None = None
+        self.groups: list[tuple[str, int, int]] = []    # video, view, clips of each row group
+
+    def finished(self) -> dict[str, Any] | None:
+        """What the sidecar says when this part was completed earlier for the same fingerprint and lies there whole."""
+        if not (self.sidecar.is_file() and self.path.is_file()):
+            return None
+        known = json.loads(self.sidecar.read_text())
+        same = known["fingerprint"] == self.fingerprint and known["bytes"] == self.path.stat().st_size
+        return known if same else None
+
+    def add(self, clips: list[CachedClip]) -> None:
+        """Append one view of one video.
+
+        Raises BadInput when a value does not fit the cache's dtype, OSError naming the part when it cannot be written.
+        """
+        rows = [self._row(clip) for clip in clips]
+        schema = _schema(clips[0], self.dtype, self.fingerprint)
+        with naming(self.path):
+            if self.writer is None:
+                self.partial.parent.mkdir(parents=True, exist_ok=True)
+                self.writer = pq.ParquetWriter(self.partial, schema, compression="none", use_dictionary=["video_id"],
+                                               write_page_checksum=True)
+            self.writer.write_table(pa.Table.from_pylist(rows, schema), row_group_size=len(rows))
+        self.groups.append((clips[0].video_id, clips[0].view, len(clips)))
+
+    def close(self, *, skipped: Sequence[str] = ()) -> dict[str, Any]:
+        """Finish the part; its sidecar is the summary that is returned. A shard without videos leaves only that.
+
+        skipped: one line for each video that could not be cached, kept for whoever runs the verb again.
+        """
+        summary = {"fingerprint": self.fingerprint, "file": self.path.name, "groups": self.groups,
+                   "skipped": list(skipped),
+                   "clips": sum(clips for *_, clips in self.groups), "bytes": 0, "sha256": ""}
+        if self.writer is not None:
+            with naming(self.path):
+                self.writer.close()
+            summary |= {"bytes": self.partial.stat().st_size, "sha256": sha256_of(self.partial)}
+            self.partial.rename(self.path)
+        atomic_write(self.sidecar, canonical_json(summary))
+        return summary
+
+    def abandon(self) -> None:
+        """Drop an unfinished part."""
+        if self.writer is not None:
+            self.writer.close()
+        self.partial.unlink(missing_ok=True)
+
+    def _row(self, clip: CachedClip) -> dict[str, Any]:
+        row = {name: getattr(clip, name) for name in CachedClip.__slots__}
+        for name in BLOBS:
+            row[name] = self._blob(clip, name)
+        row["crc32"] = _crc(row)
+        return row
+
+    def _blob(self, clip: CachedClip, name: str) -> bytes:
+        array = getattr(clip, name)
+        dtype = _dtype(name, self.dtype)
+        limit = np.finfo(dtype).max if dtype.kind == "f" else np.iinfo(dtype).max
+        largest = np.abs(array).max(initial=0)
+        if not largest <= limit:    # also true for NaN
+            raise BadInput("not-cachable", f"{name} of clip {clip.clip_index} holds {largest}, beyond {dtype}.",
+                           video=clip.video_id, cure="Set cache.dtype=float32, or look at the segmenter's weights.")
+        return np.ascontiguousarray(array, dtype).tobytes()
+
+
+class QueryCache:
+    """Reads a finished cache. Cheap to open, picklable; files are mapped per process on first use."""
+
+    def __init__(self, folder: Path, *, expected: Mapping[str, Any] | None = None) -> None:
+        self.folder = Path(folder)
+        manifest = self.folder / "manifest.json"
+        if not manifest.is_file():
+            raise FileNotFoundError(f"no finished query cache in {folder} (manifest.json is missing); "
+                                    "run jobs.cache_queries with the same recipe first")
+        self.manifest = json.loads(manifest.read_text())
+        if self.manifest.get("schema") != SCHEMA:
+            raise ValueError(f"{manifest} has schema {self.manifest.get('schema')}, this version reads {SCHEMA}; "
+                             "run jobs.cache_queries again")
+        if expected is not None:
+            refuse_other_source(self.manifest["made_from"], expected, self.folder)
+        self.fingerprint = self.manifest["fingerprint"]
+        for part in self.manifest["parts"]:
+            path = self.folder / part["file"]
+            if part["clips"] and (not path.is_file() or path.stat().st_size != part["bytes"]):
+                found = path.stat().st_size if path.is_file() else "no file"
+                raise BadInput("cut-cache", f"{part['bytes']} bytes expected, found {found}.", file=path,
+                               cure=REDO)
+
+    @cached_property
+    def groups(self) -> tuple[tuple[str, int, int, int, int], ...]:
+        """(video, view, part, row group, clips) of every view of every video, sorted by video and view."""
+        return tuple(sorted((video, view, _shard(part), group, clips) for part in self.manifest["parts"]
+                            for group, (video, view, clips) in enumerate(part["groups"])))
+
+    @cached_property
+    def videos(self) -> dict[str, list[int]]:
+        """Video -> positions of its views in `groups`, test-time view first."""
+        found: dict[str, list[int]] = {}
+        for position, (video, *_) in enumerate(self.groups):
+            found.setdefault(video, []).append(position)
+        return found
+
+    def read(self, group: int) -> list[CachedClip]:
+        """All clips of one view in the order of time. Raises BadInput when a row's checksum is wrong."""
+        _, _, part, row_group, _ = self.groups[group]
+        file = self._files[part]
+        try:
+            table = file.read_row_group(row_group)
+        except (pa.ArrowException, OSError) as error:
+            raise BadInput("corrupt-cache", f"row group {row_group} cannot be read ({error}).",
+                           file=part_path(self.folder, part), cure=REDO) from error
+        shapes = json.loads(file.schema_arrow.metadata[b"tensors"])
+        return [self._clip(row, shapes, part) for row in sorted(table.to_pylist(), key=lambda row: row["clip_index"])]
+
+    def _clip(self, row: dict[str, Any], shapes: dict, part: int) -> CachedClip:
+        if _crc(row) != row.pop("crc32"):
+            raise BadInput("corrupt-cache", f"clip {row['clip_index']} does not match its checksum.",
+                           video=row["video_id"], file=part_path(self.folder, part), cure=REDO)
+        for name, (dtype, shape) in shapes.items():
+            row[name] = np.frombuffer(row[name], dtype).reshape(shape)
+        for name, dtype in (("tube_ids", np.int64), ("tube_classes", np.int32), ("tube_areas", np.int32)):
+            row[name] = np.asarray(row[name], dtype)
+        row["tube_overlaps"] = tuple(map(tuple, row["tube_overlaps"]))
+        return CachedClip(**row)
+
+    @cached_property
+    def _files(self) -> dict[int, pq.ParquetFile]:
+        return {_shard(part): pq.ParquetFile(self.folder / part["file"], memory_map=True)
+                for part in self.manifest["parts"] if part["clips"]}
+
+    def __getstate__(self) -> dict:
+        return {k: v for k, v in self.__dict__.items() if k != "_files"}
+
+
+def part_path(folder: Path, shard: int) -> Path:
+    """Where the part of a shard lies."""
+    return Path(folder) / f"queries-{shard:06d}.parquet"
+
+
+def _shard(part: Mapping[str, Any]) -> int:
+    return int(part["file"].removeprefix("queries-").removesuffix(".parquet"))
+
+
+def finish_cache(folder: Path, made_from: Mapping[str, Any], summaries: Iterable[Mapping[str, Any]]) -> Path:
+    """Write the manifest, which makes the cache exist. made_from: everything that decides its content."""
+    parts = sorted(({k: s[k] for k in ("file", "groups", "clips", "bytes", "sha256")} for s in summaries),
+                   key=lambda part: part["file"])
+    totals = {"views": sum(len(part["groups"]) for part in parts), "clips": sum(part["clips"] for part in parts),
+              "bytes": sum(part["bytes"] for part in parts)}
+    manifest = {"schema": SCHEMA, "fingerprint": fingerprint(made_from), "made_from": dict(made_from), "parts": parts,
+                "totals": totals}
+    path = Path(folder) / "manifest.json"
+    atomic_write(path, canonical_json(manifest))
+    return path
+
+
+def fingerprint(made_from: Mapping[str, Any]) -> str:
+    """sha256 over everything that decides the content of a cache; names its folder with the first 16 digits."""
+    return digest({"schema": SCHEMA, **made_from})
+
+
+def refuse_other_source(found: Mapping[str, Any], expected: Mapping[str, Any], folder: Path) -> None:
+    """Raise Mismatch naming every expected field in which a cache differs; fields nobody asks for may be anything."""
+    wrong = [f"{key}: the cache has {found.get(key)!r}, expected {value!r}"
+             for key, value in sorted(expected.items()) if found.get(key) != value]
+    if wrong:
+        raise Mismatch(f"the query cache {folder} was made from something else: {'; '.join(wrong)}. "
+                       "Run jobs.cache_queries with this recipe, or use the segmenter the cache was made with.")
+
+
+def _dtype(name: str, floats: np.dtype) -> np.dtype:
+    fixed = {"pixel_positions": np.int16, "pixel_tubes": np.int32, "pixel_weights": np.float32}
+    return np.dtype(fixed.get(name, floats))
+
+
+def _schema(clip: CachedClip, floats: np.dtype, cache: str) -> pa.Schema:
+    tensors = {name: (_dtype(name, floats).str, list(getattr(clip, name).shape)) for name in BLOBS}
+    width = {name: int(np.prod(shape)) * np.dtype(dtype).itemsize for name, (dtype, shape) in tensors.items()}
+    plain = {"video_id": pa.string(), "view": pa.int16(), "clip_index": pa.int32(), "start_frame": pa.int32(),
+             "num_frames": pa.int16(), "height": pa.int32(), "width": pa.int32()}
+    lists = {"tube_ids": pa.int64(), "tube_classes": pa.int32(), "tube_areas": pa.int32(),
+             "tube_overlaps": pa.list_(pa.int32())}
+    fields = [*plain.items(), *((name, pa.binary(width[name])) for name in BLOBS),
+              *((name, pa.list_(kind)) for name, kind in lists.items()), ("crc32", pa.uint32())]
+    return pa.schema(fields, metadata={"tensors": json.dumps(tensors), "fingerprint": cache})
+
+
+def _crc(row: Mapping[str, Any]) -> int:
+    crc = 0
+    for name in BLOBS:
+        crc = zlib.crc32(row[name], crc)
+    return crc

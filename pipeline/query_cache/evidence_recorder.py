@@ -1,0 +1,64 @@
+"""One view of one video, as the rows of the query cache: aligned queries beside sampled pixels and exact tube areas."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from torch import Tensor
+
+from model.contracts import VideoQueries
+from model.labels import VOID, ClassTable
+from pipeline.errors import BadInput
+from pipeline.query_cache.cache import CachedClip
+from pipeline.query_cache.pixel_evidence import EvidenceConfig, draw_evidence, tube_areas
+from pipeline.shards import StoredVideo
+from pipeline.training_input import EVIDENCE, number_tubes, random_stream
+
+
+class EvidenceRecorder:
+    """Draws the pixels of each clip as it passes, so that no clip's pixel features have to be kept."""
+
+    def __init__(self, video: StoredVideo, classes: ClassTable, *, view: int, config: EvidenceConfig,
+                 seed: int) -> None:
+        self.video = video
+        self.view = view
+        self.config = config
+        self.seed = seed
+        ids = (*(segment.id for segment in video.segments), *video.overlaps)
+        self.numbers = number_tubes(ids, video.segments, classes, overlaps=video.overlaps)
+        self.rows: list[dict] = []
+
+    def add(self, ids: np.ndarray, pixel_features: Tensor, *, start: int, valid: int) -> None:
+        """ids: t h w stored ids at stride 4, pixel_features: d t h w. Frames from `valid` on are repeats.
+
+        Raises BadInput "too-many-tubes", naming video and frame, where the pixels to keep cannot show them all.
+        """
+        tubes = self.numbers.of_id[ids[:valid]]
+        rng = random_stream(self.seed, EVIDENCE, epoch=self.view, index=self.video.index << 20 | len(self.rows))
+        try:
+            positions, drawn, weights = draw_evidence(tubes, rng=rng, config=self.config)
+        except BadInput as error:
+            raise BadInput(error.reason, f"the clip that starts at frame {start}: {error.what}", cure=error.cure,
+                           video=self.video.video_id) from None
+        t, y, x = positions.T.astype(np.int64)
+        features = pixel_features[:, t, y, x].T.float().cpu().numpy()                           # p d
+        missing = (ids.size if self.config.strategy == "dense" else min(self.config.pixels, ids.size)) - len(drawn)
+        self.rows.append({
+            "clip_index": len(self.rows), "start_frame": start, "num_frames": valid,
+            "pixel_features": np.pad(features, ((0, missing), (0, 0))),
+            "pixel_positions": np.pad(positions, ((0, missing), (0, 0))),
+            "pixel_tubes": np.pad(drawn, (0, missing), constant_values=VOID),
+            "pixel_weights": np.pad(weights, (0, missing)),                 # 0: stands for nothing
+            "tube_areas": tube_areas(tubes, count=len(self.numbers.classes),
+                                     overlaps=self.numbers.overlaps).astype(np.int32)})
+
+    def clips(self, queries: VideoQueries) -> Iterator[CachedClip]:
+        """Rows of the cache, once all clips have passed. queries: of this view, b = 1."""
+        shared = {"video_id": self.video.video_id, "view": self.view, "height": self.video.height,
+                  "width": self.video.width, "tube_ids": np.array(self.numbers.track_ids, np.int64),
+                  "tube_classes": np.array(self.numbers.classes, np.int32), "tube_overlaps": self.numbers.overlaps}
+        for clip, row in enumerate(self.rows):
+            blobs = {name: getattr(queries, name)[0, clip].float().cpu().numpy()
+                     for name in ("queries", "mask_embeddings", "class_logits")}
+            yield CachedClip(**shared, **row, **blobs)

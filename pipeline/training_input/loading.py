@@ -1,0 +1,221 @@
+"""Shards -> training batches, inside one train worker.
+
+Two ways to read, one way to make clips: by index (any clip with one `pread`, the default), or streaming front to back
+through `webdataset`. What a clip contains depends on (seed, epoch, video) alone; `sample_plan.py` beside this file
+decides the order and where a resumed run goes on. Loader processes are those of `torch.utils.data.DataLoader`; their
+shared memory holds workers x prefetch + 1 batches (a container wants `--shm-size` above that).
+
+Decoding takes and frees megabytes per frame. Start the training process with MALLOC_MMAP_THRESHOLD_=268435456 and
+MALLOC_TRIM_THRESHOLD_=536870912 in its environment, or the page faults cost more than the choice of decoder.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate, chain, count, groupby, islice
+
+import webdataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+
+from model.contracts import ClipBatch
+from pipeline.clips import neighbours
+from pipeline.errors import BadInput
+from pipeline.shards import ShardSet, StoredVideo
+from pipeline.shards.format import clip_key
+from pipeline.training_input.batch_slots import BatchSlots, PackedBatch
+from pipeline.training_input.sample_plan import Draw, MixedPlan, SamplePlan, StreamPlan, share_of_rank, step_of
+from pipeline.training_input.training_clips import ClipPlan, Fetch, InputConfig, plan_clip
+
+_STREAM_CURE = "Copy the shard again from its source, or verify the shard set."
+
+
+@dataclass(frozen=True)
+class Stills:
+    """A shard set that trains beside the videos, and the share of all clips that come from it."""
+
+    shards: ShardSet
+    share: float
+
+
+def training_plan(shards: ShardSet, config: InputConfig, *, world: int = 1,
+                stills: Stills | None = None) -> SamplePlan | StreamPlan | MixedPlan:
+    """The order of reading: the draws of each step.
+
+    Raises ValueError where batch size, ranks, workers, videos and stills do not go together.
+    """
+    sizes = {"global_batch": config.batch_size, "seed": config.seed, "samples_per_video": config.samples_per_video}
+    share_of_rank(config.batch_size, world)
+    if stills is not None:
+        _refuse_unfit_stills(shards, stills.shards, config)
+        return MixedPlan(videos=len(shards.videos), stills=len(stills.shards.videos), share=stills.share, **sizes)
+    if not config.streaming:
+        return SamplePlan(count=len(shards.videos), **sizes)
+    return StreamPlan(videos_per_shard=tuple(len(videos) for videos in _videos_of_shards(shards)), world=world,
+                      workers=max(config.workers, 1), **sizes)
+
+
+def training_batches(shards: ShardSet, config: InputConfig, *, rank: int = 0, world: int = 1, consumed: int = 0,
+                     stills: Stills | None = None) -> Iterator[ClipBatch]:
+    """Batches of `batch_size / world` clips for one rank, without end; a step consumes `batch_size` samples.
+
+    stills: of the same classes, read by index; `config.pseudo_video` makes clips of them.
+    consumed: samples consumed before, by all ranks: the run goes on with the next one, in the middle of an epoch too.
+    Pinned memory where CUDA is. Closing the iterator ends its loader processes.
+    Raises ValueError at once for settings that cannot work, BadInput (naming the video) with the batch it spoils.
+    """
+    plan = training_plan(shards, config, world=world, stills=stills)
+    step = step_of(consumed, config.batch_size)
+    sets = [shards, stills.shards] if stills else [shards]
+    for shard_set in sets:
+        _refuse_unlabelled(shard_set)
+    slots = BatchSlots(config, share=config.batch_size // world)
+    if isinstance(plan, StreamPlan):
+        dataset = StreamedClips(shards, slots, plan, rank=rank, step=step)
+        order = None
+    else:
+        dataset = IndexedClips(sets, slots)
+        order = _Steps(plan, rank=rank, world=world, step=step)
+    loader = DataLoader(dataset, sampler=order, batch_size=None, num_workers=config.workers, collate_fn=_as_it_is,
+                        prefetch_factor=config.prefetch if config.workers else None)
+    return (slots.take(packed) for packed in loader)
+
+
+class IndexedClips(Dataset):
+    """Map-style: a step and its draws -> the batch, in its slot.
+
+    sets: their videos count on from one set to the next; the first has the classes, and the donors of copy-paste.
+    """
+
+    def __init__(self, sets: Sequence[ShardSet], slots: BatchSlots) -> None:
+        self.sets = sets
+        self.slots = slots
+        self.videos = [video for shards in sets for video in shards.videos]
+        self.ends = list(accumulate(len(shards.videos) for shards in sets))
+
+    def __getitem__(self, at: tuple[int, list[Draw]]) -> PackedBatch | BadInput:
+        step, draws = at
+        plans = [plan_clip(draw, self.videos, self.slots.config, donors=range(self.ends[0])) for draw in draws]
+        fetches = [partial(read_frames, self.sets[bisect_right(self.ends, draw.video)]) for draw in draws]
+        return self.slots.put(step, plans, fetches, self.sets[0].classes)
+
+
+def read_frames(shards: ShardSet, video: StoredVideo, frames: tuple[int, ...]) -> list[tuple[bytes, bytes | None]]:
+    """A `Fetch` that reads by index: each run of neighbouring frames with one `pread`."""
+    found = {}
+    for start, stop in neighbours(frames):
+        found |= zip(range(start, stop), shards.read(video, start, stop))
+    return [found[frame] for frame in frames]
+
+
+class StreamedClips(IterableDataset):
+    """Streaming: the batches of one rank in their slots, each loader worker reading its own part of the shards.
+
+    A worker reads a shard once per epoch and keeps only the encoded frames its clips need. Donors of copy-paste come
+    from the same shard, where reading by index takes them from the whole set.
+    """
+
+    def __init__(self, shards: ShardSet, slots: BatchSlots, plan: StreamPlan, *, rank: int, step: int) -> None:
+        self.shards = shards
+        self.slots = slots
+        self.plan = plan
+        self.rank = rank
+        self.step = step
+        self.videos_of = _videos_of_shards(shards)
+
+    def __iter__(self) -> Iterator[PackedBatch | BadInput]:
+        worker = get_worker_info()
+        first = self.step + (worker.id if worker else 0)
+        draws = chain.from_iterable(self.plan.batch(step, rank=self.rank) for step in count(first, self.plan.workers))
+        clips = self._clips(draws)
+        for step in count(first, self.plan.workers):
+            try:
+                plans, fetches = zip(*islice(clips, self.plan.global_batch // self.plan.world))
+            except BadInput as error:
+                yield error
+                return
+            yield self.slots.put(step, plans, fetches, self.shards.classes)
+
+    def _clips(self, draws: Iterable[Draw]) -> Iterator[tuple[ClipPlan, Fetch]]:
+        videos = self.shards.videos
+        config = self.slots.config
+        for (_, shard), group in groupby(draws, key=lambda draw: (draw.epoch, videos[draw.video].shard)):
+            plans = [plan_clip(draw, videos, config, donors=self.videos_of[shard]) for draw in group]
+            read = _read_shard(self.shards, shard, plans, config)
+            yield from ((plan, read) for plan in plans)
+
+
+def _read_shard(shards: ShardSet, shard: int, plans: list[ClipPlan], config: InputConfig) -> Fetch:
+    """Stream one tar, keep the members the plans need, and give a function that hands them out."""
+    parts = [part for plan in plans for part in (plan.clip, plan.donor) if part]
+    names = {name for part in parts for frame in part.frames for name in _members(shards, part.video, frame)}
+    place = config.stream_from or str(shards.folder)
+    place = place if "{shard}" in place else place.rstrip("/") + "/{shard}"
+    url = place.replace("{shard}", shards.manifest["shards"][shard]["name"])
+    found: dict[str, bytes] = {}
+    try:
+        for sample in webdataset.tariterators.tarfile_samples([{"url": url}], select_files=names.__contains__):
+            found |= {f"{sample['__key__']}.{suffix}": content for suffix, content in sample.items()
+                      if not suffix.startswith("__")}
+            if len(found) == len(names):
+                break
+    except (OSError, EOFError, ValueError, tarfile.TarError) as error:
+        raise BadInput("damaged-shard", f"cannot stream it: {error.args[0]}.", file=url, cure=_STREAM_CURE) from error
+    if missing := sorted(names - found.keys()):
+        raise BadInput("damaged-shard", f"it lacks {len(missing)} members the index lists, such as {missing[0]!r}.",
+                       file=url, cure=_STREAM_CURE)
+
+    def fetch(video: StoredVideo, frames: tuple[int, ...]) -> list[tuple[bytes, bytes | None]]:
+        return [tuple(found[name] for name in _members(shards, video, frame)) for frame in frames]
+
+    return fetch
+
+
+def _members(shards: ShardSet, video: StoredVideo, frame: int) -> list[str]:
+    clip, number = divmod(frame, shards.clip_frames)
+    return [f"{clip_key(video.video_id, clip)}.f{number:03d}.{suffix}" for suffix in ("jpg", "png")]
+
+
+class _Steps:
+    """The steps of one rank with their draws, without end."""
+
+    def __init__(self, plan: SamplePlan | MixedPlan, *, rank: int, world: int, step: int) -> None:
+        self.plan = plan
+        self.rank = rank
+        self.world = world
+        self.step = step
+
+    def __iter__(self) -> Iterator[tuple[int, list[Draw]]]:
+        return ((step, self.plan.batch(step, rank=self.rank, world=self.world)) for step in count(self.step))
+
+
+def _as_it_is(packed: PackedBatch | BadInput) -> PackedBatch | BadInput:
+    return packed
+
+
+def _videos_of_shards(shards: ShardSet) -> list[range]:
+    """Positions in `shards.videos` of each shard's videos; they lie together."""
+    sizes = Counter(video.shard for video in shards.videos)
+    ends = list(accumulate(sizes[shard] for shard in range(len(shards.manifest["shards"]))))
+    return [range(end - sizes[shard], end) for shard, end in enumerate(ends)]
+
+
+def _refuse_unfit_stills(shards: ShardSet, stills: ShardSet, config: InputConfig) -> None:
+    videos, images = ([info.name for info in found.classes.classes] for found in (shards, stills))
+    if videos != images:
+        raise ValueError(f"the stills in {stills.folder} have the classes of {stills.classes.name}, the videos in "
+                         f"{shards.folder} those of {shards.classes.name}; they need the same names in the same order. "
+                         "For COCO's own, set stage_one.stills.dataset.classes and make the shards again")
+    if config.streaming:
+        raise ValueError("stills are read by index; set input.streaming to false")
+
+
+def _refuse_unlabelled(shards: ShardSet) -> None:
+    for video in shards.videos:
+        if not video.has_labels:
+            raise ValueError(f"video {video.video_id!r} in {shards.folder} has no labels, which training needs. Take "
+                             "another split, or leave the video out when making the shards")

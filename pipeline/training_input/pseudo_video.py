@@ -1,0 +1,65 @@
+"""A still becomes a clip: a camera that wanders over the picture and slowly turns.
+
+VITA appendix A.1.1, after SeqFormer (arXiv 2112.08275); the turn is that of the released VITA code's data set mapper.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.clips import AugmentConfig, Transform, draw_color
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PseudoVideoConfig:
+    """How the camera moves. The augmentation of the input says how large its picture becomes."""
+
+    short_side: tuple[int, ...] = (400, 500, 600)   # pixels; the still is thought of at one of these sizes
+    crop: tuple[int, int] = (384, 600)              # sides of each frame's window then, smallest and largest
+    angle: float = 15.0                             # degrees; drawn up to that either way, and put in order
+    of_videos: float = 0.0      # probability that a clip of a real video is seen through one such window, at rest
+
+    def __post_init__(self) -> None:
+        if min(self.short_side, default=0) < 1 or not 1 <= self.crop[0] <= self.crop[1]:
+            raise ValueError(f"pseudo_video.short_side={self.short_side} and crop={self.crop} are lengths in pixels, "
+                             "at least one and the smaller first")
+        if not 0 <= self.of_videos <= 1:
+            raise ValueError(f"pseudo_video.of_videos is {self.of_videos}; a probability lies between 0 and 1")
+        if not 0 <= self.angle < 180:
+            raise ValueError(f"pseudo_video.angle is {self.angle}; give degrees from 0 to below 180")
+
+
+def draw_camera_path(rng: np.random.Generator, config: PseudoVideoConfig, augment: AugmentConfig,
+                     source: tuple[int, int], frames: int) -> tuple[Transform, ...]:
+    """Draw one transform per frame for a still of `source` (height, width).
+
+    Size, flip and colours hold for the clip, window and angle for a frame. A window larger than the still is cut to it,
+    and one that would not fit the network input is shrunk to fit.
+    """
+    pixel = min(source) / int(rng.choice(config.short_side))        # of the still, in pixels of the size thought of
+    angles = np.sort(rng.uniform(-config.angle, config.angle, frames))
+    short_side = int(rng.choice(augment.short_side)) if augment.short_side else None
+    zoom = rng.uniform(*augment.scale)
+    flip = bool(rng.random() < augment.flip)
+    color = draw_color(rng) if augment.color else None
+    path = []
+    for angle in angles:
+        (top, bottom), (left, right) = (_draw_side(rng, side, config.crop[0] * pixel, config.crop[1] * pixel)
+                                        for side in source)
+        height = bottom - top
+        width = right - left
+        fit_factor = min(augment.size[0] / height, augment.size[1] / width)
+        factor = min(zoom * (short_side / min(height, width) if short_side else fit_factor), fit_factor)
+        path.append(Transform(
+            source=source, box=(top, left, bottom, right), padded=augment.size, flip=flip, color=color,
+            resized=(max(round(height * factor), 1), max(round(width * factor), 1)), angle=float(angle)))
+    return tuple(path)
+
+
+def _draw_side(rng: np.random.Generator, side: int, smallest: float, largest: float) -> tuple[int, int]:
+    """First and last pixel of a window along one axis."""
+    kept = max(min(round(rng.uniform(min(smallest, side), min(largest, side))), side), 1)
+    first = int(rng.integers(side - kept + 1))
+    return first, first + kept

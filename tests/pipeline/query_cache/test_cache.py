@@ -1,0 +1,182 @@
+"""The cache gives back what was written, whole videos in order, and refuses what is not what was asked for."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from dataclasses import replace
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.errors import BadInput
+from pipeline.query_cache.batches import QueryInputConfig, collate, query_batches
+from pipeline.query_cache.cache import CachedClip, CacheWriter, QueryCache, fingerprint, finish_cache, part_path
+from tests.full_disk import disk_of
+
+SOURCE = {"segmenter": "abc", "clip_frames": 2}
+N = 5
+C = 8
+D = 4
+P = 6
+M = 3
+CLASSES = 2
+
+
+def clip(video: str, index: int, *, view: int = 0, rng=None) -> CachedClip:
+    rng = rng or np.random.default_rng([index, view, *video.encode()])
+    floats = lambda *shape: rng.standard_normal(shape).astype(np.float16)    # noqa: E731
+    return CachedClip(
+        video_id=video, view=view, clip_index=index, start_frame=2 * index, num_frames=2, height=33, width=65,
+        queries=floats(N, C), mask_embeddings=floats(N, D), class_logits=floats(N, CLASSES + 1),
+        pixel_features=floats(P, D), pixel_positions=rng.integers(0, 9, (P, 3)).astype(np.int16),
+        pixel_tubes=rng.integers(-1, M, P).astype(np.int32), pixel_weights=rng.random(P).astype(np.float32),
+        tube_ids=np.arange(M), tube_classes=np.array([0, 1, 1], np.int32),
+        tube_areas=np.array([4, 0 if index == 0 else 3, 0], np.int32))
+
+
+def write(folder, videos: dict[str, int], *, shard: int = 0, views: int = 1, dtype: str = "float16") -> dict:
+    writer = CacheWriter(folder, shard, dtype=dtype, fingerprint=fingerprint(SOURCE))
+    for video, clips in videos.items():
+        for view in range(views):
+            writer.add([clip(video, k, view=view) for k in range(clips)])
+    return writer.close()
+
+
+@pytest.fixture
+def cache(tmp_path):
+    finish_cache(tmp_path, SOURCE, [write(tmp_path, {"b": 3, "a": 1}, views=2), write(tmp_path, {"c": 4}, shard=1),
+                                    write(tmp_path, {}, shard=2)])
+    return QueryCache(tmp_path, expected=SOURCE)
+
+
+def same(a: CachedClip, b: CachedClip) -> bool:
+    arrays = all(np.array_equal(getattr(a, name), getattr(b, name)) for name in CachedClip.__slots__
+                 if name != "tube_overlaps")
+    return arrays and a.tube_overlaps == b.tube_overlaps
+
+
+def test_cache_then_read_equals_what_was_written(cache):
+    for group, (video, view, _, _, clips) in enumerate(cache.groups):
+        rows = cache.read(group)
+        assert len(rows) == clips
+        for index, row in enumerate(rows):
+            assert same(row, clip(video, index, view=view))
+            assert row.queries.dtype == np.float16
+
+
+def test_videos_are_listed_with_their_views_and_no_video_spans_parts(cache):
+    assert {v: len(groups) for v, groups in cache.videos.items()} == {"a": 2, "b": 2, "c": 1}
+    assert cache.manifest["totals"]["clips"] == 2 * 4 + 4
+
+
+def test_a_pickled_cache_reads_the_same(cache):
+    cache.read(0)
+    assert same(pickle.loads(pickle.dumps(cache)).read(0)[0], cache.read(0)[0])
+
+
+def test_ordinary_tools_can_read_the_parquet(cache):
+    table = pq.read_table(part_path(cache.folder, 1))
+    assert table.num_rows == 4
+    shape = json.loads(table.schema.metadata[b"tensors"])["queries"]
+    assert np.frombuffer(table["queries"][2].as_py(), shape[0]).shape == (N * C,)
+
+
+def test_writing_twice_gives_the_same_bytes_and_a_finished_part_is_known(tmp_path):
+    first = write(tmp_path / "a", {"x": 2})
+    second = write(tmp_path / "b", {"x": 2})
+    assert first == second
+    assert CacheWriter(tmp_path / "a", 0, dtype="float16", fingerprint=fingerprint(SOURCE)).finished() is not None
+    assert CacheWriter(tmp_path / "a", 0, dtype="float16", fingerprint="another").finished() is None
+
+
+def test_an_unfinished_cache_names_the_verb(tmp_path):
+    write(tmp_path, {"x": 2})
+    with pytest.raises(FileNotFoundError, match=r"jobs\.cache_queries"):
+        QueryCache(tmp_path)
+
+
+def test_a_cache_of_another_segmenter_is_refused_by_field(cache):
+    with pytest.raises(ValueError, match=r"segmenter: the cache has 'abc', expected 'xyz'"):
+        QueryCache(cache.folder, expected={"segmenter": "xyz"})
+
+
+def test_a_cut_part_and_a_flipped_byte_are_found(cache):
+    path = part_path(cache.folder, 1)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-50])
+    with pytest.raises(BadInput, match="bytes expected"):
+        QueryCache(cache.folder)
+    blob = clip("c", 2).queries.tobytes()
+    at = whole.index(blob)
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1:])
+    damaged = QueryCache(cache.folder)
+    with pytest.raises(BadInput, match="checksum"):
+        damaged.read(damaged.videos["c"][0])
+
+
+@pytest.mark.parametrize("value", [1e6, float("nan")])
+def test_a_value_the_cache_cannot_hold_stops_with_the_cure(tmp_path, value):
+    bad = replace(clip("x", 0), queries=np.full((N, C), value, np.float32))
+    writer = CacheWriter(tmp_path, 0, dtype="float16", fingerprint="f")
+    with pytest.raises(BadInput, match=r"cache\.dtype=float32"):
+        writer.add([bad])
+    writer.abandon()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_names_the_part_and_leaves_nothing(tmp_path):
+    writer = CacheWriter(tmp_path, 0, dtype="float16", fingerprint="f")
+    with disk_of(3000), pytest.raises(OSError, match=re.escape(str(part_path(tmp_path, 0)))):
+        writer.add([clip("x", index) for index in range(100)])
+    writer.abandon()
+    assert not list(tmp_path.iterdir())
+
+
+def test_overlaps_come_back_and_follow_the_tubes_of_a_window(tmp_path):
+    table = ((0, 2), (0, 1), (0, 1, 2))
+    shared = np.array([-1, 0, -2, -3, -4, 1], np.int32)
+    written = [replace(clip("x", 0), tube_overlaps=table),
+               replace(clip("x", 1), tube_overlaps=table, pixel_tubes=shared, tube_areas=np.array([9, 5, 4], np.int32)),
+               replace(clip("x", 2), tube_overlaps=table, pixel_tubes=np.minimum(shared, -1))]
+    writer = CacheWriter(tmp_path, 0, dtype="float16", fingerprint=fingerprint(SOURCE))
+    writer.add(written)
+    finish_cache(tmp_path, SOURCE, [writer.close()])
+    read = QueryCache(tmp_path).read(0)
+    assert all(same(one, other) for one, other in zip(read, written))
+    batch = collate([read, [clip("y", 1)] * 3], (0, 1))
+    assert batch.evidence.overlaps[0].tolist() == [[True, False, True], [True, True, False], [True, True, True]]
+    assert batch.evidence.overlaps[1].shape == (0, 2)
+    assert np.array_equal(batch.evidence.tubes[0, 1], shared)
+    short = collate([[replace(read[2], tube_areas=np.array([0, 4, 4], np.int32))]], (0,)).evidence
+    assert short.overlaps[0].tolist() == [[False, True], [True, False], [True, True]]
+    assert np.array_equal(short.tubes[0, 0], np.minimum(shared, -1))
+
+
+def test_a_window_has_only_the_tubes_it_shows_and_repeats_count_for_nothing():
+    shown = [clip("x", 0), clip("x", 1)]
+    batch = collate([[*shown, None]], (0,))
+    assert batch.queries.queries.shape == (1, 3, N, C)
+    assert batch.evidence.classes[0].tolist() == [0, 1]                 # the third tube has no pixel
+    assert batch.evidence.areas[0].tolist() == [[4, 0], [4, 3], [0, 0]]
+    assert batch.evidence.weights[0, 2].abs().sum() == 0
+    tubes = np.stack([c.pixel_tubes for c in shown])
+    assert np.array_equal(batch.evidence.tubes[0, :2].numpy(), np.where(tubes == 2, -1, tubes))
+
+
+def test_two_ranks_see_what_one_would_and_a_resume_continues_it(cache):
+    config = QueryInputConfig(clips=2, batch_size=2, samples_per_video=2)
+
+    def videos(steps, **kwargs):
+        stream = query_batches(cache, config, **kwargs)
+        return [next(stream) for _ in range(steps)]
+
+    whole = videos(6)
+    halves = list(zip(videos(6, rank=0, world=2), videos(6, rank=1, world=2)))
+    assert [b.videos for b in whole] == [a.videos + b.videos for a, b in halves]
+    resumed = videos(2, consumed=4 * config.batch_size)
+    for a, b in zip(whole[4:], resumed):
+        assert a.videos == b.videos
+        assert np.array_equal(a.queries.queries, b.queries.queries)

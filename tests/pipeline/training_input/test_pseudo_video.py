@@ -1,0 +1,93 @@
+"""A camera over a still: its windows lie in the picture, it turns one way, and labels turn with the pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.clips import AugmentConfig, Transform
+from pipeline.training_input.pseudo_video import PseudoVideoConfig, draw_camera_path
+
+AUGMENT = AugmentConfig(size=(97, 129), short_side=(40, 60, 80), scale=(1.0, 1.0), color=False)
+SIZES = st.tuples(st.integers(8, 90), st.integers(8, 90))
+
+
+@given(source=SIZES, frames=st.integers(1, 6), seed=st.integers(0, 99))
+def test_every_window_lies_in_the_still_fits_the_input_and_the_camera_turns_one_way(source, frames, seed):
+    config = PseudoVideoConfig(short_side=(40, 60), crop=(20, 50), angle=15)
+    path = draw_camera_path(np.random.default_rng(seed), config, AUGMENT, source, frames)
+    assert len(path) == frames
+    pixels = [min(source) / short_side for short_side in config.short_side]
+    for transform in path:
+        top, left, bottom, right = transform.box
+        for first, last, side, real, limit in zip((top, left), (bottom, right), source, transform.resized,
+                                                  AUGMENT.size):
+            assert 0 <= first < last <= side
+            assert 1 <= real <= limit
+            assert any(min(20 * pixel, side) - 1 <= last - first <= min(50 * pixel, side) + 1 for pixel in pixels)
+        assert transform.resized[0] / (bottom - top) == pytest.approx(
+            transform.resized[1] / (right - left), abs=1.0 / min(bottom - top, right - left))
+    angles = [transform.angle for transform in path]
+    assert angles == sorted(angles)
+    assert max(map(abs, angles)) <= 15
+    assert len({transform.flip for transform in path}) == 1
+
+
+def test_a_camera_that_sees_everything_and_does_not_turn_stands_still():
+    config = PseudoVideoConfig(crop=(5000, 9000), angle=0)
+    path = draw_camera_path(np.random.default_rng(0), config, AUGMENT, (50, 70), 4)
+    assert len(set(path)) == 1
+    assert path[0].box == (0, 0, 50, 70)
+
+
+def turned(angle: float, **changes) -> Transform:
+    square = {"source": (24, 24), "box": (0, 0, 24, 24), "resized": (24, 24), "padded": (24, 24)}
+    return Transform(**{**square, **changes}, angle=angle)
+
+
+@pytest.mark.parametrize("quarter", [1, 2, 3])
+def test_quarter_turns_only_move_pixels(quarter):
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)
+    ids = rng.integers(0, 9, (24, 24), dtype=np.uint8)
+    transform = turned(90.0 * quarter)
+    assert np.array_equal(transform.ids(ids), np.rot90(ids, quarter))
+    assert np.abs(transform.image(image).astype(int) - np.rot90(image, quarter).transpose(2, 0, 1)).max() <= 1
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_the_smallest_turn_is_almost_none(flip):
+    rng = np.random.default_rng(0)
+    ids = np.kron(rng.integers(0, 9, (5, 7), dtype=np.uint16), np.ones((8, 8), np.uint16))
+    image = np.kron(rng.integers(0, 256, (5, 7, 3), dtype=np.uint8), np.ones((8, 8, 1), np.uint8))
+    shape = {"source": (40, 56), "box": (8, 8, 32, 40), "resized": (48, 64), "padded": (50, 70), "flip": flip}
+    still = turned(0.0, **shape)
+    moved = turned(1e-6, **shape)
+    assert (still.ids(ids) != moved.ids(ids)).mean() < 0.02          # nearest pixels at the borders of the blocks
+    assert np.abs(still.image(image).astype(int) - moved.image(image)).mean() < 1.5
+    assert np.array_equal(moved.ids(ids, at=(slice(2, None, 4), slice(2, None, 4))), moved.ids(ids)[2::4, 2::4])
+
+
+@given(angle=st.floats(-45, 45), flip=st.booleans(), box=st.sampled_from([(0, 0, 40, 60), (5, 9, 33, 50)]))
+def test_labels_turn_with_their_pixels_and_beside_the_still_all_is_void(angle, flip, box):
+    ids = np.ones((40, 60), np.uint8)
+    ids[10:30, 20:35] = 2
+    image = np.array([0, 100, 250], np.uint8)[ids][..., None].repeat(3, axis=2)
+    transform = Transform(source=(40, 60), box=box, resized=(56, 70), padded=(57, 73), flip=flip, angle=angle)
+    found = transform.image(image)[0]
+    labels = transform.ids(ids)
+    sure = [(found == color) & (labels != id) for id, color in ((0, 0), (1, 100), (2, 250))]
+    assert not sure[1].any()
+    assert not sure[2].any()
+    assert sure[0].mean() < 0.02       # a pixel of the edge that is all but black
+    assert not labels[56:].any()
+    assert not labels[:, 70:].any()
+
+
+@pytest.mark.parametrize("wrong", [{"short_side": ()}, {"crop": (600, 384)}, {"crop": (0, 9)}, {"angle": 180.0},
+                                   {"of_videos": 1.5}])
+def test_paths_that_no_camera_can_take_are_refused(wrong):
+    with pytest.raises(ValueError, match="pseudo_video"):
+        PseudoVideoConfig(**wrong)

@@ -1,0 +1,150 @@
+"""The order of training is a pure function that no rank, worker, kill or resume can bend."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import chain, groupby
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.training_input.sample_plan import (
+    CLIP,
+    PASTE,
+    Draw,
+    MixedPlan,
+    SamplePlan,
+    StreamPlan,
+    random_stream,
+    step_of,
+)
+
+
+def samples(draws) -> list[tuple[int, int]]:
+    return [(draw.video, draw.repeat) for draw in draws]
+
+
+def epoch_of(plan, epoch: int, **ranks) -> list[Draw]:
+    first = epoch * plan.steps_per_epoch
+    return list(chain.from_iterable(plan.batch(first + step, **ranks) for step in range(plan.steps_per_epoch)))
+
+
+@given(count=st.integers(1, 30), repeats=st.integers(1, 3), batch=st.integers(1, 6), epoch=st.integers(0, 3))
+def test_an_epoch_draws_every_sample_once_but_the_dropped(count, repeats, batch, epoch):
+    if count * repeats < batch:
+        return
+    plan = SamplePlan(count=count, samples_per_video=repeats, global_batch=batch, seed=5)
+    drawn = samples(epoch_of(plan, epoch))
+    assert len(set(drawn)) == len(drawn) == count * repeats - plan.dropped
+    assert set(drawn) <= {(video, repeat) for video in range(count) for repeat in range(repeats)}
+    assert plan.dropped < batch
+
+
+def test_positions_count_the_consumed_samples_over_all_epochs():
+    plan = SamplePlan(count=7, global_batch=2, seed=1)
+    positions = [draw.position for step in range(10) for draw in plan.batch(step)]
+    assert positions == list(range(20))
+    assert step_of(14, 2) == 7
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_the_ranks_together_see_the_global_batch_of_one_rank(world):
+    plan = SamplePlan(count=19, global_batch=8, samples_per_video=2, seed=3)
+    for step in range(3 * plan.steps_per_epoch):
+        shared = [plan.batch(step, rank=rank, world=world) for rank in range(world)]
+        assert list(chain.from_iterable(shared)) == plan.batch(step)
+        assert len({len(share) for share in shared}) == 1
+
+
+def test_epochs_and_seeds_have_other_orders():
+    plan = SamplePlan(count=40, global_batch=4, seed=0)
+    other = SamplePlan(count=40, global_batch=4, seed=1)
+    orders = [samples(epoch_of(p, epoch)) for p in (plan, other) for epoch in range(2)]
+    assert len({tuple(order) for order in orders}) == 4
+
+
+@given(videos=st.integers(1, 12), stills=st.integers(1, 12), share=st.floats(0.05, 0.95), batch=st.integers(1, 6),
+       repeats=st.integers(1, 2))
+def test_a_mix_keeps_its_proportion_and_goes_through_both_sets_evenly(videos, stills, share, batch, repeats):
+    plan = MixedPlan(videos=videos, stills=stills, share=share, global_batch=batch, samples_per_video=repeats, seed=3)
+    drawn = [draw for step in range(40) for draw in plan.batch(step)]
+    assert [draw.position for draw in drawn] == list(range(40 * batch))
+    of_stills = [draw for draw in drawn if draw.video >= videos]
+    assert abs(len(of_stills) - 40 * batch * share) <= 1
+    for found, first, count in ((of_stills, videos, stills), ([d for d in drawn if d.video < videos], 0, videos)):
+        everything = {(first + video, repeat) for video in range(count) for repeat in range(repeats)}
+        epochs = Counter(draw.epoch for draw in found)
+        for epoch, number in epochs.items():
+            seen = samples(draw for draw in found if draw.epoch == epoch)
+            assert len(set(seen)) == len(seen) == number
+            assert set(seen) <= everything
+            assert epoch == max(epochs) or set(seen) == everything
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_the_ranks_together_see_the_mixed_batch_of_one_rank(world):
+    plan = MixedPlan(videos=7, stills=11, share=0.4, global_batch=8)
+    for step in range(9):
+        assert list(chain.from_iterable(plan.batch(step, rank=rank, world=world) for rank in range(world))
+                    ) == plan.batch(step)
+
+
+def test_random_streams_share_no_numbers():
+    """A counter with the epoch in its lowest word would give epoch 1 the numbers of epoch 0, four later."""
+    streams = [random_stream(7, purpose, epoch=epoch, index=index).integers(2**63, size=64)
+               for purpose in (CLIP, PASTE) for epoch in range(3) for index in (0, 1, 1 << 40)]
+    assert len(np.unique(np.concatenate(streams))) == len(streams) * 64
+
+
+def test_two_samples_of_a_video_get_other_randomness():
+    draws = [Draw(position=0, epoch=0, video=video, repeat=repeat) for video in (0, 1) for repeat in (0, 1)]
+    assert len({draw.random(0, CLIP).integers(2**60) for draw in draws}) == 4
+
+
+stream_plans = st.builds(
+    StreamPlan, videos_per_shard=st.lists(st.integers(0, 9), min_size=1, max_size=6).map(lambda n: (24, *n)),
+    global_batch=st.sampled_from([4, 8]), world=st.sampled_from([1, 2, 4]), workers=st.integers(1, 3),
+    seed=st.integers(0, 9))
+
+
+@given(plan=stream_plans, epoch=st.integers(0, 2))
+def test_streaming_ranks_and_workers_share_an_epoch_equally_and_without_overlap(plan, epoch):
+    per_rank = [epoch_of(plan, epoch, rank=rank) for rank in range(plan.world)]
+    assert len({len(draws) for draws in per_rank}) == 1
+    drawn = samples(chain.from_iterable(per_rank))
+    assert len(set(drawn)) == len(drawn) == plan.count - plan.dropped
+    assert plan.dropped < plan.global_batch * plan.workers
+
+
+@given(plan=stream_plans)
+def test_a_streaming_worker_reads_each_of_its_shards_in_one_go(plan):
+    shard_of = np.repeat(np.arange(len(plan.videos_per_shard)), plan.videos_per_shard)
+    opened = 0
+    for rank in range(plan.world):
+        for worker in range(plan.workers):
+            draws = chain.from_iterable(plan.batch(step, rank=rank)
+                                        for step in range(worker, plan.steps_per_epoch, plan.workers))
+            shards = [shard for shard, _ in groupby(shard_of[draw.video] for draw in draws)]
+            assert len(set(shards)) == len(shards)
+            opened += len(shards)
+    assert opened <= sum(1 for n in plan.videos_per_shard if n) + plan.world * plan.workers - 1
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda: SamplePlan(count=9, global_batch=6).batch(0, world=4), "6 clips .* 4 ranks; set the batch size to 4 or 8"),
+    (lambda: SamplePlan(count=9, global_batch=2).batch(0, world=4), "set the batch size to 4,"),
+    (lambda: SamplePlan(count=5, global_batch=8), "5 videos x 1 .* samples_per_video to at least 2"),
+    (lambda: SamplePlan(count=0, global_batch=8), "holds no video"),
+    (lambda: StreamPlan(videos_per_shard=(5, 5), global_batch=8, workers=2), "fewer loader workers"),
+    (lambda: StreamPlan(videos_per_shard=(50,), global_batch=8, world=3), "3 ranks"),
+    (lambda: SamplePlan(count=5, global_batch=0), "global_batch is 0"),
+    (lambda: MixedPlan(videos=5, stills=5, share=1.0, global_batch=2), "share of stills is 1.0"),
+    (lambda: MixedPlan(videos=5, stills=0, share=0.5, global_batch=2), "5 videos and 0 stills"),
+    (lambda: SamplePlan(count=5, global_batch=2, seed=-1), "seed is -1"),
+    (lambda: step_of(9, 4), "9 consumed samples .* another batch size"),
+])
+def test_what_cannot_work_is_refused_with_a_cure(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
