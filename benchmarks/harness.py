@@ -1,7 +1,7 @@
-"""Time two callables side by side, and say how much memory each needs.
+"""Time two callables side by side, and measure the memory of each.
 
-A time is always a ratio against a baseline timed in the same run, the two taking turns, because machines are shared
-and drift. Peaks are resident memory on a CPU (Linux), allocated memory on a GPU.
+Results are ratios against a baseline. Both are timed in the same process, in turns, because machines are shared and
+their speed drifts. Peaks are resident memory on a CPU (Linux) and allocated memory on a GPU.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Row:
     ours_seconds: float                  # median
     baseline_seconds: float
     ratio: float                         # median over rounds of baseline / ours
-    ours_megabytes: float | None         # peak above what was there before; None: not measured
+    ours_megabytes: float | None         # peak above the level before the call; None: not measured
     baseline_megabytes: float | None
     repeats: int
     threads: int
@@ -43,7 +43,7 @@ def compare(
     name: str, *, ours: Callable[[], object], baseline: Callable[[], object], repeats: int = 5, memory: bool = False,
     device: str = "cpu", folder: Path = RESULTS,
 ) -> Row:
-    """Time both in turns after one warm-up each, print a line, append the same to `folder`/<machine>.jsonl.
+    """Time both in turns after one warm-up each, print a line, and append the row to `folder`/<machine>.jsonl.
 
     memory: also measure the peak of one more call of each. device: "cuda" waits for the GPU around each call.
     """
@@ -62,14 +62,14 @@ def compare(
 
 
 def append(values: dict, *, device: str = "cpu", folder: Path = RESULTS) -> None:
-    """Keep one line of plain values beside the comparisons of this machine."""
+    """Append one line of plain values to the results of this machine."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{machine(device)}.jsonl").open("a") as file:
         file.write(json.dumps(values) + "\n")
 
 
 def line(row: Row) -> str:
-    """A row for people: what, ours, baseline, ratio, machine."""
+    """A row as text: name, ours, baseline, ratio, machine."""
     parts = [f"{row.name:<52}", f"ours {_seconds(row.ours_seconds)}", f"baseline {_seconds(row.baseline_seconds)}",
              f"{row.ratio:5.2f}x"]
     if row.ours_megabytes is not None and row.baseline_megabytes is not None:
@@ -85,7 +85,7 @@ def machine(device: str = "cpu") -> str:
 
 
 def peak_megabytes(function: Callable[[], object], *, device: str = "cpu") -> float | None:
-    """Highest memory during one call above the level before it; None where the system does not tell."""
+    """Highest memory during one call above the level before it; None if the system does not report it."""
     gc.collect()
     if device == "cuda":
         torch.cuda.synchronize()
@@ -95,8 +95,8 @@ def peak_megabytes(function: Callable[[], object], *, device: str = "cpu") -> fl
         torch.cuda.synchronize()
         return (torch.cuda.max_memory_allocated() - before) / 1e6
     try:
-        ctypes.CDLL(None).malloc_trim(0)                        # freed memory of earlier calls would hide the peak
-        Path("/proc/self/clear_refs").write_text("5")           # forget the highest level so far
+        ctypes.CDLL(None).malloc_trim(0)                        # memory freed by earlier calls would hide the peak
+        Path("/proc/self/clear_refs").write_text("5")           # reset the highest level so far
         before = _status("VmRSS")
         function()
         return (_status("VmHWM") - before) / 1e3
@@ -107,7 +107,7 @@ def peak_megabytes(function: Callable[[], object], *, device: str = "cpu") -> fl
 def _round(
     ours: Callable[[], object], baseline: Callable[[], object], *, ours_first: bool, device: str,
 ) -> tuple[float, float]:
-    """Seconds of each; who goes first changes from round to round."""
+    """Seconds of each; the order alternates from round to round."""
     if ours_first:
         first = _time(ours, device)
         return first, _time(baseline, device)
@@ -126,7 +126,7 @@ def _time(function: Callable[[], object], device: str) -> float:
 
 
 def _status(field: str) -> int:
-    """Kilobytes of a field of this process' status."""
+    """A field of this process' status, in kilobytes."""
     for entry in Path("/proc/self/status").read_text().splitlines():
         if entry.startswith(f"{field}:"):
             return int(entry.split()[1])

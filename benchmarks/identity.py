@@ -1,10 +1,10 @@
-"""How much identity a near-online model loses over time, in the easy and in the hard world: VPQ at windows 1 and 12.
+"""Loss of identity over time in the easy and in the hard world, measured as VPQ at windows 1 and 12.
 
     python -m benchmarks.identity --recipe synthetic_hard                 # models in runs/synthetic_hard
     python -m benchmarks.identity --recipe demo --mode offline
 
-One finished model is scored on 24 held-out videos of 12 frames of either preset. In the hard world look-alikes hide for
-longer than a clip and come out where the other went in, so what falls from window 1 to window 12 is identity.
+One finished model is scored on 24 held-out videos of 12 frames of each preset. In the hard world, twins hide for longer
+than a clip and come out where the other one went in, so the drop from window 1 to window 12 is a loss of identity.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.harness import append, machine
-from jobs.inference import System, open_system
+from jobs.models import open_system
 from jobs.recipes import find_recipe
 from jobs.recipes.schema import Recipe
 from jobs.verb import resolved
@@ -28,6 +28,7 @@ from pipeline.datasets.synthetic import SyntheticConfig, write_world
 from pipeline.metrics.vpq import VPQ
 from pipeline.metrics.vpq_scores import VPQScores
 from pipeline.shards import ShardSet, make_shards
+from pipeline.system import System
 
 # windows, frames
 SHORT = 1
@@ -35,10 +36,10 @@ LONG = 12
 
 
 def main() -> None:
-    """Print and keep the scores of both presets."""
+    """Print and store the scores of both presets."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default="synthetic_hard")
-    parser.add_argument("--folder", default="", help="the road's folder; the recipe's own by default")
+    parser.add_argument("--folder", default="", help="folder of the run; the recipe's own by default")
     parser.add_argument("--mode", default="near_online", choices=("near_online", "offline"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -57,7 +58,7 @@ def main() -> None:
 
 
 def score(system: System, recipe: Recipe, world: SyntheticConfig) -> VPQScores:
-    """The system on the held-out videos of a world made for the occasion."""
+    """Scores of the system on a new world of held-out videos."""
     with tempfile.TemporaryDirectory() as folder:
         root = write_world(str(Path(folder) / "world"), world)
         dataset = open_dataset(replace(recipe.dataset, root=str(root), split="val"))

@@ -1,8 +1,8 @@
 """The stage-one criterion, forward and backward, against its formulas written out with whole matrices.
 
-The baseline forms what the formulas name: the softmax of all queries at all pixels, a target of the same size, the
-samples-by-samples target of the pixel loss, and lets autograd keep them. Sizes: the tiny recipe, and the full
-resolution of VIPSeg (769 x 1345 at stride 4, two frames, 128 queries, seven supervised outputs).
+The baseline computes every term of the formulas in full (the softmax of all queries at all pixels, a target of the same
+size, the samples-by-samples target of the pixel loss), and autograd stores all of them. Sizes: the tiny recipe, and the
+full resolution of VIPSeg (769 x 1345 at stride 4, two frames, 128 queries, seven supervised outputs).
 
     OMP_NUM_THREADS=1 python -m benchmarks.kmax_losses
 """
@@ -17,9 +17,10 @@ from torch import Tensor
 
 from benchmarks.harness import compare
 from model.contracts import ClipPrediction, ClipTargets, LayerPrediction
-from model.losses.kmax import KMaxCriterion, KMaxLossConfig, flat, uniform_draws
+from model.losses.kmax import KMaxCriterion, KMaxLossConfig, flat
 from model.losses.matching import match_queries
 from model.losses.pixels import rarity, sample_pixels
+from model.losses.points import uniform
 from model.losses.targets import clip_targets
 
 TINY = {"clips": 6, "queries": 16, "tubes": 6, "height": 24, "width": 24, "channels": 64, "layers": 5, "classes": 6}
@@ -28,20 +29,20 @@ FULL = {"clips": 1, "queries": 128, "tubes": 20, "height": 193, "width": 337, "c
 
 
 def main() -> None:
-    """Print and keep the ratios."""
+    """Print and store the ratios."""
     torch.set_num_threads(1)
     for name, size, samples in (("tiny", TINY, 256), ("full", FULL, 4096)):
         prediction, targets = world(**size)
         config = KMaxLossConfig(pixel_samples=samples, semantic_samples=samples)
         runs = [step(losses, prediction, targets, config) for losses in (ours, plain)]
         gap = abs(runs[0]() / runs[1]() - 1)
-        assert gap < 1e-4, f"the two disagree by {gap:.1e}"
+        assert gap < 1e-4, f"the two losses differ by {gap:.1e}"
         compare(f"kMaX losses, {name} size", ours=runs[0], baseline=runs[1])
 
 
 def step(losses: Callable, prediction: ClipPrediction, targets: Sequence[ClipTargets], config: KMaxLossConfig
          ) -> Callable[[], float]:
-    """Loss and gradients of every output; both sides draw the same pixels."""
+    """Loss and gradients of every output; ours and the baseline draw the same pixels."""
     leaves = [leaf for layer in (prediction, *prediction.auxiliary)
               for leaf in (layer.class_logits, layer.mask_logits, layer.pixel_features)]
 
@@ -65,38 +66,38 @@ def plain(prediction, targets, config, generator) -> Tensor:
     batch, queries, _ = prediction.class_logits.shape
     tube = matches.tube_of_query
     void = truth.void.bool()
-    wanted = torch.zeros(flat(prediction.mask_logits).shape)                                   # b n p
+    target_masks = torch.zeros(flat(prediction.mask_logits).shape)                             # b n p
     labels = torch.full((batch, queries), prediction.class_logits.shape[-1] - 1)
     class_weights = 0.25 * matches.void_share.clamp(min=1e-5)
     mask_weights = torch.zeros(batch, queries)
     for item, query in (tube >= 0).nonzero().tolist():
         row = tube[item, query]
-        wanted[item, query] = truth.masks[item, row]
+        target_masks[item, query] = truth.masks[item, row]
         labels[item, query] = truth.classes[item, row]
         class_weights[item, query] = 0.75 * matches.mask_similarity[item, query, row].clamp(min=1e-5)
         mask_weights[item, query] = matches.class_similarity[item, query, row].clamp(min=1e-5)
-    draws = uniform_draws(prediction.mask_logits, generator=generator)
+    draw = uniform(prediction.mask_logits.device, generator=generator)
     rare = rarity(truth)
 
     def sample(count: int, temperature: float) -> Tensor:
-        return sample_pixels(rare, truth, count=count, temperature=temperature, uniform=next(draws))
+        return sample_pixels(rare, truth, count=count, temperature=temperature, uniform=draw(*rare.shape))
 
-    for number, layer in enumerate((prediction, *prediction.auxiliary)):
+    for index, layer in enumerate((prediction, *prediction.auxiliary)):
         logits = flat(layer.mask_logits)
-        entropy = F.cross_entropy(logits, wanted, reduction="none").masked_fill(void, 0)
+        entropy = F.cross_entropy(logits, target_masks, reduction="none").masked_fill(void, 0)
         masks = logits.softmax(1).masked_fill(void[:, None], 0)
-        dice = 1 - (2 * (masks * wanted).sum(-1) + 1) / (masks.sum(-1) + wanted.sum(-1) + 1)
+        dice = 1 - (2 * (masks * target_masks).sum(-1) + 1) / (masks.sum(-1) + target_masks.sum(-1) + 1)
         classes = F.cross_entropy(layer.class_logits.mT, labels, reduction="none") * class_weights
         positions = sample(config.pixel_samples, config.pixel_temperature)[:, None]
         features = flat(layer.pixel_features).gather(2, positions.expand(-1, layer.pixel_features.shape[1], -1))
-        share = wanted.gather(2, positions.expand(-1, queries, -1))
+        share = target_masks.gather(2, positions.expand(-1, queries, -1))
         same = share.mT @ share
         alike = F.cross_entropy(features.mT @ features / config.similarity_temperature,
                                 same / same.sum(1, keepdim=True).clamp(min=1), reduction="none")
         total = total + (config.class_weight * mean(classes) + config.mask_weight * mean(entropy)
                          + config.dice_weight * (dice * mask_weights).sum(1).mean() * 0.75 / queries
                          + config.pixel_weight * mean(alike))
-        if number == 0:
+        if index == 0:
             positions = sample(config.semantic_samples, config.semantic_temperature)
             semantic = torch.where(void, -1, truth.classes.gather(1, truth.masks.argmax(1))).gather(1, positions)
             logits = flat(prediction.semantic_logits)

@@ -1,12 +1,12 @@
-"""Training input against pure JPEG decoding of the same frames, by as many loader processes on the same cores.
+"""Training input against pure JPEG decoding of the same frames, with equally many loader processes on the same cores.
 
     python -m benchmarks.loading
 
-Ours reads from shards of the synthetic world at 1280x720, decodes images and id maps, draws scale, crop, flip and
-colours, makes targets and hands over batches at 769x1345. The baseline decodes the JPEGs of the same draws and throws
-the pixels away. With copy-paste both also decode the donors. Both loaders stand ready with as many prefetched batches
-when a round begins. Page faults, after the warm-up round, say whether the allocator is set up as it should be;
-processor time is the steadier number where other programs run beside.
+Ours reads shards of the synthetic world at 1280x720, decodes images and id maps, draws scale, crop, flip and colours,
+makes targets and returns batches at 769x1345. The baseline decodes the JPEGs of the same draws and discards the pixels.
+With copy-paste, both also decode the donors. Both loaders have equally many prefetched batches when a round begins.
+Page faults after the warm-up round show whether the allocator is set up well; processor time is the steadier number
+when other programs are running.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from pipeline.training_input import (
     IndexedClips,
     InputConfig,
     plan_clip,
+    read_frames,
     training_batches,
     training_plan,
 )
@@ -44,7 +45,7 @@ MALLOC = {"MALLOC_MMAP_THRESHOLD_": "268435456", "MALLOC_TRIM_THRESHOLD_": "5368
 
 
 def main() -> None:
-    """Print and keep the ratios: by index, with copy-paste, streaming."""
+    """Print and store the ratios: by index, with copy-paste, streaming."""
     plain = {"augment": AugmentConfig(size=(769, 1345)), "batch_size": 4, "workers": 2}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -56,22 +57,22 @@ def main() -> None:
             frames = BATCHES * config.batch_size * config.clip_frames * (2 if config.copy_paste else 1)
             ours, baseline = (Rounds(partial(start, shards, config)) for start in (training_batches, decoding))
             compare(f"training input {name}, {frames} frames", ours=ours, baseline=baseline)
-            for who, rounds in (("ours", ours), ("baseline", baseline)):
+            for side, rounds in (("ours", ours), ("baseline", baseline)):
                 faults, seconds = rounds.last
-                print(f"    {who}: {faults / frames:.1f} page faults and {1000 * seconds / frames:.2f} ms of processor "
-                      "time per frame")
+                print(f"    {side}: {faults / frames:.1f} page faults and {1000 * seconds / frames:.2f} ms of "
+                      "processor time per frame")
             ours.close()
             baseline.close()
 
 
 class Rounds:
-    """Call it to draw one round of batches from a standing loader; `last`: page faults, processor seconds of it."""
+    """Each call takes a round of batches from a running loader. `last`: its page faults and processor seconds."""
 
     def __init__(self, start: Callable[[], Iterator]) -> None:
-        known = {process.pid for process in multiprocessing.active_children()}
+        before = {process.pid for process in multiprocessing.active_children()}
         self.batches = start()
         self.last = (0.0, 0.0)
-        self.processes = {process.pid for process in multiprocessing.active_children()} - known
+        self.processes = {process.pid for process in multiprocessing.active_children()} - before
 
     def __call__(self) -> None:
         before = self._used()
@@ -92,24 +93,24 @@ class Rounds:
 
 
 def decoding(shards: ShardSet, config: InputConfig) -> Iterator[int]:
-    """The baseline: the same draws by the same DataLoader, JPEGs decoded and nothing else."""
+    """The baseline: the same DataLoader with the same draws only decodes JPEGs."""
     plan = training_plan(shards, config)
     steps = ((step, plan.batch(step)) for step in range(1_000_000))
-    dataset = DecodedOnly(shards, BatchSlots(config, share=config.batch_size))
+    dataset = DecodedOnly([shards], BatchSlots(config, share=config.batch_size))
     loader = DataLoader(dataset, sampler=steps, batch_size=None, num_workers=config.workers,
                         prefetch_factor=config.prefetch)
     return (frames for frames in loader)
 
 
 class DecodedOnly(IndexedClips):
-    """Frames decoded, and how many there were."""
+    """Decodes frames and returns their number."""
 
     def __getitem__(self, at: tuple[int, list[Draw]]) -> int:
-        videos = self.shards.videos
-        config = self.slots.config
-        plans = [plan_clip(draw, videos, config, donors=range(len(videos))) for draw in at[1]]
+        donors = range(len(self.videos))
+        plans = [plan_clip(draw, self.videos, self.slots.config, donors=donors) for draw in at[1]]
         parts = [part for plan in plans for part in (plan.clip, plan.donor) if part]
-        return len([decode_jpeg(jpeg) for part in parts for jpeg, _ in self._fetch(part.video, part.frames)])
+        return len([decode_jpeg(jpeg) for part in parts
+                    for jpeg, _ in read_frames(self.sets[0], part.video, part.frames)])
 
 
 if __name__ == "__main__":

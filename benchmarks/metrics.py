@@ -1,12 +1,12 @@
 """VPQ, STQ, mIoU and mVC of a whole validation set in one pass, and the same scores from their definitions.
 
-    python -m benchmarks.metrics --videos 6      # a look
+    python -m benchmarks.metrics --videos 6      # a short run
     python -m benchmarks.metrics                 # the size of VIPSeg's: 343 videos, 8255 frames of 1280x720; minutes
 
-Every frame has about 12 segments, moving; the prediction is the truth shifted by a few pixels with two identities
-switched halfway. First the set is scored by two processes, a video at a time, and their parts are merged; its maps are
-drawn when asked for, which is part of the time, as decoding would be. Then one video, from memory, is scored by both:
-ours in one walk, the baseline window by window and mask by mask. They must agree.
+Every frame has about 12 moving segments; the prediction is the truth, shifted by a few pixels, with two identities
+switched halfway. First, two processes score the set, a video at a time, and their parts are merged. Maps are drawn when
+they are read, and the time includes this, as it would include decoding. Then one video is scored from memory: ours in
+one pass, the baseline window by window and mask by mask. Both must agree.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ HEIGHT = 720
 WIDTH = 1280
 THINGS = 8
 RADIUS = 70
-# frames of the video both score; pixels
+# frames of the video that both score; pixels
 COMPARED = 18
 PROCESSES = 2
 SHIFT = 6
@@ -48,9 +48,9 @@ WINDOWS = PROTOCOLS[0]
 
 
 def main() -> None:
-    """Time the set, then print and keep the ratio."""
+    """Time the set, then print and store the ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--videos", type=int, default=VIDEOS, help="of the set, at most 343")
+    parser.add_argument("--videos", type=int, default=VIDEOS, help="number of videos to score, at most 343")
     whole_set(parser.parse_args().videos)
     truth, prediction = (in_memory(some_video("compared", COMPARED, shift=shift)) for shift in (0, SHIFT))
     np.testing.assert_allclose(one_pass(prediction, truth), by_definition(prediction, truth), atol=1e-9)
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def whole_set(videos: int) -> None:
-    """Score the set in two processes; print and keep the time and the memory of the largest process."""
+    """Score the set in two processes; print and store the time and the memory of the largest process."""
     frames = [FRAMES // VIDEOS + (index < FRAMES % VIDEOS) for index in range(videos)]
     started = time.perf_counter()
     metrics = all_metrics()
@@ -71,7 +71,8 @@ def whole_set(videos: int) -> None:
             for metric, part in zip(metrics, parts, strict=True):
                 metric.merge(type(metric).from_json(part))
     seconds = time.perf_counter() - started
-    megabytes = max(resource.getrusage(who).ru_maxrss / 1e3 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    kilobytes = [resource.getrusage(kind).ru_maxrss for kind in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    megabytes = max(kilobytes) / 1e3
     print("\n".join(metric.result().table() for metric in metrics))
     print(f"{videos} videos, {sum(frames)} frames at 720p: {seconds:.0f} s, {sum(frames) / seconds:.0f} frames/s on "
           f"{PROCESSES} processes, at most {megabytes:.0f} MB each")
@@ -80,30 +81,30 @@ def whole_set(videos: int) -> None:
 
 
 def score_one(index: int, frames: int) -> list[dict]:
-    """What the metrics say about one video, as they travel between machines."""
+    """The counts of all metrics for one video, as JSON values."""
     metrics = all_metrics()
     score(metrics, *(some_video(f"video {index}", frames, shift=shift, phase=37 * index) for shift in (SHIFT, 0)))
     return [metric.to_json() for metric in metrics]
 
 
 def all_metrics() -> list:
-    """One of each."""
+    """One metric of each kind."""
     return [VPQ(CLASSES, windows=WINDOWS), STQ(CLASSES), MeanIoU(CLASSES), VideoConsistency(CLASSES)]
 
 
 def score(metrics: list, prediction: PanopticVideo, truth: PanopticVideo) -> list:
-    """The metrics, after a video."""
+    """Score one video with all metrics, and return the metrics."""
     score_video(metrics, prediction, truth)
     return metrics
 
 
 @dataclass(frozen=True, kw_only=True)
 class Drawn:
-    """Maps of a video, drawn anew whenever they are iterated: discs over four wavy bands, and a strip of void."""
+    """Maps of a video, drawn again in each iteration: discs over four wavy bands, and a strip of void."""
 
     frames: int
-    shift: int    # pixels to the right; above 0 two discs also change their identity halfway, and no pixel is void
-    phase: int    # pixels; another video
+    shift: int    # pixels to the right; above 0, two discs also switch identities halfway, and no pixel is void
+    phase: int    # pixels; tells videos apart
 
     def __iter__(self) -> Iterator[np.ndarray]:
         bands, disc = shapes()
@@ -123,7 +124,7 @@ class Drawn:
 
 @cache
 def shapes() -> tuple[np.ndarray, np.ndarray]:
-    """Panoptic ids of four wavy bands, H 2W, that repeat after one width, and the mask of a disc."""
+    """Panoptic ids of four wavy bands, H 2W, which repeat after one width, and the mask of a disc."""
     rows, columns = np.mgrid[:HEIGHT, :2 * WIDTH]
     waves = 40 * np.sin(columns * (2 * np.pi / WIDTH))
     bands = panoptic_id((4 * (rows + waves) // HEIGHT).clip(0, 3).astype(np.int32) + 4, 0)
@@ -152,7 +153,7 @@ def one_pass(prediction: PanopticVideo, truth: PanopticVideo) -> list[float]:
 
 
 def by_definition(prediction: PanopticVideo, truth: PanopticVideo) -> list[float]:
-    """The same from the definitions, as the public scripts proceed."""
+    """The same scores from the definitions, computed as in the public scripts."""
     true = np.stack(truth.frames)
     predicted = np.stack(prediction.frames)
     ious, occurs = ious_by_definition(class_of(true), class_of(predicted))
@@ -161,7 +162,7 @@ def by_definition(prediction: PanopticVideo, truth: PanopticVideo) -> list[float
 
 
 def vpq_by_definition(prediction: PanopticVideo, truth: PanopticVideo) -> float:
-    """Every window stacked, every stack counted in pairs of ids; no crowd in this video."""
+    """VPQ from the pairs of ids in every stacked window; this video has no crowd."""
     means = []
     for k in WINDOWS:
         iou = np.zeros(len(CLASSES))
@@ -182,7 +183,7 @@ def areas_of_pairs(trues: list[np.ndarray], predicteds: list[np.ndarray]) -> dic
 
 
 def count_window(pairs: dict[tuple[int, int], int], iou: np.ndarray, counts: np.ndarray) -> None:
-    """Adds one window to the sums of IoU and to the counts of tp, fp, fn."""
+    """Add one window to the sums of IoU and to the counts of tp, fp, fn."""
     true = {}
     predicted = {}
     for (t, p), area in pairs.items():
@@ -202,7 +203,7 @@ def count_window(pairs: dict[tuple[int, int], int], iou: np.ndarray, counts: np.
 
 
 def ious_by_definition(true: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """IoU of every class from two masks, and which classes the truth has. true, predicted: T H W classes."""
+    """IoU of every class from two masks, and whether the truth has the class. true, predicted: T H W classes."""
     masks = [(true == c, (predicted == c) & (true != VOID)) for c in range(len(CLASSES))]
     return (np.array([(t & p).sum() / max((t | p).sum(), 1) for t, p in masks]), np.array([t.any() for t, _ in masks]))
 

@@ -1,11 +1,12 @@
-"""Merging whole videos: the streaming merger against the plain formula that holds every mask of every frame.
+"""Merging whole videos: the streaming merger against the plain formula, which holds every mask of every frame.
 
     python -m benchmarks.panoptic_merge
 
-The plain formula is what the public code does: resize all mask logits, softmax over queries, threshold, then one pass
-over the volume per query. At 720p and 24 frames one copy of the masks is 11 GB, so the two are compared at half that
-height, width and a quarter of the frames, and the streaming merger is measured at full size by itself. Both results are
-compared pixel by pixel. Peak memory is that of a fresh process, above what it held before the first clip.
+The plain formula follows the public code: it resizes all mask logits, takes the softmax over queries, applies the
+threshold, and then passes over the volume once per query. At 720p and 24 frames, one copy of the masks is 11 GB. Both
+are therefore compared at half the height and width and a quarter of the frames, and the streaming merger is measured at
+full size alone. Results are compared pixel by pixel. Peak memory is measured in a new process, above the level before
+the first clip.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ CONFIG = PanopticConfig()
 
 @dataclass(frozen=True, kw_only=True)
 class Video:
-    """A made-up video of smooth, sharp masks with borders where queries share pixels."""
+    """A random video with smooth borders of masks, at which queries share pixels."""
 
     geometry: Geometry
     frames: int
@@ -55,7 +56,7 @@ FULL = Video(geometry=Geometry.fit((720, 1280), padded=(769, 1345)), frames=24)
 
 
 def class_logits() -> Tensor:
-    """n classes+1, some queries sure and some not."""
+    """n classes+1; some queries are confident and some are not."""
     return 4 * torch.randn(QUERIES, len(IS_THING) + 1, generator=torch.Generator().manual_seed(1))
 
 
@@ -68,7 +69,7 @@ def streaming(video: Video) -> np.ndarray:
 
 
 def plain(video: Video) -> np.ndarray:
-    """T H W panoptic ids by the formula as written, all frames at once."""
+    """T H W panoptic ids by the plain formula, on all frames at once."""
     (height, width) = video.geometry.source
     padded = video.geometry.padded
     masks = torch.cat(list(video.clips()), dim=1)
@@ -91,7 +92,7 @@ def plain(video: Video) -> np.ndarray:
 
 
 def peak_megabytes(work: Callable[[], object]) -> int:
-    """What `work` adds to the peak memory of a fresh process."""
+    """The peak memory that `work` adds in a new process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_added_peak, (work,))
 
@@ -104,13 +105,13 @@ def _added_peak(work: Callable[[], object]) -> int:
 
 
 def _peak_kilobytes() -> int:
-    """From the kernel's table: `getrusage` of a child starts at the peak of its parent."""
+    """Read from the kernel's table, since `getrusage` of a child starts at the peak of its parent."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
 
 
 def main() -> None:
-    """Print and keep the ratio of times, and print the memory of both."""
+    """Print and store the ratio of times, and print the memory of both."""
     torch.set_num_threads(1)
     np.testing.assert_array_equal(streaming(SMALL), plain(SMALL))
     compare(f"panoptic merging, {SMALL.frames} frames of 360x640, {QUERIES} queries",

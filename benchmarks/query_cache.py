@@ -3,7 +3,8 @@
     python -m benchmarks.query_cache              # sizes of the recipe `demo`
     python -m benchmarks.query_cache --official   # Video-kMaX R50 at 769x1345, two clips of two frames; minutes
 
-Both make the same batch: the baseline decodes the frames, runs the segmenter, aligns and draws the pixel evidence.
+Both train on the same batch. The baseline makes it from frames: it decodes them, runs the segmenter, aligns queries and
+draws the pixel evidence.
 """
 
 from __future__ import annotations
@@ -17,11 +18,10 @@ import torch
 
 from benchmarks.harness import compare
 from jobs.cache_queries import CacheShard, cache_folder, cache_source
-from jobs.models import segmenter_card, untrained_segmenter
+from jobs.models import save_model, segmenter_card, untrained_segmenter
 from jobs.recipes import find_recipe
 from jobs.recipes.schema import Recipe
 from jobs.train_stage_two import build_stage
-from jobs.training.checkpoint import save_model
 from jobs.training.optimizer import build_optimizer
 from pipeline.datasets import open_dataset
 from pipeline.datasets.synthetic import write_world
@@ -30,7 +30,7 @@ from pipeline.shards import ShardSet, make_shards
 
 
 def main() -> None:
-    """Print and keep the ratio."""
+    """Print and store the ratio."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--official", action="store_true", help="Video-kMaX R50 at 769x1345 instead of the demo's size")
     official = parser.parse_args().official
@@ -44,13 +44,13 @@ def main() -> None:
 
 
 def demo_recipe(folder: str) -> Recipe:
-    """The demo's networks and batch on a few of its videos."""
+    """The networks and the batch size of the demo, on a few of its videos."""
     recipe = find_recipe("demo")
     return replace(recipe, folder=folder, world=replace(recipe.world, videos_train=8, videos_val=1))
 
 
 def official_recipe(folder: str) -> Recipe:
-    """The official near-online networks on 720p frames; one video of two clips, since the baseline takes its time."""
+    """The official near-online networks on 720p frames, with one video of two clips, since the baseline is slow."""
     recipe = find_recipe("vipseg_video_kmax_r50_near_online")
     demo = find_recipe("demo")
     classes = demo.stage_one.segmenter.num_classes
@@ -64,7 +64,7 @@ def official_recipe(folder: str) -> Recipe:
 
 
 def prepare(recipe: Recipe) -> Recipe:
-    """World, shards, a segmenter as its seed makes it, and its cache."""
+    """Write the world, the shards, an untrained segmenter and its cache."""
     dataset = open_dataset(replace(recipe.dataset, root=str(write_world(recipe.data_root, recipe.world))))
     make_shards(dataset, recipe.shards_of("train"), recipe.shards, split="train")
     shards = ShardSet(recipe.shards_of("train"))
@@ -95,7 +95,7 @@ def steps(recipe: Recipe) -> tuple[Callable[[], None], Callable[[], None]]:
 
 
 def segmented_batches(recipe: Recipe) -> Iterator:
-    """The same windows, made from frames each time."""
+    """The same windows, computed from frames each time."""
     actor = CacheShard(recipe=recipe)
     shards = ShardSet(recipe.shards_of("train"))
     config = recipe.stage_two.input

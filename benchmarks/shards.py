@@ -1,10 +1,11 @@
-"""Sharding against the plain re-pack of the same source files: tar, sha256 of the tar, fsync. One process, no Ray.
+"""Sharding against a plain re-pack of the same source files (tar, fsync, sha256), in one process without Ray.
 
     python -m benchmarks.shards
 
-Two data sets of the synthetic world at 1280x720. With run-length masks the frames pass through, and sharding does
-little more than the re-pack. With label maps each RGB-coded PNG is decoded, renumbered and written as an id map of one
-channel; inflating it alone takes longer than the whole re-pack, so a third row puts that decoding into the baseline.
+Two data sets of the synthetic world at 1280x720 are sharded. With masks as run lengths, frames are copied, and sharding
+does little more than the re-pack. With label maps, each RGB-coded PNG is decoded, renumbered and written as an id map
+of one channel. Decompressing it alone takes longer than the whole re-pack, so the baseline of a third row decodes it
+too.
 """
 
 from __future__ import annotations
@@ -32,19 +33,19 @@ WORLD = {"videos_train": 4, "videos_val": 0, "frames": 24, "height": 720, "width
 
 
 def main() -> None:
-    """Print and keep the three ratios."""
+    """Print and store the three ratios."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         maps = VipSeg(str(write_world(folder / "maps", SyntheticConfig(**WORLD))))
-        runs = YouTubeVis(str(write_world(folder / "runs", SyntheticConfig(**WORLD, layout="youtube_vis"))))
-        compare("shards: frames, run-length masks", ours=sharding(runs, folder), baseline=repacking(runs, folder))
+        masks = YouTubeVis(str(write_world(folder / "masks", SyntheticConfig(**WORLD, layout="youtube_vis"))))
+        compare("shards: frames, run-length masks", ours=sharding(masks, folder), baseline=repacking(masks, folder))
         compare("shards: frames, RGB label maps", ours=sharding(maps, folder), baseline=repacking(maps, folder))
         compare("shards: frames, RGB label maps; baseline decodes them", ours=sharding(maps, folder),
                 baseline=repacking(maps, folder, decode_labels=True))
 
 
 def sharding(dataset: Dataset, folder: Path) -> Callable[[], None]:
-    """make_shards into an empty folder."""
+    """Run `make_shards` into an empty folder."""
     def run() -> None:
         shutil.rmtree(folder / "shards", ignore_errors=True)
         make_shards(dataset, folder / "shards", split="train")
@@ -52,7 +53,7 @@ def sharding(dataset: Dataset, folder: Path) -> Callable[[], None]:
 
 
 def repacking(dataset: Dataset, folder: Path, *, decode_labels: bool = False) -> Callable[[], None]:
-    """The source files of a data set into one tar, as they are."""
+    """Copy the source files of a data set into one tar, unchanged."""
     files = [file for id in dataset.video_ids() for frame in dataset.read(id).frames
              for file in (frame.image, frame.label) if file is not None]
 

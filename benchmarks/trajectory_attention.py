@@ -1,10 +1,10 @@
-"""Trajectory attention, forward and backward, against the formula as the paper writes it (arXiv 2311.18537v1, eq. 2-4).
+"""Trajectory attention, forward and backward, against the formula of the paper (arXiv 2311.18537v1, eq. 2-4).
 
-The formula keeps a score for every pair of tokens and projects every trajectory point. Two places of use: the height
-and the width pass over maps of stride 16, and the queries of all clips of a video.
+The formula stores a score for every pair of tokens and projects every trajectory point. Two uses are measured: the
+height and the width pass over maps of stride 16, and the queries of all clips of a video.
 
     OMP_NUM_THREADS=1 python -m benchmarks.trajectory_attention            # 769 x 1345: 49 x 85 at stride 16
-    OMP_NUM_THREADS=1 python -m benchmarks.trajectory_attention --small    # seconds, for a look
+    OMP_NUM_THREADS=1 python -m benchmarks.trajectory_attention --small    # takes seconds
     python -m benchmarks.trajectory_attention --device cuda
 """
 
@@ -50,7 +50,7 @@ class Formula(nn.Module):
 
 
 def main() -> None:
-    """Print and keep time and memory of every size."""
+    """Print and store time and memory of every size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="small maps and few clips")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
@@ -66,17 +66,17 @@ def main() -> None:
 
 
 def measure(name: str, build: Callable, device: str, **sizes) -> None:
-    """Check that both give the same to 1e-5 of the largest value, gradients too; then compare."""
+    """Check that results and gradients of both agree to 1e-5 of the largest value, then time both."""
     torch.manual_seed(0)
     runs = [partial(run, device=device) for run in build(device=device, **sizes)]
     for ours, formula in zip(*(one() for one in runs)):
         gap = ((ours - formula).abs().max() / formula.abs().max()).item()
-        assert gap < 1e-5, f"{name}: the two differ by {gap:.1e} of the largest value"
+        assert gap < 1e-5, f"{name}: results differ by {gap:.1e} of the largest value"
     compare(name, ours=runs[0], baseline=runs[1], repeats=3, memory=True, device=device)
 
 
 def axial_passes(*, frames: int, height: int, width: int, device: str) -> list[Callable]:
-    """A pass down the columns and one along the rows of one clip, with their own weights."""
+    """A pass down the columns and one along the rows of one clip, each with its own weights."""
     modules = [TrajectoryAttention(DIM, HEADS).to(device) for _ in range(2)]
     x = torch.randn(1, frames, height, width, DIM, device=device)
     columns = rearrange(x, "b t h w c -> (b w) (t h) c").contiguous()
@@ -93,14 +93,14 @@ def queries(*, clips: int, device: str) -> list[Callable]:
 
 
 def forward_backward(work: list[tuple[nn.Module, Tensor]], frames: int, *, device: str) -> list[Tensor]:
-    """Results and gradients of the inputs; those of the weights are made as well."""
-    answers = []
+    """Results and gradients of the inputs. Gradients of the weights are computed too."""
+    results = []
     for module, x in work:
         x = x.detach().requires_grad_()
         result = module(x, frames=frames)
         gradient, *_ = torch.autograd.grad(result, [x, *module.parameters()], torch.ones_like(result))
-        answers += [result.detach(), gradient]
-    return answers
+        results += [result.detach(), gradient]
+    return results
 
 
 if __name__ == "__main__":

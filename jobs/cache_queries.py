@@ -14,29 +14,32 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jobs.actors import results_of
+from jobs.cluster import connect, results_of
 from jobs.config import to_json
-from jobs.inference import open_system
-from jobs.models import known_classes
+from jobs.console import say
+from jobs.models import known_classes, open_system, read_card
 from jobs.recipes.schema import Recipe
-from jobs.training.checkpoint import read_card
-from jobs.training.progress import say
-from jobs.verb import connect, next_command, recorded, refuse_nothing_done, run
+from jobs.verb import next_command, recorded, run
 from model.contracts import ClipPrediction
-from model.video_inference import collect_queries
+from model.inference import Aligned, QueryCollector, make_results
 from pipeline.clips import StoredVideoSource, Transform, draw_transform
 from pipeline.errors import BadInput
+from pipeline.outcomes import Outcomes, VideoOutcome
 from pipeline.progress import Progress
-from pipeline.query_cache import CachedClip, CacheWriter, EvidenceRecorder, fingerprint, finish_cache
+from pipeline.query_cache import CachedClip, CacheWriter, EvidenceRecorder, fingerprint, finish_cache, part_outcomes
 from pipeline.shards import ShardSet, StoredVideo
 from pipeline.training_input import VIEW, at_stride_4, random_stream
 
 
 def main(recipe: Recipe) -> dict[str, Any]:
     """Fill the cache; returns where it lies and how large it is."""
+    if recipe.stage_two is None:
+        raise ValueError(f"{recipe.name} has no stage two, so nothing would read the cache; "
+                         f"{next_command(recipe, 'train_stage_one')}")
     source = cache_source(recipe)
     folder = cache_folder(recipe)
     sets = {split: ShardSet(recipe.shards_of(split)) for split in recipe.cache.splits}
@@ -49,32 +52,34 @@ def main(recipe: Recipe) -> dict[str, Any]:
     summaries = []
     started = time.perf_counter()
     with recorded(recipe, "cache_queries", segmenter=source["segmenter"], cache=fingerprint(source)) as tracker:
-        with Progress("caching", len(rows), unit="shards") as progress:
-            for summary in results_of(CacheShard, rows, recipe):
+        with Progress("caching", sum(len(shard_set.videos) for shard_set in sets.values())) as progress:
+            outcomes = Outcomes(progress)
+            for summary in results_of(CacheShard, rows, arguments={"recipe": recipe}, cluster=recipe.cluster):
                 summaries.append(summary)
-                progress.update(1)
-        skipped = [entry for summary in summaries for entry in summary["skipped"]]
-        refuse_nothing_done([group for summary in summaries for group in summary["groups"]], skipped,
-                            given=recipe.stage_one_road / "shards")
+                outcomes.add(part_outcomes(summary))
+        outcomes.refuse_nothing_done(recipe.stage_one_run / "shards")
         manifest = finish_cache(folder, source, summaries)
         totals = {key: sum(s[key] for s in summaries) for key in ("clips", "bytes")}
         tracker.file(manifest)
-        tracker.numbers(0, {**totals, "skipped": len(skipped), "seconds": time.perf_counter() - started})
-    say(f"cache: {totals['clips']} clips, {totals['bytes'] / 2**20:.1f} MiB in {folder}", *skipped,
-        next_command(recipe, "train_stage_two"))
-    return {"cache": str(folder), **totals, "skipped": len(skipped)}
+        tracker.numbers(0, {**totals, "skipped": len(outcomes.skipped), "seconds": time.perf_counter() - started})
+    say(f"cache: {totals['clips']} clips, {totals['bytes'] / 2**20:.1f} MiB in {folder}", *outcomes.skipped_lines(),
+        next_command(recipe, "cache_queries"))
+    return {"cache": str(folder), **totals, "skipped": len(outcomes.skipped)}
 
 
 def expected_source(recipe: Recipe) -> dict[str, Any]:
     """What stage two can ask of a cache without a shard in sight: segmenter, its input, the cache's settings."""
     card = read_card(recipe.segmenter_folder)
-    return {"segmenter": card["weights_sha256"], "input_size": card["input_size"], "cache": to_json(recipe.cache),
-            "clip_frames": recipe.evaluation.clip_frames or card["clip_frames"]}
+    cache = recipe.cache
+    augment = None if cache.views == 1 else cache.augment or recipe.stage_one.input.augment
+    return {"segmenter": card["weights_sha256"], "input_size": card["input_size"],
+            "cache": to_json(replace(cache, augment=augment)), "enlarge": recipe.inference.enlarge,
+            "clip_frames": recipe.inference.clip_frames or card["clip_frames"]}
 
 
 def cache_folder(recipe: Recipe) -> Path:
     """Where the cache of this segmenter with these settings lies."""
-    return recipe.stage_one_road / "cache" / fingerprint(expected_source(recipe))[:16]
+    return recipe.stage_one_run / "cache" / fingerprint(expected_source(recipe))[:16]
 
 
 def cache_source(recipe: Recipe) -> dict[str, Any]:
@@ -108,7 +113,7 @@ class CacheShard:
                 except BadInput as error:
                     if self.recipe.strict:
                         raise
-                    skipped.append(str(error))
+                    skipped.append(VideoOutcome.skip(video.video_id, error))
             return writer.close(skipped=skipped)
         except BaseException:
             writer.abandon()
@@ -126,7 +131,8 @@ class CacheShard:
                              valid=clip.valid)
                 yield prediction, clip.valid
 
-        return list(recorder.clips(collect_queries(passing(), by=self.system.head_reads)))
+        queries = make_results(passing(), [Aligned([QueryCollector()])], num_classes=len(shards.classes))["queries"]
+        return list(recorder.clips(queries))
 
     def transform(self, video: StoredVideo, view: int) -> Transform | None:
         """The geometry and colours of a view, drawn once for the whole video; none for the test-time view."""

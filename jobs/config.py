@@ -1,14 +1,19 @@
 """Configurations as data: to JSON and back, digests, differences, and `--set path=value` overrides.
 
-Every configuration is a frozen dataclass; pydantic reads them back from JSON and checks types, so that a checkpoint can
-rebuild its model from the file beside it and a wrong override dies in its first second.
+Every configuration is a frozen dataclass. Pydantic reads it back from JSON and checks the types, so that a model can be
+rebuilt from its card and a wrong override ends the command in its first second.
+
+Where a field may hold one of several configurations (`A | B | None`), the field `kind: Literal[...]` of each names it
+in JSON. Values without a `kind` are read as the configuration that has most of their fields, the first among equals.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import json
+import types
 import typing
 from collections.abc import Iterable
 from typing import Any, TypeVar
@@ -22,21 +27,20 @@ Config = TypeVar("Config")
 
 def to_json(config: Any) -> Any:
     """A dataclass as plain JSON values."""
-    return json.loads(TypeAdapter(type(config)).dump_json(config))
+    return json.loads(_adapter(type(config)).dump_json(config))
 
 
-def from_json(kind: type[Config], values: Any) -> Config:
-    """Rebuild a dataclass from what `to_json` gave.
+def from_json(config_type: type[Config], values: Any) -> Config:
+    """Rebuild a configuration from the values that `to_json` gave. config_type: a dataclass or a union of them.
 
-    Raises ValueError naming unknown fields and wrong types: what another version wrote is never read as this one.
+    Raises ValueError naming unknown fields, wrong types and unknown kinds: a file of another version is never read as
+    one of this version.
     """
     try:
-        config = TypeAdapter(kind).validate_python(_tuples(values))
-    except ValidationError as error:
-        raise ValueError(f"these values are no {_name(kind)}: {_first_line(error)}") from None
-    if unknown := _unread(values, to_json(config)):
-        raise ValueError(f"{_name(kind)} has no field {', '.join(unknown)}; the file was written by another version")
-    return config
+        return _build(config_type, values)
+    except _Unfit as error:
+        raise ValueError(f"these values were written by another version, or describe no {_name(config_type)}: {error}"
+                         ) from None
 
 
 def config_digest(config: Any) -> str:
@@ -52,45 +56,71 @@ def differences(ours: Any, theirs: Any) -> list[str]:
             for path in sorted(a.keys() | b.keys()) if a.get(path, "(absent)") != b.get(path, "(absent)")]
 
 
+def assignments(base: Any, changed: Any, path: str = "") -> list[str]:
+    """The `path=value` overrides that turn one configuration, as JSON values, into another of the same type."""
+    if base == changed:
+        return []
+    alike = isinstance(base, dict) and isinstance(changed, dict) and base.keys() == changed.keys()
+    if alike and base.get("kind") == changed.get("kind"):
+        return [line for key in base for line in assignments(base[key], changed[key], f"{path}.{key}".lstrip("."))]
+    return [f"{path}={changed if _is_plain(changed) else json.dumps(changed)}"]
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is a string that cannot be mistaken for JSON."""
+    if not isinstance(value, str):
+        return False
+    try:
+        json.loads(value)
+    except ValueError:
+        return bool(value)
+    return False
+
+
 def override(config: Config, assignments: Iterable[str]) -> Config:
     """Apply `path.to.field=value` assignments, each checked against the field's type.
 
-    They take effect together, whole values before the fields below them.
-    Values are JSON, or plain words for strings: `stage_one.fit.steps=100`, `stage_one.input.augment.size=[97,97]`,
-    `stage_one.segmenter.within_clip=null`. Raises ValueError naming path, value and the type that was expected.
+    They take effect together, whole values before the fields below them. Values are JSON, or plain words for strings:
+    `stage_one.fit.steps=100`, `stage_one.input.augment.size=[97,97]`, `stage_one.segmenter.within_clip=null`. A path
+    that ends in `kind` puts the configuration of that kind, with its defaults, in place of one of another kind.
+    Raises ValueError naming the path, the value and the expected type.
     """
     changes = []
     for assignment in assignments:
         path, separator, value = assignment.partition("=")
         if not separator:
             raise ValueError(f"--set takes path=value, got {assignment!r}, e.g. --set stage_one.fit.steps=100")
-        changes.append(_Change(path, tuple(path.split(".")), value))
+        changes.append(_Change(assignment, path, tuple(path.split(".")), value))
     return _replace(config, changes)
 
 
 class _Change(typing.NamedTuple):
-    path: str                   # as given, for messages
-    names: tuple[str, ...]      # what is left of it
+    assignment: str             # as given, for messages
+    path: str                   # the part of it before "="
+    names: tuple[str, ...]      # the part of the path that is still to be walked
     value: str
 
 
 def _replace(config: Any, changes: list[_Change]) -> Any:
     """All changes at once, so that values which must agree with each other can change together."""
     if not dataclasses.is_dataclass(config):
-        raise ValueError(f"--set {changes[0].path}: nothing can be set below a {type(config).__name__}; shorten the "
-                         "path")
-    known = [field.name for field in dataclasses.fields(config)]
+        raise ValueError(f"--set {changes[0].assignment}: nothing can be set below a {type(config).__name__}; shorten "
+                         "the path")
+    hints = _field_types(type(config))
     values: dict[str, Any] = {}
     for name, group in _by_name(changes).items():
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=3) or known
-            raise ValueError(f"--set {group[0].path}: {type(config).__name__} has no field {name!r}; did you mean "
-                             f"{near}?")
+        if name not in hints:
+            raise ValueError(f"--set {group[0].assignment}: {_unknown_field(type(config), name)}")
         values[name] = getattr(config, name)
         for change in group:
             if len(change.names) == 1:
-                values[name] = _parse(typing.get_type_hints(type(config))[name], change.value, change.path)
-        if below := [change._replace(names=change.names[1:]) for change in group if len(change.names) > 1]:
+                values[name] = _parse(hints[name], change.value, change)
+        below = [change._replace(names=change.names[1:]) for change in group if len(change.names) > 1]
+        for change in [change for change in below if _chooses_member(hints[name], change)]:
+            below.remove(change)
+            if change.value != getattr(values[name], "kind", None):
+                values[name] = _parse(hints[name], json.dumps({"kind": change.value}), change)
+        if below:
             values[name] = _replace(values[name], below)
     return dataclasses.replace(config, **values)
 
@@ -102,27 +132,123 @@ def _by_name(changes: list[_Change]) -> dict[str, list[_Change]]:
     return groups
 
 
-def _parse(hint: Any, text: str, path: str) -> Any:
+def _chooses_member(hint: Any, change: _Change) -> bool:
+    return change.names == ("kind",) and len(_members(hint)) > 1
+
+
+def _parse(hint: Any, text: str, change: _Change) -> Any:
     """JSON first, then the bare word; `null` therefore means None wherever None is allowed."""
-    adapter = TypeAdapter(hint)
+    path = change.path.removesuffix(".kind") if _chooses_member(hint, change) else change.path
+    is_json = text.lstrip().startswith(("{", "["))      # nobody writes a word like this
     try:
-        value = adapter.validate_json(text)
-        if unknown := _unread(json.loads(text), adapter.dump_python(value, mode="json")):
-            raise ValueError(f"--set {path}={text}: {_name(hint)} has no field {', '.join(unknown)}")
-        return value
+        return _build(hint, json.loads(text), path)
+    except json.JSONDecodeError as error:
+        if is_json:
+            raise ValueError(f"--set {change.assignment}: the value is not JSON: {error}") from None
+    except _Unfit as error:
+        if is_json:
+            raise ValueError(f"--set {change.assignment}: {error}") from None
+    try:
+        return _build(hint, text, path)
+    except _Unfit as error:
+        raise ValueError(f"--set {change.assignment}: {error}") from None
+
+
+class _Unfit(ValueError):
+    """JSON values do not fit the type of a field; the message names the configuration and the field."""
+
+
+def _build(hint: Any, values: Any, path: str = "") -> Any:
+    """The object that JSON values describe. hint: its type. path: where the values stand, for messages."""
+    members = _members(hint)
+    if len(members) > 1 and values is not None:
+        return _build_member(members, values, path)
+    if members and isinstance(values, dict):
+        values = _build_fields(members[0], values, path)
+    try:
+        return _adapter(hint).validate_python(values)
     except ValidationError as error:
-        of_json = error
-    try:
-        return adapter.validate_strings(text)
-    except ValidationError as of_words:
-        error = of_json if text.lstrip().startswith(("{", "[")) else of_words      # of what was meant
-        raise ValueError(f"--set {path}={text}: expected {_name(hint)}; {_first_line(error)}") from None
+        first = error.errors()[0]
+        place = _join(path, *map(str, first["loc"]))
+        message = first["msg"].removeprefix("Value error, ")
+        raise _Unfit(f"expected {_name(hint)}; {place + ': ' if place else ''}{message}") from None
 
 
-def _unread(given: Any, understood: Any) -> list[str]:
-    """Fields of JSON values that did not arrive in the configuration made of them."""
-    known = _flat(understood)
-    return sorted(name for name, value in _flat(given).items() if name not in known and value != {})
+def _build_fields(config_type: type, values: dict[str, Any], path: str) -> dict[str, Any]:
+    """The values of one configuration, with every mapping for another configuration already built."""
+    hints = _field_types(config_type)
+    for name in values:
+        if name not in hints:
+            raise _Unfit(f"{_join(path, name)}: {_unknown_field(config_type, name)}")
+    return {name: _build(hints[name], part, _join(path, name)) if _members(hints[name]) else part
+            for name, part in values.items()}
+
+
+def _build_member(members: list[type], values: Any, path: str) -> Any:
+    """The member of a union that JSON values describe, by their `kind`, else by their fields."""
+    kinds = {kind: member for member in members for kind in _kinds(member)}
+    place = path + ": " if path else ""
+    if not isinstance(values, dict):
+        choice = f' with "kind" set to one of {", ".join(kinds)}' if kinds else ""
+        raise _Unfit(f"{place}expected a JSON object{choice}, got {values!r}")
+    if kinds and "kind" in values:
+        kind = values["kind"]
+        if not isinstance(kind, str) or kind not in kinds:
+            raise _Unfit(f"{place}there is no kind {kind!r}; choose one of {', '.join(kinds)}")
+        return _build(kinds[kind], values, path)
+    known = [_known_fields(member, values) for member in members]
+    errors = []
+    for member in [member for member, count in zip(members, known) if count == max(known)]:
+        try:
+            return _build(member, values, path)
+        except _Unfit as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def _known_fields(hint: Any, values: Any) -> int:
+    """How many fields of JSON values, at any depth, the most fitting configuration of a type has."""
+    if not isinstance(values, dict):
+        return 0
+    counts = []
+    for member in _members(hint):
+        hints = _field_types(member)
+        counts.append(sum(1 + _known_fields(hints[name], part) for name, part in values.items() if name in hints))
+    return max(counts, default=0)
+
+
+def _members(hint: Any) -> list[type]:
+    """The configurations that a field of this type may hold."""
+    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return [option for option in (typing.get_args(hint) if is_union else (hint,)) if dataclasses.is_dataclass(option)]
+
+
+def _kinds(member: type) -> tuple[str, ...]:
+    """The kinds by which JSON names a configuration; empty for one without the field."""
+    hint = _field_types(member).get("kind")
+    return typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
+
+
+@functools.cache
+def _field_types(config_type: type) -> dict[str, Any]:
+    """Field -> type, in the order of the fields."""
+    hints = typing.get_type_hints(config_type)
+    return {field.name: hints[field.name] for field in dataclasses.fields(config_type)}
+
+
+@functools.cache
+def _adapter(hint: Any) -> TypeAdapter:
+    return TypeAdapter(hint)
+
+
+def _join(*names: str) -> str:
+    return ".".join(filter(None, names))
+
+
+def _unknown_field(config_type: type, name: str) -> str:
+    known = list(_field_types(config_type))
+    near = difflib.get_close_matches(name, known, n=3) or known
+    return f"{config_type.__name__} has no field {name!r}; did you mean {near}?"
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
@@ -131,18 +257,9 @@ def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
     return {prefix.rstrip("."): list(values) if isinstance(values, tuple) else values}
 
 
-def _tuples(values: Any) -> Any:
-    """JSON has lists only; our configs hold tuples."""
-    if isinstance(values, list):
-        return tuple(_tuples(v) for v in values)
-    return {k: _tuples(v) for k, v in values.items()} if isinstance(values, dict) else values
-
-
-def _first_line(error: ValidationError) -> str:
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return f"{where + ': ' if where else ''}{first['msg']}"
-
-
-def _name(kind: Any) -> str:
-    return getattr(kind, "__name__", None) if isinstance(kind, type) else str(kind).replace("typing.", "")
+def _name(hint: Any) -> str:
+    if isinstance(hint, type):
+        return hint.__name__
+    if _members(hint):
+        return " or ".join(member.__name__ for member in _members(hint))
+    return str(hint).replace("typing.", "")

@@ -1,10 +1,10 @@
 """Turn a released checkpoint (kMaX, MaXTron, Tube-Link, Mask2Former, VITA, ImageNet) into our models, and back.
 
 In:     --source FILE (.pth, .pt, .pkl, .safetensors) and the recipe that describes the same network.
-Out:    --output FOLDER laid out like the recipe's own: stage_one/model, for offline checkpoints stage_two/model, and
-        conversion.json, the report that is also printed: every name of theirs and where it went, every one of ours
-        and where it comes from. The recipe runs with them by --set folder=FOLDER; training starts from them by
-        --set stage_one.start_from=FOLDER/stage_one/model.
+Out:    --output FOLDER, laid out like the recipe's own: stage_one/model, for checkpoints with a head stage_two/model,
+        and conversion.json. That report is also printed: it gives the place of each of their weights, or the reason
+        why it is not used, and the origin of each of ours. --set folder=FOLDER lets the recipe use the models;
+        --set stage_one.start_from=FOLDER/stage_one/model starts training from them.
 Back:   --back takes such a folder as --source and writes official names to --output FILE (.pth or .safetensors).
 Again:  the same input writes the same weights; a model that was trained here is never overwritten.
 Safety: nothing in the file is executed; a pickle that asks for more than weights is refused (exit code 3).
@@ -31,22 +31,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from jobs.config import override, to_json
+from jobs.console import say
 from jobs.foreign_checkpoints import read_checkpoint
-from jobs.models import head_card, segmenter_card, without_download
+from jobs.models import head_card, load_weights, read_card, save_model, segmenter_card, without_download
 from jobs.recipes import find_recipe
 from jobs.recipes.schema import Recipe
-from jobs.training.checkpoint import load_weights, read_card, save_model
-from jobs.training.progress import say
-from jobs.verb import guarded, next_command
-from model.converters.layouts import HEAD, Layout, MmdetLayout, read_layout, restore_layout, usual_layout
+from jobs.verb import command_line, guarded, refuse_addresses
+from model.converters.layouts import HEAD, Layout, read_layout, restore_layout, usual_layout
 from model.converters.official import Conversion, has_head, has_semantic_head, to_ours, to_theirs
-from model.cross_clip import build_cross_clip_head
-from model.cross_clip.layers import CrossClipLayersConfig
 from model.labels import ClassTable
-from model.segmenters import build_segmenter
-from model.segmenters.mask2former import Mask2FormerConfig
-from model.segmenters.tube_link import TubeLinkConfig
-from model.segmenters.video_kmax import VideoKMaxConfig
 from pipeline.datasets import OFFICIAL_CLASSES, open_dataset
 from pipeline.errors import BadInput, Mismatch
 from pipeline.files import atomic_file, atomic_write, sha256_of
@@ -56,30 +49,39 @@ REPORT = "conversion.json"
 
 
 def convert(recipe: Recipe, *, source: Path, output: Path) -> dict[str, Any]:
-    """Official -> ours. Raises BadInput for the file, Mismatch where file and recipe are of different networks."""
+    """Official -> ours. Raises BadInput for the file, Mismatch where file and recipe describe different networks."""
     state = read_checkpoint(source)
     recipe = replace(recipe, folder=str(output.absolute()), stage_one_from="")
     refuse_to_overwrite(recipe)
     try:
-        layout = numbered(read_layout(state), recipe)
-        recipe = fitted(recipe, state, layout)
-        own = fresh_weights(recipe, head=has_head(state), device="meta")
-        conversion = to_ours(state, layout=layout, own=own)
+        recipe, layout, conversion = match(recipe, state)
     except ValueError as error:
         raise Mismatch(f"{source} and the recipe {recipe.name}: {error}") from None
+    weights = dict(conversion.weights)
     if conversion.from_scratch:
-        own = fresh_weights(recipe, head=has_head(state), device="cpu")
-    weights = {name: conversion.weights.get(name, own[name]) for name in own}
-    made_from = {"file": source.name, "sha256": sha256_of(source), "layout": asdict(layout),
-                 "from_scratch": len(conversion.from_scratch), "unused": len(conversion.unused)}
-    save(recipe, weights, made_from)
-    return report(recipe, conversion, made_from)
+        fresh = fresh_weights(recipe, head=has_head(state), device="cpu")
+        weights |= {name: fresh[name] for name in conversion.from_scratch}
+    origin = {"file": source.name, "sha256": sha256_of(source), "layout": asdict(layout),
+              "from_scratch": len(conversion.from_scratch), "unused": len(conversion.unused)}
+    save(recipe, weights, origin)
+    return report(recipe, conversion, origin)
+
+
+def match(recipe: Recipe, state: Mapping[str, Tensor]) -> tuple[Recipe, Layout, Conversion]:
+    """The recipe as the checkpoint fills it, the checkpoint's layout, and the place of every weight.
+
+    Only shapes of `state` are read. Raises ValueError where checkpoint and recipe describe different networks.
+    """
+    layout = with_class_order(read_layout(state), recipe)
+    recipe = fitted(recipe, state, layout)
+    own = fresh_weights(recipe, head=has_head(state), device="meta")
+    return recipe, layout, to_ours(state, layout=layout, own=own)
 
 
 def convert_back(recipe: Recipe, *, source: Path, output: Path) -> dict[str, Any]:
     """Ours -> official. Raises FileNotFoundError without a finished model, Mismatch for weights they have no place for.
 
-    The spelling is the one the folder's weights came in, or the usual one for models that were trained here.
+    A converted model gets the names that it came with, a model that was trained here the usual ones.
     """
     if output.suffix not in (".pth", ".pt", ".safetensors"):
         raise ValueError(f"--back writes .pth, .pt or .safetensors, got --output {output}")
@@ -89,8 +91,8 @@ def convert_back(recipe: Recipe, *, source: Path, output: Path) -> dict[str, Any
     if (recipe.head_folder / "model.json").is_file():
         weights |= {f"{HEAD}{name}": tensor for name, tensor in load_weights(recipe.head_folder).items()}
     layout = (restore_layout(card["converted"]["layout"]) if "converted" in card
-              else numbered(usual_layout(weights, image=card["clip_frames"] == 1, detectron2=isinstance(
-                  recipe.stage_one.segmenter, Mask2FormerConfig)), recipe))
+              else with_class_order(usual_layout(weights, family=recipe.stage_one.segmenter.official_family,
+                                                 image=card["clip_frames"] == 1), recipe))
     try:
         theirs = to_theirs(weights, layout=layout)
     except ValueError as error:
@@ -107,52 +109,56 @@ def convert_back(recipe: Recipe, *, source: Path, output: Path) -> dict[str, Any
 
 
 def fitted(recipe: Recipe, state: Mapping[str, Tensor], layout: Layout) -> Recipe:
-    """The recipe with what the file decides: norms after residuals in an official head, no part without weights."""
+    """The recipe with the settings that the file decides: the form of its head, and whether it has a semantic head."""
     one = recipe.stage_one
-    two = recipe.stage_two
     segmenter = without_download(one.segmenter)
-    if isinstance(segmenter, VideoKMaxConfig) and layout.family == "video_kmax" and not has_semantic_head(state):
+    if segmenter.official_family == layout.family == "video_kmax" and not has_semantic_head(state):
         segmenter = replace(segmenter, semantic_head=None)      # only training reads it, and offline files lack it
-    head = two.head
-    if has_head(state) and isinstance(head, CrossClipLayersConfig):
-        head = replace(head, start="official")
-    return replace(recipe, stage_one=replace(one, segmenter=segmenter), stage_two=replace(two, head=head))
+    recipe = replace(recipe, stage_one=replace(one, segmenter=segmenter))
+    if not has_head(state):
+        return recipe
+    if recipe.head is None:
+        raise ValueError("the file holds a cross-clip head, and the recipe has none; choose the recipe of the row that "
+                         "has one (its name ends in _offline)")
+    if (two := recipe.stage_two) is None:       # the head trains in stage one, and its released weights are like ours
+        return recipe
+    return replace(recipe, stage_two=replace(two, head=two.head.as_released()))
 
 
-def numbered(layout: Layout, recipe: Recipe) -> Layout:
+def with_class_order(layout: Layout, recipe: Recipe) -> Layout:
     """The layout with the order of its class rows: panoptic models of Tube-Link number things before stuff."""
     segmenter = recipe.stage_one.segmenter
-    if isinstance(layout, MmdetLayout) and isinstance(segmenter, TubeLinkConfig):
+    if segmenter.official_family == layout.family == "mmdet":
         return replace(layout, classes=segmenter.things_first)
     return layout
 
 
 def fresh_weights(recipe: Recipe, *, head: bool, device: str) -> dict[str, Tensor]:
-    """Segmenter, and head behind `HEAD`, as the recipe's seed makes them; on "meta" names and shapes alone."""
+    """Segmenter, and head behind `HEAD`, as the recipe's seed makes them; on "meta" they are names and shapes only."""
     torch.manual_seed(recipe.stage_one.fit.seed)
     with torch.device(device):
-        weights = dict(build_segmenter(recipe.stage_one.segmenter).state_dict())
+        weights = dict(recipe.stage_one.segmenter.build().state_dict())
         if head:
             weights |= {f"{HEAD}{name}": tensor
-                        for name, tensor in build_cross_clip_head(recipe.stage_two.head).state_dict().items()}
+                        for name, tensor in recipe.head.build().state_dict().items()}
     return weights
 
 
-def save(recipe: Recipe, weights: Mapping[str, Tensor], made_from: Mapping[str, Any]) -> None:
+def save(recipe: Recipe, weights: Mapping[str, Tensor], origin: Mapping[str, Any]) -> None:
     """Write segmenter and head where the recipe expects them."""
-    of_head = {name.removeprefix(HEAD): tensor for name, tensor in weights.items() if name.startswith(HEAD)}
-    of_segmenter = {name: tensor for name, tensor in weights.items() if not name.startswith(HEAD)}
-    save_model(recipe.segmenter_folder, of_segmenter,
-               {**segmenter_card(recipe, class_table(recipe), ""), "converted": made_from})
-    if of_head:
+    head = {name.removeprefix(HEAD): tensor for name, tensor in weights.items() if name.startswith(HEAD)}
+    segmenter = {name: tensor for name, tensor in weights.items() if not name.startswith(HEAD)}
+    save_model(recipe.segmenter_folder, segmenter,
+               {**segmenter_card(recipe, class_table(recipe), ""), "converted": origin})
+    if head:
         card = head_card(recipe, read_card(recipe.segmenter_folder), "")
-        save_model(recipe.head_folder, of_head, {**card, "converted": made_from})
+        save_model(recipe.head_folder, head, {**card, "converted": origin})
 
 
 def class_table(recipe: Recipe) -> ClassTable:
-    """The classes' names, from the recipe's shards or data set; without them those of the official data set.
+    """The names of the classes: from the recipe's shards or data set, else those of the official data set.
 
-    Where that has another number of classes they are numbered, with a warning.
+    Where the official data set has another number of classes, the classes are numbered and a warning is printed.
     """
     classes = recipe.stage_one.segmenter.num_classes
     readers = (lambda: ShardSet(recipe.shards_of(recipe.train_split)).classes,
@@ -167,7 +173,7 @@ def class_table(recipe: Recipe) -> ClassTable:
         say(f"no shards and no data set at {recipe.data_root}: the classes are the official ones of {table.name}")
         return table
     say(f"warning: no shards and no data set with {classes} classes at {recipe.data_root}, so classes have no names "
-        "and all count as things. Good enough to start training from; to score or predict, --set dataset.root and "
+        "and all count as things. That is enough to start training from; to score or predict, --set dataset.root and "
         "convert again.")
     return ClassTable.numbered(classes)
 
@@ -179,11 +185,11 @@ def refuse_to_overwrite(recipe: Recipe) -> None:
             raise ValueError(f"{folder} holds a model that was trained here; choose another --output")
 
 
-def report(recipe: Recipe, conversion: Conversion, made_from: Mapping[str, Any]) -> dict[str, Any]:
-    """Print and keep what became of every name; returns the summary."""
-    found = {"names": conversion.names, "unused": conversion.unused, "from_scratch": conversion.from_scratch}
-    folder = recipe.road
-    atomic_write(folder / REPORT, json.dumps({**made_from, **found, "segmenter": to_json(recipe.stage_one.segmenter)},
+def report(recipe: Recipe, conversion: Conversion, origin: Mapping[str, Any]) -> dict[str, Any]:
+    """Print and keep the place of every weight; returns the summary."""
+    lists = {"names": conversion.names, "unused": conversion.unused, "from_scratch": conversion.from_scratch}
+    folder = recipe.run_folder
+    atomic_write(folder / REPORT, json.dumps({**origin, **lists, "segmenter": to_json(recipe.stage_one.segmenter)},
                                              indent=1).encode())
     say(*(f"{theirs} -> {ours}" for theirs, ours in conversion.names.items()),
         *(f"{theirs} not used: {reason}" for theirs, reason in conversion.unused.items()),
@@ -195,7 +201,7 @@ def report(recipe: Recipe, conversion: Conversion, made_from: Mapping[str, Any])
     must_learn = any(not name.endswith(".num_batches_tracked") for name in conversion.from_scratch)
     say(f"next: python -m jobs.train_stage_one --recipe {recipe.name} "
         f"--set stage_one.start_from={recipe.segmenter_folder}" if must_learn else
-        next_command(recipe, "evaluate", f"evaluation.mode={mode}"))
+        command_line(recipe, "evaluate", f"evaluation.mode={mode}"))
     return {"segmenter": str(recipe.segmenter_folder), "head": str(head) if head else None, "report":
             str(folder / REPORT), "taken": len(conversion.names), "unused": len(conversion.unused),
             "from_scratch": len(conversion.from_scratch)}
@@ -213,6 +219,7 @@ def command(source: Path, recipe: str, output: Path, back: bool = False,
         set: path.to.field=value, may be given several times.
     """
     def convert_checkpoint(recipe: Recipe) -> dict[str, Any]:
+        refuse_addresses({"--source": source, "--output": output})
         return (convert_back if back else convert)(recipe, source=source, output=output)
 
     return guarded(convert_checkpoint, lambda: override(find_recipe(recipe), set))

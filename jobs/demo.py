@@ -1,4 +1,4 @@
-"""`make demo`: the whole road on this machine, from nothing to a scored and drawn video model, in a few minutes.
+"""`make demo`: a whole run on this machine, from nothing to a scored and drawn video model, in a few minutes.
 
     synthetic world -> make_shards -> (score the untrained model) -> train_stage_one -> evaluate near-online
                     -> cache_queries -> train_stage_two -> evaluate offline (where a cross-clip head makes the results)
@@ -17,10 +17,11 @@ from dataclasses import replace
 from typing import Any
 
 from jobs import cache_queries, evaluate, make_shards, train_stage_one, train_stage_two
+from jobs.cluster import connect
+from jobs.console import say
 from jobs.evaluate import points
 from jobs.recipes.schema import Recipe
-from jobs.training.progress import say
-from jobs.verb import connect, next_command, run
+from jobs.verb import command_line, run
 from pipeline.files import atomic_write
 
 # What the summary says of each result; the first number is also the score of the untrained model.
@@ -40,21 +41,22 @@ def main(recipe: Recipe) -> dict[str, Any]:
     train_stage_one.main(recipe)
     announce("evaluate, near-online", started)
     modes = {"untrained": untrained, "near_online": evaluate.main(scored(recipe, "near_online"))}
-    if recipe.goes_offline:
+    if recipe.stage_two is not None:
         announce("cache_queries", started)
         cache_queries.main(recipe)
         announce("train_stage_two", started)
         train_stage_two.main(recipe)
+    if "offline" in recipe.modes:
         announce("evaluate, offline", started)
         modes["offline"] = evaluate.main(scored(recipe, "offline"))
     last = list(modes.values())[-1]
-    numbers = [name for result in recipe.evaluation.results for name in HEADLINES[result]]
+    numbers = [name for result in recipe.inference.results for name in HEADLINES[result]]
     summary = {
         "seconds": round(time.perf_counter() - started, 1), "untrained": {numbers[0]: untrained[numbers[0]]},
         **{mode: {name: scores[name] for name in numbers} for mode, scores in modes.items() if mode != "untrained"},
         "overlay": next(iter(last["overlays"]), None), "mlflow_run_id": last["mlflow_parent_run_id"],
     }
-    atomic_write(recipe.road / "summary.json", (json.dumps(summary, indent=1) + "\n").encode())
+    atomic_write(recipe.run_folder / "summary.json", (json.dumps(summary, indent=1) + "\n").encode())
     closing(recipe, summary, last["tracking_uri"])
     return summary
 
@@ -81,10 +83,10 @@ def closing(recipe: Recipe, summary: dict[str, Any], tracking_uri: str) -> None:
     say("", f"{'':14}" + "".join(f"{name:>10}" for name in columns["near_online"]))
     for mode, scores in columns.items():
         say(f"{mode.replace('_', '-'):14}" + "".join(f"{points(score):>10}" for score in scores.values()))
-    say("", f"{summary['seconds']:.0f} s in all; summary: {recipe.road / 'summary.json'}",
+    say("", f"{summary['seconds']:.0f} s in all; summary: {recipe.run_folder / 'summary.json'}",
         f"overlay video: {summary['overlay']}",
         f"MLflow run {summary['mlflow_run_id']}: mlflow ui --backend-store-uri {tracking_uri}",
-        next_command(recipe, "predict", "predict.input=your_video.mp4"))
+        command_line(recipe, "predict", "predict.input=your_video.mp4"))
 
 
 if __name__ == "__main__":

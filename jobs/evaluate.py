@@ -1,17 +1,17 @@
 """Score a split: the segmenter, alone or with the cross-clip head, or predictions on disk.
 
 In:     shards of the split, and models (evaluation.mode = untrained, near_online, offline) or evaluation.predictions.
-        evaluation.results: panoptic (VPQ, STQ), tracks (AP), semantic (mIoU, mVC). Without labels nothing is scored.
+        inference.results: panoptic (VPQ, STQ), tracks (AP), semantic (mIoU, mVC). Without labels nothing is scored.
         evaluation.video_sets: a json of sets of videos whose tracks are scored apart too (YouTube-VIS 2022).
-Out:    <folder>/scores/<mode>: scores.json, classes.json, overlay videos, and predictions in the layouts of VIPSeg,
-        YouTube-VIS (with results.zip for the evaluation servers) and VSPW.
+Out:    <folder>/scores/<mode>: scores.json, classes.json, overlay videos, and predictions in evaluation.formats:
+        vipseg, youtube_vis (with results.zip for the evaluation servers), vspw, kitti_step.
         Another association than hungarian has its own folder, <mode>_<association>.
 Again:  the split is scored again; re-scoring predictions on disk (evaluation.predictions) runs no network.
 Cost:   one pass of inference over the split.
 
     python -m jobs.evaluate --recipe tiny
     python -m jobs.evaluate --recipe tiny --set evaluation.mode=offline
-    python -m jobs.evaluate --recipe tiny --set 'evaluation.association={"name": "memory_buffer"}'
+    python -m jobs.evaluate --recipe tiny --set 'inference.association={"kind": "memory_buffer"}'
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jobs.actors import results_of
-from jobs.inference import open_system
+from jobs.cluster import connect, results_of
+from jobs.console import say
 from jobs.kept_predictions import finish_predictions, prediction_writer, scores_folder, stored_predictions
-from jobs.recipes.schema import EvaluationConfig, Recipe
-from jobs.training.progress import say
-from jobs.verb import connect, recorded, refuse_nothing_done, run
+from jobs.models import open_system
+from jobs.recipes.schema import Recipe
+from jobs.verb import recorded, run
 from model.association.linker import MatchingSpace
 from model.contracts import Tracks, VideoResults
 from model.labels import ClassTable
@@ -37,6 +37,7 @@ from pipeline.errors import BadInput
 from pipeline.files import atomic_write
 from pipeline.metrics.scorecard import Scorecard, headline
 from pipeline.metrics.track_ap_scores import sets_table
+from pipeline.outcomes import Outcomes, VideoOutcome
 from pipeline.progress import Progress
 from pipeline.shards import ShardSet, StoredVideo
 from pipeline.visualise.drawing import draw
@@ -55,45 +56,43 @@ def main(recipe: Recipe) -> dict[str, Any]:
     writer = prediction_writer(recipe, system, shards)
     connect(recipe.cluster)
     folder.mkdir(parents=True, exist_ok=True)
-    card = scorecard(config, shards.classes)
+    card = scorecard(recipe, shards.classes)
     matching = MatchingSpace()
-    done = []
-    skipped = []
     started = time.perf_counter()
     with recorded(recipe, f"evaluate_{folder.name}", shards=shards.fingerprint) as tracker:
         with Progress("evaluating", len(shards.videos)) as progress:
-            for video in results_of(ScoreVideo, [{"video": v.index} for v in shards.videos], recipe):
-                progress.update("skipped" not in video, Counter(v["reason"] for v in [video] if "skipped" in v))
-                if "skipped" in video:
-                    skipped.append(video)
-                    continue
-                done.append(video)
-                matching.merge(MatchingSpace(**video["matching"]))
-                if video["scores"] is not None:
-                    card.merge(Scorecard.from_json(video["scores"]))
-        refuse_nothing_done(done, [video["skipped"] for video in skipped], given=shards.folder)
-        files = finish_predictions(recipe, writer, [video["video"] for video in done])
+            outcomes = Outcomes(progress)
+            rows = [{"video": video.index} for video in shards.videos]
+            for row in results_of(ScoreVideo, rows, arguments={"recipe": recipe}, cluster=recipe.cluster):
+                video = ScoredVideo.from_json(row)
+                outcomes.add([video])
+                matching.merge(MatchingSpace(**video.matching))
+                if video.scores is not None:
+                    card.merge(Scorecard.from_json(video.scores))
+        outcomes.refuse_nothing_done(shards.folder)
+        files = finish_predictions(recipe, writer, [video.video for video in outcomes.done])
         seconds = time.perf_counter() - started
         scores = card.scores()
         by_set = card.ap_by_set(sets) if sets else {}
-        summary = {"mode": folder.name, **headline(scores), "video_sets": by_set, "videos": len(done),
-                   "frames": sum(video["frames"] for video in done), "skipped": skipped,
-                   "frames_per_second": sum(video["frames"] for video in done) / seconds,
+        summary = {"mode": folder.name, **headline(scores), "video_sets": by_set, "videos": len(outcomes.done),
+                   "frames": outcomes.frames, "skipped": outcomes.skipped_rows(),
+                   "frames_per_second": outcomes.frames / seconds,
                    "matching_space": matching.summary(), "predictions": files,
                    "overlays": sorted(map(str, folder.glob("overlays/*.mp4")))}
         atomic_write(folder / "scores.json", json.dumps(summary, indent=1).encode())
         atomic_write(folder / "classes.json", json.dumps(class_rows(scores), indent=1).encode())
         record(tracker, folder, summary)
     say(*(f"{result.table()}\n" for result in scores.values()), *([f"{sets_table(by_set)}\n"] if by_set else []),
-        *(f"skipped: {video['skipped']}" for video in skipped),
-        f"{folder.name}: {in_words(summary)} over {len(done)} videos; everything in {folder}")
+        *outcomes.skipped_lines(),
+        f"{folder.name}: {in_words(summary)} over {len(outcomes.done)} videos; everything in {folder}")
     return {**summary, "tracking_uri": tracker.handle.uri, "mlflow_run_id": tracker.handle.run_id,
             "mlflow_parent_run_id": tracker.handle.parent_id}
 
 
-def scorecard(config: EvaluationConfig, classes: ClassTable) -> Scorecard:
+def scorecard(recipe: Recipe, classes: ClassTable) -> Scorecard:
     """The metrics a recipe asks for, nothing scored yet."""
-    return Scorecard(classes, config.results, windows=config.windows, stq_compat=config.stq_compat,
+    config = recipe.evaluation
+    return Scorecard(classes, recipe.inference.results, windows=config.windows, stq_compat=config.stq_compat,
                      mvc_compat=config.mvc_compat)
 
 
@@ -137,13 +136,21 @@ def record(tracker, folder: Path, summary: dict[str, Any]) -> None:
     """Numbers and files of one evaluation, into MLflow."""
     numbers = {name: value for name, value in summary.items() if isinstance(value, float)}
     numbers |= {f"vpq_k{window}": value for window, value in summary.get("vpq_by_window", {}).items()}
-    numbers |= {f"ap_of_{name}": found["ap"] for name, found in summary["video_sets"].items()}
+    numbers |= {f"ap_of_{name}": part["ap"] for name, part in summary["video_sets"].items()}
     numbers |= {f"matching_space_{name}": value for name, value in summary["matching_space"].items()}
     tracker.numbers(0, {name: value for name, value in numbers.items() if value is not None})
     for name in ("scores.json", "classes.json"):
         tracker.file(folder / name)
     for video in summary["overlays"][:1]:
         tracker.file(Path(video), "overlays")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredVideo(VideoOutcome):
+    """One video of the split."""
+
+    scores: dict[str, Any] | None = None                             # the Scorecard as JSON; None without labels
+    matching: dict[str, int] = field(default_factory=dict)           # the fields of MatchingSpace
 
 
 class ScoreVideo:
@@ -160,7 +167,7 @@ class ScoreVideo:
         self.writer = prediction_writer(recipe, self.system, self.shards)
 
     def __call__(self, *, video: int) -> dict[str, Any]:
-        """What was counted of one video as JSON (None without labels), or why it was skipped."""
+        """The `ScoredVideo` as JSON."""
         stored = self.shards.videos[video]
         matching = MatchingSpace()
         source = StoredVideoSource(self.shards, stored)
@@ -168,20 +175,20 @@ class ScoreVideo:
             predicted = (self.system.predict(source, matching=matching) if self.system
                          else self._stored(stored.video_id))
             truth = self._truth(stored)
-            card = scorecard(self.config, self.shards.classes)
+            card = scorecard(self.recipe, self.shards.classes)
             if truth is not None:
                 card.update(predicted, truth)
         except BadInput as error:
             if self.recipe.strict:
                 raise
-            return {"video": stored.video_id, "skipped": str(error), "reason": error.reason}
+            return ScoredVideo.skip(stored.video_id, error).to_json()
         if self.writer is not None:
             self.writer.write(predicted)
         if video < self.config.overlays:
             draw(source, pictured(predicted, self.shards.classes), self.shards.classes, self.folder / "overlays",
                  truth=None if truth is None else pictured(truth, self.shards.classes))
-        return {"video": stored.video_id, "scores": None if truth is None else card.to_json(),
-                "frames": len(stored.frames), "matching": asdict(matching)}
+        return ScoredVideo(video=stored.video_id, frames=len(stored.frames), matching=asdict(matching),
+                           scores=None if truth is None else card.to_json()).to_json()
 
     def _stored(self, video_id: str) -> VideoResults:
         if video_id not in self.predictions:
@@ -194,7 +201,7 @@ class ScoreVideo:
         """What the annotation says, in the forms the results are scored in; None without annotation."""
         if not stored.has_labels:
             return None
-        results = self.config.results
+        results = self.recipe.inference.results
         shards = self.shards
         return VideoResults(panoptic=shards.truth(stored) if "panoptic" in results else None,
                             tracks=shards.truth_tracks(stored) if "tracks" in results else None,

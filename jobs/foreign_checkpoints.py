@@ -1,9 +1,9 @@
-"""Read checkpoints of others without executing anything that is written in them.
+"""Reads checkpoints from other projects without executing any code in them.
 
-A pickle is a program: it names Python functions and calls them. torch's files are read with `weights_only=True`; plain
-pickles (detectron2's `.pkl`) by an unpickler that knows the names in `_STAND_INS` and nothing else. In both, numpy's
-own constructors are replaced by stand-ins that accept plain numbers only, because numpy trusts the fields of a pickled
-dtype. A file is recognised by its first bytes, never by its suffix.
+A pickle is a program: it names Python functions and calls them. Files of torch are read with `weights_only=True`, plain
+pickles (detectron2's `.pkl`) with an unpickler that accepts only the names in `_STAND_INS`. In both, stand-ins that
+accept nothing but plain numbers replace numpy's own constructors, because numpy trusts the fields of a pickled dtype.
+A file is recognised by its first bytes, never by its suffix.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from pipeline.errors import BadInput
 
-# how torch's files begin
+# The first bytes of torch's files.
 _TORCH_ZIP = b"PK\x03\x04"
 _TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _SAFETENSORS = re.compile(rb".{8}\{", re.DOTALL)
@@ -34,24 +34,24 @@ _COPY_AGAIN = "The file is cut off or damaged: download or copy it again."
 
 
 class Refused(pickle.UnpicklingError):
-    """A pickle asked for something that weights do not need."""
+    """A pickle asks for an object that weights do not need."""
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """The weights of a .pth, .pt, .pkl or .safetensors file, name -> tensor, on the CPU.
 
-    What a training run keeps beside them (optimizer, iteration) is dropped. Raises FileNotFoundError, or BadInput for
-    a file that is damaged, holds no weights, or would run code (naming the function it asks for).
+    Other content of a training checkpoint (optimizer, iteration) is dropped. Raises FileNotFoundError, or BadInput for
+    a file that is damaged, contains no weights, or would run code (naming the function it asks for).
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}; --source takes a .pth, .pt, .pkl or .safetensors file")
     try:
         content = _read(path)
     except Refused as error:
-        raise BadInput("hostile-pickle", f"refused: {error}.", file=path, cure="Nothing was executed. Weights need no "
-                       "such thing: get the file from its authors, or save its weights alone.") from None
-    except Exception as error:      # damaged bytes make the three readers raise nearly anything
-        raise BadInput("damaged-checkpoint", f"not readable as a checkpoint ({type(error).__name__}: "
+        raise BadInput("hostile-pickle", f"refused: {error}.", file=path, cure="Nothing was executed. Weights do "
+                       "not need this: get the file from its authors, or save the weights alone.") from None
+    except Exception as error:      # on damaged bytes the three readers raise errors of almost any type
+        raise BadInput("damaged-checkpoint", f"cannot be read as a checkpoint ({type(error).__name__}: "
                        f"{str(error).splitlines()[0][:200] if str(error) else 'no details'}).", file=path,
                        cure=_COPY_AGAIN) from None
     return _weights(content, path)
@@ -61,28 +61,28 @@ def _read(path: Path) -> Any:
     with open(path, "rb") as file:
         start = file.read(32)
     if start.startswith(_TORCH_ZIP) and path.suffix != ".safetensors":
-        return _load_torch(path, mmap=True)         # reads the weights alone, not the optimizer beside them
+        return _load_torch(path, mmap=True)         # the optimizer beside the weights is never read
     if start.startswith((_TORCH_ZIP, _TORCH_LEGACY)):
-        with open(path, "rb") as file:              # by its name, torch would take the suffix at its word
+        with open(path, "rb") as file:              # given the path, torch would trust the suffix
             return _load_torch(file)
     if _SAFETENSORS.match(start):
         return load_file(path)
     with open(path, "rb") as file:
-        return _Unpickler(file, encoding="latin1").load()     # detectron2 reads, and Python 2 wrote, that encoding
+        return _Unpickler(file, encoding="latin1").load()     # the encoding of Python 2, which detectron2 uses
 
 
 def _load_torch(file: Path | IO[bytes], *, mmap: bool = False) -> Any:
-    """torch.load that executes nothing and says which global it was asked for when it refuses."""
+    """torch.load without execution of code. When it refuses a file, the error names the global in question."""
     numpy_only = [(stand_in, name) for name, stand_in in _STAND_INS.items() if name.startswith(("numpy", "_codecs"))]
     try:
         with torch.serialization.safe_globals(numpy_only):
             return torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
-        if isinstance(error.__context__, Refused):      # one of the stand-ins refused, and torch has reworded it
+        if isinstance(error.__context__, Refused):      # a stand-in refused, and torch replaced its message
             raise error.__context__ from None
-        if not (asked := _GLOBAL.search(str(error))):
+        if not (match := _GLOBAL.search(str(error))):
             raise
-        raise Refused(f"it asks for {asked[1]!r}") from None
+        raise Refused(f"it asks for {match[1]!r}") from None
 
 
 class _Unpickler(pickle.Unpickler):
@@ -93,7 +93,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 class _Dtype:
-    """numpy.dtype of plain numbers: nothing but their kind, size and byte order is believed."""
+    """Stand-in for numpy.dtype: reads only the type, size and byte order of plain numbers."""
 
     def __init__(self, code: str, *_flags: Any) -> None:
         if not isinstance(code, str) or not _NUMBERS.fullmatch(code):
@@ -112,7 +112,7 @@ class _Dtype:
 
 
 class _Array:
-    """numpy.ndarray: filled by `__setstate__`, as arrays are."""
+    """Stand-in for numpy.ndarray, filled by `__setstate__` like one."""
 
     value: np.ndarray | None = None
 
@@ -123,7 +123,7 @@ class _Array:
 
 def _array(content: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
     if not isinstance(dtype, _Dtype) or not isinstance(content, (bytes, bytearray)):
-        raise Refused("it holds an array that is not made of plain numbers")
+        raise Refused("it holds an array of other values than plain numbers")
     return np.frombuffer(content, dtype.real).reshape(shape, order=order)
 
 
@@ -142,14 +142,14 @@ def _scalar(dtype: Any, content: Any) -> float | int | bool:
 
 
 def _encode(text: Any, encoding: Any) -> bytes:
-    """Bytes, as pickles of protocol 2 spell them."""
+    """Stand-in for _codecs.encode, which pickles of protocol 2 use to store bytes."""
     if not isinstance(text, str) or encoding != "latin1":
         raise Refused(f"it asks to encode {type(text).__name__} as {encoding!r}")
     return text.encode("latin1")
 
 
 def _storage(content: Any) -> Any:
-    """A tensor's memory inside a plain pickle is a torch file of its own."""
+    """Stand-in for a storage: inside a plain pickle the memory of a tensor is itself a torch file."""
     return _load_torch(io.BytesIO(content))
 
 
@@ -168,17 +168,17 @@ _STAND_INS: Mapping[str, Callable] = {
 
 
 def _weights(content: Any, path: Path) -> dict[str, Tensor]:
-    """The dict of weights inside what a file holds."""
+    """The dict of weights inside the content of a file."""
     for wrapper in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
             break
     if not isinstance(content, Mapping) or not content:
-        raise BadInput("no-weights", f"it holds a {type(content).__name__}, no dict of weights.", file=path,
-                       cure=f"Weights stand at the top or under {' or '.join(_WRAPPERS)}.")
+        raise BadInput("no-weights", f"it contains a {type(content).__name__} without weights.", file=path,
+                       cure=f"Save a dict of tensors, at the top level or under {' or '.join(map(repr, _WRAPPERS))}.")
     weights = {name: _tensor(value) for name, value in content.items()}
-    if strange := [name for name, value in weights.items() if value is None or not isinstance(name, str)]:
-        raise BadInput("no-weights", f"{len(strange)} of {len(weights)} entries are no tensors: {strange[:5]}.",
+    if others := [name for name, value in weights.items() if value is None or not isinstance(name, str)]:
+        raise BadInput("no-weights", f"{len(others)} of {len(weights)} entries are not tensors: {others[:5]}.",
                        file=path, cure="Save the state dict of the model, not the model or its optimizer.")
     return weights
 

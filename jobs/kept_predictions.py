@@ -6,26 +6,24 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from jobs.inference import System
 from jobs.recipes.schema import Recipe
-from jobs.training.progress import say
-from model.association import HungarianConfig
 from model.contracts import PanopticVideo, Tracks
 from model.labels import ClassTable
 from pipeline.datasets import open_dataset
-from pipeline.datasets.youtube_vis import YouTubeVis
 from pipeline.errors import Mismatch
 from pipeline.files import digest
-from pipeline.predictions import PredictionWriter, read_listed_videos, read_predictions, read_results, write_results
+from pipeline.predictions import PredictionWriter, listed_videos, read_predictions, read_results
 from pipeline.records import Dataset
 from pipeline.shards import ShardSet
+from pipeline.system import System
 
 
 def scores_folder(recipe: Recipe) -> Path:
     """Where the scores of a mode lie."""
     config = recipe.evaluation
-    linked = "" if isinstance(config.association, HungarianConfig) else f"_{config.association.name}"
-    return recipe.road / "scores" / ("predictions" if config.predictions else config.mode + linked)
+    association = recipe.inference.association.kind
+    linked = "" if association == "hungarian" else f"_{association}"
+    return recipe.run_folder / "scores" / ("predictions" if config.predictions else config.mode + linked)
 
 
 def stored_predictions(recipe: Recipe, classes: ClassTable) -> Mapping[str, PanopticVideo | Tracks] | None:
@@ -38,16 +36,16 @@ def stored_predictions(recipe: Recipe, classes: ClassTable) -> Mapping[str, Pano
         raise FileNotFoundError(f"evaluation.predictions={path} does not exist; give a folder of predictions, or a "
                                 "results.json of YouTube-VIS")
     if path.is_dir():
-        found = read_predictions(path)
-        if found.classes != classes:
-            raise Mismatch(f"the predictions in {path} are in the classes of {found.classes.name}, the shards in those "
-                           f"of {classes.name}; score them on shards of the data set they were made for")
-        return found
-    dataset = evaluated_dataset(recipe)
-    if not isinstance(dataset, YouTubeVis):
+        predictions = read_predictions(path)
+        if predictions.classes != classes:
+            raise Mismatch(f"the predictions in {path} are in the classes of {predictions.classes.name}, the shards in "
+                           f"those of {classes.name}; score them on shards of the data set they were made for")
+        return predictions
+    listed = listed_videos(evaluated_dataset(recipe))
+    if listed is None:
         raise ValueError(f"evaluation.predictions={path} is a file, which only data sets in YouTube-VIS form have as "
                          f"results, not {recipe.dataset.name}; give a folder of predictions")
-    return read_results(path, videos=read_listed_videos(dataset.annotations), classes=dataset.classes)
+    return read_results(path, videos=listed, classes=classes)
 
 
 def evaluated_dataset(recipe: Recipe) -> Dataset:
@@ -61,27 +59,11 @@ def prediction_writer(recipe: Recipe, system: System | None, shards: ShardSet) -
         return None
     made_by = {**system.made_by, "shards_fingerprint": shards.fingerprint}
     folder = scores_folder(recipe) / "predictions" / digest(made_by)[:16]
-    return PredictionWriter(folder=folder, classes=shards.classes, made_by=made_by)
+    return PredictionWriter(folder=folder, classes=shards.classes, made_by=made_by, formats=recipe.evaluation.formats)
 
 
 def finish_predictions(recipe: Recipe, writer: PredictionWriter | None, videos: list[str]) -> str | None:
-    """Join the parts of all videos; tracks also become what the evaluation servers take, where every video has some.
-
-    The server's numbers of the videos are in the data set's json, which need not be on this machine.
-    """
+    """Join the parts of all videos; returns their folder, or None where there is nothing to join."""
     if writer is None or not videos:
         return None
-    folder = writer.finish(videos).parent
-    if "tracks" in recipe.evaluation.results:
-        try:
-            write_for_server(folder / "results.zip", evaluated_dataset(recipe), writer)
-        except FileNotFoundError as error:
-            say(f"no results.zip for an evaluation server: {error}")
-    return str(folder)
-
-
-def write_for_server(path: Path, dataset: Dataset, writer: PredictionWriter) -> None:
-    """The tracks of a split in YouTube-VIS form; other data sets have no such server."""
-    if isinstance(dataset, YouTubeVis):
-        listed = read_listed_videos(dataset.annotations)
-        write_results(path, map(writer.tracks, listed), videos=listed, classes=dataset.classes)
+    return str(writer.finish(videos, listed=lambda: listed_videos(evaluated_dataset(recipe))).parent)

@@ -1,11 +1,11 @@
-"""Turn a data set in its official layout into WebDataset tar shards of clips, by Ray Data.
+"""Convert a data set from its official layout into WebDataset tar shards of clips, with Ray Data.
 
-In:     a data set on disk (docs/data.md); recipes with a synthetic world write it first.
+In:     a data set on disk (docs/data.md); a recipe with a synthetic world writes it first.
 Out:    <folder>/shards/<split>, and shards/stills where images train beside the videos (stage_one.stills): tars,
-        index.parquet, errors.jsonl, manifest.json (last: its presence means finished).
-Again:  finished shards are skipped; the same recipe gives the same bytes. Bad videos are skipped and counted by reason,
-        or stop the verb under --strict.
-Cost:   about the time to copy the frames and hash them.
+        index.parquet, errors.jsonl, and manifest.json, which is written last and marks a finished set.
+Again:  finished shards are skipped; the same recipe gives the same bytes. Bad videos are skipped and counted by
+        reason; under --strict the first one stops the verb.
+Cost:   about the time that copying and hashing the frames takes.
 
     python -m jobs.make_shards --recipe tiny
     python -m jobs.make_shards --recipe vipseg_video_kmax_r50_near_online --set dataset.root=/data/VIPSeg --strict
@@ -19,9 +19,10 @@ from typing import Any
 
 import ray
 
+from jobs.cluster import connect
+from jobs.console import say
 from jobs.recipes.schema import Recipe
-from jobs.training.progress import say
-from jobs.verb import connect, next_command, recorded, run
+from jobs.verb import next_command, recorded, run
 from pipeline.datasets import open_dataset
 from pipeline.datasets.synthetic import write_world
 from pipeline.records import Dataset
@@ -29,7 +30,7 @@ from pipeline.shards import ShardReport, ShardSet, make_shards
 
 
 def main(recipe: Recipe) -> dict[str, Any]:
-    """Shard every split the recipe uses, and its stills; returns counts of each."""
+    """Shard every split that the recipe uses, and its stills; returns the counts of each."""
     if recipe.world is not None:
         say(f"synthetic world: {write_world(recipe.data_root, recipe.world)}")
     # A missing data set or split stops here, before Ray starts.
@@ -43,16 +44,16 @@ def main(recipe: Recipe) -> dict[str, Any]:
             tracker.tags({f"shards_{split}": reports[split].fingerprint})
             tracker.numbers(0, {f"{split}/{name}": getattr(reports[split], name)
                                 for name in ("videos", "clips", "frames", "megabytes")})
-    say(next_command(recipe, "train_stage_one"))
+    say(next_command(recipe, "make_shards"))
     return {split: json.loads(json.dumps(asdict(report), default=str)) for split, report in reports.items()}
 
 
 def shard_split(recipe: Recipe, split: str, dataset: Dataset) -> ShardReport:
-    """Shard one split, or the stills, and say what became of it."""
+    """Shard one split, or the stills, and print the counts."""
     workers = 0 if recipe.cluster.in_process else max(int(ray.cluster_resources().get("CPU", 1)), 1)
     report = make_shards(dataset, recipe.shards_of(split), recipe.shards, split=split, workers=workers,
                          strict=recipe.strict)
-    skipped = f"; skipped {report.skipped}, named in {report.folder / 'errors.jsonl'}" if report.skipped else ""
+    skipped = f"; skipped {report.skipped}, listed in {report.folder / 'errors.jsonl'}" if report.skipped else ""
     say(f"{split}: {report.videos} videos, {report.clips} clips, {report.frames} frames, {report.megabytes:.1f} MB in "
         f"{report.shards} shards{skipped}")
     return report

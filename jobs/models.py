@@ -1,34 +1,85 @@
-"""Finished models: building them from their card, loading their weights, and saying what made them."""
+"""Finished models on disk: writing and reading them, and making systems of them.
+
+A model is a folder with `model.safetensors` and `model.json`, its card: architecture, recipe, fingerprints, and how it
+turns videos into results. So a run's folder can predict by itself:
+
+    from jobs.models import load_system
+    results = load_system("runs/demo").predict("my_video.mp4")
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
 
+from jobs.code_version import code_version
 from jobs.config import config_digest, from_json, to_json
-from jobs.recipes.schema import Recipe
-from jobs.training.checkpoint import code_version, load_weights, read_card
-from model.cross_clip import CrossClipConfig, build_cross_clip_head
+from jobs.recipes.schema import Mode, Recipe
+from jobs.training.checkpoint import contiguous
+from model.cross_clip import CrossClipConfig
+from model.inference import InferenceConfig
 from model.labels import ClassTable
-from model.segmenters import SegmenterConfig, build_segmenter
+from model.segmenters import SegmenterConfig
 from pipeline.errors import Mismatch
+from pipeline.files import atomic_write, sha256_of
+from pipeline.system import System
+
+SCHEMA = 1
+
+
+def save_model(folder: Path, weights: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
+    """Write a finished model: weights first, then `model.json` = card + sha256 of the weights, which makes it exist.
+
+    Raises OSError naming the file that cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic_write(folder / "model.safetensors", save(contiguous(weights)))
+    card = {"schema": SCHEMA, "weights_sha256": sha256_of(folder / "model.safetensors"), **card}
+    atomic_write(folder / "model.json", json.dumps(card, indent=1, sort_keys=True).encode())
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """`model.json` of a finished model. Raises FileNotFoundError with the verb that would make it."""
+    path = Path(folder) / "model.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"no finished model in {folder} (model.json is missing); run the training verb first, "
+                                "or point the recipe at another folder")
+    card = json.loads(path.read_text())
+    if card.get("schema") != SCHEMA:
+        raise Mismatch(f"{path} has schema {card.get('schema')}, this version reads {SCHEMA}: train it again")
+    return card
+
+
+def load_weights(folder: Path) -> dict[str, Tensor]:
+    """The tensors of a finished model, after checking them against its card."""
+    card = read_card(folder)
+    path = Path(folder) / "model.safetensors"
+    if (digest := sha256_of(path)) != card["weights_sha256"]:
+        raise Mismatch(f"{path} has sha256 {digest[:12]}..., model.json says {card['weights_sha256'][:12]}...; "
+                       "the files do not belong together: copy the folder again")
+    return load_file(path)
 
 
 def segmenter_card(recipe: Recipe, classes: ClassTable, shards: str) -> dict[str, Any]:
     """What `model.json` of a segmenter says: enough to rebuild it, and where it comes from."""
     stage = recipe.stage_one
-    return {"kind": "segmenter", "config": to_json(without_download(stage.segmenter)),
+    return {"kind": "segmenter", "inference": to_json(recipe.inference),
+            "config": to_json(without_download(stage.segmenter)),
             "classes": classes.to_json(), "input_size": list(stage.input.augment.size),
             "clip_frames": stage.segmenter_frames, "shards_fingerprint": shards, **_made_by(recipe)}
 
 
 def head_card(recipe: Recipe, segmenter: dict[str, Any], cache: str) -> dict[str, Any]:
     """What `model.json` of a cross-clip head says; it names the one segmenter it belongs to."""
-    return {"kind": "head", "config": to_json(recipe.stage_two.head), "cache_fingerprint": cache,
+    return {"kind": "head", "inference": to_json(recipe.inference), "config": to_json(recipe.head),
+            "cache_fingerprint": cache,
             "segmenter_sha256": segmenter["weights_sha256"], **_made_by(recipe)}
 
 
@@ -36,7 +87,7 @@ def load_segmenter(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     """A finished segmenter in evaluation mode, frozen, and its card."""
     card = _card(folder, "segmenter")
     config = without_download(from_json(SegmenterConfig, card["config"]))     # earlier cards kept pretrained=True
-    return _frozen(build_segmenter(config), folder), card
+    return _frozen(config.build(), folder), card
 
 
 def load_head(folder: Path, *, segmenter_card: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
@@ -46,7 +97,7 @@ def load_head(folder: Path, *, segmenter_card: dict[str, Any]) -> tuple[nn.Modul
         raise Mismatch(f"the head in {folder} belongs to segmenter {card['segmenter_sha256'][:12]}..., but "
                          f"{segmenter_card['weights_sha256'][:12]}... is to be used with it; train it again "
                          "(cache_queries, train_stage_two) or choose its own segmenter")
-    return _frozen(build_cross_clip_head(from_json(CrossClipConfig, card["config"])), folder), card
+    return _frozen(from_json(CrossClipConfig, card["config"]).build(), folder), card
 
 
 def known_classes(folder: Path, *, expected: ClassTable | None = None) -> ClassTable:
@@ -64,6 +115,61 @@ def known_classes(folder: Path, *, expected: ClassTable | None = None) -> ClassT
     return classes
 
 
+def open_system(recipe: Recipe, mode: Mode, classes: ClassTable | None = None) -> System:
+    """The system of a recipe in a mode, made of its finished models; "untrained" needs `classes` instead.
+
+    Raises FileNotFoundError naming the verb that makes a missing model, ValueError when head and segmenter differ, and
+    for classes that are unknown or not those expected.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() and recipe.cluster.gpus_per_actor else "cpu")
+    if mode == "untrained":
+        stage = recipe.stage_one
+        made_by = {"mode": mode, "recipe": recipe.name, "inference": to_json(recipe.inference)}
+        return System(segmenter=untrained_segmenter(recipe).to(device), head=None, classes=classes,
+                      inference=recipe.inference, clip_frames=stage.segmenter_frames, size=stage.input.augment.size,
+                      made_by=made_by)
+    head = recipe.head_folder if mode == "offline" else None
+    known_classes(recipe.segmenter_folder, expected=classes)
+    return _system(recipe.segmenter_folder, head, inference=recipe.inference, recipe=recipe.name, device=device)
+
+
+def load_system(folder: Path | str, *, mode: Mode | None = None, inference: InferenceConfig | None = None,
+                segmenter: Path | str | None = None, device: str = "cpu") -> System:
+    """The system in the folder of a finished run, with no recipe at hand.
+
+    mode: "near_online" or "offline"; by default offline where there is a cross-clip head. inference: other settings
+    than those that the recipe gave the model. segmenter: the folder of the run that trained it, where this run only
+    trained a head. Raises FileNotFoundError for a missing model, ValueError for parts that do not fit together.
+    """
+    head = Path(folder) / "stage_two" / "model"
+    if mode is None:
+        mode = "offline" if (head / "model.json").is_file() else "near_online"
+    if mode not in ("near_online", "offline"):
+        raise ValueError(f"mode={mode!r} is not a way to use a finished model; choose 'near_online' or 'offline'")
+    segmenter_folder = Path(segmenter or folder) / "stage_one" / "model"
+    card = read_card(head if mode == "offline" else segmenter_folder)
+    if inference is None and "inference" not in card:
+        raise ValueError(f"{folder} was finished by an earlier version, whose models do not say how they make results; "
+                         "give inference=InferenceConfig(...), or use jobs.predict with its recipe")
+    return _system(segmenter_folder, head if mode == "offline" else None, recipe=card["recipe"],
+                   inference=inference or from_json(InferenceConfig, card["inference"]), device=torch.device(device))
+
+
+def _system(segmenter_folder: Path, head_folder: Path | None, *, inference: InferenceConfig, recipe: str,
+            device: torch.device) -> System:
+    segmenter, card = load_segmenter(segmenter_folder)
+    made_by = {"mode": "near_online", "recipe": recipe, "inference": to_json(inference),
+               "segmenter_sha256": card["weights_sha256"]}
+    head = None
+    if head_folder is not None:
+        head, head_card = load_head(head_folder, segmenter_card=card)
+        made_by |= {"mode": "offline", "head_sha256": head_card["weights_sha256"]}
+        head = head.to(device)
+    return System(segmenter=segmenter.to(device), head=head, classes=known_classes(segmenter_folder),
+                  inference=inference, clip_frames=card["clip_frames"], size=tuple(card["input_size"]),
+                  made_by=made_by)
+
+
 def lineage(folder: Path) -> dict[str, Any]:
     """What a registered version of a finished model carries beside its inputs: its weights' digest and the code."""
     card = read_card(folder)
@@ -71,14 +177,14 @@ def lineage(folder: Path) -> dict[str, Any]:
 
 
 def without_download(config: SegmenterConfig) -> SegmenterConfig:
-    """The same network, whose weights come from a file of ours: timm need not fetch any."""
+    """The same network without timm's weights: for one whose weights come from a file of ours or do not matter."""
     return replace(config, backbone=replace(config.backbone, pretrained=False))
 
 
 def untrained_segmenter(recipe: Recipe) -> nn.Module:
     """The segmenter as its seed makes it, frozen: the score to be better than."""
     torch.manual_seed(recipe.stage_one.fit.seed)
-    return build_segmenter(recipe.stage_one.segmenter).eval().requires_grad_(False)
+    return recipe.stage_one.segmenter.build().eval().requires_grad_(False)
 
 
 def _card(folder: Path, kind: str) -> dict[str, Any]:

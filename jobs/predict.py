@@ -1,8 +1,8 @@
 """Segment and track videos of one's own: an mp4 (or a folder of frames, or a folder of videos) in, results out.
 
 In:     predict.input, and the finished models (predict.mode = near_online, offline).
-Out:    predict.output: overlays/<video>.mp4, panoptic PNGs with pred.json (VIPSeg's evaluation layout), and tracks.json
-        (one entry per object, COCO run lengths per frame).
+Out:    predict.output: overlays/<video>.mp4, and the results in predict.formats: vipseg (panoptic PNGs with pred.json),
+        youtube_vis (tracks.json: one entry per object, COCO run lengths per frame), vspw, kitti_step.
 Again:  every video is predicted again; results of another model are never mixed in. A broken file is named, counted and
         skipped.
 Cost:   one pass of inference; memory does not grow with the length of the video.
@@ -14,18 +14,21 @@ Cost:   one pass of inference; memory does not grow with the length of the video
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.actors import results_of
-from jobs.inference import System, open_system
+from jobs.cluster import connect, results_of
+from jobs.console import say
+from jobs.models import open_system
 from jobs.recipes.schema import Recipe
-from jobs.training.progress import say
-from jobs.verb import connect, recorded, refuse_nothing_done, run
+from jobs.verb import recorded, run
 from pipeline.datasets.raw_video import open_video
 from pipeline.errors import BadInput
+from pipeline.outcomes import Outcomes, VideoOutcome
 from pipeline.predictions import PredictionWriter
 from pipeline.progress import Progress
+from pipeline.system import System
 from pipeline.visualise.drawing import draw
 from pipeline.visualise.painted import pictured
 
@@ -36,33 +39,33 @@ def main(recipe: Recipe) -> dict[str, Any]:
     """Predict every video of the input; returns where each result lies and what was skipped."""
     videos = find_videos(recipe.predict.input)
     output = output_folder(recipe)
-    writer = prediction_writer(recipe, open_system(recipe, recipe.predict.mode))   # a missing model stops here
+    writer = prediction_writer(recipe, open_system(recipe, recipe.predict_mode))   # a missing model stops here
     connect(recipe.cluster)
-    done = []
-    skipped = []
-    tags = {"mode": recipe.predict.mode, "segmenter": writer.made_by["segmenter_sha256"]}
+    tags = {"mode": recipe.predict_mode, "segmenter": writer.made_by["segmenter_sha256"]}
     with recorded(recipe, "predict", **tags) as tracker, Progress("predicting", len(videos)) as progress:
-        for result in results_of(PredictVideo, [{"path": str(path)} for path in videos], recipe):
-            (skipped if "skipped" in result else done).append(result)
-            progress.update("skipped" not in result, Counter(r["reason"] for r in [result] if "skipped" in r))
-        tracker.numbers(0, {"videos": len(done), "frames": sum(r["frames"] for r in done), "skipped": len(skipped)})
+        outcomes = Outcomes(progress)
+        rows = [{"path": str(path)} for path in videos]
+        for row in results_of(PredictVideo, rows, arguments={"recipe": recipe}, cluster=recipe.cluster):
+            outcomes.add([PredictedVideo.from_json(row)])
+        done = outcomes.done
+        tracker.numbers(0, {"videos": len(done), "frames": outcomes.frames, "skipped": len(outcomes.skipped)})
         if done:
-            writer.finish(result["video_id"] for result in done)
-            tracker.file(Path(done[0]["overlay"]), "overlays")
-    say(*(f"skipped: {result['skipped']}" for result in skipped), f"{len(done)} videos in {output}")
-    refuse_nothing_done(done, [result["skipped"] for result in skipped], given=recipe.predict.input)
-    return {"output": str(output), "videos": done, "skipped": skipped}
+            writer.finish(video.video for video in done)
+            tracker.file(Path(done[0].overlay), "overlays")
+    say(*outcomes.skipped_lines(), f"{len(done)} videos in {output}")
+    outcomes.refuse_nothing_done(recipe.predict.input)
+    return {"output": str(output), "videos": [video.to_json() for video in done], "skipped": outcomes.skipped_rows()}
 
 
 def output_folder(recipe: Recipe) -> Path:
     """Where the results go."""
-    return Path(recipe.predict.output) if recipe.predict.output else recipe.road / "predictions"
+    return Path(recipe.predict.output) if recipe.predict.output else recipe.run_folder / "predictions"
 
 
 def prediction_writer(recipe: Recipe, system: System) -> PredictionWriter:
     """Writes into the output folder. Raises ValueError when it holds the results of another model."""
     return PredictionWriter(folder=output_folder(recipe), classes=system.classes,
-                            made_by=system.made_by)
+                            made_by=system.made_by, formats=recipe.predict.formats)
 
 
 def find_videos(given: str) -> list[Path]:
@@ -76,15 +79,15 @@ def find_videos(given: str) -> list[Path]:
                                 "folder of videos: --set predict.input=my_video.mp4")
     if path.is_file() or holds_frames(path):
         return [path]
-    found = [p for p in sorted(path.iterdir())
+    videos = [p for p in sorted(path.iterdir())
              if p.suffix.lower() in VIDEO_SUFFIXES or (p.is_dir() and holds_frames(p))]
-    if not found:
+    if not videos:
         raise FileNotFoundError(f"{path} holds no frames (.jpg, .png) and no videos ({', '.join(VIDEO_SUFFIXES)})")
-    twice = [stem for stem, count in Counter(p.stem for p in found).items() if count > 1]
+    twice = [stem for stem, count in Counter(p.stem for p in videos).items() if count > 1]
     if twice:
         raise ValueError(f"{path} holds several videos called {twice[0]!r}, whose results would overwrite each other; "
                          "rename all but one")
-    return found
+    return videos
 
 
 def holds_frames(folder: Path) -> bool:
@@ -92,16 +95,25 @@ def holds_frames(folder: Path) -> bool:
     return any(file.suffix.lower() in (".jpg", ".jpeg", ".png") for file in folder.glob("*"))
 
 
+@dataclass(frozen=True, kw_only=True)
+class PredictedVideo(VideoOutcome):
+    """One video of the input."""
+
+    path: str = ""          # the file or folder that was read
+    overlay: str = ""       # the drawn video
+    segments: int = 0
+
+
 class PredictVideo:
     """Ray Data actor: one video in, its overlay, PNGs and tracks out."""
 
     def __init__(self, *, recipe: Recipe) -> None:
         self.recipe = recipe
-        self.system = open_system(recipe, recipe.predict.mode)
+        self.system = open_system(recipe, recipe.predict_mode)
         self.writer = prediction_writer(recipe, self.system)
 
     def __call__(self, *, path: str) -> dict[str, Any]:
-        """What was written for one video, or why it was skipped."""
+        """The `PredictedVideo` as JSON."""
         try:
             source = open_video(path)
             predicted = self.system.predict(source)
@@ -112,9 +124,9 @@ class PredictVideo:
         except BadInput as error:
             if self.recipe.strict:
                 raise
-            return {"path": path, "skipped": str(error), "reason": error.reason}
-        return {"path": path, "video_id": picture.video_id, "overlay": str(overlay),
-                "frames": len(picture.frame_names), "segments": len(picture.segments)}
+            return PredictedVideo.skip(Path(path).name, error).to_json()
+        return PredictedVideo(video=picture.video_id, frames=len(picture.frame_names), path=path, overlay=str(overlay),
+                              segments=len(picture.segments)).to_json()
 
 
 if __name__ == "__main__":

@@ -1,23 +1,25 @@
-"""What the networks of a recipe cost: parameters, FLOPs, frames per second and peak memory.
+"""The cost of a recipe's networks: parameters, FLOPs, frames per second and peak memory.
 
 In:     a recipe; no data and no weights. --size and --clip-frames replace the recipe's own.
-Out:    a table, and the same numbers as JSON on the last line; nothing is written.
-Cost:   counting takes seconds and computes nothing; measuring runs --repeats clips, on the GPU where there is one.
+Out:    a table, and the same numbers as JSON on the last line; no file is written.
+Cost:   counting takes seconds and runs no network; measuring runs --repeats clips, on the GPU where there is one.
 
-Parameters are the weights inference reads. What only training reads (the semantic head, the class heads of the decoder
-layers) is listed apart. FLOPs are those of convolutions and matrix products, attention included by its formula
-whichever kernel runs it; a multiplication and its addition are one, as papers count; norms, activations, resizing and
-bilinear sampling are not counted. Time and memory are the segmenter's in float32, without association and merging.
+Parameters are the weights that inference reads. Weights that only training reads (the semantic head, the class heads of
+the decoder layers) are listed separately. FLOPs are those of convolutions and matrix products. Attention is counted by
+its formula, whichever kernel runs it; a multiplication and its addition count as one, as in papers; norms, activations,
+resizing and bilinear sampling are not counted. Time and memory are the segmenter's in float32, without association and
+merging.
 
-So counted, with 124 classes and frames of the size the table states, Video-kMaX comes out as published (arXiv
+With 124 classes and the frame sizes of the table, these rules reproduce the published costs of Video-kMaX (arXiv
 2304.04694, supplement, table 3; published numbers in brackets):
 
                   parameters      720x1280, one frame   two frames       375x1242, one frame
     ResNet-50     56.37 M (56.4)  160.4 G (162)         319.6 G (324)    82.6 G (83)
     ConvNeXt-L    231.63 (231.6)  719.1 (715)           1437.0 (1431)    371.7 (370)
 
-With the class heads of the decoder layers it has 56.56 M and 231.82 M; with those and the 19 classes of KITTI-STEP
-56.38 M and 231.63 M, which the table may mean as well. At 721x1281, the next size of 1 + 16 k, FLOPs are 2.5 % more.
+With the class heads of the decoder layers the networks have 56.56 M and 231.82 M parameters; with those and the 19
+classes of KITTI-STEP 56.38 M and 231.63 M, which the table may mean as well. At 721x1281, the next size of the form
+1 + 16 k, the FLOPs are 2.5 % higher.
 
     python -m jobs.profile --recipe vipseg_video_kmax_r50 --size 720 1280 --clip-frames 1 --repeats 0
     python -m jobs.profile --recipe tiny
@@ -31,7 +33,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import median
 from typing import Annotated, Any
 
@@ -46,24 +48,25 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from jobs.config import override
+from jobs.console import say
+from jobs.memory import peak_memory
+from jobs.models import without_download
 from jobs.recipes import find_recipe
 from jobs.recipes.schema import Recipe
-from jobs.training.progress import peak_memory, say
 from jobs.verb import guarded
 from model.contracts import ClipPrediction, VideoQueries
-from model.cross_clip import build_cross_clip_head
-from model.segmenters import SegmenterConfig, build_segmenter
+from model.segmenters import SegmenterConfig
 
-COUNTED = ("parameters: weights inference reads. FLOPs: convolutions and matrix products, multiply-add = 1. Time and "
-           "memory: the segmenter in float32, without association and merging")
+COUNTED = ("parameters: weights that inference reads. FLOPs: convolutions and matrix products, one multiply-add = 1. "
+           "Time and memory: the segmenter in float32, without association and merging")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Count:
-    """What one pass through a module reads and multiplies."""
+    """The weights that one pass through a module reads, and its multiply-adds."""
 
     parameters: dict[str, int]      # weights that are read, by part
-    training_only: dict[str, int]   # weights that are not, by the largest module they fill
+    training_only: dict[str, int]   # weights that are not read, by the largest module they fill
     flops: dict[str, int]           # multiply-adds by part; "outside": between the parts
 
     def to_json(self) -> dict[str, Any]:
@@ -77,7 +80,7 @@ class Count:
 
 def main(recipe: Recipe, *, size: tuple[int, int] | None = None, clip_frames: int | None = None,
          repeats: int = 5) -> dict[str, Any]:
-    """Count the segmenter and the head, measure the segmenter, print; returns what the last line says."""
+    """Count the segmenter and the head, measure the segmenter, and print; returns the values of the last line."""
     size = recipe.stage_one.input.augment.size if size is None else size
     frames = recipe.stage_one.segmenter_frames if clip_frames is None else clip_frames
     if min(*size, frames) < 1 or repeats < 0:
@@ -85,38 +88,42 @@ def main(recipe: Recipe, *, size: tuple[int, int] | None = None, clip_frames: in
                          "repeats at least 0 (0 counts without measuring)")
     config = without_download(recipe.stage_one.segmenter)
     segmenter, head = count_networks(recipe, config, size=size, frames=frames)
-    clips = recipe.stage_two.input.clips
+    clips = head_clips(recipe)
     result = {}
     say(f"{recipe.name} at {size[0]}x{size[1]}, clips of {frames}, {config.num_classes} classes", COUNTED,
-        *table("segmenter, one clip", segmenter), *table(f"cross-clip head, {clips} clips", head))
+        *table("segmenter, one clip", segmenter),
+        *([] if head is None else table(f"cross-clip head, {clips} clips", head)))
     if repeats:
         result = measure(config, size=size, frames=frames, repeats=repeats)
         say(f"{result['frames_per_second']} frames/s on {result['device']}, {result['seconds_per_clip']} s per clip "
             f"(median of {repeats}), peak memory {result['peak_memory_gib']} GiB")
     return {"recipe": recipe.name, "size": list(size), "clip_frames": frames, "classes": config.num_classes,
-            "segmenter": segmenter.to_json(), "head": {**head.to_json(), "clips": clips}, **result}
-
-
-def without_download(config: SegmenterConfig) -> SegmenterConfig:
-    """The same network without pre-trained weights: costs do not depend on them."""
-    return replace(config, backbone=replace(config.backbone, pretrained=False))
+            "segmenter": segmenter.to_json(),
+            "head": None if head is None else {**head.to_json(), "clips": clips}, **result}
 
 
 def count_networks(recipe: Recipe, config: SegmenterConfig, *, size: tuple[int, int], frames: int
-                   ) -> tuple[Count, Count]:
-    """The segmenter on one clip of `frames` frames, H W each, and the head on the recipe's number of such clips."""
+                   ) -> tuple[Count, Count | None]:
+    """The segmenter on one clip of `frames` frames, H W each, and the head, if any, on the recipe's number of clips."""
     with torch.device("meta"):      # weights without numbers; `count` moves them
-        segmenter = build_segmenter(config).eval()
-        head = build_cross_clip_head(recipe.stage_two.head).eval()
+        segmenter = config.build().eval()
+        head = None if recipe.head is None else recipe.head.build().eval()
     with shapes_only():
         clip = torch.zeros(1, frames, 3, *size, dtype=torch.uint8)
-        prediction, of_segmenter = count(segmenter, lambda: segmenter(clip))
-        _, of_head = count(head, lambda: head_masks(head, prediction, clips=recipe.stage_two.input.clips))
-    return of_segmenter, of_head
+        prediction, segmenter_count = count(segmenter, lambda: segmenter(clip))
+        if head is None:
+            return segmenter_count, None
+        _, head_count = count(head, lambda: head_masks(head, prediction, clips=head_clips(recipe)))
+    return segmenter_count, head_count
+
+
+def head_clips(recipe: Recipe) -> int:
+    """Clips of a training window of the cross-clip head; frames, where it trains along with a frame detector."""
+    return recipe.stage_one.input.clip_frames if recipe.stage_two is None else recipe.stage_two.input.clips
 
 
 def head_masks(head: nn.Module, prediction: ClipPrediction, *, clips: int) -> Tensor:
-    """The head's answer for a video of `clips` clips like this one: mask logits b k n t h w of its last layer."""
+    """Mask logits b k n t h w of the head's last layer for a video of `clips` clips like this one."""
     def video(part: Tensor) -> Tensor:
         return repeat(part, "b ... -> b k ...", k=clips)
     queries = VideoQueries(queries=video(prediction.queries), mask_embeddings=video(prediction.mask_embeddings),
@@ -126,10 +133,10 @@ def head_masks(head: nn.Module, prediction: ClipPrediction, *, clips: int) -> Te
 
 @contextmanager
 def shapes_only() -> Iterator[None]:
-    """Inside, tensors claim to be on the CPU but hold no numbers, and attention is written out.
+    """A context in which tensors have a shape but no numbers, and attention runs as plain matrix products.
 
-    The counter does not see into all fused attention kernels (on a CPU it finds nothing), so that what is counted would
-    depend on where and with which version it is counted.
+    The counter cannot see into every fused attention kernel (on a CPU into none), so the counts would otherwise depend
+    on the machine and on the version of torch.
     """
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -141,7 +148,7 @@ def shapes_only() -> Iterator[None]:
 
 
 def count(network: nn.Module, run: Callable[[], Any]) -> tuple[Any, Count]:
-    """The result of `run`, which calls the network, and what it took. Only inside `shapes_only`."""
+    """The result of `run`, which calls the network, and its cost. Only valid inside `shapes_only`."""
     network.to_empty(device="cpu").requires_grad_(False)
     with FlopCounterMode(display=False) as counter, _Reads() as reads:
         result = run()
@@ -158,12 +165,12 @@ def count(network: nn.Module, run: Callable[[], Any]) -> tuple[Any, Count]:
 
 
 def measure(config: SegmenterConfig, *, size: tuple[int, int], frames: int, repeats: int) -> dict[str, Any]:
-    """Median time of `repeats` clips of random pixels, b = 1; one more goes first to warm up, unless it is only one.
+    """Median time of `repeats` clips of random pixels, b = 1, after one clip to warm up unless `repeats` is 1.
 
-    Peak memory is the GPU's allocated memory, or on a CPU the resident memory of the whole process.
+    Peak memory is the memory allocated on the GPU, or on a CPU the resident memory of the whole process.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    segmenter = build_segmenter(config).eval().to(device)
+    segmenter = config.build().eval().to(device)
     seconds = []
     clip = torch.randint(0, 256, (1, frames, 3, *size), dtype=torch.uint8, device=device)
     if device.type == "cuda":
@@ -182,7 +189,7 @@ def measure(config: SegmenterConfig, *, size: tuple[int, int], frames: int, repe
 
 
 def table(title: str, counted: Count) -> list[str]:
-    """One line per part."""
+    """The lines of a table with one line per part."""
     numbers = counted.to_json()
     parameters = numbers["parameters_m"]
     flops = numbers["gflops"]
@@ -194,7 +201,7 @@ def table(title: str, counted: Count) -> list[str]:
 
 
 class _Reads(TorchDispatchMode):
-    """Remembers every tensor an operation takes; keeps them, so that no other takes their id."""
+    """Collects every parameter that an operation reads, and holds it, so that its id stays unique."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -208,7 +215,7 @@ class _Reads(TorchDispatchMode):
 
 
 def _inside(module: nn.Module, by_module: dict[str, int], name: str) -> int:
-    """FLOPs of a module, or of what it holds where it is a list that is never called itself."""
+    """FLOPs of a module, or the sum over its children where it is a list, which is never called itself."""
     if name in by_module:
         return by_module[name]
     return sum(_inside(child, by_module, f"{name}.{leaf}") for leaf, child in module.named_children())
@@ -219,11 +226,11 @@ def _unread(module: nn.Module, read: dict[int, Tensor], name: str = "") -> Count
     weights = list(module.parameters())
     if weights and not any(id(weight) in read for weight in weights):
         return Counter({re.sub(r"\.\d+", ".*", name): sum(weight.numel() for weight in weights)})
-    found = Counter({f"{name}.{leaf}": weight.numel() for leaf, weight in module.named_parameters(recurse=False)
-                     if id(weight) not in read})
+    unread = Counter({f"{name}.{leaf}": weight.numel() for leaf, weight in module.named_parameters(recurse=False)
+                      if id(weight) not in read})
     for leaf, child in module.named_children():
-        found += _unread(child, read, f"{name}.{leaf}".lstrip("."))
-    return found
+        unread += _unread(child, read, f"{name}.{leaf}".lstrip("."))
+    return unread
 
 
 def command(recipe: str, size: tuple[int, int] | None = None, clip_frames: int | None = None, repeats: int = 5,

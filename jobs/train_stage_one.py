@@ -3,7 +3,7 @@
 In:     shards of the train split, and of stage_one.stills (jobs.make_shards); with input.streaming and
         input.stream_from the tars may lie in an object store, and only manifest.json and index.parquet here.
 Out:    <folder>/stage_one/model: model.safetensors + model.json; checkpoints and progress.jsonl beside it. With
-        stage_one.joint_layers (VITA) also <folder>/stage_two/model, the head that was trained along.
+        stage_one.joint (VITA) also <folder>/stage_two/model, the head that was trained along.
 Again:  running it again resumes from the last checkpoint; a finished model of the same recipe is left alone.
 Cost:   `tiny` a few minutes on two CPU cores; the official R50 recipe is 40k steps of 32 clips (16 large GPUs, a day).
 
@@ -14,25 +14,24 @@ Cost:   `tiny` a few minutes on two CPU cores; the official R50 recipe is 40k st
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from jobs.cluster import connect
 from jobs.config import config_digest, to_json
-from jobs.models import head_card, lineage, segmenter_card
+from jobs.console import say
+from jobs.models import head_card, lineage, load_weights, read_card, save_model, segmenter_card
 from jobs.recipes.schema import STILLS, Recipe, StageOneConfig
-from jobs.training.checkpoint import load_weights, read_card, save_model
-from jobs.training.progress import say
-from jobs.training.trainer import Stage, train
-from jobs.verb import connect, next_command, recorded, run
+from jobs.training.trainer import Stage, TrainingJob, train
+from jobs.verb import next_command, recorded, run
 from model.contracts import ClipBatch
-from model.cross_clip import build_cross_clip_head
 from model.joint import DetectorWithHead
-from model.losses import build_clip_criterion
 from model.losses.joint import JointCriterion
 from model.losses.linking import LinkingCriterion, clip_pairs
-from model.segmenters import build_segmenter
 from pipeline.shards import ShardSet
 from pipeline.training_input import Stills, training_batches
 
@@ -47,16 +46,14 @@ def main(recipe: Recipe) -> dict[str, Any]:
     identity = {"stage": to_json(stage), "shards": shards.fingerprint}
     if stills:
         identity |= {"stills": stills.shards.fingerprint}
-    if stage.joint_layers:
-        identity |= {name: to_json(getattr(recipe.stage_two, name)) for name in ("head", "losses")}
-    made = (folder, recipe.head_folder) if stage.joint_layers else (folder,)
-    if (all((part / "model.json").is_file() for part in made)
+    parts = (folder,) if stage.joint is None else (folder, recipe.head_folder)
+    if (all((part / "model.json").is_file() for part in parts)
             and read_card(folder).get("identity") == config_digest(identity)):
         say(f"{folder} is finished: nothing to do")
         return {"model": str(folder), "resumed": True}
     if recipe.stage_one_from:
         raise ValueError(f"{recipe.name} takes its segmenter from {recipe.stage_one_from}, which holds none that is "
-                         "trained as this recipe says; train the road of that folder, or leave stage_one_from empty")
+                         "trained as this recipe says; finish the run of that folder, or leave stage_one_from empty")
     connect(recipe.cluster)
     say(f"stage one of {recipe.name}: {recipe.about}",
         f"  {len(shards.videos)} videos, {sum(len(v.frames) for v in shards.videos)} frames in {shards.folder}",
@@ -64,8 +61,9 @@ def main(recipe: Recipe) -> dict[str, Any]:
     with recorded(recipe, "train_stage_one", shards=shards.fingerprint) as tracker:
         tracker.json("manifest.json", shards.manifest)
         if stage.train:
-            weights = train(build_stage, recipe, name="stage_one", identity=identity, fit_config=stage.fit,
-                            handle=tracker.handle)
+            job = TrainingJob(build=partial(build_stage, recipe), folder=recipe.run_folder / "stage_one",
+                              cluster=recipe.cluster, fit=stage.fit, handle=tracker.handle)
+            weights = train(job, identity=identity)
         else:
             weights = kept(recipe)
         save(recipe, weights, {**segmenter_card(recipe, shards.classes, shards.fingerprint),
@@ -73,19 +71,19 @@ def main(recipe: Recipe) -> dict[str, Any]:
         tracker.file(folder, "checkpoint")
         version = tracker.register("segmenter", "checkpoint", {
             "shards": shards.fingerprint, "recipe": recipe.name, **lineage(folder)})
-    say(f"segmenter: {folder}", next_command(recipe, "evaluate" if stage.joint_layers else "cache_queries"))
+    say(f"segmenter: {folder}", next_command(recipe, "train_stage_one"))
     return {"model": str(folder), "steps": stage.fit.steps if stage.train else 0, "registered_version": version}
 
 
 def kept(recipe: Recipe) -> dict[str, Tensor]:
     """The weights of `start_from` as they are. What it does not fill, the rows of other classes, the seed makes."""
     torch.manual_seed(recipe.stage_one.fit.seed)
-    return build_stage(recipe).model.state_dict()
+    return build_model(recipe).state_dict()
 
 
 def save(recipe: Recipe, weights: Mapping[str, Tensor], card: dict[str, Any]) -> None:
     """Write the finished segmenter, and the head that was trained along with it, where the recipe expects them."""
-    if not recipe.stage_one.joint_layers:
+    if recipe.stage_one.joint is None:
         save_model(recipe.segmenter_folder, weights, card)
         return
     parts = {part: {name.removeprefix(f"{part}."): weight for name, weight in weights.items()
@@ -97,20 +95,30 @@ def save(recipe: Recipe, weights: Mapping[str, Tensor], card: dict[str, Any]) ->
 def build_stage(recipe: Recipe) -> Stage:
     """Everything the loop needs, built inside a worker."""
     config = recipe.stage_one
-    model = build_segmenter(config.segmenter)
-    if config.start_from:
-        start_from(model, config.start_from)
-    if config.joint_layers:
-        model = DetectorWithHead(model, build_cross_clip_head(recipe.stage_two.head), layers=config.joint_layers)
+    model = build_model(recipe)
     shards = training_shards(recipe)
     stills = training_stills(recipe)
-    losses_of = joint_losses(recipe) if config.joint_layers else losses_on_clips(config, model)
+    losses_of = losses_on_clips(config, model) if config.joint is None else joint_losses(config)
 
     def batches(rank: int, world: int, consumed: int):
         return training_batches(shards, config.input, rank=rank, world=world, consumed=consumed, stills=stills)
 
     return Stage(model=model, losses_of=losses_of, batches=batches, optimizer=config.optimizer, fit=config.fit,
                  batch_size=config.input.batch_size)
+
+
+def build_model(recipe: Recipe) -> nn.Module:
+    """The segmenter, with the head where both learn together, filled from `start_from` where the recipe names it."""
+    config = recipe.stage_one
+    segmenter = config.segmenter.build()
+    if config.start_from:
+        start_from(segmenter, config.start_from)
+    if config.joint is None:
+        return segmenter
+    head = config.joint.head.build()
+    if config.start_from and (folder := head_beside(config.start_from)):
+        start_from(head, folder)
+    return DetectorWithHead(segmenter, head, layers=config.joint.layers)
 
 
 def training_shards(recipe: Recipe) -> ShardSet:
@@ -129,7 +137,7 @@ def losses_on_clips(config: StageOneConfig, model: nn.Module) -> Callable[[nn.Mo
 
     With linking losses a training clip is a pair: its halves are clips of their own, which are then linked.
     """
-    criterion = build_clip_criterion(config.losses)
+    criterion = config.losses.build()
     if config.linking is None:
         return lambda wrapped, batch: criterion(wrapped(batch.frames, batch.real_pixels, supervise=True), batch.targets)
     linking_criterion = LinkingCriterion(config.linking)
@@ -143,9 +151,9 @@ def losses_on_clips(config: StageOneConfig, model: nn.Module) -> Callable[[nn.Mo
     return losses_of
 
 
-def joint_losses(recipe: Recipe) -> Callable[[nn.Module, ClipBatch], dict[str, Tensor]]:
+def joint_losses(config: StageOneConfig) -> Callable[[nn.Module, ClipBatch], dict[str, Tensor]]:
     """What the loop calls where a frame detector and VITA's head learn together."""
-    criterion = JointCriterion(recipe.stage_one.losses, recipe.stage_two.losses, layers=recipe.stage_one.joint_layers)
+    criterion = JointCriterion(config.losses, config.joint.losses, layers=config.joint.layers)
     return lambda wrapped, batch: criterion(wrapped(batch.frames, batch.real_pixels), batch.targets)
 
 
@@ -155,19 +163,34 @@ def start_from(model: nn.Module, folder: str) -> None:
     own = model.state_dict()
     fitting = {name: w for name, w in weights.items() if name in own and own[name].shape == w.shape}
     if not fitting:
-        raise ValueError(f"no weight of {folder} fits this segmenter; stage_one.start_from names another architecture")
+        raise ValueError(f"no weight of {folder} fits this model; stage_one.start_from names another architecture")
     model.load_state_dict({**own, **fitting})
     fresh = sorted(own.keys() - fitting.keys())
     unused = sorted(weights.keys() - fitting.keys())
     say(f"started from {folder}: {len(fitting)} tensors; from scratch: {fresh or 'none'}; unused: {unused or 'none'}")
 
 
+def head_beside(folder: str) -> str:
+    """The folder of the head that belongs to a finished segmenter, in the same run; empty where there is none.
+
+    VITA's official pre-training on COCO trains both, and its video runs start from both.
+    """
+    head = Path(folder).parents[1] / "stage_two" / "model"
+    if not (head / "model.json").is_file():
+        return ""
+    return str(head) if read_card(head)["segmenter_sha256"] == read_card(Path(folder))["weights_sha256"] else ""
+
+
 def refuse_other_classes(recipe: Recipe, shards: ShardSet) -> None:
     """Raise ValueError when the recipe's number of classes is not that of the shards."""
-    if recipe.stage_one.segmenter.num_classes != len(shards.classes):
-        raise ValueError(f"{shards.folder} has {len(shards.classes)} classes ({shards.classes.name}), the recipe's "
-                         f"segmenter {recipe.stage_one.segmenter.num_classes}; set "
-                         f"stage_one.segmenter.num_classes and stage_two.head.num_classes to {len(shards.classes)}")
+    classes = recipe.stage_one.segmenter.num_classes
+    if classes == len(shards.classes):
+        return
+    heads = {"stage_two": recipe.stage_two, "stage_one.joint": recipe.stage_one.joint}
+    settings = ["stage_one.segmenter.num_classes",
+                *(f"{name}.head.num_classes" for name, part in heads.items() if part is not None)]
+    raise ValueError(f"{shards.folder} has {len(shards.classes)} classes ({shards.classes.name}), the recipe's "
+                     f"segmenter {classes}; set {' and '.join(settings)} to {len(shards.classes)}")
 
 
 if __name__ == "__main__":

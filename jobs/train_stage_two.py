@@ -12,21 +12,20 @@ Cost:   `tiny` under a minute on two CPU cores.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from einops import rearrange
 from torch import nn
 
 from jobs.cache_queries import cache_folder, expected_source
+from jobs.cluster import connect
 from jobs.config import config_digest, to_json
-from jobs.models import head_card, lineage, load_segmenter
+from jobs.console import say
+from jobs.models import head_card, lineage, load_segmenter, read_card, save_model
 from jobs.recipes.schema import Recipe
-from jobs.training.checkpoint import read_card, save_model
-from jobs.training.progress import say
-from jobs.training.trainer import Stage, train
-from jobs.verb import connect, next_command, recorded, run
-from model.cross_clip import build_cross_clip_head
-from model.losses.cross_clip import CrossClipCriterion
+from jobs.training.trainer import Stage, TrainingJob, train
+from jobs.verb import next_command, recorded, run
 from pipeline.query_cache import QueryCache, query_batches
 
 
@@ -34,9 +33,12 @@ def main(recipe: Recipe) -> dict[str, Any]:
     """Train, save and register the head; returns where it lies."""
     stage = recipe.stage_two
     folder = recipe.head_folder
-    if recipe.stage_one.joint_layers:
+    if stage is None and recipe.head is not None:
         say(f"{recipe.name} trains its head in stage one: nothing to do")
         return {"model": str(folder), "resumed": True}
+    if stage is None:
+        raise ValueError(f"{recipe.name} has no stage two: no paper has a cross-clip head here. "
+                         f"{next_command(recipe, 'train_stage_one')}")
     cache = open_cache(recipe)
     segmenter = read_card(recipe.segmenter_folder)
     identity = {"stage": to_json(stage), "cache": cache.fingerprint}
@@ -48,15 +50,16 @@ def main(recipe: Recipe) -> dict[str, Any]:
         f"{cache.manifest['totals']['bytes'] / 2**20:.1f} MiB in {cache.folder}")
     with recorded(recipe, "train_stage_two", cache=cache.fingerprint) as tracker:
         tracker.json("manifest.json", cache.manifest)
-        weights = train(build_stage, recipe, name="stage_two", identity=identity, fit_config=stage.fit,
-                        handle=tracker.handle)
+        job = TrainingJob(build=partial(build_stage, recipe), folder=recipe.run_folder / "stage_two",
+                          cluster=recipe.cluster, fit=stage.fit, handle=tracker.handle)
+        weights = train(job, identity=identity)
         save_model(folder, weights, {**head_card(recipe, segmenter, cache.fingerprint),
                                      "identity": config_digest(identity)})
         tracker.file(folder, "checkpoint")
         version = tracker.register("cross_clip_head", "checkpoint", {
             "cache": cache.fingerprint, "shards": segmenter["shards_fingerprint"], "recipe": recipe.name,
             "segmenter": segmenter["weights_sha256"], **lineage(folder)})
-    say(f"head: {folder}", next_command(recipe, "evaluate", "evaluation.mode=offline"))
+    say(f"head: {folder}", next_command(recipe, "train_stage_two"))
     return {"model": str(folder), "steps": stage.fit.steps, "registered_version": version}
 
 
@@ -64,10 +67,10 @@ def build_stage(recipe: Recipe) -> Stage:
     """Everything the loop needs, built inside a worker; the segmenter lends its heads and is dropped."""
     config = recipe.stage_two
     cache = open_cache(recipe)
-    head = build_cross_clip_head(config.head)
+    head = config.head.build()
     segmenter, _ = load_segmenter(recipe.segmenter_folder)
     head.initialise_from(segmenter.state_dict())
-    criterion = CrossClipCriterion(config.losses)
+    criterion = config.losses.build()
 
     def losses_of(wrapped: nn.Module, batch):
         layers = wrapped(batch.queries)

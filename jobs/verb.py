@@ -1,8 +1,8 @@
-"""What all verbs share: the command line, the connection to Ray, exit codes and the summary line.
+"""The parts that all verbs share: command line, exit codes, summary line, next command and recorded run.
 
     python -m jobs.<verb> --recipe NAME [--set path.to.field=value ...]
 
-Exit codes: 0 done, 2 usage or configuration, 3 data, 4 things that do not belong together, 1 anything else.
+Exit codes: 0 done, 2 usage or configuration, 3 data, 4 parts that do not belong together, 1 anything else.
 The last line printed is the summary as JSON.
 """
 
@@ -10,41 +10,35 @@ from __future__ import annotations
 
 import json
 import logging
-import os
+import re
 import shlex
 import sys
-from collections.abc import Callable, Sequence, Sized
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import ray
 import tyro
 
-from jobs.config import config_digest, override, to_json
+from jobs.cluster import inside_a_job
+from jobs.code_version import code_version
+from jobs.config import assignments, config_digest, override, to_json
+from jobs.console import say
 from jobs.recipes import find_recipe
-from jobs.recipes.schema import ClusterConfig, Recipe
-from jobs.training.checkpoint import SUBMITTED_JOB, code_version
-from jobs.training.progress import say
+from jobs.recipes.schema import Recipe
 from jobs.training.tracking import RunHandle, Tracker, close_run, open_run
 from pipeline.errors import BadInput, Mismatch
-
-# Large buffers are reused instead of mapped anew for every frame (up to 2.6 times faster decoding, see
-# docs/log.md); one thread per process, since processes are the unit of parallelism here.
-WORKER_ENVIRONMENT = {
-    "MALLOC_MMAP_THRESHOLD_": "268435456", "MALLOC_TRIM_THRESHOLD_": "536870912", "OMP_NUM_THREADS": "1",
-    "MLFLOW_DISABLE_TELEMETRY": "true", "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
-}
 
 # First match wins: a Mismatch and a BadInput are ValueErrors too.
 EXIT_CODES = ((Mismatch, 4), (BadInput, 3), (ValueError, 2), (FileNotFoundError, 2), (ConnectionError, 2),
               (ArithmeticError, 2), (OSError, 1))
 
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")      # `pathlib` makes one slash of two
+
 Verb = Callable[[Recipe], dict[str, Any]]
 
 
 def run(verb: Verb, *, default_recipe: str = "tiny") -> None:
-    """Parse the command line, run the verb, print its summary, leave with its exit code."""
+    """Parse the command line, run the verb, print its summary and exit with its code."""
     def command(recipe: str = default_recipe, set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
                 strict: bool = False, dry_run: bool = False) -> int:
         """Run this verb.
@@ -53,7 +47,7 @@ def run(verb: Verb, *, default_recipe: str = "tiny") -> None:
             recipe: name of a recipe; an unknown name lists all of them.
             set: path.to.field=value, may be given several times.
             strict: stop at the first bad video instead of skipping and counting it.
-            dry_run: print the resolved recipe and leave.
+            dry_run: print the complete recipe and exit.
         """
         changes = [*set, *(["strict=true"] if strict else [])]
         return guarded(verb, lambda: override(find_recipe(recipe), changes), dry_run=dry_run)
@@ -62,10 +56,11 @@ def run(verb: Verb, *, default_recipe: str = "tiny") -> None:
     sys.exit(tyro.cli(command, description=sys.modules[verb.__module__].__doc__, prog=f"python -m {_module(verb)}"))
 
 
-def guarded(verb: Verb, recipe_of: Callable[[], Recipe], *, dry_run: bool = False) -> int:
-    """Run a verb and turn what a user can cause into one clear line and an exit code."""
+def guarded(verb: Verb, build_recipe: Callable[[], Recipe], *, dry_run: bool = False) -> int:
+    """Run a verb and turn every error that a user can cause into one clear line and an exit code."""
     try:
-        recipe = recipe_of()
+        recipe = build_recipe()
+        refuse_addresses(given_paths(recipe))
         if dry_run:
             say(json.dumps(to_json(recipe), indent=1))
             return 0
@@ -77,27 +72,31 @@ def guarded(verb: Verb, recipe_of: Callable[[], Recipe], *, dry_run: bool = Fals
         return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
 
 
-def inside_a_job() -> bool:
-    """Whether this process was started by `ray job submit`."""
-    return SUBMITTED_JOB in os.environ
-
-
 def refuse_relative_paths(recipe: Recipe) -> None:
-    """A submitted job runs in an unpacked copy of the code: relative folders would vanish with it."""
+    """Raise ValueError for relative paths inside a submitted job, whose working folder is deleted with it."""
     relative = {name: path for name, path in given_paths(recipe).items() if not Path(path).is_absolute()}
     if inside_a_job() and relative:
         name, path = next(iter(relative.items()))
-        raise ValueError(f"relative: {', '.join(relative)}. A submitted job runs in a copy of the code, so give "
-                         f"absolute paths that all machines see, e.g. --set {name}={Path('/data') / path}")
+        raise ValueError(f"relative paths in {', '.join(relative)}: a submitted job runs in a copy of the code, so "
+                         f"give absolute paths that all machines can read, e.g. --set {name}={Path('/data') / path}")
+
+
+def refuse_addresses(paths: Mapping[str, Path | str]) -> None:
+    """Raise ValueError for an address (`s3://...`) among paths by setting: it would become a local folder `s3:`."""
+    for name, path in paths.items():
+        if ADDRESS.match(str(path)):
+            raise ValueError(f"{name}={path} is an address, but {name} must be on a file system that all machines see; "
+                             f"mount it and set {name} to the mounted path. (Only stage_one.input.stream_from reads "
+                             "shards from an address.)")
 
 
 def resolved(recipe: Recipe) -> Recipe:
-    """The recipe with absolute paths: workers run in folders of their own."""
+    """The recipe with absolute paths, since workers run in other folders."""
     return override(recipe, [f"{name}={Path(path).absolute()}" for name, path in given_paths(recipe).items()])
 
 
 def given_paths(recipe: Recipe) -> dict[str, str]:
-    """Field -> path, of all files and folders a recipe names. A synthetic world lies inside the road's folder."""
+    """Field -> path for every file and folder that a recipe names. A synthetic world lies inside the run's folder."""
     paths = {"folder": recipe.folder or f"runs/{recipe.name}",
              "stage_one_from": recipe.stage_one_from,
              "dataset.root": "" if recipe.world else recipe.dataset.root,
@@ -109,49 +108,38 @@ def given_paths(recipe: Recipe) -> dict[str, str]:
     return {name: path for name, path in paths.items() if path}
 
 
-def next_command(recipe: Recipe, verb: str, *changes: str) -> str:
-    """The line that says which verb comes next, in the folders of this run. changes: further `path=value`."""
-    if recipe.stage_one_from:
-        changes = (f"stage_one_from={recipe.stage_one_from}", *changes)
-    if recipe.road != replace(recipe, folder="").road:
-        changes = (f"folder={recipe.road}", *changes)
-    settings = [word for change in changes for word in ("--set", change)]
+def next_command(recipe: Recipe, verb: str) -> str:
+    """The line that says which command comes after a verb, with every setting of this one."""
+    has_stage_two = recipe.stage_two is not None
+    best = f"evaluation.mode={recipe.modes[-1]}"
+    match verb:
+        case "make_shards":
+            return command_line(recipe, "train_stage_one")
+        case "train_stage_one" if has_stage_two:
+            return command_line(recipe, "cache_queries")
+        case "train_stage_one":
+            return command_line(recipe, "evaluate", best)
+        case "cache_queries":
+            return command_line(recipe, "train_stage_two")
+        case "train_stage_two":
+            return command_line(recipe, "evaluate", best)
+    raise ValueError(f"nothing comes after {verb!r}")
+
+
+def command_line(recipe: Recipe, verb: str, *changes: str) -> str:
+    """The line that runs a verb on this recipe, with everything in which it differs from the recipe of its name.
+
+    changes: further `path=value`, which come last and so win.
+    """
+    given = assignments(to_json(resolved(find_recipe(recipe.name))), to_json(resolved(recipe)))
+    changed = {change.partition("=")[0] for change in changes}
+    kept = [assignment for assignment in given if assignment.partition("=")[0] not in changed]
+    settings = [word for change in (*kept, *changes) for word in ("--set", change)]
     return "next: " + shlex.join(["python", "-m", f"jobs.{verb}", "--recipe", recipe.name, *settings])
 
 
-def refuse_nothing_done(done: Sized, skipped: Sequence[str], *, given: Path | str) -> None:
-    """Raise BadInput quoting the first message when every video of `given` was skipped."""
-    if skipped and not done:
-        raise BadInput("no-video", f"none of {len(skipped)} videos could be read; the first: {skipped[0]}", file=given)
-
-
-def connect(cluster: ClusterConfig) -> None:
-    """Join the cluster this process belongs to, or start a small one on this machine. Idempotent.
-
-    Under `cluster.in_process` there is none.
-    """
-    if cluster.in_process or ray.is_initialized():
-        return
-    environment = {"env_vars": worker_environment()}
-    if inside_a_job() or os.environ.get("RAY_ADDRESS"):
-        ray.init(address="auto", runtime_env=environment, log_to_driver=True)
-        return
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")      # nobody takes this machine away from us
-    # Ray Train watches its own controller through the dashboard's state service and complains every second without it.
-    ray.init(num_cpus=cluster.local_cpus, include_dashboard=True, runtime_env=environment,
-             object_store_memory=cluster.object_store_mb * 2**20, log_to_driver=True, logging_level="warning")
-
-
-def worker_environment() -> dict[str, str]:
-    """Variables of worker processes, without those a submitted job has set itself: Ray refuses to hear them twice."""
-    job = json.loads(os.environ.get(SUBMITTED_JOB, "{}"))
-    chosen = job.get("runtime_env", {}).get("env_vars", {})
-    return {name: value for name, value in WORKER_ENVIRONMENT.items() if name not in chosen}
-
-
 class recorded:
-    """`with recorded(recipe, "evaluate") as tracker:` the MLflow run of a verb, closed as finished or failed."""
+    """The MLflow run of a verb as a context, `with recorded(recipe, "evaluate") as tracker:`, closed on exit."""
 
     def __init__(self, recipe: Recipe, verb: str, **tags: Any) -> None:
         self.recipe = recipe
@@ -161,8 +149,9 @@ class recorded:
                      "code_changed": version["changed"], **tags}
 
     def __enter__(self) -> Tracker:
-        handle: RunHandle = open_run(self.recipe.tracking, folder=self.recipe.road, road=self.recipe.name,
-                                     verb=self.verb, tags={k: str(v) for k, v in self.tags.items()})
+        tags = {name: str(value) for name, value in self.tags.items()}
+        handle: RunHandle = open_run(self.recipe.tracking, folder=self.recipe.run_folder, run_name=self.recipe.name,
+                                     verb=self.verb, tags=tags)
         self.tracker = Tracker(handle)
         self.tracker.json("recipe.json", to_json(self.recipe))
         self.tracker.json("environment.json", environment())
@@ -171,11 +160,11 @@ class recorded:
     def __exit__(self, kind, error, trace) -> None:
         self.tracker.finish(failed=kind is not None)
         if kind is None:
-            close_run(self.recipe.road, self.verb)
+            close_run(self.recipe.run_folder, self.verb)
 
 
 def environment() -> dict[str, Any]:
-    """Versions of what was used, for the record."""
+    """The versions of Python and of all installed packages."""
     from importlib.metadata import distributions
     return {"python": sys.version.split()[0], "packages": {d.name: d.version for d in distributions()}}
 

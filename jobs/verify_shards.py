@@ -1,4 +1,4 @@
-"""Re-read the shards of a recipe (checksums, images, labels, counts) and say what is wrong with them.
+"""Read the shards of a recipe again and report every error in checksums, images, labels and counts.
 
     python -m jobs.verify_shards --recipe tiny
 """
@@ -7,22 +7,23 @@ from __future__ import annotations
 
 from typing import Any
 
+from jobs.console import say
 from jobs.recipes.schema import Recipe
-from jobs.training.progress import say
 from jobs.verb import run
 from pipeline.errors import BadInput
 from pipeline.shards import verify
 
 
 def main(recipe: Recipe) -> dict[str, Any]:
-    """Verify the splits of the recipe, and its stills; raises BadInput when anything was found."""
+    """Verify the splits of the recipe, and its stills. Raises BadInput when there are findings."""
     findings = {name: verify(recipe.shards_of(name)) for name in recipe.sources}
-    for split, found in findings.items():
-        say(f"{split}: {len(found)} findings", *found)
+    for split, lines in findings.items():
+        say(f"{split}: {len(lines)} findings", *lines)
     if count := sum(map(len, findings.values())):
-        raise BadInput("damaged-shards", f"{count} findings, listed above.", file=recipe.road / "shards",
-                       cure="Delete the files that are named and run jobs.make_shards again: it refills only those.")
-    return {split: len(found) for split, found in findings.items()}
+        shards = recipe.run_folder / "shards"
+        raise BadInput("damaged-shards", f"there are {count} findings, listed above.", file=shards,
+                       cure="Delete the files that are named and run jobs.make_shards again: it writes only those.")
+    return {split: len(lines) for split, lines in findings.items()}
 
 
 if __name__ == "__main__":

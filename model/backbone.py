@@ -1,7 +1,7 @@
-"""timm networks as feature maps at strides 4, 8, 16 and 32, with the official padding and norm settings.
+"""Feature maps of timm networks at strides 4, 8, 16 and 32, with the official padding and norm settings.
 
-The only file that imports timm. Every side of every map is ceil(side / stride), so the official odd inputs of size
-1 + 32 k give (size - 1) / stride + 1.
+This is the only file that imports timm. Every side of every map is ceil(side / stride), so the official odd inputs of
+size 1 + 32 k give (size - 1) / stride + 1.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from torch import Tensor, nn
 
 from model.layers.convolution import BatchNormConfig
 
-# Kept for the life of the process: dropping it would take the operator schemas away again.
+# Kept for the life of the process, because dropping the library would remove the operator schemas again.
 _TORCHVISION_SCHEMAS: list[torch.library.Library] = []
 
 
 def _import_timm():
-    """timm, also where torchvision's compiled operators cannot load (its PyPI wheel beside a CPU-only torch).
+    """Import timm even if torchvision's compiled operators cannot load (its PyPI wheel beside a CPU-only torch).
 
     torchvision then fails while registering fake kernels for operators that do not exist, and timm imports
-    torchvision unconditionally. Declaring the two schemas is enough; calling such an operator still raises.
-    A torchvision that loads is never touched.
+    torchvision unconditionally. Declaring the two schemas is enough; calling such an operator still raises an error.
+    A torchvision that loads is left alone.
     """
     try:
         import timm
@@ -51,14 +51,14 @@ STRIDES = (4, 8, 16, 32)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackboneConfig:
-    """Which timm network, and how it is regularised."""
+    """The timm network and its regularisation."""
 
     name: str = "resnet50"        # any timm name with features at strides 4 to 32
-    pretrained: bool = False      # fetch timm's ImageNet weights; needs a network or a filled cache
+    pretrained: bool = False      # fetch timm's ImageNet weights; needs the internet or a filled cache
     drop_path: float = 0.0        # rate of the last block; earlier blocks get linearly less
     batch_norm: BatchNormConfig = field(default_factory=BatchNormConfig)
     frozen_statistics: bool = False    # batch norms keep their running statistics in training; scale and shift learn
-    output_norms: bool = False    # a layer norm on each map, as mmdetection and detectron2 give their Swin
+    output_norms: bool = False    # a layer norm on each map, as for Swin in mmdetection and detectron2
 
     def __post_init__(self) -> None:
         if not timm.is_model(self.name):
@@ -73,10 +73,10 @@ class Backbone(nn.Module):
     """Feature maps of single frames.
 
     channels, strides: four numbers each, in the order of the maps.
-    ConvNeXt gets the zero padding of kmax-deeplab (`kmax_deeplab/modeling/backbone/convnext.py`) where its patches do
-    not tile the input, and no output norms: the pixel decoder normalises. Its layer norms compute in float32 under
-    autocast, which is PyTorch's own behaviour.
-    Swin cuts maps into full windows and shifts them as detectors do, whatever size it was pre-trained at.
+    ConvNeXt gets the zero padding of kmax-deeplab (`kmax_deeplab/modeling/backbone/convnext.py`) when its patches do
+    not tile the input, and no output norms, because the pixel decoder normalises. Its layer norms compute in float32
+    under autocast, which is PyTorch's own behaviour.
+    Swin splits maps into full windows and shifts them as detectors do, whatever its size in pre-training was.
     """
 
     def __init__(self, config: BackboneConfig) -> None:
@@ -89,9 +89,9 @@ class Backbone(nn.Module):
         if missing := [stride for stride in STRIDES if stride not in reductions]:
             raise ValueError(f"backbone {config.name!r} has maps at strides {reductions}, none at {missing}; choose "
                              "a network with maps at strides 4, 8, 16 and 32, such as resnet50 or convnext_large")
-        self._positions = tuple(reductions.index(stride) for stride in STRIDES)
+        self._indices = tuple(reductions.index(stride) for stride in STRIDES)
         self.strides = STRIDES
-        self.channels = tuple(self.network.feature_info.channels()[position] for position in self._positions)
+        self.channels = tuple(self.network.feature_info.channels()[index] for index in self._indices)
         self._channels_last = self.network.output_fmt == "NHWC"
         self.output_norms = nn.ModuleList(nn.LayerNorm(channels) for channels in self.channels
                                           if config.output_norms)
@@ -102,7 +102,7 @@ class Backbone(nn.Module):
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """frames: n 3 H W, normalised. Returns maps n channels[i] ceil(H / strides[i]) ceil(W / strides[i])."""
         maps = self.network(frames)
-        maps = tuple(maps[position] for position in self._positions)
+        maps = tuple(maps[index] for index in self._indices)
         if self.output_norms and not self._channels_last:
             maps = (rearrange(map_, "n c h w -> n h w c") for map_ in maps)
         if self.output_norms:
@@ -112,7 +112,7 @@ class Backbone(nn.Module):
         return tuple(maps)
 
     def train(self, mode: bool = True) -> Backbone:
-        """As usual, but frozen batch norms never take statistics of a batch."""
+        """Set the mode as usual, but frozen batch norms never use the statistics of a batch."""
         super().train(mode)
         if self.frozen_statistics:
             for module in self.network.modules():
@@ -129,13 +129,14 @@ def _set_batch_norms(network: nn.Module, config: BatchNormConfig) -> None:
 
 
 def _pad_patches(network: nn.Module) -> None:
-    """Make patches cover the whole input.
+    """Pad so that patches and windows cover the whole input.
 
-    Swin: its own padding, right and bottom, of patches; of windows before they are shifted (timm pads afterwards, and
-    then the two ends of a map meet in a window). ConvNeXt, for its non-overlapping strided convolutions:
-    down-sampling: one row and column of zeros at the bottom right of odd maps, before the layer norm of that step.
-    stem: one pixel on the left and top, two on the right and bottom, on sides that are no multiple of 4; the others
-    tile exactly and stay aligned with the labels of even inputs.
+    Swin pads its patches on the right and bottom by itself. Its windows are padded here before they are shifted; timm
+    pads them afterwards, and then the two ends of a map share a window.
+    ConvNeXt has strided convolutions without overlap. Down-sampling gets one row and column of zeros at the bottom
+    right of odd maps, before the layer norm of that step. The stem gets one pixel on the left and top and two on the
+    right and bottom of sides that are not a multiple of 4; other sides tile exactly and stay aligned with the labels of
+    even inputs.
     """
     for module in network.modules():
         if hasattr(module, "dynamic_img_pad"):
@@ -151,7 +152,7 @@ def _pad_patches(network: nn.Module) -> None:
 
 
 def _attend_in_full_windows(block: nn.Module, x: Tensor) -> Tensor:
-    """x: n h w c, normed. timm's attention of a block on whole windows, which need no padding of its own."""
+    """Apply timm's attention of a block to whole windows, which it need not pad. x: n h w c, normed."""
     height, width = x.shape[1:3]
     missing = [-side % window for side, window in zip((height, width), block.window_size)]
     return type(block)._attn(block, F.pad(x, (0, 0, 0, missing[1], 0, missing[0])))[:, :height, :width]

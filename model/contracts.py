@@ -8,10 +8,13 @@ H W network input, p sampled pixels of a clip. Clips and videos never share an a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from torch import Tensor
+
+Result = Literal["panoptic", "tracks", "semantic"]      # what can be made of a video
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,21 +89,24 @@ class ClipPrediction:
     class_logits: Tensor       # b n classes+1    last class: no object
     mask_logits: Tensor        # b n t h w        stride 4
     queries: Tensor            # b n c            raw decoder output; a cross-clip head starts from these
-    mask_embeddings: Tensor    # b n d            what neighbouring clips are aligned by
+    mask_embeddings: Tensor    # b n d            their dot products with pixel features are the masks
     pixel_features: Tensor     # b d t h w        stride 4; by far the largest field
+    alignment: Tensor | None = None                # b n a    neighbouring clips are aligned by; None: own order is kept
     appearance: Tensor | None = None               # b n c    what mask embeddings are projected from (Video-kMaX)
     auxiliary: tuple[LayerPrediction, ...] = ()    # one per decoder layer; only when supervised
     semantic_logits: Tensor | None = None          # b classes+1 t h w, stride 4; only when supervised and configured
-    attention: Mapping[str, Tensor] = field(default_factory=dict)    # by name; only when asked for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoQueries:
-    """The clip queries of whole videos, aligned: query n is the same object in every clip."""
+    """The clip queries of whole videos, aligned: query n is the same object in every clip.
 
-    queries: Tensor             # b k n c
-    mask_embeddings: Tensor     # b k n d         of the segmenter
-    class_logits: Tensor        # b k n classes+1 of the segmenter
+    Where a segmenter states no alignment (VITA's frame detector), queries keep the order of their clip.
+    """
+
+    queries: Tensor                     # b k n c
+    class_logits: Tensor                # b k n classes+1 of the segmenter
+    mask_embeddings: Tensor | None      # b k n d         of the segmenter; None where nobody reads them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +180,17 @@ class Track:
     masks: tuple[Mapping[str, object] | None, ...]    # T    COCO run lengths (size, counts as bytes); None: not there
     score: float = 1.0
     is_crowd: bool = False
+    query: int | None = None            # of the network, the same for one object in all parts of a stream
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueryShapes:
+    """Sizes of what a segmenter hands to a cross-clip head."""
+
+    num_classes: int            # without "no object"
+    num_queries: int            # n
+    dim: int                    # c, channels of a query
+    pixel_dim: int              # channels of the pixel features
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,7 +44,7 @@ class DetectorWithHead(nn.Module):
         read = [*of_frames.auxiliary, of_frames][-self.layers:]
         queries, classes = (torch.cat([rearrange(getattr(layer, name), "(b t) n c -> b t n c", t=t) for layer in read])
                             for name in ("queries", "class_logits"))                              # (l b) t n c
-        videos = self.head(VideoQueries(queries=queries, mask_embeddings=queries, class_logits=classes))
+        videos = self.head(VideoQueries(queries=queries, mask_embeddings=None, class_logits=classes))
         pixels = rearrange(of_frames.pixel_features, "(b t) c 1 h w -> b t c h w", t=t)
         return JointPrediction(of_frames, videos, tuple(self._masks(video, pixels) for video in videos))
 

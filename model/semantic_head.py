@@ -1,6 +1,6 @@
 """Auxiliary semantic head: one class per pixel from the backbone's maps, in training only.
 
-Panoptic-DeepLab's single decoder and head (arXiv 1911.10194) as kMaX-DeepLab uses it; details follow
+Panoptic-DeepLab's single decoder and head (arXiv 1911.10194) as kMaX-DeepLab uses them; details follow
 bytedance/kmax-deeplab, `kmax_deeplab/modeling/transformer_decoder/kmax_transformer_decoder.py` (SemanticPredictor).
 """
 
@@ -50,14 +50,14 @@ class AtrousPyramid(nn.Module):
         """x: b c h w. Returns b width h w."""
         if self.training and x.shape[0] == 1 and isinstance(self.pool.norm, nn.BatchNorm2d):
             raise ValueError("the semantic head pools whole frames, and batch norm cannot train on a single one. Use "
-                             "clips of 2 frames, a batch of 2, synchronised batch norm, or no semantic head")
+                             "clips of 2 frames, a batch of 2, synchronised batch norm, or semantic_head=None")
         whole = self.pool(x.mean(dim=(2, 3), keepdim=True)).expand(-1, -1, *x.shape[-2:])
         branches = [branch(x) for branch in self.branches]
         return self.dropout(self.project(torch.cat([*branches, whole], dim=1)))
 
 
 class FineFuse(nn.Module):
-    """A coarse map, resized, beside a projected finer one; then a depthwise 5x5 and a 1x1."""
+    """Concatenates a resized coarse map and a projected finer one, then applies a depthwise 5x5 and a 1x1."""
 
     def __init__(self, fine_channels: int, fine_width: int, width: int, *, batch_norm: BatchNormConfig) -> None:
         super().__init__()

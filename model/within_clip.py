@@ -35,7 +35,7 @@ class WithinClipConfig:
     attention: Literal["axial", "full"] | None = "axial"           # in time; None: deformable layers only
     arrangement: Literal["interleaved", "sequential"] = "interleaved"    # sequential: first all deformable layers
     strides: tuple[int, ...] = (8, 16, 32)                         # maps that are replaced
-    trajectory_strides: tuple[int, ...] = (16, 32)                 # maps whose frames meet
+    trajectory_strides: tuple[int, ...] = (16, 32)                 # maps whose frames attend to each other
     dropout: float = 0.0
     attention_dropout: float = 0.0                                 # inside the softmax over positions
     residual_dropout: float = 0.0                                  # after each pass; 0.1 or 0.2 for large backbones
@@ -46,8 +46,8 @@ class WithinClipConfig:
                              "of the heads and of 4")
         if self.blocks < 1 or min(self.spatial_layers_per_block, self.trajectory_layers_per_block) < 0:
             raise ValueError(f"blocks={self.blocks}, spatial_layers_per_block={self.spatial_layers_per_block}, "
-                             f"trajectory_layers_per_block={self.trajectory_layers_per_block}: at least one block, "
-                             "and no negative number of layers")
+                             f"trajectory_layers_per_block={self.trajectory_layers_per_block}: there must be "
+                             "a block, and no number of layers may be negative")
         if self.attention not in ("axial", "full", None) or self.arrangement not in ("interleaved", "sequential"):
             raise ValueError(f"attention={self.attention!r} must be 'axial', 'full' or None, and arrangement="
                              f"{self.arrangement!r} must be 'interleaved' or 'sequential'")
@@ -57,12 +57,12 @@ class WithinClipConfig:
 
     @property
     def has_trajectories(self) -> bool:
-        """Whether frames meet at all."""
+        """Whether frames attend to each other at all."""
         return self.attention is not None and self.trajectory_layers_per_block > 0 and bool(self.trajectory_strides)
 
 
 class WithinClip(nn.Module):
-    """Backbone maps of the frames of a clip -> maps that know the other frames. Any number of frames, any size."""
+    """Backbone maps of the frames of a clip -> maps that carry information from all of its frames."""
 
     def __init__(self, config: WithinClipConfig, *, channels: Sequence[int]) -> None:
         """channels: of the backbone's maps at strides 4, 8, 16, 32."""
@@ -90,39 +90,34 @@ class WithinClip(nn.Module):
                 for _ in range(config.blocks))
 
     def forward(
-        self, maps: Sequence[Tensor], *, frames: int, return_attention: bool = False,
-    ) -> tuple[Tensor, ...] | tuple[tuple[Tensor, ...], dict[str, Tensor]]:
-        """maps: (b t) c h w at strides 4, 8, 16, 32; the same comes back, with those of `config.strides` replaced.
+        self, maps: Sequence[Tensor], *, frames: int, attention: dict[str, Tensor] | None = None,
+    ) -> tuple[Tensor, ...]:
+        """maps: (b t) c h w at strides 4, 8, 16, 32; returns the same, with those of `config.strides` replaced.
 
-        return_attention: also the maps of the last trajectory layer, "stride16.height" and so on, as
-        `TrajectoryLayer` shapes them. Raises ValueError where the maps do not divide into clips of `frames`.
+        attention: a dict is filled with the maps of the last trajectory layer, "stride16.height" and so on, in the
+        shapes of `TrajectoryLayer`. Raises ValueError when the maps do not divide into clips of `frames`.
         """
         by_stride = dict(zip(STRIDES, maps))
         x, shapes = join_levels([by_stride[stride] for stride in self.strides], self.projections_in, frames=frames)
-        x, attention = self._encode(x, shapes, frames=frames, return_attention=return_attention)
+        x = self._encode(x, shapes, frames=frames, attention=attention)
         for stride, shape, project, one in zip(self.strides, shapes, self.projections_out, split_levels(x, shapes)):
             by_stride[stride] = project(rearrange(one, "n (h w) c -> n c h w", h=shape[0]))
-        maps = tuple(by_stride[stride] for stride in STRIDES)
-        return (maps, attention) if return_attention else maps
+        return tuple(by_stride[stride] for stride in STRIDES)
 
-    def _encode(
-        self, x: Tensor, shapes: Shapes, *, frames: int, return_attention: bool,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def _encode(self, x: Tensor, shapes: Shapes, *, frames: int, attention: dict[str, Tensor] | None) -> Tensor:
         """x: (b t) (levels h w) c."""
         position = level_positions(shapes, self.level_embedding) if self.spatial_layers else None
         reference = reference_points(shapes, device=x.device)
         clip_positions = self._clip_positions(shapes, frames=frames, device=x.device)
-        attention: dict[str, Tensor] = {}
         steps = self._steps()
         last = max((index for index, step in enumerate(steps) if isinstance(step, TrajectoryStack)), default=-1)
         for index, step in enumerate(steps):
             if isinstance(step, DeformableLayer):
                 x = step(x, position=position, reference=reference, shapes=shapes)
             else:
-                maps = attention if return_attention and index == last else None
                 x = track_levels(step, x, shapes, strides=self.strides, positions=clip_positions, frames=frames,
-                                 attention=maps)
-        return x, attention
+                                 attention=attention if index == last else None)
+        return x
 
     def _steps(self) -> list[nn.Module]:
         """All layers in the order of the config's arrangement."""
@@ -135,7 +130,7 @@ class WithinClip(nn.Module):
                 for step in spatial[block * per_block:(block + 1) * per_block] + stacks[block:block + 1]]
 
     def _clip_positions(self, shapes: Shapes, *, frames: int, device: torch.device) -> dict[int, Tensor]:
-        """Stride -> t h w c: place in the clip plus the level's embedding."""
+        """Stride -> t h w c: the position in the clip plus the embedding of the level."""
         if not self.config.has_trajectories:
             return {}
         shape_of = dict(zip(self.strides, shapes))

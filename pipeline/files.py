@@ -1,4 +1,4 @@
-"""Files that last: written under a temporary name, complete or absent, and named by their content."""
+"""Files that are complete or absent, because they are written under a temporary name first; and digests of content."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PARTIAL = ".partial"    # suffix of a file that is still being written; safe to 
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """A binary file that appears as `path` only when the block ends without an error, and then survives a power cut.
 
-    Raises OSError naming `path` when the disk is full or may not be written; nothing is left behind then.
+    Raises OSError naming `path` when the disk is full or cannot be written to; no file is left behind then.
     """
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}{PARTIAL}")
     try:
@@ -35,7 +35,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """An OSError that names no file, as those of a failed write, becomes one that names `path` and a cure."""
+    """Give an OSError without a file name, such as that of a failed write, the name of `path` and a cure."""
     try:
         yield
     except OSError as error:
@@ -47,13 +47,13 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def atomic_write(path: Path, content: bytes) -> None:
-    """`content` as the whole of `path`, or `path` as it was. Raises OSError naming it."""
+    """Replace the content of `path`, or leave it as it was. Raises OSError naming it."""
     with atomic_file(path) as file:
         file.write(content)
 
 
 def sweep_partials(folder: Path) -> int:
-    """Delete what killed writers left in `folder`; returns how many. Only when no writer is at work there."""
+    """Delete the files that killed writers left in `folder`; returns their count. Nobody may be writing there."""
     partials = list(folder.glob(f"*{PARTIAL}"))
     for partial in partials:
         partial.unlink(missing_ok=True)
@@ -61,7 +61,7 @@ def sweep_partials(folder: Path) -> int:
 
 
 def canonical_json(value: Any) -> bytes:
-    """JSON with one spelling per value: sorted keys, no spaces, ASCII, no NaN. Equal values give equal digests."""
+    """JSON with sorted keys, no spaces, ASCII only and no NaN, so that equal values give equal bytes."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 

@@ -1,4 +1,4 @@
-"""JPEG and PNG to arrays and back, and resizing. Files that are cut off or damaged are refused, never half decoded."""
+"""Decoding, encoding and resizing of JPEG and PNG. A file that is cut off or damaged is refused, never half decoded."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pipeline.errors import BadInput
 
 try:
     import simplejpeg
-except ImportError:     # Pillow decodes the same pixels, at 1.25 times the time
+except ImportError:     # Pillow decodes the same pixels in 1.25 times the time
     simplejpeg = None
 
-cv2.setNumThreads(1)    # processes share the cores, not threads within them
+cv2.setNumThreads(1)    # the cores are shared by processes, so each needs only one thread
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_FAST = (cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE, cv2.IMWRITE_PNG_COMPRESSION, 3,
@@ -27,15 +27,15 @@ _COPY_AGAIN = "Copy the file again from its source, or remove the video from the
 
 
 def jpeg_size(data: bytes) -> tuple[int, int]:
-    """Height and width of a JPEG, from its header, and proof that its end is there.
+    """Height and width of a JPEG from its header, after a check that its end is there.
 
-    Raises BadInput "corrupt-image" where the structure is broken or the end-of-image marker is missing: decoders fill
-    the lost part of a cut file with grey and say nothing.
+    Raises BadInput "corrupt-image" if the structure is broken or the end-of-image marker is missing: decoders fill the
+    lost part of such a file with grey without a warning.
     """
     size = None
     position = 2
     if data[:2] != b"\xff\xd8":
-        raise BadInput("corrupt-image", f"not a JPEG: it starts with {data[:4]!r}.", cure=_COPY_AGAIN)
+        raise BadInput("corrupt-image", f"the file is not a JPEG: it starts with {data[:4]!r}.", cure=_COPY_AGAIN)
     while position + 4 <= len(data):
         mark, kind, length = struct.unpack_from(">BBH", data, position)
         if mark != 0xFF:
@@ -46,7 +46,7 @@ def jpeg_size(data: bytes) -> tuple[int, int]:
         if kind in _FRAME_HEADERS and position + 9 <= len(data):
             size = struct.unpack_from(">HH", data, position + 5)
         position += 2 + length
-        if kind == 0xDA:                    # start of scan: what follows is pixels
+        if kind == 0xDA:                    # start of scan: the pixels follow
             if size is None or data.rfind(b"\xff\xd9") < position:
                 break
             return size
@@ -54,7 +54,7 @@ def jpeg_size(data: bytes) -> tuple[int, int]:
 
 
 def image_size(data: bytes) -> tuple[int, int]:
-    """Height and width of a JPEG or a PNG; raises BadInput "corrupt-image" where its end is missing."""
+    """Height and width of a JPEG or a PNG; raises BadInput "corrupt-image" if its end is missing."""
     if not is_png(data):
         return jpeg_size(data)
     _check_png(data, reason="corrupt-image")
@@ -63,9 +63,9 @@ def image_size(data: bytes) -> tuple[int, int]:
 
 
 def decode_jpeg(data: bytes) -> np.ndarray:
-    """JPEG -> H W 3 uint8 RGB; a rotation tag is not applied, as labels lie on the pixels as stored.
+    """JPEG -> H W 3 uint8 RGB; a rotation tag is ignored, since labels match the pixels as stored.
 
-    Raises BadInput "corrupt-image", also where a decoder would only warn.
+    Raises BadInput "corrupt-image", also in cases in which a decoder would only warn.
     """
     try:
         if simplejpeg is not None and simplejpeg.decode_jpeg_header(data)[2] not in ("CMYK", "YCCK"):
@@ -79,7 +79,7 @@ def decode_jpeg(data: bytes) -> np.ndarray:
 
 
 def decode_image(data: bytes) -> np.ndarray:
-    """A frame, JPEG or PNG by its first bytes -> H W 3 uint8 RGB; grey becomes three equal colours.
+    """A frame, JPEG or PNG (told apart by the first bytes) -> H W 3 uint8 RGB; grey becomes three equal channels.
 
     Raises BadInput "corrupt-image", also for a PNG with 16 bits per colour.
     """
@@ -87,13 +87,13 @@ def decode_image(data: bytes) -> np.ndarray:
         return decode_jpeg(data)
     image = decode_png(data, reason="corrupt-image")
     if image.dtype != np.uint8:
-        raise BadInput("corrupt-image", f"it has {8 * image.itemsize} bits per colour.",
+        raise BadInput("corrupt-image", f"the image has {8 * image.itemsize} bits per colour.",
                        cure="Save the frames with 8 bits per colour.")
     return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
 
 
 def encode_jpeg(image: np.ndarray, *, quality: int = 95) -> bytes:
-    """H W 3 uint8 RGB -> JPEG with 4:2:0 colour."""
+    """H W 3 uint8 RGB -> JPEG with 4:2:0 chroma subsampling."""
     if simplejpeg is not None:
         return simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=quality, colorsubsampling="420")
     buffer = io.BytesIO()
@@ -102,14 +102,14 @@ def encode_jpeg(image: np.ndarray, *, quality: int = 95) -> bytes:
 
 
 def is_png(data: bytes) -> bool:
-    """Whether a file starts as a PNG does."""
+    """Whether a file starts with the PNG signature."""
     return data.startswith(_PNG_SIGNATURE)
 
 
 def decode_png(data: bytes, *, reason: str = "corrupt-label") -> np.ndarray:
-    """PNG -> H W or H W 3 (RGB), uint8 or uint16, palette colours resolved, alpha dropped.
+    """PNG -> H W or H W 3 (RGB), uint8 or uint16, with palette colours resolved and alpha dropped.
 
-    Raises BadInput, by default "corrupt-label", where a chunk is missing or its checksum is wrong.
+    Raises BadInput, by default "corrupt-label", if a chunk is missing or its checksum is wrong.
     """
     _check_png(data, reason=reason)
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -123,11 +123,11 @@ def decode_png(data: bytes, *, reason: str = "corrupt-label") -> np.ndarray:
 def encode_png(image: np.ndarray) -> bytes:
     """H W uint8 or uint16, or H W 3 uint8 RGB -> PNG, tuned for label maps.
 
-    Without row filters a 720p id map is written in 0.3 and read in 0.25 of the time of OpenCV's defaults (measured),
-    at 1.5 times the size.
+    Without row filters, a 720p id map is written in 0.3 and read in 0.25 of the time that OpenCV's defaults need
+    (measured), at 1.5 times the size.
     """
-    done, data = cv2.imencode(".png", image[..., ::-1] if image.ndim == 3 else image, _PNG_FAST)
-    assert done, image.shape
+    success, data = cv2.imencode(".png", image[..., ::-1] if image.ndim == 3 else image, _PNG_FAST)
+    assert success, image.shape
     return data.tobytes()
 
 
@@ -138,19 +138,19 @@ def ids_from_rgb(image: np.ndarray) -> np.ndarray:
 
 
 def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """H W 3 uint8 -> height width 3, bilinear over the whole source area (Pillow's), so shrinking does not alias."""
+    """H W 3 uint8 -> height width 3; Pillow's bilinear filter covers the whole source area, so nothing aliases."""
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def resize_ids(ids: np.ndarray, height: int, width: int) -> np.ndarray:
-    """H W ids -> height width, nearest pixel centre, as Pillow's; no id that was not there."""
+    """H W ids -> height width, by the nearest pixel centre, as in Pillow; no new ids appear."""
     return cv2.resize(ids, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
 
 
 def _check_png(data: bytes, *, reason: str) -> None:
     position = len(_PNG_SIGNATURE)
     if not is_png(data):
-        raise BadInput(reason, f"not a PNG: it starts with {data[:4]!r}.", cure=_COPY_AGAIN)
+        raise BadInput(reason, f"the file is not a PNG: it starts with {data[:4]!r}.", cure=_COPY_AGAIN)
     while position + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, position)
         end = position + 8 + length

@@ -1,4 +1,4 @@
-"""How far a long walk through videos has come: a bar on a terminal, else a line now and then."""
+"""The progress of a verb through many videos: a bar on a terminal, and otherwise a log line every few seconds."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ log = logging.getLogger(__name__)
 
 
 class Progress:
-    """Counts done and skipped videos; says the rate and the time left. Use it as a context manager."""
+    """Counts videos that are done or skipped, and shows the rate and the time left. Use it as a context manager.
+
+    every: seconds between two log lines.
+    """
 
     def __init__(self, verb: str, total: int, *, unit: str = "videos", every: float = 10.0) -> None:
-        # every: seconds between lines
         self.verb = verb
         self.total = total
         self.unit = unit
@@ -27,7 +29,8 @@ class Progress:
         self._bar = tqdm(desc=verb, total=total, unit=f" {unit}") if sys.stderr.isatty() else None
 
     def __enter__(self) -> Progress:
-        self.started = self._spoken = time.monotonic()
+        self.started = time.monotonic()
+        self._last_line = self.started
         return self
 
     def __exit__(self, *_) -> None:
@@ -36,14 +39,14 @@ class Progress:
         log.info(self.line())
 
     def update(self, done: int, skipped: Mapping[str, int] | None = None) -> None:
-        """Count videos done, and skipped ones by reason."""
+        """Count videos that are done, and skipped videos by reason."""
         self.done += done
         self.skipped.update(skipped or {})
         if self._bar is not None:
             self._bar.set_postfix(self.skipped, refresh=False)
             self._bar.update(done + sum((skipped or {}).values()))
-        elif time.monotonic() - self._spoken >= self.every:
-            self._spoken = time.monotonic()
+        elif time.monotonic() - self._last_line >= self.every:
+            self._last_line = time.monotonic()
             log.info(self.line())
 
     def line(self) -> str:

@@ -1,4 +1,4 @@
-"""What travels before batching: a video as a data set describes it, before any pixel is decoded."""
+"""Records of a video as its data set describes it, before any pixel is decoded."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from model.labels import ClassTable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """One object or region of a video, the same `id` in every frame."""
+    """One object or region of a video. It has the same `id` in every frame."""
 
     id: int                 # in the data set's own numbering, above 0
     class_index: int        # position in the ClassTable
-    is_crowd: bool = False  # not a target, not an error when predicted
+    is_crowd: bool = False  # neither a target, nor an error if it is predicted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrameRecord:
     """One frame on disk."""
 
-    name: str                                 # as the data set calls it, without suffix
+    name: str                                 # the file name in the data set, without suffix
     image: Path                               # JPEG or PNG
-    label: Path | None = None                 # id map; None where the data set has none, or keeps run lengths
-    segment_ids: tuple[int, ...] = ()         # ids the annotation lists for this frame
-    masks: Mapping[int, dict] | None = None   # id -> COCO run lengths (size, counts); may overlap; None: no such
+    label: Path | None = None                 # id map; None if the data set has no labels or uses run lengths
+    segment_ids: tuple[int, ...] = ()         # ids that the annotation lists for this frame
+    masks: Mapping[int, dict] | None = None   # id -> COCO run lengths (size, counts), which may overlap; or None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoRecord:
-    """One video in the order of time."""
+    """One video; its frames are in the order of time."""
 
     video_id: str
     height: int                          # pixels, of every frame
     width: int
     frames: tuple[FrameRecord, ...]
-    segments: tuple[Segment, ...]        # as listed, or by id; empty where the split has no labels
+    segments: tuple[Segment, ...]        # in the order of listing or of ids; empty without labels
 
 
 class Dataset(Protocol):
@@ -52,7 +52,7 @@ class Dataset(Protocol):
         """All videos of the split, sorted."""
 
     def read(self, video_id: str) -> VideoRecord:
-        """Describe one video. Raises `BadInput` naming video, file and cure."""
+        """Describe one video. Raises `BadInput`, which names the video, the file and the cure."""
 
     def frame_ids(self, video: VideoRecord, frame: FrameRecord) -> np.ndarray:
         """H W int32: segment id of every pixel, 0 void. Only for data sets with id maps. Raises `BadInput`."""

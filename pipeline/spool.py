@@ -1,4 +1,4 @@
-"""A scratch file for tensors that are read back once, in order: memory stays flat however long the video is."""
+"""A scratch file for tensors that are read back in order, so that memory does not grow with the length of a video."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from torch import Tensor
 
 
 class TensorSpool:
-    """Appends (tensor, number) pairs to a temporary file and gives them back in order, as often as asked.
+    """Appends (tensor, number) pairs to a temporary file and reads them back in order, any number of times.
 
-    The file has no name that outlives the process; it goes when the spool is closed or forgotten.
-    folder: where there is room for it; the system's temporary folder by default.
+    The file is deleted when the spool is closed or garbage collected, or when the process ends.
+    folder: a folder with enough room; by default the temporary folder of the system.
     """
 
     def __init__(self, folder: Path | str | None = None) -> None:
-        self._file = tempfile.TemporaryFile(dir=folder)    # noqa: SIM115 - lives as long as the spool
+        self._file = tempfile.TemporaryFile(dir=folder)    # noqa: SIM115 - open as long as the spool is
         self._entries: list[tuple[int, tuple[int, ...], torch.dtype, int]] = []     # offset, shape, dtype, number
 
     def append(self, entry: tuple[Tensor, int], /) -> None:
-        """Keep one tensor, in its own dtype. Raises OSError when the disk is full."""
+        """Write one tensor, in its own dtype. Raises OSError when the disk is full."""
         tensor, number = entry
         plain = tensor.detach().cpu().contiguous()
         offset = self._file.seek(0, 2)
@@ -40,5 +40,5 @@ class TensorSpool:
         return len(self._entries)
 
     def close(self) -> None:
-        """Free the disk."""
+        """Delete the file."""
         self._file.close()

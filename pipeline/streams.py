@@ -1,6 +1,7 @@
-"""The Ray Data chains: the only file of this room that knows Ray. Each link names what goes in and what comes out.
+"""The Ray Data chains, and the only file of this room that imports Ray.
 
-The work itself is in stage functions that know nothing of Ray; the same functions run in a plain loop without it.
+The work is done by stage functions that do not depend on Ray; the same functions also run in a plain loop. A comment
+beside each link of a chain names what its rows hold.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from pipeline.shards.writer import make_shard
 
 def shard_stream(dataset: Dataset, folder: Path, plan: ShardPlan, *, workers: int,
                  strict: bool = False) -> Iterator[dict]:
-    """Make all shards of a plan, at most `workers` at a time; yields what became of each, as they finish.
+    """Make all shards of a plan, at most `workers` at a time; yields the sidecar of each in the order they finish.
 
-    The folder must be one that every node of the cluster sees. A worker that dies is replaced and its shard begun
-    again. Raises what `make_shard` raises.
+    Every node of the cluster must see the folder. A worker that dies is replaced, and its shard is begun again. Raises
+    what `make_shard` raises.
     """
     write = partial(make_shard, dataset, folder, plan, strict=strict)
     return _results(
@@ -36,10 +37,11 @@ def shard_stream(dataset: Dataset, folder: Path, plan: ShardPlan, *, workers: in
 
 def actor_stream(rows: list[dict], actor: type, *, arguments: dict, actors: int, cpus: float = 1,
                  gpus: float = 0) -> Iterator[dict]:
-    """Send rows through a pool of actors, each built once with `arguments`; yields what they return, as they finish.
+    """Send rows through a pool of actors; yields what they return, in the order they finish.
 
-    actor: a class whose instances are called with a row's values and return what JSON can hold. The pool starts with
-    one actor: a fixed one as large as the cluster would leave no CPU for the rest of the chain and wait for ever.
+    actor: a class that is built once per process with `arguments`; its instances are called with the values of a row
+    and return what JSON can hold. The pool starts with one actor and grows: a fixed pool as large as the cluster would
+    leave no CPU for the rest of the chain, which would then never start.
     """
     pool = ray.data.ActorPoolStrategy(min_size=1, max_size=max(min(actors, len(rows)), 1))
     return _results(
@@ -50,7 +52,7 @@ def actor_stream(rows: list[dict], actor: type, *, arguments: dict, actors: int,
 
 
 class _Stage:
-    """An actor of the pool; holds the stage, which is expensive to build."""
+    """An actor of the pool. It holds the stage, which is expensive to build."""
 
     def __init__(self, actor: type, arguments: dict) -> None:
         self.stage = actor(**arguments)
@@ -60,16 +62,16 @@ class _Stage:
 
 
 def _one_task_per_row(rows: list[dict]) -> ray.data.Dataset:
-    """Rows as blocks of one, so that each is one task: the unit of retry, and none waits for its neighbour."""
+    """Rows as blocks of one row, so that each is a task of its own: it is retried alone and waits for no other."""
     chain = ray.data.from_items(rows, override_num_blocks=len(rows))
-    chain.context.enable_progress_bars = False      # pipeline/progress.py speaks, in videos rather than blocks
+    chain.context.enable_progress_bars = False      # pipeline/progress.py counts videos instead of blocks
     return chain
 
 
 def _run(stage: Callable[..., dict], row: dict) -> dict:
-    """Call a stage with the row's values; what a user's data or disk got wrong comes back as a value.
+    """Call a stage with the values of a row; an error that the user's data or disk caused is returned as a value.
 
-    Ray Data would keep such an error's text and lose the error.
+    Raised here, only the text of the error would come back through Ray Data.
     """
     try:
         return {"result": canonical_json(stage(**row)), "error": b""}
@@ -78,7 +80,10 @@ def _run(stage: Callable[..., dict], row: dict) -> dict:
 
 
 def _results(chain: ray.data.Dataset) -> Iterator[dict]:
-    """What the stages returned, as it comes; the first error ends the chain, and frees its actors' CPUs at once."""
+    """Yield what the stages return, in the order they finish.
+
+    The first error ends the chain, which frees the CPUs of its actors at once.
+    """
     with closing(iter(chain.iter_rows())) as rows:
         for row in rows:
             if row["error"]:

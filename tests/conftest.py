@@ -18,11 +18,11 @@ SHARED = ROOT.parent / "shared"     # reference numbers and small real videos; t
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files first, so that no process is left with one when the other has nothing more to do.
 
-    One process makes the road that many files share while the other submits jobs, and need not be waited for. With
+    One process makes the run that many files share while the other submits jobs, and need not be waited for. With
     xdist this takes `--no-loadscope-reorder`.
     """
     submits, shares, slow = ({item.path for item in items if wanted(item)} for wanted in (
-        lambda item: "head" in item.fixturenames, lambda item: "road" in item.fixturenames,
+        lambda item: "head" in item.fixturenames, lambda item: "finished_run" in item.fixturenames,
         lambda item: item.get_closest_marker("slow")))
     items.sort(key=lambda item: [item.path not in files for files in (submits, shares, slow)])
 
@@ -47,8 +47,7 @@ def cluster(tmp_path_factory):
     """One small Ray for all tests of this process, with a home folder of its own: Ray keeps a token there."""
     import ray
 
-    from jobs.recipes.schema import ClusterConfig
-    from jobs.verb import connect
+    from jobs.cluster import ClusterConfig, connect
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
@@ -59,10 +58,10 @@ def cluster(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def road(request, tmp_path_factory):
-    """The road of recipe `tiny`, finished. Not to be changed: `road.copy(folder)` is."""
-    from tests.roads import make_road
+def finished_run(request, tmp_path_factory):
+    """The finished run of recipe `tiny`. Not to be changed: `finished_run.copy(folder)` is."""
+    from tests.runs import make_run
 
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    return make_road(shared / "whole_line", lambda: request.getfixturevalue("cluster"))
+    return make_run(shared / "whole_line", lambda: request.getfixturevalue("cluster"))

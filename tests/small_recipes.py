@@ -29,6 +29,8 @@ def small(config: Any) -> Any:
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     changed = {name: small(value) if dataclasses.is_dataclass(value) else SMALL.get(name, value)
                for name, value in values.items()}
+    if values.get("train") is False:        # there is nothing to start from and keep
+        changed["train"] = True
     if values.get("stuff_classes"):
         changed["stuff_classes"] = STUFF
     return dataclasses.replace(config, **changed)

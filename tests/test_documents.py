@@ -9,11 +9,15 @@ import shlex
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jobs.config import override
-from jobs.recipes import find_recipe
+from jobs.models import save_model, segmenter_card, untrained_segmenter
+from jobs.recipes import RECIPES, find_recipe
 from jobs.verb import given_paths
+from pipeline.datasets.synthetic import world_classes
+from pipeline.visualise.video_writer import VideoWriter
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXTS = sorted([ROOT / "README.md", ROOT / "ray_cluster.yaml", *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md"),
@@ -48,13 +52,14 @@ def test_there_are_commands_to_look_at():
 @pytest.mark.parametrize(("submitted", "words"), TYPED)
 def test_a_command_names_a_module_a_recipe_and_fields_that_exist(submitted, words):
     assert importlib.util.find_spec(words[0]) is not None
-    room, verb = words[0].split(".")
-    if room != "jobs" or verb not in OF_A_RECIPE:
+    verb = words[0].split(".")[1]
+    if verb not in OF_A_RECIPE and "--recipe" not in words:
         return
     given = {name: [value for word, value in pairwise(words) if word == name] for name in ("--recipe", "--set")}
-    recipe = override(find_recipe(*given["--recipe"] or [{"demo": "demo"}.get(verb, "tiny")]), given["--set"])
+    named = find_recipe(*given["--recipe"] or [{"demo": "demo"}.get(verb, "tiny")])
+    recipe = override(named, given["--set"])
     assert not submitted or all(Path(path).is_absolute() for path in given_paths(recipe).values()), given_paths(recipe)
-    if verb == "train_stage_two" and recipe.folder:
+    if verb == "train_stage_two" and recipe.folder != named.folder:
         assert recipe.stage_one_from, "a new folder holds no cache: stage_one_from says where it lies"
 
 
@@ -64,3 +69,55 @@ def test_every_file_and_folder_of_the_tree_exists():
     assert len(named) > 7
     folders = [ROOT, *(path for path in ROOT.iterdir() if path.is_dir())]
     assert [name for name in named if not any((folder / name).exists() for folder in folders)] == []
+
+
+def published_rows() -> list[list[str]]:
+    """The cells of every recipe in docs/reproduce.md: its name, published score, commands, cost, our score."""
+    rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", (ROOT / "docs" / "reproduce.md").read_text(), flags=re.M)
+    return [[name, *cells.split(" | ")] for name, cells in rows]
+
+
+def test_the_papers_numbers_list_every_official_recipe_once():
+    official = [name for name in RECIPES if find_recipe(name).world is None]
+    assert sorted(name for name, *_ in published_rows()) == sorted(official)
+
+
+@pytest.mark.parametrize("row", published_rows(), ids=lambda row: row[0])
+def test_a_row_of_the_papers_numbers_says_what_its_recipe_says(row):
+    name, published, commands, cost, _ = row
+    recipe = find_recipe(name)
+    assert published in recipe.about or (published == "not published" and "no published score" in recipe.about)
+    stage = recipe.stage_one if commands == "stage one" else recipe.stage_two
+    costs = {"score": "-"} if commands == "score" else {
+        commands: f"{stage.fit.steps:,} x {stage.input.batch_size}, {recipe.cluster.workers}"}
+    assert cost == costs[commands]
+    trains_alone = not recipe.stage_one_from and not (recipe.folder and recipe.folder != f"runs/{name}")
+    assert (commands in ("stage one", "all")) == trains_alone
+    assert commands != "head" or "offline" in recipe.modes
+
+
+def test_the_python_of_the_readme_runs_in_the_folder_of_a_finished_run(tmp_path, monkeypatch, capsys):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
+    recipe = find_recipe("tiny")
+    save_model(tmp_path / "runs/demo/stage_one/model", untrained_segmenter(recipe).state_dict(),
+               segmenter_card(recipe, world_classes(recipe.world), shards=""))
+    frames = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
+    with VideoWriter(tmp_path / "my_video.mp4", fps=6.0) as writer:
+        for frame in frames:
+            writer.write(frame)
+    monkeypatch.chdir(tmp_path)
+    names = {"frames": iter(frames)}
+    for block in blocks:
+        exec(block, names)
+    assert len(names["video"].frames) == len(frames)
+    streamed = capsys.readouterr().out.splitlines()
+    assert [line.count("'") // 2 for line in streamed] == [2, 2, 1]        # frame names, in clips of two
+
+
+@pytest.mark.parametrize("page", ["architecture.md", "glossary.md", "reproduce.md"])
+def test_every_file_and_folder_that_a_document_names_exists(page):
+    named = re.findall(r"`([\w/]+(?:\.py|/))`", (ROOT / "docs" / page).read_text())
+    rooms = [ROOT / room for room in ("model", "pipeline", "jobs", "infra", "tests")]
+    there = {f"/{path.relative_to(ROOT)}{'/' * path.is_dir()}" for room in rooms for path in (room, *room.rglob("*"))}
+    assert named
+    assert [name for name in named if not any(path.endswith(f"/{name}") for path in there)] == []

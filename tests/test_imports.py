@@ -77,6 +77,22 @@ def test_a_wing_is_entered_by_its_door(wing):
     assert around == []
 
 
+# Part of `jobs/` -> modules it must not import: recipes hold the settings of training, training knows no recipe, and
+# neither knows a command.
+VERBS = tuple(f"jobs.{path.stem}" for path in (ROOT / "jobs").glob("*.py")
+              if path.stem == "verb" or "__main__" in path.read_text())
+BELOW = {"training": ("jobs.recipes", "jobs.models", *VERBS), "recipes": ("jobs.models", *VERBS)}
+
+
+@pytest.mark.parametrize("part", BELOW)
+def test_recipes_and_training_do_not_import_each_other_nor_a_command(part):
+    assert {"jobs.verb", "jobs.train_stage_one", "jobs.predict"} <= set(VERBS)
+    back = [f"{path.relative_to(ROOT)}:{line}: jobs/{part} must not know {module}"
+            for path in sources(f"jobs/{part}") for module, line in imports(path)
+            if module == "jobs" or any(module == other or module.startswith(f"{other}.") for other in BELOW[part])]
+    assert back == []
+
+
 def test_model_needs_six_libraries_only():
     stray = [f"{path.relative_to(ROOT)}:{line}: {module}" for path in sources("model")
              for module, line in imports(path)

@@ -1,4 +1,4 @@
-"""`cluster.in_process`: the road without Ray has the results of the road with it, and survives the same accidents."""
+"""`cluster.in_process`: a run without Ray has the results of a run with it, and survives the same accidents."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jobs import cache_queries, evaluate, make_shards, train_stage_one
 from jobs.cache_queries import cache_folder
 from jobs.training.loop import NonFiniteLoss
 from pipeline.files import sha256_of
-from tests.roads import here, scored
+from tests.runs import here, scored
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -22,10 +22,10 @@ build_undisturbed = train_stage_one.build_stage
 
 
 @pytest.fixture
-def alone(road, tmp_path, monkeypatch):
-    """A copy of the finished road whose recipe needs no cluster; starting one fails the test."""
+def alone(finished_run, tmp_path, monkeypatch):
+    """A copy of the finished run whose recipe needs no cluster; starting one fails the test."""
     monkeypatch.setattr(ray, "init", lambda *_, **__: pytest.fail("Ray was started"))
-    return here(road.copy(tmp_path / "road"))
+    return here(finished_run.copy(tmp_path / "run"))
 
 
 def contents(folder: Path, suffix: str) -> dict[str, str]:
@@ -41,28 +41,28 @@ def remade(recipe, verb, folder: Path, suffix: str) -> bool:
     return contents(folder, suffix) == before
 
 
-def test_shards_cache_predictions_and_scores_are_those_of_the_cluster(road, alone):
+def test_shards_cache_predictions_and_scores_are_those_of_the_cluster(finished_run, alone):
     assert remade(alone, cache_queries, cache_folder(alone), ".parquet")
-    assert remade(alone, make_shards, alone.road / "shards", ".tar")
+    assert remade(alone, make_shards, alone.run_folder / "shards", ".tar")
     for mode in ("near_online", "offline"):
-        before = contents(alone.road / "scores" / mode, ".png")
+        before = contents(alone.run_folder / "scores" / mode, ".png")
         assert before
-        shutil.rmtree(alone.road / "scores" / mode)
+        shutil.rmtree(alone.run_folder / "scores" / mode)
         said = evaluate.main(scored(alone, mode=mode))
-        assert contents(alone.road / "scores" / mode, ".png") == before
-        assert (said["vpq"], said["frames"]) == (road.said[mode]["vpq"], road.said[mode]["frames"])
+        assert contents(alone.run_folder / "scores" / mode, ".png") == before
+        assert (said["vpq"], said["frames"]) == (finished_run.said[mode]["vpq"], finished_run.said[mode]["frames"])
 
 
-def test_training_goes_on_where_the_cluster_stopped(road, alone, capsys):
+def test_training_goes_on_where_the_cluster_stopped(finished_run, alone, capsys):
     shutil.rmtree(alone.segmenter_folder)
     train_stage_one.main(alone)
     assert "resumed at step 6" in capsys.readouterr().out
-    ours, theirs = (load_file(recipe.segmenter_folder / "model.safetensors") for recipe in (alone, road.recipe))
+    ours, theirs = (load_file(recipe.segmenter_folder / "model.safetensors") for recipe in (alone, finished_run.recipe))
     assert all(ours[name].equal(theirs[name]) for name in theirs)
 
 
-def test_a_cluster_goes_on_where_the_process_stopped(road, cluster, tmp_path, capsys):
-    recipe = untrained(road.recipe, tmp_path / "road")
+def test_a_cluster_goes_on_where_the_process_stopped(finished_run, cluster, tmp_path, capsys):
+    recipe = untrained(finished_run.recipe, tmp_path / "run")
     recipe = replace(recipe, cluster=replace(recipe.cluster, workers=1))
     train_stage_one.main(here(recipe))
     weights = recipe.segmenter_folder / "model.safetensors"
@@ -70,15 +70,15 @@ def test_a_cluster_goes_on_where_the_process_stopped(road, cluster, tmp_path, ca
     shutil.rmtree(recipe.segmenter_folder)
     train_stage_one.main(recipe)
     assert sha256_of(weights) == before
-    assert not list((recipe.road / "stage_one" / "ray_train").glob("step-*"))
+    assert not list((recipe.run_folder / "stage_one" / "ray_train").glob("step-*"))
 
 
 def untrained(recipe, folder: Path):
     """The recipe in another folder with the same shards, before stage one; checkpoints every second step."""
     one = recipe.stage_one
     other = replace(recipe, folder=str(folder), stage_one=replace(one, fit=replace(one.fit, checkpoint_every=2)))
-    other.road.mkdir()
-    (other.road / "shards").symlink_to(recipe.road / "shards")
+    other.run_folder.mkdir()
+    (other.run_folder / "shards").symlink_to(recipe.run_folder / "shards")
     return other
 
 
@@ -104,7 +104,7 @@ def test_stopped_and_run_again_equals_undisturbed(alone, tmp_path, monkeypatch):
             train_stage_one.main(stopped)
     assert not stopped.segmenter_folder.exists()
     train_stage_one.main(stopped)
-    assert sorted(path.name for path in (stopped.road / "stage_one" / "checkpoints").iterdir()) == [
+    assert sorted(path.name for path in (stopped.run_folder / "stage_one" / "checkpoints").iterdir()) == [
         "step-0000004", "step-0000006"]
     ours, theirs = (load_file(recipe.segmenter_folder / "model.safetensors") for recipe in (stopped, undisturbed))
     assert all(ours[name].equal(theirs[name]) for name in theirs)

@@ -1,4 +1,4 @@
-"""The road on real annotated frames: void, names that are not contiguous, three sizes; no frame is lost."""
+"""Every verb on real annotated frames: void, names that are not contiguous, three sizes; no frame is lost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.datasets import DatasetConfig
 from pipeline.predictions import read_predictions
 from pipeline.query_cache import QueryCache
 from pipeline.shards import ShardSet
-from tests.roads import scored, tiny_road
+from tests.runs import scored, tiny_run
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -23,9 +23,9 @@ SIZE = (97, 161)
 FRAMES = {"train": {"camvid_0016E5": 34, "table_walk_a": 43}, "val": {"12_1mWNahzcsAc": 4}}
 
 
-def real_road(folder, data) -> Recipe:
+def real_run(folder, data) -> Recipe:
     """`tiny` on VIPSeg's 124 classes, two steps per stage; two workers see one video each."""
-    recipe = tiny_road(folder, world=None, dataset=DatasetConfig(name="vipseg", root=str(data / "real_vps")))
+    recipe = tiny_run(folder, world=None, dataset=DatasetConfig(name="vipseg", root=str(data / "real_vps")))
     one = recipe.stage_one
     two = recipe.stage_two
     short = {"steps": 2, "log_every": 1, "checkpoint_every": 2}
@@ -37,8 +37,8 @@ def real_road(folder, data) -> Recipe:
                           input=replace(two.input, batch_size=2)))
 
 
-def test_real_videos_go_down_the_whole_road(cluster, tmp_path, real_data):
-    recipe = real_road(tmp_path / "road", real_data)
+def test_real_videos_go_down_every_verb(cluster, tmp_path, real_data):
+    recipe = real_run(tmp_path / "run", real_data)
     made = make_shards.main(recipe)
     assert {split: (made[split]["frames"], made[split]["skipped"]) for split in FRAMES} == {
         split: (sum(videos.values()), {}) for split, videos in FRAMES.items()}
@@ -62,7 +62,7 @@ def test_real_videos_go_down_the_whole_road(cluster, tmp_path, real_data):
         assert (said["videos"], said["frames"], said["skipped"]) == (1, 4, [])
         assert all(0 <= said["vpq_by_window"][window] <= 100 for window in ("1", "2", "4"))
         assert said["vpq"] is None      # its mean needs a window of six frames, and this video has four
-        (folder,) = (recipe.road / "scores" / mode / "predictions").iterdir()
+        (folder,) = (recipe.run_folder / "scores" / mode / "predictions").iterdir()
         (video,) = read_predictions(folder).values()
         assert {frame.shape for frame in video.frames} == {(720, 1280)}
         (overlay,) = said["overlays"]

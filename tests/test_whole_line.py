@@ -1,4 +1,4 @@
-"""The whole road, tiny: every artefact is there, names what made it, and loses no frame; again gives the same."""
+"""All verbs, tiny: every artefact is there, names what made it, and loses no frame; again gives the same."""
 
 from __future__ import annotations
 
@@ -11,28 +11,26 @@ import pytest
 from mlflow import MlflowClient
 
 from jobs import cache_queries, evaluate, make_shards, train_stage_one, train_stage_two
-from jobs.inference import open_system
-from jobs.training.checkpoint import read_card
-from model.cross_clip import build_cross_clip_head
+from jobs.models import open_system, read_card
 from pipeline.clips import StoredVideoSource
 from pipeline.files import sha256_of
 from pipeline.metrics.vpq import VPQ
 from pipeline.predictions import read_predictions
 from pipeline.query_cache import QueryCache
 from pipeline.shards import ShardSet
-from tests.roads import here, scored
+from tests.runs import here, scored
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 MODES = ("near_online", "offline")
 
 
-def cache_of(road) -> QueryCache:
-    return QueryCache(Path(road.said["cache_queries"]["cache"]))
+def cache_of(finished_run) -> QueryCache:
+    return QueryCache(Path(finished_run.said["cache_queries"]["cache"]))
 
 
-def predictions_of(road, mode: str):
-    (folder,) = (road.recipe.road / "scores" / mode / "predictions").iterdir()
+def predictions_of(finished_run, mode: str):
+    (folder,) = (finished_run.recipe.run_folder / "scores" / mode / "predictions").iterdir()
     return folder, read_predictions(folder)
 
 
@@ -46,65 +44,66 @@ def digests(found: dict[str, tuple[str, int]]) -> dict[str, str]:
     return {name: digest for name, (digest, _) in found.items()}
 
 
-def test_every_artefact_names_what_made_it(road):
-    recipe = road.recipe
-    cache = cache_of(road)
+def test_every_artefact_names_what_made_it(finished_run):
+    recipe = finished_run.recipe
+    cache = cache_of(finished_run)
     train, val = (ShardSet(recipe.shards_of(split)) for split in ("train", "val"))
     segmenter = read_card(recipe.segmenter_folder)
     head = read_card(recipe.head_folder)
-    assert road.said["make_shards"]["train"]["fingerprint"] == train.fingerprint
+    assert finished_run.said["make_shards"]["train"]["fingerprint"] == train.fingerprint
     assert segmenter["shards_fingerprint"] == train.fingerprint
     assert sha256_of(recipe.segmenter_folder / "model.safetensors") == segmenter["weights_sha256"]
     assert cache.manifest["made_from"]["segmenter"] == segmenter["weights_sha256"]
     assert cache.manifest["made_from"]["shards"] == {"train": train.fingerprint}
     assert (head["segmenter_sha256"], head["cache_fingerprint"]) == (segmenter["weights_sha256"], cache.fingerprint)
     for mode in MODES:
-        _, predictions = predictions_of(road, mode)
+        _, predictions = predictions_of(finished_run, mode)
         made_by = predictions.made_by
         assert (made_by["mode"], made_by["shards_fingerprint"]) == (mode, val.fingerprint)
         assert made_by["segmenter_sha256"] == segmenter["weights_sha256"]
         assert made_by.get("head_sha256") == (head["weights_sha256"] if mode == "offline" else None)
 
 
-def test_no_frame_is_lost_between_the_data_set_and_the_score(road):
-    world = road.recipe.data_root
+def test_no_frame_is_lost_between_the_data_set_and_the_score(finished_run):
+    world = finished_run.recipe.data_root
     for split, videos in (("train", 12), ("val", 4)):
         names = (world / f"{split}.txt").read_text().split()
-        stored = ShardSet(road.recipe.shards_of(split)).videos
+        stored = ShardSet(finished_run.recipe.shards_of(split)).videos
         assert sorted(video.video_id for video in stored) == sorted(names)
         assert len(names) == videos
         for video in stored:
             on_disk = sorted(path.stem for path in (world / "images" / video.video_id).glob("*.jpg"))
             assert [frame.name for frame in video.frames] == on_disk
-    cache = cache_of(road)
-    for video in ShardSet(road.recipe.shards_of("train")).videos:
+    cache = cache_of(finished_run)
+    for video in ShardSet(finished_run.recipe.shards_of("train")).videos:
         (group,) = cache.videos[video.video_id]
         assert sum(clip.num_frames for clip in cache.read(group)) == len(video.frames)
     for mode in MODES:
-        folder, predictions = predictions_of(road, mode)
-        expected = {v.video_id: [f.name for f in v.frames] for v in ShardSet(road.recipe.shards_of("val")).videos}
-        assert road.said[mode]["frames"] == sum(map(len, expected.values())) == 28
+        folder, predictions = predictions_of(finished_run, mode)
+        shards = ShardSet(finished_run.recipe.shards_of("val"))
+        expected = {video.video_id: [frame.name for frame in video.frames] for video in shards.videos}
+        assert finished_run.said[mode]["frames"] == sum(map(len, expected.values())) == 28
         assert {video: list(predictions[video].frame_names) for video in predictions} == expected
         assert len(list(folder.rglob("*.png"))) == 28
-        assert road.said[mode]["skipped"] == []
+        assert finished_run.said[mode]["skipped"] == []
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_score_is_that_of_the_predictions_on_disk(road, mode):
-    shards = ShardSet(road.recipe.shards_of("val"))
-    (_, predictions) = predictions_of(road, mode)
-    metric = VPQ(shards.classes, windows=road.recipe.evaluation.windows)
+def test_the_score_is_that_of_the_predictions_on_disk(finished_run, mode):
+    shards = ShardSet(finished_run.recipe.shards_of("val"))
+    (_, predictions) = predictions_of(finished_run, mode)
+    metric = VPQ(shards.classes, windows=finished_run.recipe.evaluation.windows)
     for video in shards.videos:
         metric.update(predictions[video.video_id], shards.truth(video))
-    assert metric.result().summary()["vpq"] == pytest.approx(road.said[mode]["vpq"], abs=1e-9)
+    assert metric.result().summary()["vpq"] == pytest.approx(finished_run.said[mode]["vpq"], abs=1e-9)
 
 
-def test_a_head_that_has_learnt_nothing_leaves_the_near_online_result_as_it_is(road):
-    system = open_system(road.recipe, "near_online")
-    head = build_cross_clip_head(road.recipe.stage_two.head)
+def test_a_head_that_has_learnt_nothing_leaves_the_near_online_result_as_it_is(finished_run):
+    system = open_system(finished_run.recipe, "near_online")
+    head = finished_run.recipe.stage_two.head.build()
     head.initialise_from(system.segmenter.state_dict())
     offline = replace(system, head=head.eval().requires_grad_(False))
-    shards = ShardSet(road.recipe.shards_of("val"))
+    shards = ShardSet(finished_run.recipe.shards_of("val"))
     for video in shards.videos:
         source = StoredVideoSource(shards, video)
         one = system.predict(source).panoptic
@@ -115,14 +114,14 @@ def test_a_head_that_has_learnt_nothing_leaves_the_near_online_result_as_it_is(r
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_overlay_shows_every_frame(road, mode):
-    (overlay,) = road.said[mode]["overlays"]
+def test_the_overlay_shows_every_frame(finished_run, mode):
+    (overlay,) = finished_run.said[mode]["overlays"]
     with av.open(overlay) as video:
         assert sum(1 for _ in video.decode(video=0)) == 7
 
 
-def test_mlflow_holds_a_child_of_one_parent_for_every_verb(road):
-    uri, parent = (road.said["offline"][name] for name in ("tracking_uri", "mlflow_parent_run_id"))
+def test_mlflow_holds_a_child_of_one_parent_for_every_verb(finished_run):
+    uri, parent = (finished_run.said["offline"][name] for name in ("tracking_uri", "mlflow_parent_run_id"))
     client = MlflowClient(uri)
     runs = {run.data.tags["verb"]: run for run in client.search_runs(
         [client.get_run(parent).info.experiment_id], f"tags.mlflow.parentRunId = '{parent}'")}
@@ -137,9 +136,9 @@ def test_mlflow_holds_a_child_of_one_parent_for_every_verb(road):
     assert {"manifest.json", "model.json", "model.safetensors"} <= artifacts["train_stage_two"]
     assert "manifest.json" in artifacts["cache_queries"]
     for mode in MODES:
-        overlay = Path(road.said[mode]["overlays"][0]).name
+        overlay = Path(finished_run.said[mode]["overlays"][0]).name
         assert {"scores.json", "classes.json", overlay} <= artifacts[f"evaluate_{mode}"]
-        assert runs[f"evaluate_{mode}"].data.metrics["vpq"] == pytest.approx(road.said[mode]["vpq"])
+        assert runs[f"evaluate_{mode}"].data.metrics["vpq"] == pytest.approx(finished_run.said[mode]["vpq"])
     for stage in ("train_stage_one", "train_stage_two"):
         data = runs[stage].data
         assert {"optimizer.lr", "fit.steps", "batch_size", "workers", "trainable_parameters"} <= data.params.keys()
@@ -148,33 +147,34 @@ def test_mlflow_holds_a_child_of_one_parent_for_every_verb(road):
         assert [m.step for m in client.get_metric_history(runs[stage].info.run_id, "loss")] == [2, 4, 6]
 
 
-def test_registered_models_link_to_shards_cache_segmenter_and_code(road):
-    client = MlflowClient(road.said["offline"]["tracking_uri"])
+def test_registered_models_link_to_shards_cache_segmenter_and_code(finished_run):
+    client = MlflowClient(finished_run.said["offline"]["tracking_uri"])
     segmenter, head = (client.get_model_version_by_alias(name, "newest") for name in ("segmenter", "cross_clip_head"))
-    cards = [read_card(folder) for folder in (road.recipe.segmenter_folder, road.recipe.head_folder)]
+    cards = [read_card(folder) for folder in (finished_run.recipe.segmenter_folder, finished_run.recipe.head_folder)]
     assert [version.tags["sha256"] for version in (segmenter, head)] == [card["weights_sha256"] for card in cards]
     assert {version.tags["shards"] for version in (segmenter, head)} == {cards[0]["shards_fingerprint"]}
-    assert (head.tags["cache"], head.tags["segmenter"]) == (cache_of(road).fingerprint, cards[0]["weights_sha256"])
+    assert head.tags["cache"] == cache_of(finished_run).fingerprint
+    assert head.tags["segmenter"] == cards[0]["weights_sha256"]
     assert all(version.tags["code"] == card["code"]["commit"] for version, card in zip((segmenter, head), cards))
     assert (Path(segmenter.source.removeprefix("file://")) / "model.safetensors").is_file()
 
 
-def test_every_verb_again_changes_nothing(road, tmp_path):
-    recipe = here(road.copy(tmp_path / "again"))
-    finished = files(recipe.road, ".tar", ".safetensors")
-    repeated = files(recipe.road, ".png", ".parquet")
+def test_every_verb_again_changes_nothing(finished_run, tmp_path):
+    recipe = here(finished_run.copy(tmp_path / "again"))
+    finished = files(recipe.run_folder, ".tar", ".safetensors")
+    repeated = files(recipe.run_folder, ".png", ".parquet")
     manifests = [recipe.shards_of("train") / "manifest.json", recipe.shards_of("val") / "manifest.json",
-                 recipe.road / "cache" / cache_of(road).folder.name / "manifest.json"]
+                 recipe.run_folder / "cache" / cache_of(finished_run).folder.name / "manifest.json"]
     texts = [manifest.read_bytes() for manifest in manifests]
     make_shards.main(recipe)
     assert train_stage_one.main(recipe)["resumed"]
-    assert cache_queries.main(recipe)["clips"] == road.said["cache_queries"]["clips"]
+    assert cache_queries.main(recipe)["clips"] == finished_run.said["cache_queries"]["clips"]
     assert train_stage_two.main(recipe)["resumed"]
-    assert evaluate.main(scored(recipe, mode="offline"))["vpq"] == road.said["offline"]["vpq"]
+    assert evaluate.main(scored(recipe, mode="offline"))["vpq"] == finished_run.said["offline"]["vpq"]
     # Tars and weights are left alone, to the nanosecond; indexes and pictures are written again, with the same bytes.
-    assert files(recipe.road, ".tar", ".safetensors") == finished
-    assert digests(files(recipe.road, ".png", ".parquet")) == digests(repeated)
+    assert files(recipe.run_folder, ".tar", ".safetensors") == finished
+    assert digests(files(recipe.run_folder, ".png", ".parquet")) == digests(repeated)
     assert [manifest.read_bytes() for manifest in manifests] == texts
     parts = {name: found for name, found in repeated.items() if name.startswith("cache/")}
     assert parts
-    assert parts.items() <= files(recipe.road, ".parquet").items()
+    assert parts.items() <= files(recipe.run_folder, ".parquet").items()

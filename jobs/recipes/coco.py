@@ -1,6 +1,6 @@
 """COCO panoptic pre-training: kMaX-DeepLab, plain and with the deformable layers of MaXTron ("MSDA").
 
-The segmenter of the video roads with clips of one frame: `vipseg.py` starts from these. Settings: bytedance/
+The segmenter of the video runs with clips of one frame: `vipseg.py` starts from these. Settings: bytedance/
 kmax-deeplab, configs/coco/panoptic_segmentation; TACJu/MaXTron, the same files with MSDA. Stage one only: an image has
 no clips to link. Scored images are scaled until their longer side fills the network input. PQ is the VPQ of windows of
 one frame (`vpq_by_window` 1). The ImageNet weights are timm's copies of the official ones, and are fetched once;
@@ -14,17 +14,16 @@ from dataclasses import dataclass
 from functools import partial
 
 from jobs.recipes import vipseg
-from jobs.recipes.schema import ClusterConfig, EvaluationConfig, PredictConfig, Recipe, StageOneConfig, StageTwoConfig
+from jobs.recipes.schema import ClusterConfig, Recipe, StageOneConfig
 from jobs.training.loop import FitConfig
 from jobs.training.optimizer import OptimizerConfig
 from model.backbone import BackboneConfig
-from model.cross_clip.maxtron import MaXTronHeadConfig
+from model.inference import InferenceConfig
 from model.losses.kmax import KMaxLossConfig
 from model.segmenters.video_kmax import VideoKMaxConfig
 from model.within_clip import WithinClipConfig
 from pipeline.clips import AugmentConfig
 from pipeline.datasets import DatasetConfig
-from pipeline.query_cache import QueryInputConfig
 from pipeline.training_input import CopyPasteConfig, InputConfig
 
 CLASSES = 133
@@ -49,10 +48,10 @@ SETTINGS = {
 
 def kmax(backbone: str, *, msda: bool) -> Recipe:
     """kMaX-DeepLab. Expect 53.3 PQ with R50. msda: two deformable layers before the pixel decoder; then 53.6 PQ."""
-    of = SETTINGS[backbone]
+    settings = SETTINGS[backbone]
     network = vipseg.SETTINGS[backbone].network
     title = vipseg.SETTINGS[backbone].title
-    expected = "no published score" if of.pq[msda] is None else f"expect {of.pq[msda]} PQ"
+    expected = "no published score" if settings.pq[msda] is None else f"expect {settings.pq[msda]} PQ"
     return Recipe(
         name=f"coco_kmax_{'msda_' if msda else ''}{backbone}",
         about=f"COCO val, kMaX-DeepLab{' with MSDA' if msda else ''}, {title}; {expected}",
@@ -60,16 +59,15 @@ def kmax(backbone: str, *, msda: bool) -> Recipe:
         stage_one=StageOneConfig(
             segmenter=VideoKMaxConfig(
                 num_classes=CLASSES, within_clip=WithinClipConfig(attention=None) if msda else None,
-                backbone=BackboneConfig(name=f"{network}.{of.weights}", pretrained=True, drop_path=of.drop_path)),
+                backbone=BackboneConfig(name=f"{network}.{settings.weights}", pretrained=True,
+                                        drop_path=settings.drop_path)),
             losses=KMaxLossConfig(class_weight=3.0, dice_weight=3.0, mask_weight=0.3, pixel_temperature=1.5,
                                   semantic_temperature=2.0),
             input=InputConfig(clip_frames=1, batch_size=64, copy_paste=CopyPasteConfig(),
                               augment=AugmentConfig(size=SIZE, scale=(0.2, 2.0), reverse=0.0)),
             optimizer=OptimizerConfig(lr=5e-4, weight_decay=0.05, warmup_steps=5000, multipliers=(("backbone.", 0.1),)),
             fit=FitConfig(steps=150_000, precision="fp16")),
-        stage_two=StageTwoConfig(head=MaXTronHeadConfig(num_classes=CLASSES), optimizer=OptimizerConfig(),
-                                 input=QueryInputConfig(clips=1), fit=FitConfig()),
-        evaluation=EvaluationConfig(merge=vipseg.COCO, enlarge=True), predict=PredictConfig(mode="near_online"),
+        inference=InferenceConfig(panoptic=vipseg.COCO, enlarge=True),
         cluster=ClusterConfig(workers=16, cpus_per_worker=6, gpus_per_worker=1, actors=16, gpus_per_actor=1))
 
 

@@ -1,7 +1,7 @@
 """COCO pre-training of Mask2Former, and what every recipe of its family shares: backbones, optimizer, cluster.
 
 Tube-Link with clips of one frame and places in the frame only is Mask2Former (arXiv 2112.01527): `youtube_vis.py` and
-`tube_link.py` start from these roads, or from a converted official checkpoint that `stage_one.start_from` names.
+`tube_link.py` start from these runs, or from a converted official checkpoint that `stage_one.start_from` names.
 Settings: open-mmlab/mmdetection, configs/mask2former; scores: the tables of the paper. Stage one only: an image has no
 clips to link. Panoptic models are scored as semantic ones: without linking, Tube-Link makes no panoptic result. One
 network input serves training and test here, so an image is tested inside 1024x1024 (official: 800x1333).
@@ -15,28 +15,19 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
-from jobs.recipes.schema import (
-    CacheConfig,
-    ClusterConfig,
-    EvaluationConfig,
-    PredictConfig,
-    Recipe,
-    StageOneConfig,
-    StageTwoConfig,
-)
+from jobs.recipes.schema import CacheConfig, ClusterConfig, Recipe, StageOneConfig
 from jobs.training.loop import FitConfig
 from jobs.training.optimizer import OptimizerConfig
 from model.backbone import BackboneConfig
-from model.cross_clip.tube_link import TubeLinkHeadConfig
+from model.inference import InferenceConfig
 from model.layers.convolution import BatchNormConfig
-from model.losses.cross_clip import MaskCrossClipLossConfig
 from model.losses.mask2former import Mask2FormerLossConfig
 from model.postprocess.instances import TrackConfig
 from model.query_decoders.mask2former import Mask2FormerDecoderConfig
 from model.segmenters.tube_link import TubeLinkConfig
 from pipeline.clips import AugmentConfig
 from pipeline.datasets import DatasetConfig
-from pipeline.query_cache import EvidenceConfig, QueryInputConfig
+from pipeline.query_cache import EvidenceConfig
 from pipeline.training_input import InputConfig
 
 SIZE = (1024, 1024)
@@ -72,21 +63,13 @@ def optimizer(*milestones: int, warmup_steps: int = 500, first: tuple[tuple[str,
                            no_decay=NO_DECAY)
 
 
-def stage_two(num_classes: int, *, layers: int = 4, clips: int = 4) -> StageTwoConfig:
-    """MaXTron's cross-clip head on Tube-Link, as on YouTube-VIS; elsewhere no paper has one."""
-    return StageTwoConfig(
-        head=TubeLinkHeadConfig(num_classes=num_classes, layers=layers), losses=MaskCrossClipLossConfig(),
-        input=QueryInputConfig(clips=clips, batch_size=BATCH, reverse=0.0),
-        optimizer=replace(optimizer(2500, 7500), multipliers=()), fit=FitConfig(steps=10_000))
-
-
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """What the kinds of labels of COCO ask for."""
 
     dataset: Literal["coco_instance", "coco_panoptic"]
     num_classes: int
-    evaluation: EvaluationConfig
+    inference: InferenceConfig
     score: str
     scores: dict[str, float]            # of each backbone
 
@@ -94,33 +77,33 @@ class Task:
 TASKS = {
     "instance": Task(
         dataset="coco_instance", num_classes=80, score="AP", scores={"r50": 43.7},
-        evaluation=EvaluationConfig(results=("tracks",), tracks=TrackConfig(candidates=100, per_frame=100))),
+        inference=InferenceConfig(results=("tracks",), tracks=TrackConfig(candidates=100, per_frame=100))),
     "panoptic": Task(
         dataset="coco_panoptic", num_classes=133, score="mIoU", scores={"r50": 61.7, "swin_b": 67.1, "swin_l": 67.4},
-        evaluation=EvaluationConfig(results=("semantic",))),
+        inference=InferenceConfig(results=("semantic",))),
 }
 
 
 def mask2former(task: str, backbone: str) -> Recipe:
     """Mask2Former on COCO. Expect 43.7 AP (instance) or 61.7 mIoU (panoptic) with R50."""
-    of = TASKS[task]
+    settings = TASKS[task]
     large = backbone == "swin_l"
     steps, milestones = (737_500, (655_556, 710_184)) if large else (368_750, (327_778, 355_092))
     return Recipe(
         name=f"coco_mask2former_{task}_{backbone}",
-        about=f"COCO val, Mask2Former, {TITLES[backbone]}, {task} labels; expect {of.scores[backbone]} {of.score}",
-        dataset=DatasetConfig(name=of.dataset, root="data/coco"),
+        about=f"COCO val, Mask2Former, {TITLES[backbone]}, {task} labels; expect {settings.scores[backbone]} "
+              f"{settings.score}",
+        dataset=DatasetConfig(name=settings.dataset, root="data/coco"),
         stage_one=StageOneConfig(
             segmenter=TubeLinkConfig(
-                num_classes=of.num_classes, backbone=pretrained(backbone),
+                num_classes=settings.num_classes, backbone=pretrained(backbone),
                 query_decoder=Mask2FormerDecoderConfig(num_queries=200 if large else 100, positions="frame")),
             losses=Mask2FormerLossConfig(),
             input=InputConfig(clip_frames=1, batch_size=BATCH, copy_paste=None,
                               augment=AugmentConfig(size=SIZE, scale=(0.1, 2.0), reverse=0.0, color=False)),
             optimizer=optimizer(*milestones, warmup_steps=0, first=FROZEN_NORMS if backbone == "r50" else ()),
             fit=FitConfig(steps=steps)),
-        cache=CACHE, stage_two=stage_two(of.num_classes), evaluation=of.evaluation,
-        predict=PredictConfig(mode="near_online"), cluster=CLUSTER)
+        inference=settings.inference, cluster=CLUSTER)
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {

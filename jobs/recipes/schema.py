@@ -1,4 +1,4 @@
-"""A recipe: one complete, typed configuration for a whole road, from data set to score. Each verb reads its part.
+"""A recipe: one complete, typed configuration of a run, from data set to score. Each verb reads its part.
 
 A recipe names one system on one data set. Variants `replace` a few fields of an earlier recipe, and the command line
 may override any typed field (`--set stage_one.fit.steps=100`).
@@ -8,37 +8,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from jobs.cluster import ClusterConfig
 from jobs.training.loop import FitConfig
 from jobs.training.optimizer import OptimizerConfig
 from jobs.training.tracking import TrackingConfig
-from model.association import AssociationConfig, HungarianConfig
-from model.association.quasi_dense import QuasiDenseConfig
 from model.cross_clip import CrossClipConfig
-from model.cross_clip.maxtron import MaXTronHeadConfig
-from model.cross_clip.tube_link import TubeLinkHeadConfig
 from model.cross_clip.vita import VitaHeadConfig
-from model.losses import ClipLossConfig
-from model.losses.cross_clip import CrossClipLossConfig, MaskCrossClipLossConfig
+from model.families import family_of, refuse_unfit_head, refuse_unfit_results
+from model.inference import InferenceConfig
+from model.losses import ClipLossConfig, VideoLossConfig
+from model.losses.cross_clip import CrossClipLossConfig
 from model.losses.kmax import KMaxLossConfig
 from model.losses.linking import LinkingLossConfig
-from model.losses.mask2former import Mask2FormerLossConfig
 from model.losses.vita import VitaLossConfig
-from model.postprocess.instances import TrackConfig
-from model.postprocess.panoptic import PanopticConfig
-from model.postprocess.tube_panoptic import TubePanopticConfig
 from model.segmenters import SegmenterConfig
-from model.segmenters.mask2former import Mask2FormerConfig
-from model.segmenters.tube_link import TubeLinkConfig
-from model.segmenters.video_kmax import VideoKMaxConfig
 from pipeline.clips import AugmentConfig
 from pipeline.datasets import DatasetConfig
 from pipeline.datasets.synthetic import SyntheticConfig
-from pipeline.metrics.scorecard import Result
+from pipeline.predictions import FormatName, refuse_unfit_formats
 from pipeline.query_cache import EvidenceConfig, QueryInputConfig
 from pipeline.shards import ShardConfig
 from pipeline.training_input import InputConfig
+
+Mode = Literal["untrained", "near_online", "offline"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +49,18 @@ class StillsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class JointConfig:
+    """VITA: a cross-clip head that trains along with the detector, on clips of several frames."""
+
+    head: VitaHeadConfig
+    losses: VitaLossConfig = field(default_factory=VitaLossConfig)
+    layers: int = 3     # the detector's last decoder layers, that the head reads and learns from; official: 3
+
+    def __post_init__(self) -> None:
+        _refuse_other_similarity("stage_one.joint", self.head, self.losses)
+
+
+@dataclass(frozen=True, kw_only=True)
 class StageOneConfig:
     """The clip segmenter and how it is trained."""
 
@@ -66,15 +72,32 @@ class StageOneConfig:
     fit: FitConfig
     stills: StillsConfig | None = None          # beside the videos of the train split
     start_from: str = ""        # folder of a finished or converted model; empty: from the backbone's own weights
-    # VITA: how many of the detector's last decoder layers the head of stage two reads and learns from along with the
-    # detector, on clips of several frames; there is no stage two then. 0: the detector alone, frame by frame.
-    joint_layers: int = 0
+    joint: JointConfig | None = None            # VITA: the head that trains along; there is no stage two then
     train: bool = True          # False: `start_from` is kept as it is, as a frozen detector of another data set
+
+    def __post_init__(self) -> None:
+        if not self.train and not self.start_from:
+            raise ValueError("stage_one.train=false keeps a finished segmenter; name it in stage_one.start_from")
+        family = family_of(self.segmenter)
+        if type(self.losses) is not family.losses:
+            raise ValueError(f"stage_one.losses is {type(self.losses).__name__}, but {type(self.segmenter).__name__} "
+                             f"trains with {family.losses.__name__}; set stage_one.losses accordingly")
+        reserved = {part.stuff_classes for part in (self.segmenter, self.losses, self.linking)
+                    if hasattr(part, "stuff_classes")}
+        if len(reserved) > 1:
+            raise ValueError(f"segmenter, losses and linking reserve queries for different stuff_classes: "
+                             f"{sorted(reserved)}; give all three the same")
+        if family.is_frame_detector and self.segmenter_frames != 1:
+            raise ValueError(f"{self.segmenter.kind} is a frame detector, and takes clips of one frame; set "
+                             f"stage_one.input.clip_frames=1, not {self.input.clip_frames}, unless a head trains along "
+                             "(stage_one.joint)")
+        if self.joint is not None:
+            refuse_unfit_head(self.segmenter, self.joint.head, self.joint.losses, field="stage_one.joint")
 
     @property
     def segmenter_frames(self) -> int:
         """Frames of a clip as the segmenter takes it: a detector that learns with its head still sees single frames."""
-        return 1 if self.joint_layers else self.input.clip_frames
+        return self.input.clip_frames if self.joint is None else 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,52 +121,43 @@ class StageTwoConfig:
     """The cross-clip head and how it is trained, from the query cache alone."""
 
     head: CrossClipConfig
-    losses: CrossClipLossConfig | MaskCrossClipLossConfig | VitaLossConfig = field(default_factory=CrossClipLossConfig)
+    losses: VideoLossConfig = field(default_factory=CrossClipLossConfig)
     input: QueryInputConfig
     optimizer: OptimizerConfig
     fit: FitConfig
 
+    def __post_init__(self) -> None:
+        _refuse_other_similarity("stage_two", self.head, self.losses)
+
+
+def _refuse_other_similarity(field: str, head: Any, losses: Any) -> None:
+    """VITA's similarity loss needs the head's similarity embeddings, and they need the loss."""
+    weight = getattr(losses, "similarity_weight", 0)
+    similarity = getattr(head, "similarity", None)
+    if bool(weight) != bool(similarity):
+        raise ValueError(f"{field}.head.similarity={similarity!r} and {field}.losses.similarity_weight={weight} do not "
+                         "go together; switch both on or off")
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """How a split is scored."""
+    """How a split is scored. How its videos are made is `Recipe.inference`."""
 
-    mode: Literal["untrained", "near_online", "offline"] = "near_online"
+    mode: Mode = "near_online"
     split: str = "val"
     windows: tuple[int, ...] = (1, 2, 4, 6, 8)     # frames; VPQ is the mean over 1, 2, 4, 6, printed with and without 8
     stq_compat: Literal["", "step", "vipseg"] = ""     # STQ as the released script of KITTI-STEP or of VIPSeg counts
     mvc_compat: bool = False                       # mVC as VSPW's released script counts
     video_sets: str = ""                           # file {"short": [video ids], "long": [...]}, as of YouTube-VIS 2022:
                                                    # track AP of each set, and their mean as "all"
-    results: tuple[Result, ...] = ("panoptic",)    # what is made of every video, by one run of the segmenter
-    merge: PanopticConfig | TubePanopticConfig = field(default_factory=PanopticConfig)     # panoptic: Video-kMaX or
-    tracker: QuasiDenseConfig = field(default_factory=QuasiDenseConfig)                    # Tube-Link, with a tracker
-    tracks: TrackConfig = field(default_factory=TrackConfig)
-    clip_frames: int | None = None                 # at test time; None: as in training
-    # Near-online, where frames do not fill the last clip: its last frame is repeated, or clips at the end are shorter,
-    # as Tube-Link cuts videos for tracks. A cross-clip head always sees full clips.
-    last_clip: Literal["repeat", "shorten"] = "repeat"
-    enlarge: bool = False                          # frames smaller than the network input are scaled up to it
-    vita_window: int | None = None                 # frames of VITA's windows at test time, 0: all; None: as in training
-    vita_keep: float = 1.0                         # share of frame queries that VITA reads, the surest objects first
-    # How near-online knows objects again, by name and settings: 'evaluation.association={"name": "memory_buffer"}'
-    association: AssociationConfig = field(default_factory=HungarianConfig)
+    formats: tuple[FormatName, ...] = ()           # of the predictions that are kept; empty: those of the results
     predictions: str = ""                          # score this folder of predictions instead of running a model
-    keep_predictions: bool = True                  # write panoptic PNGs in VIPSeg's layout
+    keep_predictions: bool = True                  # write the predictions to disk
     overlays: int = 1                              # videos drawn
 
     def __post_init__(self) -> None:
         if not {1, 2, 4, 6} <= set(self.windows):
             raise ValueError(f"evaluation.windows={self.windows}: VPQ is the mean over 1, 2, 4 and 6, name them all")
-        if not self.results or (self.clip_frames is not None and self.clip_frames < 1):
-            raise ValueError(f"evaluation.results={self.results} and clip_frames={self.clip_frames}: name at least one "
-                             "result, and clips of at least one frame")
-        if self.last_clip == "shorten" and self.association.overlap:
-            raise ValueError(f"evaluation.last_clip='shorten' cuts clips that share no frame, {self.association.name} "
-                             f"asks for overlap={self.association.overlap}; set last_clip to 'repeat'")
-        if self.video_sets and "tracks" not in self.results:
-            raise ValueError(f"evaluation.video_sets={self.video_sets!r} splits the score of tracks, and "
-                             f"evaluation.results={self.results} has none; add 'tracks', or leave video_sets empty")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,42 +165,22 @@ class PredictConfig:
     """One video or a folder of them, without labels."""
 
     input: str = ""                                # a video file, a folder of frames, or a folder of videos
-    output: str = ""                               # folder; empty: `predictions` in the road's folder
-    mode: Literal["near_online", "offline"] = "offline"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClusterConfig:
-    """What the verbs ask Ray for."""
-
-    in_process: bool = False             # nothing at all: everything in the process of the verb, one after another
-    workers: int = 2                     # training processes
-    cpus_per_worker: float = 1
-    gpus_per_worker: float = 0
-    actors: int = 2                      # at most, for caching, evaluating and predicting
-    cpus_per_actor: float = 1
-    gpus_per_actor: float = 0
-    max_failures: int = 2                # worker deaths survived by going back to the last checkpoint
-    local_cpus: int = 2                  # size of the cluster that is started when none is given
-    object_store_mb: int = 300           # of that cluster
+    output: str = ""                               # folder; empty: `predictions` in the run's folder
+    mode: Literal["near_online", "offline"] | None = None      # None: offline where the recipe has a head that can
+    formats: tuple[FormatName, ...] = ()           # of the results on disk; empty: those of inference.results
 
 
 STILLS = "stills"       # name of their shard folder, beside those of the splits
 
-# What belongs together: segmenter, its losses, its cross-clip head, the losses of that.
-FAMILIES = ((VideoKMaxConfig, KMaxLossConfig, MaXTronHeadConfig, CrossClipLossConfig),
-            (TubeLinkConfig, Mask2FormerLossConfig, TubeLinkHeadConfig, MaskCrossClipLossConfig),
-            (Mask2FormerConfig, Mask2FormerLossConfig, VitaHeadConfig, VitaLossConfig))
-
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """One road: a data set, a segmenter, a head, and where everything lies."""
+    """One run: a data set, a segmenter, perhaps a cross-clip head, and where everything lies."""
 
     name: str
     about: str                                    # what it reproduces, and the score to expect
     folder: str = ""                              # all results; empty: runs/<name>. Absolute when submitted as a job
-    stage_one_from: str = ""                      # folder of another road, to read its shards, stage one and cache
+    stage_one_from: str = ""                      # folder of another run, to read its shards, stage one and cache
     dataset: DatasetConfig
     train_split: str = "train"
     world: SyntheticConfig | None = None          # written to dataset.root first when given
@@ -194,100 +188,113 @@ class Recipe:
     strict: bool = False                          # stop at the first bad video instead of skipping and counting it
     stage_one: StageOneConfig
     cache: CacheConfig = field(default_factory=CacheConfig)
-    stage_two: StageTwoConfig
+    stage_two: StageTwoConfig | None = None       # None: no cross-clip head, or one that trains in stage one
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     predict: PredictConfig = field(default_factory=PredictConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def __post_init__(self) -> None:
+        one = self.stage_one
+        if self.stage_two is not None:
+            if one.joint is not None:
+                raise ValueError("stage_one.joint trains the cross-clip head along, so there is no stage two; set "
+                                 "stage_two=null or stage_one.joint=null")
+            refuse_unfit_head(one.segmenter, self.stage_two.head, self.stage_two.losses, field="stage_two")
+        for name in ("stage_one", "stage_two"):
+            self._refuse_unshared_batch(name, getattr(self, name))
+        if self.evaluation.video_sets and "tracks" not in self.inference.results:
+            raise ValueError(f"evaluation.video_sets={self.evaluation.video_sets!r} splits the score of tracks, and "
+                             f"inference.results={self.inference.results} has none; add 'tracks', or leave video_sets "
+                             "empty")
+        if self.inference.head is not None and self.inference.head.kind != getattr(self.head, "kind", None):
+            raise ValueError(f"inference.head is of kind {self.inference.head.kind!r}, the recipe's cross-clip head is "
+                             f"{self.head and self.head.kind!r}; set inference.head=null")
+        refuse_unfit_results(self.inference, one.segmenter, offline=False, clip_frames=one.segmenter_frames)
+        for part in ("evaluation", "predict"):
+            refuse_unfit_formats(getattr(self, part).formats, self.inference.results, setting=f"{part}.formats")
+        for field_name in ("evaluation.mode", "predict.mode"):
+            part, _, leaf = field_name.partition(".")
+            if getattr(getattr(self, part), leaf) == "offline":
+                self._refuse_offline(field_name)
+
+    def _refuse_unshared_batch(self, name: str, stage: StageOneConfig | StageTwoConfig | None) -> None:
         workers = self.cluster.workers
-        batches = (self.stage_one.input.batch_size, self.stage_two.input.batch_size)
-        for stage, batch in zip(("stage_one", "stage_two"), batches):
-            if batch % workers:
-                raise ValueError(f"{stage}.input.batch_size={batch} is shared by {workers} workers: it must be a "
-                                 f"multiple. Set it to {batch // workers * workers or workers}, or cluster.workers.")
-        if self.stage_one.segmenter.num_classes != self.stage_two.head.num_classes:
-            raise ValueError(f"the segmenter knows {self.stage_one.segmenter.num_classes} classes, the head "
-                             f"{self.stage_two.head.num_classes}: give both the same num_classes")
-        parts = (self.stage_one.segmenter, self.stage_one.losses, self.stage_two.head, self.stage_two.losses)
-        if not any(all(map(isinstance, parts, family)) for family in FAMILIES):
-            names = ", ".join(type(part).__name__ for part in parts)
-            raise ValueError(f"{names} do not belong together; segmenter, losses, head and its losses are all of "
-                             "Video-kMaX, all of Tube-Link or all of VITA")
-        if isinstance(self.stage_two.head, VitaHeadConfig):
-            self._refuse_unfit_frames(self.stage_one.segmenter, self.stage_two.head)
-        elif self.stage_one.joint_layers:
-            raise ValueError(f"stage_one.joint_layers={self.stage_one.joint_layers} trains VITA's head along, and "
-                             f"{self.name} has another; set it to 0")
-        if not self.stage_one.train and not self.stage_one.start_from:
-            raise ValueError("stage_one.train=false keeps a finished segmenter; name it in stage_one.start_from")
+        batch = workers if stage is None else stage.input.batch_size
+        if batch % workers:
+            raise ValueError(f"{name}.input.batch_size={batch} is shared by {workers} workers: it must be a "
+                             f"multiple. Set it to {batch // workers * workers or workers}, or cluster.workers.")
 
-        reserved = {part.stuff_classes for part in (self.stage_one.segmenter, self.stage_one.losses,
-                                                    self.stage_one.linking) if hasattr(part, "stuff_classes")}
-        if len(reserved) > 1:
-            raise ValueError(f"segmenter, losses and linking reserve queries for different stuff_classes: "
-                             f"{sorted(reserved)}; give all three the same")
-
-    def _refuse_unfit_frames(self, detector: Mask2FormerConfig, head: VitaHeadConfig) -> None:
-        """Clips of VITA are single frames, and its head is made for the queries and pixels of its detector."""
-        if {self.stage_one.segmenter_frames, self.evaluation.clip_frames or 1} != {1}:
-            raise ValueError("VITA's frame detector takes clips of one frame; got stage_one.input.clip_frames="
-                             f"{self.stage_one.input.clip_frames} and evaluation.clip_frames="
-                             f"{self.evaluation.clip_frames}. Set them to 1; with stage_one.joint_layers, clips of "
-                             "stage one may be longer")
-        if bool(self.stage_two.losses.similarity_weight) != bool(head.similarity):
-            raise ValueError(f"head.similarity={head.similarity!r} and losses.similarity_weight="
-                             f"{self.stage_two.losses.similarity_weight} do not go together; switch both on or off")
-        queries = detector.query_decoder
-        pixels = detector.pixel_decoder
-        given = (queries.num_queries, queries.dim, pixels.dim)
-        expected = (head.frame_queries, head.dim, head.pixel_dim)
-        if given != expected:
-            raise ValueError(f"the frame detector has (queries, channels, pixel channels) = {given}, the head is made "
-                             f"for {expected}: give both the same num_queries and frame_queries, dim, and pixel_dim")
+    def _refuse_offline(self, field_name: str) -> None:
+        """Raise ValueError unless a cross-clip head can make every result."""
+        one = self.stage_one
+        if self.head is None:
+            raise ValueError(f"{field_name}=offline needs a cross-clip head, and {self.name} has none; set "
+                             f"{field_name}=near_online, or choose a recipe with stage_two")
+        try:
+            refuse_unfit_results(self.inference, one.segmenter, offline=True, clip_frames=one.segmenter_frames)
+        except ValueError as error:
+            raise ValueError(f"{field_name}=offline cannot be done: {error}") from None
 
     @property
-    def goes_offline(self) -> bool:
-        """Whether a cross-clip head makes the results: panoptic ones of Video-kMaX, tracks of Tube-Link and VITA."""
-        return isinstance(self.stage_one.segmenter, VideoKMaxConfig) or self.evaluation.results == ("tracks",)
+    def head(self) -> CrossClipConfig | None:
+        """The cross-clip head, of stage two or trained along in stage one; None without any."""
+        if self.stage_one.joint is not None:
+            return self.stage_one.joint.head
+        return None if self.stage_two is None else self.stage_two.head
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """The modes in which a finished run is evaluated and predicts; the last one is the best there is."""
+        try:
+            self._refuse_offline("evaluation.mode")
+        except ValueError:
+            return ("near_online",)
+        return ("near_online", "offline")
+
+    @property
+    def predict_mode(self) -> Mode:
+        """The mode of `predict`: the one that is set, or the best one."""
+        return self.predict.mode or self.modes[-1]
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits this road reads, each once."""
-        return tuple(dict.fromkeys((self.train_split, *self.cache.splits, self.evaluation.split)))
+        """The splits this run reads, each once."""
+        cached = () if self.stage_two is None else self.cache.splits
+        return tuple(dict.fromkeys((self.train_split, *cached, self.evaluation.split)))
 
     @property
     def sources(self) -> dict[str, DatasetConfig]:
         """Name of a shard folder -> what its shards are made of: every split, and `stills`."""
-        found = {split: replace(self.dataset, root=str(self.data_root), split=split) for split in self.splits}
-        return found | ({STILLS: self.stage_one.stills.dataset} if self.stage_one.stills else {})
+        sources = {split: replace(self.dataset, root=str(self.data_root), split=split) for split in self.splits}
+        return sources | ({STILLS: self.stage_one.stills.dataset} if self.stage_one.stills else {})
 
     @property
-    def road(self) -> Path:
+    def run_folder(self) -> Path:
         """The folder of everything this recipe makes, absolute."""
         return Path(self.folder or f"runs/{self.name}").absolute()
 
     @property
-    def stage_one_road(self) -> Path:
-        """The folder of everything up to the query cache, absolute: the road's own, or that of `stage_one_from`."""
-        return Path(self.stage_one_from).absolute() if self.stage_one_from else self.road
+    def stage_one_run(self) -> Path:
+        """The folder of everything up to the query cache, absolute: this run's own, or that of `stage_one_from`."""
+        return Path(self.stage_one_from).absolute() if self.stage_one_from else self.run_folder
 
     @property
     def data_root(self) -> Path:
         """Where the data set lies; a synthetic world's relative folder is inside the folder of stage one."""
-        return (self.stage_one_road if self.world is not None else Path()) / self.dataset.root
+        return (self.stage_one_run if self.world is not None else Path()) / self.dataset.root
 
     def shards_of(self, split: str) -> Path:
         """Folder of the shards of a split, or of the stills."""
-        return self.stage_one_road / "shards" / split
+        return self.stage_one_run / "shards" / split
 
     @property
     def segmenter_folder(self) -> Path:
         """The finished segmenter."""
-        return self.stage_one_road / "stage_one" / "model"
+        return self.stage_one_run / "stage_one" / "model"
 
     @property
     def head_folder(self) -> Path:
         """The finished cross-clip head."""
-        return self.road / "stage_two" / "model"
+        return self.run_folder / "stage_two" / "model"

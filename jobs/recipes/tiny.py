@@ -1,4 +1,4 @@
-"""Roads that learn from scratch on two CPU cores, on the synthetic world: the official classes with small numbers.
+"""Runs that learn from scratch on two CPU cores, on the synthetic world: the official classes with small numbers.
 
 What lets a small model learn in minutes (measured, see docs/log.md): batch norms with momentum 0.1, mask logits that
 start at scale 1 instead of 0.1, a high learning rate with a schedule tied to the number of steps, no copy-paste. What
@@ -14,6 +14,7 @@ from jobs.training.loop import FitConfig
 from jobs.training.optimizer import OptimizerConfig
 from model.backbone import BackboneConfig
 from model.cross_clip.maxtron import MaXTronHeadConfig
+from model.inference import InferenceConfig
 from model.layers.convolution import BatchNormConfig
 from model.losses.kmax import KMaxLossConfig
 from model.pixel_decoders.kmax import KMaxPixelDecoderConfig
@@ -45,9 +46,9 @@ def tiny_segmenter() -> VideoKMaxConfig:
 
 
 def tiny() -> Recipe:
-    """The whole road in about a minute: proves that everything runs, not that anything is learnt. Score: any."""
+    """All verbs in about a minute: proves that everything runs, not that anything is learnt. Score: any."""
     return Recipe(
-        name="tiny", about="the whole road in about a minute; no score to expect",
+        name="tiny", about="all verbs in about a minute; no score to expect",
         dataset=DatasetConfig(name="vipseg", root="world"),
         world=SyntheticConfig(videos_train=12, videos_val=4, frames=7, height=64, width=64),
         shards=ShardConfig(min_shards=2),
@@ -64,18 +65,18 @@ def tiny() -> Recipe:
             input=QueryInputConfig(clips=4, batch_size=4),
             optimizer=OptimizerConfig(lr=1e-3, warmup_steps=2, multipliers=(("predictor", 0.1),)),
             fit=FitConfig(steps=6, log_every=2, checkpoint_every=3)),
-        evaluation=EvaluationConfig(windows=(1, 2, 4, 6, 8, 12),
-                                    merge=PanopticConfig(thing=0.2, stuff=0.3, pixel=0.3, overlap=0.8)),
+        inference=InferenceConfig(panoptic=PanopticConfig(thing=0.2, stuff=0.3, pixel=0.3, overlap=0.8)),
+        evaluation=EvaluationConfig(windows=(1, 2, 4, 6, 8, 12)),
         cluster=ClusterConfig(workers=2))
 
 
 def demo() -> Recipe:
     """`make demo`: synthetic world, 96x96. Expect 70 VPQ or more near-online in under 8 minutes on two cores."""
-    road = tiny()
-    one = road.stage_one
-    two = road.stage_two
+    base = tiny()
+    one = base.stage_one
+    two = base.stage_two
     return replace(
-        road, name="demo", about="synthetic world, easy; expect 70 VPQ or more near-online, the same offline",
+        base, name="demo", about="synthetic world, easy; expect 70 VPQ or more near-online, the same offline",
         world=SyntheticConfig(videos_train=400, videos_val=24, frames=12, height=96, width=96),
         stage_one=replace(
             one, input=replace(one.input, batch_size=6, augment=replace(one.input.augment, size=(96, 96))),
@@ -89,12 +90,12 @@ def demo() -> Recipe:
 
 def synthetic() -> Recipe:
     """The same world, more videos and a longer schedule: at most 40 minutes on two cores. Expect 75 VPQ or more."""
-    road = demo()
+    base = demo()
     return replace(
-        road, name="synthetic", about="synthetic world, easy; expect 75 VPQ or more near-online",
-        world=replace(road.world, videos_train=1200),
-        stage_one=replace(road.stage_one, fit=FitConfig(steps=3500, log_every=100, checkpoint_every=500)),
-        stage_two=replace(road.stage_two, fit=FitConfig(steps=600, log_every=100, checkpoint_every=300)))
+        base, name="synthetic", about="synthetic world, easy; expect 75 VPQ or more near-online",
+        world=replace(base.world, videos_train=1200),
+        stage_one=replace(base.stage_one, fit=FitConfig(steps=3500, log_every=100, checkpoint_every=500)),
+        stage_two=replace(base.stage_two, fit=FitConfig(steps=600, log_every=100, checkpoint_every=300)))
 
 
 def synthetic_hard() -> Recipe:
@@ -103,10 +104,10 @@ def synthetic_hard() -> Recipe:
     Expect 76 VPQ at window 1 and below 50 at window 12 near-online (`benchmarks.identity`); about 10 minutes. Stage
     two learns slowly here: at 3e-4 it ends above near-online on both sets of held-out videos (docs/log.md).
     """
-    road = demo()
-    two = road.stage_two
-    return replace(road, name="synthetic_hard",
+    base = demo()
+    two = base.stage_two
+    return replace(base, name="synthetic_hard",
                    about="synthetic world, hard; expect VPQ 76 at window 1, 47 at window 12",
-                   world=replace(road.world, preset="hard", videos_train=600),
-                   stage_one=replace(road.stage_one, fit=FitConfig(steps=2500, log_every=100, checkpoint_every=500)),
+                   world=replace(base.world, preset="hard", videos_train=600),
+                   stage_one=replace(base.stage_one, fit=FitConfig(steps=2500, log_every=100, checkpoint_every=500)),
                    stage_two=replace(two, optimizer=replace(two.optimizer, lr=3e-4)))

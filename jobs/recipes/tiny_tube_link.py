@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from jobs.recipes.schema import EvaluationConfig, PredictConfig, Recipe
+from jobs.recipes.schema import EvaluationConfig, Recipe
 from jobs.recipes.tiny import CLASSES, SHORT_RUN, synthetic, tiny
 from jobs.training.loop import FitConfig
 from jobs.training.optimizer import OptimizerConfig
 from model.association.tube_linking import TubeLinkingConfig
 from model.backbone import BackboneConfig
 from model.cross_clip.tube_link import TubeLinkHeadConfig
+from model.inference import InferenceConfig
 from model.losses.cross_clip import MaskCrossClipLossConfig
 from model.losses.linking import LinkingLossConfig
 from model.losses.mask2former import Mask2FormerLossConfig
@@ -45,56 +46,56 @@ def tiny_tube_link(num_classes: int, *, layers: tuple[int, int] = (2, 6), **part
 
 
 def tiny_vis() -> Recipe:
-    """The whole road for tracks in about a minute: proves that everything runs. Score: any."""
-    road = tiny()
-    one = road.stage_one
-    two = road.stage_two
+    """All verbs for tracks in about a minute: proves that everything runs. Score: any."""
+    base = tiny()
+    one = base.stage_one
+    two = base.stage_two
     return replace(
-        road, name="tiny_vis", about="the whole road for tracks in about a minute; no score to expect",
-        dataset=DatasetConfig(name="youtube_vis", root="world"), world=replace(road.world, layout="youtube_vis"),
+        base, name="tiny_vis", about="all verbs for tracks in about a minute; no score to expect",
+        dataset=DatasetConfig(name="youtube_vis", root="world"), world=replace(base.world, layout="youtube_vis"),
         stage_one=replace(one, segmenter=tiny_tube_link(THINGS, layers=(1, 3)),
                           losses=Mask2FormerLossConfig(points=PointConfig(count=128))),
         stage_two=replace(two, head=TubeLinkHeadConfig(num_classes=THINGS, dim=64, embedding=64, layers=2,
                                                          attention_dropout=0.0, aspp_dropout=0.0),
                           losses=MaskCrossClipLossConfig(),
                           optimizer=replace(two.optimizer, multipliers=(("predictor", 0.1),))),
-        evaluation=EvaluationConfig(split="valid", results=("tracks",), last_clip="shorten"))
+        inference=InferenceConfig(results=("tracks",), last_clip="shorten"), evaluation=EvaluationConfig(split="valid"))
 
 
 def synthetic_vis() -> Recipe:
     """Tracks: expect AP50 of 60 or more on held-out videos, in at most 40 minutes on two cores."""
-    road = tiny_vis()
+    base = tiny_vis()
     like = synthetic()
-    one = road.stage_one
-    two = road.stage_two
+    one = base.stage_one
+    two = base.stage_two
     return replace(
-        road, name="synthetic_vis", about="synthetic world, easy; expect track AP50 60 or more near-online",
+        base, name="synthetic_vis", about="synthetic world, easy; expect track AP50 60 or more near-online",
         world=replace(like.world, layout="youtube_vis"),
         stage_one=replace(
             one, segmenter=tiny_tube_link(THINGS), input=like.stage_one.input,
             losses=Mask2FormerLossConfig(points=PointConfig(count=POINTS)),
             optimizer=OptimizerConfig(lr=2e-3, warmup_steps=50, clip_norm=5.0),
             fit=FitConfig(steps=3000, log_every=100, checkpoint_every=500)),
-        cache=replace(road.cache, evidence=EvidenceConfig(pixels=256)),
+        cache=replace(base.cache, evidence=EvidenceConfig(pixels=256)),
         stage_two=replace(two, input=like.stage_two.input, optimizer=replace(two.optimizer, lr=1e-4, warmup_steps=20),
                           fit=FitConfig(steps=300, log_every=50, checkpoint_every=300)))
 
 
 def synthetic_vis_hard() -> Recipe:
     """Tracks in the hard world, where things hide for longer than a clip behind their twins."""
-    road = synthetic_vis()
-    return replace(road, name="synthetic_vis_hard", about="synthetic world, hard; tracks break where things hide",
-                   world=replace(road.world, preset="hard", videos_train=600),
-                   stage_one=replace(road.stage_one, fit=replace(road.stage_one.fit, steps=2000)))
+    base = synthetic_vis()
+    return replace(base, name="synthetic_vis_hard", about="synthetic world, hard; tracks break where things hide",
+                   world=replace(base.world, preset="hard", videos_train=600),
+                   stage_one=replace(base.stage_one, fit=replace(base.stage_one.fit, steps=2000)))
 
 
 def synthetic_vps() -> Recipe:
     """Panoptic video by Tube-Link: reserved stuff queries, learned linking, quasi-dense tracking."""
-    road = synthetic_vis()
+    base = synthetic_vis()
     like = synthetic()
-    one = road.stage_one
+    one = base.stage_one
     return replace(
-        road, name="synthetic_vps", about="synthetic world, easy; Tube-Link's panoptic video, expect VPQ 60 or more",
+        base, name="synthetic_vps", about="synthetic world, easy; Tube-Link's panoptic video, expect VPQ 60 or more",
         dataset=like.dataset, world=like.world,
         stage_one=replace(
             one, segmenter=tiny_tube_link(CLASSES, stuff_classes=STUFF_CLASSES,
@@ -102,21 +103,19 @@ def synthetic_vps() -> Recipe:
             losses=replace(one.losses, stuff_classes=STUFF_CLASSES),
             linking=LinkingLossConfig(points=POINTS, stuff_classes=STUFF_CLASSES),
             input=replace(one.input, clip_frames=4), fit=replace(one.fit, steps=1800)),
-        stage_two=replace(road.stage_two, head=replace(road.stage_two.head, num_classes=CLASSES)),
-        evaluation=EvaluationConfig(merge=TubePanopticConfig(score=0.5), clip_frames=2),
-        predict=PredictConfig(mode="near_online"))
+        stage_two=None, evaluation=EvaluationConfig(),
+        inference=InferenceConfig(panoptic=TubePanopticConfig(score=0.5), clip_frames=2))
 
 
 def synthetic_vss() -> Recipe:
     """Semantic video by Tube-Link, on the world in VSPW's layout."""
-    road = synthetic_vis()
-    one = road.stage_one
+    base = synthetic_vis()
+    one = base.stage_one
     return replace(
-        road, name="synthetic_vss", about="synthetic world, easy; semantic video, expect mIoU 70 or more",
-        dataset=DatasetConfig(name="vspw", root="world"), world=replace(road.world, layout="vspw"),
+        base, name="synthetic_vss", about="synthetic world, easy; semantic video, expect mIoU 70 or more",
+        dataset=DatasetConfig(name="vspw", root="world"), world=replace(base.world, layout="vspw"),
         stage_one=replace(one, segmenter=tiny_tube_link(CLASSES), fit=replace(one.fit, steps=1500)),
-        stage_two=replace(road.stage_two, head=replace(road.stage_two.head, num_classes=CLASSES)),
-        evaluation=EvaluationConfig(results=("semantic",)), predict=PredictConfig(mode="near_online"))
+        stage_two=None, evaluation=EvaluationConfig(), inference=InferenceConfig(results=("semantic",)))
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {

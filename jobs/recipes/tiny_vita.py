@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from jobs.recipes.schema import EvaluationConfig, Recipe
+from jobs.recipes.schema import Recipe
 from jobs.recipes.tiny_tube_link import THINGS, synthetic_vis, tiny_tube_link, tiny_vis
 from jobs.training.optimizer import OptimizerConfig
 from model.cross_clip.vita import VitaHeadConfig
+from model.inference import InferenceConfig
 from model.losses.vita import VitaLossConfig
 from model.postprocess.instances import TrackConfig
 from model.segmenters.mask2former import Mask2FormerConfig
@@ -33,27 +34,26 @@ def tiny_head() -> VitaHeadConfig:
 
 
 def tiny_vita() -> Recipe:
-    """The whole road of VITA in about a minute: proves that everything runs. Score: any."""
-    road = tiny_vis()
-    one = road.stage_one
-    two = road.stage_two
+    """The whole run of VITA in about a minute: proves that everything runs. Score: any."""
+    base = tiny_vis()
+    one = base.stage_one
+    two = base.stage_two
     return replace(
-        road, name="tiny_vita", about="the whole road of VITA in about a minute; no score to expect",
+        base, name="tiny_vita", about="the whole base of VITA in about a minute; no score to expect",
         stage_one=replace(one, segmenter=tiny_mask2former(layers=(1, 3)), input=replace(one.input, clip_frames=1)),
         stage_two=replace(two, head=replace(tiny_head(), encoder_layers=2, decoder_layers=2, window=3),
                           losses=VitaLossConfig(), optimizer=replace(two.optimizer, multipliers=())),
-        evaluation=EvaluationConfig(split="valid", results=("tracks",),
-                                    tracks=TrackConfig(candidates=10, scored="video")))
+        inference=InferenceConfig(results=("tracks",), tracks=TrackConfig(candidates=10, scored="video")))
 
 
 def synthetic_vita() -> Recipe:
     """Tracks by VITA on a frozen detector, about 16 minutes on two cores. The head learns from scratch."""
-    road = tiny_vita()
+    base = tiny_vita()
     like = synthetic_vis()
     one = like.stage_one
     two = like.stage_two
     return replace(
-        road, name="synthetic_vita", about="synthetic world, easy; VITA on a frozen detector, expect AP50 of about 70",
+        base, name="synthetic_vita", about="synthetic world, easy; VITA on a frozen detector, expect AP50 of about 70",
         world=like.world, cache=like.cache,
         stage_one=replace(one, segmenter=tiny_mask2former(), input=replace(one.input, clip_frames=1)),
         stage_two=replace(two, head=tiny_head(), losses=VitaLossConfig(), input=replace(two.input, clips=WINDOW),

@@ -1,7 +1,7 @@
 """Tube-Link, panoptic video on VIPSeg and KITTI-STEP, semantic video on VSPW and VIPSeg: the official settings.
 
-Source: lxtGH/Tube-Link, configs/video (arXiv 2303.12782, tables 3, 5, 6 and 7). A road starts from the panoptic COCO
-road of its backbone (`coco_mask2former.py`), or from a converted checkpoint that `stage_one.start_from` names; those on
+Source: lxtGH/Tube-Link, configs/video (arXiv 2303.12782, tables 3, 5, 6 and 7). A run starts from the panoptic COCO
+run of its backbone (`coco_mask2former.py`), or from a converted checkpoint that `stage_one.start_from` names; those on
 KITTI-STEP from ImageNet. Not released, and so taken from the nearest file: KITTI-STEP altogether, semantic video on
 VIPSeg except Swin-L. Two things differ: one network input serves training and test, the whole frame, from which the
 official code trains on a square; and clips are neighbouring frames, of which it skips every other one on VSPW.
@@ -17,10 +17,11 @@ from functools import partial
 
 import numpy as np
 
-from jobs.recipes.coco_mask2former import BACKBONES, BATCH, CACHE, CLUSTER, TITLES, optimizer, pretrained, stage_two
-from jobs.recipes.schema import EvaluationConfig, PredictConfig, Recipe, StageOneConfig
+from jobs.recipes.coco_mask2former import BACKBONES, BATCH, CLUSTER, TITLES, optimizer, pretrained
+from jobs.recipes.schema import Recipe, StageOneConfig
 from jobs.training.loop import FitConfig
 from model.association.tube_linking import TubeLinkingConfig
+from model.inference import InferenceConfig
 from model.losses.linking import LinkingLossConfig
 from model.losses.mask2former import Mask2FormerLossConfig
 from model.postprocess.tube_panoptic import TubePanopticConfig
@@ -107,52 +108,51 @@ SEMANTIC = {
 
 
 def semantic(data: str, backbone: str) -> Recipe:
-    """Semantic video. Expect 42.3 mIoU on VSPW with R50. Starts from the panoptic COCO road of the backbone.
+    """Semantic video. Expect 42.3 mIoU on VSPW with R50. Starts from the panoptic COCO run of the backbone.
 
     Nothing is linked, and no query is reserved. On VIPSeg objects of a class stay apart in training; the result does
     not tell them apart. ResNet's batch norms take statistics of the batch, over all GPUs.
     """
-    return _road(data, backbone, SEMANTIC[data, backbone])
+    return _run(data, backbone, SEMANTIC[data, backbone])
 
 
 def panoptic(data: str, backbone: str) -> Recipe:
     """Panoptic video: a query for each class of stuff, learned linking, quasi-dense tracking. Expect 39.2 VPQ on VIPSeg
-    with R50. Starts from the panoptic COCO road of the backbone, on KITTI-STEP from ImageNet.
+    with R50. Starts from the panoptic COCO run of the backbone, on KITTI-STEP from ImageNet.
 
     For the published scores on KITTI-STEP set `stage_one.start_from` to a model that was pre-trained on Cityscapes; the
     paper puts its worth at 3 VPQ and 2 STQ.
     """
     row = PANOPTIC[data, backbone]
-    road = _road(data, backbone, row)
+    base = _run(data, backbone, row)
     stuff = row.videos.stuff_classes
-    one = road.stage_one
+    one = base.stage_one
     one = replace(one, segmenter=replace(one.segmenter, stuff_classes=stuff, linking=TubeLinkingConfig()),
                   losses=replace(one.losses, stuff_classes=stuff), linking=LinkingLossConfig(stuff_classes=stuff))
     if data == "kitti_step":
         network = replace(pretrained(backbone), frozen_statistics=False)
         one = replace(one, segmenter=replace(one.segmenter, backbone=network), start_from="")
-    return replace(road, stage_one=one,
-                   evaluation=replace(road.evaluation, results=("panoptic",), merge=TubePanopticConfig()))
+    return replace(base, stage_one=one,
+                   inference=replace(base.inference, results=("panoptic",), panoptic=TubePanopticConfig()))
 
 
-def _road(data: str, backbone: str, row: Row) -> Recipe:
-    of = row.videos
+def _run(data: str, backbone: str, row: Row) -> Recipe:
+    videos = row.videos
     return Recipe(
         name=f"{data}_tube_link_{backbone}",
-        about=f"{of.title} val, Tube-Link, {TITLES[backbone]}; expect {row.expect}",
-        dataset=of.dataset, shards=of.shards,
+        about=f"{videos.title} val, Tube-Link, {TITLES[backbone]}; expect {row.expect}",
+        dataset=videos.dataset, shards=videos.shards,
         stage_one=StageOneConfig(
-            segmenter=TubeLinkConfig(num_classes=of.classes,
+            segmenter=TubeLinkConfig(num_classes=videos.classes,
                                      backbone=replace(BACKBONES[backbone], frozen_statistics=False),
                                      query_decoder=Mask2FormerDecoderConfig(num_queries=row.queries)),
             losses=Mask2FormerLossConfig(),
             start_from=f"runs/coco_mask2former_panoptic_{backbone}/stage_one/model",
-            input=InputConfig(clip_frames=row.clip_frames, batch_size=BATCH, copy_paste=None, augment=of.augment,
-                              samples_per_video=of.frames // of.videos),
-            optimizer=optimizer(of.steps(row.epochs - 1, reach=row.reach), first=_frozen(row.frozen_stages)),
-            fit=FitConfig(steps=of.steps(row.epochs, reach=row.reach))),
-        cache=CACHE, stage_two=stage_two(of.classes), predict=PredictConfig(mode="near_online"), cluster=CLUSTER,
-        evaluation=EvaluationConfig(results=("semantic",), clip_frames=row.test_frames))
+            input=InputConfig(clip_frames=row.clip_frames, batch_size=BATCH, copy_paste=None, augment=videos.augment,
+                              samples_per_video=videos.frames // videos.videos),
+            optimizer=optimizer(videos.steps(row.epochs - 1, reach=row.reach), first=_frozen(row.frozen_stages)),
+            fit=FitConfig(steps=videos.steps(row.epochs, reach=row.reach))),
+        inference=InferenceConfig(results=("semantic",), clip_frames=row.test_frames), cluster=CLUSTER)
 
 
 def _frozen(stages: int) -> tuple[tuple[str, float], ...]:

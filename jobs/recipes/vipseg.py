@@ -1,6 +1,6 @@
 """MaXTron on Video-kMaX, VIPSeg: the official settings (arXiv 2311.18537 v1, table 1; TACJu/MaXTron, configs/VIPSeg).
 
-A road starts from the COCO road of the same network (`coco.py`), or from an official checkpoint that
+A run starts from the COCO run of the same network (`coco.py`), or from an official checkpoint that
 `jobs.convert_checkpoint` made a folder of: `stage_one.start_from` names it. The offline rows go on where the
 near-online rows end and share their folder: stage one is trained once, only the scores are apart. Where the official
 settings are not published it is said here. Prices are those of the paper: 32 clips a step on 16 GPUs with 32 GiB or
@@ -16,7 +16,6 @@ from functools import partial
 from jobs.recipes.schema import (
     CacheConfig,
     ClusterConfig,
-    EvaluationConfig,
     PredictConfig,
     Recipe,
     StageOneConfig,
@@ -26,6 +25,7 @@ from jobs.training.loop import FitConfig
 from jobs.training.optimizer import OptimizerConfig
 from model.backbone import BackboneConfig
 from model.cross_clip.maxtron import MaXTronHeadConfig
+from model.inference import InferenceConfig
 from model.losses.kmax import KMaxLossConfig
 from model.postprocess.panoptic import PanopticConfig
 from model.segmenters.video_kmax import VideoKMaxConfig
@@ -69,7 +69,7 @@ class Settings:
 
 
 _large = partial(Settings, drop_path=0.3, trajectory_layers=3, mask_weight=0.01, steps=30_000, warmup_steps=1500,
-                 reverse=0.0, merge=(COCO, COCO), note="; tune evaluation.merge, its thresholds are unpublished")
+                 reverse=0.0, merge=(COCO, COCO), note="; tune inference.panoptic, its thresholds are unpublished")
 
 SETTINGS = {
     "r50": Settings(vpq=(42.7, 46.1, 46.7)),
@@ -84,61 +84,68 @@ def baseline(backbone: str) -> Recipe:
 
     Its schedule is not published; this is the near-online one. Starts from `coco_kmax_<backbone>`.
     """
-    of = SETTINGS[backbone]
+    settings = SETTINGS[backbone]
     return Recipe(
-        name=f"vipseg_video_kmax_{backbone}", about=_about("Video-kMaX RP", of, of.vpq[0], "near-online"),
+        name=f"vipseg_video_kmax_{backbone}", about=_about("Video-kMaX RP", settings, settings.vpq[0], "near-online"),
         dataset=DatasetConfig(name="vipseg", root="data/VIPSeg_720P"), shards=ShardConfig(resize_height=720),
         stage_one=StageOneConfig(
             segmenter=VideoKMaxConfig(num_classes=CLASSES,
-                                      backbone=BackboneConfig(name=of.network, drop_path=of.drop_path)),
-            losses=KMaxLossConfig(mask_weight=of.mask_weight), start_from=f"runs/coco_kmax_{backbone}/stage_one/model",
+                                      backbone=BackboneConfig(name=settings.network, drop_path=settings.drop_path)),
+            losses=KMaxLossConfig(mask_weight=settings.mask_weight),
+            start_from=f"runs/coco_kmax_{backbone}/stage_one/model",
             input=InputConfig(batch_size=32, augment=AugmentConfig(size=SIZE, scale=(0.3, 1.7), reverse=0.0),
                               copy_paste=CopyPasteConfig()),
-            optimizer=OptimizerConfig(lr=5e-5, weight_decay=0.05, warmup_steps=of.warmup_steps,
+            optimizer=OptimizerConfig(lr=5e-5, weight_decay=0.05, warmup_steps=settings.warmup_steps,
                                       multipliers=(("backbone.", 0.1), *SLOW_HEADS)),
-            fit=FitConfig(steps=of.steps, precision="fp16")),
-        cache=CacheConfig(views=4, evidence=EvidenceConfig(pixels=1024)),
-        stage_two=StageTwoConfig(
-            head=MaXTronHeadConfig(num_classes=CLASSES),
-            input=QueryInputConfig(clips=12, batch_size=16, reverse=of.reverse),
-            optimizer=OptimizerConfig(lr=5e-5, weight_decay=0.05, warmup_steps=750, multipliers=SLOW_HEADS),
-            fit=FitConfig(steps=15_000)),
-        evaluation=EvaluationConfig(merge=of.merge[0]), predict=PredictConfig(mode="near_online"),
+            fit=FitConfig(steps=settings.steps, precision="fp16")),
+        inference=InferenceConfig(panoptic=settings.merge[0]),
         cluster=ClusterConfig(workers=16, cpus_per_worker=6, gpus_per_worker=1, actors=16, gpus_per_actor=1))
 
 
 def near_online(backbone: str) -> Recipe:
-    """With within-clip tracking. Expect 46.1 VPQ with R50. Starts from `coco_kmax_msda_<backbone>`."""
-    of = SETTINGS[backbone]
-    road = baseline(backbone)
-    one = road.stage_one
-    tracking = WithinClipConfig(trajectory_layers_per_block=of.trajectory_layers, residual_dropout=of.residual_dropout)
+    """With within-clip tracking. Expect 46.1 VPQ with R50. Starts from `coco_kmax_msda_<backbone>`.
+
+    Its stage two is that of `offline`, which goes on in the same folder.
+    """
+    settings = SETTINGS[backbone]
+    base = baseline(backbone)
+    one = base.stage_one
+    tracking = WithinClipConfig(trajectory_layers_per_block=settings.trajectory_layers,
+                                residual_dropout=settings.residual_dropout)
     return replace(
-        road, name=f"{road.name}_near_online", about=_about("MaXTron", of, of.vpq[1], "near-online"),
+        base, name=f"{base.name}_near_online", about=_about("MaXTron", settings, settings.vpq[1], "near-online"),
         stage_one=replace(one, segmenter=replace(one.segmenter, within_clip=tracking),
                           start_from=f"runs/coco_kmax_msda_{backbone}/stage_one/model",
                           optimizer=replace(one.optimizer, multipliers=(
-                              *one.optimizer.multipliers, ("within_clip.trajectory_stacks", 2.0)))))
+                              *one.optimizer.multipliers, ("within_clip.trajectory_stacks", 2.0)))),
+        cache=CacheConfig(views=4, evidence=EvidenceConfig(pixels=1024)),
+        stage_two=StageTwoConfig(
+            head=MaXTronHeadConfig(num_classes=CLASSES),
+            input=QueryInputConfig(clips=12, batch_size=16, reverse=settings.reverse),
+            optimizer=OptimizerConfig(lr=5e-5, weight_decay=0.05, warmup_steps=750, multipliers=SLOW_HEADS),
+            fit=FitConfig(steps=15_000)),
+        predict=PredictConfig(mode="near_online"))
 
 
 def offline(backbone: str) -> Recipe:
-    """With the cross-clip head on top, in the near-online road's folder. Expect 46.7 VPQ with R50.
+    """With the cross-clip head on top, in the near-online run's folder. Expect 46.7 VPQ with R50.
 
     Four layers, as in every released file; the paper says six, with the same score (table 6c). The head starts at the
     near-online result and keeps the norms it copies; the released code starts it with `stage_two.head.start=official`
     and `stage_two.head.train_norms=true`.
     """
-    of = SETTINGS[backbone]
-    road = near_online(backbone)
+    settings = SETTINGS[backbone]
+    base = near_online(backbone)
     return replace(
-        road, name=f"vipseg_video_kmax_{backbone}_offline", folder=f"runs/{road.name}",
-        about=_about("MaXTron", of, of.vpq[2], "offline"),
-        evaluation=replace(road.evaluation, mode="offline", merge=of.merge[1]), predict=PredictConfig(mode="offline"))
+        base, name=f"vipseg_video_kmax_{backbone}_offline", folder=f"runs/{base.name}",
+        about=_about("MaXTron", settings, settings.vpq[2], "offline"),
+        inference=replace(base.inference, panoptic=settings.merge[1]),
+        evaluation=replace(base.evaluation, mode="offline"), predict=PredictConfig(mode="offline"))
 
 
-def _about(system: str, of: Settings, vpq: float | None, mode: str) -> str:
-    expected = "no published score" if vpq is None else f"expect {vpq} VPQ {mode} (table 1){of.note}"
-    return f"VIPSeg val, {system}, {of.title}; {expected}"
+def _about(system: str, settings: Settings, vpq: float | None, mode: str) -> str:
+    expected = "no published score" if vpq is None else f"expect {vpq} VPQ {mode} (table 1){settings.note}"
+    return f"VIPSeg val, {system}, {settings.title}; {expected}"
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {

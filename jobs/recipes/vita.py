@@ -1,7 +1,7 @@
 """VITA, YouTube-VIS and OVIS: the official settings of the published rows (arXiv 2206.04403, tables 1 to 3, 6, 7).
 
-Source: sukjunhwang/VITA, configs, which differ from the paper in depths, iterations and one weight. A road starts from
-a COCO road (`coco_mask2former.py`), or from a converted checkpoint that `stage_one.start_from` names; a released VITA
+Source: sukjunhwang/VITA, configs, which differ from the paper in depths, iterations and one weight. A run starts from
+a COCO run (`coco_mask2former.py`), or from a converted checkpoint that `stage_one.start_from` names; a released VITA
 (jobs.convert_checkpoint) needs no training at all. In the main setting detector and head learn together in stage one,
 and there is no stage two. `_frozen` keeps the detector as COCO left it and trains the head from the query cache.
 Clips made of COCO's stills, in the classes of the videos, train beside them; make_shards reads data/coco too.
@@ -18,11 +18,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from jobs.recipes.coco_mask2former import BACKBONES, CACHE, CLUSTER, FROZEN_NORMS, NO_DECAY, TITLES
-from jobs.recipes.schema import EvaluationConfig, PredictConfig, Recipe, StageOneConfig, StageTwoConfig, StillsConfig
+from jobs.recipes.schema import EvaluationConfig, JointConfig, Recipe, StageOneConfig, StageTwoConfig, StillsConfig
 from jobs.recipes.youtube_vis import LOW, START, VIDEOS
 from jobs.training.loop import FitConfig
 from jobs.training.optimizer import OptimizerConfig
-from model.cross_clip.vita import VitaHeadConfig
+from model.cross_clip.vita import VitaHeadConfig, VitaTestConfig
+from model.inference import InferenceConfig
 from model.losses.binary_masks import MatchingCosts
 from model.losses.mask2former import Mask2FormerLossConfig
 from model.losses.vita import VitaLossConfig
@@ -35,7 +36,6 @@ from pipeline.query_cache import QueryInputConfig
 from pipeline.training_input import InputConfig, PseudoVideoConfig
 
 BATCH = 8
-LAYERS = 3                                                   # last ones of the detector that the head reads in training
 SIZES = {"r50": (384, 640), "swin_l": (448, 800)}            # a test frame of short side 360 or 448, padded
 QUERIES = {"r50": 100, "swin_l": 200}                        # of a frame
 
@@ -68,36 +68,32 @@ KEPT = {0.75: 49.7, 0.5: 48.9, 0.25: 48.1}                   # the same, of the 
 
 def vita(data: DatasetName, backbone: str) -> Recipe:
     """VITA, detector and head trained together. Expect 49.8 AP on YouTube-VIS 2019 with R50."""
-    of = SCHEDULES[data]
+    schedule = SCHEDULES[data]
     videos = VIDEOS[data]
     frozen_norms = FROZEN_NORMS if backbone == "r50" else ()
     optimizer = OptimizerConfig(lr=5e-5, weight_decay=0.05, warmup_steps=10, warmup_factor=1.0, schedule="steps",
-                                milestones=of.milestones, clip_norm=0.01, no_decay=NO_DECAY)
+                                milestones=schedule.milestones, clip_norm=0.01, no_decay=NO_DECAY)
     return Recipe(
-        name=f"{data}_vita_{backbone}", about=_about(data, backbone, "VITA", of.scores[backbone]),
+        name=f"{data}_vita_{backbone}", about=_about(data, backbone, "VITA", schedule.scores[backbone]),
         dataset=DatasetConfig(name=data, root=videos.root),
         stage_one=StageOneConfig(
             segmenter=Mask2FormerConfig(
                 num_classes=videos.classes, backbone=BACKBONES[backbone],
                 query_decoder=Mask2FormerDecoderConfig(num_queries=QUERIES[backbone], positions="frame")),
-            losses=Mask2FormerLossConfig(), joint_layers=LAYERS,
+            losses=Mask2FormerLossConfig(),
+            joint=JointConfig(head=VitaHeadConfig(num_classes=videos.classes, frame_queries=QUERIES[backbone])),
             start_from=f"runs/{START[backbone]}/stage_one/model",
             stills=StillsConfig(dataset=DatasetConfig(name="coco_instance", root="data/coco", classes=data),
-                                share=1 / (1 + of.videos_per_still)),
+                                share=1 / (1 + schedule.videos_per_still)),
             input=InputConfig(
-                clip_frames=of.clip_frames, reach=of.reach, batch_size=BATCH, copy_paste=None,
+                clip_frames=schedule.clip_frames, reach=schedule.reach, batch_size=BATCH, copy_paste=None,
                 pseudo_video=PseudoVideoConfig(of_videos=0.5), augment=AugmentConfig(
                     size=SIZES[backbone], short_side=LOW, scale=(1.0, 1.0), reverse=0.0, color=False)),
             optimizer=replace(optimizer, multipliers=(*frozen_norms, ("backbone.", 0.1))),
-            fit=FitConfig(steps=of.steps)),
-        cache=CACHE,
-        stage_two=StageTwoConfig(
-            head=VitaHeadConfig(num_classes=videos.classes, frame_queries=QUERIES[backbone]), losses=VitaLossConfig(),
-            input=QueryInputConfig(clips=of.clip_frames, batch_size=BATCH, reverse=0.0), optimizer=optimizer,
-            fit=FitConfig(steps=of.steps)),
-        evaluation=EvaluationConfig(mode="offline", split="valid", results=("tracks",),
-                                    tracks=TrackConfig(candidates=of.candidates, scored="video")),
-        predict=PredictConfig(mode="offline"), cluster=replace(CLUSTER, workers=8, actors=8))
+            fit=FitConfig(steps=schedule.steps)),
+        inference=InferenceConfig(results=("tracks",),
+                                  tracks=TrackConfig(candidates=schedule.candidates, scored="video")),
+        evaluation=EvaluationConfig(mode="offline", split="valid"), cluster=replace(CLUSTER, workers=8, actors=8))
 
 
 def frozen(data: DatasetName, backbone: str) -> Recipe:
@@ -105,29 +101,32 @@ def frozen(data: DatasetName, backbone: str) -> Recipe:
 
     Its class rows are those of the videos and random, as in the released code, so masks alone match frame queries.
     """
-    road = vita(data, backbone)
-    one = road.stage_one
-    two = road.stage_two
+    base = vita(data, backbone)
+    one = base.stage_one
     return replace(
-        road, name=f"{road.name}_frozen", about=_about(data, backbone, "VITA on a frozen detector", FROZEN[backbone]),
-        stage_one=replace(one, joint_layers=0, train=False, stills=None, input=replace(one.input, clip_frames=1)),
-        stage_two=replace(two, losses=VitaLossConfig(frame_costs=MatchingCosts(class_weight=0.0))))
+        base, name=f"{base.name}_frozen", about=_about(data, backbone, "VITA on a frozen detector", FROZEN[backbone]),
+        stage_one=replace(one, joint=None, train=False, stills=None, input=replace(one.input, clip_frames=1)),
+        cache=CACHE,
+        stage_two=StageTwoConfig(
+            head=one.joint.head, losses=VitaLossConfig(frame_costs=MatchingCosts(class_weight=0.0)),
+            input=QueryInputConfig(clips=one.input.clip_frames, batch_size=BATCH, reverse=0.0),
+            optimizer=replace(one.optimizer, multipliers=()), fit=one.fit))
 
 
 def window(frames: int) -> Recipe:
-    """Other windows of the object encoder at test time, 0: all frames, in the road's folder. Expect 50.1 with all."""
-    road = vita("youtube_vis_2019", "r50")
-    of = f"{frames} frames" if frames else "all frames"
-    return replace(road, name=f"{road.name}_window_{frames or 'all'}", folder=f"runs/{road.name}",
-                   evaluation=replace(road.evaluation, vita_window=frames),
-                   about=_about("youtube_vis_2019", "r50", f"VITA with windows of {of}", WINDOWS[frames]))
+    """Other windows of the object encoder at test time, 0: all frames, in the run's folder. Expect 50.1 with all."""
+    base = vita("youtube_vis_2019", "r50")
+    length = f"{frames} frames" if frames else "all frames"
+    return replace(base, name=f"{base.name}_window_{frames or 'all'}", folder=f"runs/{base.name}",
+                   inference=replace(base.inference, head=VitaTestConfig(window=frames)),
+                   about=_about("youtube_vis_2019", "r50", f"VITA with windows of {length}", WINDOWS[frames]))
 
 
 def pruned(share: float) -> Recipe:
-    """Fewer frame queries are read at test time, in the road's folder. Expect 48.9 AP with half of them."""
-    road = vita("youtube_vis_2019", "r50")
-    return replace(road, name=f"{road.name}_keep_{share:.2f}".replace(".", "_"), folder=f"runs/{road.name}",
-                   evaluation=replace(road.evaluation, vita_keep=share),
+    """Fewer frame queries are read at test time, in the run's folder. Expect 48.9 AP with half of them."""
+    base = vita("youtube_vis_2019", "r50")
+    return replace(base, name=f"{base.name}_keep_{share:.2f}".replace(".", "_"), folder=f"runs/{base.name}",
+                   inference=replace(base.inference, head=VitaTestConfig(keep=share)),
                    about=_about("youtube_vis_2019", "r50", f"VITA that reads {share:g} of the frame queries",
                                 KEPT[share]))
 
@@ -138,7 +137,7 @@ def _about(data: DatasetName, backbone: str, system: str, score: float) -> str:
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     **{f"{data}_vita_{backbone}": partial(vita, data, backbone)
-       for data, of in SCHEDULES.items() for backbone in of.scores},
+       for data, schedule in SCHEDULES.items() for backbone in schedule.scores},
     **{f"youtube_vis_2019_vita_{backbone}_frozen": partial(frozen, "youtube_vis_2019", backbone)
        for backbone in FROZEN},
     **{f"youtube_vis_2019_vita_r50_window_{frames or 'all'}": partial(window, frames) for frames in WINDOWS},

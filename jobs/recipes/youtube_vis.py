@@ -1,7 +1,7 @@
 """Tube-Link and MaXTron on it, YouTube-VIS and OVIS: the official settings of every published row.
 
 Sources: lxtGH/Tube-Link, configs/video (arXiv 2303.12782, tables 4, 14 and 15) and TACJu/MaXTron, its half on Tube-Link
-(arXiv 2311.18537 v1, table 2). A road starts from a COCO road (`coco_mask2former.py`), or from a converted checkpoint
+(arXiv 2311.18537 v1, table 2). A run starts from a COCO run (`coco_mask2former.py`), or from a converted checkpoint
 that `stage_one.start_from` names. The offline rows go on where the near-online rows end and share their folder.
 The labels of `valid` are not public: `jobs.evaluate` writes the results.zip that the evaluation servers score.
 One network input serves training and test here. It is the official test size, so on YouTube-VIS the longest training
@@ -15,14 +15,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from jobs.recipes.coco_mask2former import BACKBONES, BATCH, CACHE, CLUSTER, TITLES, optimizer, stage_two
-from jobs.recipes.schema import EvaluationConfig, PredictConfig, Recipe, StageOneConfig
+from jobs.recipes.coco_mask2former import BACKBONES, BATCH, CACHE, CLUSTER, TITLES, optimizer
+from jobs.recipes.schema import EvaluationConfig, PredictConfig, Recipe, StageOneConfig, StageTwoConfig
 from jobs.training.loop import FitConfig
+from model.cross_clip.tube_link import TubeLinkHeadConfig
+from model.inference import InferenceConfig
+from model.losses.cross_clip import MaskCrossClipLossConfig
 from model.losses.mask2former import Mask2FormerLossConfig
 from model.pixel_decoders.mask2former import DeformableTrajectoryConfig
 from model.segmenters.tube_link import TubeLinkConfig
 from pipeline.clips import AugmentConfig
 from pipeline.datasets import DatasetConfig, DatasetName
+from pipeline.query_cache import QueryInputConfig
 from pipeline.training_input import InputConfig
 
 # what a test frame inside 360x640 or 480x854 is padded to
@@ -105,23 +109,31 @@ ROWS: dict[tuple[DatasetName, str], Row] = {
 }
 
 
+def stage_two(num_classes: int, *, layers: int, clips: int) -> StageTwoConfig:
+    """MaXTron's cross-clip head on Tube-Link. layers: of the head; clips: of a training window."""
+    return StageTwoConfig(
+        head=TubeLinkHeadConfig(num_classes=num_classes, layers=layers), losses=MaskCrossClipLossConfig(),
+        input=QueryInputConfig(clips=clips, batch_size=BATCH, reverse=0.0),
+        optimizer=replace(optimizer(2500, 7500), multipliers=()), fit=FitConfig(steps=10_000))
+
+
 def tube_link(data: DatasetName, backbone: str) -> Recipe:
-    """Tube-Link. Expect 47.9 AP on YouTube-VIS 2021 with R50. Starts from a COCO road of the same backbone."""
-    of = VIDEOS[data]
+    """Tube-Link. Expect 47.9 AP on YouTube-VIS 2021 with R50. Starts from a COCO run of the same backbone."""
+    videos = VIDEOS[data]
     row = ROWS[data, backbone]
     steps, milestones = LONG if backbone == "r50" and data != "ovis" else SHORT
     return Recipe(
         name=f"{data}_tube_link_{backbone}", about=_about("Tube-Link", data, backbone, row.score, "near-online"),
-        dataset=DatasetConfig(name=data, root=of.root),
+        dataset=DatasetConfig(name=data, root=videos.root),
         stage_one=StageOneConfig(
-            segmenter=TubeLinkConfig(num_classes=of.classes, backbone=BACKBONES[backbone]),
+            segmenter=TubeLinkConfig(num_classes=videos.classes, backbone=BACKBONES[backbone]),
             losses=Mask2FormerLossConfig(), start_from=f"runs/{START[backbone]}/stage_one/model",
-            input=InputConfig(clip_frames=of.clip_frames, batch_size=BATCH, copy_paste=None, augment=AugmentConfig(
-                size=of.size, short_side=of.short_side, scale=(1.0, 1.0), reverse=0.0, color=False)),
+            input=InputConfig(clip_frames=videos.clip_frames, batch_size=BATCH, copy_paste=None, augment=AugmentConfig(
+                size=videos.size, short_side=videos.short_side, scale=(1.0, 1.0), reverse=0.0, color=False)),
             optimizer=optimizer(*milestones, first=() if backbone == "r50" else SLOW_EMBEDDINGS),
             fit=FitConfig(steps=steps)),
-        cache=CACHE, stage_two=stage_two(of.classes), predict=PredictConfig(mode="near_online"), cluster=CLUSTER,
-        evaluation=EvaluationConfig(split="valid", results=("tracks",), clip_frames=TEST_FRAMES, last_clip="shorten"))
+        inference=InferenceConfig(results=("tracks",), clip_frames=TEST_FRAMES, last_clip="shorten"),
+        evaluation=EvaluationConfig(split="valid"), cluster=CLUSTER)
 
 
 def near_online(data: DatasetName, backbone: str) -> Recipe:
@@ -130,32 +142,33 @@ def near_online(data: DatasetName, backbone: str) -> Recipe:
     Clips at test time are as long as in training. The released weights were trained without the residual dropout that
     the released files ask for, if their names are right.
     """
-    of = VIDEOS[data]
+    videos = VIDEOS[data]
     row = ROWS[data, backbone].maxtron
-    road = tube_link(data, backbone)
-    one = road.stage_one
+    base = tube_link(data, backbone)
+    one = base.stage_one
     steps, milestones = LONG if data == "ovis" else (one.fit.steps, one.optimizer.milestones)
     return replace(
-        road, name=f"{road.name}_near_online", about=_about("MaXTron", data, backbone, row.scores[0], "near-online"),
+        base, name=f"{base.name}_near_online", about=_about("MaXTron", data, backbone, row.scores[0], "near-online"),
         stage_one=replace(
             one, segmenter=replace(one.segmenter, within_clip=DeformableTrajectoryConfig()),
             input=replace(one.input, clip_frames=row.clip_frames, augment=replace(one.input.augment, size=SMALL)),
             optimizer=replace(one.optimizer, milestones=milestones), fit=replace(one.fit, steps=steps)),
-        stage_two=stage_two(of.classes, layers=row.layers, clips=row.clips),
-        evaluation=replace(road.evaluation, clip_frames=None))
+        cache=CACHE, stage_two=stage_two(videos.classes, layers=row.layers, clips=row.clips),
+        inference=replace(base.inference, clip_frames=None), predict=PredictConfig(mode="near_online"))
 
 
 def offline(data: DatasetName, backbone: str) -> Recipe:
-    """With the cross-clip head on top, in the near-online road's folder. Expect 48.5 AP on YouTube-VIS 2021 with R50.
+    """With the cross-clip head on top, in the near-online run's folder. Expect 48.5 AP on YouTube-VIS 2021 with R50.
 
     The head starts at the near-online result; the released code starts it with `stage_two.head.start=official`.
     """
     row = ROWS[data, backbone].maxtron
-    road = near_online(data, backbone)
+    base = near_online(data, backbone)
     return replace(
-        road, name=f"{data}_tube_link_{backbone}_offline", folder=f"runs/{road.name}",
+        base, name=f"{data}_tube_link_{backbone}_offline", folder=f"runs/{base.name}",
         about=_about("MaXTron", data, backbone, row.scores[1], "offline"),
-        evaluation=replace(road.evaluation, mode="offline", clip_frames=row.offline_frames),
+        inference=replace(base.inference, clip_frames=row.offline_frames),
+        evaluation=replace(base.evaluation, mode="offline"),
         predict=PredictConfig(mode="offline"))
 
 

@@ -1,7 +1,7 @@
-"""The training loop both stages share. It owns nothing: model, batches, optimizer and losses come in from the stage.
+"""The training loop of both stages. It owns nothing: the stage hands in the model, batches, optimizer and losses.
 
-Randomness inside a step (drop path, pixel sampling) is seeded from (seed, step, rank), so a resumed run continues with
-exactly the numbers an undisturbed one would have drawn.
+Randomness inside a step (drop path, pixel sampling) is seeded from (seed, step, rank), so a resumed run draws the
+same numbers as one that was never interrupted.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ Losses = Mapping[str, Tensor]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitConfig:
-    """How long and how carefully to train."""
+    """How long to train, in which precision, and how often to report and to save."""
 
     steps: int = 40_000
     accumulate: int = 1                                    # batches per optimizer step
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"    # fp16 only where the device has it; falls back with a word
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"    # fp16 needs a GPU; on a CPU fp32 is used and said so
     log_every: int = 20
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
@@ -39,18 +39,18 @@ class FitConfig:
 
 
 class NonFiniteLoss(ArithmeticError):
-    """A loss term became infinite or not a number; the message names term, step and videos."""
+    """A loss term became infinite or not a number; the message names the term, the step and the videos."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """What one interval of steps was like; numbers are means over the interval on this rank."""
+    """Measurements of one interval of steps on this rank; losses, seconds and shares are means over the interval."""
 
-    step: int                     # steps finished
+    step: int                     # finished steps
     losses: dict[str, float]      # weighted terms
     lr: float
     seconds: float                # per step
-    data_wait: float              # share of the time spent waiting for batches, 0-1
+    data_wait: float              # share of the time spent waiting for batches, 0 to 1
     samples_per_second: float     # this rank
 
 
@@ -59,9 +59,9 @@ def fit(model: nn.Module, batches: Iterator[Any], losses_of: Callable[[Any], Los
         log: Callable[[StepReport], None], save: Callable[[int], None]) -> None:
     """Train from `start_step` to `config.steps`.
 
-    losses_of(batch) gives weighted scalars by name; their sum is minimised. `batches` yields objects with `.videos`
-    and is consumed `accumulate` at a time. `log` is called every `log_every` steps, `save` every `checkpoint_every`
-    and after the last, on every rank. Raises NonFiniteLoss on all ranks together.
+    losses_of: returns weighted scalars by name; their sum is minimised. batches: yields objects with `.videos`; each
+    step takes `accumulate` of them. log: called every `log_every` steps and after the last one. save: called every
+    `checkpoint_every` steps and after the last one, on every rank. Raises NonFiniteLoss on all ranks together.
     """
     device = next(model.parameters()).device
     scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16" and device.type == "cuda")
@@ -93,12 +93,12 @@ def fit(model: nn.Module, batches: Iterator[Any], losses_of: Callable[[Any], Los
 
 
 def seed_step(seed: int, step: int) -> None:
-    """Seed torch from (seed, step, rank): what is drawn in a step does not depend on how the run got there."""
+    """Seed torch from (seed, step, rank), so that the numbers drawn in a step do not depend on the steps before it."""
     torch.manual_seed((seed * 1_000_003 + step) * 8191 + rank())
 
 
 def autocast(device: torch.device, precision: str):
-    """Mixed precision where the device has it; a no-op for fp32, and for fp16 on a CPU, which has no use for it."""
+    """Mixed precision. Does nothing for fp32, nor for fp16 on a CPU, where it would not be faster."""
     if precision == "fp32" or (precision == "fp16" and device.type == "cpu"):
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)
@@ -118,26 +118,26 @@ def refuse_if_not_finite(losses: Losses, step: int, videos: tuple[str, ...]) -> 
         dist.all_gather_object(reports, f"rank {rank()}: {', '.join(terms)} in videos {', '.join(videos)}"
                                if terms else "")
     raise NonFiniteLoss(f"the loss is not finite at step {step}: {'; '.join(filter(None, reports))}. "
-                        "Lower optimizer.lr, train in fp32, or look at these videos' labels.")
+                        "Lower optimizer.lr, set fit.precision to fp32, or check the labels of these videos.")
 
 
 def rank() -> int:
-    """This process among the training workers; 0 without any."""
+    """The index of this process among the training workers; 0 in a process without workers."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 def world() -> int:
-    """Number of training workers; 1 without any."""
+    """The number of training workers; 1 in a process without workers."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def _local_gradients(model: nn.Module, more_to_come: bool):
-    """DDP exchanges gradients only with the last batch of a step."""
+    """A context in which DDP exchanges no gradients, for every batch of a step but the last."""
     return model.no_sync() if more_to_come and hasattr(model, "no_sync") else contextlib.nullcontext()
 
 
 class _Clock:
-    """Sums over the steps since the last report; loss tensors stay on their device until then."""
+    """Sums over the steps since the last report. Loss tensors stay on their device until the next report."""
 
     def __init__(self, step: int) -> None:
         self._restart(step)

@@ -20,7 +20,7 @@ NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm, nn.LocalRe
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW and its schedule; steps are optimizer steps."""
+    """Settings of AdamW and of its learning rate schedule, which counts optimizer steps."""
 
     lr: float = 5e-5
     weight_decay: float = 0.05
@@ -29,38 +29,41 @@ class OptimizerConfig:
     warmup_factor: float = 0.001                        # of the learning rate, at step 0
     schedule: Literal["poly", "steps"] = "poly"
     power: float = 0.9                                  # poly: (1 - step / steps) ** power, counted from step 0
-    milestones: tuple[int, ...] = ()                    # steps: x 0.1 at each
+    milestones: tuple[int, ...] = ()                    # steps: the rate is divided by 10 at each
     clip_norm: float | None = None
-    multipliers: tuple[tuple[str, float], ...] = ()     # (piece of a parameter's name, factor); first match wins
-    no_decay: tuple[str, ...] = ("bias", "relative_", "initial_queries", "query_positions",    # pieces of names too
+    multipliers: tuple[tuple[str, float], ...] = ()     # (part of a parameter's name, factor); first match wins
+    no_decay: tuple[str, ...] = ("bias", "relative_", "initial_queries", "query_positions",    # parts of names too
                                  "query_decoder.level_embedding", "gamma", "scale")
 
     def __post_init__(self) -> None:
         if self.lr <= 0 or self.warmup_steps < 0:
-            raise ValueError(f"lr must be above 0 and warmup_steps not negative, got {self.lr} and {self.warmup_steps}")
+            raise ValueError(f"optimizer.lr must be above 0 and warmup_steps not negative, got {self.lr} and "
+                             f"{self.warmup_steps}")
         if self.schedule == "steps" and not self.milestones:
-            raise ValueError("schedule 'steps' needs milestones, e.g. optimizer.milestones=[5000,10000]")
+            raise ValueError("optimizer.schedule='steps' needs milestones, e.g. optimizer.milestones=[5000,10000]")
 
 
 def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict]:
-    """Trainable parameters of `model` by (factor on lr, weight decay); each group is named for the log.
+    """The trainable parameters of `model`, grouped by their factor on the learning rate and their weight decay.
 
-    Raises ValueError for a multiplier that matches no parameter: a misspelt part would train at the wrong rate.
+    Raises ValueError for a multiplier that matches no parameter: a misspelt name would let a part train at the wrong
+    rate.
     """
     matched = set()
     groups = {}
     for name, parameter, module in _named(model):
         factor = 1.0
-        for piece, value in config.multipliers:
-            if piece in name:
-                matched.add(piece)
+        for part, value in config.multipliers:
+            if part in name:
+                matched.add(part)
                 factor = value
                 break
         decay = config.weight_decay if _decays(name, module, config) else 0.0
         groups.setdefault((factor, decay), []).append(parameter)
-    unused = [piece for piece, _ in config.multipliers if piece not in matched]
+    unused = [part for part, _ in config.multipliers if part not in matched]
     if unused:
-        raise ValueError(f"optimizer.multipliers name {unused}, which is part of no trainable parameter of this model")
+        raise ValueError(f"optimizer.multipliers: {unused} occur in the name of no trainable parameter of "
+                         "this model; correct or remove them")
     return [{"params": params, "lr": config.lr * factor, "factor": factor, "weight_decay": decay}
             for (factor, decay), params in sorted(groups.items())]
 
@@ -68,13 +71,14 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict]:
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
     """AdamW over `parameter_groups`; each group keeps its `factor` for the schedule.
 
-    Fused: one kernel for all parameters, a quarter of the time of torch's loop over them for a small model on a CPU.
+    The fused version updates all parameters in one kernel, which takes a quarter of the time of torch's loop over them
+    for a small model on a CPU.
     """
     return torch.optim.AdamW(parameter_groups(model, config), lr=config.lr, betas=config.betas, fused=True)
 
 
 def rate_factor(step: int, steps: int, config: OptimizerConfig) -> float:
-    """Factor on the learning rate at `step` (0 ... steps-1): linear warm-up, then poly or milestones."""
+    """Factor on the learning rate at `step` (0 ... steps - 1): a linear warm-up, then the poly or steps schedule."""
     if step < config.warmup_steps:
         return config.warmup_factor + (1 - config.warmup_factor) * step / config.warmup_steps
     if config.schedule == "steps":
@@ -83,13 +87,13 @@ def rate_factor(step: int, steps: int, config: OptimizerConfig) -> float:
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give each group `rate` times its own factor."""
+    """Set the learning rate of each group to `rate` times its own factor."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["factor"]
 
 
 def _named(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, nn.Module]]:
-    """(name, parameter, the module that owns it) of all trainable parameters, each once."""
+    """(name, parameter, owning module) of every trainable parameter, each once."""
     seen = set()
     for prefix, module in model.named_modules():
         for leaf, parameter in module.named_parameters(recurse=False):
@@ -101,7 +105,7 @@ def _named(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, nn.Module]]:
 def _decays(name: str, module: nn.Module, config: OptimizerConfig) -> bool:
     kind = type(module).__name__
     if kind == "GlobalResponseNorm":        # ConvNeXtV2's authors call timm's weight gamma, and its bias beta, which
-        return name.endswith(".bias")       # no official rule matches: no norm by its class, no "bias" by its name
+        return name.endswith(".bias")       # no official rule matches: its class is no norm, its name not "bias"
     if isinstance(module, NORMS) or kind.lower().endswith(("norm", "norm2d")):
         return False
-    return not any(piece in name for piece in config.no_decay)
+    return not any(part in name for part in config.no_decay)

@@ -1,7 +1,7 @@
-"""Where training runs: among the workers of Ray Train, or alone in the process of its verb.
+"""The process that training runs in: one of Ray Train's workers, or the process of the verb itself.
 
-Both give the loop the same: a device, the model as it is called there, checkpoints that outlive the process, and the
-newest of them. Either goes on where the other stopped.
+Both classes offer the same: a device, the model wrapped for it, and checkpoints that outlive the process. Each resumes
+from the checkpoints of the other.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from torch import nn
 
 from jobs.training.loop import rank
 
-# folders of checkpoints, inside a stage's own
-OF_RAY = "ray_train"
-OF_ALONE = "checkpoints"
-Found = TypeVar("Found")
+# Folders of checkpoints, inside the folder of a stage.
+RAY_CHECKPOINTS = "ray_train"
+OWN_CHECKPOINTS = "checkpoints"
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class AmongWorkers:
-    """One of the processes Ray Train has started; Ray keeps the checkpoints that all ranks have reported."""
+class RayWorker:
+    """One of the processes that Ray Train started. Ray keeps the checkpoints that all ranks have reported."""
 
     folder: Path            # of the stage
 
@@ -38,11 +38,11 @@ class AmongWorkers:
         return get_device()
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """The model on its device, in DDP where there is more than one worker."""
+        """The model on its device, wrapped in DDP where there are several workers."""
         return prepare_model(model, parallel_strategy_kwargs={"forward_sync_buffers": False})
 
     def keep(self, step: int, write: Callable[[Path], None]) -> None:
-        """Report a step on every rank; rank 0 writes the checkpoint."""
+        """Report a step, which every rank must do; rank 0 also writes the checkpoint."""
         if rank() > 0:
             ray.train.report({"step": step})
             return
@@ -51,17 +51,17 @@ class AmongWorkers:
             ray.train.report({"step": step}, checkpoint=Checkpoint.from_directory(folder),
                              checkpoint_dir_name=checkpoint_name(step))
 
-    def newest(self, read: Callable[[Path], Found]) -> Found | None:
-        """What `read` finds in the newest checkpoint, None where there is none."""
+    def newest(self, read: Callable[[Path], Result]) -> Result | None:
+        """The result of `read` on the newest checkpoint, None where there is none."""
         return newest_of_both(self.folder, ray.train.get_checkpoint(), read)
 
 
 @dataclass(frozen=True)
-class Alone:
-    """This process by itself, without Ray."""
+class SingleProcess:
+    """A single process without Ray."""
 
     folder: Path            # of the stage
-    keeps: int              # newest checkpoints
+    keeps: int              # number of checkpoints that are kept
     device: torch.device
 
     def wrap(self, model: nn.Module) -> nn.Module:
@@ -70,7 +70,7 @@ class Alone:
 
     def keep(self, step: int, write: Callable[[Path], None]) -> None:
         """Write a checkpoint under a temporary name, rename it, and remove those too old to be kept."""
-        folder = self.folder / OF_ALONE
+        folder = self.folder / OWN_CHECKPOINTS
         name = checkpoint_name(step)
         partial = folder / f".{name}"
         finished = folder / name
@@ -82,28 +82,29 @@ class Alone:
         for old in checkpoints(folder)[:-self.keeps]:
             shutil.rmtree(old)
 
-    def newest(self, read: Callable[[Path], Found]) -> Found | None:
-        """What `read` finds in the newest checkpoint, None where there is none."""
-        kept = [path for folder in (OF_RAY, OF_ALONE) for path in checkpoints(self.folder / folder)]
+    def newest(self, read: Callable[[Path], Result]) -> Result | None:
+        """The result of `read` on the newest checkpoint, None where there is none."""
+        kept = [path for folder in (RAY_CHECKPOINTS, OWN_CHECKPOINTS) for path in checkpoints(self.folder / folder)]
         return read(max(kept, key=lambda path: path.name)) if kept else None
 
 
-def newest_of_both(folder: Path, of_ray: Checkpoint | None, read: Callable[[Path], Found]) -> Found | None:
-    """What `read` finds in Ray's checkpoint, or in that of a process alone where this is further; None without either.
+def newest_of_both(folder: Path, ray_checkpoint: Checkpoint | None, read: Callable[[Path], Result]) -> Result | None:
+    """The result of `read` on Ray's checkpoint or on that of a single process, whichever has more steps.
 
-    Ray's folder is not looked into: a killed worker may have left half a checkpoint there, which Ray does not count.
+    None where there is neither. Ray's folder is not searched: a killed worker may have left half a checkpoint there,
+    which Ray does not list.
     """
-    alone = checkpoints(folder / OF_ALONE)
-    if alone and (of_ray is None or alone[-1].name > Path(of_ray.path).name):
-        return read(alone[-1])
-    if of_ray is None:
+    own = checkpoints(folder / OWN_CHECKPOINTS)
+    if own and (ray_checkpoint is None or own[-1].name > Path(ray_checkpoint.path).name):
+        return read(own[-1])
+    if ray_checkpoint is None:
         return None
-    with of_ray.as_directory() as found:
-        return read(Path(found))
+    with ray_checkpoint.as_directory() as path:
+        return read(Path(path))
 
 
 def checkpoint_name(step: int) -> str:
-    """The folder of one checkpoint; names sort by step."""
+    """The folder name of one checkpoint; the names sort by step."""
     return f"step-{step:07d}"
 
 

@@ -1,16 +1,13 @@
-"""What a training run says: an opening block, one line alive, JSON lines for machines. Only rank 0 speaks."""
+"""The progress of a training run, printed as status lines and written as JSON lines. Only rank 0 reports it."""
 
 from __future__ import annotations
 
 import json
-import resource
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
+from jobs.memory import peak_memory
 from jobs.training.loop import StepReport
 
 
@@ -24,7 +21,7 @@ class Progress:
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def __call__(self, report: StepReport) -> dict[str, float]:
-        """Say where the run stands; returns the numbers for the tracker."""
+        """Print and store one report; returns the numbers for the tracker."""
         numbers = {
             **{f"loss/{name}": value for name, value in report.losses.items()},
             "loss": sum(report.losses.values()), "lr": report.lr, "seconds_per_step": report.seconds,
@@ -39,16 +36,3 @@ class Progress:
         with self.path.open("a") as lines:
             lines.write(json.dumps({"time": time.time(), **asdict(report)}) + "\n")
         return numbers
-
-
-def peak_memory() -> float:
-    """Peak memory of this process in GiB: the GPU's where there is one, else resident memory."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**30
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
-
-
-def say(*lines: str) -> None:
-    """Print lines at once, so that a followed job log shows them in order."""
-    print("\n".join(lines), flush=True)

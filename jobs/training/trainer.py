@@ -1,6 +1,6 @@
-"""Training of either stage, among Ray Train's workers or in this process: resume, and the finished weights at the end.
+"""Trains either stage, with Ray Train's workers or in this process, and returns the finished weights.
 
-A stage is a function that builds everything from the recipe inside a worker; this file knows nothing of what it trains.
+Each worker builds its `Stage` by a function it is given; this file depends neither on models nor on recipes.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from jobs.cluster import ClusterConfig
 from jobs.config import differences
-from jobs.recipes.schema import ClusterConfig, Recipe
+from jobs.console import say
 from jobs.training.checkpoint import load_checkpoint, save_checkpoint
 from jobs.training.loop import FitConfig, Losses, NonFiniteLoss, fit, rank, world
 from jobs.training.optimizer import OptimizerConfig, build_optimizer, parameter_groups
-from jobs.training.process import OF_RAY, Alone, AmongWorkers, newest_of_both
-from jobs.training.progress import Progress, say
+from jobs.training.process import RAY_CHECKPOINTS, RayWorker, SingleProcess, newest_of_both
+from jobs.training.progress import Progress
 from jobs.training.tracking import RunHandle, Tracker
 from pipeline.errors import Mismatch
 from pipeline.files import atomic_write
@@ -36,9 +37,9 @@ from pipeline.files import atomic_write
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """What a stage brings to the loop, built inside each worker."""
+    """Everything the loop needs of a stage, built inside each worker."""
 
-    model: nn.Module                                            # on the CPU; only parameters that need grad are trained
+    model: nn.Module                                            # on the CPU; frozen parameters are not trained
     losses_of: Callable[[nn.Module, Any], Losses]               # (wrapped model, batch on the device) -> weighted terms
     batches: Callable[[int, int, int], Iterator[Any]]           # (rank, world, consumed samples) -> endless batches
     optimizer: OptimizerConfig
@@ -46,105 +47,112 @@ class Stage:
     batch_size: int                                             # samples per batch, over all workers
 
 
-def train(build: Callable[[Recipe], Stage], recipe: Recipe, *, name: str, identity: dict[str, Any],
-          fit_config: FitConfig, handle: RunHandle) -> dict[str, Tensor]:
+@dataclass(frozen=True, kw_only=True)
+class TrainingJob:
+    """The input of every training process. It is sent to workers, so all of it must be picklable."""
+
+    build: Callable[[], Stage]      # called inside each worker
+    folder: Path                    # of the stage: checkpoints, progress.jsonl and identity.json
+    cluster: ClusterConfig
+    fit: FitConfig
+    handle: RunHandle
+
+
+def train(job: TrainingJob, *, identity: dict[str, Any]) -> dict[str, Tensor]:
     """Train a stage on the cluster, or in this process under `cluster.in_process`, and return its weights.
 
-    Running it again continues from the last checkpoint. identity: everything that decides the result; a run that was
-    started with another one is not continued (Mismatch, naming the fields).
-    Raises NonFiniteLoss naming term, step and videos, what a worker found wrong in data or settings, and Ray's
+    Calling it again resumes from the last checkpoint. identity: everything that decides the result; a folder whose
+    training was started with another identity raises Mismatch, which names the differing fields. Also raises
+    NonFiniteLoss, the ValueError or FileNotFoundError of a worker that met wrong data or settings, and Ray's
     WorkerGroupError when workers died more often than `cluster.max_failures`.
     """
-    folder = recipe.road / name
-    folder.mkdir(parents=True, exist_ok=True)
-    refuse_other_run(folder / "identity.json", identity)
-    job = {"build": build, "recipe": recipe, "seed": fit_config.seed, "handle": handle, "folder": str(folder)}
-    if recipe.cluster.in_process:
-        return _train_here(job, fit_config)
-    return _train_on_cluster(job, recipe.cluster, fit_config)
+    job.folder.mkdir(parents=True, exist_ok=True)
+    refuse_other_run(job.folder / "identity.json", identity)
+    return _train_here(job) if job.cluster.in_process else _train_on_cluster(job)
 
 
-def _train_here(job: dict[str, Any], config: FitConfig) -> dict[str, Tensor]:
-    gpu = job["recipe"].cluster.gpus_per_worker > 0 and torch.cuda.is_available()
-    process = Alone(Path(job["folder"]), config.keep_checkpoints, torch.device("cuda" if gpu else "cpu"))
+def _train_here(job: TrainingJob) -> dict[str, Tensor]:
+    gpu = job.cluster.gpus_per_worker > 0 and torch.cuda.is_available()
+    process = SingleProcess(job.folder, job.fit.keep_checkpoints, torch.device("cuda" if gpu else "cpu"))
     if (error := _train(job, process)) is not None:
         raise error
-    return process.newest(partial(_finished_weights, config=config))
+    return process.newest(partial(_finished_weights, steps=job.fit.steps))
 
 
-def _train_on_cluster(job: dict[str, Any], cluster: ClusterConfig, config: FitConfig) -> dict[str, Tensor]:
+def _train_on_cluster(job: TrainingJob) -> dict[str, Tensor]:
+    cluster = job.cluster
     check_resources(cluster)
     resources = {"CPU": cluster.cpus_per_worker} | ({"GPU": cluster.gpus_per_worker} if cluster.gpus_per_worker else {})
     trainer = TorchTrainer(
-        _worker, train_loop_config=job,
+        partial(_worker, job),
         scaling_config=ScalingConfig(num_workers=cluster.workers, resources_per_worker=resources,
                                      use_gpu=cluster.gpus_per_worker > 0),
         torch_config=TorchConfig(backend="nccl" if cluster.gpus_per_worker else "gloo"),
-        run_config=RunConfig(name=OF_RAY, storage_path=job["folder"],
+        run_config=RunConfig(name=RAY_CHECKPOINTS, storage_path=str(job.folder),
                              failure_config=FailureConfig(max_failures=cluster.max_failures),
-                             checkpoint_config=CheckpointConfig(num_to_keep=config.keep_checkpoints)))
+                             checkpoint_config=CheckpointConfig(num_to_keep=job.fit.keep_checkpoints)))
     try:
         result = trainer.fit()
     except WorkerGroupError as error:
         raise _user_error(error) or error from None
     if isinstance(result.return_value, Exception):
         raise result.return_value
-    return newest_of_both(Path(job["folder"]), result.checkpoint, partial(_finished_weights, config=config))
+    return newest_of_both(job.folder, result.checkpoint, partial(_finished_weights, steps=job.fit.steps))
 
 
-def _finished_weights(checkpoint: Path, *, config: FitConfig) -> dict[str, Tensor]:
+def _finished_weights(checkpoint: Path, *, steps: int) -> dict[str, Tensor]:
     state = json.loads((checkpoint / "state.json").read_text())
-    assert state["step"] == config.steps, f"the last checkpoint has step {state['step']}"
+    assert state["step"] == steps, f"the last checkpoint has step {state['step']}"
     return load_file(checkpoint / "model.safetensors")
 
 
 def refuse_other_run(path: Path, identity: dict[str, Any]) -> None:
-    """Remember what this run is; raise Mismatch when the folder already holds another one."""
+    """Store the identity of a training run. Raises Mismatch when the folder already holds one with another identity."""
     if not path.is_file():
         atomic_write(path, json.dumps(identity, indent=1, sort_keys=True).encode())
         return
     changed = differences(json.loads(path.read_text()), json.loads(json.dumps(identity)))
     if changed:
         raise Mismatch(f"{path.parent} holds a run with other settings (there != here): {'; '.join(changed[:8])}. "
-                       "Give this run another folder (--set folder=...), or remove that one.")
+                       "Give this run another folder (--set folder=...), or remove that folder.")
 
 
 def check_resources(cluster: ClusterConfig) -> None:
-    """Raise ValueError when the cluster cannot hold the workers: Ray would wait for ever without a word."""
+    """Raise ValueError when the workers do not fit on the cluster: Ray would wait endlessly without a message."""
     total = ray.cluster_resources()
     needed = cluster.workers * cluster.cpus_per_worker
-    autoscales = cluster.gpus_per_worker > 0     # workers may still be scaled up from zero
+    autoscales = cluster.gpus_per_worker > 0     # the cluster may still add GPU nodes
     if needed > total.get("CPU", 0) and not autoscales:
         raise ValueError(f"{cluster.workers} workers with {cluster.cpus_per_worker} CPUs each need {needed} CPUs, the "
-                         f"cluster has {total.get('CPU', 0)}. Set cluster.workers or cluster.cpus_per_worker lower.")
+                         f"cluster has {total.get('CPU', 0)}. Lower cluster.workers or cluster.cpus_per_worker.")
 
 
 def _user_error(failure: WorkerGroupError) -> Exception | None:
-    """What a worker found wrong in data or settings, where that is why the workers ended."""
+    """The error of a worker that met wrong data or settings, where that is why the workers ended."""
     errors = (getattr(error, "_base_exc", error) for error in failure.worker_failures.values())    # Ray's wrapper
     return next((error for error in errors if isinstance(error, (ValueError, FileNotFoundError))), None)
 
 
-def _worker(job: dict[str, Any]) -> Exception | None:
-    """One of Ray Train's processes. Returns the errors a retry would only meet again, on all ranks alike."""
+def _worker(job: TrainingJob) -> Exception | None:
+    """The function of a Ray Train process. Returns an error that a retry would meet again, the same on all ranks."""
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-    return _train(job, AmongWorkers(Path(job["folder"])))
+    return _train(job, RayWorker(job.folder))
 
 
-def _train(job: dict[str, Any], process: AmongWorkers | Alone) -> Exception | None:
-    torch.set_num_threads(max(int(job["recipe"].cluster.cpus_per_worker), 1))
+def _train(job: TrainingJob, process: RayWorker | SingleProcess) -> Exception | None:
+    torch.set_num_threads(max(int(job.cluster.cpus_per_worker), 1))
     if process.device.type == "cuda":
         torch.cuda.set_device(process.device)
-    torch.manual_seed(job["seed"])      # the same initial weights on every rank
+    torch.manual_seed(job.fit.seed)      # the same initial weights on every rank
     stage = None
     error = None
     try:
-        stage = job["build"](job["recipe"])
-        parameter_groups(stage.model, stage.optimizer)      # refuses multipliers that match nothing
-    except (ValueError, FileNotFoundError) as found:
-        error = found
-    if (error := _of_any_rank(error)) is not None:
+        stage = job.build()
+        parameter_groups(stage.model, stage.optimizer)      # raises for multipliers that match nothing
+    except (ValueError, FileNotFoundError) as raised:
+        error = raised
+    if (error := _first_error(error)) is not None:
         return error
     try:
         _fit(stage, job, process)
@@ -153,22 +161,22 @@ def _train(job: dict[str, Any], process: AmongWorkers | Alone) -> Exception | No
     return None
 
 
-def _of_any_rank(error: Exception | None) -> Exception | None:
-    """The first rank's error, on all ranks: one that stopped alone would leave the others waiting for it."""
+def _first_error(error: Exception | None) -> Exception | None:
+    """The first error of any rank, on all ranks: a rank that stopped alone would leave the others waiting."""
     errors = [error]
     if world() > 1:
         errors = [None] * world()
         dist.all_gather_object(errors, error)
-    return next((found for found in errors if found is not None), None)
+    return next((error for error in errors if error is not None), None)
 
 
-def _fit(stage: Stage, job: dict[str, Any], process: AmongWorkers | Alone) -> None:
+def _fit(stage: Stage, job: TrainingJob, process: RayWorker | SingleProcess) -> None:
     model = stage.model
     device = process.device
     if device.type == "cuda" and world() > 1:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     elif world() > 1 and rank() == 0:
-        say("batch norm: plain on CPU ranks, each over its own part of the batch")
+        say("batch norm is not synchronised on CPUs: each rank normalises over its own part of the batch")
     wrapped = process.wrap(model)
     optimizer = build_optimizer(model, stage.optimizer)
     state = process.newest(partial(load_checkpoint, model=model, optimizer=optimizer))
@@ -192,11 +200,11 @@ def _fit(stage: Stage, job: dict[str, Any], process: AmongWorkers | Alone) -> No
 
 
 class _Reporter:
-    """Rank 0: status line, JSON lines and the tracker, which never sees a step twice."""
+    """Reports of rank 0: the status line, the JSON lines and the tracker, which gets each step once."""
 
-    def __init__(self, stage: Stage, job: dict[str, Any], start: int, device: torch.device) -> None:
-        self.progress = Progress(Path(job["folder"]) / "progress.jsonl", stage.fit.steps, world())
-        self.tracker = Tracker(job["handle"])
+    def __init__(self, stage: Stage, job: TrainingJob, start: int, device: torch.device) -> None:
+        self.progress = Progress(job.folder / "progress.jsonl", stage.fit.steps, world())
+        self.tracker = Tracker(job.handle)
         self.recorded = self.tracker.last_step()
         if start:
             self.tracker.tags({"resumed_from_step": start})
@@ -204,7 +212,7 @@ class _Reporter:
         say(f"training {trained / 1e6:.2f} M parameters for {stage.fit.steps} steps from step {start}: "
             f"{stage.batch_size} samples a batch on {world()} workers, {stage.fit.accumulate} batches a step")
         if stage.fit.precision == "fp16" and device.type == "cpu":
-            say("fp16 is for GPUs: training in fp32")
+            say("fp16 needs a GPU: training in fp32")
         self.tracker.parameters({"trainable_parameters": trained, "workers": world(), **_plain(stage)})
 
     def __call__(self, report) -> None:

@@ -1,26 +1,18 @@
-"""Which object of a clip is which of the video. Either queries are aligned before clips are merged, or the segments of
-merged clips are linked. The type of a config picks the way, here and nowhere else."""
+"""Which object of a clip is which of the video.
+
+Either the queries of a clip are aligned before clips are merged (`HungarianConfig`), or every clip is merged on its own
+and its segments are linked afterwards (the other configs, whose `build` gives the linker of one video).
+"""
 
 from __future__ import annotations
 
-from model.association.clip_wise import ClipWiseConfig, ClipWiseLinker
+from model.association.clip_wise import ClipWiseConfig
 from model.association.hungarian import HungarianConfig
-from model.association.linker import Linker
-from model.association.memory_buffer import MemoryBuffer, MemoryBufferConfig, NaiveBufferConfig
-from model.association.stitching import StitchingConfig, StitchingLinker
+from model.association.memory_buffer import MemoryBufferConfig, NaiveBufferConfig
+from model.association.stitching import StitchingConfig
 
 LinkerConfig = StitchingConfig | MemoryBufferConfig | NaiveBufferConfig | ClipWiseConfig
 AssociationConfig = HungarianConfig | LinkerConfig
 
-
-def build_linker(config: LinkerConfig) -> Linker:
-    """The linker a config describes, for one video."""
-    match config:
-        case StitchingConfig():
-            return StitchingLinker(config)
-        case MemoryBufferConfig():
-            return MemoryBuffer(config)
-        case ClipWiseConfig():
-            return ClipWiseLinker(config)
-    raise ValueError(f"{type(config).__name__} links no segments; choose stitching, memory_buffer, naive_buffer or "
-                     "clip_wise")
+__all__ = ["AssociationConfig", "ClipWiseConfig", "HungarianConfig", "LinkerConfig", "MemoryBufferConfig",
+           "NaiveBufferConfig", "StitchingConfig"]

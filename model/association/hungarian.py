@@ -1,8 +1,8 @@
 """Order the queries of neighbouring clips so that query n is the same object in every clip (near-online MaXTron).
 
 Each clip is compared with the *already aligned* clip before it by the cosine of one embedding per query, and the
-best one-to-one assignment of all queries is taken: no gate, no birth, no death. MaXTron on Video-kMaX compares mask
-embeddings, MaXTron on Tube-Link raw decoder queries; which one is the caller's choice (arXiv 2311.18537 v1, section
+best one-to-one assignment of all queries is taken; no query is left out. MaXTron on Video-kMaX compares mask
+embeddings, MaXTron on Tube-Link raw decoder queries; the caller chooses (arXiv 2311.18537 v1, section
 3.2, and `match_from_embds` in TACJu/MaXTron).
 """
 
@@ -21,12 +21,12 @@ from torch import Tensor
 class HungarianConfig:
     """Align queries before merging, as MaXTron does."""
 
-    name: Literal["hungarian"] = "hungarian"
-    overlap: ClassVar[int] = 0          # its clips share no frame
+    kind: Literal["hungarian"] = "hungarian"
+    overlap: ClassVar[int] = 0          # neighbouring clips share no frame
 
 
 class QueryAligner:
-    """One per video, one `step` per clip. The only memory is the last clip's embeddings in aligned order."""
+    """Aligns one video, one `step` per clip. Its only memory is the embeddings of the last clip, in aligned order."""
 
     def __init__(self) -> None:
         self._previous: Tensor | None = None        # n d, unit length

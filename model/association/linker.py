@@ -1,5 +1,5 @@
-"""What every linker of segments does, and what they share. Linking is the second moment of association: clips are
-merged one by one, then the segments of each clip are given the tracks of the video (`model/segment_linking.py`)."""
+"""The interface of all linkers of segments, and the helpers they share. Clips are merged one by one, then the segments
+of each clip get the tracks of the video (`model/segment_linking.py`)."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Looks = Literal["appearance", "mask_embeddings"]     # the field of ClipPredicti
 
 @dataclass(kw_only=True)
 class MatchingSpace:
-    """How much a memory was asked, as Video-kMaX counts it (arXiv 2304.04694, supplement, table 2).
+    """The number of comparisons with a memory, as Video-kMaX counts them (arXiv 2304.04694, supplement, table 2).
 
-    Its size at one clip is objects in memory times segments to be found among them. Every clip counts, with 0 where
-    nothing was asked.
+    The size at one clip is the number of objects in memory times the number of segments compared with them. Every clip
+    counts, also with size 0.
     """
 
     clips: int = 0
@@ -31,18 +31,18 @@ class MatchingSpace:
         self.merge(MatchingSpace(clips=1, total=size, largest=size))
 
     def merge(self, other: MatchingSpace) -> None:
-        """Count another video, or what another worker counted."""
+        """Add the counts of another video or of another worker."""
         self.clips = self.clips + other.clips
         self.total = self.total + other.total
         self.largest = max(self.largest, other.largest)
 
     def summary(self) -> dict[str, float]:
-        """Average and largest size; empty where no memory was ever asked."""
+        """Average and largest size; empty if no clip was counted."""
         return {"average": self.total / self.clips, "max": self.largest} if self.clips else {}
 
 
 class Linker(Protocol):
-    """One per video, one `step` per clip. What it remembers does not grow with the number of frames."""
+    """Links one video, one `step` per clip. Its memory does not grow with the number of frames."""
 
     looks: Looks
     matching: MatchingSpace
@@ -53,7 +53,7 @@ class Linker(Protocol):
 
 
 def start_tracks(tracks: np.ndarray, clip: ClipSegments, last: Counter[int]) -> None:
-    """Give every thing that has no track yet the next one of its class. last: class -> its last track; counts on."""
+    """Give every thing without a track the next track of its class. last: class -> its last track, is updated."""
     for segment in np.flatnonzero(clip.is_thing & (tracks == 0)):
         label = int(clip.classes[segment])
         last[label] += 1
@@ -61,13 +61,13 @@ def start_tracks(tracks: np.ndarray, clip: ClipSegments, last: Counter[int]) -> 
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    """m d -> the same, each of length 1; zeros stay zeros."""
+    """Scale each of m vectors, m d, to length 1; zeros stay zeros."""
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return vectors / np.where(lengths > 0, lengths, 1)
 
 
 def best_first(scores: np.ndarray, *, least: float) -> list[tuple[int, int]]:
-    """One-to-one pairs (row, column) of at least a score, the best pair first, then the best of what is left."""
+    """One-to-one pairs (row, column) that score at least `least`: the best pair first, then the best of the others."""
     scores = scores.copy()
     pairs = []
     while scores.max(initial=-np.inf) >= least:

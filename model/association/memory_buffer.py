@@ -1,16 +1,17 @@
-"""Video-kMaX's location-aware memory buffer (LA-MB): stitch first, then ask a memory of looks and places.
+"""Video-kMaX's location-aware memory buffer (LA-MB): stitching first, then a memory of appearances and locations.
 
-A thing that stitching does not find again is compared with the objects in memory that the clip does not show yet:
-cosine of their appearance times exp(-squared distance of their boxes / temperature). Objects out of sight go on moving
-as they last did and are forgotten after `patience` clips (arXiv 2304.04694, section 3.2 and supplement, algorithm 1).
+A thing that stitching does not find again is compared with the objects in memory that the clip does not show yet. The
+score is the cosine of the appearances times exp(-squared distance of the boxes / temperature). Objects out of sight
+keep their last motion and are forgotten after `patience` clips (arXiv 2304.04694, section 3.2 and supplement,
+algorithm 1).
 
-The algorithm lets every object take its best entry. Two of them may want the same one; the better pair goes first
-here, entries are taken once, and classes must agree. `official_compat` is the released code (dlsrbgg33/video_kmax,
-`video_kmax_deeplab/utils/associater/lamb_module.py`): distances are not squared, one assignment over all classes whose
-pairs are tested afterwards, and new objects enter memory only when it had nothing to offer.
+In the paper's algorithm every object takes its best entry, and two objects can take the same one. Here the better pair
+goes first, each entry is taken once, and classes must agree. `official_compat` follows the released code
+(dlsrbgg33/video_kmax, `video_kmax_deeplab/utils/associater/lamb_module.py`): distances are not squared, one assignment
+over all classes is made and its pairs are tested afterwards, and new objects enter memory only if it has no candidate.
 
-Without `stitch` and `location` it is the naive memory buffer the paper compares with: looks alone, and everything is
-looked up in the whole memory.
+Without `stitch` and `location` it is the naive memory buffer that the paper compares with: every thing is compared with
+the whole memory, by appearance alone.
 """
 
 from __future__ import annotations
@@ -33,28 +34,32 @@ from model.labels import class_of, panoptic_id, track_of
 class MemoryBufferConfig:
     """The defaults are those of near-online clips of two frames; online (clips of one) takes overlap 0, accept 0.5."""
 
-    name: Literal["memory_buffer"] = "memory_buffer"
+    kind: Literal["memory_buffer"] = "memory_buffer"
     overlap: int = 1                # frames that neighbouring clips share; 0: nothing can be stitched
-    stitch: bool = True             # false: also what the shared frame would tell is looked up
-    location: bool = True           # false: compare looks alone
-    accept: float = 0.7             # least score of the same object; the paper's alpha
-    temperature: float = 1.0        # of distances between boxes, in parts of width and height
+    stitch: bool = True             # false: every thing is looked up in memory
+    location: bool = True           # false: appearances alone are compared
+    accept: float = 0.7             # smallest score of the same object; the paper's alpha
+    temperature: float = 1.0        # of box distances, in fractions of width and height
     update: float = 0.2             # share of the new appearance when an object is seen again; the paper's lambda
-    patience: int = 10              # clips an object may be out of sight and be known again; the paper's tau
+    patience: int = 10              # clips an object may be out of sight before it is forgotten; the paper's tau
     official_compat: bool = False
+
+    def build(self) -> MemoryBuffer:
+        """The linker of one video."""
+        return MemoryBuffer(self)
 
     def __post_init__(self) -> None:
         if self.overlap < 0 or self.patience < 0 or self.temperature <= 0 or not 0 <= self.update <= 1:
-            raise ValueError(f"{self.name} with overlap={self.overlap}, patience={self.patience}, temperature="
+            raise ValueError(f"{self.kind} with overlap={self.overlap}, patience={self.patience}, temperature="
                              f"{self.temperature}, update={self.update}: the first two must not be negative, the "
                              "temperature must be above 0 and update a fraction (official: 1, 10, 1.0, 0.2)")
 
 
 @dataclass(frozen=True, kw_only=True)
 class NaiveBufferConfig(MemoryBufferConfig):
-    """The paper's comparison, at the patience that is best for it (supplement, table 2)."""
+    """The baseline of the paper, with the patience that suits it best (supplement, table 2)."""
 
-    name: Literal["naive_buffer"] = "naive_buffer"
+    kind: Literal["naive_buffer"] = "naive_buffer"
     stitch: bool = False
     location: bool = False
     patience: int = 1
@@ -65,13 +70,13 @@ class Remembered:
     """One object in memory."""
 
     appearance: np.ndarray      # d
-    box: np.ndarray             # 4, where it is expected now
-    before: np.ndarray          # 4, where it was one clip ago
-    seen: int                   # number of the clip that last showed it
+    box: np.ndarray             # 4, where the object is expected now
+    before: np.ndarray          # 4, where the object was one clip ago
+    seen: int                   # index of the clip that last showed it
 
 
 class MemoryBuffer:
-    """A linker whose memory is a dictionary of objects; it grows with the objects that were seen recently."""
+    """A linker whose memory is a dictionary of objects; it grows with the number of recent objects."""
 
     looks: Looks = "appearance"
 
@@ -119,15 +124,15 @@ class MemoryBuffer:
         return [(int(asking[row]), candidates[column]) for row, column in pairs]
 
     def _encode(self, clip: ClipSegments, tracks: np.ndarray, segments: np.ndarray) -> None:
-        """Write the given segments into memory, move what this clip does not show, forget what is gone for long."""
+        """Write the given segments into memory, move the objects that this clip does not show, and forget old ones."""
         for segment in segments:
             identity = int(panoptic_id(clip.classes[segment], tracks[segment]))
-            look = clip.embeddings[segment]
+            appearance = clip.embeddings[segment]
             box = clip.boxes[segment]
             known = self.memory.get(identity)
             if known is not None:
-                look = (1 - self.config.update) * known.appearance + self.config.update * look
-            self.memory[identity] = Remembered(look, box, box if known is None else known.box, self._clip)
+                appearance = (1 - self.config.update) * known.appearance + self.config.update * appearance
+            self.memory[identity] = Remembered(appearance, box, box if known is None else known.box, self._clip)
         for identity, entry in list(self.memory.items()):
             if entry.seen < self._clip:
                 entry.box, entry.before = 2 * entry.box - entry.before, entry.box

@@ -1,13 +1,13 @@
-"""Video stitching: a thing keeps its track when its mask covers the same place of a frame that two clips share.
+"""Video stitching: a thing keeps its track when its masks overlap in a frame that two clips share.
 
-Clips overlap by `overlap` frames; both have segmented the shared ones, so segments of one clip and the next can be
-compared by IoU. The pair that covers itself best goes first, then the best of what is left (arXiv 2304.04694, section
-3.2). Only segments of one class that meet are candidates.
+Neighbouring clips share `overlap` frames and both segment them, so that their segments can be compared by IoU. The pair
+with the largest IoU goes first, then the best of the others (arXiv 2304.04694, section 3.2). Only overlapping segments
+of one class are candidates.
 
-`official_compat` is the released code (dlsrbgg33/video_kmax,
-`video_kmax_deeplab/utils/associater/video_stitching_module.py`): each side chooses in turn, and pairs that chose each
-other stay. Things and stuff of any class compete before classes are compared, what is left over is paired where the
-masks do not meet at all, and a pair that is best for both can be lost to a greedier chooser.
+`official_compat` follows the released code (dlsrbgg33/video_kmax,
+`video_kmax_deeplab/utils/associater/video_stitching_module.py`): each side chooses in turn, and mutual choices become
+pairs. Things and stuff of any class compete before classes are compared, leftover segments are paired even if their
+masks do not overlap, and a pair that is best for both sides can be lost to an earlier choice.
 """
 
 from __future__ import annotations
@@ -24,11 +24,15 @@ from model.contracts import ClipSegments
 
 @dataclass(frozen=True, kw_only=True)
 class StitchingConfig:
-    """Link neighbouring clips by their shared frames alone; an object that is away for a clip gets a new track."""
+    """Link neighbouring clips by their shared frames alone; an object that is absent for a clip gets a new track."""
 
-    name: Literal["stitching"] = "stitching"
+    kind: Literal["stitching"] = "stitching"
     overlap: int = 1                    # frames that neighbouring clips share
     official_compat: bool = False
+
+    def build(self) -> StitchingLinker:
+        """The linker of one video."""
+        return StitchingLinker(self)
 
     def __post_init__(self) -> None:
         if self.overlap < 1:
@@ -37,7 +41,7 @@ class StitchingConfig:
 
 
 class Stitcher:
-    """Finds the segments of the last clip again in the next one. Holds that one clip."""
+    """Finds the segments of the last clip in the next one. It holds only that clip."""
 
     def __init__(self, *, official_compat: bool = False) -> None:
         self.official_compat = official_compat
@@ -45,7 +49,7 @@ class Stitcher:
         self._tracks = np.zeros(0, dtype=np.int64)
 
     def match(self, clip: ClipSegments) -> np.ndarray:
-        """Track of each segment, m; 0 for stuff and for things the last clip does not show at the same place."""
+        """Track of each segment, m; 0 for stuff and for things that the last clip does not show at the same place."""
         tracks = np.zeros(len(clip.classes), dtype=np.int64)
         if self._clip is None or not clip.shared:
             return tracks
@@ -68,9 +72,9 @@ class Stitcher:
 
 
 class StitchingLinker:
-    """Stitching and nothing else."""
+    """Stitching alone."""
 
-    looks: Looks = "mask_embeddings"     # not looked at
+    looks: Looks = "mask_embeddings"     # not used
 
     def __init__(self, config: StitchingConfig) -> None:
         self.matching = MatchingSpace()
@@ -86,7 +90,7 @@ class StitchingLinker:
 
 
 def overlap_of_segments(before: ClipSegments, after: ClipSegments) -> tuple[np.ndarray, np.ndarray]:
-    """IoU of segments on the shared frames, m_before m_after; and where both of a pair are present there, bool."""
+    """IoU of segments on the shared frames, m_before m_after; and whether both of a pair are present there, bool."""
     rows = len(before.classes) + 1
     columns = len(after.classes) + 1
     areas = np.zeros(rows * columns, dtype=np.int64)
@@ -100,9 +104,9 @@ def overlap_of_segments(before: ClipSegments, after: ClipSegments) -> tuple[np.n
 
 
 def mutual_pairs(overlaps: np.ndarray) -> list[tuple[int, int]]:
-    """Pairs (row, column) that choose each other, -1 meaning never.
+    """Pairs (row, column) that choose each other; an overlap of -1 is never chosen.
 
-    Rows choose in the order of their best overlap, each its best column that is still free; so do columns.
+    Rows choose in the order of their best overlap; each takes its best free column. Columns do the same.
     """
     chosen = _choose(overlaps)
     choosing = _choose(overlaps.T)

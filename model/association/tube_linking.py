@@ -1,7 +1,7 @@
-"""Tube-Link's learned association (arXiv 2303.12782, section 3.2): queries of one clip read those of the clip before,
-and an embedding head makes what a tracker compares.
+"""Tube-Link's learned association (arXiv 2303.12782, section 3.2): the queries of a clip attend to those of the clip
+before, and an embedding head gives the vectors that a tracker compares.
 
-Facts follow `models/video/tube_link_vps/tube_link_vps.py` and `track_heads.py` in lxtGH/Tube-Link.
+Details follow `models/video/tube_link_vps/tube_link_vps.py` and `track_heads.py` in lxtGH/Tube-Link.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from model.layers.mlp import FeedForward
 
 @dataclass(frozen=True, kw_only=True)
 class TubeLinkingConfig:
-    """Sizes. Defaults: every Tube-Link model for panoptic video."""
+    """Sizes. The defaults are those of every Tube-Link model for panoptic video."""
 
     dim: int = 256              # of the queries
     heads: int = 8
     ffn: int = 1024
-    link: bool = True           # queries read the clip before; false: only the embedding head
+    link: bool = True           # queries attend to the clip before; false: only the embedding head
 
     def __post_init__(self) -> None:
         if self.dim % self.heads:
@@ -29,7 +29,7 @@ class TubeLinkingConfig:
 
 
 class TubeLinking(nn.Module):
-    """Cross attention with residual and norm, feed-forward with residual and norm; then the embedding head."""
+    """Cross-attention and a feed-forward block, each with residual and norm, and then the embedding head."""
 
     def __init__(self, config: TubeLinkingConfig) -> None:
         super().__init__()
@@ -54,14 +54,14 @@ class TubeLinking(nn.Module):
     def forward(self, queries: Tensor, reference: Tensor, *, official_compat: bool = False) -> Tensor:
         """queries b n c of a clip, reference b x c of the clip before -> linked queries b n c.
 
-        official_compat: the released test code swaps two axes, so that each query sees the reference query of its own
-        number and no other; needs as many of these as of those. A module without link returns the queries.
+        official_compat: the released test code swaps two axes, so that each query attends only to the reference query
+        of the same index, and both clips need the same number of queries. Without link the queries stay as they are.
         """
         if not self.config.link:
             return queries
         if official_compat and queries.shape != reference.shape:
-            raise ValueError(f"official_compat pairs queries by their number, but there are {tuple(queries.shape)} "
-                             f"queries and {tuple(reference.shape)} of the clip before; link without it")
+            raise ValueError(f"official_compat pairs queries by their index, but there are {tuple(queries.shape)} "
+                             f"queries and {tuple(reference.shape)} of the clip before; set official_compat=False")
         if official_compat:
             pairs = (rearrange(part, "b n c -> (b n) 1 c") for part in (queries, reference))
             return rearrange(self._link(*pairs), "(b n) 1 c -> b n c", b=len(queries))
@@ -73,5 +73,5 @@ class TubeLinking(nn.Module):
         return self.ffn_norm(queries + self.ffn(queries))
 
     def embeddings(self, queries: Tensor) -> Tensor:
-        """queries ... c, linked or not -> ... c: what is compared between clips, by dot product."""
+        """queries ... c, linked or not -> ... c: the vectors that are compared between clips by dot product."""
         return self.head(self.embed(queries))

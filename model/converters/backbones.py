@@ -1,4 +1,4 @@
-"""Names of backbones in checkpoints of others <-> timm's `features_only` names, which our `Backbone` carries.
+"""Names of backbones in foreign checkpoints <-> timm's `features_only` names, which our `Backbone` carries.
 
 Sources: detectron2's ResNet; facebookresearch/ConvNeXt and ConvNeXt-V2, whose names kmax-deeplab and MaXTron keep;
 mmdetection's Swin, and Microsoft's, whose names detectron2's models keep; torchvision and timm, whose ResNets
@@ -51,16 +51,17 @@ TORCHVISION_CONVNEXT: Rules = (
 )
 
 TIMM: Rules = (          # also torchvision's ResNets
-    (r"(stem|stages)\.(\d+)\.(.+)", r"\1_\2.\3"),
+    (r"(stem|stages|layers)\.(\d+)\.(.+)", r"\1_\2.\3"),
+    (r"patch_embed\.(.+)", r"patch_embed.\1"),
     (r"(conv\d\..+)", r"\1"),
     (r"(bn\d\..+)", r"\1"),
     (r"(layer\d\..+)", r"\1"),
 )
 
-MMDET_SWIN: Rules = (    # its norms of the four maps are no part of timm's network: `Backbone.output_norms`
+MMDET_SWIN: Rules = (    # timm's network lacks its norms of the four maps, which are `Backbone.output_norms`
     (r"patch_embed\.projection\.(.+)", r"patch_embed.proj.\1"),
     (r"patch_embed\.norm\.(.+)", r"patch_embed.norm.\1"),
-    # a stage of mmdetection ends, and one of timm begins, with the step down
+    # mmdetection counts the step down to the stage above it, timm to the stage below
     *((rf"stages\.{stage - 1}\.downsample\.(.+)", rf"layers_{stage}.downsample.\1") for stage in range(1, 4)),
     (r"stages\.(\d)\.blocks\.(\d+)\.attn\.w_msa\.(.+)", r"layers_\1.blocks.\2.attn.\3"),
     (r"stages\.(\d)\.blocks\.(\d+)\.ffn\.layers\.0\.0\.(.+)", r"layers_\1.blocks.\2.mlp.fc1.\3"),
@@ -68,7 +69,7 @@ MMDET_SWIN: Rules = (    # its norms of the four maps are no part of timm's netw
     (r"stages\.(\d)\.blocks\.(\d+)\.(norm\d\..+)", r"layers_\1.blocks.\2.\3"),
 )
 
-SWIN: Rules = (          # a stage of Microsoft's ends with the step down as well
+SWIN: Rules = (          # Microsoft counts the step down as mmdetection does
     (r"patch_embed\.(.+)", r"patch_embed.\1"),
     *((rf"layers\.{stage - 1}\.downsample\.(.+)", rf"layers_{stage}.downsample.\1") for stage in range(1, 4)),
     (r"layers\.(\d)\.blocks\.(.+)", r"layers_\1.blocks.\2"),
@@ -80,15 +81,15 @@ BACKBONES: Mapping[BackboneNaming, Rules] = {
     "swin": SWIN,
 }
 
-# What ImageNet files hold beside the features: the last norm and the classifier.
+# ImageNet files also hold the last norm and the classifier.
 CLASSIFIER: Rules = ((r"(stem\.)?fc\..+", None), (r"head\..+", None), (r"norm\..+", None), (r"classifier\..+", None))
 
-# A name that only one naming has, most special first.
+# A name that tells a naming, most special first.
 _SIGNS: tuple[tuple[str, BackboneNaming], ...] = (
     ("stem.conv1.weight", "detectron2_resnet"), ("downsample_layers.0.0.weight", "convnext"),
     ("features.0.0.weight", "torchvision_convnext"), ("stem.0.weight", "timm"), ("conv1.weight", "timm"),
     ("conv1.0.weight", "timm"), ("patch_embed.projection.weight", "mmdet_swin"),
-    ("layers.0.downsample.reduction.weight", "swin"),
+    ("layers.0.downsample.reduction.weight", "swin"), ("layers.1.downsample.reduction.weight", "timm"),
 )
 
 _MERGE = re.compile(r"\d\.downsample\.")
@@ -113,8 +114,8 @@ def usual_naming(names: Iterable[str], *, mmdet: bool = False) -> BackboneNaming
 def our_shape(tensor: Tensor, *, name: str, naming: BackboneNaming | None = None) -> Tensor:
     """Layer scales and response norms are vectors here; others keep axes of length one around them. name: ours.
 
-    Where Swin merges 2 x 2 patches, the order of their channels changes too: mmdetection goes through the channels
-    first, timm as Microsoft's release through columns, rows, channels.
+    Where Swin merges 2 x 2 patches, the order of their channels changes too: mmdetection has (channels, rows,
+    columns), timm and Microsoft have (columns, rows, channels).
     """
     if naming == "mmdet_swin" and _MERGE.search(name):
         return rearrange(tensor, "... (c h w) -> ... (w h c)", h=2, w=2)

@@ -1,5 +1,7 @@
-"""How the official checkpoints of each family are laid out: one dataclass per family, kept so that the way back gives
-the same names. Names of cross-clip heads are ours behind `HEAD`, beside those of a segmenter.
+"""How the official checkpoints of each family are laid out, one dataclass per family.
+
+A converted model keeps its layout, so that converting it back gives the same names. The names of a cross-clip head
+stand behind `HEAD`, beside those of its segmenter.
 """
 
 from __future__ import annotations
@@ -14,9 +16,10 @@ from model.converters.cross_clip import MAXTRON_KMAX, MAXTRON_TUBE_LINK, SHARED_
 from model.converters.kmax import PIXEL_DECODER, decoder_rules, spelling
 from model.converters.mask2former import (
     DETECTRON2_QUERY_DECODER,
-    MMDET_PIXEL_DECODER,
-    MMDET_QUERY_DECODER,
+    MmdetRelease,
     detectron2_pixel_decoder,
+    mmdet_pixel_decoder,
+    mmdet_query_decoder,
 )
 from model.converters.maxtron_video_kmax import WITHIN_CLIP
 from model.converters.rename import Rules, nested
@@ -25,13 +28,29 @@ from model.converters.vita import VITA
 
 HEAD = "head."                      # before the names of a cross-clip head, beside those of a segmenter
 BACKBONE = "backbone.network."      # where our segmenters keep timm's network
-_FRAMED = "sem_seg_head."           # before everything of a detectron2 model but backbone and cross-clip head
+_FRAMED = "sem_seg_head."           # before all names of a detectron2 model, except backbone and cross-clip head
 _WITHIN_CLIP = f"{_FRAMED}wc_module."
-_MMDET = "panoptic_head."           # before everything of an mmdetection model but backbone and linking
-_DETECTRON2 = f"{_FRAMED}predictor.transformer_"    # only Mask2Former has it there
+_PIXEL_DECODER = f"{_FRAMED}pixel_decoder."
+_MMDET = "panoptic_head."           # before all names of an mmdetection model, except backbone and linking
+_DETECTRON2 = f"{_FRAMED}predictor.transformer_"    # only Mask2Former has such names
 _STATIC = f"{_FRAMED}predictor.static_query.weight"
+_CAFFE = "res2_0_branch2a_w"        # in detectron2's MSRA/R-50.pkl
 
-Part = tuple[tuple[str, ...], str]  # names of ours a checkpoint may lack altogether, and what to say then
+Family = Literal["backbone", "video_kmax", "mmdet", "detectron2"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Weights of ours that a checkpoint may lack, all of them together."""
+
+    core: str                       # prefix of their names
+    reads: tuple[str, ...] = ()     # prefixes of other weights that the core alone reads; without it they are unused
+    absent: str                     # the reason that is reported where the checkpoint lacks the core
+    unwanted: str = ""              # the reason where the recipe's model may lack it; empty: it may not
+
+
+_CLIP_ATTENTION = "no attention in time in the checkpoint"
+_LINKING = Part(core="linking.", absent="no linking of tubes in the checkpoint")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +74,8 @@ class BackboneLayout:
 class KMaxLayout:
     """kMaX-DeepLab and MaXTron on Video-kMaX.
 
-    COCO kMaX-DeepLab, kMaX with deformable attention, MaXTron near-online and offline differ in which parts they hold
-    and in three spellings.
+    kMaX-DeepLab, the same with deformable attention, MaXTron near-online and MaXTron offline hold different parts and
+    differ in three spellings.
     """
 
     family: Literal["video_kmax"] = "video_kmax"
@@ -66,10 +85,11 @@ class KMaxLayout:
     prefix: str = ""
     container: ClassVar[str] = "model"
     optional: ClassVar[tuple[Part, ...]] = (
-        (("within_clip.",), "no within-clip tracking in the checkpoint"),
-        (("within_clip.trajectory_stacks.", "within_clip.clip_level_embedding"), "no attention in time in the "
-                                                                                 "checkpoint"),
-        (("semantic_head.",), "no auxiliary semantic head in the checkpoint"),
+        Part(core="within_clip.", absent="no within-clip tracking in the checkpoint"),
+        Part(core="within_clip.trajectory_stacks.", reads=("within_clip.clip_level_embedding",),
+             absent=_CLIP_ATTENTION),
+        Part(core="semantic_head.", absent="no auxiliary semantic head in the checkpoint",
+             unwanted="auxiliary semantic head; the recipe trains without it"),
     )
     copies: ClassVar[Rules] = ()
     classes: ClassVar[tuple[int, ...]] = ()
@@ -87,19 +107,20 @@ class KMaxLayout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MmdetLayout:
-    """Tube-Link, MaXTron on Tube-Link, near-online and offline, and COCO Mask2Former of mmdetection."""
+    """Tube-Link, MaXTron on Tube-Link, near-online and offline, and mmdetection's Mask2Former."""
 
     family: Literal["mmdet"] = "mmdet"
     backbone: BackboneNaming
+    release: MmdetRelease = 2
     prefix: str = ""
-    classes: tuple[int, ...] = ()       # our class of each of their class rows, which no name tells; (): the same order
+    classes: tuple[int, ...] = ()       # our class for each of their class rows, from the recipe; (): the same order
     container: ClassVar[str] = "state_dict"
     optional: ClassVar[tuple[Part, ...]] = (
-        (("pixel_decoder.trajectories.", "pixel_decoder.clip_level_embedding"), "no attention in time in the "
-                                                                                "checkpoint"),
-        (("linking.",), "no linking of tubes in the checkpoint"),
+        Part(core="pixel_decoder.trajectories.", reads=("pixel_decoder.clip_level_embedding",),
+             absent=_CLIP_ATTENTION),
+        _LINKING,
     )
-    # An offline checkpoint has these once, for the query decoder and for the cross-clip head; ours have one each.
+    # In an offline checkpoint the query decoder and the cross-clip head share these weights; ours have one copy each.
     copies: ClassVar[Rules] = nested(SHARED_HEADS, r"panoptic_head\.", HEAD)
 
     def rules(self) -> Rules:
@@ -107,8 +128,8 @@ class MmdetLayout:
         return (
             (r"backbone\.norm(\d)\.(.+)", r"backbone.output_norms.\1.\2"),
             *nested(BACKBONES[self.backbone], r"backbone\.", BACKBONE),
-            *nested(MMDET_PIXEL_DECODER, r"panoptic_head\.pixel_decoder\.", "pixel_decoder."),
-            *nested(MMDET_QUERY_DECODER, r"panoptic_head\.", "query_decoder."),
+            *nested(mmdet_pixel_decoder(self.release), r"panoptic_head\.pixel_decoder\.", "pixel_decoder."),
+            *nested(mmdet_query_decoder(self.release), r"panoptic_head\.", "query_decoder."),
             *nested(MAXTRON_TUBE_LINK, r"panoptic_head\.", HEAD),
             *nested(TUBE_LINKING, "", "linking."),
         )
@@ -116,15 +137,16 @@ class MmdetLayout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detectron2Layout:
-    """Mask2Former of detectron2: on COCO, and as the frame detector below VITA."""
+    """Mask2Former of detectron2, alone and as the frame detector below VITA."""
 
     family: Literal["detectron2"] = "detectron2"
     backbone: BackboneNaming
-    queries: Literal["query_feat", "static_query"] = "query_feat"     # the second is how some COCO models spell it
+    queries: Literal["query_feat", "static_query"] = "query_feat"     # the second is the older name
+    pixel_decoder: str = _PIXEL_DECODER     # what stands before the pixel decoder; older models put nothing between
     counters: bool = False              # whether batch norms count their batches; those with frozen statistics do not
     prefix: str = ""
     container: ClassVar[str] = "model"
-    optional: ClassVar[tuple[Part, ...]] = ((("linking.",), "no linking of tubes in the checkpoint"),)
+    optional: ClassVar[tuple[Part, ...]] = (_LINKING,)
     copies: ClassVar[Rules] = ()
     classes: ClassVar[tuple[int, ...]] = ()
 
@@ -134,7 +156,7 @@ class Detectron2Layout:
         return (
             (r"backbone\.norm(\d)\.(.+)", r"backbone.output_norms.\1.\2"),
             *nested(BACKBONES[self.backbone], r"backbone\.", BACKBONE),
-            *nested(detectron2_pixel_decoder(), r"sem_seg_head\.pixel_decoder\.", "pixel_decoder."),
+            *nested(detectron2_pixel_decoder(), re.escape(self.pixel_decoder), "pixel_decoder."),
             (rf"{decoder}{self.queries}\.weight", "query_decoder.initial_queries"),
             *nested(DETECTRON2_QUERY_DECODER, decoder, "query_decoder."),
             *nested(VITA, r"vita_module\.", HEAD),
@@ -145,7 +167,7 @@ Layout = BackboneLayout | KMaxLayout | MmdetLayout | Detectron2Layout
 
 
 def read_layout(names: Iterable[str]) -> Layout:
-    """Recognise a checkpoint by its names. Raises ValueError where they are of no model this converter knows."""
+    """Recognise a checkpoint by its names. Raises ValueError where they belong to no supported model."""
     names = list(names)
     prefix = "module." if names and all(name.startswith("module.") for name in names) else ""
     names = [name.removeprefix(prefix) for name in names]
@@ -156,13 +178,12 @@ def read_layout(names: Iterable[str]) -> Layout:
     if is_kmax or is_mmdet or is_detectron2:
         inside = [name.removeprefix("backbone.") for name in names if name.startswith("backbone.")]
     if (naming := backbone_naming(inside)) is None:
-        raise ValueError(f"no known backbone among {len(names)} weights, the first of which are {names[:3]}; known are "
-                         f"{', '.join(BACKBONES)}, inside kMaX-DeepLab, MaXTron, Tube-Link, Mask2Former or VITA, "
-                         "or alone")
+        raise ValueError(_unknown_backbone(names))
     if is_mmdet:
-        return MmdetLayout(backbone=naming, prefix=prefix)
+        return MmdetLayout(backbone=naming, prefix=prefix, release=3 if _any_has(names, ".cross_attn.") else 2)
     if is_detectron2:
-        return Detectron2Layout(backbone=naming, prefix=prefix, counters=_keep_counters(inside),
+        return Detectron2Layout(backbone=naming, prefix=prefix, counters=_any_has(inside, ".num_batches_tracked"),
+                                pixel_decoder=_PIXEL_DECODER if _any_has(names, _PIXEL_DECODER) else _FRAMED,
                                 queries="static_query" if _STATIC in names else "query_feat")
     if not is_kmax:
         return BackboneLayout(backbone=naming, prefix=prefix)
@@ -171,27 +192,33 @@ def read_layout(names: Iterable[str]) -> Layout:
     return KMaxLayout(backbone=naming, predictor=spelling(names), within_clip=within_clip, prefix=prefix)
 
 
-def _keep_counters(names: Iterable[str]) -> bool:
-    return any(name.endswith(".num_batches_tracked") for name in names)
+def _any_has(names: Iterable[str], part: str) -> bool:
+    return any(part in name for name in names)
 
 
-def usual_layout(names: Iterable[str], *, image: bool, detectron2: bool = False) -> Layout:
-    """How the official code would spell a model of ours. names: of its weights. image: trained on single frames.
+def _unknown_backbone(names: list[str]) -> str:
+    if _CAFFE in names:
+        return ("these are Caffe's names of a ResNet, as in detectron2's MSRA/R-50.pkl, whose strides are in other "
+                "convolutions than ours; take torchvision/R-50.pkl")
+    return (f"no known backbone among {len(names)} weights, the first of which are {names[:3]}; known are "
+            f"{', '.join(BACKBONES)}, inside kMaX-DeepLab, MaXTron, Tube-Link, Mask2Former or VITA, or alone")
 
-    detectron2: where Mask2Former, whose names tell nothing, goes to detectron2, as VITA's frame detector does.
+
+def usual_layout(names: Iterable[str], *, family: Family, image: bool = False) -> Layout:
+    """How the official code of a family would spell a model of ours.
+
+    names: of its weights. family: `official_family` of the segmenter's config. image: trained on single frames.
     """
-    names = list(names)
     inside = [name.removeprefix(BACKBONE) for name in names if name.startswith(BACKBONE)]
-    if detectron2:
-        return Detectron2Layout(backbone=usual_naming(inside))
-    if "query_decoder.query_positions" in names:
-        return MmdetLayout(backbone=usual_naming(inside, mmdet=True))
-    return KMaxLayout(backbone=usual_naming(inside), predictor="_predcitor" if image else "_predictor")
+    naming = usual_naming(inside, mmdet=family == "mmdet")
+    if family == "video_kmax":
+        return KMaxLayout(backbone=naming, predictor="_predcitor" if image else "_predictor")
+    return MmdetLayout(backbone=naming) if family == "mmdet" else Detectron2Layout(backbone=naming)
 
 
 def restore_layout(values: Mapping[str, Any]) -> Layout:
-    """What `dataclasses.asdict` made of a layout, as a layout again."""
+    """The layout that `dataclasses.asdict` turned into a dict, also after it was written as JSON."""
     families = {"backbone": BackboneLayout, "video_kmax": KMaxLayout, "mmdet": MmdetLayout,
                 "detectron2": Detectron2Layout}
-    lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}     # as json has them
+    lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
     return families[values["family"]](**values | lists)

@@ -1,10 +1,12 @@
 """Names of Mask2Former decoders -> ours, module by module, readable backwards: mmdetection's and detectron2's.
 
-mmdetection's stand in Tube-Link, MaXTron on Tube-Link and COCO Mask2Former checkpoints behind `panoptic_head.`;
-detectron2's in VITA and in its COCO Mask2Former behind `sem_seg_head.pixel_decoder.` and `sem_seg_head.predictor.`.
+Checkpoints of Tube-Link, MaXTron on Tube-Link and mmdetection carry the first behind `panoptic_head.`; those of VITA
+and Mask2Former carry the second behind `sem_seg_head.pixel_decoder.` and `sem_seg_head.predictor.`.
 """
 
 from __future__ import annotations
+
+from typing import Literal, NamedTuple
 
 from model.converters.maxtron_video_kmax import DEFORMABLE_LAYER, TRAJECTORY_STACK
 from model.converters.rename import Rules, nested
@@ -14,10 +16,27 @@ ATTENTION: Rules = (          # queries, keys and values packed; torch's own nam
     (r"out_proj\.(.+)", r"out.\1"),
 )
 
-MMDET_FFN: Rules = (
-    (r"ffns\.0\.layers\.0\.0\.(.+)", r"ffn.linear1.\1"),
-    (r"ffns\.0\.layers\.1\.(.+)", r"ffn.linear2.\1"),
-)
+MmdetRelease = Literal[2, 3]
+
+
+class _LayerNames(NamedTuple):
+    """The parts of a transformer layer, as patterns; releases of mmdetection name them differently."""
+
+    deformable: str
+    cross: str
+    own: str                # self-attention of the queries
+    ffn: str
+
+
+_LAYER_NAMES: dict[MmdetRelease, _LayerNames] = {
+    2: _LayerNames(deformable=r"attentions\.0", cross=r"attentions\.0", own=r"attentions\.1", ffn=r"ffns\.0"),
+    3: _LayerNames(deformable="self_attn", cross="cross_attn", own="self_attn", ffn="ffn"),
+}
+
+
+def _mmdet_ffn(theirs: str) -> Rules:
+    return ((rf"{theirs}\.layers\.0\.0\.(.+)", r"ffn.linear1.\1"),
+            (rf"{theirs}\.layers\.1\.(.+)", r"ffn.linear2.\1"))
 
 
 def _mmdet_blocks(theirs: str, ours: str) -> Rules:
@@ -25,42 +44,53 @@ def _mmdet_blocks(theirs: str, ours: str) -> Rules:
             (rf"{theirs}\.(\d)\.gn\.(.+)", rf"{ours}.\1.norm.\2"))
 
 
-# One deformable attention, the trajectory attention inside it included; both stand beside each other in our decoder.
-MMDET_DEFORMABLE: Rules = (
-    (r"layers\.(\d+)\.attentions\.0\.gamma", r"trajectories.\1.scale"),
-    *nested(TRAJECTORY_STACK, r"layers\.(\d+)\.attentions\.0\.temporal_layer\.", r"trajectories.\1.stack."),
-    (r"layers\.(\d+)\.attentions\.0\.(.+)", r"layers.\1.attention.\2"),
-)
+def mmdet_deformable(release: MmdetRelease = 2) -> Rules:
+    """Deformable attention and the trajectory attention inside it, which stand beside each other in our decoder."""
+    attention = rf"layers\.(\d+)\.{_LAYER_NAMES[release].deformable}\."
+    return (
+        (rf"{attention}gamma", r"trajectories.\1.scale"),
+        *nested(TRAJECTORY_STACK, rf"{attention}temporal_layer\.", r"trajectories.\1.stack."),
+        (rf"{attention}(.+)", r"layers.\1.attention.\2"),
+    )
 
-MMDET_PIXEL_DECODER: Rules = (
-    *_mmdet_blocks("input_convs", "projections"),
-    (r"level_encoding\.weight", "level_embedding"),
-    (r"level_3d_encodeing\.weight", "clip_level_embedding"),
-    *nested(MMDET_DEFORMABLE, r"encoder\.", ""),
-    *nested((*MMDET_FFN, (r"norms\.0\.(.+)", r"attention_norm.\1"), (r"norms\.1\.(.+)", r"ffn_norm.\1")),
-            r"encoder\.layers\.(\d+)\.", r"layers.\1."),
-    *_mmdet_blocks("lateral_convs", "laterals"),
-    *_mmdet_blocks("output_convs", "fuses"),
-    (r"mask_feature\.(.+)", r"pixel_out.conv.\1"),
-)
 
-MMDET_QUERY_DECODER: Rules = (
-    (r"query_feat\.weight", "initial_queries"),
-    (r"query_embed\.weight", "query_positions"),
-    (r"level_embed\.weight", "level_embedding"),
-    (r"decoder_input_projs\.(\d)\.(.+)", r"projections.\1.\2"),
-    *nested((
-        *nested(ATTENTION, r"attentions\.0\.attn\.", "cross."),
-        *nested(ATTENTION, r"attentions\.1\.attn\.", "self."),
-        *MMDET_FFN,
-        (r"norms\.0\.(.+)", r"cross_norm.\1"),
-        (r"norms\.1\.(.+)", r"self_norm.\1"),
-        (r"norms\.2\.(.+)", r"ffn_norm.\1"),
-    ), r"transformer_decoder\.layers\.(\d+)\.", r"layers.\1."),
-    (r"transformer_decoder\.post_norm\.(.+)", r"norm.\1"),
-    (r"cls_embed\.(.+)", r"class_head.\1"),
-    (r"mask_embed\.(\d)\.(.+)", r"mask_head.\1.\2"),
-)
+def mmdet_pixel_decoder(release: MmdetRelease = 2) -> Rules:
+    """release: the major version of mmdetection. Tube-Link and MaXTron are built on 2."""
+    return (
+        *_mmdet_blocks("input_convs", "projections"),
+        (r"level_encoding\.weight", "level_embedding"),
+        (r"level_3d_encodeing\.weight", "clip_level_embedding"),
+        *nested(mmdet_deformable(release), r"encoder\.", ""),
+        *nested((*_mmdet_ffn(_LAYER_NAMES[release].ffn),
+                 (r"norms\.0\.(.+)", r"attention_norm.\1"),
+                 (r"norms\.1\.(.+)", r"ffn_norm.\1")),
+                r"encoder\.layers\.(\d+)\.", r"layers.\1."),
+        *_mmdet_blocks("lateral_convs", "laterals"),
+        *_mmdet_blocks("output_convs", "fuses"),
+        (r"mask_feature\.(.+)", r"pixel_out.conv.\1"),
+    )
+
+
+def mmdet_query_decoder(release: MmdetRelease = 2) -> Rules:
+    """release: the major version of mmdetection. Tube-Link and MaXTron are built on 2."""
+    names = _LAYER_NAMES[release]
+    return (
+        (r"query_feat\.weight", "initial_queries"),
+        (r"query_embed\.weight", "query_positions"),
+        (r"level_embed\.weight", "level_embedding"),
+        (r"decoder_input_projs\.(\d)\.(.+)", r"projections.\1.\2"),
+        *nested((
+            *nested(ATTENTION, rf"{names.cross}\.attn\.", "cross."),
+            *nested(ATTENTION, rf"{names.own}\.attn\.", "self."),
+            *_mmdet_ffn(names.ffn),
+            (r"norms\.0\.(.+)", r"cross_norm.\1"),
+            (r"norms\.1\.(.+)", r"self_norm.\1"),
+            (r"norms\.2\.(.+)", r"ffn_norm.\1"),
+        ), r"transformer_decoder\.layers\.(\d+)\.", r"layers.\1."),
+        (r"transformer_decoder\.post_norm\.(.+)", r"norm.\1"),
+        (r"cls_embed\.(.+)", r"class_head.\1"),
+        (r"mask_embed\.(\d)\.(.+)", r"mask_head.\1.\2"),
+    )
 
 
 def detectron2_pixel_decoder(*, finer: int = 1) -> Rules:

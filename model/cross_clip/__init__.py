@@ -1,4 +1,4 @@
-"""Stage two: heads that read the aligned queries of all clips and speak about the whole video."""
+"""Stage two: heads that read the queries of all clips and decide about the whole video. A config builds its head."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from typing import Protocol
 from torch import Tensor
 
 from model.contracts import VideoPrediction, VideoQueries
-from model.cross_clip.maxtron import MaXTronHead, MaXTronHeadConfig
-from model.cross_clip.tube_link import TubeLinkHead, TubeLinkHeadConfig
-from model.cross_clip.vita import VitaHead, VitaHeadConfig
+from model.cross_clip.maxtron import MaXTronHeadConfig
+from model.cross_clip.tube_link import TubeLinkHeadConfig
+from model.cross_clip.vita import VitaHeadConfig, VitaTestConfig
 
-CrossClipConfig = MaXTronHeadConfig | TubeLinkHeadConfig | VitaHeadConfig     # the type of the config picks the head
+# A card without `kind` is read as the config that knows most of its fields, the first of equals.
+CrossClipConfig = MaXTronHeadConfig | TubeLinkHeadConfig | VitaHeadConfig
+HeadTestConfig = VitaTestConfig     # settings of a head that may differ at test time; its `kind` is that of the head
 
 
 class CrossClipHead(Protocol):
-    """What every cross-clip head does. A head never sees a frame, and a batch of two videos equals two of one."""
+    """The interface of all cross-clip heads. A head never sees a frame, and a batch of two videos equals two of one."""
 
     def __call__(self, queries: VideoQueries) -> tuple[VideoPrediction, ...]:
-        """One prediction per layer, all supervised alike; the last is the answer."""
+        """One prediction per layer, all supervised alike; the last is the result."""
         ...
 
     def mask_logits(self, mask_embeddings: Tensor, pixel_features: Tensor) -> Tensor:
@@ -27,17 +29,5 @@ class CrossClipHead(Protocol):
         ...
 
     def initialise_from(self, segmenter: Mapping[str, Tensor]) -> None:
-        """Take over what the segmenter already knows. segmenter: its state dict."""
+        """Copy the weights that the head shares with the segmenter. segmenter: its state dict."""
         ...
-
-
-def build_cross_clip_head(config: CrossClipConfig) -> CrossClipHead:
-    """The head a config describes."""
-    match config:
-        case MaXTronHeadConfig():
-            return MaXTronHead(config)
-        case TubeLinkHeadConfig():
-            return TubeLinkHead(config)
-        case VitaHeadConfig():
-            return VitaHead(config)
-    raise ValueError(f"{type(config).__name__} describes no cross-clip head; see model.cross_clip.CrossClipConfig")

@@ -1,20 +1,20 @@
-"""What both flavours of MaXTron's cross-clip tracking share: the layers between queries, and the head around them.
+"""The common part of both flavours of MaXTron's cross-clip tracking: the layers between queries, and their head.
 
 arXiv 2311.18537 v1, section 3.3. Aligned queries of all clips pass through layers of trajectory attention (who is this
-query in every clip?) and temporal ASPP (what happened to it just before and after?). A predictor, the flavour's own,
+query in every clip?) and temporal ASPP (what happened to it just before and after?). The predictor of the flavour
 then gives one class per query for the whole video and one mask embedding per query and clip.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal, Self
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from model.contracts import VideoPrediction, VideoQueries
+from model.contracts import QueryShapes, VideoPrediction, VideoQueries
 from model.layers.convolution import BatchNormConfig
 from model.layers.temporal_aspp import TemporalASPP
 from model.layers.trajectory_attention import TrajectoryAttention
@@ -36,10 +36,18 @@ class CrossClipLayersConfig:
     aspp_norm: Literal["ln", "bn"] | None = "ln"
     attention_dropout: float = 0.0
     aspp_dropout: float = 0.0
-    # "near_online": new branches are scaled by 0 and clips weigh the same, so training starts at the near-online result
-    # itself. "official": a norm after every residual, which the copied heads have never seen (it starts far below).
+    # "near_online": new branches are scaled by 0 and all clips weigh the same, so training starts at the near-online
+    # result. "official": a norm follows every residual; the copied heads were trained without it, and start far below.
     start: Literal["near_online", "official"] = "near_online"
     batch_norm: BatchNormConfig = field(default_factory=BatchNormConfig)
+
+    def refuse_unfit(self, shapes: QueryShapes) -> None:
+        """Raise ValueError unless the head can read what a segmenter of these sizes gives."""
+        expected = (shapes.num_classes, shapes.dim, shapes.pixel_dim)
+        if (self.num_classes, self.dim, self.embedding) != expected:
+            raise ValueError(f"the segmenter has (classes, channels of a query, channels of the pixel features) = "
+                             f"{expected}, the head is made for {(self.num_classes, self.dim, self.embedding)}: give "
+                             "both the same num_classes, dim and embedding")
 
     def __post_init__(self) -> None:
         if min(self.num_classes, self.dim, self.embedding, self.heads, self.layers) < 1:
@@ -48,11 +56,15 @@ class CrossClipLayersConfig:
         if self.dim % self.heads:
             raise ValueError(f"dim={self.dim} does not split into heads={self.heads}; choose a divisor of dim")
         if len(self.aspp_rates) != len(self.aspp_kernels):
-            raise ValueError(f"aspp_rates={self.aspp_rates} and aspp_kernels={self.aspp_kernels} must be equally many; "
-                             "the official ones are (1, 2, 3) and (3, 3, 3)")
+            raise ValueError(f"aspp_rates={self.aspp_rates} and aspp_kernels={self.aspp_kernels} must be equally long; "
+                             "official: (1, 2, 3) and (3, 3, 3)")
         for name, choices in (("attention", ("trajectory", "self")), ("start", ("near_online", "official"))):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}={getattr(self, name)!r} does not exist; choose one of {choices}")
+
+    def as_released(self) -> Self:
+        """The config of the same head in an official checkpoint."""
+        return replace(self, start="official")
 
 
 class CrossClipTracker(nn.Module):
@@ -68,9 +80,8 @@ class CrossClipTracker(nn.Module):
         self.predictor = predictor
 
     def forward(self, queries: VideoQueries) -> tuple[VideoPrediction, ...]:
-        """One prediction per layer, from shared heads and all supervised alike; the last is the answer."""
-        # b k n c
-        x = queries.queries
+        """One prediction per layer, from shared heads and all supervised alike; the last is the result."""
+        x = queries.queries                                                         # b k n c
         predictions = []
         for layer in self.layers:
             x = layer(x)
@@ -97,7 +108,7 @@ class CrossClipLayer(nn.Module):
 
 
 class Residual(nn.Module):
-    """A branch beside the identity. Official: norm(x + branch(x)). Near-online start: x + scale * branch(norm(x))."""
+    """A residual branch. Official: norm(x + branch(x)). Near-online start: x + scale * branch(norm(x))."""
 
     def __init__(self, branch: nn.Module, config: CrossClipLayersConfig) -> None:
         super().__init__()
@@ -112,7 +123,10 @@ class Residual(nn.Module):
 
 
 class QueryTrajectories(nn.Module):
-    """Trajectory attention (equations 5 and 6) with clips for frames and queries for positions; nothing says which."""
+    """Trajectory attention (equations 5 and 6) with clips as frames and queries as positions.
+
+    There are no position embeddings.
+    """
 
     def __init__(self, config: CrossClipLayersConfig) -> None:
         super().__init__()
@@ -139,7 +153,7 @@ class QuerySelfAttention(nn.Module):
 
 
 class QueryASPP(nn.Module):
-    """Temporal ASPP along the clips of every query by itself."""
+    """Temporal ASPP along the clips, for every query by itself."""
 
     def __init__(self, config: CrossClipLayersConfig) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """MaXTron's cross-clip tracking on Video-kMaX (arXiv 2311.18537 v1, section 3.3).
 
-Behaviour follows TACJu/MaXTron, class CrossClipTrackingModule of MaXTron_Video-kMaX; what that calls the activation
-head is our `class_weight`.
+Behaviour follows TACJu/MaXTron, class CrossClipTrackingModule of MaXTron_Video-kMaX; its activation head is our
+`class_weight`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from einops import einsum, rearrange
@@ -19,9 +20,9 @@ from model.converters.rename import load_strict
 from model.cross_clip.layers import CrossClipLayersConfig, CrossClipTracker, weigh_clips
 from model.layers.convolution import ConvBN
 
-HEAD_STD = 0.01     # of the class head and the clip weights, so that training starts undecided
+HEAD_STD = 0.01     # of the class head and the clip weights, so that the first predictions are almost uniform
 
-# Our head <- where the segmenter keeps it, beside its `class_projection`
+# our head <- its name in the segmenter, relative to the module that holds `class_projection`
 COPIED_HEADS = {
     "class_projection": "class_projection",
     "mask_projection": "mask_projection",
@@ -35,15 +36,20 @@ COPIED_HEADS = {
 class MaXTronHeadConfig(CrossClipLayersConfig):
     """Sizes and switches. Defaults are the official R50 head on VIPSeg, except for `start` and `train_norms`."""
 
+    kind: Literal["maxtron"] = "maxtron"
     mask_norm_scale: float = 0.1                # first scale of the batch norm on mask logits
     void_prior: float = 0.9                     # share of queries expected to be "no object"
-    train_norms: bool = False                   # True: copied batch norms take statistics of the batch (official)
-    official_compat: bool = False               # all videos of a batch get one class per query, as in the public code
+    train_norms: bool = False                   # true: copied batch norms use batch statistics (official)
+    official_compat: bool = False               # all videos of a batch share their classes, as in the public code
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.void_prior < 1:
             raise ValueError(f"void_prior={self.void_prior} must lie between 0 and 1; the official value is 0.9")
+
+    def build(self) -> MaXTronHead:
+        """The head, freshly initialised."""
+        return MaXTronHead(self)
 
 
 class MaXTronHead(CrossClipTracker):
@@ -55,22 +61,22 @@ class MaXTronHead(CrossClipTracker):
     def initialise_from(self, segmenter: Mapping[str, Tensor]) -> None:
         """Copy the five heads on queries from the segmenter's final predictor. segmenter: its state dict.
 
-        Raises ValueError when a head is not there, or has another shape and so belongs to another model.
+        Raises ValueError when a head is missing, or has another shape because it belongs to another model.
         """
         anchor = "class_projection.conv.weight"
-        places = [name.removesuffix(anchor) for name in segmenter if name.endswith(anchor)]
-        if len(places) != 1:
-            raise ValueError(f"the segmenter's weights hold {len(places)} modules 'class_projection', but a MaXTron "
+        parents = [name.removesuffix(anchor) for name in segmenter if name.endswith(anchor)]
+        if len(parents) != 1:
+            raise ValueError(f"the segmenter's weights hold {len(parents)} modules 'class_projection', but a MaXTron "
                              "head starts from the one of a kMaX decoder; give it the state dict of a Video-kMaX")
         for ours, theirs in COPIED_HEADS.items():
-            prefix = f"{places[0]}{theirs}."
+            prefix = f"{parents[0]}{theirs}."
             load_strict(self.predictor.get_submodule(ours), {
                 name.removeprefix(prefix): tensor for name, tensor in segmenter.items() if name.startswith(prefix)})
 
     def train(self, mode: bool = True) -> MaXTronHead:
-        """As usual, but the copied batch norms keep the segmenter's statistics unless `train_norms` says otherwise.
+        """Set the mode as usual, but copied batch norms keep the segmenter's statistics unless `train_norms` is set.
 
-        Stage two sees few videos at a time, and their statistics would move the heads before anything is learnt.
+        Stage two sees few videos at a time, and their statistics would change the heads before they learn anything.
         """
         super().train(mode)
         if mode and not self.config.train_norms:
@@ -81,7 +87,7 @@ class MaXTronHead(CrossClipTracker):
 
 
 class VideoPredictor(nn.Module):
-    """The segmenter's five heads on queries, and one new scalar head that says how much a clip's word counts."""
+    """The segmenter's five heads on queries, and one new scalar head for the weight of each clip."""
 
     def __init__(self, config: MaXTronHeadConfig) -> None:
         super().__init__()

@@ -1,13 +1,14 @@
 """MaXTron's cross-clip tracking on Tube-Link (arXiv 2311.18537 v1, section 3.3).
 
-Behaviour follows TACJu/MaXTron, `MaXTron_Tube-Link/models/video/tube_link_vis/mask2former_video_cc_head.py`; what that
-calls the activation projection is our `class_weight`.
+Behaviour follows TACJu/MaXTron, `MaXTron_Tube-Link/models/video/tube_link_vis/mask2former_video_cc_head.py`; its
+activation projection is our `class_weight`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from einops import einsum
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from model.converters.rename import load_strict
 from model.cross_clip.layers import CrossClipLayersConfig, CrossClipTracker, weigh_clips
 from model.layers.mlp import mlp
 
-# The parts of a masked-attention decoder a head starts from; it calls them by the same names.
+# The parts of a masked-attention decoder from which a head starts, under the same names.
 COPIED_HEADS = ("norm", "class_head", "mask_head")
 
 
@@ -25,10 +26,15 @@ COPIED_HEADS = ("norm", "class_head", "mask_head")
 class TubeLinkHeadConfig(CrossClipLayersConfig):
     """Sizes and switches. Defaults are the official heads on YouTube-VIS, except for `start`; OVIS R50 has 6 layers."""
 
+    kind: Literal["tube_link"] = "tube_link"
     embedding: int = 256                        # d, channels of a mask embedding and of the pixel features
     attention_dropout: float = 0.1
     aspp_dropout: float = 0.1
-    train_copied_norm: bool = False             # the norm the copied heads read through; official: it stays
+    train_copied_norm: bool = False             # the norm in front of the copied heads; official: frozen
+
+    def build(self) -> TubeLinkHead:
+        """The head, freshly initialised."""
+        return TubeLinkHead(self)
 
 
 class TubeLinkHead(CrossClipTracker):
@@ -41,7 +47,7 @@ class TubeLinkHead(CrossClipTracker):
     def initialise_from(self, segmenter: Mapping[str, Tensor]) -> None:
         """Copy the norm and the two heads of the segmenter's query decoder. segmenter: its state dict.
 
-        Raises ValueError when a head is not there, or has another shape and so belongs to another model.
+        Raises ValueError when a head is missing, or has another shape because it belongs to another model.
         """
         anchor = "query_decoder.mask_head.0.weight"
         if anchor not in segmenter:
@@ -54,7 +60,7 @@ class TubeLinkHead(CrossClipTracker):
 
 
 class TubeLinkPredictor(nn.Module):
-    """The segmenter's norm and two heads, and one new scalar head that says how much a clip's word counts."""
+    """The segmenter's norm and two heads, and one new scalar head for the weight of each clip."""
 
     def __init__(self, config: TubeLinkHeadConfig) -> None:
         super().__init__()

@@ -1,23 +1,23 @@
-"""VITA: a video is understood from the queries of its frames, without any look at its pixels (arXiv 2206.04403).
+"""VITA: predictions for a video from the queries of its frames, without reading its pixels (arXiv 2206.04403).
 
-Section 3.2: frame queries become object tokens; an encoder lets the tokens of neighbouring frames meet, in windows that
-shift from layer to layer; a decoder lets learned video queries read the tokens of all frames. One class and one mask
-embedding per video query hold for the whole video. Behaviour follows sukjunhwang/VITA,
-`vita/modeling/transformer_decoder/vita.py`; what that calls a clip is our whole video, and our clips are of one frame.
+Section 3.2: frame queries become object tokens. In the encoder the tokens of neighbouring frames attend to each other,
+in windows that shift from layer to layer. In the decoder learned video queries attend to the tokens of all frames. One
+class and one mask embedding per video query hold for the whole video. Behaviour follows sukjunhwang/VITA,
+`vita/modeling/transformer_decoder/vita.py`; its clip is our whole video, and our clips have one frame.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from model.contracts import VideoPrediction, VideoQueries
+from model.contracts import QueryShapes, VideoPrediction, VideoQueries
 from model.layers.attention import DecoderLayer, EncoderLayer
 from model.layers.convolution import before_pointwise, dot_pixels
 from model.layers.mlp import mlp
@@ -27,22 +27,23 @@ from model.layers.mlp import mlp
 class VitaHeadConfig:
     """Sizes and switches. Defaults are the released R50 models; the paper has 3 encoder and 6 decoder layers."""
 
+    kind: Literal["vita"] = "vita"
     num_classes: int                        # without "no object"
     dim: int = 256                          # c, channels of a query
     embedding: int = 256                    # d, channels of a mask embedding
     pixel_dim: int = 256                    # channels of the segmenter's pixel features
-    frame_queries: int = 100                # of the frame detector; each has a learned place of its own
+    frame_queries: int = 100                # of the frame detector; each has a learned position
     num_queries: int = 100                  # of the video
     heads: int = 8
     ffn: int = 2048
     encoder_layers: int = 6
     decoder_layers: int = 3
-    window: int = 6                         # frames whose tokens meet in the encoder; 0: all frames of the video
-    shift_in_training: bool = False         # windows of every second layer are shifted at inference, there if True
+    window: int = 6                         # frames that attend to each other in the encoder; 0: all
+    shift_in_training: bool = False         # shift the windows of every second layer, as at inference
     pre_norm: bool = False                  # norms before attention and feed-forward, not after
-    project: bool = True                    # a linear layer makes object tokens of frame queries
-    similarity: Literal["all", "frames"] | None = "all"     # queries the similarity loss compares; None: no such loss
-    keep: float = 1.0                       # share of each frame's queries read at inference, the surest objects first
+    project: bool = True                    # a linear layer turns frame queries into object tokens
+    similarity: Literal["all", "frames"] | None = "all"     # queries that the similarity loss compares; None: no loss
+    keep: float = 1.0                       # share of each frame's queries read at inference, best first
 
     def __post_init__(self) -> None:
         sizes = (self.num_classes, self.dim, self.embedding, self.pixel_dim, self.frame_queries, self.num_queries,
@@ -53,13 +54,44 @@ class VitaHeadConfig:
         if self.dim % self.heads:
             raise ValueError(f"dim={self.dim} does not split into heads={self.heads}; choose a divisor of dim")
         if not 0 < self.keep <= 1:
-            raise ValueError(f"keep={self.keep} is the share of the frame queries that is read: above 0, at most 1")
+            raise ValueError(f"keep={self.keep}, the share of frame queries to read, must be above 0 and at most 1")
         if self.similarity not in ("all", "frames", None):
             raise ValueError(f"similarity={self.similarity!r} does not exist; choose 'all', 'frames' or None")
 
+    def as_released(self) -> Self:
+        """The config of the same head in an official checkpoint: nothing differs."""
+        return self
+
+    def refuse_unfit(self, shapes: QueryShapes) -> None:
+        """Raise ValueError unless the head can read what a detector of these sizes gives."""
+        expected = (shapes.num_classes, shapes.num_queries, shapes.dim, shapes.pixel_dim)
+        sizes = (self.num_classes, self.frame_queries, self.dim, self.pixel_dim)
+        if sizes != expected:
+            raise ValueError(f"the frame detector has (classes, queries, channels, pixel channels) = {expected}, the "
+                             f"head is made for {sizes}: give both the same num_classes, num_queries and "
+                             "frame_queries, dim, and pixel_dim")
+
+    def build(self) -> VitaHead:
+        """The head, freshly initialised."""
+        return VitaHead(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VitaTestConfig:
+    """How VITA is tested where that differs from its training; None: as `VitaHeadConfig` says."""
+
+    kind: Literal["vita"] = "vita"
+    window: int | None = None       # frames whose tokens meet in the encoder; 0: all frames of the video
+    keep: float | None = None       # share of each frame's queries that is read, the surest objects first
+
+    def applied_to(self, config: VitaHeadConfig) -> VitaHeadConfig:
+        """The config of the head at test time."""
+        changes = {"window": self.window, "keep": self.keep}
+        return replace(config, **{name: value for name, value in changes.items() if value is not None})
+
 
 class VitaHead(nn.Module):
-    """The head for a frame detector. Clips are single frames and need no alignment: queries keep their own order."""
+    """The head for a frame detector. Its clips are single frames, and their queries are read in their own order."""
 
     def __init__(self, config: VitaHeadConfig) -> None:
         super().__init__()
@@ -82,7 +114,7 @@ class VitaHead(nn.Module):
         self.video_similarity = nn.Linear(dim, dim) if config.similarity == "all" else None
 
     def initialise_from(self, segmenter: Mapping[str, Tensor]) -> None:
-        """VITA starts from scratch; refuse a segmenter whose queries or pixels it was not made for.
+        """VITA starts from scratch; refuse a segmenter whose queries or pixels do not fit the head.
 
         segmenter: its state dict. Raises ValueError.
         """
@@ -91,20 +123,20 @@ class VitaHead(nn.Module):
         if queries not in segmenter or pixels not in segmenter:
             raise ValueError(f"the segmenter's weights hold no {queries} or no {pixels}, but VITA reads the frame "
                              "queries of a Mask2Former; give it the state dict of one")
-        found = (*segmenter[queries].shape, segmenter[pixels].shape[1])
-        if found != (self.config.frame_queries, self.config.dim, self.config.pixel_dim):
-            raise ValueError(f"the segmenter has (queries, channels, pixel channels) = {found}, the head expects "
+        sizes = (*segmenter[queries].shape, segmenter[pixels].shape[1])
+        if sizes != (self.config.frame_queries, self.config.dim, self.config.pixel_dim):
+            raise ValueError(f"the segmenter has (queries, channels, pixel channels) = {sizes}, the head expects "
                              f"frame_queries={self.config.frame_queries}, dim={self.config.dim}, "
                              f"pixel_dim={self.config.pixel_dim}")
 
     def forward(self, queries: VideoQueries) -> tuple[VideoPrediction, ...]:
-        """One prediction per decoder layer, from shared heads and all supervised alike; the last is the answer.
+        """One prediction per decoder layer, from shared heads and all supervised alike; the last is the result.
 
         queries: of clips of one frame, k frames of each video, in the segmenter's own order.
         """
         b, frames, n, _ = queries.queries.shape
         if n != self.config.frame_queries:
-            raise ValueError(f"frames of {n} queries were given to a head made for frame_queries="
+            raise ValueError(f"frames of {n} queries were given to a head with frame_queries="
                              f"{self.config.frame_queries}")
         read = queries.queries
         positions = repeat(self.frame_query_positions, "n c -> b k n c", b=b, k=frames)
@@ -122,14 +154,14 @@ class VitaHead(nn.Module):
         return tuple(predictions)
 
     def _surest(self, queries: VideoQueries, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Queries and positions, b k n c, of those the detector holds for "no object" least (pruning, table 6)."""
+        """Queries and positions, b k n c, of the queries with the lowest "no object" score (pruning, table 6)."""
         no_object = queries.class_logits.softmax(-1)[..., -1]
         kept = max(round(self.config.keep * no_object.shape[-1]), 1)
         chosen = no_object.topk(kept, largest=False).indices.sort().values[..., None]
         return queries.queries.take_along_dim(chosen, 2), positions.take_along_dim(chosen, 2)
 
     def encode(self, tokens: Tensor) -> Tensor:
-        """Object encoder: tokens b k n c meet inside windows of frames. Nothing tells one place from another."""
+        """Object encoder: tokens b k n c attend to each other in windows of frames, without position embeddings."""
         shifts = self.config.shift_in_training or not self.training
         for index, layer in enumerate(self.encoder):
             first = self.config.window // 2 if shifts and index % 2 else 0
@@ -149,11 +181,11 @@ class VitaHead(nn.Module):
 
 
 def in_windows(layer: EncoderLayer, tokens: Tensor, *, window: int, first: int) -> Tensor:
-    """A layer on the tokens of each window of frames; b k n c -> b k n c.
+    """Apply a layer to the tokens of each window of frames; b k n c -> b k n c.
 
-    window: frames; 0: one window over all. first: frames of the first window where windows are shifted, 0: a whole one.
-    The public code rolls time by half a window and blocks the wrapped window between its halves by -1000, padded
-    frames by -1000 or -inf. In float32 both weigh exactly 0, so cutting time at other frames is the same.
+    window: in frames; 0: one window over all. first: frames of the first window if windows are shifted; 0: a whole one.
+    The public code rolls time by half a window, and masks the halves of the wrapped window from each other by -1000 and
+    padded frames by -1000 or -inf. In float32 both get weight 0 exactly, so cutting time elsewhere gives the same.
     """
     frames = tokens.shape[1]
     if not window or frames <= (first or window):

@@ -1,7 +1,7 @@
-"""Multi-head attention with one packed projection, and the two transformer layers made of it.
+"""Multi-head attention with one packed projection, and the two transformer layers that are built on it.
 
-The layers of Mask2Former (arXiv 2112.01527) and VITA (arXiv 2206.04403): a norm after every residual, or before its
-branch; positions are added where queries ask and not to what they are told.
+These are the layers of Mask2Former (arXiv 2112.01527) and VITA (arXiv 2206.04403). The norm comes after every residual,
+or before its branch. Positions are added to queries and keys, never to values.
 """
 
 from __future__ import annotations
@@ -39,34 +39,38 @@ class MultiHeadAttention(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention, feed-forward; each a residual with its norm."""
+    """Self-attention and a feed-forward block, each a residual with its norm."""
 
     def __init__(self, dim: int, *, heads: int, ffn: int, pre_norm: bool = False) -> None:
         super().__init__()
         self.pre_norm = pre_norm
         self.self = MultiHeadAttention(dim, heads)
         self.ffn = FeedForward(dim, ffn)
-        self.self_norm, self.ffn_norm = (nn.LayerNorm(dim) for _ in range(2))
+        self.self_norm = nn.LayerNorm(dim)
+        self.ffn_norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor, *, allowed: Tensor | None = None) -> Tensor:
-        """x: b n c. allowed: b n n bool, or b 1 n where it is the same for all; None: everything."""
+        """x: b n c. allowed: b n n bool, or b 1 n if it is the same for all queries; None: all keys."""
         x = residual(x, self.self_norm, lambda y: self.self(y, y, y, allowed=allowed), pre_norm=self.pre_norm)
         return residual(x, self.ffn_norm, self.ffn, pre_norm=self.pre_norm)
 
 
 class DecoderLayer(nn.Module):
-    """Cross-attention, self-attention, feed-forward; each a residual with its norm."""
+    """Cross-attention, self-attention and a feed-forward block, each a residual with its norm."""
 
     def __init__(self, dim: int, *, heads: int, ffn: int, pre_norm: bool = False) -> None:
         super().__init__()
         self.pre_norm = pre_norm
-        self.cross, self.self = (MultiHeadAttention(dim, heads) for _ in range(2))
+        self.cross = MultiHeadAttention(dim, heads)
+        self.self = MultiHeadAttention(dim, heads)
         self.ffn = FeedForward(dim, ffn)
-        self.cross_norm, self.self_norm, self.ffn_norm = (nn.LayerNorm(dim) for _ in range(3))
+        self.cross_norm = nn.LayerNorm(dim)
+        self.self_norm = nn.LayerNorm(dim)
+        self.ffn_norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor, keys: Tensor, values: Tensor, *, position: Tensor,
                 allowed: Tensor | None = None) -> Tensor:
-        """x: b n c. keys, values: b s c. position: n c, added where queries ask. allowed: b n s bool; None: all."""
+        """x: b n c. keys, values: b s c. position: n c, of x as query or key. allowed: b n s bool; None: all keys."""
         x = residual(x, self.cross_norm, lambda y: self.cross(y + position, keys, values, allowed=allowed),
                      pre_norm=self.pre_norm)
         x = residual(x, self.self_norm, lambda y: self.self(y + position, y + position, y), pre_norm=self.pre_norm)
@@ -74,5 +78,5 @@ class DecoderLayer(nn.Module):
 
 
 def residual(x: Tensor, norm: nn.LayerNorm, branch: Callable[[Tensor], Tensor], *, pre_norm: bool) -> Tensor:
-    """A branch beside the identity, with the norm before the branch or after the sum."""
+    """Add a branch to its input, with the norm before the branch or after the sum."""
     return x + branch(norm(x)) if pre_norm else norm(x + branch(x))

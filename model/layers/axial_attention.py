@@ -1,4 +1,4 @@
-"""Position-sensitive attention along one axis at a time: the axial block of the kMaX pixel decoder.
+"""Position-sensitive attention along one axis at a time, for the axial block of the kMaX pixel decoder.
 
 Axial-DeepLab (arXiv 2003.07853, equation 4) with batch norms instead of the 1/sqrt(d) factor. Details follow
 bytedance/kmax-deeplab, `kmax_deeplab/modeling/pixel_decoder/kmax_pixel_decoder.py`.
@@ -14,28 +14,29 @@ from torch import Tensor, nn
 
 from model.layers.convolution import BatchNormConfig, ConvBN, truncated_normal_
 
-MAX_LENGTH = 255    # positions per axis the relative tables cover; as in the released checkpoints
+MAX_LENGTH = 255    # positions per axis that the relative tables cover, as in the released checkpoints
 
 
 def relative_positions(table: Tensor, length: int) -> Tensor:
-    """Rows of a relative table for every pair: (2 MAX_LENGTH - 1) d -> query key d, by the offset key - query.
+    """The row of a relative table for every pair: (2 MAX_LENGTH - 1) d -> query key d, by the offset key - query.
 
     Raises ValueError when the axis is longer than the table reaches.
     """
     reach = (table.shape[0] + 1) // 2
     if length > reach:
-        raise ValueError(f"axial attention over {length} positions, but its relative tables reach {reach}. Use smaller "
+        raise ValueError(f"axial attention over {length} positions, but its relative tables cover {reach}. Use smaller "
                          f"frames, or bottleneck blocks at this stride (stride 32 allows {reach * 32} pixels a side, "
                          f"stride 16 allows {reach * 16})")
-    place = torch.arange(length, device=table.device)
-    return table[place[None, :] - place[:, None] + reach - 1]
+    positions = torch.arange(length, device=table.device)
+    return table[positions[None, :] - positions[:, None] + reach - 1]
 
 
 class AxialAttention(nn.Module):
     """Attention of every position to all positions of its sequence, with learned relative positions.
 
-    Similarity is the sum of three parts, query . key, query . offset and key . offset, each under its own batch norm
-    scale; the result is the sum of values and of value offsets, likewise. key_depth, value_depth: over all heads.
+    The similarity is the sum of three parts, query . key, query . offset and key . offset, each with its own batch
+    norm. The result is the sum of two parts, from values and from value offsets, again each with its own batch norm.
+    key_depth, value_depth: channels of all heads together.
     """
 
     def __init__(self, in_channels: int, *, key_depth: int, value_depth: int, heads: int = 8,
@@ -61,8 +62,8 @@ class AxialAttention(nn.Module):
         weights = self._similarity(query, key).float().softmax(dim=-1).to(value.dtype)      # b heads query key
         offsets = relative_positions(self.relative_value, x.shape[-1]).to(value.dtype)
         content = einsum(weights, value, "b heads q k, b heads d k -> b heads d q")
-        places = einsum(weights, offsets, "b heads q k, q k d -> b heads d q")
-        both = rearrange([content, places], "parts b heads d q -> b (parts heads d) q")
+        position = einsum(weights, offsets, "b heads q k, q k d -> b heads d q")
+        both = rearrange([content, position], "parts b heads d q -> b (parts heads d) q")
         return rearrange(self.output_norm(both), "b (parts c) q -> parts b c q", parts=2).sum(dim=0)
 
     def _similarity(self, query: Tensor, key: Tensor) -> Tensor:
@@ -79,14 +80,14 @@ class AxialAttention(nn.Module):
 
 
 class AxialAttention2d(nn.Module):
-    """Axial attention down every column, then along every row."""
+    """Axial attention along every column, then along every row."""
 
     def __init__(self, in_channels: int, *, key_depth: int, value_depth: int, heads: int = 8,
                  batch_norm: BatchNormConfig) -> None:
         super().__init__()
-        same = {"key_depth": key_depth, "value_depth": value_depth, "heads": heads, "batch_norm": batch_norm}
-        self.height = AxialAttention(in_channels, **same)
-        self.width = AxialAttention(value_depth, **same)
+        options = {"key_depth": key_depth, "value_depth": value_depth, "heads": heads, "batch_norm": batch_norm}
+        self.height = AxialAttention(in_channels, **options)
+        self.width = AxialAttention(value_depth, **options)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: b c h w. Returns b value_depth h w."""

@@ -1,7 +1,7 @@
-"""Trajectory attention down columns, then along rows: what makes it affordable for pixels.
+"""Trajectory attention along columns, then along rows, which makes it affordable for pixels.
 
 MaXTron, arXiv 2311.18537v1, section 3.2 and figure 3. Behaviour follows TACJu/MaXTron,
-`maxtron_deeplab/modeling/within_clip_tracking_module/temporal_attention.py`: one norm after both passes.
+`maxtron_deeplab/modeling/within_clip_tracking_module/temporal_attention.py`: there is one norm after both passes.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from model.layers.deformable_attention import Shapes, split_levels
 from model.layers.mlp import FeedForward
 from model.layers.trajectory_attention import TrajectoryAttention
 
-# The sequences each pass cuts the clip into, frame by frame.
+# The sequences into which each pass cuts the clip, frame by frame.
 _SEQUENCES = {"height": "(b w) (t h) c", "width": "(b h) (t w) c", "space": "b (t h w) c"}
 _KINDS = {"axial": ("height", "width"), "full": ("space",)}
 
 
 class TrajectoryLayer(nn.Module):
-    """Trajectory attention with residual per pass, one norm, feed-forward, residual, norm.
+    """Trajectory attention with a residual per pass, then a norm, a feed-forward block with residual, and a norm.
 
-    kind: "axial" makes a pass along height and one along width; "full" attends over all pixels at once, the paper's
-    ablation (table 5), quadratic in the number of pixels.
-    residual_dropout: after each pass. attention_dropout: inside the softmax over positions.
+    kind: "axial" makes a pass along height and one along width. "full" attends to all pixels at once, which is the
+    paper's ablation (table 5) and quadratic in the number of pixels.
+    residual_dropout: after each pass. attention_dropout: on the attention over positions.
     """
 
     def __init__(
@@ -46,49 +46,44 @@ class TrajectoryLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.residual_dropout = nn.Dropout(residual_dropout)
 
-    def forward(
-        self, x: Tensor, position: Tensor, *, return_attention: bool = False,
-    ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
-        """x: b t h w c. position: the same or without b; queries and keys see it, values do not. Returns b t h w c.
+    def forward(self, x: Tensor, position: Tensor, *, attention: dict[str, Tensor] | None = None) -> Tensor:
+        """x: b t h w c. position: the same or without b, added to queries and keys only. Returns b t h w c.
 
-        return_attention: also the maps over positions of each pass: "height" (b w) heads (t h) t h,
+        attention: a dict is filled with the maps over positions of each pass: "height" (b w) heads (t h) t h,
         "width" (b h) heads (t w) t w, "space" b heads (t h w) t (h w).
         """
-        maps = {}
         sizes = dict(zip("bthw", x.shape))
-        for name, attention in self.passes.items():
+        for name, attend in self.passes.items():
             sequences = _SEQUENCES[name]
             query, value = (rearrange(y, f"b t h w c -> {sequences}") for y in (x + position, x))
-            attended = attention(query, query, value, frames=sizes["t"], return_attention=return_attention)
-            if return_attention:
-                attended, both = attended
-                maps[name] = both["space"]
+            maps = None if attention is None else {}
+            attended = attend(query, query, value, frames=sizes["t"], attention=maps)
+            if attention is not None:
+                attention[name] = maps["space"]
             x = x + self.residual_dropout(rearrange(attended, f"{sequences} -> b t h w c", **sizes))
         x = self.attention_norm(x)
-        x = self.ffn_norm(x + self.dropout(self.ffn(x)))
-        return (x, maps) if return_attention else x
+        return self.ffn_norm(x + self.dropout(self.ffn(x)))
 
 
 class TrajectoryStack(nn.Module):
-    """Several layers one after the other; the attention returned is the last layer's."""
+    """Several layers, one after the other. The attention maps are those of the last layer."""
 
     def __init__(self, dim: int, *, layers: int, **options) -> None:
         super().__init__()
         self.layers = nn.ModuleList(TrajectoryLayer(dim, **options) for _ in range(layers))
 
-    def forward(
-        self, x: Tensor, position: Tensor, *, return_attention: bool = False,
-    ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
-        """x: b t h w c. position: the same or without b. Same result as `TrajectoryLayer`."""
+    def forward(self, x: Tensor, position: Tensor, *, attention: dict[str, Tensor] | None = None) -> Tensor:
+        """The arguments and the result have the shapes of `TrajectoryLayer`."""
         for layer in self.layers[:-1]:
             x = layer(x, position)
-        return self.layers[-1](x, position, return_attention=return_attention)
+        return self.layers[-1](x, position, attention=attention)
 
 
 class TrajectoryBranch(nn.Module):
-    """A stack beside the identity, x + scale * stack(x): what was trained without it stays as it was at the start.
+    """A residual stack, x + scale * stack(x), whose small scale hardly changes a network that was trained without it.
 
-    start: of the scale, one number per channel; None: no identity, stack(x) replaces x. options: of `TrajectoryStack`.
+    start: first value of the scale, which has one entry per channel; None: stack(x) replaces x.
+    options: of `TrajectoryStack`.
     """
 
     def __init__(self, dim: int, *, start: float | None = 1e-6, **options) -> None:
@@ -96,32 +91,28 @@ class TrajectoryBranch(nn.Module):
         self.stack = TrajectoryStack(dim, **options)
         self.scale = None if start is None else nn.Parameter(torch.full((dim,), start))
 
-    def forward(
-        self, x: Tensor, position: Tensor, *, return_attention: bool = False,
-    ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
-        """x: b t h w c. position: the same or without b. Same result as `TrajectoryLayer`."""
-        tracked, maps = self.stack(x, position, return_attention=True) if return_attention else (
-            self.stack(x, position), None)
-        tracked = tracked if self.scale is None else x + self.scale * tracked
-        return (tracked, maps) if return_attention else tracked
+    def forward(self, x: Tensor, position: Tensor, *, attention: dict[str, Tensor] | None = None) -> Tensor:
+        """The arguments and the result have the shapes of `TrajectoryLayer`."""
+        tracked = self.stack(x, position, attention=attention)
+        return tracked if self.scale is None else x + self.scale * tracked
 
 
 def track_levels(
     stack: TrajectoryStack | TrajectoryBranch, x: Tensor, shapes: Shapes, *, strides: Sequence[int],
     positions: Mapping[int, Tensor], frames: int, attention: dict[str, Tensor] | None = None,
 ) -> Tensor:
-    """Trajectory layers on the levels whose frames meet; the same weights serve every level.
+    """Apply the stack to each level whose frames shall attend to each other; the levels share its weights.
 
-    x: (b t) (levels h w) c, its levels of sizes `shapes` at `strides`. positions: stride -> t h w c; the levels of
-    other strides stay as they are. attention: filled with the maps, "stride16.height" and so on; None: no maps.
+    x: (b t) (levels h w) c, with levels of sizes `shapes` at `strides`. positions: stride -> t h w c; the levels of
+    other strides are returned unchanged. attention: a dict is filled with the maps, "stride16.height" and so on.
     """
     levels = []
     for stride, shape, one in zip(strides, shapes, split_levels(x, shapes)):
         if stride in positions:
             one = rearrange(one, "(b t) (h w) c -> b t h w c", t=frames, h=shape[0])
-            one = stack(one, positions[stride], return_attention=attention is not None)
+            maps = None if attention is None else {}
+            one = stack(one, positions[stride], attention=maps)
             if attention is not None:
-                one, maps = one
                 attention.update({f"stride{stride}.{name}": value for name, value in maps.items()})
             one = rearrange(one, "b t h w c -> (b t) (h w) c")
         levels.append(one)

@@ -1,4 +1,4 @@
-"""Convolution, norm and activation as one block: the building block of pixel and query decoders.
+"""Convolution, norm and activation as one block, from which pixel and query decoders are built.
 
 Behaviour follows bytedance/kmax-deeplab, `kmax_deeplab/modeling/pixel_decoder/kmax_pixel_decoder.py`.
 """
@@ -19,10 +19,10 @@ Initialisation = Literal["he", "xavier"] | tuple[Literal["truncated"], float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchNormConfig:
-    """Settings of every batch norm of a network. The defaults are kMaX's and suit 150k steps; short runs want 0.1."""
+    """Settings of all batch norms of a network. The defaults suit kMaX's 150k steps; short runs need momentum 0.1."""
 
     eps: float = 1e-3
-    momentum: float = 0.01    # PyTorch's sense: weight of the newest batch in the running statistics
+    momentum: float = 0.01    # as in PyTorch: the weight of the newest batch in the running statistics
 
     def __post_init__(self) -> None:
         if self.eps <= 0 or not 0 < self.momentum <= 1:
@@ -33,7 +33,7 @@ class BatchNormConfig:
 class ChannelsFirstLayerNorm(nn.Module):
     """Layer norm over the channels of maps `b c h w` or sequences `b c n`.
 
-    Computed and returned in float32 whatever autocast says: half-precision means of large activations drift.
+    It computes and returns float32 even under autocast, because half-precision means of large activations drift.
     """
 
     def __init__(self, channels: int, *, eps: float = 1e-6) -> None:
@@ -50,12 +50,12 @@ class ChannelsFirstLayerNorm(nn.Module):
 
 
 class ConvBN(nn.Module):
-    """Convolution with "same" padding, then norm, then activation; the last two may be absent.
+    """Convolution with "same" padding, then norm, then activation; the last two are optional.
 
     dims: 2 for maps `b c h w`, 1 for sequences `b c n`. norm: "bn" batch norm, "ln" layer norm over channels, "gn"
     group norm of 32 groups, or of the largest common divisor with 32.
-    norm_scale: where the norm's scale starts; 0 for the last norm of a residual branch, so that the branch starts shut.
-    init: "he" has std sqrt(2 / in_channels), the kernel area left out on purpose; "xavier" is for depthwise
+    norm_scale: first scale of the norm; 0 for the last norm of a residual branch, so that the branch starts at zero.
+    init: "he" has std sqrt(2 / in_channels), deliberately without the kernel area; "xavier" is for depthwise
     convolutions; ("truncated", std) is any other truncated normal. All normals are cut at two standard deviations.
     """
 
@@ -116,12 +116,12 @@ def truncated_normal_(weight: Tensor, *, std: float) -> Tensor:
 def before_pointwise(embeddings: Tensor, convolution: nn.Conv2d) -> Tensor:
     """Embeddings ... n d of pixels behind a 1x1 convolution -> ... n c+1 of the pixels before it; see `dot_pixels`.
 
-    e (W x + b) = (e W) x + e b: few embeddings go through the convolution instead of many pixels.
+    e (W x + b) = (e W) x + e b, so a few embeddings go through the convolution instead of many pixels.
     """
     constant = embeddings @ convolution.bias
     return torch.cat([embeddings @ convolution.weight.flatten(1), constant[..., None]], -1)
 
 
 def dot_pixels(embeddings: Tensor, pixels: Tensor) -> Tensor:
-    """embeddings ... n c+1, the last entry a constant, with pixels ... c p -> ... n p."""
+    """Dot products of embeddings ... n c+1, whose last entry is a constant, and pixels ... c p -> ... n p."""
     return embeddings[..., :-1] @ pixels + embeddings[..., -1:]

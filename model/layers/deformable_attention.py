@@ -1,7 +1,7 @@
 """Multi-scale deformable attention in plain PyTorch.
 
-Deformable DETR, arXiv 2010.04159, section 4.1. Each query looks at a few points near its own place on every level;
-where to look and how much to trust each point are linear in the query.
+Deformable DETR, arXiv 2010.04159, section 4.1. Each query samples a few points near its own position on every level.
+The offsets of the points and their weights are linear in the query.
 
 Letters here: n queries, heads, d channels of one head, levels and points per level. The maps of all levels lie in one
 sequence `b (levels h w) c`, level after level.
@@ -24,7 +24,7 @@ Refine = Callable[[Tensor], Tensor]   # sampled values b n c -> the same
 
 
 def split_levels(x: Tensor, shapes: Shapes) -> tuple[Tensor, ...]:
-    """The levels of x, b (levels h w) ..., one by one."""
+    """Split x, b (levels h w) ..., into its levels."""
     return x.split([height * width for height, width in shapes], dim=1)
 
 
@@ -32,17 +32,17 @@ def join_levels(maps: Sequence[Tensor], projections: Iterable[nn.Module], *, fra
                 ) -> tuple[Tensor, Shapes]:
     """maps: (b t) c h w of each level, clips of `frames` one after the other -> x, (b t) (levels h w) c, and the sizes.
 
-    projections: one per level, to a common c. Raises ValueError where the maps do not divide into clips.
+    projections: one per level, to a common c. Raises ValueError when the maps do not divide into clips.
     """
     if len(maps[0]) % frames:
-        raise ValueError(f"{len(maps[0])} frames do not divide into clips of {frames}; the maps hold whole clips, "
+        raise ValueError(f"{len(maps[0])} frames do not divide into clips of {frames}; give maps of whole clips, "
                          "one after the other")
     x = torch.cat([rearrange(project(one), "n c h w -> n (h w) c") for one, project in zip(maps, projections)], dim=1)
     return x, [tuple(one.shape[-2:]) for one in maps]
 
 
 def sample_deformable(value: Tensor, *, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sum of bilinear samples; zero outside a map.
+    """Weighted sum of bilinear samples; pixels outside a map count as zero.
 
     value: b (levels h w) heads d. locations: b n heads levels points 2, (x, y) as fractions of the map, pixel centres
     at (i + 0.5) / size. weights: b n heads levels points. Returns b n (heads d).
@@ -59,7 +59,7 @@ def sample_deformable(value: Tensor, *, shapes: Shapes, locations: Tensor, weigh
 
 
 def reference_points(shapes: Shapes, *, device: torch.device | None = None) -> Tensor:
-    """Pixel centres of all levels, seen from every level: (levels h w) levels 2, (x, y) as fractions."""
+    """Pixel centres of all levels, repeated for every sampled level: (levels h w) levels 2, (x, y) as fractions."""
     centres = []
     for height, width in shapes:
         y = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) / height
@@ -86,7 +86,7 @@ class DeformableAttention(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Head by head another direction, point by point further away, all points trusted equally."""
+        """Each head starts with its own direction, each point further away than the last, all with equal weights."""
         angles = torch.arange(self.heads) * (2 * math.pi / self.heads)
         directions = torch.stack([angles.cos(), angles.sin()], dim=-1)
         directions = directions / directions.abs().amax(-1, keepdim=True)               # onto the unit square
@@ -105,15 +105,15 @@ class DeformableAttention(nn.Module):
         refine: Refine | None = None,
     ) -> Tensor:
         """query: b n c. memory: b (levels h w) c. padding: b (levels h w) bool, true where the memory counts as zero.
-        refine: what happens to the sampled values, b n c, before the output projection; None: nothing.
 
-        reference: [b] n levels 2, points (x, y) as fractions, offsets in pixels of the sampled level; or
-        [b] n levels 4, boxes (x, y, w, h), offsets in half box sizes per point. Returns b n c.
-        Raises ValueError where the memory does not fit the shapes.
+        reference: [b] n levels 2 are points (x, y) as fractions, with offsets in pixels of the sampled level;
+        [b] n levels 4 are boxes (x, y, w, h), with offsets in half the box size over the number of points.
+        refine: is applied to the sampled values, b n c, before the output projection. Returns b n c.
+        Raises ValueError when the memory does not fit the shapes.
         """
         if memory.shape[1] != (length := sum(height * width for height, width in shapes)):
             raise ValueError(f"memory of {memory.shape[1]} tokens does not fit maps of {list(shapes)}: "
-                             f"level after level they hold {length}")
+                             f"level after level they hold {length}; pass the shapes of these very maps")
         value = self.value_proj(memory)
         if padding is not None:
             value = value.masked_fill(padding[..., None], 0)
@@ -128,7 +128,7 @@ class DeformableAttention(nn.Module):
         return self.output_proj(sampled if refine is None else refine(sampled))
 
     def _locations(self, offsets: Tensor, *, reference: Tensor, shapes: Shapes) -> Tensor:
-        reference = rearrange(reference, "... n levels place -> ... n 1 levels 1 place")
+        reference = rearrange(reference, "... n levels coordinates -> ... n 1 levels 1 coordinates")
         if reference.shape[-1] == 4:
             return reference[..., :2] + offsets / self.points * reference[..., 2:] * 0.5
         sizes = offsets.new_tensor([(width, height) for height, width in shapes])
@@ -136,7 +136,7 @@ class DeformableAttention(nn.Module):
 
 
 class DeformableLayer(nn.Module):
-    """One deformable encoder layer: attention, residual, norm, feed-forward, residual, norm."""
+    """One deformable encoder layer: attention and a feed-forward block, each with a residual and then a norm."""
 
     def __init__(
         self, dim: int, *, heads: int = 8, levels: int = 3, points: int = 4, ffn: int = 1024, dropout: float = 0.0,
@@ -152,7 +152,7 @@ class DeformableLayer(nn.Module):
         self, x: Tensor, *, position: Tensor, reference: Tensor, shapes: Shapes, padding: Tensor | None = None,
         refine: Refine | None = None,
     ) -> Tensor:
-        """x: b (levels h w) c. position: the same or without b; it moves the points, the values do not see it.
+        """x: b (levels h w) c. position: the same or without b; added to the query, not to the values.
 
         refine: see `DeformableAttention`.
         """

@@ -1,4 +1,4 @@
-"""Feed-forward block of a transformer layer, and linear layers in a row."""
+"""The feed-forward block of a transformer layer, and a stack of linear layers."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 
 class FeedForward(nn.Module):
-    """Linear, activation, linear; without residual and norm. x: ... c.
+    """Linear layer, activation, linear layer, without residual and norm. x: ... c.
 
-    Xavier uniform weights, as every transformer matrix of the within-clip module.
+    The weights start Xavier uniform, like all transformer matrices of the within-clip module.
     """
 
     def __init__(

@@ -19,10 +19,10 @@ _EPSILON = 1e-6     # keeps the division defined on fully padded rows
 def sine_positions_2d(
     height: int, width: int, *, channels: int, padding: Tensor | None = None, device: torch.device | None = None,
 ) -> Tensor:
-    """h w c: the first half of the channels tells the row, the second the column.
+    """h w c: the first half of the channels encodes the row, the second half the column.
 
-    padding: b h w bool, true where padded; real pixels are then counted per image, and the result is b h w c.
-    Raises ValueError where the channels do not divide by four (two axes, each in pairs of sine and cosine).
+    padding: b h w bool, true where padded; rows and columns then count the real pixels of each image, and the result is
+    b h w c. Raises ValueError when the channels do not divide by four (two axes, each in pairs of sine and cosine).
     """
     _check(channels)
     if padding is None:
@@ -42,9 +42,9 @@ def sine_positions_3d(
     frames: int, height: int, width: int, *, channels: int, padding: Tensor | None = None,
     device: torch.device | None = None,
 ) -> Tensor:
-    """t h w c: the two-dimensional positions plus the frame's, which fills all channels and is added.
+    """t h w c: the two-dimensional position plus the position of the frame, which takes all channels.
 
-    padding: b t h w bool, true where padded; a pixel's frames are then those where it is real, and the result is
+    padding: b t h w bool, true where padded; the frames of a pixel are then counted where it is real, and the result is
     b t h w c.
     """
     if padding is None:
@@ -58,7 +58,7 @@ def sine_positions_3d(
 
 
 def level_positions(sizes: Iterable[tuple[int, int]], embeddings: Tensor) -> Tensor:
-    """(levels h w) c: the place in the map of each level plus the level's learned embedding, level after level.
+    """(levels h w) c: the position in the map plus the learned embedding of the level, level after level.
 
     sizes: height and width of each level. embeddings: levels c.
     """
@@ -75,5 +75,5 @@ def _waves(fraction: Tensor, channels: int) -> Tensor:
 
 def _check(channels: int) -> None:
     if channels % 4:
-        raise ValueError(f"sine positions of {channels} channels: two axes need pairs of sine and cosine each; "
-                         "choose a multiple of 4")
+        raise ValueError(f"sine positions cannot have {channels} channels, because each of two axes needs pairs of "
+                         "sine and cosine; choose a multiple of 4")

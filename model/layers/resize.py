@@ -1,4 +1,4 @@
-"""Bilinear resizing of maps by kMaX's rule of corners, in one place."""
+"""Bilinear resizing of maps, with kMaX's rule for aligned corners."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def resize(x: Tensor, size: Sequence[int], *, align_corners: bool | None = None)
     """
     if align_corners is None:
         align_corners = is_odd(x.shape[-1])
-    # PyTorch's CPU code interpolates channels last and copies other layouts there and back: 7 times as slow, 20 times
-    # with the backward pass
+    # PyTorch's CPU code interpolates in channels-last layout and copies other layouts there and back, which is 7 times
+    # as slow, and 20 times with the backward pass
     x = x.contiguous(memory_format=torch.channels_last)
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=align_corners)
 
 
 def is_odd(pixels: int) -> bool:
-    """Whether a width has the centre pixel that corner alignment is about."""
+    """Whether a side has a centre pixel, which is when corners are aligned."""
     return pixels % 2 == 1

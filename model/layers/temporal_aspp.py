@@ -13,8 +13,8 @@ from model.layers.convolution import BatchNormConfig, ConvBN
 class TemporalASPP(nn.Module):
     """Parallel convolutions over time at several rates, joined by a 1x1 convolution, norm and GELU.
 
-    x: b c k, one sequence of k clips per query -> b out_dim k; out_dim is c where it is not given. The ends repeat
-    (replicate padding), so any k >= 1 will do. The branches have neither norm nor activation, as in the public code
+    x: b c k, one sequence of k clips per query -> b out_dim k; out_dim defaults to c. The ends are repeated (replicate
+    padding), so k may be any number from 1 up. The branches have neither norm nor activation, as in the public code
     (TACJu/MaXTron, class ASPP).
     """
 

@@ -1,8 +1,8 @@
-"""Trajectory attention: follow every token through the frames, then weigh the path it took.
+"""Trajectory attention: follow every token through the frames, then attend to the points of its path.
 
 MaXTron, arXiv 2311.18537v1, section 3.2, equations 2 to 4 (after Patrick et al., arXiv 2106.05392). The code of
-TACJu/MaXTron adds what the equations leave out and we keep: heads, the scale 1/sqrt(d) in both steps, biases, and the
-second query made from the trajectory point of the token's own frame.
+TACJu/MaXTron adds details that the equations leave out, and this file keeps them: heads, the scale 1/sqrt(d) in both
+steps, biases, and a second query that is projected from the trajectory point in the token's own frame.
 
 Letters here: b sequences, t frames, s positions of a frame, n = (t s) tokens, heads, d channels of one head.
 """
@@ -19,15 +19,15 @@ from einops import einsum, rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-# Elements of the intermediates of one chunk. 16 MB of float32 on a CPU: they stay in the cache, and the heap is not
-# grown and trimmed for every chunk. On a GPU: one launch for everything but very long videos.
+# Number of elements in the intermediates of one chunk. On a CPU they take 16 MB of float32, which stay in the cache and
+# do not make the heap grow and shrink with every chunk. On a GPU one launch covers everything but very long videos.
 _CHUNK_ELEMENTS_CPU = 4 << 20
 _CHUNK_ELEMENTS_GPU = 256 << 20
 
-# In longer clips the trajectory points outweigh everything else, so training makes them again for the gradient.
+# In longer clips the trajectory points take most of the memory, so training computes them again for the gradient.
 _FRAMES_KEPT = 32
 
-# Below so many scores the plain formula is quicker: it takes fewer, smaller steps (tiny networks, stride 32).
+# Below this number of scores the plain formula is faster, because it takes fewer steps (tiny networks, stride 32).
 _PLAIN_SCORES = 1 << 17
 
 
@@ -45,7 +45,7 @@ def plain_trajectory_attention(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The formula as written: every trajectory point is projected, which costs `n t c^2`.
 
-    Used for small inputs, and when maps are wanted.
+    It serves small inputs, and calls that ask for the attention maps.
 
     q, k, v: b (t s) c, projected. Returns z `b (t s) c`, the attention over positions `b heads (t s) t s` (sums to one
     over s) and the attention over frames `b heads (t s) t` (sums to one over t).
@@ -71,9 +71,9 @@ def trajectory_attention(
 ) -> Tensor:
     """Equal to `plain_trajectory_attention`, without its large tensors. q, k, v and the result: b (t s) c.
 
-    No score matrix is kept, no trajectory point is projected (`_PoolPaths`), and queries go through in chunks whose
-    intermediates fit the cache. What training keeps is one copy of the trajectory points, `b (t s) t c`, and in long
-    clips not even that.
+    No score matrix is kept, no trajectory point is projected (`_PoolPaths`), and queries are processed in chunks whose
+    intermediates fit the cache. Training keeps one copy of the trajectory points, `b (t s) t c`, and in long clips not
+    even that.
     """
     if len(q) * heads * q.shape[1] ** 2 <= _PLAIN_SCORES:
         return plain_trajectory_attention(q, k, v, projections=projections, heads=heads, frames=frames,
@@ -94,12 +94,12 @@ def trajectory_attention(
 
 
 def _softmax(scores: Tensor) -> Tensor:
-    """Over the last axis, in float32 at least."""
+    """Softmax over the last axis, in float32 or better."""
     return scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
 
 
 def _chunk_sizes(q: Tensor) -> tuple[int, int]:
-    """How many sequences, and how many positions of one frame, go through together."""
+    """The number of sequences, and of positions of one frame, that are processed together."""
     frames, _, heads, positions, depth = q.shape
     elements = _CHUNK_ELEMENTS_CPU if q.device.type == "cpu" else _CHUNK_ELEMENTS_GPU
     rows = max(1, elements // ((frames + 2 * heads) * heads * depth))
@@ -117,13 +117,13 @@ def _follow_and_pool(
 
 
 class _PoolPaths(torch.autograd.Function):
-    """Second step: attention over the trajectory points of each token, t tensors `n c` to one.
+    """The second step: attention over the trajectory points of each token, from t tensors `n c` to one.
 
     Instead of projecting n t points to keys and values, the key weight is moved to the query and the value weight to
     the result: <q, W_k y + b_k> = <W_k^T q, y> + const, and the constant leaves the softmax unchanged;
-    sum_t a_t (W_v y_t + b_v) = W_v (sum_t a_t y_t) + b_v. Exact, and `t` times less work.
-    The points stay where the first step left them, and the backward pass recomputes the two tensors of size
-    n heads c, which would outweigh the points for short clips.
+    sum_t a_t (W_v y_t + b_v) = W_v (sum_t a_t y_t) + b_v. This is exact and takes `t` times less work.
+    The points stay where the first step left them. The backward pass recomputes the two tensors of size n heads c,
+    which would be larger than the points in short clips.
     """
 
     @staticmethod
@@ -174,8 +174,8 @@ class _PoolPaths(torch.autograd.Function):
 class TrajectoryAttention(nn.Module):
     """Trajectory attention with its projections, without residual and norm.
 
-    fused_qkv: one linear map makes query, key and value, as between the queries of all clips (section 3.3); otherwise
-    three do, as inside a clip. Weight names are those of the official code.
+    fused_qkv: one linear map gives query, key and value, as between the queries of all clips (section 3.3); otherwise
+    there are three, as inside a clip. Weight names are those of the official code.
     """
 
     def __init__(self, dim: int, heads: int, *, fused_qkv: bool = False, dropout: float = 0.0) -> None:
@@ -200,12 +200,12 @@ class TrajectoryAttention(nn.Module):
 
     def forward(
         self, query: Tensor, key: Tensor | None = None, value: Tensor | None = None, *, frames: int,
-        return_attention: bool = False,
-    ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+        attention: dict[str, Tensor] | None = None,
+    ) -> Tensor:
         """query, key, value: b (t s) c, frame by frame; key and value default to query. Returns b (t s) c.
 
-        return_attention: also {"space": b heads (t s) t s, "time": b heads (t s) t}, by the plain formula.
-        Raises ValueError where the tokens do not divide into frames.
+        attention: a dict is filled with the maps "space" (b heads (t s) t s) and "time" (b heads (t s) t), and the
+        result then comes from the plain formula. Raises ValueError when the tokens do not divide into frames.
         """
         if query.shape[1] % frames:
             raise ValueError(f"{query.shape[1]} tokens do not divide into {frames} frames; give every frame the same "
@@ -221,7 +221,7 @@ class TrajectoryAttention(nn.Module):
             "projections": Projections(self.proj_q.weight, self.proj_q.bias, self.proj_kv.weight, self.proj_kv.bias),
             "heads": self.heads, "frames": frames, "dropout": self.dropout if self.training else 0.0,
         }
-        if return_attention:
-            z, space, time = plain_trajectory_attention(q, k, v, **options)
-            return self.proj(z), {"space": space, "time": time}
-        return self.proj(trajectory_attention(q, k, v, **options))
+        if attention is None:
+            return self.proj(trajectory_attention(q, k, v, **options))
+        z, attention["space"], attention["time"] = plain_trajectory_attention(q, k, v, **options)
+        return self.proj(z)

@@ -1,18 +1,11 @@
-"""Losses of both stages. The type of a config picks the criterion of stage one, here and nowhere else."""
+"""Losses of both stages. A config is the member of a union that its `kind` names; its `build()` gives the criterion."""
 
 from __future__ import annotations
 
-from model.losses.kmax import KMaxCriterion, KMaxLossConfig
-from model.losses.mask2former import Mask2FormerCriterion, Mask2FormerLossConfig
+from model.losses.cross_clip import CrossClipLossConfig, MaskCrossClipLossConfig
+from model.losses.kmax import KMaxLossConfig
+from model.losses.mask2former import Mask2FormerLossConfig
+from model.losses.vita import VitaLossConfig
 
-ClipLossConfig = KMaxLossConfig | Mask2FormerLossConfig
-
-
-def build_clip_criterion(config: ClipLossConfig) -> KMaxCriterion | Mask2FormerCriterion:
-    """The criterion of stage one that a config describes; called with a `ClipPrediction` and its targets."""
-    match config:
-        case KMaxLossConfig():
-            return KMaxCriterion(config)
-        case Mask2FormerLossConfig():
-            return Mask2FormerCriterion(config)
-    raise ValueError(f"{type(config).__name__} describes no losses of stage one; see model.losses.ClipLossConfig")
+ClipLossConfig = KMaxLossConfig | Mask2FormerLossConfig                                       # of stage one
+VideoLossConfig = CrossClipLossConfig | MaskCrossClipLossConfig | VitaLossConfig              # of stage two

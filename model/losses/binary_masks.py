@@ -1,7 +1,7 @@
 """Masks as Mask2Former compares them: every query decides about every pixel by itself (arXiv 2112.01527, section 3.3).
 
-Costs of matching and the losses are the same sums over a pixel axis. The entries of that axis may be points drawn from
-a clip, or weighted pixels that stand for a whole video; see `PixelTargets`.
+The costs of matching and the losses are the same sums over a pixel axis. The entries of that axis may be points drawn
+from a clip, or weighted pixels that stand for a whole video; see `PixelTargets`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from model.losses.targets import NO_TUBE, PixelTargets
 
 @dataclass(frozen=True, kw_only=True)
 class MatchingCosts:
-    """What the assignment of queries to tubes costs. Defaults: Mask2Former and all that follow it."""
+    """Weights of the costs by which queries are assigned to tubes. Defaults: Mask2Former and all that follow it."""
 
     class_weight: float = 2.0       # minus the probability of the tube's class
     mask_weight: float = 5.0        # mean binary cross-entropy
@@ -37,6 +37,9 @@ class MaskLossConfig:
     dice_weight: float = 5.0
     no_object_weight: float = 0.1       # of the class "no object" in the class loss
     costs: MatchingCosts = field(default_factory=MatchingCosts)
+    # With more tubes than queries, Mask2Former and VITA divide the mask losses by the number of all tubes, although
+    # only the matched ones have a loss. Tube-Link's released code divides by the matched ones, as is done here.
+    official_compat: bool = False
 
     def __post_init__(self) -> None:
         for name in ("class_weight", "mask_weight", "dice_weight", "no_object_weight"):
@@ -48,12 +51,18 @@ class MaskLossConfig:
         """Term -> weight."""
         return {"class": self.class_weight, "mask": self.mask_weight, "dice": self.dice_weight}
 
+    def count_masks(self, classes: Tensor, *, queries: int) -> Tensor:
+        """classes b m of the tubes -> the number that the mask losses of the batch are divided by, before workers meet.
+        """
+        tubes = (classes != NO_TUBE).sum(-1)
+        return (tubes if self.official_compat else tubes.clamp(max=queries)).sum().float()
+
 
 @torch.no_grad()
 def match_masks(class_logits: Tensor, mask_logits: Tensor, targets: PixelTargets, *, costs: MatchingCosts) -> Tensor:
     """class_logits b n classes+1, mask_logits b n p -> the tube of each query b n, NO_TUBE where it has none.
 
-    Without a class_weight the classes may be those of another table.
+    Without a class_weight the logits may be of other classes than the targets.
     """
     entropy, dice = mask_costs(mask_logits.float(), targets, smoothing=costs.smoothing)
     cost = costs.mask_weight * entropy + costs.dice_weight * dice
@@ -71,9 +80,10 @@ def mask_costs(mask_logits: Tensor, targets: PixelTargets, *, smoothing: float =
     """
     masks = mask_logits.sigmoid()
     weights = targets.weights
+    pixels = weights.sum(-1).clamp(min=torch.finfo(weights.dtype).tiny)
     background = einsum(F.softplus(mask_logits), weights, "b n p, b p -> b n")
     covered = einsum(mask_logits, targets.masks, "b n p, b m p -> b n m")
-    entropy = (background[..., None] - covered) / weights.sum(-1)[:, None, None]
+    entropy = (background[..., None] - covered) / pixels[:, None, None]
     overlap = einsum(masks, targets.masks, "b n p, b m p -> b n m")
     mass = einsum(masks, weights, "b n p, b p -> b n")
     dice = (2 * overlap + smoothing) / (mass[..., None] + targets.areas[:, None] + smoothing)
@@ -85,7 +95,8 @@ def mask_terms(mask_logits: Tensor, covered: Tensor, *, weights: Tensor, areas: 
 
     mask_logits x p; covered x p: weight of the entry where the tube covers it; weights x p or 1 p; areas x.
     """
-    entropy = (weights * F.softplus(mask_logits) - mask_logits * covered).sum(-1) / weights.sum(-1)
+    pixels = weights.sum(-1).clamp(min=torch.finfo(weights.dtype).tiny)
+    entropy = (weights * F.softplus(mask_logits) - mask_logits * covered).sum(-1) / pixels
     masks = mask_logits.sigmoid()
     return entropy, 1 - (2 * (masks * covered).sum(-1) + 1) / ((masks * weights).sum(-1) + areas + 1)
 
@@ -93,15 +104,15 @@ def mask_terms(mask_logits: Tensor, covered: Tensor, *, weights: Tensor, areas: 
 def class_term(class_logits: Tensor, classes: Tensor, tube_of_query: Tensor, *, no_object_weight: float) -> Tensor:
     """Weighted mean cross-entropy over all queries of the batch; class_logits b n classes+1, classes b m."""
     no_object = class_logits.shape[-1] - 1
-    own = classes.take_along_dim(tube_of_query.clamp(min=0), 1)
-    labels = torch.where(tube_of_query != NO_TUBE, own, no_object)
+    matched_classes = classes.take_along_dim(tube_of_query.clamp(min=0), 1)
+    labels = torch.where(tube_of_query != NO_TUBE, matched_classes, no_object)
     weights = class_logits.new_ones(no_object + 1, dtype=torch.float32)
     weights[no_object] = no_object_weight
     return F.cross_entropy(rearrange(class_logits.float(), "b n classes -> b classes n"), labels, weights)
 
 
 def mean_over_ranks(count: Tensor) -> Tensor:
-    """Mean of a number over all training workers, at least 1; a plain number where training is not distributed."""
+    """Mean of a number over all training workers, at least 1. Without distributed training it is the number itself."""
     if dist.is_available() and dist.is_initialized():
         count = count.clone()
         dist.all_reduce(count)

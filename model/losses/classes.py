@@ -1,4 +1,4 @@
-"""The classification loss of kMaX-DeepLab, where mask quality decides how much a query's class matters."""
+"""The classification loss of kMaX-DeepLab, in which the quality of a query's mask is the weight of its class."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ def class_loss(class_logits: Tensor, targets: PixelTargets, matches: Matches, *,
                alpha: tuple[float, float] = (0.75, 0.25), smallest_weight: float = 1e-5) -> Tensor:
     """class_logits b n classes+1 -> b: mean over queries of weight x alpha x cross-entropy.
 
-    Weight: a query with a tube counts by the dice of their masks, one without by its share of mass on void, so that a
-    query is not punished for finding what nobody labelled. alpha: (with tube, without). Focal gamma is 0 in the
-    official code (`focal_cross_entropy_loss` in kmax_deeplab/modeling/criterion.py), although the paper says focal.
+    The weight of a query with a tube is the dice of their masks. The weight of one without a tube is the share of its
+    mass that lies on void, so a query is not punished for an object that nobody labelled. alpha: (with a tube,
+    without). The focal gamma is 0 in the official code (`focal_cross_entropy_loss` in
+    kmax_deeplab/modeling/criterion.py), although the paper calls the loss focal.
     """
     has_tube = matches.tube_of_query != NO_TUBE                                    # b n
     no_object = class_logits.shape[-1] - 1
-    own = targets.classes.take_along_dim(matches.tube_of_query.clamp(min=0), 1)
-    labels = torch.where(has_tube, own, no_object)
+    matched_classes = targets.classes.take_along_dim(matches.tube_of_query.clamp(min=0), 1)
+    labels = torch.where(has_tube, matched_classes, no_object)
     weights = torch.where(has_tube, matches.of_query(matches.mask_similarity), matches.void_share)
     weights = weights.clamp(min=smallest_weight) * torch.where(has_tube, *alpha)
     loss = F.cross_entropy(rearrange(class_logits.float(), "b n classes -> b classes n"), labels, reduction="none")

@@ -1,15 +1,16 @@
 """The stage-two criterion: class and mask losses on whole videos, from all pixels or from weighted pixel evidence.
 
-MaXTron, arXiv 2311.18537 v1, section 3.2, on Video-kMaX and on Tube-Link, and VITA, arXiv 2206.04403, section 3.3; the
-type of the config says which. The sums over the volume of a video are estimated from the pixels of `PixelEvidence`; the
-areas of the tubes stay exact. Facts follow `maxtron_deeplab/modeling/cc_criterion.py` and the Tube-Link half of
-TACJu/MaXTron, and sukjunhwang/VITA, `vita/modeling/vita_criterion.py`.
+MaXTron, arXiv 2311.18537 v1, section 3.2, on Video-kMaX and on Tube-Link; VITA's losses (`model.losses.vita`) build on
+those of Tube-Link. Each config computes its own losses. The sums over the volume of a video are estimated from the
+pixels of `PixelEvidence`; the areas of the tubes stay exact. Facts follow `maxtron_deeplab/modeling/cc_criterion.py`
+and the Tube-Link half of TACJu/MaXTron.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import torch
 from einops import rearrange
@@ -20,48 +21,98 @@ from model.losses.binary_masks import MaskLossConfig, class_term, mask_terms, ma
 from model.losses.matching import Matches, match_queries
 from model.losses.queries import QueryLossConfig, query_losses, weighted_sum
 from model.losses.targets import NO_TUBE, PixelTargets, video_targets
-from model.losses.vita import VitaLossConfig, video_similarity_loss
 
 
-@dataclass(frozen=True, kw_only=True)
-class CrossClipLossConfig(QueryLossConfig):
-    """MaXTron on Video-kMaX. Defaults: every offline model on VIPSeg."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoLayers:
+    """The predictions of all layers of a head about b videos, and the ground truth; the last layer counts."""
 
-    class_weight: float = 4.0
-    dice_weight: float = 4.0
-    mask_weight: float = 0.0
-    share_matching: bool = True     # every layer uses the match of the last one
-    void_counts: bool = False       # the dice loss counts what lies on void; matching never does
+    predictions: Sequence[VideoPrediction]
+    mask_logits: Sequence[Tensor]       # b n p of each layer, on the pixels of the targets
+    targets: PixelTargets
+    evidence: PixelEvidence             # the targets come from it
+    queries: VideoQueries | None        # the head's input
+
+    def each(self) -> list[tuple[Tensor, Tensor]]:
+        """Class logits and mask logits of each layer."""
+        classes = [prediction.class_logits for prediction in self.predictions]
+        return list(zip(classes, self.mask_logits, strict=True))
+
+
+class VideoLosses(Protocol):
+    """The settings of `CrossClipCriterion`, which also compute its losses."""
 
     @property
     def weights(self) -> dict[str, float]:
         """Term -> weight."""
-        return {"class": self.class_weight, "mask": self.mask_weight, "dice": self.dice_weight}
+
+    def layer_losses(self, layers: VideoLayers) -> list[dict[str, Tensor]]:
+        """Unweighted losses by name, each b or a scalar, of each layer in order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossClipLossConfig(QueryLossConfig):
+    """MaXTron on Video-kMaX. Defaults: every offline model on VIPSeg.
+
+    Each loss is the mean over the videos.
+    """
+
+    kind: Literal["maxtron"] = "maxtron"
+    class_weight: float = 4.0
+    dice_weight: float = 4.0
+    mask_weight: float = 0.0
+    share_matching: bool = True     # every layer uses the match of the last one
+    void_counts: bool = False       # the dice of the loss and of the matching counts void
+
+    def build(self) -> CrossClipCriterion:
+        """The criterion with these settings."""
+        return CrossClipCriterion(self)
+
+    def layer_losses(self, layers: VideoLayers) -> list[dict[str, Tensor]]:
+        """See `VideoLosses`."""
+        targets = layers.targets.counting_void() if self.void_counts else layers.targets
+        last = self._match(*layers.each()[-1], targets)
+        return [query_losses(class_logits, mask_logits, *(
+            last if self.share_matching else self._match(class_logits, mask_logits, targets)), config=self)
+            for class_logits, mask_logits in layers.each()]
+
+    def _match(self, class_logits: Tensor, mask_logits: Tensor, targets: PixelTargets) -> tuple[PixelTargets, Matches]:
+        """With more tubes than queries, the pixels of the tubes without a query become void."""
+        matches = match_queries(class_logits, mask_logits, targets)
+        fits = targets.masks.shape[1] <= mask_logits.shape[1]
+        return targets if fits else targets.keeping(matches.is_matched), matches
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskCrossClipLossConfig(MaskLossConfig):
-    """MaXTron on Tube-Link. Defaults: every offline model on YouTube-VIS and OVIS."""
+    """MaXTron on Tube-Link. Defaults: every offline model on YouTube-VIS and OVIS. See `own_match_losses`."""
+
+    kind: Literal["tube_link"] = "tube_link"
+
+    def build(self) -> CrossClipCriterion:
+        """The criterion with these settings."""
+        return CrossClipCriterion(self)
+
+    def layer_losses(self, layers: VideoLayers) -> list[dict[str, Tensor]]:
+        """See `VideoLosses`."""
+        return own_match_losses(layers, match_layers(layers, config=self), config=self)
 
 
 class CrossClipCriterion:
     """Weighted losses of a batch of videos by name; their sum is the loss.
 
-    Names: class, mask, dice for the last layer, the same with `_aux` for the sum over the earlier ones; in float32
-    whatever autocast says. On Video-kMaX the match of the last layer serves all and each loss is the mean over the
-    videos. On Tube-Link and in VITA every layer is matched by itself, void counts as background, the class loss is a
-    mean over queries, and the mask losses are divided by the number of masks, averaged over the training workers.
-    VITA's last layer also has `similarity`, a mean over pairs of queries.
+    Names: class, mask, dice for the last layer, the same with `_aux` for the sum over the earlier ones, and any further
+    terms that the config adds to the last layer. They are computed in float32 even under autocast.
     """
 
-    def __init__(self, config: CrossClipLossConfig | MaskLossConfig) -> None:
+    def __init__(self, config: VideoLosses) -> None:
         self.config = config
 
     def __call__(self, predictions: Sequence[VideoPrediction], mask_logits: Sequence[Tensor], evidence: PixelEvidence,
                  *, queries: VideoQueries | None = None) -> dict[str, Tensor]:
         """predictions: one per layer of the head, the last one counts; mask_logits: b k n p of each on the evidence.
 
-        queries: what the head read; VITA's similarity loss compares them.
+        queries: the head's input; VITA's similarity loss compares them.
         """
         return weighted_sum(self.layer_losses(predictions, mask_logits, evidence, queries=queries),
                             self.config.weights)
@@ -70,50 +121,35 @@ class CrossClipCriterion:
                      evidence: PixelEvidence, *, queries: VideoQueries | None = None) -> list[dict[str, Tensor]]:
         """Unweighted losses by name, each b or a scalar: of the last layer, then of the earlier ones in order."""
         with torch.autocast(evidence.weights.device.type, enabled=False):
-            logits = [rearrange(masks, "b k n p -> b n (k p)") for masks in mask_logits]
-            targets = video_targets(evidence)
-            match self.config:
-                case CrossClipLossConfig():
-                    losses = kmax_losses(predictions, logits, targets, config=self.config)
-                case MaskLossConfig():
-                    matches = [match_masks(layer.class_logits, masks, targets, costs=self.config.costs)
-                               for layer, masks in zip(predictions, logits, strict=True)]
-                    losses = own_match_losses(predictions, logits, targets, matches, config=self.config)
-            if isinstance(self.config, VitaLossConfig) and self.config.similarity_weight:
-                losses[-1]["similarity"] = video_similarity_loss(
-                    predictions[-1], matches[-1], queries=queries, evidence=evidence, targets=targets,
-                    costs=self.config.frame_costs)
-        return [losses[-1], *losses[:-1]]
+            layers = VideoLayers(predictions=predictions, targets=video_targets(evidence), evidence=evidence,
+                                 mask_logits=[rearrange(masks, "b k n p -> b n (k p)") for masks in mask_logits],
+                                 queries=queries)
+            *earlier, last = self.config.layer_losses(layers)
+        return [last, *earlier]
 
 
-def kmax_losses(predictions: Sequence[VideoPrediction], mask_logits: Sequence[Tensor], targets: PixelTargets, *,
-                config: CrossClipLossConfig) -> list[dict[str, Tensor]]:
-    """mask_logits: b n p of each layer -> the losses of each layer (each b)."""
-    targets = targets.counting_void() if config.void_counts else targets
-
-    def match(layer: VideoPrediction, masks: Tensor) -> tuple[PixelTargets, Matches]:
-        matches = match_queries(layer.class_logits, masks, targets)
-        fits = targets.masks.shape[1] <= masks.shape[1]
-        return (targets if fits else targets.keeping(matches.is_matched)), matches
-
-    layers = list(zip(predictions, mask_logits, strict=True))
-    last = match(*layers[-1])
-    return [query_losses(layer.class_logits, masks, *(last if config.share_matching else match(layer, masks)),
-                         config=config) for layer, masks in layers]
+def match_layers(layers: VideoLayers, *, config: MaskLossConfig) -> list[Tensor]:
+    """The tube of each query b n, NO_TUBE where it has none, for each layer by itself."""
+    return [match_masks(class_logits, mask_logits, layers.targets, costs=config.costs)
+            for class_logits, mask_logits in layers.each()]
 
 
-def own_match_losses(predictions: Sequence[VideoPrediction], mask_logits: Sequence[Tensor], targets: PixelTargets,
-                     matches: Sequence[Tensor], *, config: MaskLossConfig) -> list[dict[str, Tensor]]:
-    """mask_logits: b n p, matches: b n of each layer -> the losses of each layer (scalars), each by its own match."""
-    tubes = (targets.classes != NO_TUBE).sum(-1).clamp(max=mask_logits[-1].shape[1])
-    count = mean_over_ranks(tubes.sum().float())
+def own_match_losses(layers: VideoLayers, tubes: Sequence[Tensor], *, config: MaskLossConfig
+                     ) -> list[dict[str, Tensor]]:
+    """Losses (scalars) of each layer, each by its own match. tubes: b n of each layer, from `match_layers`.
+
+    Void counts as background. The class loss is a mean over queries, and the mask losses are divided by the number of
+    masks, averaged over the training workers.
+    """
+    targets = layers.targets
+    count = mean_over_ranks(config.count_masks(targets.classes, queries=tubes[-1].shape[1]))
     losses = []
-    for layer, masks, matched in zip(predictions, mask_logits, matches, strict=True):
-        items, queries = (matched != NO_TUBE).nonzero(as_tuple=True)
-        rows = matched[items, queries]
-        mask, dice = mask_terms(masks[items, queries].float(), targets.masks[items, rows],
+    for (class_logits, mask_logits), tube_of_query in zip(layers.each(), tubes, strict=True):
+        items, queries = (tube_of_query != NO_TUBE).nonzero(as_tuple=True)
+        rows = tube_of_query[items, queries]
+        mask, dice = mask_terms(mask_logits[items, queries].float(), targets.masks[items, rows],
                                 weights=targets.weights[items], areas=targets.areas[items, rows])
-        losses.append({"class": class_term(layer.class_logits, targets.classes, matched,
+        losses.append({"class": class_term(class_logits, targets.classes, tube_of_query,
                                            no_object_weight=config.no_object_weight),
                        "mask": mask.sum() / count, "dice": dice.sum() / count})
     return losses

@@ -1,8 +1,9 @@
 """Tube-Link's temporal contrastive losses (arXiv 2303.12782, section 3.2): the same object looks alike in two clips.
 
-The clips of a training sample come in pairs, the key and the reference clip. Queries of the key clip read those of the
-reference; then every assigned query of the one is compared with every assigned query of the other. The losses are those
-of QDTrack (arXiv 2006.06664, `multipos_cross_entropy_loss.py` in SysCV/qdtrack) with Tube-Link's settings.
+The clips of a training sample come in pairs, the key clip and the reference clip. Queries of the key clip attend to
+those of the reference clip; then every assigned query of one clip is compared with every assigned query of the other.
+The losses are those of QDTrack (arXiv 2006.06664, `multipos_cross_entropy_loss.py` in SysCV/qdtrack) with Tube-Link's
+settings.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from model.losses.mask2former import ImageTargets, as_images, at_points
 from model.losses.points import Draw, uniform
 from model.losses.targets import NO_TUBE, clip_targets
 
-# of a pair of queries
+# labels of a pair of queries
 SAME = 1
 DIFFERENT = 0
 UNCLEAR = -1
@@ -40,18 +41,18 @@ class LinkingLossConfig:
     assignment: Literal["matched", "overlap"] = "matched"   # released code; section 3.2 of the paper
     costs: MatchingCosts = field(default_factory=lambda: MatchingCosts(dice_weight=4.0, smoothing=1e-3))
     points: int = 12_544                    # of the matching
-    same_overlap: float = 0.7               # "overlap": IoU above which a query answers for a tube
-    different_overlap: float = 0.3          # "overlap": IoU below which it certainly does not
-    stuff_classes: tuple[int, ...] = ()     # without tracks; as many of the last queries are reserved for them
+    same_overlap: float = 0.7               # "overlap": a query is assigned to a tube above this IoU
+    different_overlap: float = 0.3          # "overlap": a query and a tube are different objects below this IoU
+    stuff_classes: tuple[int, ...] = ()     # these have no tracks; as many of the last queries are reserved for them
 
     def __post_init__(self) -> None:
         if not 0 <= self.different_overlap <= self.same_overlap <= 1:
-            raise ValueError(f"linking losses: different_overlap={self.different_overlap} and same_overlap="
-                             f"{self.same_overlap} must rise within 0 ... 1 (paper: 0.3 and 0.7)")
+            raise ValueError(f"linking losses: different_overlap={self.different_overlap} must not be above "
+                             f"same_overlap={self.same_overlap}, and both must lie in 0 ... 1 (paper: 0.3 and 0.7)")
 
 
 class LinkingCriterion:
-    """Weighted losses `contrast` and `cosine`, means over the pairs of a batch; zero where nothing can be compared."""
+    """Weighted losses `contrast` and `cosine`, means over the pairs of a batch; zero where no queries are compared."""
 
     def __init__(self, config: LinkingLossConfig) -> None:
         self.config = config
@@ -60,8 +61,8 @@ class LinkingCriterion:
                  generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """prediction and targets of 2 b clips: the b key clips, then their b reference clips, as `clip_pairs` gives."""
         if len(targets) % 2:
-            raise ValueError(f"{len(targets)} clips are no pairs of a key and a reference clip; cut each training clip "
-                             "with clip_pairs")
+            raise ValueError(f"{len(targets)} clips are not pairs of a key and a reference clip; cut each training "
+                             "clip in two with clip_pairs")
         pairs = len(targets) // 2
         draw = uniform(prediction.mask_logits.device, generator=generator)
         with torch.autocast(prediction.mask_logits.device.type, enabled=False):
@@ -78,10 +79,10 @@ class LinkingCriterion:
     @torch.no_grad()
     def _assign(self, prediction: ClipPrediction, targets: Sequence[ClipTargets], *, things: int, draw: Draw
                 ) -> tuple[Tensor, Tensor]:
-        """IoU of thing queries and tubes 2b n m (nothing for "matched"), tube of each query 2b n."""
+        """IoU of thing queries and tubes 2b n m (empty for "matched"), tube of each query 2b n."""
         classes = prediction.class_logits[:, :things]
         masks = prediction.mask_logits[:, :things]
-        truth = ImageTargets.of(targets)
+        truth = ImageTargets.from_clips(targets)
         stuff = torch.tensor(self.config.stuff_classes, dtype=torch.int64, device=truth.classes.device)
         truth = truth.keeping(~torch.isin(truth.classes, stuff))
         if self.config.assignment == "overlap":
@@ -100,8 +101,8 @@ class LinkingCriterion:
         tracks, others = (target.track_ids[tube[tube != NO_TUBE]] for target, tube in zip(targets, tubes))
         labels = (tracks[:, None] == others).int()                                               # x y
         if self.config.assignment == "overlap":
-            own = (tracks[:, None] == targets[1].track_ids).float()                             # x m
-            overlap = own @ overlaps[tubes[1] != NO_TUBE, :own.shape[1]].T                       # x y
+            same_track = (tracks[:, None] == targets[1].track_ids).float()                      # x m
+            overlap = same_track @ overlaps[tubes[1] != NO_TUBE, :same_track.shape[1]].T         # x y
             labels = torch.where(overlap > self.config.same_overlap, SAME,
                                  torch.where(overlap < self.config.different_overlap, DIFFERENT, UNCLEAR))
         if not (labels == SAME).any():
@@ -114,21 +115,21 @@ class LinkingCriterion:
 def contrast_loss(similarity: Tensor, labels: Tensor) -> Tensor:
     """similarity x y (dot products), labels x y -> mean over rows with a partner of log(1 + sum exp(other - partner)).
 
-    The sum runs over all pairs of another object and a partner, so it is a product of two sums: no y y table is made.
+    The sum runs over all pairs of another object and a partner, so it is a product of two sums, without a y y table.
     """
     rows = (labels == SAME).any(1)
     similarity = similarity[rows]
     labels = labels[rows]
-    nothing = torch.finfo(similarity.dtype).min
-    others = similarity.masked_fill(labels != DIFFERENT, nothing).logsumexp(1)
-    partners = (-similarity).masked_fill(labels != SAME, nothing).logsumexp(1)
+    lowest = torch.finfo(similarity.dtype).min
+    others = similarity.masked_fill(labels != DIFFERENT, lowest).logsumexp(1)
+    partners = (-similarity).masked_fill(labels != SAME, lowest).logsumexp(1)
     return F.softplus(others + partners).sum() / rows.sum().clamp(min=1)
 
 
 def cosine_loss(cosine: Tensor, labels: Tensor, *, margin: float, ratio: int) -> Tensor:
     """cosine x y, labels x y -> mean of (cosine - 1)^2 over partners and (cosine - margin)^2 over the hardest others.
 
-    Cosines of others below the margin cost nothing. At most `ratio` others per partner are counted.
+    Others with a cosine below the margin have no loss. At most `ratio` others per partner are counted.
     """
     same = labels == SAME
     different = labels == DIFFERENT
@@ -149,18 +150,19 @@ def tube_overlaps(mask_logits: Tensor, targets: Sequence[ClipTargets]) -> Tensor
 def clip_pairs(frames: Tensor, targets: Sequence[ClipTargets]) -> tuple[Tensor, tuple[ClipTargets, ...]]:
     """Cut clips in the middle of time: maps b (2 t) ... -> (2 b) t ..., first halves of all, then second halves.
 
-    A tube without a pixel in a half is no target of it.
+    A tube without a pixel in a half is left out of the half's targets.
     """
     if frames.shape[1] % 2:
-        raise ValueError(f"a clip of {frames.shape[1]} frames has no two equal halves; choose an even clip length")
+        raise ValueError(f"a clip of {frames.shape[1]} frames cannot be cut into equal halves; choose an even clip "
+                         "length")
     half = frames.shape[1] // 2
     halves = [part_of(target, frame) for frame in (slice(None, half), slice(half, None)) for target in targets]
     return rearrange(frames, "b (two t) ... -> (two b) t ...", two=2), tuple(halves)
 
 
 def part_of(target: ClipTargets, frames: slice) -> ClipTargets:
-    """The targets of some frames of a clip. A tube without a pixel there is none of them."""
+    """The targets of some frames of a clip, without the tubes that have no pixel there."""
     masks = target.masks[:, frames]
-    seen = masks.flatten(1).any(1)
-    return ClipTargets(masks=masks[seen], classes=target.classes[seen], track_ids=target.track_ids[seen],
+    visible = masks.flatten(1).any(1)
+    return ClipTargets(masks=masks[visible], classes=target.classes[visible], track_ids=target.track_ids[visible],
                        void=target.void[frames])

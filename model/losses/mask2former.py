@@ -2,8 +2,9 @@
 
 Every prediction layer is matched and supervised by itself, at sampled points. Tube-Link (arXiv 2303.12782) stacks the
 frames of a clip along height, so a tube is one mask on one long image; VITA (arXiv 2206.04403) draws points in each
-frame. Facts follow `models/video/tube_link_vis/mask2former_video_head.py` in lxtGH/Tube-Link, for reserved queries
-`mask2former_video_head_custom_no_stuff_match.py` beside it, and sukjunhwang/VITA, `vita/modeling/vita_criterion.py`.
+frame. Facts follow lxtGH/Tube-Link, `models/video/tube_link_vis/mask2former_video_head.py` and, for reserved queries,
+`models/video/tube_link_vps/mask2former_video_head_custom_no_stuff_match.py`; and sukjunhwang/VITA,
+`vita/modeling/vita_criterion.py`.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from model.losses.targets import NO_TUBE, PixelTargets, clip_targets
 
 @dataclass(frozen=True, kw_only=True)
 class Mask2FormerLossConfig(MaskLossConfig):
-    """Defaults: Tube-Link on every data set. Only panoptic data reserve queries."""
+    """Defaults: Tube-Link on every data set. Queries are reserved only for panoptic data."""
 
+    kind: Literal["mask2former"] = "mask2former"
     points: PointConfig = field(default_factory=PointConfig)
     frames: Literal["stacked", "apart"] = "stacked"     # one set of points for a clip, or one in each frame (VITA)
     stuff_classes: tuple[int, ...] = ()     # class of each reserved query; the last queries are reserved, in this order
@@ -34,18 +36,23 @@ class Mask2FormerLossConfig(MaskLossConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(set(self.stuff_classes)) != len(self.stuff_classes):
-            raise ValueError(f"losses.stuff_classes={self.stuff_classes} names a class twice; one query per class")
+            raise ValueError(f"losses.stuff_classes={self.stuff_classes} names a class twice; one query is reserved "
+                             "for each class, so name each class once")
         if self.frames not in ("stacked", "apart"):
             raise ValueError(f"losses.frames={self.frames!r} does not exist; choose 'stacked' or 'apart'")
+
+    def build(self) -> Mask2FormerCriterion:
+        """The criterion with these settings."""
+        return Mask2FormerCriterion(self)
 
 
 class Mask2FormerCriterion:
     """Weighted losses of a batch of clips by name; their sum is the loss.
 
     Names: class, mask, dice for the final prediction, the same with `_aux` for the sum over the decoder layers. The
-    class loss is a mean over queries, the mask losses are divided by the number of masks, averaged over the training
-    workers. Void and padding count as background. With reserved queries things and stuff are matched and averaged
-    separately and then added: a reserved query answers for its class or for nothing.
+    class loss is a mean over queries, and the mask losses are divided by the number of masks, averaged over the
+    training workers. Void and padding count as background. With reserved queries, things and stuff are matched and
+    averaged separately and then added: a reserved query is matched to the tube of its class or to none.
     """
 
     def __init__(self, config: Mask2FormerLossConfig) -> None:
@@ -55,8 +62,8 @@ class Mask2FormerCriterion:
                  generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """prediction with its auxiliary layers, b targets -> weighted scalars.
 
-        `generator` draws the points; it may live on the CPU. A clip may be without tubes, and may have more tubes than
-        there are queries: those that match worst are left out.
+        `generator` draws the points; it may live on the CPU. A clip may have no tubes, and it may have more tubes than
+        there are queries: the tubes that match worst are then left out.
         """
         draw = uniform(prediction.mask_logits.device, generator=generator)
         return weighted_sum(self.layer_losses(prediction, targets, draw=draw), self.config.weights)
@@ -70,33 +77,33 @@ class Mask2FormerCriterion:
         """
         layers = (*prediction.auxiliary, prediction)
         with torch.autocast(prediction.mask_logits.device.type, enabled=False):
-            groups = [group.counted() for group in self._groups(self.truth(targets), prediction)]
+            groups = [group.counted(self.config) for group in self._groups(self.truth(targets), prediction)]
             losses = [self._layer(layer, groups, draw) for layer in layers]
         return [losses[-1], *losses[:-1]]
 
     def truth(self, targets: Sequence[ClipTargets]) -> ImageTargets:
         """The targets of a batch as this criterion reads them."""
-        return ImageTargets.of(targets, stacked=self._stacked)
+        return ImageTargets.from_clips(targets, stacked=self._stacked)
 
     @property
     def _stacked(self) -> bool:
         return self.config.frames == "stacked"
 
     def match(self, layer: ClipPrediction | LayerPrediction, truth: ImageTargets, draw: Draw) -> Tensor:
-        """The tube of each query b n by the costs at random points, the same for all queries and images of a clip."""
+        """The tube of each query b n, by the costs at random points, which all queries and images of a clip share."""
         points = torch.cat([draw(1, self.config.points.count, 2) for _ in truth.classes])      # b p 2
         return match_masks(layer.class_logits, at_points(as_images(layer.mask_logits, stacked=self._stacked), points),
                            truth.at(points), costs=self.config.costs)
 
     def _groups(self, truth: ImageTargets, prediction: ClipPrediction) -> list[_Group]:
-        """Which queries can answer for which tubes: everything for everything, or things and stuff apart."""
+        """Which queries can be matched to which tubes: all to all, or those of things and stuff apart."""
         queries = prediction.class_logits.shape[1]
         stuff = self.config.stuff_classes
         if not stuff:
             return [_Group(queries=slice(0, queries), truth=truth)]
         if len(stuff) >= queries:
             raise ValueError(f"{len(stuff)} of {queries} queries are reserved for stuff, so none is left for things; "
-                             "give the segmenter more queries")
+                             f"give the segmenter at least {len(stuff) + 1} queries")
         classes = torch.tensor(stuff, device=truth.classes.device)
         is_stuff = torch.isin(truth.classes, classes)
         return [_Group(queries=slice(0, queries - len(stuff)), truth=truth.keeping(~is_stuff)),
@@ -132,10 +139,10 @@ class ImageTargets:
     """Ground truth of b clips as i images each, see `as_images`; the maps may be finer than the predictions."""
 
     masks: Tensor       # b m i h w     float
-    classes: Tensor     # b m           int64; NO_TUBE in rows that fill up
+    classes: Tensor     # b m           int64; NO_TUBE in padding rows
 
     @classmethod
-    def of(cls, targets: Sequence[ClipTargets], *, stacked: bool = True) -> ImageTargets:
+    def from_clips(cls, targets: Sequence[ClipTargets], *, stacked: bool = True) -> ImageTargets:
         """The targets of a batch."""
         clips = clip_targets(targets)
         (_, height, width) = targets[0].void.shape
@@ -143,31 +150,30 @@ class ImageTargets:
         return cls(masks=as_images(masks, stacked=stacked), classes=clips.classes)
 
     def keeping(self, rows: Tensor) -> ImageTargets:
-        """Only the tubes of `rows` (b m bool); the others fill up."""
+        """Only the tubes of `rows` (b m bool); the others become padding rows."""
         return replace(self, classes=torch.where(rows, self.classes, NO_TUBE))
 
     def at(self, points: Tensor) -> PixelTargets:
         """The targets on points b p 2 of every image, each with weight 1."""
         masks = at_points(self.masks, points)                                                # b m (i p)
-        everywhere = torch.ones_like(masks[:, 0])
-        return PixelTargets(masks=masks, areas=masks.sum(-1), classes=self.classes, weights=everywhere,
-                            labelled=masks.amax(1), compared=everywhere)
+        weights = torch.ones_like(masks[:, 0])
+        return PixelTargets(masks=masks, areas=masks.sum(-1), classes=self.classes, weights=weights,
+                            labelled=masks.amax(1), compared=weights)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Group:
-    """Queries and the tubes they can answer for."""
+    """Queries and the tubes that they can be matched to."""
 
     queries: slice
     truth: ImageTargets
     reserved: Tensor | None = None      # class of each query; None: queries and tubes are matched
     masks: Tensor | None = None         # number of masks, mean over the training workers
 
-    def counted(self) -> _Group:
-        """With the number of masks. It is the same for all layers, so workers talk once, not once per layer."""
-        tubes = (self.truth.classes != NO_TUBE).sum(-1)
-        masks = tubes.clamp(max=self.queries.stop - self.queries.start).sum().float()
-        return _Group(queries=self.queries, truth=self.truth, reserved=self.reserved, masks=mean_over_ranks(masks))
+    def counted(self, config: MaskLossConfig) -> _Group:
+        """With the number of masks. It is the same for all layers, so workers exchange it once, not once per layer."""
+        masks = config.count_masks(self.truth.classes, queries=self.queries.stop - self.queries.start)
+        return replace(self, masks=mean_over_ranks(masks))
 
 
 def as_images(maps: Tensor, *, stacked: bool = True) -> Tensor:

@@ -1,7 +1,7 @@
 """The mask losses of kMaX-DeepLab: queries compete for every pixel, so masks are a softmax over queries.
 
-Both losses need the softmax only at the queries that answer for a tube. A queries-by-pixels map is therefore made once,
-for the gradient, and never kept.
+Both losses need the softmax only at the queries that are matched to a tube. A queries-by-pixels map is therefore
+computed once, for the gradient, and never kept.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ def mask_losses(mask_logits: Tensor, targets: PixelTargets, matches: Matches, *,
 
     Dice of a tube: 1 - (2 sum(p g) + 1) / (sum(p) + sum(g) + 1) over labelled pixels, times the class probability the
     matched query gave (at least `smallest_weight`); summed over tubes, times 0.75 / queries (`dice_loss`,
-    `softmax_ce_loss` in kmax_deeplab/modeling/criterion.py). Void pixels have no part in either.
+    `softmax_ce_loss` in kmax_deeplab/modeling/criterion.py). Void pixels have no part in the cross-entropy, and none in
+    the dice unless void counts.
     """
     log_masks = _LogSoftmaxAt.apply(mask_logits, matches.query_of_tube.clamp(min=0))         # b m p
     entropy = -einsum(log_masks, targets.masks, "b m p, b m p -> b p")
@@ -35,9 +36,9 @@ def mask_losses(mask_logits: Tensor, targets: PixelTargets, matches: Matches, *,
 
 
 class _LogSoftmaxAt(torch.autograd.Function):
-    """logits b n p, rows b m -> b m p: log of the softmax over n, at the rows alone. A row may be asked for twice.
+    """logits b n p, rows b m -> b m p: log of the softmax over n, for these rows only. A row may occur twice.
 
-    Half-precision logits are kept as they are and widened where they are read.
+    Half-precision logits are saved as they are and widened where they are read.
     """
 
     @staticmethod

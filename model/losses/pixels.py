@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from einops import einsum
@@ -14,7 +17,7 @@ VOID_PENALTY = 99_999.0     # void is drawn only after every labelled pixel, as 
 
 
 def rarity(targets: PixelTargets) -> Tensor:
-    """b p: log of (pixels of the clip / pixels of the tube that covers this one). For dense clips."""
+    """b p: log of (pixels of the clip / pixels of the tube that covers this pixel). For dense clips."""
     area = einsum(targets.masks, targets.areas, "b m p, b m -> b p").clamp(min=1)
     return (area.shape[-1] / area).log()
 
@@ -22,8 +25,8 @@ def rarity(targets: PixelTargets) -> Tensor:
 def sample_pixels(rarity: Tensor, targets: PixelTargets, *, count: int, temperature: float, uniform: Tensor) -> Tensor:
     """rarity b p, uniform b p in 0-1 -> positions b s without replacement, probability ~ exp(rarity x temperature).
 
-    Gumbel top-k. With temperature 1 every tube is drawn about equally often, with more the small ones more often. Where
-    a clip has fewer than `count` pixels, s is all of them.
+    Gumbel top-k. With temperature 1 every tube is drawn about equally often; above 1, small tubes are drawn more often.
+    A clip with fewer than `count` pixels gives all of them.
     """
     keys = rarity * temperature - VOID_PENALTY * (targets.labelled == 0) - (-uniform.log()).log()
     return keys.topk(min(count, keys.shape[-1])).indices
@@ -36,12 +39,12 @@ def pick(maps: Tensor, positions: Tensor) -> Tensor:
 
 def discrimination_loss(pixel_features: Tensor, targets: PixelTargets, positions: Tensor, *,
                         temperature: float = 0.3) -> Tensor:
-    """pixel_features b d p (L2-normalised), positions b s -> b: pixels of one tube look alike, others do not.
+    """pixel_features b d p (L2-normalised), positions b s -> b: low where pixels of one tube, and only they, are alike.
 
     Mean over the labelled samples of the cross-entropy between the softmax over all samples of cosine / temperature and
     the equal distribution over the samples of the same tube (`pixelwise_insdis_loss` in
-    kmax_deeplab/modeling/criterion.py). Written as log partition - mean similarity to the own tube, it needs neither
-    the samples-by-samples target nor a second look at the samples-by-samples similarities.
+    kmax_deeplab/modeling/criterion.py). It is computed as log partition - mean similarity to the own tube, which needs
+    neither the samples-by-samples target nor a second pass over the samples-by-samples similarities.
     """
     # b d s, b m s
     features = pick(pixel_features, positions)
@@ -58,7 +61,7 @@ class _LogPartition(torch.autograd.Function):
     """features b d s of at most unit length, weights b s -> b: sum over columns of weight x log of the column's sum of
     exp(dot product / temperature).
 
-    The gradient is made on the way forward, while the b s s matrix exists, so that no layer keeps one.
+    The gradient is computed in the forward pass, while the b s s matrix exists, so that no layer keeps one.
     """
 
     @staticmethod
@@ -90,3 +93,19 @@ def semantic_loss(semantic_logits: Tensor, targets: PixelTargets, positions: Ten
         labelled = labelled.gather(1, positions)
     labels = targets.classes.gather(1, masks.argmax(1)).clamp(min=0)               # b s
     return mean_where_not_zero(F.cross_entropy(semantic_logits.float(), labels, reduction="none") * (labelled > 0))
+
+
+def strided_positions(fine: Sequence[int], coarse: Sequence[int]) -> Tensor:
+    """fine (t, H, W), coarse (t, h, w) -> t*h*w positions in the fine volume that the pixels of a coarse map stand for.
+
+    These are every s-th row and column from the first one, with one stride s = (W-1) // (w-1) = (H-1) // (h-1):
+    `aux_semantic_loss` in kmax_deeplab/modeling/criterion.py. Raises ValueError where there is no such stride.
+    """
+    strides = {(long - 1) // max(short - 1, 1) for long, short in zip(fine[1:], coarse[1:])}
+    stride = max(strides)
+    rows = torch.arange(math.prod(fine)).view(*fine)[:, ::max(stride, 1), ::max(stride, 1)]
+    if len(strides) != 1 or rows.shape != torch.Size(coarse):
+        raise ValueError(f"semantic logits of t h w = {tuple(coarse)} do not fit targets of {tuple(fine)}: they must "
+                         "have the targets' size, or show every s-th row and column. Set losses.semantic_weight=0 to "
+                         "train without the semantic loss")
+    return rows.flatten()

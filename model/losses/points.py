@@ -1,6 +1,6 @@
 """Losses at sampled points instead of every pixel (PointRend, arXiv 1912.08193; Mask2Former, arXiv 2112.01527, 3.3).
 
-A point is (x, y) in 0-1 of a map's width and height, so maps of different sizes can be read at the same points.
+A point is (x, y), each a share 0-1 of a map's width or height, so maps of different sizes are read at the same points.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ class PointConfig:
 
     count: int = 12_544         # points per mask (112 x 112)
     oversample: float = 3.0     # candidates per point, of which the most uncertain are kept
-    importance: float = 0.75    # share of the points that is chosen by uncertainty; the rest is uniform
+    importance: float = 0.75    # share of the points that are chosen by uncertainty; the rest are uniform
 
     def __post_init__(self) -> None:
         if self.count < 1 or self.oversample < 1 or not 0 <= self.importance <= 1:
             raise ValueError(f"points: count={self.count} must be at least 1, oversample={self.oversample} at least 1, "
-                             f"importance={self.importance} a share in 0 ... 1")
+                             f"and importance={self.importance} a share in 0 ... 1")
 
 
 def uniform(device: torch.device | str, *, generator: torch.Generator | None = None) -> Draw:
-    """Numbers for `device`; the generator may live on the CPU."""
+    """Draws uniform numbers for `device`; the generator may live on the CPU."""
     source = generator.device if generator else device
     return lambda *shape: torch.rand(shape, generator=generator, device=source).to(device)
 
@@ -45,11 +45,11 @@ def sample_points(maps: Tensor, points: Tensor) -> Tensor:
 def uncertain_points(mask_logits: Tensor, *, config: PointConfig, draw: Draw) -> Tensor:
     """mask_logits b h w -> b p 2: each mask's own points, most of them where its logit is nearest to zero.
 
-    Two draws: the candidates, then the points that uncertainty has no say in (none where `importance` is 1).
+    There are two draws: the candidates, then the uniform points (none where `importance` is 1).
     """
-    certain = config.count - int(config.importance * config.count)
+    uniform_count = config.count - int(config.importance * config.count)
     candidates = draw(len(mask_logits), int(config.count * config.oversample), 2)
     certainty = sample_points(mask_logits[:, None], candidates)[:, 0].abs()             # b candidates
-    chosen = certainty.topk(config.count - certain, largest=False).indices
+    chosen = certainty.topk(config.count - uniform_count, largest=False).indices
     points = candidates.take_along_dim(chosen[..., None], 1)
-    return torch.cat([points, draw(len(mask_logits), certain, 2)], 1) if certain else points
+    return torch.cat([points, draw(len(mask_logits), uniform_count, 2)], 1) if uniform_count else points

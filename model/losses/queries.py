@@ -1,4 +1,4 @@
-"""The losses of queries against tubes that both stages share, and how terms of many layers become a few numbers."""
+"""The losses of queries against tubes that both stages share, and the sum of the terms of all layers."""
 
 from __future__ import annotations
 
@@ -21,13 +21,18 @@ class QueryLossConfig:
     dice_weight: float
     mask_weight: float                          # cross-entropy over queries
     alpha: tuple[float, float] = (0.75, 0.25)   # class loss of queries with and without a tube
-    smallest_weight: float = 1e-5               # of a query, however bad its mask or class was when matched
+    smallest_weight: float = 1e-5               # of a query, even if its mask or class was bad when it was matched
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name.endswith(("weight", "samples", "temperature")) and value < 0:
                 raise ValueError(f"{type(self).__name__}.{field.name} is {value}; it must not be negative")
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Term -> weight."""
+        return {"class": self.class_weight, "mask": self.mask_weight, "dice": self.dice_weight}
 
 
 def query_losses(class_logits: Tensor, mask_logits: Tensor, targets: PixelTargets, matches: Matches, *,
@@ -45,7 +50,10 @@ def query_losses(class_logits: Tensor, mask_logits: Tensor, targets: PixelTarget
 
 
 def weighted_sum(layers: Sequence[Mapping[str, Tensor]], weights: Mapping[str, float]) -> dict[str, Tensor]:
-    """Losses b of the final prediction, then of each auxiliary layer -> weighted batch means, `_aux` for their sum."""
+    """Weighted batch means by name, from the losses (b each) of the final prediction and of each auxiliary layer.
+
+    The terms of the auxiliary layers are added up under the same names with `_aux`.
+    """
     final, *auxiliary = layers
     total = {name: weights[name] * loss.mean() for name, loss in final.items()}
     for name in dict.fromkeys(name for layer in auxiliary for name in layer):

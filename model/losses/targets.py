@@ -1,7 +1,7 @@
 """Ground truth on one pixel axis, so that one set of losses serves dense clips and weighted samples of videos.
 
-The losses beside this file read sums over pixels and nothing else. A dense clip has weight 1 everywhere; a sample whose
-weights say how many pixels each entry stands for gives the same sums in expectation.
+The losses beside this file read nothing but sums over pixels. A dense clip has weight 1 everywhere. A sample whose
+weights count the pixels that each entry stands for gives the same sums in expectation.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from torch import Tensor
 from model.contracts import ClipTargets, PixelEvidence
 from model.labels import FIRST_OVERLAP
 
-NO_TUBE = -1    # class of a row that only fills up a batch; tube of a query that answers for none
+NO_TUBE = -1    # class of a padding row; tube of a query that is matched to none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelTargets:
-    """Ground truth of b clips (p is t h w) or b videos (p is k p). Rows without a tube weigh nothing anywhere."""
+    """Ground truth of b clips (p is t h w) or b videos (p is k p). Padding rows have no weight anywhere."""
 
     masks: Tensor       # b m p   float; weight of the pixel where the tube covers it, else 0; tubes may overlap
     areas: Tensor       # b m     float; pixels of each tube, exact even where the pixels are a sample
-    classes: Tensor     # b m     int64; NO_TUBE in rows that fill up
+    classes: Tensor     # b m     int64; NO_TUBE in padding rows
     weights: Tensor     # b p     float; pixels each entry stands for, 0: ignore
     labelled: Tensor    # b p     float; the weight where a tube covers the pixel, 0 on void
     compared: Tensor    # b p     float; the weight where masks are compared: `labelled`, or `weights` if void counts
 
     @property
     def void(self) -> Tensor:
-        """b p: the weight of the pixels no tube covers, 0 elsewhere."""
+        """b p: the weight of the pixels that no tube covers, 0 elsewhere."""
         return self.weights - self.labelled
 
     def sharing_pixels(self) -> PixelTargets:
@@ -43,25 +43,34 @@ class PixelTargets:
         return replace(self, masks=masks, areas=masks.sum(-1))
 
     def keeping(self, rows: Tensor) -> PixelTargets:
-        """Only the tubes of `rows` (b m bool); what the others cover becomes void."""
+        """Only the tubes of `rows` (b m bool); pixels that only other tubes cover become void."""
         masks = self.masks * rows[..., None]
         labelled = masks.amax(1)
         compared = self.weights if self.compared is self.weights else labelled
         return replace(self, masks=masks, areas=self.areas * rows, labelled=labelled, compared=compared)
 
     def counting_void(self) -> PixelTargets:
-        """Masks are compared on void too, where every prediction is wrong."""
+        """The same tubes with masks compared on void too, where every prediction is wrong."""
         return replace(self, compared=self.weights)
+
+    def ignoring_void(self) -> PixelTargets:
+        """The same tubes with masks compared on labelled pixels alone."""
+        return replace(self, compared=self.labelled)
+
+    def at(self, positions: Tensor) -> PixelTargets:
+        """The targets at some positions (s) of the pixel axis, the same in all items; areas still count all pixels."""
+        kept = {name: getattr(self, name)[..., positions] for name in ("masks", "weights", "labelled", "compared")}
+        return replace(self, **kept)
 
 
 def clip_targets(clips: Sequence[ClipTargets]) -> PixelTargets:
-    """b clips of one size, every pixel with weight 1."""
+    """The targets of b clips of one size, every pixel with weight 1."""
     masks = [rearrange(clip.masks, "m t h w -> m (t h w)") for clip in clips]
-    filled = masks[0].new_zeros((len(clips), _rows(masks), masks[0].shape[-1]), dtype=torch.float32)
-    for item, mask in zip(filled, masks):
+    padded = masks[0].new_zeros((len(clips), _rows(masks), masks[0].shape[-1]), dtype=torch.float32)
+    for item, mask in zip(padded, masks):
         item[:len(mask)] = mask
-    labelled = filled.amax(1)
-    return PixelTargets(masks=filled, areas=filled.sum(-1), classes=_classes([c.classes for c in clips]),
+    labelled = padded.amax(1)
+    return PixelTargets(masks=padded, areas=padded.sum(-1), classes=_classes([clip.classes for clip in clips]),
                         weights=torch.ones_like(labelled), labelled=labelled, compared=labelled)
 
 
@@ -83,7 +92,7 @@ def video_targets(evidence: PixelEvidence) -> PixelTargets:
 
 
 def each_clip(targets: PixelTargets, evidence: PixelEvidence) -> PixelTargets:
-    """The targets of every clip by itself, (b k) of them; a tube without a pixel in a clip fills up there.
+    """The targets of every clip by itself, (b k) of them; a tube without a pixel in a clip is a padding row there.
 
     targets: `video_targets` of the same evidence.
     """
@@ -100,7 +109,7 @@ def each_clip(targets: PixelTargets, evidence: PixelEvidence) -> PixelTargets:
 
 
 def mean_where_not_zero(loss: Tensor, *, weights: Tensor | None = None) -> Tensor:
-    """b x -> b: mean over the entries that have a loss at all; 0 where none has.
+    """b x -> b: mean over the entries whose loss is not 0; 0 where there are none.
 
     `loss` is already multiplied by `weights`. An entry that is exactly right is left out like one that is masked: the
     official criterion counts that way (`num_non_zero` in kmax_deeplab/modeling/criterion.py).
@@ -111,11 +120,11 @@ def mean_where_not_zero(loss: Tensor, *, weights: Tensor | None = None) -> Tenso
 
 
 def _rows(tubes: Sequence[Tensor]) -> int:
-    return max(1, *(len(item) for item in tubes))    # one empty row stands for "no tube": no special case later
+    return max(1, *(len(item) for item in tubes))    # at least one row, so that "no tube" is no special case
 
 
 def _classes(classes: Sequence[Tensor]) -> Tensor:
-    filled = classes[0].new_full((len(classes), _rows(classes)), NO_TUBE)
-    for item, values in zip(filled, classes):
+    padded = classes[0].new_full((len(classes), _rows(classes)), NO_TUBE)
+    for item, values in zip(padded, classes):
         item[:len(values)] = values
-    return filled
+    return padded

@@ -1,4 +1,4 @@
-"""kMaX pixel decoder: from the backbone's maps down to stride 4, coarse to fine.
+"""kMaX pixel decoder: decodes the backbone's maps from coarse to fine, down to stride 4.
 
 kMaX-DeepLab (arXiv 2207.04044), section 4.1 (axial blocks where maps are small, bottleneck blocks where they are
 large). Details follow bytedance/kmax-deeplab, `kmax_deeplab/modeling/pixel_decoder/kmax_pixel_decoder.py`.
@@ -19,19 +19,19 @@ from model.layers.drop_path import DropPath
 from model.layers.resize import resize
 
 BlockKind = Literal["axial", "bottleneck"]
-EXPANSION = 4    # channels a block gives, in units of its stage's base width
+EXPANSION = 4    # output channels of a block, in units of the base width of its stage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KMaxPixelDecoderConfig:
     """One entry per stride, in the order 32, 16, 8, 4. The defaults are the official decoder.
 
-    A stage of no blocks only fuses: it then gives its base width (at stride 32 the backbone's channels). All stages
-    empty is a plain feature pyramid.
+    A stage without blocks only fuses, and its output has the base width (at stride 32 the channels of the backbone).
+    A decoder without any blocks is a plain feature pyramid.
     """
 
     blocks: tuple[int, int, int, int] = (1, 5, 1, 1)
-    widths: tuple[int, int, int, int] = (512, 256, 128, 64)    # base widths; a block gives four times as many channels
+    widths: tuple[int, int, int, int] = (512, 256, 128, 64)    # base widths; blocks output four times as many channels
     kinds: tuple[BlockKind, BlockKind, BlockKind, BlockKind] = ("axial", "axial", "bottleneck", "bottleneck")
     heads: int = 8
     drop_path: float = 0.0
@@ -47,12 +47,12 @@ class KMaxPixelDecoderConfig:
             raise ValueError(f"pixel decoder kinds {sorted(unknown)} do not exist; choose 'axial' or 'bottleneck'")
         for count, width, kind in zip(self.blocks, self.widths, self.kinds):
             if count and kind == "axial" and width % self.heads:
-                raise ValueError(f"axial stage of base width {width} does not divide into {self.heads} heads; choose a "
-                                 f"multiple of {self.heads}, or kind 'bottleneck'")
+                raise ValueError(f"an axial stage of base width {width} does not divide into {self.heads} heads; "
+                                 f"choose a multiple of {self.heads}, or kind 'bottleneck'")
 
 
 class KMaxBlock(nn.Module):
-    """Residual block: 1x1, then axial attention or a 3x3, then 1x1. The GELU in front feeds the shortcut too."""
+    """Residual block: 1x1, then axial attention or a 3x3, then 1x1. The first GELU acts on the shortcut too."""
 
     def __init__(self, in_channels: int, *, width: int, kind: BlockKind, heads: int, drop_path: float,
                  batch_norm: BatchNormConfig) -> None:
@@ -74,7 +74,7 @@ class KMaxBlock(nn.Module):
 
 
 class ResizedFuse(nn.Module):
-    """Sum of the coarse decoded map, resized, and the finer backbone map, both brought to `out_channels`."""
+    """The sum of the resized coarse map and the finer backbone map, both projected to `out_channels`."""
 
     def __init__(self, low_channels: int, high_channels: int, out_channels: int, *,
                  batch_norm: BatchNormConfig) -> None:
@@ -95,7 +95,7 @@ class KMaxPixelDecoder(nn.Module):
     """Backbone maps at strides 4 to 32 -> decoded maps of the same sizes. Frames are independent.
 
     channels: of the backbone's maps, strides 4, 8, 16, 32. `out_channels`: of the decoded maps, in the same order.
-    Works at any size up to 255 positions per axis in axial stages (8160 pixels at stride 32, 4080 at stride 16).
+    Axial stages accept maps of up to 255 positions per side (8160 pixels at stride 32, 4080 at stride 16).
     """
 
     def __init__(self, config: KMaxPixelDecoderConfig, *, channels: Sequence[int],
@@ -121,7 +121,7 @@ class KMaxPixelDecoder(nn.Module):
         self.out_channels = tuple(reversed(out_channels))
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """maps: four of b channels[i] h w, strides 4, 8, 16, 32. Returns four of b out_channels[i] h w, same order."""
+        """maps: four of b channels[i] h w, strides 4, 8, 16, 32. Returns four of b out_channels[i] h w, likewise."""
         high = [norm(level) for norm, level in zip(self.input_norms, reversed(maps))]
         decoded = [self.stages[0](high[0])]
         for fuse, stage, level in zip(self.fuses, self.stages[1:], high[1:]):

@@ -1,8 +1,8 @@
-"""Mask2Former's pixel decoder: deformable attention over coarse maps, then up to stride 4.
+"""Mask2Former's pixel decoder: deformable attention over the coarse maps, then convolutions up to stride 4.
 
-Mask2Former (arXiv 2112.01527), section 3.2; frames are independent. MaXTron on Tube-Link (arXiv 2311.18537v1, section
-3.2) lets them meet: trajectory attention inside each deformable attention, between sampling and output projection, as
-TACJu/MaXTron has it in `MaXTron_Tube-Link/mmdet/models/plugins/msdeformattn_pixel_decoder.py`.
+Mask2Former (arXiv 2112.01527), section 3.2, decodes frames independently. MaXTron on Tube-Link (arXiv 2311.18537v1,
+section 3.2) lets frames attend to each other by trajectory attention inside each deformable attention, between sampling
+and output projection, as in `MaXTron_Tube-Link/mmdet/models/plugins/msdeformattn_pixel_decoder.py` of TACJu/MaXTron.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Mask2FormerPixelDecoderConfig:
     layers: int = 6
     strides: tuple[int, ...] = (8, 16, 32)          # maps that attend to each other
     finest: int = 4                                 # stride of the pixel features
-    fuse_norm: Literal["gn"] | None = "gn"          # of the finer maps, which come in by convolutions
+    fuse_norm: Literal["gn"] | None = "gn"          # of the convolutions that bring in the finer maps
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
@@ -48,9 +48,9 @@ class Mask2FormerPixelDecoderConfig:
                              "heads and of 4")
         coarse = tuple(sorted(self.strides))
         if not coarse or coarse != STRIDES[-len(coarse):] or self.finest not in STRIDES or self.finest > coarse[0]:
-            raise ValueError(f"pixel decoder with strides={self.strides}, finest={self.finest}: strides must run down "
-                             f"from 32 without a gap, finest must be one of {STRIDES} and not above them; the "
-                             "official values are (8, 16, 32) and 4")
+            raise ValueError(f"pixel decoder with strides={self.strides}, finest={self.finest}: strides must hold 32 "
+                             f"and the next finer ones without a gap, and finest must be one of {STRIDES} and no "
+                             "coarser than they are; the official values are (8, 16, 32) and 4")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,22 +60,22 @@ class DeformableTrajectoryConfig:
     layers: int = 1                                 # in each deformable attention
     heads: int = 8
     ffn: int = 1024
-    strides: tuple[int, ...] = (16, 32)             # maps whose frames meet
-    scale: float | None = 1e-6                      # where the branch's scale starts; None: no residual
+    strides: tuple[int, ...] = (16, 32)             # maps whose frames attend to each other
+    scale: float | None = 1e-6                      # first scale of the branch; None: no residual
     dropout: float = 0.0
-    residual_dropout: float = 0.1                   # after each pass; the released models say 0.0 in their names
+    residual_dropout: float = 0.1                   # after each pass; released models have 0.0 in their names
 
     def __post_init__(self) -> None:
         if min(self.layers, self.heads, self.ffn) < 1 or not set(self.strides) <= set(STRIDES) or not self.strides:
             raise ValueError(f"trajectory attention with layers={self.layers}, heads={self.heads}, ffn={self.ffn}, "
-                             f"strides={self.strides}: numbers must be above 0 and strides some of {STRIDES}")
+                             f"strides={self.strides}: the first three must be above 0, and strides some of {STRIDES}")
 
 
 class DecodedPixels(NamedTuple):
-    """What the decoder makes of the backbone's maps."""
+    """The result of the pixel decoder."""
 
     pixel_features: Tensor            # (b t) d h w, at the finest stride
-    maps: tuple[Tensor, ...]          # (b t) c h w each, coarse to fine; the last is what pixel features are made of
+    maps: tuple[Tensor, ...]          # (b t) c h w each, coarse to fine; pixel features are a projection of the last
 
 
 class Mask2FormerPixelDecoder(nn.Module):
@@ -107,9 +107,9 @@ class Mask2FormerPixelDecoder(nn.Module):
         if config is None:
             return
         if not set(config.strides) <= set(self.strides) or dim % config.heads:
-            raise ValueError(f"trajectory attention at strides {config.strides} with {config.heads} heads cannot sit "
-                             f"in a pixel decoder of strides {self.strides} and dim {dim}; choose some of its strides "
-                             "and a divisor of dim")
+            raise ValueError(f"trajectory attention at strides {config.strides} with {config.heads} heads does not "
+                             f"fit a pixel decoder of strides {self.strides} and dim {dim}; choose some of these "
+                             "strides, and a number of heads that divides dim")
         self.trajectory_strides = sorted(config.strides, reverse=True)
         self.clip_level_embedding = nn.Parameter(torch.randn(len(config.strides), dim))
         self.trajectories.extend(
@@ -121,8 +121,8 @@ class Mask2FormerPixelDecoder(nn.Module):
                 attention: dict[str, Tensor] | None = None) -> DecodedPixels:
         """maps: four of (b t) channels[i] h w, at strides 4, 8, 16, 32; clips of `frames`, one after the other.
 
-        attention: filled with the maps of the last trajectory layer, see `track_levels`; None: no maps.
-        Raises ValueError where the maps do not divide into clips.
+        attention: a dict is filled with the maps of the last trajectory layer, see `track_levels`.
+        Raises ValueError when the maps do not divide into clips.
         """
         by_stride = dict(zip(STRIDES, maps))
         x, shapes = join_levels([by_stride[stride] for stride in self.strides], self.projections, frames=frames)
@@ -149,7 +149,7 @@ class Mask2FormerPixelDecoder(nn.Module):
         return x
 
     def _clip_positions(self, shapes: Shapes, *, frames: int) -> dict[int, Tensor]:
-        """Stride -> t h w c: place in the clip plus the level's embedding."""
+        """Stride -> t h w c: the position in the clip plus the embedding of the level."""
         if not self.trajectories:
             return {}
         sizes = dict(zip(self.strides, shapes))

@@ -1,14 +1,14 @@
 """Class and mask logits -> scored tracks of a video: Mask2Former's instance rule, as Tube-Link or VITA applies it.
 
-The best (query, class) pairs of the whole video are the candidates, and a candidate scores class score times mean mask
-score inside its mask. Tube-Link (lxtGH/Tube-Link, `instance_postprocess` and `mask2former_vis_tube.py`) looks at each
-frame: the best few candidates of the frame are kept; a track is a candidate, its score the mean over the frames that
-kept it. VITA (sukjunhwang/VITA, `inference` in `vita/vita_model.py`) looks at the video: the mean runs over all pixels
-of the mask in all frames, as large as the network saw them, and a track is in every frame where its mask is.
+The best (query, class) pairs of the whole video are the candidates. The score of a candidate is its class score times
+the mean mask score inside its mask. Tube-Link (lxtGH/Tube-Link, `instance_postprocess` and `mask2former_vis_tube.py`)
+scores each frame by itself and keeps the best candidates of the frame; the score of a track is the mean over the frames
+that kept it. VITA (sukjunhwang/VITA, `inference` in `vita/vita_model.py`) scores the video: the mean runs over all
+pixels of the mask in all frames, at the size of the network input without padding, and a track is present in every
+frame where its mask is not empty.
 
-The class scores are known only after the last clip. What a frame needs from a query is its binary mask and two numbers,
-so clips pass by once: every query's mask is run-length encoded at full size, some hundred bytes each, and the choice is
-made at the end, exactly.
+The class scores are known only after the last clip. Each clip is still read only once: a frame keeps two numbers per
+query and its mask as run lengths at full size, some hundred bytes, and the exact choice is made at the end.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from model.postprocess.resize import MaskResizer
 
 @dataclass(frozen=True, kw_only=True)
 class TrackConfig:
-    """How many candidates are considered. Defaults: Tube-Link and MaXTron on YouTube-VIS and OVIS."""
+    """How candidates are chosen. The defaults are those of Tube-Link and MaXTron on YouTube-VIS and OVIS."""
 
     candidates: int = 100       # (query, class) pairs of a video
-    per_frame: int = 30         # candidates kept in each frame, where each is scored by itself
-    scored: Literal["frames", "video"] = "frames"       # the mean mask score: of each frame, or of the video (VITA)
+    per_frame: int = 30         # candidates kept in each frame, for scored="frames"
+    scored: Literal["frames", "video"] = "frames"       # the mean mask score is over a frame, or the video (VITA)
 
     def __post_init__(self) -> None:
         if min(self.candidates, self.per_frame) < 1:
@@ -43,9 +43,9 @@ class TrackConfig:
 
 
 class TrackMerger:
-    """One per video: `add` every clip in time, then `finish` once. Holds kilobytes per frame.
+    """Merges one video: `add` every clip in order of time, then `finish` once. It holds kilobytes per frame.
 
-    is_thing: bool per class, in the order of the class logits; other classes make no tracks.
+    is_thing: bool per class, in the order of the class logits; only things get tracks.
     """
 
     def __init__(self, config: TrackConfig, *, is_thing: Sequence[bool] | np.ndarray, geometry: Geometry) -> None:
@@ -53,9 +53,9 @@ class TrackMerger:
         self.is_thing = np.asarray(is_thing, dtype=bool)
         self.geometry = geometry
         self._resizer: MaskResizer | None = None        # to the size of the result
-        self._measurer: MaskResizer | None = None       # to the size at which mask scores are taken
+        self._measurer: MaskResizer | None = None       # to the size at which mask scores are averaged
         self._masks: list[list[dict | None]] = []       # T n      run lengths
-        self._sums: list[np.ndarray] = []               # T n 2    of the mask score where the mask is; its pixels
+        self._sums: list[np.ndarray] = []               # T n 2    sum of mask scores in the mask; its pixels
 
     @torch.no_grad()
     def add(self, mask_logits: Tensor) -> None:
@@ -79,12 +79,12 @@ class TrackMerger:
                 self._sums.append(np.array(sums))
 
     def _measure(self, logits: Tensor, box: tuple[slice, slice] | None) -> tuple[dict | None, tuple[float, float]]:
-        """logits h w, positive in `box` only -> run lengths of the mask at full size (None: empty), and its sums."""
-        place, tile = resized(logits, box, self._resizer)
+        """logits h w, positive in `box` only -> run lengths of the mask at full size (None: empty), and its `_sums`."""
+        region, tile = resized(logits, box, self._resizer)
         mask = None
         if (tile > 0).any():
             whole = np.zeros(self._resizer.output, dtype=np.uint8, order="F")
-            whole[place] = (tile > 0).cpu().numpy()
+            whole[region] = (tile > 0).cpu().numpy()
             mask = coco_mask.encode(whole)
         if self._measurer is not self._resizer:
             _, tile = resized(logits, box, self._measurer)
@@ -92,30 +92,30 @@ class TrackMerger:
         return mask, (float(inside.double().sigmoid().sum()), float(len(inside)))
 
     def finish(self, class_logits: Tensor) -> tuple[Track, ...]:
-        """class_logits: n classes+1 for the whole video (last class: no object) -> tracks, the surest class first."""
+        """class_logits: n classes+1 for the whole video (last class: no object) -> tracks, the best class first."""
         if not self._masks:
             raise ValueError("no clip was added, so there is nothing to merge; the video has no frames")
         if tuple(class_logits.shape) != (len(self._masks[0]), len(self.is_thing) + 1):
             raise ValueError(f"class logits {tuple(class_logits.shape)} do not fit {len(self._masks[0])} queries and "
                              f"{len(self.is_thing)} classes (plus one for no object); is this the right class table?")
-        of_class = class_logits.detach().cpu().double().softmax(-1)[:, :-1].numpy()
-        best = np.argsort(-of_class, axis=None, kind="stable")[:self.config.candidates]
-        queries, classes = np.unravel_index(best[self.is_thing[best % of_class.shape[1]]], of_class.shape)
-        scores, kept = self._score(of_class[queries, classes], queries)
+        class_scores = class_logits.detach().cpu().double().softmax(-1)[:, :-1].numpy()
+        best = np.argsort(-class_scores, axis=None, kind="stable")[:self.config.candidates]
+        queries, classes = np.unravel_index(best[self.is_thing[best % class_scores.shape[1]]], class_scores.shape)
+        scores, kept = self._score(class_scores[queries, classes], queries)
         tracks = []
         for candidate, (query, label) in enumerate(zip(queries.tolist(), classes.tolist())):
             masks = tuple(masks[query] if keep else None for masks, keep in zip(self._masks, kept[:, candidate]))
             if any(masks):
-                tracks.append(Track(class_index=label, masks=masks,
+                tracks.append(Track(class_index=label, masks=masks, query=query,
                                     score=float(scores[kept[:, candidate], candidate].mean())))
         return tuple(tracks)
 
-    def _score(self, of_class: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Class scores and queries of the candidates -> their scores T candidates, and the frames they are kept in."""
+    def _score(self, class_scores: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Class scores and queries of the candidates -> their scores, and whether they are kept; T candidates each."""
         sums = np.stack(self._sums)[:, queries]                                             # T candidates 2
         if self.config.scored == "video":
             sums = np.broadcast_to(sums.sum(0), sums.shape)
-        scores = of_class * sums[..., 0] / (sums[..., 1] + 1e-6)
+        scores = class_scores * sums[..., 0] / (sums[..., 1] + 1e-6)
         kept = np.full(scores.shape, self.config.scored == "video")
         if self.config.scored == "frames":
             best = np.argsort(-scores, axis=1, kind="stable")[:, :self.config.per_frame]
@@ -125,32 +125,33 @@ class TrackMerger:
 
 def resized(logits: Tensor, box: tuple[slice, slice] | None, resizer: MaskResizer
             ) -> tuple[tuple[slice, slice] | None, Tensor]:
-    """logits h w, positive in `box` only -> the place that is positive after resizing lies in, and its logits.
+    """logits h w, positive in `box` only -> the region that holds all positive pixels after resizing, and its logits.
 
-    Resizing makes no pixel positive that no positive one has a part in, so the rest of the frame is never made.
+    A pixel is positive after resizing only if a positive pixel contributes to it, so the rest is never computed.
     """
-    place = None if box is None else resizer.reached(rows=box[0], columns=box[1])
-    if place is None or any(part.start >= part.stop for part in place):      # nowhere, or in the padding only
+    region = None if box is None else resizer.reached(rows=box[0], columns=box[1])
+    if region is None or any(part.start >= part.stop for part in region):     # nowhere, or in the padding only
         return None, logits.new_empty(0)
-    return place, resizer.tile(logits, rows=place[0], columns=place[1])
+    return region, resizer.tile(logits, rows=region[0], columns=region[1])
 
 
 def boxes(masks: Tensor) -> list[tuple[slice, slice] | None]:
-    """masks n h w bool -> the rows and columns around each, None where it is empty."""
-    found = []
+    """masks n h w bool -> the rows and columns that enclose each mask, None for an empty one."""
+    enclosing = []
     for rows, columns in zip(masks.any(2).cpu().numpy(), masks.any(1).cpu().numpy()):
-        if rows.any():
-            high = np.flatnonzero(rows)
-            wide = np.flatnonzero(columns)
-            found.append((slice(int(high[0]), int(high[-1]) + 1), slice(int(wide[0]), int(wide[-1]) + 1)))
-        else:
-            found.append(None)
-    return found
+        enclosing.append((_span(rows), _span(columns)) if rows.any() else None)
+    return enclosing
+
+
+def _span(is_set: np.ndarray) -> slice:
+    """From the first to the last true entry."""
+    indices = np.flatnonzero(is_set)
+    return slice(int(indices[0]), int(indices[-1]) + 1)
 
 
 def tracks_video(tracks: tuple[Track, ...], *, video_id: str, frame_names: tuple[str, ...],
                  size: tuple[int, int]) -> Tracks:
-    """Give the result its names. size: height and width of the source frames, pixels."""
+    """Attach the names of the video and its frames. size: height and width of the source frames in pixels."""
     for track in tracks:
         if len(track.masks) != len(frame_names):
             raise ValueError(f"video {video_id!r} has {len(frame_names)} frames but {len(track.masks)} were segmented; "

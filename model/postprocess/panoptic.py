@@ -1,14 +1,15 @@
 """Class and mask logits -> panoptic video: kMaX's mask-wise merging, one decision per query for the whole video.
 
-The rule (bytedance/kmax-deeplab and TACJu/MaXTron, `panoptic_inference`; arXiv 2207.04044): softmax over queries at
-every pixel; a query claims the pixels where its share exceeds the pixel threshold; queries are visited by class score
-times mean share and are accepted when their class is sure enough and more than `overlap` of what they claim, counted
-over all frames, is still free.
+The rule (bytedance/kmax-deeplab and TACJu/MaXTron, `panoptic_inference`; arXiv 2207.04044): at every pixel, a softmax
+over the queries gives each query a share. A query claims the pixels where its share exceeds the pixel threshold. The
+queries are visited by class score times mean share. A query is accepted when its class score is high enough and more
+than `overlap` of its claimed pixels, counted over all frames, is still free.
 
-The public code holds `n T H W` to say this. Here clips pass by once. A pixel matters only through *which queries claim
-it*, its combination: shares add up to one, so few queries can claim the same pixel and few combinations occur. The
-first pass counts the pixels of each combination and keeps a compressed map of combinations per frame, some kilobytes;
-all areas, overlaps and decisions follow from the counts exactly, and frames are painted from the maps when asked for.
+The public code keeps `n T H W` values for this. Here each clip is read once. A pixel matters only through the set of
+queries that claim it, its *combination*. The shares add up to one, so few queries can claim the same pixel and few
+combinations occur. The first pass counts the pixels of each combination and keeps a compressed map of combinations per
+frame, some kilobytes. All areas, overlaps and decisions follow exactly from the counts, and frames are painted from the
+maps on access.
 """
 
 from __future__ import annotations
@@ -16,17 +17,18 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from model.contracts import Geometry, VideoSegment
+from model.contracts import Geometry, PanopticVideo, VideoSegment
 from model.labels import VOID, panoptic_id
 from model.postprocess.resize import MaskResizer
 
-# Height and width handled at a time. 128 queries of the small tile are 1 MB, which stays in the cache of a CPU core
-# and in memory the allocator has at hand (4 MB tiles took twice as long); a GPU wants few, large tiles.
+# Height and width of a tile. 128 queries of a small tile take 1 MB, which stays in the cache of a CPU core and in
+# memory that the allocator reuses (tiles of 4 MB took twice as long); a GPU is faster with few, large tiles.
 TILE_CPU = (32, 64)
 TILE_GPU = (512, 1024)
 OFFICIAL_DIVISOR = 100      # MaXTron's `label_divisor`; ours is `model.labels.DIVISOR`
@@ -36,28 +38,29 @@ OFFICIAL_DIVISOR = 100      # MaXTron's `label_divisor`; ours is `model.labels.D
 class PanopticConfig:
     """Thresholds of mask-wise merging. The defaults are those of MaXTron near-online with ResNet-50 on VIPSeg."""
 
-    thing: float = 0.2          # class score a thing needs
-    stuff: float = 0.3          # class score stuff needs
-    pixel: float = 0.3          # share of a pixel a query needs to claim it
-    overlap: float = 0.8        # part of its claimed pixels that must be free; strict
+    kind: Literal["mask_wise"] = "mask_wise"
+    thing: float = 0.2          # class score that a thing needs
+    stuff: float = 0.3          # class score that stuff needs
+    pixel: float = 0.3          # share of a pixel that a query needs to claim it
+    overlap: float = 0.8        # more than this part of its claimed pixels must be free
     class_power: float = 1.0    # queries are visited by class score ** class_power * mean share ** mask_power
     mask_power: float = 1.0
-    # As the public code: of one class a video holds 100 things, further ones are written down as the next class; and
-    # near-online lets the repeated frames of the last clip take part, where they count as area.
+    # As in the public code: after 100 things of one class, further ones are written as the next class; and near-online
+    # merging counts the repeated frames of the last clip.
     official_compat: bool = False
 
     def __post_init__(self) -> None:
         for name in ("thing", "stuff", "pixel", "overlap"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"panoptic.{name}={getattr(self, name)} is no fraction; choose a value in 0 ... 1")
+                raise ValueError(f"panoptic.{name}={getattr(self, name)} is not a fraction; choose a value from 0 to 1")
         if self.pixel < 0.05:
             raise ValueError(f"panoptic.pixel={self.pixel} lets more than twenty queries claim one pixel, and merging "
-                             "whole videos then no longer fits into memory; choose 0.05 or more (official: 0.2 - 0.4)")
+                             "a whole video may then not fit into memory; choose 0.05 or more (official: 0.2 - 0.4)")
 
 
 @dataclass(frozen=True)
 class PaintedFrames(Sequence):
-    """T maps H W int32 of panoptic ids, painted when asked for. Holds kilobytes per frame."""
+    """T maps H W int32 of panoptic ids, painted on access. It holds kilobytes per frame."""
 
     maps: tuple[tuple[np.dtype, bytes], ...]     # combination at every pixel, compressed
     size: tuple[int, int]                        # H W
@@ -81,15 +84,24 @@ def packed(numbers: np.ndarray, *, largest: int) -> tuple[np.dtype, bytes]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MergedVideo:
-    """What merging makes of one video, before it has a name."""
+    """The result of merging one video, before its names are attached."""
 
     frames: PaintedFrames
     segments: Mapping[int, VideoSegment]     # panoptic id -> class, track, score; in order of acceptance
     queries: Mapping[int, int]               # panoptic id -> the query that started the segment
 
 
+def panoptic_video(merged: MergedVideo, *, video_id: str, frame_names: tuple[str, ...]) -> PanopticVideo:
+    """Give the result its names. Frames beyond the last name are repeats and are dropped."""
+    if len(merged.frames) < len(frame_names):
+        raise ValueError(f"video {video_id!r} has {len(frame_names)} frames but {len(merged.frames)} were segmented; "
+                         "every frame must be part of a clip")
+    return PanopticVideo(video_id=video_id, frame_names=tuple(frame_names), segments=merged.segments,
+                         frames=merged.frames[:len(frame_names)])
+
+
 class PanopticMerger:
-    """One per video: `add` every clip in time, then `finish` once. An image is a video of one frame.
+    """Merges one video: `add` every clip in order of time, then `finish` once. An image is a video of one frame.
 
     is_thing: bool per class, in the order of the class logits.
     """
@@ -99,10 +111,10 @@ class PanopticMerger:
         self.is_thing = np.asarray(is_thing, dtype=bool)
         self.geometry = geometry
         self._resizer: MaskResizer | None = None
-        self._queries = 0                                       # n, known from the first clip on
+        self._queries = 0                                       # n, known after the first clip
         self._shared: dict[tuple[int, ...], int] = {}           # queries that share a pixel -> combination
         self._counts = np.zeros(0, dtype=np.int64)              # combination -> pixels of the video
-        self._shares: Tensor | None = None                      # n float64, sum of a query's shares where it claims
+        self._shares: Tensor | None = None                      # n float64, sum of shares in the claimed pixels
         self._maps: list[tuple[np.dtype, bytes]] = []
 
     @torch.no_grad()
@@ -135,8 +147,8 @@ class PanopticMerger:
             combinations[rows, columns] = claims.alone.view(tile.shape[1:])
             self._shares += claims.shares
             total += claims.checksum
-            where = claims.shared_pixels
-            pixels.append((rows.start + where // tile.shape[2]) * width + columns.start + where % tile.shape[2])
+            shared = claims.shared_pixels
+            pixels.append((rows.start + shared // tile.shape[2]) * width + columns.start + shared % tile.shape[2])
             claimants.append(claims.shared_queries)
         if not total.isfinite():
             raise ValueError(f"the mask logits of frame {len(self._maps)} hold NaN or infinity; the network diverged "
@@ -147,7 +159,7 @@ class PanopticMerger:
         self._maps.append(packed(flat, largest=len(self._counts) - 1))
 
     def _name_shared(self, flat: np.ndarray, pixels: np.ndarray, queries: np.ndarray) -> None:
-        """Write the combination of every shared pixel into `flat`; pairs (pixel, query) come grouped by pixel."""
+        """Write the combination of every shared pixel into `flat`; the pairs (pixel, query) are grouped by pixel."""
         if not len(pixels):
             return
         starts = np.flatnonzero(np.diff(pixels, prepend=-1))
@@ -176,7 +188,7 @@ class PanopticMerger:
         return MergedVideo(frames=frames, segments=segments, queries=queries)
 
     def _decide(self, scores: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, dict, dict]:
-        """Visit the queries; returns combination -> panoptic id, and what the ids are."""
+        """Visit the queries. Returns combination -> panoptic id, the segments, and the query of each segment."""
         config = self.config
         counts = self._counts
         claimed = self._claimed()
@@ -199,20 +211,20 @@ class PanopticMerger:
                 label, track = self._spilled(label, track)
             owner = int(panoptic_id(label, track))
             owners[free] = owner
-            if owner not in segments:     # later stuff of the same class joins the segment that is there
+            if owner not in segments:     # later stuff of the same class joins this segment
                 segments[owner] = VideoSegment(class_index=label, track=track, score=float(ranks[query]))
                 queries[owner] = int(query)
         return owners, segments, queries
 
     def _spilled(self, label: int, track: int) -> tuple[int, int]:
-        """Class and track that `class * 100 + number` is read as by the official tools; the last class keeps all."""
-        ahead, number = divmod(track - 1, OFFICIAL_DIVISOR)
+        """The class and track that official tools read from `class * 100 + track`; the last class keeps its tracks."""
+        ahead, rest = divmod(track - 1, OFFICIAL_DIVISOR)
         if label + ahead >= len(self.is_thing):
             return label, track
-        return label + ahead, number + 1 if self.is_thing[label + ahead] else 0
+        return label + ahead, rest + 1 if self.is_thing[label + ahead] else 0
 
     def _claimed(self) -> list[np.ndarray]:
-        """Query -> the combinations it is part of."""
+        """Query -> the combinations that contain it."""
         claimed = [[1 + query] for query in range(self._queries)]
         for members, combination in self._shared.items():
             for query in members:
@@ -222,34 +234,34 @@ class PanopticMerger:
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """Who claims the p pixels of a tile."""
+    """The claims on the p pixels of a tile."""
 
     alone: Tensor             # p int32     0: nobody; 1 + n: query n and nobody else
     shares: Tensor            # n float64   sum of a query's shares over the pixels it claims
     shared_pixels: Tensor     # s int64     pixel of each pair (pixel, query) where several claim, grouped by pixel
     shared_queries: Tensor    # s int64
-    checksum: Tensor          # NaN or infinite exactly when a logit was
+    checksum: Tensor          # NaN or infinite if and only if a logit is
 
 
 def claim(logits: Tensor, *, threshold: float) -> Claims:
-    """logits: n p. Which queries hold a share above the threshold, where the shares are a softmax over queries.
+    """logits: n p. Find the queries with a share above the threshold; the shares are a softmax over queries.
 
-    All shares are never written down: a share exceeds the threshold where exp(logit - best) exceeds threshold times the
-    sum of exponentials, and a query alone above the threshold is the best one, with share 1 / sum.
+    The shares are never stored: a share exceeds the threshold when exp(logit - best) exceeds the threshold times the
+    sum of exponentials, and a query that is alone above the threshold is the best one, with share 1 / sum.
     """
     n = len(logits)
     best = logits.amax(0)
     strength = (logits - best).exp_()                                               # n p
     sums = strength.sum(0)                                                          # p
     above = torch.gt(strength, threshold * sums, out=torch.empty_like(strength))    # 1.0 where claimed
-    number = torch.arange(1.0, n + 1, device=logits.device)
-    claimants, query_sum = torch.stack([torch.ones_like(number), number]) @ above   # p each, exact in float32
+    labels = torch.arange(1.0, n + 1, device=logits.device)
+    claimants, label_sum = torch.stack([torch.ones_like(labels), labels]) @ above   # p each, exact in float32
     single = claimants == 1
-    alone = torch.where(single, query_sum, 0).int()
+    alone = torch.where(single, label_sum, 0).int()
     shares = torch.bincount(alone, weights=(single / sums).double(), minlength=n + 1)[1:]
 
     several = (claimants > 1).nonzero()[:, 0]
-    where, queries = above[:, several].T.nonzero(as_tuple=True)
-    pixels = several[where]
+    indices, queries = above[:, several].T.nonzero(as_tuple=True)
+    pixels = several[indices]
     shares.index_add_(0, queries, (strength[queries, pixels] / sums[pixels]).double())
     return Claims(alone, shares, pixels, queries, sums.sum())

@@ -1,9 +1,9 @@
-"""From mask logits at stride 4 back to the pixels of the source frame, any tile of it without the rest.
+"""Resize mask logits from stride 4 to the pixels of the source frame, the whole frame or any tile of it.
 
-The official way (TACJu/MaXTron, `video_seg_post_processing`) is a chain: bilinear to the padded network input, crop
-away the padding and, where the frame had been scaled, bilinear to the source size. Both steps are linear and act on
-rows and columns alone, so the chain is one matrix for rows and one for columns: `rows @ masks @ columns.T`. A tile of
-the result needs the few rows and columns its weights touch.
+The official code (TACJu/MaXTron, `video_seg_post_processing`) does this in a chain: it resizes to the padded network
+input, crops the padding and, if the frame was scaled, resizes to the source size. The steps are linear and treat rows
+and columns separately, so the chain is one matrix for rows and one for columns: `rows @ masks @ columns.T`. A tile of
+the result needs only the few rows and columns that have a weight in it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from model.layers.resize import is_odd
 
 
 def axis_weights(length: int, *, padded: int, resized: int, source: int, align_corners: bool, scaled: bool) -> Tensor:
-    """The whole chain along one axis as a matrix `source length`: each output pixel is a weighted mean of the map's."""
+    """The whole chain along one axis as a matrix `source length`; an output pixel is a weighted mean of map pixels."""
     grid = torch.eye(length, dtype=torch.float64)[None]
     weights = F.interpolate(grid, size=padded, mode="linear", align_corners=align_corners)[..., :resized]
     if scaled:
@@ -40,7 +40,7 @@ class MaskResizer:
         scaled = geometry.resized != geometry.source
         if any(part > whole for part, whole in zip(geometry.resized, geometry.padded)):
             raise ValueError(f"a frame resized to {geometry.resized} does not lie inside the network input "
-                             f"{geometry.padded}; make the geometry with model.postprocess.resize.fit")
+                             f"{geometry.padded}; make the geometry with Geometry.fit")
         if align_corners is None:
             align_corners = is_odd(geometry.padded[1])
         self.size = size
@@ -59,19 +59,20 @@ class MaskResizer:
                 yield (slice(top, min(top + height, self.output[0])), slice(left, min(left + width, self.output[1])))
 
     def tile(self, masks: Tensor, *, rows: slice, columns: slice) -> Tensor:
-        """masks: ... h w -> the stated rows and columns of the resized maps, reading only what they need."""
+        """masks: ... h w -> the given rows and columns of the resized maps, from only the pixels that they need."""
         high = _touched(self._row_taps, rows)
         wide = _touched(self._column_taps, columns)
         return self.rows[rows, high] @ (masks[..., high, wide] @ self.columns[columns, wide].T)
 
     def reached(self, *, rows: slice, columns: slice) -> tuple[slice, slice]:
-        """The output rows and columns that these rows and columns of a map have a part in."""
+        """The output rows and columns to which these rows and columns of a map contribute."""
         return _reached(self._row_taps, rows), _reached(self._column_taps, columns)
 
     def __call__(self, masks: Tensor) -> Tensor:
         """masks: ... h w -> ... H W."""
         if tuple(masks.shape[-2:]) != self.size:
-            raise ValueError(f"maps of {tuple(masks.shape[-2:])} were given to a resizer made for {self.size}")
+            raise ValueError(f"maps of {tuple(masks.shape[-2:])} were given to a resizer made for {self.size}; "
+                             f"make one with size={tuple(masks.shape[-2:])}")
         resized = masks.new_empty(*masks.shape[:-2], *self.output)
         for rows, columns in self.tiles(height=64, width=128):
             resized[..., rows, columns] = self.tile(masks, rows=rows, columns=columns)
@@ -79,7 +80,7 @@ class MaskResizer:
 
 
 def _taps(weights: Tensor) -> tuple[list[int], list[int]]:
-    """For every output pixel the first map pixel with a weight, and the one after the last."""
+    """For every output pixel the first map pixel with a weight, and the pixel after the last one."""
     used = weights != 0
     first = used.int().argmax(1)
     last = used.shape[1] - used.flip(1).int().argmax(1)
@@ -87,7 +88,7 @@ def _taps(weights: Tensor) -> tuple[list[int], list[int]]:
 
 
 def _reached(taps: tuple[list[int], list[int]], inputs: slice) -> slice:
-    return slice(bisect_right(taps[1], inputs.start), bisect_left(taps[0], inputs.stop))     # both rise with the pixel
+    return slice(bisect_right(taps[1], inputs.start), bisect_left(taps[0], inputs.stop))     # both are sorted
 
 
 def _touched(taps: tuple[list[int], list[int]], outputs: slice) -> slice:

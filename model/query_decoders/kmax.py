@@ -2,8 +2,8 @@
 
 kMaX-DeepLab (arXiv 2207.04044), section 4.1, with the frames of a clip stacked along height as in Video-kMaX
 (arXiv 2304.04694) and MaXTron (arXiv 2311.18537). Details follow bytedance/kmax-deeplab,
-`kmax_deeplab/modeling/transformer_decoder/kmax_transformer_decoder.py`. A query is called *cluster center* there, a
-mask embedding *mask kernel*.
+`kmax_deeplab/modeling/transformer_decoder/kmax_transformer_decoder.py`, which calls a query *cluster center* and a mask
+embedding *mask kernel*.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from model.layers.drop_path import DropPath
 from model.layers.kmeans_attention import assign_pixels, sum_pixels
 from model.layers.resize import is_odd, resize
 
-HEAD_STD = 0.01    # of the last pixel convolution and of the class head, so that training starts undecided
+HEAD_STD = 0.01    # of the last pixel convolution and the class head, so that the first predictions are almost uniform
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KMaxDecoderConfig:
-    """Widths and depths of the decoder. The defaults are official; what a short run must change is said."""
+    """Widths and depths of the decoder. The defaults are official; comments name what short runs must change."""
 
     layers: tuple[int, int, int] = (2, 2, 2)    # at strides 32, 16, 8
     num_queries: int = 128
@@ -40,12 +40,12 @@ class KMaxDecoderConfig:
     heads: int = 8
     drop_path: float = 0.2
     pixel_depthwise: int | None = 5         # kernel of the predictors' depthwise convolution; None: no such convolution
-    depthwise_crosses_frames: bool = True   # official: it reads two rows of the neighbouring frame at frame borders
+    depthwise_crosses_frames: bool = True   # official: at frame borders it reads two rows of the next frame
     void_prior: float = 0.9                 # probability of "no object" at the start
-    mask_norm_scale: float = 0.1            # where the scale of the mask logits starts; short runs need 1
-    residual_norm_scale: float = 0.0        # where the last norm of each residual branch starts
-    corners_by: Literal["width", "height"] = "width"    # side that decides how layers are resized: clip, image code
-    supervise_pixels: bool = True           # layers give pixel features too; only the discrimination loss reads them
+    mask_norm_scale: float = 0.1            # first scale of the mask logits; short runs need 1
+    residual_norm_scale: float = 0.0        # first scale of the last norm in each residual branch
+    corners_by: Literal["width", "height"] = "width"    # which side aligns corners if odd; image code: height
+    supervise_pixels: bool = True           # layers return pixel features too; only the discrimination loss reads them
 
     def __post_init__(self) -> None:
         if len(self.layers) != 3 or min(self.layers) < 0 or sum(self.layers) == 0:
@@ -61,13 +61,13 @@ class KMaxDecoderConfig:
             raise ValueError(f"pixel_depthwise={self.pixel_depthwise} must be odd, or None for no such convolution")
         if self.corners_by not in ("width", "height"):
             raise ValueError(f"corners_by={self.corners_by!r} must be 'width' (Video-kMaX, MaXTron) or 'height' (the "
-                             "image decoder of kMaX-DeepLab); they differ where one side of the stride-4 maps is even")
+                             "image decoder of kMaX-DeepLab); they differ when one side of the stride-4 maps is even")
         if not 0 < self.void_prior < 1:
             raise ValueError(f"void_prior={self.void_prior} must lie between 0 and 1; the official value is 0.9")
 
 
 class Prediction(NamedTuple):
-    """What a predictor says; pixels of all frames in one tall image."""
+    """The output of a predictor. The pixels of all frames form one tall image."""
 
     class_logits: Tensor | None    # b n classes+1
     mask_logits: Tensor            # b n (t h) w
@@ -96,10 +96,10 @@ class KMaxPredictor(nn.Module):
         self.no_object_bias = math.log(num_classes * config.void_prior / (1 - config.void_prior))
 
     def forward(self, pixels: Tensor, *, mask_queries: Tensor, class_queries: Tensor | None, frames: int) -> Prediction:
-        """pixels: b c (t h) w. mask_queries, class_queries: b c n; class_queries None leaves the classes out."""
+        """pixels: b c (t h) w. mask_queries, class_queries: b c n; class_queries None: no class logits."""
         pixel_features = F.normalize(self.pixel_out(self.pixel_hidden(self._mix_neighbours(pixels, frames))), dim=1)
         mask_embeddings = self.mask_head(mask_queries)                              # b d n
-        # queries innermost in memory, as channels are: what follows takes maxima over queries and resizes channels last
+        # queries are innermost in memory, because later steps take maxima over them and resize in channels-last layout
         mask_logits = einsum(pixel_features, mask_embeddings, "b d h w, b d n -> b h w n")
         mask_logits = self.mask_norm(mask_logits[:, None])[:, 0]                    # one scale for all queries
         mask_logits = rearrange(mask_logits, "b h w n -> b n h w")
@@ -119,13 +119,12 @@ class KMaxPredictor(nn.Module):
 
 
 class QuerySelfAttention(nn.Module):
-    """Multi-head attention between the queries of a clip, under batch norms and without the 1/sqrt(d) factor."""
+    """Multi-head attention between the queries of a clip, with batch norms and without the 1/sqrt(d) factor."""
 
     def __init__(self, dim: int, *, heads: int, batch_norm: BatchNormConfig) -> None:
         super().__init__()
-        # of queries, keys, values
         self.heads = heads
-        self.depths = (dim // 2, dim // 2, dim)
+        self.depths = (dim // 2, dim // 2, dim)     # of queries, keys and values
         self.project = ConvBN(dim, sum(self.depths), dims=1, init=("truncated", dim ** -0.5), batch_norm=batch_norm)
         self.similarity_norm = nn.BatchNorm2d(heads, **asdict(batch_norm))
         self.output_norm = nn.BatchNorm1d(dim, **asdict(batch_norm))
@@ -141,7 +140,10 @@ class QuerySelfAttention(nn.Module):
 
 
 class KMaxDecoderLayer(nn.Module):
-    """One k-means step, self-attention between queries, feed-forward. Predicts masks first: they are the assignment."""
+    """One k-means step, self-attention between queries, and a feed-forward block.
+
+    The masks are predicted first, because they define the assignment.
+    """
 
     def __init__(self, config: KMaxDecoderConfig, *, pixel_channels: int, num_classes: int,
                  batch_norm: BatchNormConfig) -> None:
@@ -161,7 +163,7 @@ class KMaxDecoderLayer(nn.Module):
         self.drop_path = DropPath(config.drop_path)
 
     def forward(self, queries: Tensor, pixels: Tensor, *, frames: int, supervise: bool) -> tuple[Tensor, Prediction]:
-        """queries: b c n. pixels: (b t) c h w, after GELU. Returns the updated queries and what was predicted."""
+        """queries: b c n. pixels: (b t) c h w, after GELU. Returns the updated queries and the prediction."""
         entry = self.query_in(queries)                                              # b c n
         pixels = rearrange(self.pixel_in(pixels), "(b t) c h w -> b c (t h) w", t=frames)
         prediction = self.predictor(pixels, mask_queries=entry, class_queries=entry if supervise else None,
@@ -202,7 +204,7 @@ class KMaxDecoder(nn.Module):
                                        batch_norm=batch_norm)
 
     def forward(self, maps: Sequence[Tensor], *, frames: int, supervise: bool = False) -> ClipPrediction:
-        """maps: four of (b t) channels[i] h w, at strides 4, 8, 16, 32; frames: t. Deep supervision on request only."""
+        """maps: four of (b t) channels[i] h w, at strides 4, 8, 16, 32. frames: t. supervise: also fill `auxiliary`."""
         finest, *others = maps
         queries = repeat(self.initial_queries, "c n -> b c n", b=finest.shape[0] // frames)
         layers = iter(self.layers)
@@ -216,18 +218,20 @@ class KMaxDecoder(nn.Module):
         mask_queries = self.mask_projection(queries)                                # b c n
         final = self.predictor(rearrange(finest, "(b t) c h w -> b c (t h) w", t=frames), frames=frames,
                                mask_queries=mask_queries, class_queries=self.class_projection(queries))
+        mask_embeddings = rearrange(final.mask_embeddings, "b d n -> b n d")
         return ClipPrediction(
             class_logits=final.class_logits,
             mask_logits=_fold(final.mask_logits, frames),
             queries=rearrange(queries, "b c n -> b n c"),
-            mask_embeddings=rearrange(final.mask_embeddings, "b d n -> b n d"),
+            mask_embeddings=mask_embeddings,
+            alignment=mask_embeddings,
             pixel_features=_fold(final.pixel_features, frames),
             appearance=rearrange(mask_queries, "b c n -> b n c"),
             auxiliary=tuple(self._supervised(p, finest.shape[-2:], frames) for p in predictions),
         )
 
     def _supervised(self, prediction: Prediction, size: Sequence[int], frames: int) -> LayerPrediction:
-        """A layer's prediction, at stride 4. Corners follow the *target* size here, as in the released decoders."""
+        """The prediction of a layer at stride 4. An odd *target* size aligns corners, as in the released decoders."""
         corners = is_odd(size[self.corner_axis])
         pixels = prediction.pixel_features if self.supervise_pixels else None
         return LayerPrediction(

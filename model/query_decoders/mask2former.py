@@ -1,8 +1,8 @@
-"""Masked-attention decoder: queries look only where they saw themselves one layer before.
+"""Masked-attention decoder: each query attends only to the mask that it predicted one layer before.
 
 Mask2Former (arXiv 2112.01527), section 3.1, on a single frame or, as in Tube-Link (arXiv 2303.12782, section 3.2), on
-all frames of a clip at once: keys of all frames in one sequence, a place in the clip for each, one mask over all of
-them. VITA reads the frame decoder's normalised queries, `norm(prediction.queries)`.
+all frames of a clip at once: the keys of all frames form one sequence, each with its position in the clip, under one
+mask. VITA reads the normalised queries of the frame decoder, `norm(prediction.queries)`.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class Mask2FormerDecoderConfig:
     heads: int = 8
     ffn: int = 2048
     layers: int = 9
-    levels: int = 3                                         # maps, from the coarsest, that layers take turns on
-    positions: Literal["clip", "frame"] = "clip"            # keys know their place in the clip, or in their frame only
+    levels: int = 3                                         # number of maps, from the coarsest, that layers use in turn
+    positions: Literal["clip", "frame"] = "clip"            # keys carry their position in the clip, or in the frame
     pre_norm: bool = False                                  # norms before attention and feed-forward, not after
-    project_maps: bool = False                              # a 1x1 convolution before each map; always if widths differ
+    project_maps: bool = False                              # a 1x1 convolution on each map; always if widths differ
 
     def __post_init__(self) -> None:
         if min(self.num_queries, self.dim, self.heads, self.ffn, self.layers, self.levels) < 1:
@@ -43,19 +43,20 @@ class Mask2FormerDecoderConfig:
             raise ValueError(f"query decoder with dim={self.dim}, heads={self.heads}: dim must be a multiple of the "
                              "heads and of 4")
         if self.positions not in ("clip", "frame"):
-            raise ValueError(f"positions={self.positions!r} do not exist; choose 'clip' or 'frame'")
+            raise ValueError(f"positions={self.positions!r} does not exist; choose 'clip' or 'frame'")
 
 
 class QueryPrediction(NamedTuple):
-    """What the shared heads say after a layer."""
+    """The output of the shared heads after a layer."""
 
-    queries: Tensor           # b n c              raw: before the norm that the heads read through
+    queries: Tensor           # b n c              raw, before the norm in front of the heads
     class_logits: Tensor      # b n classes+1
+    mask_embeddings: Tensor   # b n d
     mask_logits: Tensor       # b n t h w
 
 
 class Level(NamedTuple):
-    """One map of all frames of a clip, as the layers attend to it."""
+    """One map of all frames of a clip, in the form that the layers read."""
 
     keys: Tensor              # b (t h w) c        with positions
     values: Tensor            # b (t h w) c
@@ -63,7 +64,7 @@ class Level(NamedTuple):
 
 
 class MaskedAttentionDecoder(nn.Module):
-    """Learned queries -> layers at strides 32, 16, 8 in turn -> classes and masks, from heads all layers share."""
+    """Learned queries -> layers at strides 32, 16, 8 in turn -> classes and masks, from heads that all layers share."""
 
     def __init__(self, config: Mask2FormerDecoderConfig, *, channels: int, embedding: int, num_classes: int) -> None:
         """channels: of the maps. embedding: channels of the pixel features."""
@@ -86,7 +87,7 @@ class MaskedAttentionDecoder(nn.Module):
                 ) -> tuple[QueryPrediction, ...]:
         """maps: (b t) c h w, coarse to fine, at least `levels` of them. pixel_features: b d t h w.
 
-        supervise: what the heads say before the first layer and after each; otherwise after the last layer alone.
+        supervise: return the predictions before the first layer and after each layer, instead of the last one alone.
         """
         b, _, t, *_ = pixel_features.shape
         levels = [self._level(index, one, pixel_features, frames=t)
@@ -104,8 +105,9 @@ class MaskedAttentionDecoder(nn.Module):
     def predict(self, queries: Tensor, pixel_features: Tensor) -> QueryPrediction:
         """queries: b n c, raw. pixel_features: b d t h w."""
         normed = self.norm(queries)
-        mask_logits = einsum(self.mask_head(normed), pixel_features, "b n d, b d t h w -> b n t h w")
-        return QueryPrediction(queries, self.class_head(normed), mask_logits)
+        mask_embeddings = self.mask_head(normed)
+        mask_logits = einsum(mask_embeddings, pixel_features, "b n d, b d t h w -> b n t h w")
+        return QueryPrediction(queries, self.class_head(normed), mask_embeddings, mask_logits)
 
     def _level(self, index: int, one: Tensor, pixel_features: Tensor, *, frames: int) -> Level:
         size = one.shape[-2:]
@@ -116,12 +118,12 @@ class MaskedAttentionDecoder(nn.Module):
             position = rearrange(sine_positions_3d(frames, *size, **options), "t h w c -> (t h w) c")
         else:
             position = repeat(sine_positions_2d(*size, **options), "h w c -> (t h w) c", t=frames)
-        # Resizing is linear, so resizing features once gives the same masks as resizing every layer's mask logits
+        # resizing is linear, so resizing the features once gives the same masks as resizing every layer's mask logits
         small = resize(rearrange(pixel_features.detach(), "b d t h w -> (b t) d h w"), size, align_corners=False)
         return Level(values + position, values, rearrange(small, "(b t) d h w -> b d (t h w)", t=frames))
 
     @torch.no_grad()
     def _allowed(self, queries: Tensor, pixel_features: Tensor) -> Tensor:
-        """Where each query's own mask is; everywhere for a query whose mask is empty. b n (t h w) bool."""
+        """The pixels inside the mask of each query, or all pixels if its mask is empty. b n (t h w) bool."""
         allowed = einsum(self.mask_head(self.norm(queries)), pixel_features, "b n d, b d p -> b n p") >= 0
         return allowed | ~allowed.any(-1, keepdim=True)

@@ -8,12 +8,13 @@ a convolution of its own there (sukjunhwang/VITA, `vita_mask2former_transformer_
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 from einops import rearrange
 from torch import Tensor, nn
 
 from model.backbone import Backbone, BackboneConfig
-from model.contracts import ClipPrediction, LayerPrediction
+from model.contracts import ClipPrediction, LayerPrediction, QueryShapes
 from model.layers.convolution import before_pointwise
 from model.pixel_decoders.mask2former import Mask2FormerPixelDecoder, Mask2FormerPixelDecoderConfig
 from model.query_decoders.mask2former import Mask2FormerDecoderConfig, MaskedAttentionDecoder
@@ -25,6 +26,8 @@ from model.segmenters.tube_link import official_backbone
 class Mask2FormerConfig:
     """A whole frame detector; the defaults of every part are official."""
 
+    kind: Literal["mask2former"] = "mask2former"
+    official_family: ClassVar[str] = "detectron2"               # whose checkpoints `model.converters` reads
     num_classes: int                                            # without "no object"
     backbone: BackboneConfig = field(default_factory=official_backbone)
     pixel_decoder: Mask2FormerPixelDecoderConfig = field(default_factory=Mask2FormerPixelDecoderConfig)
@@ -40,6 +43,16 @@ class Mask2FormerConfig:
                              "clip; set 'frame'")
         check_std(self.pixel_std)
 
+    @property
+    def shapes(self) -> QueryShapes:
+        """Sizes of what a cross-clip head reads."""
+        return QueryShapes(num_classes=self.num_classes, num_queries=self.query_decoder.num_queries,
+                           dim=self.query_decoder.dim, pixel_dim=self.pixel_decoder.dim)
+
+    def build(self) -> Mask2Former:
+        """The segmenter, freshly initialised."""
+        return Mask2Former(self)
+
 
 class Mask2Former(nn.Module):
     """Clips of one frame -> classes, masks and queries. A `Segmenter`; see `model.segmenters`."""
@@ -54,13 +67,14 @@ class Mask2Former(nn.Module):
                                                     num_classes=config.num_classes)
 
     def forward(self, frames: Tensor, real_pixels: Tensor | None = None, *, supervise: bool = False,
-                return_attention: bool = False) -> ClipPrediction:
+                attention: dict[str, Tensor] | None = None) -> ClipPrediction:
         """frames: b 1 3 H W RGB, uint8 or 0 to 255. real_pixels: b 1 H W bool, false in padding; None: all real.
 
         Maps come at ceil(H / 4), ceil(W / 4). `queries` are those VITA reads, behind the decoder's norm, and
         `pixel_features` what both the detector and VITA make mask features of. `mask_embeddings` (b n c+1) give the
         detector's own masks on them by `dot_pixels`. Raises ValueError for clips of more than one frame.
-        supervise: also what the heads say before the first and after every layer but the last.
+        supervise: also what the heads say before the first and after every layer but the last. attention: stays
+        empty, because a single frame has no tracking.
         """
         if (t := check_frames(frames, real_pixels)) != 1:
             raise ValueError(f"a clip of {t} frames: a frame detector takes clips of one; set "

@@ -7,13 +7,14 @@ Tube-Link (arXiv 2303.12782, section 3.2), on its own or with MaXTron's within-c
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 from einops import rearrange
 from torch import Tensor, nn
 
 from model.association.tube_linking import TubeLinking, TubeLinkingConfig
 from model.backbone import Backbone, BackboneConfig
-from model.contracts import ClipPrediction, LayerPrediction
+from model.contracts import ClipPrediction, LayerPrediction, QueryShapes
 from model.layers.convolution import BatchNormConfig
 from model.pixel_decoders.mask2former import (
     DeformableTrajectoryConfig,
@@ -33,6 +34,8 @@ def official_backbone() -> BackboneConfig:
 class TubeLinkConfig:
     """A whole segmenter; the defaults of every part are official."""
 
+    kind: Literal["tube_link"] = "tube_link"
+    official_family: ClassVar[str] = "mmdet"                    # whose checkpoints `model.converters` reads
     num_classes: int                                            # without "no object"
     stuff_classes: tuple[int, ...] = ()     # class of each reserved query; the last queries are reserved, in this order
     backbone: BackboneConfig = field(default_factory=official_backbone)
@@ -68,6 +71,16 @@ class TubeLinkConfig:
         order = (*things, *self.stuff_classes)
         return order if order != tuple(range(self.num_classes)) else ()
 
+    @property
+    def shapes(self) -> QueryShapes:
+        """Sizes of what a cross-clip head reads."""
+        return QueryShapes(num_classes=self.num_classes, num_queries=self.query_decoder.num_queries,
+                           dim=self.query_decoder.dim, pixel_dim=self.pixel_decoder.embedding)
+
+    def build(self) -> TubeLink:
+        """The segmenter, freshly initialised."""
+        return TubeLink(self)
+
 
 class TubeLink(nn.Module):
     """Clips -> classes, masks and queries. A `Segmenter`; see `model.segmenters`."""
@@ -85,22 +98,20 @@ class TubeLink(nn.Module):
         self.linking = None if config.linking is None else TubeLinking(config.linking)
 
     def forward(self, frames: Tensor, real_pixels: Tensor | None = None, *, supervise: bool = False,
-                return_attention: bool = False) -> ClipPrediction:
+                attention: dict[str, Tensor] | None = None) -> ClipPrediction:
         """frames: b t 3 H W RGB, uint8 or 0 to 255. real_pixels: b t H W bool, false in padding; None: all real.
 
-        Maps come at ceil(H / 4), ceil(W / 4). Clips are aligned by the raw queries, so `mask_embeddings` are these;
-        what is dotted with pixel features comes from a head, here or in a cross-clip head.
+        Maps come at ceil(H / 4), ceil(W / 4). Clips are aligned by the raw queries.
         supervise: also what the heads say before the first and after every layer but the last.
-        return_attention: also the attention maps of within-clip tracking.
+        attention: a dict is filled with the attention maps of within-clip tracking, see `track_levels`.
         """
         t = check_frames(frames, real_pixels)
-        attention = {} if return_attention else None
         frames = normalise(frames, real_pixels, mean=self.config.pixel_mean, std=self.config.pixel_std)
         pixels = self.pixel_decoder(self.backbone(frames), frames=t, attention=attention)
         pixel_features = rearrange(pixels.pixel_features, "(b t) d h w -> b d t h w", t=t).contiguous()
         *earlier, last = self.query_decoder(pixels.maps, pixel_features, supervise=supervise)
         return ClipPrediction(
             class_logits=last.class_logits, mask_logits=last.mask_logits, queries=last.queries,
-            mask_embeddings=last.queries, pixel_features=pixel_features, attention=attention or {},
+            mask_embeddings=last.mask_embeddings, alignment=last.queries, pixel_features=pixel_features,
             auxiliary=tuple(LayerPrediction(class_logits=layer.class_logits, mask_logits=layer.mask_logits)
                             for layer in earlier))

@@ -7,12 +7,13 @@ backbone and pixel decoder. With one frame per clip and no tracking it is kMaX-D
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal
 
 from einops import rearrange
 from torch import Tensor, nn
 
 from model.backbone import Backbone, BackboneConfig
-from model.contracts import ClipPrediction
+from model.contracts import ClipPrediction, QueryShapes
 from model.layers.convolution import BatchNormConfig
 from model.pixel_decoders.kmax import KMaxPixelDecoder, KMaxPixelDecoderConfig
 from model.query_decoders.kmax import KMaxDecoder, KMaxDecoderConfig
@@ -25,6 +26,8 @@ from model.within_clip import WithinClip, WithinClipConfig
 class VideoKMaxConfig:
     """A whole segmenter; the defaults of every part are official."""
 
+    kind: Literal["video_kmax"] = "video_kmax"
+    official_family: ClassVar[str] = "video_kmax"               # whose checkpoints `model.converters` reads
     num_classes: int                                            # without "no object"
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     within_clip: WithinClipConfig | None = None                 # None: frames meet in the query decoder only
@@ -40,6 +43,16 @@ class VideoKMaxConfig:
             raise ValueError(f"num_classes={self.num_classes}: a segmenter needs at least one class beside 'no object'")
         if self.pixel_std <= 0:
             raise ValueError(f"pixel_std={self.pixel_std} must be above 0; the official value is 127.5")
+
+    @property
+    def shapes(self) -> QueryShapes:
+        """Sizes of what a cross-clip head reads."""
+        return QueryShapes(num_classes=self.num_classes, num_queries=self.query_decoder.num_queries,
+                           dim=self.query_decoder.dim, pixel_dim=self.query_decoder.embedding)
+
+    def build(self) -> VideoKMax:
+        """The segmenter, freshly initialised."""
+        return VideoKMax(self)
 
 
 class VideoKMax(nn.Module):
@@ -58,23 +71,21 @@ class VideoKMax(nn.Module):
             config.semantic_head, channels=channels, num_classes=config.num_classes, batch_norm=config.batch_norm)
 
     def forward(self, frames: Tensor, real_pixels: Tensor | None = None, *, supervise: bool = False,
-                return_attention: bool = False) -> ClipPrediction:
+                attention: dict[str, Tensor] | None = None) -> ClipPrediction:
         """frames: b t 3 H W RGB, uint8 or 0 to 255. real_pixels: b t H W bool, false in padding; None: all real.
 
         Maps come at ceil(H / 4), ceil(W / 4). supervise: also every decoder layer and the semantic head, for losses.
-        return_attention: also the attention maps of within-clip tracking, as `WithinClip` names and shapes them.
+        attention: a dict is filled with the attention maps of within-clip tracking, see `WithinClip`.
         """
         t = check_frames(frames, real_pixels)
         mean = [self.config.pixel_mean] * 3
         std = [self.config.pixel_std] * 3
         # 4 of (b t) c h w
         maps = self.backbone(normalise(frames, real_pixels, mean=mean, std=std))
-        attention = {}
         if self.within_clip is not None:
-            tracked = self.within_clip(maps, frames=t, return_attention=return_attention)
-            maps, attention = tracked if return_attention else (tracked, {})
+            maps = self.within_clip(maps, frames=t, attention=attention)
         prediction = self.query_decoder(self.pixel_decoder(maps), frames=t, supervise=supervise)
         semantic = None
         if supervise and self.semantic_head is not None:
             semantic = rearrange(self.semantic_head(maps), "(b t) classes h w -> b classes t h w", t=t)
-        return replace(prediction, semantic_logits=semantic, attention=attention)
+        return replace(prediction, semantic_logits=semantic)

@@ -1,4 +1,4 @@
-"""Clip-consistent augmentation: drawn once per clip (or video), then the same for every frame, image and id map."""
+"""Clip-consistent augmentation: drawn once per clip (or video), then applied alike to every frame, image and id map."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.images import resize_image
 
-_BRIGHTNESS = 32.0                      # ± of 0-255
+_BRIGHTNESS = 32.0                      # ± on a scale of 0-255
 _CONTRAST = _SATURATION = (0.5, 1.5)    # factors
 _HUE = 36.0                             # ± degrees; 18 of OpenCV's 180 half-degrees
 
@@ -19,14 +19,14 @@ _RGB = np.linalg.inv(_YIQ)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AugmentConfig:
-    """What is varied. `size` is the network input, (height, width), usually 1 + 32 k each."""
+    """Ranges of the augmentation. `size` is the network input, (height, width), usually 1 + 32 k each."""
 
     size: tuple[int, int]
-    short_side: tuple[int, ...] = ()            # pixels; one is drawn for the frame's short side. (): what just fits
-    scale: tuple[float, float] = (0.3, 1.7)     # times that size
-    crop: bool = True                           # a random window of what does not fit; False: never scaled to more
+    short_side: tuple[int, ...] = ()            # pixels; one is drawn for the frame's short side. (): the largest fit
+    scale: tuple[float, float] = (0.3, 1.7)     # factors on that size
+    crop: bool = True                           # crop at random if a frame does not fit; False: scale it to fit
     flip: float = 0.5                           # probabilities
-    reverse: float = 0.5                        # of time; `sampling.sample_clip` takes it
+    reverse: float = 0.5                        # of reversing time; used by `sampling.sample_clip`
     color: bool = True
 
     def __post_init__(self) -> None:
@@ -39,15 +39,16 @@ class AugmentConfig:
             raise ValueError(f"augment.scale is {self.scale}; give (smallest, largest), both above 0")
         for name in ("flip", "reverse"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"augment.{name} is {getattr(self, name)}; a probability lies between 0 and 1")
+                raise ValueError(f"augment.{name} is {getattr(self, name)}; give a probability between 0 and 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ColorJitter:
     """SSD's colour jitter as one affine map of RGB, applied in one pass.
 
-    SSD turns hue and saturation in HSV, which costs as much as decoding the JPEG; here hue turns about the grey axis
-    and saturation moves towards the luma (YIQ), over the same ranges. Rounded and cut to 0-255 once, at the end.
+    SSD changes hue and saturation in HSV, which costs as much as decoding the JPEG. Here, hue is a rotation about the
+    grey axis and saturation a scaling towards the luma (YIQ), over the same ranges. Colours are rounded and clipped to
+    0-255 once, at the end.
     """
 
     brightness: float = 0.0     # added, before the factors
@@ -56,7 +57,7 @@ class ColorJitter:
     hue: float = 0.0            # degrees
 
     def matrix(self) -> np.ndarray:
-        """3 4 float32: colour and 1 -> colour."""
+        """3 4 float32, maps (colour, 1) -> colour."""
         cos = np.cos(np.radians(self.hue))
         sin = np.sin(np.radians(self.hue))
         chroma = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]]) * np.array([[1], [self.saturation],
@@ -67,24 +68,24 @@ class ColorJitter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transform:
-    """What happens to a frame: `box` is cut out, scaled to `resized`, flipped, coloured, padded right and bottom.
+    """One transform of a frame: `box` is cut out, scaled to `resized`, flipped, coloured, and padded right and bottom.
 
-    The box has whole source pixels, so cutting first gives the same distribution as scaling the whole frame first, with
-    edges rounded to the source pixel, and image and ids are mapped alike exactly.
+    The box consists of whole source pixels. Cutting first therefore gives the same distribution as scaling the whole
+    frame first, up to edges rounded to source pixels, and image and ids are mapped exactly alike.
     """
 
-    source: tuple[int, int]             # height, width of the frames it was drawn for
-    box: tuple[int, int, int, int]      # top, left, bottom, right, source pixels
-    resized: tuple[int, int]            # height, width of the real pixels, top left in the result
+    source: tuple[int, int]             # height, width of the frames for which it was drawn
+    box: tuple[int, int, int, int]      # top, left, bottom, right in source pixels
+    resized: tuple[int, int]            # height, width of the real pixels, at the top left of the result
     padded: tuple[int, int]             # height, width of the result
     flip: bool = False
     color: ColorJitter | None = None
     antialias: bool = False             # scale images as detectron2 does at test time (Pillow), at 7 times the cost
-    angle: float = 0.0                  # degrees the camera turns clockwise about the middle of the box; what it then
-                                        # sees beside the frame is black, and void
+    angle: float = 0.0                  # degrees by which the camera turns clockwise about the middle of the box;
+                                        # pixels outside the frame become black and void
 
     def image(self, image: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
-        """H W 3 uint8 of the source -> 3 H W uint8, zeros in the padding; into `out` where given, all of it."""
+        """H W 3 uint8 of the source -> 3 H W uint8, zeros in the padding. `out`, if given, is overwritten in full."""
         self._check(image)
         if out is None:
             out = np.empty((3, *self.padded), dtype=np.uint8)
@@ -92,21 +93,21 @@ class Transform:
         height, width = self.resized
         image = self._turned(image, cv2.INTER_LINEAR) if self.angle else image[top:bottom, left:right]
         grows = (bottom - top) * (right - left) <= height * width
-        if grows:       # colours and flip commute with scaling, up to rounding: touch the fewer pixels
+        if grows:       # colours and flip commute with scaling, up to rounding, so use the smaller image
             image = self._recolor(image)
         if image.shape[:2] != self.resized:
             image = (resize_image if self.antialias else _scale_image)(image, height, width)
         if not grows:
             image = self._recolor(image)
         cv2.split(image, [plane[:height, :width] for plane in out])     # writes the planes in place
-        out[:, height:] = 0         # the rest only: clearing megabytes first costs a tenth of the decoding
+        out[:, height:] = 0         # only the padding, since clearing everything first costs a tenth of decoding
         out[:, :height, width:] = 0
         return out
 
     def ids(self, ids: np.ndarray, *, at: tuple[slice, slice] = (slice(None), slice(None))) -> np.ndarray:
-        """H W uint8 or uint16 of the source -> H W, 0 in the padding; the nearest pixel, so no new id.
+        """H W uint8 or uint16 of the source -> H W, 0 in the padding. Takes the nearest pixel, so no new ids appear.
 
-        at: rows and columns of the result that are wanted; the others are never made.
+        at: the rows and columns of the result to compute; others are skipped.
         """
         self._check(ids)
         if self.angle:
@@ -127,13 +128,13 @@ class Transform:
         return out
 
     def _turned(self, pixels: np.ndarray, interpolation: int) -> np.ndarray:
-        """Cut out, turn and scale at once, so that pixels are mixed once."""
+        """Cut out, turn and scale in one step, so that pixels are interpolated only once."""
         top, left, bottom, right = self.box
         height, width = self.resized
         cos = np.cos(np.radians(self.angle))
         sin = np.sin(np.radians(self.angle))
         turn = np.array([[cos, -sin], [sin, cos]]) * [(right - left) / width, (bottom - top) / height]
-        middle = np.array([left + right - 1, top + bottom - 1]) / 2      # x, y; of pixels, whose centres are whole
+        middle = np.array([left + right - 1, top + bottom - 1]) / 2      # x, y; pixel centres are whole numbers
         shift = middle - turn @ [(width - 1) / 2, (height - 1) / 2]
         return cv2.warpAffine(pixels, np.column_stack([turn, shift]), (width, height),
                               flags=interpolation | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_CONSTANT)
@@ -145,15 +146,15 @@ class Transform:
 
     def _check(self, pixels: np.ndarray) -> None:
         if pixels.shape[:2] != self.source:
-            raise ValueError(f"a frame of {pixels.shape[:2]} (height, width) in a video of {self.source}; all frames "
-                             "of a video must have one size. Make the shards again from frames that have")
+            raise ValueError(f"a frame has {pixels.shape[:2]} (height, width), but its video has {self.source}; all "
+                             "frames of a video must have one size. Make the shards again from frames of one size")
 
 
 def draw_transform(rng: np.random.Generator, config: AugmentConfig, source: tuple[int, int]) -> Transform:
-    """Draw one transform for frames of `source` (height, width). Large-scale jitter, crop, flip and SSD colours.
+    """Draw one transform for frames of `source` (height, width): large-scale jitter, crop, flip and SSD colours.
 
-    The scale is relative to the largest size that fits (detectron2's ResizeScale, as the released kMaX and MaXTron code
-    uses it): at 769x1345 a 720x1280 frame times 1.0 becomes 756x1345. With `short_side` it is relative to that
+    The scale is relative to the largest size that fits (detectron2's ResizeScale, as in the released kMaX and MaXTron
+    code): at 769x1345, a 720x1280 frame times 1.0 becomes 756x1345. With `short_side`, it is relative to that length
     (mmdetection's Resize): 720 times 1.0 is 720x1280.
     """
     height, width = source
@@ -161,15 +162,15 @@ def draw_transform(rng: np.random.Generator, config: AugmentConfig, source: tupl
     base = int(rng.choice(config.short_side)) / min(source) if config.short_side else fit_factor
     largest = config.scale[1] if config.crop else min(config.scale[1], fit_factor / base)
     factor = base * rng.uniform(min(config.scale[0], largest), largest)
-    whole = max(round(height * factor), 1), max(round(width * factor), 1)
+    scaled = max(round(height * factor), 1), max(round(width * factor), 1)
     (top, bottom, rows), (left, right, columns) = (
-        _draw_span(rng, side, scaled, limit) for side, scaled, limit in zip(source, whole, config.size))
+        _draw_span(rng, *sides) for sides in zip(source, scaled, config.size))
     return Transform(source=source, box=(top, left, bottom, right), resized=(rows, columns), padded=config.size,
                      flip=bool(rng.random() < config.flip), color=draw_color(rng) if config.color else None)
 
 
 def _draw_span(rng: np.random.Generator, side: int, scaled: int, limit: int) -> tuple[int, int, int]:
-    """One axis: first and last source pixel, and the pixels they become."""
+    """For one axis: first and last source pixel of the box, and the number of pixels in the result."""
     kept = min(scaled, limit)
     offset = int(rng.integers(scaled - kept + 1))
     first = min(round(offset * side / scaled), side - 1)
@@ -177,24 +178,24 @@ def _draw_span(rng: np.random.Generator, side: int, scaled: int, limit: int) -> 
 
 
 def _nearest(pixels: int, source: int) -> np.ndarray:
-    """Source pixel under the centre of each result pixel, in whole numbers."""
+    """The source pixel under the centre of each result pixel, in integer arithmetic."""
     return (2 * np.arange(pixels) + 1) * source // (2 * pixels)
 
 
 def draw_color(rng: np.random.Generator) -> ColorJitter | None:
-    """Draw each of the four with probability one half; None where it would change nothing."""
-    on = rng.random(4) < 0.5
+    """Draw each of the four changes with probability one half; None if none is drawn."""
+    is_used = rng.random(4) < 0.5
     values = (rng.uniform(-_BRIGHTNESS, _BRIGHTNESS), rng.uniform(*_CONTRAST), rng.uniform(*_SATURATION),
               rng.uniform(-_HUE, _HUE))
     chosen = {name: float(value) for name, value, used in
-              zip(("brightness", "contrast", "saturation", "hue"), values, on) if used}
+              zip(("brightness", "contrast", "saturation", "hue"), values, is_used) if used}
     return ColorJitter(**chosen) if chosen else None
 
 
 def _scale_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bilinear. Halved by averaging first while it shrinks by more than two, so that small scales do not alias.
+    """Bilinear scaling. To shrink by two or more, halve by averaging first, so that small scales do not alias.
 
-    An odd side loses its last pixel in halving: the far edge moves by less than a pixel of the result.
+    Halving drops the last pixel of an odd side, which moves the far edge by less than a pixel of the result.
     """
     while image.shape[0] >= 2 * height and image.shape[1] >= 2 * width:
         half = image.shape[0] // 2, image.shape[1] // 2

@@ -1,10 +1,10 @@
-"""A video -> the clips a segmenter sees at test time, one after the other; never the whole video at once."""
+"""A video -> the clips that a segmenter reads at test time, one after the other, never the whole video at once."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -25,18 +25,18 @@ _SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 class VideoSource(Protocol):
-    """A video that can be read in the order of time."""
+    """A video whose frames can be read in the order of time."""
 
     video_id: str
     frame_names: tuple[str, ...]    # T
     size: tuple[int, int]           # height, width of every frame, pixels
 
     def frames(self, start: int, stop: int) -> list[np.ndarray]:
-        """Frames `start` ... `stop` - 1, H W 3 uint8 RGB each. Raises BadInput naming the file."""
+        """Frames `start` ... `stop` - 1, H W 3 uint8 RGB each. Raises BadInput, which names the file."""
 
 
 class StoredVideoSource:
-    """A video of a shard set; knows its labels too."""
+    """A video of a shard set, with its labels."""
 
     def __init__(self, shards: ShardSet, video: StoredVideo) -> None:
         self.shards = shards
@@ -46,25 +46,26 @@ class StoredVideoSource:
         self.size = (video.height, video.width)
 
     def frames(self, start: int, stop: int) -> list[np.ndarray]:
-        """Frames `start` ... `stop` - 1, H W 3 uint8 RGB each. Raises BadInput naming video and frame."""
-        found = []
-        for number, (jpeg, _) in enumerate(self.shards.read(self.video, start, stop), start):
+        """Frames `start` ... `stop` - 1, H W 3 uint8 RGB each. Raises BadInput, which names video and frame."""
+        images = []
+        for index, (jpeg, _) in enumerate(self.shards.read(self.video, start, stop), start):
             try:
-                found.append(decode_jpeg(jpeg))
+                images.append(decode_jpeg(jpeg))
             except BadInput as error:
-                raise BadInput(error.reason, f"frame {self.frame_names[number]!r}: {error.what}", video=self.video_id,
+                raise BadInput(error.reason, f"frame {self.frame_names[index]!r}: {error.what}", video=self.video_id,
                                cure="Verify the shards and make the damaged ones again.") from error
-        return found
+        return images
 
     def ids(self, frame: int) -> np.ndarray:
-        """H W ids of `video.segments`, 0 void. Raises ValueError without label maps."""
+        """H W ids of `video.segments`, 0 void. Raises ValueError if the video has no label maps."""
         return self.shards.ids(self.video, frame)
 
 
 class FolderSource:
     """A folder of JPEG or PNG frames, in the order of the numbers in their names (frame2 before frame10).
 
-    Raises FileNotFoundError without any frame, BadInput where two share a name, differ in size or cannot be decoded.
+    Raises FileNotFoundError if there are no frames, and BadInput if two share a name, differ in size, or cannot be
+    decoded.
     """
 
     def __init__(self, folder: Path | str) -> None:
@@ -81,12 +82,12 @@ class FolderSource:
 
     def frames(self, start: int, stop: int) -> list[np.ndarray]:
         """Frames `start` ... `stop` - 1, H W 3 uint8 RGB each."""
-        found = [self._read(file) for file in self.files[start:stop]]
-        for file, image in zip(self.files[start:stop], found):
+        images = [self._read(file) for file in self.files[start:stop]]
+        for file, image in zip(self.files[start:stop], images):
             if image.shape[:2] != self.size:
-                raise BadInput("size-differs", f"{image.shape[:2]} (height, width), but the first frame has "
+                raise BadInput("size-differs", f"the frame has {image.shape[:2]} (height, width), the first frame has "
                                f"{self.size}.", video=self.video_id, file=file, cure="Bring all frames to one size.")
-        return found
+        return images
 
     def _read(self, file: Path) -> np.ndarray:
         try:
@@ -100,20 +101,20 @@ class FolderSource:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoClip:
-    """One clip as network input, the last one of a video completed by repeating its last frame."""
+    """One clip as network input. The last clip of a video is filled up by repeating the last frame."""
 
     frames: Tensor                  # 1 t 3 H W    uint8 RGB
     real_pixels: Tensor             # 1 t H W      bool
     indices: tuple[int, ...]        # t            frames of the video
-    valid: int                      # frames that are not repeats
-    geometry: Geometry | None       # of each frame; None for an augmented view, which is never drawn back
+    valid: int                      # number of frames that are not repeats
+    geometry: Geometry | None       # of each frame; None for an augmented view, which is never mapped back
     read_ids: Callable[[], np.ndarray] = field(repr=False)
 
     @cached_property
     def ids(self) -> np.ndarray:
-        """t H W uint8 or uint16 segment ids as the network sees them, 0 void; decoded when first asked for.
+        """t H W uint8 or uint16 segment ids at network input size, 0 void; decoded on first use.
 
-        Raises ValueError where the source has no labels.
+        Raises ValueError if the source has no labels.
         """
         return self.read_ids()
 
@@ -121,36 +122,79 @@ class VideoClip:
 def video_clips(source: VideoSource, clip_frames: int, size: tuple[int, int], *, overlap: int = 0,
                 shorten: bool = False, enlarge: bool = False, transform: Transform | None = None
                 ) -> Iterator[VideoClip]:
-    """The neighbouring clips of a video at network input `size` (height, width), `overlap` frames shared by any two.
+    """The consecutive clips of a video at network input `size` (height, width); neighbours share `overlap` frames.
 
-    shorten: the last clips may be shorter, as Tube-Link cuts them, instead of repeating the last frame.
-
-    Frames that do not fit are made smaller (bilinear, aspect kept), small ones larger only to `enlarge`, and all are
-    padded right and bottom with 0.
-    transform: an augmented view instead, the same for the whole video.
+    Frames that do not fit are scaled down (bilinear, aspect ratio kept), and all are padded right and bottom with 0.
+    enlarge: scale small frames up too. shorten: the last clips may be shorter, as Tube-Link cuts them; otherwise, the
+    last frame is repeated. transform: give this augmented view instead, the same for the whole video.
     """
     geometry = None
     if transform is None:
         geometry = Geometry.fit(source.size, padded=size, enlarge=enlarge)
-        transform = Transform(source=geometry.source, box=(0, 0, *geometry.source), resized=geometry.resized,
-                              padded=geometry.padded, antialias=True)
-    height, width = transform.resized
+        transform = _test_transform(geometry)
     total = len(source.frame_names)
     for indices, valid in split_tubes(total, clip_frames) if shorten else split_clips(total, clip_frames,
                                                                                       overlap=overlap):
-        frames = torch.empty((len(indices), 3, *transform.padded), dtype=torch.uint8)
-        real_pixels = torch.zeros((len(indices), *transform.padded), dtype=torch.bool)
-        real_pixels[:, :height, :width] = True
-        for image, out in zip(source.frames(indices[0], indices[0] + valid), frames.numpy()):
-            transform.image(image, out=out)
-        frames[valid:] = frames[valid - 1]
-        yield VideoClip(frames=frames[None], real_pixels=real_pixels[None], indices=indices, valid=valid,
-                       geometry=geometry, read_ids=partial(_read_ids, source, indices, transform))
+        yield _clip(source.frames(indices[0], indices[0] + valid), indices, transform, geometry,
+                    read_ids=partial(_read_ids, source, indices, transform))
+
+
+def streamed_clips(frames: Iterable[np.ndarray], clip_frames: int, size: tuple[int, int], *, overlap: int = 0,
+                   enlarge: bool = False) -> Iterator[VideoClip]:
+    """The clips of a video whose length nobody knows, each as soon as its last frame is there; see `video_clips`.
+
+    frames: H W 3 uint8 RGB, all of one size. Raises ValueError for another frame.
+    """
+    waiting: list[np.ndarray] = []
+    geometry = None
+    start = 0
+    for image in frames:
+        geometry = geometry or Geometry.fit(image.shape[:2], padded=size, enlarge=enlarge)
+        if image.dtype != np.uint8 or image.shape != (*geometry.source, 3):
+            raise ValueError(f"frame {start + len(waiting)} is {image.dtype} {image.shape}; give uint8 arrays of "
+                             f"{(*geometry.source, 3)} (height, width, red green blue) like the first frame")
+        waiting.append(image)
+        if len(waiting) == clip_frames:
+            yield _streamed_clip(waiting, start, clip_frames, geometry)
+            start += clip_frames - overlap
+            waiting = waiting[clip_frames - overlap:]
+    if len(waiting) > (overlap if start else 0):
+        yield _streamed_clip(waiting, start, clip_frames, geometry)
+
+
+def _streamed_clip(images: Sequence[np.ndarray], start: int, clip_frames: int, geometry: Geometry) -> VideoClip:
+    last = start + len(images) - 1
+    indices = tuple(min(frame, last) for frame in range(start, start + clip_frames))
+    return _clip(images, indices, _test_transform(geometry), geometry, read_ids=_no_ids)
+
+
+def _clip(images: Sequence[np.ndarray], indices: tuple[int, ...], transform: Transform, geometry: Geometry | None, *,
+          read_ids: Callable[[], np.ndarray]) -> VideoClip:
+    """images: the frames that are not repeats."""
+    height, width = transform.resized
+    valid = len(images)
+    frames = torch.empty((len(indices), 3, *transform.padded), dtype=torch.uint8)
+    real_pixels = torch.zeros((len(indices), *transform.padded), dtype=torch.bool)
+    real_pixels[:, :height, :width] = True
+    for image, out in zip(images, frames.numpy()):
+        transform.image(image, out=out)
+    frames[valid:] = frames[valid - 1]
+    return VideoClip(frames=frames[None], real_pixels=real_pixels[None], indices=indices, valid=valid,
+                     geometry=geometry, read_ids=read_ids)
+
+
+def _test_transform(geometry: Geometry) -> Transform:
+    return Transform(source=geometry.source, box=(0, 0, *geometry.source), resized=geometry.resized,
+                     padded=geometry.padded, antialias=True)
+
+
+def _no_ids() -> np.ndarray:
+    raise ValueError("a stream of frames has no labels; only the videos of a shard set have")
 
 
 def _read_ids(source: VideoSource, indices: tuple[int, ...], transform: Transform) -> np.ndarray:
     if not isinstance(source, StoredVideoSource):
-        raise ValueError(f"video {source.video_id!r} has no labels; only the videos of a shard set have")
+        raise ValueError(f"video {source.video_id!r} has no labels; only the videos of a shard set have labels")
     return np.stack([transform.ids(source.ids(frame)) for frame in indices])
 
 

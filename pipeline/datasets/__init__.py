@@ -1,4 +1,4 @@
-"""Data sets as they lie on disk. A new one is a file here, a name in `DatasetConfig` and a line in `open_dataset`."""
+"""Readers of data sets. To add one, write a file here, and add a name to `DatasetName` and a case to `open_dataset`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ DatasetName = Literal["vipseg", "youtube_vis", "youtube_vis_2019", "youtube_vis_
                       "vspw", "kitti_step", "coco_panoptic", "coco_instance"]
 Layout = Literal["auto", "rgb", "raw"]
 
-# As released; own data in the same layout may have others. "youtube_vis" is any data in that layout, so not here.
+# Classes as released; your own data in the same layout may have others. "youtube_vis" stands for any data in that
+# layout, so it has no entry.
 OFFICIAL_CLASSES: dict[str, ClassTable] = {
     "vipseg": classes_vipseg.TABLE, "vspw": classes_vspw.TABLE, "kitti_step": kitti_step.TABLE,
     **classes_youtube_vis.TABLES, **classes_coco.TABLES,
@@ -28,19 +29,19 @@ OFFICIAL_CLASSES: dict[str, ClassTable] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetConfig:
-    """Which data set, where, and which part of it. Most readers take own data in their layout too; see docs/data.md."""
+    """Which data set to read, where it lies, and which split. Most readers take your own data too; see docs/data.md."""
 
     name: DatasetName
-    root: str                   # folder that holds what docs/data.md shows
+    root: str                   # the folder that docs/data.md shows
     split: str = "train"        # train, val, test; YouTube-VIS, OVIS: train, valid, test
-    classes: str = ""           # coco_instance only: name of a video data set, whose classes its own become
-    layout: Layout = "auto"     # VIPSeg only. rgb: panomasksRGB with json; raw: panomasks; auto: rgb where it exists
+    classes: str = ""           # coco_instance only: the video data set to whose classes COCO's are mapped
+    layout: Layout = "auto"     # VIPSeg only. rgb: panomasksRGB with json; raw: panomasks; auto: rgb if it exists
 
     def __post_init__(self) -> None:
         for field, value, allowed in (("name", self.name, get_args(DatasetName)),
                                       ("layout", self.layout, get_args(Layout))):
             if value not in allowed:
-                raise ValueError(f"dataset {field} {value!r} is not known; choose one of {', '.join(allowed)}")
+                raise ValueError(f"dataset {field} {value!r} is unknown; choose one of {', '.join(allowed)}")
         if not self.root or not self.split:
             raise ValueError(f"dataset {self.name!r} needs root and split, got {self.root!r} and {self.split!r}; "
                              f"docs/data.md shows the folder")
@@ -52,7 +53,7 @@ class DatasetConfig:
 
 
 def open_dataset(config: DatasetConfig) -> Dataset:
-    """The reader for a data set. Raises `FileNotFoundError` when root or split are not there."""
+    """The reader of a data set. Raises `FileNotFoundError` when the root or the split does not exist."""
     match config.name:
         case "vipseg":
             return VipSeg(config.root, split=config.split, layout=config.layout)

@@ -1,6 +1,6 @@
-"""COCO's class tables: 80 things, then (panoptic only) 53 stuff classes; ids have gaps, positions do not.
+"""COCO's class tables: 80 things, then (panoptic only) 53 stuff classes; the ids have gaps, the positions have none.
 
-The order is that of the ids, which is also that of every released model.
+The classes are in the order of their ids, as in every released model.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ STUFF = {
 
 
 def _table(name: str, names_by_id: dict[int, str]) -> ClassTable:
-    return ClassTable(name, tuple(ClassInfo(number, names_by_id[number], number in THINGS, distinct_color(number))
-                                  for number in sorted(names_by_id)))
+    return ClassTable(name, tuple(ClassInfo(id, names_by_id[id], id in THINGS, distinct_color(id))
+                                  for id in sorted(names_by_id)))
 
 
 TABLES = {"coco_panoptic": _table("coco_panoptic", THINGS | STUFF), "coco_instance": _table("coco_instance", THINGS)}

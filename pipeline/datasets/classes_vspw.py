@@ -1,4 +1,4 @@
-"""The 124 classes of VSPW, which VIPSeg shares by name and number; a mask stores the number plus one."""
+"""The 124 classes of VSPW, whose names and ids VIPSeg shares; a mask stores the id plus one."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ NAMES = (
     "fruit", "food", "instrument", "train",
 )
 
-TABLE = ClassTable("vspw", tuple(ClassInfo(number, name, False, distinct_color(number + 1))     # no objects: all stuff
-                                 for number, name in enumerate(NAMES)))
+TABLE = ClassTable("vspw", tuple(ClassInfo(id, name, False, distinct_color(id + 1))     # VSPW has no objects
+                                 for id, name in enumerate(NAMES)))

@@ -1,4 +1,4 @@
-"""The class tables of YouTube-VIS 2019, 2021, 2022 and of OVIS, in the order of their ids from 1; all are things."""
+"""The class tables of YouTube-VIS 2019, 2021 and 2022 and of OVIS. Ids count from 1, and all classes are things."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ NAMES_OVIS = [    # the json writes "Vehical"
 
 
 def thing_table(name: str, names_by_id: dict[int, str]) -> ClassTable:
-    """A table of things from id -> name, with colours of its own."""
-    return ClassTable(name, tuple(ClassInfo(number, names_by_id[number], True, distinct_color(number))
-                                  for number in sorted(names_by_id)))
+    """A table of things from id -> name, with a colour computed from each id."""
+    return ClassTable(name, tuple(ClassInfo(id, names_by_id[id], True, distinct_color(id))
+                                  for id in sorted(names_by_id)))
 
 
-def distinct_color(number: int) -> tuple[int, int, int]:
-    """The number's bits dealt to the high bits of red, green and blue in turn: near numbers get far colours."""
+def distinct_color(id: int) -> tuple[int, int, int]:
+    """Deals the bits of the id to the high bits of red, green and blue in turn, so near ids get distant colours."""
     red = green = blue = 0
     for level in range(8):
-        bits = number >> 3 * level
+        bits = id >> 3 * level
         red |= (bits & 1) << 7 - level
         green |= (bits >> 1 & 1) << 7 - level
         blue |= (bits >> 2 & 1) << 7 - level
@@ -45,7 +45,7 @@ def distinct_color(number: int) -> tuple[int, int, int]:
 _2019 = dict(enumerate(NAMES_2019, start=1))
 _2021 = dict(enumerate(NAMES_2021, start=1))
 
-TABLES = {    # 2022 has the training videos and classes of 2021, and more validation videos
+TABLES = {    # 2022 has the classes and training videos of 2021, with more validation videos
     "youtube_vis_2019": thing_table("youtube_vis_2019", _2019),
     "youtube_vis_2021": thing_table("youtube_vis_2021", _2021),
     "youtube_vis_2022": thing_table("youtube_vis_2022", _2021),

@@ -1,6 +1,6 @@
-"""Which class of a video data set a COCO class is, so that COCO's stills can train together with its videos.
+"""Maps COCO's classes to those of video data sets, so that COCO's stills can train together with videos.
 
-COCO id -> the video data set's id. Several COCO classes may be one there; those not listed have no counterpart.
+COCO id -> id in the video data set. Several COCO classes may map to one; classes not listed have no counterpart.
 Source: the tables of the released VITA code (below `vita/data`).
 """
 

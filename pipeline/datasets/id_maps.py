@@ -1,8 +1,9 @@
-"""Label maps of panoptic data sets: how segment ids are stored in PNGs, and how the official tools make them.
+"""Label maps of panoptic data sets: how PNGs store segment ids, and how the official tools choose the ids.
 
-Two codings exist. RGB: id = R + 256 G + 65536 B, explained by a json. VIPSeg's raw release: one channel, 0 void, below
-125 the class number without instance, above it class number * 100 + instance; class number = id in the data set + 1.
-A segment id is data-set numbering; the panoptic id of `model/labels.py` is made later, from class and track.
+There are two codings. RGB: id = R + 256 G + 65536 B, and a json describes the ids. VIPSeg's raw release: one channel,
+in which 0 is void, a value below 125 is a class number without instance, and a larger value is class number * 100 +
+instance; the class number is the id in the data set + 1. Segment ids are the data set's own; the panoptic id of
+`model/labels.py` is computed later, from class and track.
 """
 
 from __future__ import annotations
@@ -19,54 +20,54 @@ from pipeline.errors import BadInput
 from pipeline.images import decode_png
 from pipeline.records import Segment
 
-RAW_ARTEFACT = 200        # a slip of the annotation tool that occurs in the release; void
+RAW_ARTEFACT = 200        # an error of the annotation tool that occurs in the release; counts as void
 RAW_FIRST_INSTANCE = 125  # smaller values name a class without instance
 PALETTE = b"\3"           # colour type, byte 25 of a PNG
 
 
 def rgb_of_ids(ids: np.ndarray) -> np.ndarray:
-    """Segment ids, H W -> RGB-coded map, H W 3 uint8; undoes `images.ids_from_rgb`."""
+    """Segment ids, H W -> RGB-coded map, H W 3 uint8; the inverse of `images.ids_from_rgb`."""
     return np.stack([ids & 255, ids >> 8 & 255, ids >> 16 & 255], axis=-1).astype(np.uint8)
 
 
 def raw_table(classes: ClassTable) -> np.ndarray:
-    """Lookup for VIPSeg's raw coding: value -> segment id (65536 int32; 0 void, -1 not a legal value).
+    """Lookup table of VIPSeg's raw coding: value -> segment id (65536 int32; 0 void, -1 not a legal value).
 
-    All values of a stuff class become its class number, since stuff is one segment; a thing keeps its value as id.
+    All values of a stuff class become its class number, since stuff is one segment. A thing keeps its value as its id.
     """
     table = np.full(1 << 16, -1, dtype=np.int32)
     for info in classes.classes:
-        number = info.dataset_id + 1
-        instances = np.arange(max(100 * number, RAW_FIRST_INSTANCE), 100 * number + 100)
-        table[instances] = instances if info.is_thing else number
-        if number < RAW_FIRST_INSTANCE:
-            table[number] = number
+        class_number = info.dataset_id + 1
+        instances = np.arange(max(100 * class_number, RAW_FIRST_INSTANCE), 100 * class_number + 100)
+        table[instances] = instances if info.is_thing else class_number
+        if class_number < RAW_FIRST_INSTANCE:
+            table[class_number] = class_number
     table[[0, RAW_ARTEFACT]] = 0
     return table
 
 
 def raw_dataset_class(segment_id: int) -> int:
-    """Segment id of the raw coding -> the data set's own class id."""
+    """Segment id of the raw coding -> class id in the data set."""
     return (segment_id if segment_id < RAW_FIRST_INSTANCE else segment_id // 100) - 1
 
 
 def ids_in(ids: np.ndarray) -> list[int]:
-    """The different values of a map, ascending. Looks only where a run of equal values starts, so it costs one pass."""
+    """The distinct values of a map, ascending. Only the start of each run of equal values is sorted, so it is fast."""
     flat = ids.ravel()
     starts = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     return np.unique(np.append(flat[starts], flat[:1])).tolist()
 
 
 def read_label(path: Path, *, video: str, indexed: bool, size: tuple[int, int] | None = None) -> np.ndarray:
-    """A label PNG: H W 3 uint8 RGB, or H W uint8/uint16.
+    """Read a label PNG: H W 3 uint8 RGB, or H W uint8/uint16.
 
-    indexed: a palette PNG stands for its indices, as in the raw coding, not for its colours. size: H W it must have.
-    Raises `BadInput` for a file that is missing, unreadable, not a sound PNG, or of another size.
+    indexed: of a palette PNG, return the indices (as the raw coding uses them) instead of the colours. size: the
+    (height, width) it must have. Raises `BadInput` for a file that is missing, unreadable, damaged or of another size.
     """
     label = _decoded_label(path, video=video, indexed=indexed)
     if size is not None and label.shape[:2] != size:
-        raise BadInput("size-differs", f"the label is {label.shape[1]}x{label.shape[0]} pixels, the video "
-                       f"{size[1]}x{size[0]}.", video=video, file=path,
+        raise BadInput("size-differs", f"the label has {label.shape[1]}x{label.shape[0]} pixels, the video "
+                       f"has {size[1]}x{size[0]}.", video=video, file=path,
                        cure="Resize frames, labels and json together.")
     return label
 
@@ -80,10 +81,10 @@ def _decoded_label(path: Path, *, video: str, indexed: bool) -> np.ndarray:
         return decode_png(data)
     except FileNotFoundError:
         raise BadInput("missing-label", "the label file does not exist.", video=video, file=path,
-                       cure="Copy the labels again, or take the video off the split list.") from None
+                       cure="Copy the labels again, or remove the video from the split list.") from None
     except PermissionError:
         raise BadInput("unreadable", "this user may not read the label.", video=video, file=path,
-                       cure="Give read permission.") from None
+                       cure="Give this user read permission.") from None
     except (BadInput, OSError) as error:    # Pillow raises OSError for damaged pictures
         raise BadInput("corrupt-label", getattr(error, "what", f"{error}."), video=video, file=path,
                        cure="Copy or convert this label again.") from None
@@ -91,35 +92,36 @@ def _decoded_label(path: Path, *, video: str, indexed: bool) -> np.ndarray:
 
 def listed_segments(infos: Mapping[str, list[dict]], classes: ClassTable, *,
                     refuse: Callable[[str, str], BadInput]) -> tuple[Segment, ...]:
-    """The segments of all frames, each once, in the order of listing.
+    """The segments of all frames, each once, in the order in which they are first listed.
 
     infos: frame name -> its `segments_info` in the json.
-    refuse: (reason, what) -> the error to raise for ids that are void, listed twice, of an unknown category, or that
-    change their category or crowd flag. Raises KeyError or TypeError for entries that lack or mistype a field.
+    refuse: (reason, problem) -> the error to raise for an id that is void or listed twice in a frame, has an unknown
+    category, or changes its category or crowd flag. Raises KeyError or TypeError if a field is missing or has the wrong
+    type.
     """
     segments: dict[int, Segment] = {}
     for name, listed in infos.items():
         ids = [info["id"] for info in listed]
         if len(set(ids)) != len(ids) or min(ids, default=1) <= 0:
             raise refuse("bad-id", f"frame {name!r} lists the segment ids {sorted(ids)[:5]}...; they must be different "
-                         f"and above 0, which is void.")
+                         f"and above 0 (0 is void).")
         for info in listed:
             if info["category_id"] not in classes.index_of:
                 raise refuse("unknown-category", f"segment {info['id']} of frame {name!r} has the category "
-                             f"{info['category_id']}, which the data set's categories do not have.")
+                             f"{info['category_id']}, which is not in the data set's list of categories.")
             segment = Segment(id=info["id"], class_index=classes.index_of[info["category_id"]],
                               is_crowd=bool(info.get("iscrowd", 0)))
             if segments.setdefault(segment.id, segment) != segment:
                 raise refuse("inconsistent-id", f"segment {segment.id} changes its category or crowd flag in frame "
-                             f"{name!r}; a segment keeps both through the video.")
+                             f"{name!r}; both must stay the same through the video.")
     return tuple(segments.values())
 
 
 class IdGenerator:
-    """Segment ids in the way of the COCO panoptic tools, one generator per video as VIPSeg's converter does.
+    """Chooses segment ids as the COCO panoptic tools do; like VIPSeg's converter, it needs one generator per video.
 
-    A class gets its base colour first; more instances of a thing class get a random unused colour near it. Stuff
-    always keeps its base colour, which no other segment may take.
+    The first instance of a class gets the base colour of the class; further instances of a thing class get a random
+    unused colour near it. Stuff always has its base colour, which no other segment may take.
     """
 
     def __init__(self, classes: ClassTable, rng: np.random.Generator) -> None:
@@ -128,7 +130,7 @@ class IdGenerator:
         self.taken = {(0, 0, 0)} | {info.color for info in classes.classes if not info.is_thing}
 
     def new_id(self, class_index: int) -> int:
-        """The id of the next segment of a class (position in the table)."""
+        """The id of the next segment of a class. class_index: position in the class table."""
         info = self.classes.classes[class_index]
         color = info.color
         while info.is_thing and color in self.taken:

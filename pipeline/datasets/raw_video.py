@@ -1,9 +1,10 @@
-"""Any video file as a `VideoSource`: counted by decoding, upright, streamed, and never a hang or a crash.
+"""Any video file as a `VideoSource`: frames are counted by decoding, set upright and streamed; a broken file cannot
+hang or crash the reader.
 
-Decoding happens in a child process (`decode_child.py`). decord reads the frames; PyAV takes over from the frame where
-decord refuses, fails, hangs, or counts otherwise. Measured on 20 real files: decord cannot open an AV1 and a VP9 file,
-gives up in an MPEG-TS that starts late, and picks another of two video streams; in the other 16 both give the same
-pixels, but for the interpolation of colour in one of 10 bits.
+A child process (`decode_child.py`) does the decoding. decord reads the frames; PyAV takes over at the frame where
+decord refuses, fails, hangs or counts a different number of frames. Measured on 20 real files: decord cannot open an
+AV1 and a VP9 file, gives up in an MPEG-TS that starts late, and picks the other one of two video streams. In the
+remaining 16 both give the same pixels, except for the interpolation of colour in one 10-bit file.
 """
 
 from __future__ import annotations
@@ -24,25 +25,25 @@ from pipeline.clips import FolderSource, VideoSource
 from pipeline.errors import BadInput
 
 CHILD = Path(__file__).with_name("decode_child.py")
-KEPT = 24           # frames remembered, so that clips may overlap
-PIPE_BYTES = 2**20  # Linux's largest pipe for ordinary users; a 720p frame then takes 3 turns, not 42
+KEPT = 24           # frames kept in memory, so that clips may overlap
+PIPE_BYTES = 2**20  # Linux's largest pipe for ordinary users; a 720p frame then needs 3 reads instead of 42
 
 
 def open_video(path: Path | str) -> VideoSource:
-    """A video file, or a folder of frames, whichever `path` is. Raises as `RawVideo` and `FolderSource` do."""
+    """Open a video file or a folder of frames. Raises the errors of `RawVideo` and `FolderSource`."""
     return FolderSource(path) if Path(path).is_dir() else RawVideo(path)
 
 
 class RawVideo:
-    """One video file. Opening it decodes it once to know that every frame is there; frames then come in order of time.
+    """One video file. The constructor decodes it once, to make sure that every frame is there. Picklable.
 
-    Pixels come as stored, not stretched by a pixel aspect. Of several video streams the first is read. Picklable.
+    Frames have the pixels as stored; a pixel aspect ratio is not applied. Of several video streams, the first is read.
 
-    video_id: name without suffix. times: seconds of each frame as the file says, perhaps uneven, perhaps not from 0.
-    fps: mean rate. keep_damaged: read a file that breaks off up to the damage; `frames_lost` and `damage` then say what
-    is missing. timeout: seconds one frame may take.
+    video_id: name without suffix. times: seconds of each frame as stored in the file; steps may be uneven, and the
+    first may differ from 0. fps: mean rate. keep_damaged: read a damaged file up to the damage; `frames_lost` and
+    `damage` then describe the missing part. timeout: seconds that one frame may take.
 
-    Raises FileNotFoundError, and BadInput for anything that is not a sound video: "empty-file", "unreadable",
+    Raises FileNotFoundError, and BadInput for anything but an intact video: "empty-file", "unreadable",
     "corrupt-video", "not-a-video", "no-video-stream", "size-differs", "decode-timeout".
     """
 
@@ -62,7 +63,7 @@ class RawVideo:
         self.frame_names = tuple(f"{index:06d}" for index in range(facts["frames"]))
         span = self.times[-1] - self.times[0]
         self.fps: float = (len(self.times) - 1) / span if span > 0 else facts["rate"]
-        # decord shows the largest stream, whatever the file's order.
+        # Of several streams, decord reads the largest, not the first.
         self.decoder = "decord" if facts["streams"] == 1 else "av"
         self._child: subprocess.Popen | None = None
         self._errors: IO[bytes] | None = None
@@ -70,12 +71,13 @@ class RawVideo:
         self._recent = []
 
     def frames(self, start: int, stop: int) -> list[np.ndarray]:
-        """Frames `start` ... `stop` - 1, H W 3 uint8 RGB each, not to be changed. Fast in the order of time.
+        """Frames `start` ... `stop` - 1, H W 3 uint8 RGB each, not to be changed. Reading in the order of time is fast.
 
         Raises IndexError outside the video, BadInput when the file can no longer be decoded.
         """
         if not 0 <= start <= stop <= len(self.times):
-            raise IndexError(f"frames {start} to {stop} of video {self.video_id!r}, which has {len(self.times)}")
+            raise IndexError(f"frames {start} to {stop} are outside video {self.video_id!r}, which has "
+                             f"{len(self.times)} frames")
         if not self._next - len(self._recent) <= start <= self._next:
             self.close()
             self._next = start
@@ -85,7 +87,7 @@ class RawVideo:
         return (kept + new)[:stop - start]
 
     def close(self) -> None:
-        """End the child process; the next call of `frames` starts another."""
+        """End the child process; the next call of `frames` starts a new one."""
         if self._child is not None:
             self._child.kill()
             self._child.wait()
@@ -116,19 +118,19 @@ class RawVideo:
         except FileNotFoundError:
             raise FileNotFoundError(f"no video file {self.path}; check the path") from None
         except OSError as error:
-            raise self._bad("unreadable", f"{error.strerror}.", "Give a file this user may read.") from None
+            raise self._bad("unreadable", f"{error.strerror}.", "Give this user read permission.") from None
         with tempfile.TemporaryFile() as errors:
-            done = subprocess.run(self._command("probe"), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                  stderr=errors, check=False)
-            if done.returncode:
-                raise self._death(done.returncode, errors)
-        facts = json.loads(done.stdout)
+            process = subprocess.run(self._command("probe"), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                     stderr=errors, check=False)
+            if process.returncode:
+                raise self._death(process.returncode, errors)
+        facts = json.loads(process.stdout)
         if "reason" in facts:
             raise self._bad(facts["reason"], facts["what"], facts["cure"])
         return facts
 
     def _read(self) -> np.ndarray:
-        """The next frame. A child that ends early on decord is followed by one on PyAV; on PyAV that is an error."""
+        """The next frame. If a child with decord ends early, one with PyAV goes on; if that ends early, raise."""
         frame = np.empty((*self.size, 3), np.uint8)
         while True:
             if self._child is None:
@@ -136,20 +138,20 @@ class RawVideo:
             if _fill(self._child, frame):
                 self._next += 1
                 return frame
-            failed = self._child.wait()
+            exit_code = self._child.wait()
             recent = self._recent
             if self.decoder == "av":
-                raise self._death(failed, self._errors)
+                raise self._death(exit_code, self._errors)
             self.close()
             self.decoder = "av"
             self._recent = recent
 
     def _start(self) -> None:
-        self._errors = tempfile.TemporaryFile()    # noqa: SIM115  lives as long as the child
+        self._errors = tempfile.TemporaryFile()    # noqa: SIM115  stays open as long as the child lives
         command = self._command("frames", decoder=self.decoder, start=self._next, count=len(self.times), size=self.size)
         self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._errors,
                                        bufsize=0)
-        with suppress(OSError):     # the user may have too many pipes open; a small one only is slower
+        with suppress(OSError):     # fails if the user has too many pipes open; a small pipe is only slower
             fcntl.fcntl(self._child.stdout, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
     def _command(self, mode: str, **arguments: Any) -> list[str]:
@@ -159,18 +161,18 @@ class RawVideo:
     def _death(self, code: int, errors) -> BadInput:
         if code == -signal.SIGALRM:
             return self._bad("decode-timeout", f"one frame took longer than {self.timeout:g} seconds to decode.",
-                             "Convert the file (ffmpeg -i FILE NEW.mp4), or give a larger timeout on a busy machine.")
+                             "Convert the file (ffmpeg -i FILE NEW.mp4), or set a larger timeout on a busy machine.")
         errors.seek(0)
         last = (errors.read().decode(errors="replace").strip().splitlines() or ["no message"])[-1]
         return self._bad("corrupt-video", f"the decoder ended with code {code} ({last[:200]}).",
                          "Convert the file: ffmpeg -i FILE NEW.mp4")
 
-    def _bad(self, reason: str, what: str, cure: str) -> BadInput:
-        return BadInput(reason, what, video=self.video_id, file=self.path, cure=cure)
+    def _bad(self, reason: str, problem: str, cure: str) -> BadInput:
+        return BadInput(reason, problem, video=self.video_id, file=self.path, cure=cure)
 
 
 def _fill(child: subprocess.Popen, frame: np.ndarray) -> bool:
-    """Read one frame's bytes; False when the child ended before."""
+    """Read the bytes of one frame; False if the child ended before."""
     left = memoryview(frame).cast("B")
     while left:
         count = child.stdout.readinto(left)

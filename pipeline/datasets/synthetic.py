@@ -1,7 +1,7 @@
-"""The synthetic world: moving textured things over moving stuff, in the layout of any data set that is read.
+"""The synthetic world: moving textured things over moving stuff, written in the layout of any supported data set.
 
-Everything downstream reads it through the same reader as a user's data. A video depends on nothing but the
-configuration, its split and its number, so the same seed gives the same bytes and more videos only add to the set.
+It is read by the same readers as a user's data. A video depends only on the configuration, its split and its index, so
+the same seed gives the same bytes, and a larger number of videos only adds to the set.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from pipeline.datasets.synthetic_maps import write_kitti_step_split, write_vspw_
 from pipeline.datasets.synthetic_scene import COLORS, LONG_HIDING, STUFF, THINGS, Scene, make_scene
 from pipeline.images import encode_jpeg, encode_png
 
-WORLD = "world.json"      # written last inside the folder; says what made it
+WORLD = "world.json"      # holds the configuration; written last
 Preset = Literal["easy", "hard"]
 WorldLayout = Literal["vipseg", "youtube_vis", "ovis", "vspw", "kitti_step", "coco"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyntheticConfig:
-    """What the world holds. Lengths in `camera` are fractions of the shorter side of a frame."""
+    """Contents of the world."""
 
     videos_train: int = 400
     videos_val: int = 24
     frames: int = 12
-    height: int = 96             # pixels; sizes and speeds of things grow with the shorter side
+    height: int = 96             # pixels; sizes and speeds of things scale with the shorter side
     width: int = 96
     seed: int = 0
-    preset: Preset = "easy"      # hard: twins hide for at least 4 frames and come out where the other went in
+    preset: Preset = "easy"      # hard: twins hide for at least 4 frames and come out where the other one went in
     layout: WorldLayout = "vipseg"
-    things: int = 3              # classes, the first of disc, square, triangle, cross
-    stuff: int = 3               # classes, the first of sky, water, ground, wall
-    camera: float = 0.02         # largest drift of the camera
+    things: int = 3              # number of classes, taken in order from disc, square, triangle, cross
+    stuff: int = 3               # number of classes, taken in order from sky, water, ground, wall
+    camera: float = 0.02         # largest drift of the camera, as a fraction of the shorter side
     light: float = 0.1           # largest change of brightness, as a fraction
     jpeg_quality: int = 90
 
@@ -55,28 +55,28 @@ class SyntheticConfig:
                   "camera": (0, 0.2), "light": (0, 0.5), "jpeg_quality": (1, 100)}
         for name, (low, high) in limits.items():
             if not low <= getattr(self, name) <= high:
-                raise ValueError(f"synthetic world: {name}={getattr(self, name)} must lie in {low}...{high}")
+                raise ValueError(f"synthetic world: {name}={getattr(self, name)} must lie between {low} and {high}")
         for name, allowed in (("preset", get_args(Preset)), ("layout", get_args(WorldLayout))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"synthetic world: {name}={getattr(self, name)!r} must be one of {allowed}")
         if self.preset == "hard" and self.frames < 3 * LONG_HIDING:
-            raise ValueError(f"synthetic world: preset 'hard' hides things for {LONG_HIDING} frames and more and shows "
-                             f"them again, which {self.frames} frames cannot hold; set frames to at least "
-                             f"{3 * LONG_HIDING}, or preset to 'easy'")
+            raise ValueError(f"synthetic world: preset 'hard' shows things, hides them for {LONG_HIDING} frames or "
+                             f"longer and shows them again; {self.frames} frames are too few for that. Set frames to "
+                             f"at least {3 * LONG_HIDING}, or preset to 'easy'")
 
 
 def world_classes(config: SyntheticConfig) -> ClassTable:
-    """The classes of a world: stuff first, as VIPSeg's raw coding has no thing below class 2; ids have gaps."""
+    """The classes of a world. Stuff is first, since VIPSeg's raw coding has no thing below class 2; ids have gaps."""
     names = STUFF[:config.stuff] + THINGS[:config.things]
-    number = {name: place for place, name in enumerate(STUFF + THINGS)}
-    return ClassTable("synthetic", tuple(ClassInfo(number[name], name, name in THINGS, COLORS[name])
+    id_of = {name: id for id, name in enumerate(STUFF + THINGS)}
+    return ClassTable("synthetic", tuple(ClassInfo(id_of[name], name, name in THINGS, COLORS[name])
                                          for name in names))
 
 
 def write_world(root: str | Path, config: SyntheticConfig) -> Path:
-    """Write the data set into the folder `root`, or find it there already. Returns the folder.
+    """Write the data set into the folder `root`, unless it is there already. Returns the folder.
 
-    The folder appears under its name only when complete. Raises `ValueError` when it holds anything else than this
+    The folder gets its name only when it is complete. Raises `ValueError` when it exists and holds anything but this
     world.
     """
     root = Path(root).expanduser()
@@ -85,14 +85,14 @@ def write_world(root: str | Path, config: SyntheticConfig) -> Path:
     root.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(mkdtemp(prefix=f".{root.name}.", dir=root.parent))
     try:
-        partial.chmod(0o755)    # mkdtemp's folder is for its owner only
+        partial.chmod(0o755)    # mkdtemp makes a folder that only its owner can read
         write = {"vipseg": _write_vipseg, "youtube_vis": _write_youtube_vis, "ovis": _write_youtube_vis,
                  "vspw": _write_maps, "kitti_step": _write_maps, "coco": _write_coco}[config.layout]
         write(partial, config)
         (partial / WORLD).write_text(json.dumps(asdict(config), indent=1) + "\n")
         try:
             os.replace(partial, root)
-        except OSError:    # another process was faster: fine if it wrote the same world
+        except OSError:    # another process was faster, which is fine if it wrote the same world
             if not _is_there(root, config):
                 raise
     finally:
@@ -106,12 +106,12 @@ def _is_there(root: Path, config: SyntheticConfig) -> bool:
     if not (root / WORLD).is_file():
         raise ValueError(f"{root} is not empty and holds no {WORLD}, so it is not a synthetic world. Choose another "
                          f"folder, or empty this one.")
-    found = json.loads((root / WORLD).read_text())
+    existing = json.loads((root / WORLD).read_text())
     wanted = asdict(config)
-    if found != wanted:
-        names = [name for name in {**found, **wanted} if found.get(name) != wanted.get(name)]
+    if existing != wanted:
+        names = [name for name in {**existing, **wanted} if existing.get(name) != wanted.get(name)]
         raise ValueError(f"{root} holds another synthetic world: "
-                         f"{', '.join(f'{n} is {found.get(n)!r}, wanted {wanted.get(n)!r}' for n in names)}. "
+                         f"{', '.join(f'{n} is {existing.get(n)!r}, wanted {wanted.get(n)!r}' for n in names)}. "
                          f"Delete the folder, or choose another one.")
     return True
 
@@ -123,7 +123,7 @@ def _scenes(config: SyntheticConfig, split: str, count: int) -> Iterator[tuple[s
 
 
 def _frame_name(time: int) -> str:
-    return f"{3 * time + 12:08d}"    # as in VIPSeg: every third frame of the source, not from 0
+    return f"{3 * time + 12:08d}"    # as in VIPSeg: every third frame of the source, and the first is not 0
 
 
 def _write_vipseg(root: Path, config: SyntheticConfig) -> None:
@@ -148,12 +148,12 @@ def _write_vipseg(root: Path, config: SyntheticConfig) -> None:
 
 def _write_vipseg_video(root: Path, name: str, scene: Scene, config: SyntheticConfig, classes: ClassTable,
                         rng: np.random.Generator) -> tuple[dict, dict]:
-    """Write one video; returns its entries in `videos` and `annotations` of the json."""
+    """Write one video. Returns its entries for `videos` and `annotations` of the json."""
     folders = [root / kind / name for kind in ("images", "panomasksRGB", "panomasks")]
     for folder in folders:
         folder.mkdir(parents=True)
     index_of = {info.name: index for index, info in enumerate(classes.classes)}
-    kinds = [*STUFF, *(thing.kind for thing in scene.things)]      # by label value
+    kinds = [*STUFF, *(thing.kind for thing in scene.things)]      # by value of the drawn label
     generator = IdGenerator(classes, rng)
     ids = np.zeros(len(kinds), int)
     raw = np.zeros(len(kinds), np.uint16)
@@ -162,7 +162,7 @@ def _write_vipseg_video(root: Path, name: str, scene: Scene, config: SyntheticCo
     for time, (image, label) in enumerate(draw(scene)):
         frame = _frame_name(time)
         areas = np.bincount(label.ravel(), minlength=len(kinds))
-        for value in np.flatnonzero((areas > 0) & (ids == 0)):     # shown for the first time
+        for value in np.flatnonzero((areas > 0) & (ids == 0)):     # visible for the first time
             info = classes.classes[index_of[kinds[value]]]
             ids[value] = generator.new_id(index_of[kinds[value]])
             raw[value] = info.dataset_id + 1
@@ -179,44 +179,45 @@ def _write_vipseg_video(root: Path, name: str, scene: Scene, config: SyntheticCo
 
 
 def _write_youtube_vis(root: Path, config: SyntheticConfig) -> None:
-    """Only things are annotated, by what is visible of them: <split>/JPEGImages/ and <split>.json.
+    """<split>/JPEGImages/ and <split>.json. Only things are annotated, each by a mask of its visible part.
 
-    As OVIS: <split>/ and annotations/<split>.json, with outlines a pixel too wide, so that touching things overlap.
+    OVIS has <split>/ and annotations/<split>.json; its masks are a pixel too wide, so that touching things overlap.
     """
     names = THINGS[:config.things]
     is_ovis = config.layout == "ovis"
-    categories = [{"id": number, "name": name, "supercategory": "object"} for number, name in enumerate(names, 1)]
+    categories = [{"id": id, "name": name, "supercategory": "object"} for id, name in enumerate(names, 1)]
     for split, count in (("train", config.videos_train), ("valid", config.videos_val)):
-        found = {"videos": [], "categories": categories, "annotations": []}
+        content = {"videos": [], "categories": categories, "annotations": []}
         images, annotations = (root / split, root / "annotations") if is_ovis else (root / split / "JPEGImages", root)
         for folder in (images, annotations):
             folder.mkdir(parents=True, exist_ok=True)
-        for number, (name, scene, _) in enumerate(_scenes(config, split, count), 1):
-            shown = _write_youtube_vis_video(images / name, scene, config, outline=int(is_ovis))
+        for id, (name, scene, _) in enumerate(_scenes(config, split, count), 1):
+            visible = _write_youtube_vis_video(images / name, scene, config, outline=int(is_ovis))
             size = {"height": config.height, "width": config.width, "length": config.frames}
-            found["videos"].append({"id": number, **size, "file_names": [
+            content["videos"].append({"id": id, **size, "file_names": [
                 f"{name}/{_frame_name(time)}.jpg" for time in range(config.frames)]})
-            for thing, masks in zip(scene.things, shown):
+            for thing, masks in zip(scene.things, visible):
                 if any(masks):
-                    found["annotations"].append({
-                        "id": len(found["annotations"]) + 1, "video_id": number, "iscrowd": 0, **size,
+                    content["annotations"].append({
+                        "id": len(content["annotations"]) + 1, "video_id": id, "iscrowd": 0, **size,
                         "category_id": names.index(thing.kind) + 1, "segmentations": masks})
-        (annotations / f"{split}.json").write_text(json.dumps(found))
+        (annotations / f"{split}.json").write_text(json.dumps(content))
 
 
 def _write_youtube_vis_video(folder: Path, scene: Scene, config: SyntheticConfig, *,
                              outline: int) -> list[list[dict | None]]:
-    """Write the frames; returns per thing and frame its uncompressed run lengths, or None.
+    """Write the frames. Returns uncompressed run lengths for each thing and frame, None where the thing is not visible.
 
-    outline: pixels by which masks are larger than what is visible.
+    outline: pixels by which masks extend beyond the visible part.
     """
     folder.mkdir()
     masks: list[list[dict | None]] = [[] for _ in scene.things]
     for time, (image, label) in enumerate(draw(scene)):
         (folder / f"{_frame_name(time)}.jpg").write_bytes(encode_jpeg(image, quality=config.jpeg_quality))
-        for place, listed in enumerate(masks):
-            mask = cv2.dilate((label == len(STUFF) + place).view(np.uint8), None, iterations=outline)
-            listed.append({"size": list(mask.shape), "counts": run_counts(mask)} if mask.any() else None)
+        for index, masks_of_thing in enumerate(masks):
+            mask = cv2.dilate((label == len(STUFF) + index).view(np.uint8), None, iterations=outline)
+            masks_of_thing.append({"size": list(mask.shape), "counts": uncompressed_run_lengths(mask)} if mask.any()
+                                  else None)
     return masks
 
 
@@ -231,7 +232,7 @@ def _write_maps(root: Path, config: SyntheticConfig) -> None:
 
 
 def _write_coco(root: Path, config: SyntheticConfig) -> None:
-    """Stills whose sides lie between three quarters of the configured ones and the whole."""
+    """Stills whose height and width are drawn between three quarters of the configured ones and the whole."""
     def stills(split: str, count: int) -> Iterator[tuple[str, Scene, np.random.Generator]]:
         for index in range(count):
             key = [config.seed, int(split != "train"), index]
@@ -246,8 +247,8 @@ def _write_coco(root: Path, config: SyntheticConfig) -> None:
                          quality=config.jpeg_quality)
 
 
-def run_counts(mask: np.ndarray) -> list[int]:
-    """H W bool -> COCO's uncompressed run lengths: column by column, zeros first."""
+def uncompressed_run_lengths(mask: np.ndarray) -> list[int]:
+    """H W bool -> COCO's uncompressed run lengths, column by column, background first."""
     flat = np.concatenate([[False], mask.ravel(order="F")])
     changes = np.flatnonzero(flat[1:] != flat[:-1])
     return np.diff(changes, prepend=0, append=mask.size).tolist()

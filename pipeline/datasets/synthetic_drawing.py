@@ -1,4 +1,4 @@
-"""Pixels of a synthetic scene: image and label of one frame are painted with the same masks, so they agree exactly."""
+"""Pixels of a synthetic scene. Image and label of a frame are painted with the same masks, so they agree exactly."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 
 from pipeline.datasets.synthetic_scene import COLORS, STUFF, Pillar, Scene, Thing
 
-GRAIN = 16    # pixels by which the noise tile is larger than a frame
+GRAIN = 16    # pixels by which the noise tile exceeds a frame
 
 
 def draw(scene: Scene) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields per frame: image H W 3 uint8 RGB, label H W uint8: position in STUFF, or len(STUFF) + position of thing.
+    """Yields per frame: image H W 3 uint8 RGB, label H W uint8 (position in STUFF, or len(STUFF) + index of thing).
 
-    A thing that shows next to nothing of itself is not drawn: nobody could label it either.
+    A thing of which almost nothing is visible is not drawn, since nobody could label it.
     """
     rng = np.random.default_rng(scene.texture_seed)
     noise = rng.normal(0, 4, size=(scene.height + GRAIN, scene.width + GRAIN)).astype(np.float32)
@@ -27,8 +27,8 @@ def draw(scene: Scene) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         else:
             label[taken] = STUFF.index(scene.pillar.kind)
         image = _stuff_image(scene, label, soil, time)
-        for place, thing in enumerate(scene.things):
-            _paint(image, label, taken, thing, scene.camera[time], time, len(STUFF) + place)
+        for index, thing in enumerate(scene.things):
+            _paint(image, label, taken, thing, scene.camera[time], time, len(STUFF) + index)
         y, x = scene.grain[time]
         image *= scene.light[time]
         image += noise[y:y + scene.height, x:x + scene.width, None]
@@ -68,7 +68,7 @@ def _pillar_mask(pillar: Pillar, scene: Scene, time: int) -> np.ndarray:
 
 
 def _stuff_image(scene: Scene, label: np.ndarray, soil: np.ndarray, time: int) -> np.ndarray:
-    """H W 3 float32: class colour times a brightness texture."""
+    """H W 3 float32: the class colour times a brightness texture."""
     unit = min(scene.height, scene.width) / 96
     y, x = scene.camera[time]
     rows = (np.arange(scene.height, dtype=np.float32)[:, None] + np.float32(y)) / unit    # in 96ths of the side
@@ -86,14 +86,14 @@ def _stuff_image(scene: Scene, label: np.ndarray, soil: np.ndarray, time: int) -
                 light = soil[top:top + scene.height, left:left + scene.width]
             case "wall":
                 light = 1 - 0.3 * (rows % 8 < 1.5) - 0.2 * ((columns + 5 * (rows // 8 % 2)) % 12 < 1.5)
-        where = label == kind
-        image[where] = light[where][:, None] * np.array(COLORS[STUFF[kind]], dtype=np.float32)
+        mask = label == kind
+        image[mask] = light[mask][:, None] * np.array(COLORS[STUFF[kind]], dtype=np.float32)
     return image
 
 
 def _paint(image: np.ndarray, label: np.ndarray, taken: np.ndarray, thing: Thing, camera: np.ndarray, time: int,
            value: int) -> None:
-    """Paint the part of a thing that nothing nearer covers, and mark it as taken."""
+    """Paint the part of a thing that no nearer thing covers, and mark its pixels as taken."""
     y, x = thing.centers[time] - camera
     reach = 1.2 * thing.radius
     top = max(0, int(y - reach))
@@ -105,7 +105,7 @@ def _paint(image: np.ndarray, label: np.ndarray, taken: np.ndarray, thing: Thing
     columns = (np.arange(left, left + label[box].shape[1], dtype=np.float32) - x) / thing.radius
     sine = np.sin(thing.angle[time])
     cosine = np.cos(thing.angle[time])
-    # in radii, turning with the thing
+    # coordinates that turn with the thing, in radii
     u = cosine * columns + sine * rows
     v = cosine * rows - sine * columns
     visible = _shape(thing.kind, u, v) & ~taken[box]
@@ -118,7 +118,7 @@ def _paint(image: np.ndarray, label: np.ndarray, taken: np.ndarray, thing: Thing
 
 
 def _shape(kind: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Which points, given in radii from the centre, belong to the thing."""
+    """Whether each point, given in radii from the centre, belongs to the thing."""
     match kind:
         case "disc":
             return u * u + v * v <= 1

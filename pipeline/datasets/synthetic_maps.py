@@ -1,4 +1,4 @@
-"""The synthetic world in the layouts whose label maps stand alone: VSPW and KITTI-STEP, with a categories.json."""
+"""The synthetic world in the layouts that have label maps and no json of segments: VSPW and KITTI-STEP."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ Scenes = Iterable[tuple[str, Scene, np.random.Generator]]
 def write_vspw_split(root: Path, split: str, scenes: Scenes, *, classes: ClassTable, quality: int) -> None:
     """One split: data/<video>/origin, data/<video>/mask, <split>.txt."""
     _write_categories(root, classes)
-    listed = []
+    names = []
     for name, scene, _ in scenes:
-        listed.append(name)
+        names.append(name)
         frames, masks = (root / "data" / name / kind for kind in ("origin", "mask"))
         for folder in (frames, masks):
             folder.mkdir(parents=True)
-        numbers = _class_numbers(scene, classes)
+        class_ids = _class_ids(scene, classes)
         for time, (image, label) in enumerate(draw(scene)):
             (frames / f"{time:08d}.jpg").write_bytes(encode_jpeg(image, quality=quality))
-            (masks / f"{time:08d}.png").write_bytes(encode_png(numbers[label] + 1))
-    (root / f"{split}.txt").write_text("".join(f"{name}\n" for name in listed))
+            (masks / f"{time:08d}.png").write_bytes(encode_png(class_ids[label] + 1))
+    (root / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
 
 
 def write_kitti_step_split(root: Path, split: str, scenes: Scenes, *, classes: ClassTable) -> None:
@@ -39,19 +39,19 @@ def write_kitti_step_split(root: Path, split: str, scenes: Scenes, *, classes: C
         frames, maps = (root / kind / split / name for kind in ("images", "panoptic_maps"))
         for folder in (frames, maps):
             folder.mkdir(parents=True)
-        numbers = _class_numbers(scene, classes)
-        instances = np.maximum(np.arange(len(numbers)) - len(STUFF) + 1, 0)
-        codes = np.stack([numbers, instances >> 8, instances & 255], axis=1).astype(np.uint8)
+        class_ids = _class_ids(scene, classes)
+        instances = np.maximum(np.arange(len(class_ids)) - len(STUFF) + 1, 0)
+        codes = np.stack([class_ids, instances >> 8, instances & 255], axis=1).astype(np.uint8)
         for time, (image, label) in enumerate(draw(scene)):
             (frames / f"{time:06d}.png").write_bytes(encode_png(image))
             (maps / f"{time:06d}.png").write_bytes(encode_png(codes[label]))
 
 
-def _class_numbers(scene: Scene, classes: ClassTable) -> np.ndarray:
-    """Value of a drawn label -> the data set's number of its class, uint8; 0 for stuff the world does not have."""
-    number = {info.name: info.dataset_id for info in classes.classes}
+def _class_ids(scene: Scene, classes: ClassTable) -> np.ndarray:
+    """Value of the drawn label -> id of its class in the data set, uint8; 0 for stuff that the world does not have."""
+    id_of = {info.name: info.dataset_id for info in classes.classes}
     kinds = [*STUFF, *(thing.kind for thing in scene.things)]
-    return np.array([number.get(kind, 0) for kind in kinds], dtype=np.uint8)
+    return np.array([id_of.get(kind, 0) for kind in kinds], dtype=np.uint8)
 
 
 def _write_categories(root: Path, classes: ClassTable) -> None:

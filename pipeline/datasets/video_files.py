@@ -1,4 +1,4 @@
-"""The frames and label maps of one video on disk, and its description where the maps alone say what is in a frame."""
+"""The frames and label maps of one video on disk, and its record when only the maps list the segments of a frame."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IMAGES = (".jpg", ".jpeg", ".png")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoFiles:
-    """Name of a frame, without suffix -> its image, its label map; and the folders they lie in, for messages."""
+    """Images and label maps by the name of the frame (without suffix), and their folders, which messages name."""
 
     video_id: str
     image_folder: Path
@@ -29,17 +29,17 @@ class VideoFiles:
 
     @classmethod
     def find(cls, video_id: str, *, images: Path, labels: Path | None) -> VideoFiles:
-        """What lies in the folders of one video. Raises `BadInput` for one that is missing or may not be read."""
+        """List the folders of one video. Raises `BadInput` for a folder that is missing or may not be read."""
         return cls(video_id=video_id, image_folder=images, label_folder=labels,
-                   images=files_by_stem(images, IMAGES, video=video_id, what="image"),
-                   labels={} if labels is None else files_by_stem(labels, (".png",), video=video_id, what="label"))
+                   images=files_by_stem(images, IMAGES, video=video_id, kind="image"),
+                   labels={} if labels is None else files_by_stem(labels, (".png",), video=video_id, kind="label"))
 
     def refuse_mismatch(self, names: Sequence[str]) -> None:
-        """Raise `BadInput` unless every frame of `names` has its files, there is one, and no file is left over."""
+        """Raise `BadInput` if `names` is empty, if one of the frames lacks a file, or if a file belongs to none."""
         if not names:
-            raise BadInput("empty-video", "the video has no frame.", video=self.video_id, file=self.image_folder,
-                           cure="Copy its frames, or take the video off the split list.")
-        for what, files, folder in (("image", self.images, self.image_folder),
+            raise BadInput("empty-video", "the video has no frames.", video=self.video_id, file=self.image_folder,
+                           cure="Copy its frames, or remove the video from the split list.")
+        for kind, files, folder in (("image", self.images, self.image_folder),
                                     ("label", self.labels, self.label_folder)):
             if folder is None:
                 continue
@@ -47,26 +47,26 @@ class VideoFiles:
             extra = files.keys() - set(names)
             if missing:
                 suffix = next((path.suffix for path in files.values()), "")
-                raise BadInput(f"missing-{what}", f"{len(missing)} of {len(names)} frames have no {what}.",
+                raise BadInput(f"missing-{kind}", f"{len(missing)} of {len(names)} frames have no {kind}.",
                                video=self.video_id, file=folder / f"{min(missing)}{suffix}",
                                cure="Copy the missing files, or remove these frames everywhere.")
             if extra:
-                raise BadInput("frame-mismatch", f"the {what}s of the frames {first(extra)} are not in the json.",
+                raise BadInput("frame-mismatch", f"the {kind}s of the frames {first_names(extra)} are not in the json.",
                                video=self.video_id, file=folder,
                                cure="Remove them, or convert the labels again.")
 
     def one_size(self, sizes: Mapping[tuple[int, int], str]) -> tuple[int, int]:
-        """The height and width all frames have; sizes: each with a frame that has it. Raises `BadInput`."""
+        """The (height, width) of all frames. sizes: size -> a frame that has it; `BadInput` if there are several."""
         if len(sizes) > 1:
             raise BadInput("size-differs", f"the frames have different sizes, height x width: {dict(sizes)}.",
                            video=self.video_id, file=self.label_folder or self.image_folder,
                            cure="Resize them to one size.")
         return next(iter(sizes))
 
-    def record(self, *, ids_of: Callable[[Path], np.ndarray], segment_of: Callable[[int], Segment]) -> VideoRecord:
-        """The video as its label maps tell it; every map is decoded. Without labels: frames and no segments.
+    def record(self, *, read_ids: Callable[[Path], np.ndarray], make_segment: Callable[[int], Segment]) -> VideoRecord:
+        """The record of the video, from its label maps, all of which are decoded. Without labels, it has no segments.
 
-        ids_of: a map's file -> H W segment ids, 0 void. segment_of: what an id is.
+        read_ids: file of a map -> H W segment ids, 0 void. make_segment: id -> segment.
         """
         names = sorted(self.images.keys() | self.labels.keys())
         self.refuse_mismatch(names)
@@ -77,14 +77,14 @@ class VideoFiles:
             if self.label_folder is None:
                 frames.append(FrameRecord(name=name, image=self.images[name]))
                 continue
-            map_of_frame = ids_of(self.labels[name])
+            map_of_frame = read_ids(self.labels[name])
             ids = tuple(i for i in ids_in(map_of_frame) if i)
             frames.append(FrameRecord(name=name, image=self.images[name], label=self.labels[name], segment_ids=ids))
             sizes.setdefault(map_of_frame.shape, name)
             seen.update(ids)
         height, width = self.one_size(sizes or {self._image_size(names[0]): names[0]})
         return VideoRecord(video_id=self.video_id, height=height, width=width, frames=tuple(frames),
-                           segments=tuple(segment_of(id) for id in sorted(seen)))
+                           segments=tuple(make_segment(id) for id in sorted(seen)))
 
     def _image_size(self, name: str) -> tuple[int, int]:
         try:
@@ -94,7 +94,7 @@ class VideoFiles:
                            ) from None
 
 
-def first(names: Iterable[str]) -> str:
-    """The first of some names, for messages."""
+def first_names(names: Iterable[str]) -> str:
+    """The first three names and the number of the others, for messages."""
     names = sorted(names)
     return f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"

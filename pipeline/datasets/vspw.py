@@ -1,6 +1,6 @@
-"""VSPW, and any semantic video data set in its layout: a class for every pixel, no objects.
+"""VSPW, and any semantic video data set in its layout: every pixel has a class, and there are no objects.
 
-data/<video>/origin/<frame>.jpg, data/<video>/mask/<frame>.png and <split>.txt. A mask stores class numbers plus one;
+data/<video>/origin/<frame>.jpg, data/<video>/mask/<frame>.png and <split>.txt. A mask stores class ids plus one;
 0 and 253 ... 255 are void. Source: VSPW (Miao et al., CVPR 2021), README and `VC_perclip.py` of its evaluation.
 """
 
@@ -23,19 +23,19 @@ FIRST_IGNORED = 253     # values from here on mark pixels that are not scored
 
 
 class Vspw:
-    """One split. A video's segments are its classes, one each, all of them stuff; their ids are the stored values.
+    """One split. A video has one segment per class, all of them stuff; the id of a segment is the stored value.
 
-    The 124 classes are those of VSPW unless the folder has a categories.json. The split "test" may come without masks.
-    Raises `FileNotFoundError` when root, frames or the split's list are not there.
+    The classes are the 124 of VSPW unless the folder has a categories.json. The split "test" may lack masks.
+    Raises `FileNotFoundError` when the root, the frames or the list of the split do not exist.
     """
 
     def __init__(self, root: str, *, split: str = "train") -> None:
         self.root = root_folder(root, name="vspw")
         self.split = split
-        self.videos = first_existing([self.root / "data"], what="folder of videos")
-        self.list = first_existing([self.root / f"{split}.txt"], what=f"list of the split {split!r}")
-        own = self.root / CATEGORIES
-        self.classes = class_table("vspw", own, only_stuff=True) if own.is_file() else TABLE
+        self.videos = first_existing([self.root / "data"], description="folder of videos")
+        self.list = first_existing([self.root / f"{split}.txt"], description=f"list of the split {split!r}")
+        categories = self.root / CATEGORIES
+        self.classes = class_table("vspw", categories, only_stuff=True) if categories.is_file() else TABLE
 
     def __reduce__(self):
         return _reopen, (str(self.root), self.split)
@@ -45,19 +45,19 @@ class Vspw:
         return sorted({line.strip() for line in self.list.read_text().splitlines() if line.strip()})
 
     def read(self, video_id: str) -> VideoRecord:
-        """Describe one video; its masks are decoded, since only they say what is in a frame.
+        """Describe one video. All its masks are decoded, since only they list the classes of a frame.
 
-        Raises `BadInput` for missing or unreadable files, frames that images and masks do not share, values that are
-        no class, sizes that differ.
+        Raises `BadInput` for missing or unreadable files, frames that have only an image or only a mask, values that
+        belong to no class, and sizes that differ.
         """
         folder = self.videos / video_id
         labels = folder / "mask"
         files = VideoFiles.find(video_id, images=folder / "origin",
                                 labels=None if self.split == "test" and not labels.exists() else labels)
-        return files.record(ids_of=lambda file: self._ids(file, video_id), segment_of=self._segment)
+        return files.record(read_ids=lambda file: self._ids(file, video_id), make_segment=self._segment)
 
     def frame_ids(self, video: VideoRecord, frame: FrameRecord) -> np.ndarray:
-        """H W int32: the stored value of every pixel, 0 void. Raises `BadInput` for a mask that cannot be."""
+        """H W int32: the stored value of every pixel, 0 void. Raises `BadInput` for a missing or faulty mask."""
         return self._ids(frame.label, video.video_id, size=(video.height, video.width))
 
     @cached_property
@@ -75,13 +75,13 @@ class Vspw:
     def _ids(self, file: Path, video_id: str, *, size: tuple[int, int] | None = None) -> np.ndarray:
         label = read_label(file, video=video_id, indexed=True, size=size)
         if label.ndim != 2:
-            raise BadInput("corrupt-label", "the mask has 3 channels, not one.", video=video_id, file=file,
-                           cure="Copy it again, or store class numbers plus one.")
+            raise BadInput("corrupt-label", "the mask has 3 channels instead of 1.", video=video_id, file=file,
+                           cure="Copy it again, or store class ids plus one in a single channel.")
         ids = self._table[label]
         if ids.min() < 0:
-            raise BadInput("unknown-category", f"the mask holds the values {ids_in(label[ids < 0])[:5]}, which name no "
-                           f"class.", video=video_id, file=file,
-                           cure=f"Copy it again, or list the classes of own data in {CATEGORIES}.")
+            raise BadInput("unknown-category", f"the mask holds the values {ids_in(label[ids < 0])[:5]}, which "
+                           f"belong to no class.", video=video_id, file=file,
+                           cure=f"Copy it again, or list the classes of your own data in {CATEGORIES}.")
         return ids
 
 

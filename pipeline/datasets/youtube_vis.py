@@ -1,8 +1,9 @@
-"""YouTube-VIS 2019, 2021 and 2022, OVIS, and any instance video data set in their layouts: one reader for all.
+"""YouTube-VIS 2019, 2021 and 2022, OVIS, and any video instance data set in their layouts, in one reader.
 
 <split>/JPEGImages/<video>/<frame>.jpg with <split>.json, or the older <split>/instances.json; OVIS has no folder
-JPEGImages and keeps its jsons in annotations/. A track is an annotation with one run-length mask per frame, null where
-the object is absent. Source: youtubevos.org and the YouTube-VIS API; songbai.site/ovis (Qi et al., IJCV 2022).
+JPEGImages and keeps its jsons in annotations/. A track is an annotation with one mask per frame, stored as run
+lengths and null where the object is absent. Source: youtubevos.org and the YouTube-VIS API; songbai.site/ovis (Qi et
+al., IJCV 2022).
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ COPY_AGAIN = "Copy the json of this split again, or correct this entry."
 
 
 class YouTubeVis:
-    """One split. Its json is parsed once per process, however many copies of this object arrive there.
+    """One split. Its json is parsed once per process, however many copies of this object the process holds.
 
-    name: which class table; "youtube_vis" takes it from the json's categories, for own data. A split without any
-    annotation (the public valid json) gives videos without labels.
-    Raises `FileNotFoundError` when root, frames or json are not there, `ValueError` when the json is of another year.
+    name: the class table; "youtube_vis" takes the classes from the json, for your own data. In a split without any
+    annotation (the public valid json), videos have no labels.
+    Raises `FileNotFoundError` when the root, the frames or the json do not exist, `ValueError` when the json is of
+    another year.
     """
 
     def __init__(self, root: str, *, split: str = "train", name: str = "youtube_vis") -> None:
@@ -39,9 +41,10 @@ class YouTubeVis:
         names = [f"{split}.json", f"{split}/instances.json", f"annotations/{split}.json",
                  f"annotations/instances_{split}.json", f"annotations/annotations_{split}.json",
                  f"annotations_{split}.json", *(["instances.json"] if split == "train" else [])]
-        self.annotations = first_existing([self.root / name for name in names], what=f"json of the split {split!r}")
+        self.annotations = first_existing([self.root / name for name in names],
+                                          description=f"json of the split {split!r}")
         self.images = first_existing([self.root / split / "JPEGImages", self.root / "JPEGImages", self.root / split],
-                                     what="folder of frames")
+                                     description="folder of frames")
         self.classes = self._class_table()
 
     def __reduce__(self):
@@ -52,27 +55,28 @@ class YouTubeVis:
         return sorted(self._videos)
 
     def read(self, video_id: str) -> VideoRecord:
-        """Describe one video, with its masks as COCO run lengths.
+        """Describe one video; its masks are COCO run lengths.
 
         Raises `BadInput` for an unknown or empty video, missing images, ids that are missing, below 1 or used twice,
-        categories outside the table, tracks without a single pixel, and masks of another size than the video.
+        categories outside the table, tracks without any pixel, and masks of another size than the video.
         """
         if video_id not in self._videos:
             raise BadInput("not-in-json", f"the json of split {self.split!r} has no such video.", video=video_id,
-                           file=self.annotations, cure="Take a name that video_ids() lists.")
+                           file=self.annotations, cure="Use a name that video_ids() lists.")
         video = self._videos[video_id]
         try:
             names = video["file_names"]
             height = video["height"]
             width = video["width"]
             if not names:
-                raise self._bad("empty-video", "the video has no frame.", video_id)
+                raise self._bad("empty-video", "the video has no frames.", video_id)
             segments, masks = self._tracks(video_id, self._annotated.get(video["id"], []), len(names), height, width)
             if not self._annotated:
                 masks = [None] * len(names)
         except (KeyError, TypeError) as error:
-            raise self._bad("bad-json", f"an entry of this video lacks or mistypes {error}.", video_id) from None
-        images = files_by_stem(self.images / video_id, IMAGES, video=video_id, what="image")
+            raise self._bad("bad-json", f"a field of this video is missing or has the wrong type: {error}.",
+                            video_id) from None
+        images = files_by_stem(self.images / video_id, IMAGES, video=video_id, kind="image")
         frames = []
         for name, masks_of_frame in zip(names, masks, strict=True):
             stem = PurePosixPath(name).stem
@@ -84,44 +88,46 @@ class YouTubeVis:
         return VideoRecord(video_id=video_id, height=height, width=width, frames=tuple(frames), segments=segments)
 
     def frame_ids(self, video: VideoRecord, frame: FrameRecord) -> np.ndarray:
-        """Not for this data set: instances may overlap, so no map can hold them. Read `FrameRecord.masks`."""
-        raise TypeError(f"{self.name} has run-length masks and no id maps; read FrameRecord.masks")
+        """Raises `TypeError`: instances may overlap, so no id map can hold them. Read `FrameRecord.masks` instead."""
+        raise TypeError(f"{self.name} has masks as run lengths and no id maps; read FrameRecord.masks")
 
     def _class_table(self) -> ClassTable:
         try:
             rows = load_json(self.annotations).get("categories") or []
             listed = {row["id"]: row["name"] for row in rows}
         except (KeyError, TypeError) as error:
-            raise self._bad("bad-json", f"a category lacks or mistypes {error}.") from None
+            raise self._bad("bad-json", f"a field of a category is missing or has the wrong type: {error}.") from None
         if len(listed) != len(rows):
-            raise self._bad("duplicate-id", f"{len(rows)} categories share {len(listed)} ids; each needs its own.")
+            raise self._bad("duplicate-id", f"{len(rows)} categories have only {len(listed)} different ids; each "
+                            f"needs its own.")
         if self.name not in TABLES:
             return thing_table(self.name, listed)
         table = TABLES[self.name]
         known = [info for info in table.classes if info.dataset_id in listed]
-        other = [info for info in known if _plain(listed[info.dataset_id]) != _plain(info.name)]
-        if len(other) > len(known) // 2:    # a few differences are spellings; this many are another year
-            raise ValueError(f"{self.annotations} calls category {other[0].dataset_id} "
-                             f"{listed[other[0].dataset_id]!r}, but in {self.name} it is {other[0].name!r}. Choose the "
-                             f"data set name of the right year, or name='youtube_vis' for the categories of the json.")
+        renamed = [info for info in known if _plain(listed[info.dataset_id]) != _plain(info.name)]
+        if len(renamed) > len(known) // 2:    # a few differences are spellings; this many mean another year
+            raise ValueError(f"{self.annotations} calls category {renamed[0].dataset_id} "
+                             f"{listed[renamed[0].dataset_id]!r}, but in {self.name} it is {renamed[0].name!r}. Set "
+                             f"the name of the right year, or name='youtube_vis' for the categories of the json.")
         return table
 
     @cached_property
     def _videos(self) -> dict[str, dict]:
-        """Folder name -> entry of the json."""
-        found = load_json(self.annotations)
+        """Folder name -> the video's entry in the json."""
+        content = load_json(self.annotations)
         try:
-            videos = {_folder(entry): entry for entry in found["videos"]}
-            numbers = {entry["id"] for entry in found["videos"]}
-            orphans = {entry["video_id"] for entry in found.get("annotations") or []} - numbers
+            videos = {_folder(entry): entry for entry in content["videos"]}
+            ids = {entry["id"] for entry in content["videos"]}
+            orphans = {entry["video_id"] for entry in content.get("annotations") or []} - ids
         except (KeyError, TypeError) as error:
-            raise self._bad("bad-json", f"an entry lacks or mistypes {error}.") from None
-        if not len(videos) == len(numbers) == len(found["videos"]):
-            raise self._bad("duplicate-id", f"{len(found['videos'])} videos share {len(numbers)} ids and {len(videos)} "
-                            f"folders; each needs its own.")
+            raise self._bad("bad-json", f"a field of a video or track is missing or has the wrong type: "
+                            f"{error}.") from None
+        if not len(videos) == len(ids) == len(content["videos"]):
+            raise self._bad("duplicate-id", f"{len(content['videos'])} videos have only {len(ids)} different ids and "
+                            f"{len(videos)} different folders; each video needs its own.")
         if orphans:
-            raise self._bad("orphan-annotation", f"annotations name the video ids {sorted(orphans)[:5]}, which the "
-                            f"json does not list.")
+            raise self._bad("orphan-annotation", f"annotations belong to the video ids {sorted(orphans)[:5]}, which "
+                            f"the json does not list.")
         return videos
 
     @cached_property
@@ -133,27 +139,29 @@ class YouTubeVis:
 
     def _tracks(self, video_id: str, annotations: list[dict], length: int, height: int,
                 width: int) -> tuple[tuple[Segment, ...], list[dict[int, dict]]]:
-        """Segments, and per frame a dict of track id -> run lengths."""
+        """The segments, and for each frame a dict of track id -> run lengths."""
         masks: list[dict[int, dict]] = [{} for _ in range(length)]
         segments = []
         ids = [entry.get("id") for entry in annotations]
         if any(not isinstance(i, int) or i < 1 for i in ids) or len(set(ids)) != len(ids):
-            raise self._bad("bad-id", f"the track ids are {ids}; they must be numbers above 0, each used once.",
+            raise self._bad("bad-id", f"the track ids are {ids}; they must be whole numbers above 0, each used once.",
                             video_id)
         for entry in sorted(annotations, key=lambda entry: entry["id"]):
             track = entry["id"]
             category = entry["category_id"]
-            listed = entry["segmentations"]
+            masks_of_track = entry["segmentations"]
             if category not in self.classes.index_of:
-                raise self._bad("unknown-category", f"track {track} has the category {category}, which "
-                                f"{self.classes.name} does not have.", video_id)
-            if len(listed) != length:
-                raise self._bad("frame-mismatch", f"track {track} has {len(listed)} masks for {length} frames.",
+                raise self._bad("unknown-category", f"track {track} has the category {category}, which is "
+                                f"not in the classes of {self.classes.name}.", video_id)
+            if len(masks_of_track) != length:
+                raise self._bad("frame-mismatch", f"track {track} has {len(masks_of_track)} masks for {length} "
+                                f"frames.",
                                 video_id)
-            found = [self._mask(m, height, width, f"track {track}, frame {t}", video_id) for t, m in enumerate(listed)]
-            if not any(found):
-                raise self._bad("track-without-frames", f"track {track} is absent from every frame.", video_id)
-            for frame, mask in zip(masks, found, strict=True):
+            packed = [self._mask(mask, height, width, f"track {track}, frame {t}", video_id)
+                      for t, mask in enumerate(masks_of_track)]
+            if not any(packed):
+                raise self._bad("track-without-frames", f"track {track} has no pixel in any frame.", video_id)
+            for frame, mask in zip(masks, packed, strict=True):
                 if mask is not None:
                     frame[track] = mask
             segments.append(Segment(id=track, class_index=self.classes.index_of[category],
@@ -166,17 +174,17 @@ class YouTubeVis:
         except ValueError as error:
             raise self._bad("size-differs", f"{where}: {error}", video_id) from None
 
-    def _bad(self, reason: str, what: str, video_id: str | None = None) -> BadInput:
-        return BadInput(reason, what, video=video_id, file=self.annotations, cure=COPY_AGAIN)
+    def _bad(self, reason: str, problem: str, video_id: str | None = None) -> BadInput:
+        return BadInput(reason, problem, video=video_id, file=self.annotations, cure=COPY_AGAIN)
 
 
 def _folder(entry: dict) -> str:
-    """The folder a video's frames lie in; a video without frames has none and goes by its number."""
+    """The folder of a video's frames; a video without frames gets a name made from its id."""
     return str(PurePosixPath(entry["file_names"][0]).parent) if entry["file_names"] else f"video_{entry['id']}"
 
 
-def _plain(names: str) -> str:
-    return "".join(character for character in names.lower() if character.isalnum())
+def _plain(name: str) -> str:
+    return "".join(character for character in name.lower() if character.isalnum())
 
 
 def _reopen(root: str, split: str, name: str) -> YouTubeVis:

@@ -1,1 +1,1 @@
-"""Metrics: one-pass accumulators with `update(prediction, truth)`, `merge(other)` and `result()`; no models here."""
+"""Metrics: one-pass accumulators with `update(prediction, truth)`, `merge(other)` and `result()`, without models."""

@@ -1,8 +1,9 @@
-"""One walk over the frames of a video for all metrics that compare label maps.
+"""One pass over the frames of a video for all metrics that compare label maps.
 
-Of a frame they ask which true and predicted segments share pixels, how many, and where. The walk looks at runs of equal
-pairs in reading order instead of pixels: one comparison a pixel replaces sorting or counting them all, and a run is
-all a metric ever sees. `score_video` decodes each frame once for any number of metrics.
+These metrics need to know which true and predicted segments share pixels in a frame, how many, and where. The pass
+splits a frame, in reading order, into runs of pixels with the same true and predicted id. One comparison per pixel
+finds the runs; sorting and counting all pixels is slower. Metrics see only runs. `score_video` decodes each frame once
+for any number of metrics.
 """
 
 from __future__ import annotations
@@ -21,46 +22,46 @@ LabelVideo = PanopticVideo | SemanticVideo
 
 
 class VideoPart(Protocol):
-    """What one metric collects of one video."""
+    """The counts of one metric over one video."""
 
     def add(self, frame: FramePair) -> None:
-        """Look at the next frame."""
+        """Count the next frame."""
 
     def finish(self, video: str, frames: int) -> None:
-        """Count the video in the metric; called once, after every frame was sound."""
+        """Add the video to the metric. Called once, after every frame has passed all checks."""
 
 
 class FrameMetric(Protocol):
     """A metric that compares label maps."""
 
     classes: ClassTable
-    videos: Mapping[str, Any]    # by id, the videos scored so far
+    videos: Mapping[str, Any]    # the videos scored so far, by id
 
     def begin(self, truth: Side, prediction: Side) -> VideoPart:
-        """Start with a video."""
+        """Start a video."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FramePair:
-    """One frame seen from both sides. Segments are positions in the lists of the two `Side`s."""
+    """One frame of truth and prediction. Segments are given as positions in the lists of the two `Side`s."""
 
     index: int                # of the frame in the video
-    true: np.ndarray          # runs    segment of every run of pixels
+    true: np.ndarray          # runs    segment of every run
     predicted: np.ndarray     # runs
     lengths: np.ndarray       # runs    pixels, in reading order
-    pairs: np.ndarray         # pairs   that share pixels: positions in the flattened table true x predicted
+    pairs: np.ndarray         # pairs   segments that share pixels: positions in the flattened table true x predicted
     areas: np.ndarray         # pairs   int64 pixels
 
 
 def score_video(metrics: Sequence[FrameMetric], prediction: LabelVideo, truth: LabelVideo) -> None:
-    """Score one video with all `metrics` of one class table; frames are streamed, each is decoded once.
+    """Score one video with all `metrics`, which share a class table. Frames are streamed, and each is decoded once.
 
-    A semantic video counts as one segment per class. Raises BadInput, and counts nothing in any metric, when names,
+    A semantic video counts as one segment per class. Raises BadInput, and adds nothing to any metric, when names,
     counts or sizes of frames differ, when a map holds an id that is not listed, when a predicted id has no pixel, and
-    for a video that was scored before.
+    when the video was scored before.
     """
     classes = metrics[0].classes
-    assert all(metric.classes == classes for metric in metrics), "metrics of one walk share a class table"
+    assert all(metric.classes == classes for metric in metrics), "metrics of one pass must share a class table"
     refuse_unfit(metrics, prediction, truth)
     true = Side(truth, "truth", len(classes))
     predicted = Side(prediction, "prediction", len(classes))
@@ -74,20 +75,20 @@ def score_video(metrics: Sequence[FrameMetric], prediction: LabelVideo, truth: L
 
 
 def refuse_unfit(metrics: Sequence[FrameMetric], prediction: Any, truth: Any) -> None:
-    """BadInput where the two are not of the same frames, or a metric has scored the video before."""
+    """Raise BadInput if truth and prediction have different frames, or if a metric has scored the video before."""
     video = truth.video_id
     if any(video in metric.videos for metric in metrics):
         raise BadInput("scored-twice", "the video was scored before.", video=video,
                        cure="Give every video its own id and score it once.")
     if prediction.video_id != video or tuple(prediction.frame_names) != tuple(truth.frame_names):
-        raise BadInput("frame-mismatch", f"the prediction is of video {prediction.video_id!r} with "
+        raise BadInput("frame-mismatch", f"the prediction has video {prediction.video_id!r} with "
                        f"{len(prediction.frame_names)} frames {_ends(prediction.frame_names)}, the truth has "
                        f"{len(truth.frame_names)} frames {_ends(truth.frame_names)}.", video=video,
                        cure="Predict every annotated frame, in the same order.")
 
 
 class Side:
-    """The listed segments of truth or prediction; position 0 is void, position i the i-th smallest id."""
+    """The listed segments of truth or prediction. Position 0 is void, position i the i-th smallest id."""
 
     def __init__(self, video: LabelVideo, name: str, classes: int) -> None:
         self.video = video.video_id
@@ -97,34 +98,35 @@ class Side:
                     else video.segments)
         self.ids = np.array([VOID, *sorted(segments)], np.int64)
         listed: list[VideoSegment] = [segments[i] for i in self.ids[1:].tolist()]
-        self.classes = np.array([classes, *(segment.class_index for segment in listed)])    # void: one past the table
+        self.classes = np.array([classes, *(segment.class_index for segment in listed)])    # void is one past the table
         self.is_crowd = np.array([True, *(segment.is_crowd for segment in listed)])         # void is no target either
         self.is_first = self.ids == next(iter(segments), VOID)                              # in the order of listing
         self.seen = np.zeros(len(self.ids), bool)
         known = (self.classes[1:] >= 0) & (self.classes[1:] < classes)
         if self.ids[1:].min(initial=0) < 0 or not known.all():
             raise BadInput("unknown-category", f"a segment of the {name} has an id below 0 or a class outside 0 to "
-                           f"{classes - 1}.", video=self.video, cure="Use the class table the video was made with.")
+                           f"{classes - 1}.", video=self.video,
+                           cure="Use the class table of the model that made the video.")
 
     def positions(self, ids: np.ndarray, frame: str) -> np.ndarray:
-        """Ids -> positions in the list; refuses ids that are not listed."""
-        found = np.searchsorted(self.ids, ids).clip(max=len(self.ids) - 1)
-        if (self.ids[found] != ids).any():
-            unlisted = np.unique(ids[self.ids[found] != ids]).tolist()
+        """Ids -> positions in the list. Raises BadInput for ids that are not listed."""
+        positions = np.searchsorted(self.ids, ids).clip(max=len(self.ids) - 1)
+        if (self.ids[positions] != ids).any():
+            unlisted = np.unique(ids[self.ids[positions] != ids]).tolist()
             raise BadInput("unlisted-id", f"frame {frame!r} of the {self.name} holds the ids {unlisted[:5]}, which its "
                            "segments do not list.", video=self.video, cure="List every id of the maps; void is -1.")
-        self.seen[found] = True
-        return found
+        self.seen[positions] = True
+        return positions
 
     def refuse_empty(self) -> None:
-        """BadInput for listed ids without a pixel; the classes of a semantic video need not all occur."""
+        """Raise BadInput for listed ids without a pixel. In a semantic video, not every class has to occur."""
         if not self.is_semantic and (empty := self.ids[1:][~self.seen[1:]].tolist()):
             raise BadInput("empty-segment", f"the {self.name} lists the ids {empty[:5]}, which have no pixel in any "
-                           f"frame.", video=self.video, cure="List only segments that own pixels.")
+                           f"frame.", video=self.video, cure="List only segments that have pixels.")
 
 
 class WholeVideo:
-    """For metrics that need no more than the areas of a whole video, true segments x predicted segments."""
+    """Collects the areas of a whole video, true segments x predicted segments, for metrics that need nothing else."""
 
     def __init__(self, truth: Side, prediction: Side, count: Callable[[str, int, np.ndarray], None]) -> None:
         self.areas = np.zeros((len(truth.ids), len(prediction.ids)), np.int64)
@@ -135,12 +137,12 @@ class WholeVideo:
         self.areas.reshape(-1)[frame.pairs] += frame.areas
 
     def finish(self, video: str, frames: int) -> None:
-        """Hand the areas over."""
+        """Pass the areas to the metric."""
         self.count(video, frames, self.areas)
 
 
 def _frame_pairs(truth: LabelVideo, prediction: LabelVideo, true: Side, predicted: Side) -> Iterator[FramePair]:
-    """Every frame; refuses other sizes, and other counts of maps than the names say."""
+    """Yield every frame. Raises BadInput if sizes differ, or if there are more or fewer maps than names."""
     trues = iter(truth.frames)
     predicteds = iter(prediction.frames)
     for index, name in enumerate(truth.frame_names):
@@ -149,7 +151,8 @@ def _frame_pairs(truth: LabelVideo, prediction: LabelVideo, true: Side, predicte
         shapes = [None if ids is None else ids.shape for ids in (true_map, predicted_map)]
         if shapes[0] != shapes[1] or true_map is None:
             raise BadInput("size-differs", f"frame {name!r} is {shapes[0]} (height, width) in the truth and "
-                           f"{shapes[1]} in the prediction; None: no such frame.", video=truth.video_id,
+                           f"{shapes[1]} in the prediction; None means that there is no such frame.",
+                           video=truth.video_id,
                            cure="Predict every annotated frame at its own size.")
         yield _frame_pair(index, name, true_map.ravel(), predicted_map.ravel(), true, predicted)
     if next(trues, None) is not None or next(predicteds, None) is not None:

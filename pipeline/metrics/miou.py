@@ -1,7 +1,8 @@
 """Mean intersection over union of classes, over all frames of a data set, as VSPW reports it (Miao et al., CVPR 2021).
 
-One table of pixels, true class x predicted class, over all videos. Void of the truth is left out; a labelled pixel
-predicted as void is missed. The mean is over the classes that occur in the truth (VSPW_code, iou_cal.py).
+One table counts the pixels of all videos, true class x predicted class. Void of the truth is left out; a labelled pixel
+that is predicted as void counts as missed. The mean is over the classes that occur in the truth (VSPW_code,
+iou_cal.py).
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ from pipeline.metrics.per_video import PerVideoMetric
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassIoU:
-    """Pixels of one class over the frames scored."""
+    """Pixels of one class over all scored frames."""
 
     name: str
     is_thing: bool
     true: int        # pixels with this label
-    common: int      # of them, predicted so
-    union: int       # labelled or predicted so, on labelled pixels
+    common: int      # those of them that are predicted with it
+    union: int       # pixels labelled or predicted with it, void of the truth left out
 
     @property
     def iou(self) -> float:
-        """0 to 1; NaN for a class that neither side has."""
+        """0 to 1; NaN for a class that occurs in neither truth nor prediction."""
         return self.common / self.union if self.union else NAN
 
 
@@ -44,35 +45,35 @@ class MeanIoUScores:
 
     @property
     def miou(self) -> float:
-        """The mean over the classes that occur in the truth; NaN where none does."""
+        """The mean over the classes that occur in the truth; NaN if none does."""
         return mean(row.iou for row in self.per_class if row.true)
 
     def summary(self) -> dict[str, float | None]:
-        """In percent; None where nothing was to be scored."""
+        """In percent; None if there was nothing to score."""
         return {"miou": percent(self.miou)}
 
     def class_rows(self) -> list[dict[str, Any]]:
-        """One row per class that occurs on either side, in percent."""
+        """One row per class that occurs in truth or prediction, in percent."""
         return [{"class": row.name, "thing": row.is_thing, "iou": percent(row.iou), "true_pixels": row.true}
                 for row in self.per_class if row.union]
 
     def table(self) -> str:
-        """The score in percent, for people."""
+        """The score in percent, as text."""
         return f"{'mIoU':<22}{cell(percent(self.miou))}\n{self.videos} videos, {self.frames} frames"
 
 
 class MeanIoU(PerVideoMetric):
-    """Accumulates the table of classes in one pass over the frames; parts of a data set merge exactly."""
+    """Accumulates the table of pixels in one pass over the frames; parts of a data set merge exactly."""
 
     def __init__(self, classes: ClassTable) -> None:
         super().__init__(classes)
 
     def update(self, prediction: LabelVideo, truth: LabelVideo) -> None:
-        """Score one video, semantic or panoptic. Raises BadInput, and counts nothing, as `score_video` says."""
+        """Score one video, semantic or panoptic. Raises BadInput, and counts nothing, as `score_video` does."""
         score_video([self], prediction, truth)
 
     def begin(self, truth: Side, prediction: Side) -> WholeVideo:
-        """Start with a video, in a walk shared with other metrics."""
+        """Start a video, in a pass shared with other metrics."""
         def count(video: str, frames: int, areas: np.ndarray) -> None:
             self.videos[video] = {"frames": frames, "pixels": class_pixels(areas, truth, prediction)}
 
@@ -99,7 +100,7 @@ def class_pixels(areas: np.ndarray, truth: Side, prediction: Side) -> list[list[
 
 
 def class_table(parts: Iterable[list[list[int]]], classes: int) -> np.ndarray:
-    """The sum of what `class_pixels` gave: classes x classes+1 int64."""
+    """The sum of results of `class_pixels`: classes x classes+1 int64."""
     table = np.zeros((classes, classes + 1), np.int64)
     for part in parts:
         for true, predicted, pixels in part:

@@ -1,4 +1,4 @@
-"""How scores are averaged and printed. NaN: nothing was to be scored; JSON says None, tables a dash."""
+"""How scores are averaged and printed. NaN means that there was nothing to score: None in JSON, a dash in tables."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ NAN = float("nan")
 
 
 def mean(values: Iterable[float]) -> float:
-    """The plain mean; NaN of nothing."""
+    """The plain mean; NaN without values."""
     values = list(values)
     return sum(values) / len(values) if values else NAN
 
@@ -19,5 +19,5 @@ def percent(value: float) -> float | None:
 
 
 def cell(value: float | None) -> str:
-    """Eight characters of a table."""
+    """A number as a table cell, eight characters wide."""
     return f"{'-':>8}" if value is None else f"{value:8.2f}"

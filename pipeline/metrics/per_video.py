@@ -1,4 +1,4 @@
-"""What metrics share whose state is one small record per video: counting twice, merging, JSON."""
+"""Base of metrics that keep one small record per video: merging, and storing as JSON."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ class PerVideoMetric:
         self.videos: dict[str, dict[str, Any]] = {}    # video -> record, with at least its number of "frames"
 
     def merge(self, other: Self) -> None:
-        """Add what `other` has scored. Raises ValueError for other classes or settings, or a video both have scored."""
+        """Add the videos of `other`. Raises ValueError if classes or settings differ, or if both scored a video."""
         if (self.classes, self.settings) != (other.classes, other.settings):
-            raise ValueError(f"scores of class table {other.classes.name!r}, {other.settings} cannot be merged into "
-                             f"{self.classes.name!r}, {self.settings}; score all parts with the same two")
+            raise ValueError(f"scores of class table {other.classes.name!r}, settings {other.settings} cannot be "
+                             f"merged into {self.classes.name!r}, {self.settings}; score all parts with the same two")
         if both := sorted(self.videos.keys() & other.videos.keys()):
             raise ValueError(f"{len(both)} videos would count twice, first {both[0]!r}; score each video in one part")
         self.videos |= other.videos
 
     def to_json(self) -> dict[str, Any]:
-        """Everything counted, as plain values: a worker scores its part, `from_json` and `merge` join the parts."""
+        """All counts as plain values. Each worker scores a part; `from_json` and `merge` join the parts."""
         return {"classes": self.classes.to_json(), "settings": self.settings, "videos": dict(self.in_order())}
 
     @classmethod
@@ -37,7 +37,7 @@ class PerVideoMetric:
         return metric
 
     def in_order(self) -> list[tuple[str, dict[str, Any]]]:
-        """(video, record), sorted by video: sums in this order do not depend on who scored what when."""
+        """(video, record), sorted by video, so sums do not depend on the order in which videos were scored."""
         return sorted(self.videos.items())
 
     def frames(self) -> int:

@@ -1,4 +1,4 @@
-"""All metrics of a data set together, chosen by what is predicted: scored, merged, printed as one."""
+"""All metrics of a data set in one object, which scores, merges and stores them together."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ KINDS: dict[str, type[Metric]] = {"vpq": VPQ, "stq": STQ, "miou": MeanIoU, "mvc"
 
 
 class Scorecard:
-    """Panoptic videos: VPQ and STQ. Tracks: AP. Semantic videos, or panoptic ones without tracks: mIoU and mVC.
+    """Panoptic videos get VPQ and STQ, tracks AP. Semantic videos get mIoU and mVC; without them, panoptic videos do.
 
-    windows: of VPQ, in frames. stq_compat, mvc_compat: `official_compat` of STQ and of mVC.
+    windows: windows of VPQ, in frames. stq_compat, mvc_compat: `official_compat` of STQ and of mVC.
     Frames are decoded once for all metrics that read the same maps.
     """
 
     def __init__(self, classes: ClassTable, results: Sequence[Result], *, windows: Sequence[int],
                  stq_compat: Literal["", "step", "vipseg"] = "", mvc_compat: bool = False) -> None:
         if not results or not set(results) <= {"panoptic", "tracks", "semantic"}:
-            raise ValueError(f"results {tuple(results)} cannot be scored; choose of panoptic, tracks and semantic")
+            raise ValueError(f"results {tuple(results)} cannot be scored; choose from panoptic, tracks and semantic")
         semantic = {"miou": MeanIoU(classes), "mvc": VideoConsistency(classes, official_compat=mvc_compat)}
-        self.metrics: dict[str, dict[str, Metric]] = {}        # by the result they read, then by name
+        self.metrics: dict[str, dict[str, Metric]] = {}        # result that they read -> name -> metric
         if "panoptic" in results:
             self.metrics["panoptic"] = {"vpq": VPQ(classes, windows=windows),
                                         "stq": STQ(classes, official_compat=stq_compat)}
@@ -44,7 +44,7 @@ class Scorecard:
             self.metrics["panoptic"] |= semantic
 
     def update(self, predicted: VideoResults, truth: VideoResults) -> None:
-        """Score one video. Raises BadInput for what cannot be compared, and is then no longer complete."""
+        """Score one video. Raises BadInput if the two cannot be compared; the scorecard is then no longer complete."""
         for result, metrics in self.metrics.items():
             if result == "tracks":
                 metrics["ap"].update(predicted.tracks, truth.tracks)
@@ -52,13 +52,13 @@ class Scorecard:
                 score_video(list(metrics.values()), getattr(predicted, result), truth.panoptic or truth.semantic)
 
     def merge(self, other: Self) -> None:
-        """Add what `other` has scored; see the metrics for what is refused."""
+        """Add the videos of `other`. Raises the errors of the metrics' own `merge`."""
         for result, metrics in self.metrics.items():
             for name, metric in metrics.items():
                 metric.merge(other.metrics[result][name])
 
     def to_json(self) -> dict[str, Any]:
-        """Everything counted, as plain values."""
+        """All counts as plain values."""
         return {result: {name: metric.to_json() for name, metric in metrics.items()}
                 for result, metrics in self.metrics.items()}
 
@@ -71,7 +71,7 @@ class Scorecard:
         return card
 
     def ap_by_set(self, sets: Mapping[str, Collection[str]]) -> dict[str, dict[str, float | None]]:
-        """Track AP of sets of videos, as `TrackAP.by_set` gives it; videos that were not scored are left out."""
+        """Track AP of sets of videos, as `TrackAP.by_set` returns it; videos that were not scored are left out."""
         ap = self.metrics["tracks"]["ap"]
         return ap.by_set({name: [video for video in videos if video in ap.videos] for name, videos in sets.items()})
 
@@ -81,7 +81,7 @@ class Scorecard:
 
 
 def headline(scores: Mapping[str, Any]) -> dict[str, Any]:
-    """All headline numbers in one mapping, in percent; None where nothing was to be scored."""
+    """All headline numbers in one mapping, in percent; None if there was nothing to score."""
     numbers = {key: value for result in scores.values() for key, value in result.summary().items()}
     if "vpq" in scores and set(PROTOCOLS[1]) <= scores["vpq"].per_class.keys():
         numbers["vpq_with_8"] = scores["vpq"].summary(PROTOCOLS[1])["vpq"]

@@ -1,16 +1,16 @@
 """Segmentation and tracking quality (Weber et al., STEP, arXiv 2102.11859), the measure of KITTI-STEP.
 
-SQ is the mean IoU of the classes that truth or prediction has, as in `miou`. AQ asks how well tracks hold together,
-whatever class they were given: over all true thing tracks g the mean of 1/|g| sum_p TPA^2 / (|g| + |p| - TPA), where
-TPA counts the pixels of the whole video that g shares with the predicted thing track p. Predicted pixels on stuff or
-void count against p, those on crowd are left out. STQ = sqrt(SQ AQ). Source: DeepLab2's evaluation,
-segmentation_and_tracking_quality.py.
+SQ is the mean IoU of the classes that occur in truth or prediction; IoU is computed as in `miou`. AQ measures how well
+tracks hold together, whatever their class: it is the mean, over all true thing tracks g, of
+1/|g| sum_p TPA^2 / (|g| + |p| - TPA), where TPA counts the pixels of the whole video that g shares with the predicted
+thing track p. Predicted pixels on stuff or void count against p, those on crowd are left out. STQ = sqrt(SQ AQ).
+Source: DeepLab2's evaluation, segmentation_and_tracking_quality.py.
 
-`official_compat` reproduces the released scripts, for comparison with published numbers. Both count void as one more
-class, of IoU 0, as soon as a labelled pixel is predicted as void, and give AQ 0 to a video without a track; that is all
-of "step" (KITTI-STEP). The one of VIPSeg (eval_stq_vspw.py) moreover numbers the segments of a video from 0 in the
-order of listing, so takes the first for crowd when it is a thing, and does not know the data's own crowds: "vipseg". It
-needs `PanopticVideo.segments` in the order of the json, as `Predictions` and `ShardSet.truth` give it.
+`official_compat` reproduces the released scripts, for comparison with published numbers. Both scripts count void as one
+more class, with IoU 0, as soon as a labelled pixel is predicted as void, and give AQ 0 to a video without a track;
+"step" (KITTI-STEP) does no more. VIPSeg's script (eval_stq_vspw.py) also numbers the segments of a video from 0 in the
+order of listing. It therefore takes the first one for crowd if it is a thing, and ignores the crowd flags of the data:
+"vipseg". This needs `PanopticVideo.segments` in the order of the json, as `Predictions` and `ShardSet.truth` return it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from pipeline.metrics.per_video import PerVideoMetric
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quality:
-    """STQ and its two factors, 0 to 1; NaN where there was nothing to score."""
+    """STQ and its two factors, 0 to 1; NaN if there was nothing to score."""
 
     sq: float
     aq: float
@@ -54,11 +54,11 @@ class STQScores:
     per_class: tuple[ClassIoU, ...]    # one entry per class of the table
 
     def summary(self) -> dict[str, float | None]:
-        """In percent; None where nothing was to be scored."""
+        """In percent; None if there was nothing to score."""
         return {"stq": percent(self.all.stq), "sq": percent(self.all.sq), "aq": percent(self.all.aq)}
 
     def table(self) -> str:
-        """The scores in percent, for people."""
+        """The scores in percent, as text."""
         head = f"{'':<22}{'STQ':>8}{'SQ':>8}{'AQ':>8}"
         return (f"{head}\n{'all':<22}" + "".join(cell(value) for value in self.summary().values())
                 + f"\n{self.videos} videos, {self.frames} frames, {self.tracks} true tracks")
@@ -78,7 +78,7 @@ class STQ(PerVideoMetric):
         score_video([self], prediction, truth)
 
     def begin(self, truth: Side, prediction: Side) -> WholeVideo:
-        """Start with a video, in a walk shared with other metrics."""
+        """Start a video, in a pass shared with other metrics."""
         def count(video: str, frames: int, areas: np.ndarray) -> None:
             self.videos[video] = {"frames": frames, "pixels": class_pixels(areas, truth, prediction),
                                   **self._association(areas, truth, prediction)}
@@ -95,8 +95,8 @@ class STQ(PerVideoMetric):
                          per_video={video: self._quality([record]) for video, record in records.items()})
 
     def _association(self, areas: np.ndarray, truth: Side, prediction: Side) -> dict[str, Any]:
-        """Sum over the true tracks of their association quality, and how many there are. areas: of the whole video."""
-        things = np.append(self.classes.is_thing, False)                # void is no thing
+        """The sum of the association quality of all true tracks, and their number. areas: of the whole video."""
+        things = np.append(self.classes.is_thing, False)                # void is not a thing
         crowd = things[truth.classes] & (truth.is_first if self.official_compat == "vipseg" else truth.is_crowd)
         size = areas.sum(1)
         tracks = things[truth.classes] & ~crowd & (size > 0)

@@ -1,11 +1,12 @@
 """Average precision and recall of tracks, as YouTube-VIS and OVIS define them (Yang et al., arXiv 1905.04804).
 
-IoU of two tracks = pixels shared over all frames / pixels covered by either. Inside a video and class, predictions take
-the free true track they overlap most, in descending order of score, when the IoU reaches the threshold; everything else
-is COCO's protocol: ten thresholds, 101 recall points, caps of 1, 10 and 100 predictions per video and class, and crowd
-and tracks outside the range of areas are ignored, as are predictions that fall on them. The area of a track is its mean
-over the frames it is in. Measures are averaged over the classes that occur in the truth.
-Source: the YouTube-VIS API (ytvoseval.py); equal scores are ranked by video, then in the order given.
+The IoU of two tracks is the number of pixels they share over all frames, divided by the number that either covers. In
+each video and class, predictions are matched in descending order of score: each takes the free true track with the
+highest IoU, if that reaches the threshold. The rest is COCO's protocol: ten thresholds, 101 recall points, and caps of
+1, 10 and 100 predictions per video and class; crowd and tracks outside the range of areas are ignored, and so are
+predictions that match them. The area of a track is its mean over the frames that show it. Measures are averaged over
+the classes that occur in the truth. Source: the YouTube-VIS API (ytvoseval.py); equal scores are ranked by video, then
+in the given order.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ from pipeline.metrics.track_ap_scores import AREAS, CAPS, MOST, ClassAP, TrackAP
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RANGES = np.array(list(AREAS.values()))    # areas 2
-# outcomes of a prediction; 0 is wrong
+# outcomes of a prediction; 0 means wrong
 RIGHT = 1
 IGNORED = 2
 
 
 class TrackAP(PerVideoMetric):
-    """Accumulates track AP video by video. Keeps scores and IoUs, no masks; parts of a data set merge exactly."""
+    """Accumulates track AP video by video. Keeps scores and IoUs but no masks; parts of a data set merge exactly."""
 
     def __init__(self, classes: ClassTable) -> None:
         super().__init__(classes)
@@ -42,7 +43,7 @@ class TrackAP(PerVideoMetric):
         """Score one video.
 
         Raises BadInput, and counts nothing, when names, counts or sizes of frames differ, for classes outside the
-        table and scores that are not finite, and for a video that was scored before.
+        table, for scores that are not finite, and for a video that was scored before.
         """
         refuse_unfit([self], prediction, truth)
         for side, name in ((truth, "truth"), (prediction, "prediction")):
@@ -50,10 +51,10 @@ class TrackAP(PerVideoMetric):
         rows = []
         for index in sorted({track.class_index for track in (*truth.tracks, *prediction.tracks)}):
             targets = [track for track in truth.tracks if track.class_index == index]
-            guesses = [track for track in prediction.tracks if track.class_index == index]
-            guesses = sorted(guesses, key=lambda track: -track.score)[:MOST]
-            ious, areas, true_areas = compare_tracks(guesses, targets)
-            rows.append({"class": index, "scores": [float(track.score) for track in guesses], "areas": areas.tolist(),
+            predicted = [track for track in prediction.tracks if track.class_index == index]
+            predicted = sorted(predicted, key=lambda track: -track.score)[:MOST]
+            ious, areas, true_areas = compare_tracks(predicted, targets)
+            rows.append({"class": index, "scores": [float(track.score) for track in predicted], "areas": areas.tolist(),
                          "true_areas": true_areas.tolist(), "crowd": [int(track.is_crowd) for track in targets],
                          "ious": ious.tolist()})
         self.videos[truth.video_id] = {"frames": len(truth.frame_names), "classes": rows}
@@ -64,7 +65,8 @@ class TrackAP(PerVideoMetric):
         Raises ValueError for a video that was not scored.
         """
         if unknown := sorted(set(videos or ()) - self.videos.keys()):
-            raise ValueError(f"{len(unknown)} of the videos asked for were not scored, first {unknown[0]!r}")
+            raise ValueError(f"{len(unknown)} of the requested videos were not scored, first {unknown[0]!r}; score "
+                             "them, or leave them out")
         chosen = [record for video, record in self.in_order() if videos is None or video in videos]
         rows: list[list[dict[str, Any]]] = [[] for _ in self.classes.classes]
         for record in chosen:
@@ -75,7 +77,7 @@ class TrackAP(PerVideoMetric):
                                              for info, part in zip(self.classes.classes, rows)))
 
     def by_set(self, sets: Mapping[str, Collection[str]]) -> dict[str, dict[str, float | None]]:
-        """Summaries of sets of videos, and their mean as "all": YouTube-VIS 2022 has "short" and "long".
+        """Summaries of sets of videos (YouTube-VIS 2022 has "short" and "long"), and the mean of the sets as "all".
 
         Raises ValueError unless every scored video is in exactly one set.
         """
@@ -86,68 +88,69 @@ class TrackAP(PerVideoMetric):
                              f"scored, first {wrong[0]!r}")
         parts = {name: self.result(videos).summary() for name, videos in sets.items()}
         keys = next(iter(parts.values()))
-        together = {key: [part[key] for part in parts.values() if part[key] is not None] for key in keys}
-        return {**parts, "all": {key: mean(values) if values else None for key, values in together.items()}}
+        values_of = {key: [part[key] for part in parts.values() if part[key] is not None] for key in keys}
+        return {**parts, "all": {key: mean(values) if values else None for key, values in values_of.items()}}
 
     def _refuse(self, side: Tracks, name: str, size: tuple[int, int]) -> None:
-        for number, track in enumerate(side.tracks):
-            where = f"track {number} of the {name}"
+        for index, track in enumerate(side.tracks):
+            where = f"track {index} of the {name}"
             sizes = {tuple(mask["size"]) for mask in track.masks if mask} | {tuple(side.size)}
             if sizes != {tuple(size)}:
                 raise BadInput("size-differs", f"{where} has masks of {sorted(sizes)} (height, width), the frames have "
                                f"{tuple(size)}.", video=side.video_id, cure="Give masks at the size of the frames.")
             if len(track.masks) != len(side.frame_names):
                 raise BadInput("frame-mismatch", f"{where} has {len(track.masks)} masks for {len(side.frame_names)} "
-                               "frames.", video=side.video_id, cure="Give one per frame, None where it is absent.")
+                               "frames.", video=side.video_id,
+                               cure="Give one mask per frame, None where the track is absent.")
             if not 0 <= track.class_index < len(self.classes):
                 raise BadInput("unknown-category", f"{where} has the class {track.class_index}, outside 0 to "
                                f"{len(self.classes) - 1}.", video=side.video_id,
-                               cure="Use the class table the video was made with.")
+                               cure="Use the class table of the model that made the video.")
             if not isfinite(track.score):
                 raise BadInput("bad-score", f"{where} has the score {track.score}.", video=side.video_id,
-                               cure="Scores are finite numbers.")
+                               cure="Give finite scores.")
 
 
-def compare_tracks(guesses: Sequence[Track], targets: Sequence[Track]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """IoU of all pairs (guesses x targets), and the mean areas of both in pixels, over the frames each is in.
+def compare_tracks(predicted: Sequence[Track], targets: Sequence[Track]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """IoU of all pairs (predicted x targets), and the mean area of each track in pixels, over the frames that show it.
 
-    One call per frame compares all pairs present; the pixels they share follow from its IoU, exactly, since they are
-    whole numbers: shared = iou (a + b) / (1 + iou).
+    One call per frame compares all pairs in it. The number of shared pixels follows from the IoU, exactly, since it is
+    a whole number: shared = iou (a + b) / (1 + iou).
     """
-    # guesses T, targets T
-    areas = _areas(guesses)
-    true_areas = _areas(targets)
-    shared = np.zeros((len(guesses), len(targets)))
+    areas = _areas(predicted)        # predicted T
+    true_areas = _areas(targets)     # targets T
+    shared = np.zeros((len(predicted), len(targets)))
     for frame in range(areas.shape[1] if targets else 0):
-        here = np.flatnonzero(areas[:, frame])
-        there = np.flatnonzero(true_areas[:, frame])
-        if len(here) and len(there):
-            ious = run_lengths.iou([guesses[i].masks[frame] for i in here],
-                                   [targets[i].masks[frame] for i in there], [0] * len(there))
-            both = areas[here, frame][:, None] + true_areas[there, frame][None]
-            shared[np.ix_(here, there)] += np.rint(ious * both / (1 + ious))
+        rows = np.flatnonzero(areas[:, frame])
+        columns = np.flatnonzero(true_areas[:, frame])
+        if len(rows) and len(columns):
+            ious = run_lengths.iou([predicted[i].masks[frame] for i in rows],
+                                   [targets[i].masks[frame] for i in columns], [0] * len(columns))
+            both = areas[rows, frame][:, None] + true_areas[columns, frame][None]
+            shared[np.ix_(rows, columns)] += np.rint(ious * both / (1 + ious))
     union = areas.sum(1)[:, None] + true_areas.sum(1)[None] - shared
     return shared / np.maximum(union, 1), *(a.sum(1) / np.maximum((a > 0).sum(1), 1) for a in (areas, true_areas))
 
 
 def match_tracks(ious: np.ndarray, crowd: np.ndarray, ignored: np.ndarray) -> np.ndarray:
-    """Outcome of every prediction, areas thresholds n: right, wrong, or ignored for having taken what is ignored.
+    """Outcome of every prediction, areas thresholds n: right, wrong, or ignored since its true track is ignored.
 
-    ious: n m, by descending score. crowd: m, may be taken by many. ignored: areas m, crowd and out of range.
-    A prediction prefers what counts over what is ignored, then the higher IoU, then the later true track.
+    ious: n m, predictions by descending score. crowd: m; a crowd can match many predictions. ignored: areas m, true
+    tracks that are crowd or out of range. A prediction prefers a track that is not ignored, then the higher IoU, then
+    the later track.
     """
     outcome = np.zeros((len(ignored), len(THRESHOLDS), len(ious)), np.int8)
     free = np.ones((len(ignored), len(THRESHOLDS), len(crowd)), bool)               # areas thresholds m
     areas, thresholds = np.ogrid[:len(ignored), :len(THRESHOLDS)]
-    for guess in np.flatnonzero(ious.max(1, initial=0) >= THRESHOLDS[0]):
-        eligible = (ious[guess] >= THRESHOLDS[:, None]) & (free | crowd)            # areas thresholds m
+    for index in np.flatnonzero(ious.max(1, initial=0) >= THRESHOLDS[0]):
+        eligible = (ious[index] >= THRESHOLDS[:, None]) & (free | crowd)            # areas thresholds m
         counting = eligible & ~ignored[:, None]
         eligible = np.where(counting.any(-1, keepdims=True), counting, eligible)
-        backwards = np.where(eligible, ious[guess], -1)[..., ::-1]
+        backwards = np.where(eligible, ious[index], -1)[..., ::-1]
         best = len(crowd) - 1 - backwards.argmax(-1)                                # areas thresholds
-        found = eligible[areas, thresholds, best]
-        outcome[..., guess] = np.where(found, np.where(ignored[areas, best], IGNORED, RIGHT), 0)
-        free[areas, thresholds, best] &= ~found
+        matched = eligible[areas, thresholds, best]
+        outcome[..., index] = np.where(matched, np.where(ignored[areas, best], IGNORED, RIGHT), 0)
+        free[areas, thresholds, best] &= ~matched
     return outcome
 
 
@@ -161,12 +164,12 @@ def _areas(tracks: Sequence[Track]) -> np.ndarray:
 
 
 def _outside(areas: np.ndarray) -> np.ndarray:
-    """Which areas lie outside of each range: areas n."""
+    """Whether each area lies outside each range: areas n."""
     return (areas < RANGES[:, :1]) | (areas > RANGES[:, 1:])
 
 
 def _class_ap(name: str, rows: Sequence[Mapping[str, Any]]) -> ClassAP:
-    """All measures of one class from its rows of all videos."""
+    """All measures of one class, from its rows in all videos."""
     outcomes = []
     targets = np.zeros(len(RANGES), np.int64)
     for row in rows:
@@ -177,8 +180,8 @@ def _class_ap(name: str, rows: Sequence[Mapping[str, Any]]) -> ClassAP:
         outcome = match_tracks(np.array(row["ious"]).reshape(n, len(crowd)), crowd, ignored)  # areas thresholds n
         outcomes.append(np.where((outcome == 0) & _outside(np.array(row["areas"]))[:, None], IGNORED, outcome))
     scores = np.array([score for row in rows for score in row["scores"]])
-    place = np.array([place for row in rows for place in range(len(row["scores"]))], np.int64)
+    rank = np.array([rank for row in rows for rank in range(len(row["scores"]))], np.int64)      # in video and class
     order = np.argsort(-scores, kind="stable")
     joined = np.concatenate(outcomes, -1) if outcomes else np.zeros((len(RANGES), len(THRESHOLDS), 0), np.int8)
-    by_cap = {cap: joined[..., order[place[order] < cap]] for cap in CAPS}
+    by_cap = {cap: joined[..., order[rank[order] < cap]] for cap in CAPS}
     return ClassAP(name=name, tracks=int(targets[0]), measures=measures(by_cap, targets))

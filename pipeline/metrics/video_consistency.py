@@ -1,11 +1,11 @@
-"""Video consistency mVC of semantic segmentation (Miao et al., VSPW, CVPR 2021): does the label of a still pixel hold?
+"""Video consistency mVC of semantic segmentation (Miao et al., VSPW, CVPR 2021): does the label of a still pixel stay?
 
-Inside a window of n frames, G are the pixels whose true class is the same in all n, P those whose predicted class is;
-VC is |G and P| / |G|. Whether the predicted class is right is not asked. mVC_n is the mean over all windows, stride 1,
-of all videos; a window without such pixels and a video shorter than n are left out.
+In a window of n frames, G is the set of pixels whose true class is the same in all n, and P the set of pixels whose
+predicted class is. VC is |G and P| / |G|; the predicted class need not be right. mVC_n is the mean over all windows of
+all videos, at stride 1. Windows without a pixel in G are left out, and so are videos shorter than n.
 
-The released script (VSPW_code, VC_perclip.py) never uses the last window of a video and takes unlabelled pixels for a
-class of their own; `official_compat` does the same, for comparison with published numbers.
+The released script (VSPW_code, VC_perclip.py) never uses the last window of a video and counts unlabelled pixels as a
+class of their own. `official_compat` does the same, for comparison with published numbers.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ class ConsistencyScores:
 
     videos: int
     frames: int
-    mvc: Mapping[int, float]       # window -> mVC, NaN where every video is shorter
-    windows: Mapping[int, int]     # window -> how many were counted
+    mvc: Mapping[int, float]       # window -> mVC; NaN if every video is shorter
+    windows: Mapping[int, int]     # window -> number of windows counted
 
     def summary(self) -> dict[str, float | None]:
-        """In percent; None where nothing was to be scored."""
+        """In percent; None if there was nothing to score."""
         return {f"mvc{window}": percent(value) for window, value in self.mvc.items()}
 
     def table(self) -> str:
-        """The scores in percent, for people."""
+        """The scores in percent, as text."""
         lines = [f"{f'mVC{window}':<22}{cell(percent(value))}{self.windows[window]:>10} windows"
                  for window, value in self.mvc.items()]
         return "\n".join([*lines, f"{self.videos} videos, {self.frames} frames"])
@@ -56,11 +56,11 @@ class VideoConsistency(PerVideoMetric):
         self.official_compat = official_compat
 
     def update(self, prediction: LabelVideo, truth: LabelVideo) -> None:
-        """Score one video, semantic or panoptic. Raises BadInput, and counts nothing, as `score_video` says."""
+        """Score one video, semantic or panoptic. Raises BadInput, and counts nothing, as `score_video` does."""
         score_video([self], prediction, truth)
 
     def begin(self, truth: Side, prediction: Side) -> _Stillness:
-        """Start with a video, in a walk shared with other metrics."""
+        """Start a video, in a pass shared with other metrics."""
         return _Stillness(self, truth, prediction)
 
     def result(self) -> ConsistencyScores:
@@ -76,31 +76,30 @@ class VideoConsistency(PerVideoMetric):
                                       for window in self.windows})
 
 
-NEVER = -1    # "since" of an unlabelled pixel
+NEVER = -1    # stands for the frame of a pixel without label
 
 
 class _Stillness:
-    """Since which frame every pixel has kept its class: in the truth, and in truth and prediction together.
+    """The frame since which each pixel has kept its class: in the truth, and in truth and prediction together.
 
-    A pixel is looked at again only when one of its classes changes; how many have been still since which frame is
-    counted along.
+    A pixel is updated only when one of its classes changes. A running count tells how many pixels have been still since
+    each frame.
     """
 
     def __init__(self, metric: VideoConsistency, truth: Side, prediction: Side) -> None:
-        # of a class, or void
         self.metric = metric
-        self.numbers = len(metric.classes) + 1
-        size = np.int16 if self.numbers**2 < 2**15 else np.int32
-        self.codes = (truth.classes * self.numbers).astype(size), prediction.classes.astype(size)
-        self.void = NEVER if metric.official_compat else len(metric.classes)         # class that is never still
-        self.before = np.zeros(0, size)                                              # pixels: both classes in one code
+        self.labels = len(metric.classes) + 1    # all classes, and void
+        size = np.int16 if self.labels**2 < 2**15 else np.int32
+        self.codes = (truth.classes * self.labels).astype(size), prediction.classes.astype(size)
+        self.void = NEVER if metric.official_compat else len(metric.classes)         # the class that is never still
+        self.before = np.zeros(0, size)                                              # pixels: code of both classes
         self.since = (np.zeros(0, np.int32), np.zeros(0, np.int32))                  # pixels: frame, or NEVER
-        self.pixels = [np.zeros(1, np.int64), np.zeros(1, np.int64)]                 # by since + 1: how many
+        self.pixels = [np.zeros(1, np.int64), np.zeros(1, np.int64)]                 # by since + 1: number of pixels
         self.values: dict[int, list[float]] = {window: [] for window in metric.windows}
 
     def add(self, frame: FramePair) -> None:
         """Score the windows that end with this frame."""
-        self._look(frame)
+        self._update(frame)
         for window, values in self.values.items():
             first = frame.index - window + 1
             if first >= 0:
@@ -115,18 +114,18 @@ class _Stillness:
             rows.append([fsum(used), len(used)])
         self.metric.videos[video] = {"frames": frames, "windows": rows}
 
-    def _look(self, frame: FramePair) -> None:
-        now = np.repeat(self.codes[0][frame.true] + self.codes[1][frame.predicted], frame.lengths)
+    def _update(self, frame: FramePair) -> None:
+        current = np.repeat(self.codes[0][frame.true] + self.codes[1][frame.predicted], frame.lengths)
         if frame.index == 0:
-            self.before = np.full_like(now, -1)                                      # all pixels are new
-            self.since = (np.full(now.size, NEVER, np.int32), np.full(now.size, NEVER, np.int32))
-            self.pixels = [np.array([now.size]), np.array([now.size])]
-        changed = np.flatnonzero(now != self.before)
-        true = now[changed] // self.numbers
-        moved = true != self.before[changed] // self.numbers                         # in the truth
-        for which, (pixels, classes) in enumerate(((changed[moved], true[moved]), (changed, true))):
-            left = np.bincount(self.since[which][pixels] + 1, minlength=frame.index + 2)
-            self.since[which][pixels] = np.where(classes == self.void, NEVER, frame.index)
-            self.pixels[which] = np.append(self.pixels[which], 0) - left
-            self.pixels[which] += np.bincount(self.since[which][pixels] + 1, minlength=frame.index + 2)
-        self.before = now
+            self.before = np.full_like(current, -1)                                      # all pixels are new
+            self.since = (np.full(current.size, NEVER, np.int32), np.full(current.size, NEVER, np.int32))
+            self.pixels = [np.array([current.size]), np.array([current.size])]
+        changed = np.flatnonzero(current != self.before)
+        true = current[changed] // self.labels
+        moved = true != self.before[changed] // self.labels                          # changed in the truth
+        for index, (pixels, classes) in enumerate(((changed[moved], true[moved]), (changed, true))):
+            removed = np.bincount(self.since[index][pixels] + 1, minlength=frame.index + 2)
+            self.since[index][pixels] = np.where(classes == self.void, NEVER, frame.index)
+            self.pixels[index] = np.append(self.pixels[index], 0) - removed
+            self.pixels[index] += np.bincount(self.since[index][pixels] + 1, minlength=frame.index + 2)
+        self.before = current

@@ -1,14 +1,16 @@
 """Video panoptic quality as VIPSeg defines it (Kim et al., arXiv 2006.11339; VIPSeg-Dataset, eval_vpq_vspw.py).
 
-A window of k frames slides over a video with stride 1; a tube is all pixels of one id inside the window. For a true and
-a predicted tube of one class, union = true + predicted - intersection - predicted pixels on void, and IoU above 0.5
-makes a true positive. Every other true tube is a false negative, every other predicted tube a false positive, but for
-crowd: never a target, and a predicted tube is forgiven when more than half of it lies on void and crowd of its class.
-Counts run over all windows of all videos; PQ of a class = sum of IoU / (tp + fp/2 + fn/2); VPQ^k averages the classes
-that occur in truth or prediction, VPQ averages VPQ^k. A video shorter than k adds nothing to VPQ^k.
+A window of k frames slides over a video with stride 1; a tube consists of all pixels of one id in the window. For a
+true and a predicted tube of one class, union = true + predicted - intersection - predicted pixels on void, and an IoU
+above 0.5 is a true positive. Every other true tube is a false negative, every other predicted tube a false positive,
+with two exceptions: crowd is never a target, and a predicted tube does not count if more than half of it lies on void
+and on crowd of its class. Counts are summed over all windows of all videos; PQ of a class = sum of IoU / (tp + fp/2 +
+fn/2); VPQ^k is the mean over the classes that occur in truth or prediction, and VPQ is the mean of VPQ^k. A video
+shorter than k adds nothing to VPQ^k.
 
 Areas are counted from the maps. The official script takes true areas from the json, which are the same numbers in a
-well-formed data set, and of several crowds of one class in a window it forgives the last listed only; here all count.
+well-formed data set. If a window has several crowds of one class, the script uses only the last one listed; here all
+count.
 """
 
 from __future__ import annotations
@@ -24,9 +26,9 @@ from model.labels import ClassTable
 from pipeline.metrics.frame_pass import FramePair, Side, score_video
 from pipeline.metrics.vpq_scores import ClassScore, VPQScores
 
-WINDOWS = (1, 2, 4, 6, 8, 12)    # both published protocols, and 12 to see how long identities last
-# An IoU above 0.5 is a double in (0.5, 1], so a multiple of 2^-53: sums of these units are exact integers, and merging
-# in any order gives the same bits.
+WINDOWS = (1, 2, 4, 6, 8, 12)    # both published protocols, and 12 to show how long identities last
+# An IoU above 0.5 is a double in (0.5, 1] and thus a multiple of 2^-53. Sums in this unit are exact integers, so
+# merging in any order gives the same bits.
 IOU_UNITS = 2**53
 
 
@@ -43,14 +45,14 @@ class VPQ:
         self._iou = {k: [0] * len(classes) for k in self.windows}                          # in IOU_UNITS
 
     def update(self, prediction: PanopticVideo, truth: PanopticVideo) -> None:
-        """Score one video; frames are streamed, only tables of areas are kept, for the longest window.
+        """Score one video. Frames are streamed; only the tables of areas of the longest window are kept.
 
         Raises BadInput, and counts nothing, for the reasons `score_video` lists.
         """
         score_video([self], prediction, truth)
 
     def begin(self, truth: Side, prediction: Side) -> _Windows:
-        """Start with a video, in a walk shared with other metrics."""
+        """Start a video, in a pass shared with other metrics."""
         return _Windows(self, truth, prediction)
 
     def count(self, video: str, frames: int, counts: Mapping[int, np.ndarray],
@@ -63,7 +65,7 @@ class VPQ:
                 self._iou[k][class_index] += units
 
     def merge(self, other: VPQ) -> None:
-        """Add what `other` has counted. Raises ValueError for other classes or windows, or a video both have scored."""
+        """Add the counts of `other`. Raises ValueError if classes or windows differ, or if both have scored a video."""
         if (self.classes, self.windows) != (other.classes, other.windows):
             raise ValueError(f"scores of class table {other.classes.name!r}, windows {other.windows} cannot be merged "
                              f"into {self.classes.name!r}, {self.windows}; score all parts with the same two")
@@ -83,7 +85,7 @@ class VPQ:
         return VPQScores(videos=len(self.videos), frames=sum(self.videos.values()), per_class=table)
 
     def to_json(self) -> dict[str, Any]:
-        """Everything counted, as plain values: a worker scores its part, `from_json` and `merge` join the parts."""
+        """All counts as plain values. Each worker scores a part; `from_json` and `merge` join the parts."""
         return {"classes": self.classes.to_json(), "videos": dict(sorted(self.videos.items())),
                 "windows": [{"frames": k, "counts": self._counts[k].tolist(), "iou": self._iou[k]}
                             for k in self.windows]}
@@ -111,7 +113,7 @@ class _Windows:
         self.recent: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=max(metric.windows) + 1)    # pairs, areas
 
     def add(self, frame: FramePair) -> None:
-        """Move every window by one frame and score those that are full."""
+        """Move every window on by one frame and score the full ones."""
         self.recent.append((frame.pairs, frame.areas))
         for k, areas in self.sliding.items():
             flat = areas.reshape(-1)
@@ -128,7 +130,7 @@ class _Windows:
 
 
 class _Tubes:
-    """Which tubes of a video can meet; scores one window from the areas of their pairs."""
+    """The pairs of tubes that can match in a video. Scores one window from the areas that pairs share."""
 
     def __init__(self, truth: Side, prediction: Side) -> None:
         self.truth = truth

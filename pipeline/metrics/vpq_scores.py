@@ -1,4 +1,4 @@
-"""What VPQ says: scores per window and class, averages over windows, and a table for people."""
+"""Scores of VPQ: scores per window and class, averages over windows, and tables."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.metrics.numbers import NAN, cell, mean, percent
 
-PROTOCOLS = ((1, 2, 4, 6), (1, 2, 4, 6, 8))    # as papers report it; as VIPSeg's own script runs
+PROTOCOLS = ((1, 2, 4, 6), (1, 2, 4, 6, 8))    # the one that papers report; the one of VIPSeg's own script
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +24,7 @@ class ClassScore:
 
     @property
     def occurs(self) -> bool:
-        """Whether truth or prediction has a tube of it; other classes stay out of the mean."""
+        """Whether truth or prediction has a tube of this class; other classes are left out of the mean."""
         return self.tp + self.fp + self.fn > 0
 
     @property
@@ -35,7 +35,7 @@ class ClassScore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quality:
-    """VPQ of all, thing and stuff classes, 0 to 1; NaN where no class occurs."""
+    """VPQ of all, thing and stuff classes, 0 to 1; NaN if no class occurs."""
 
     all: float
     thing: float
@@ -51,29 +51,29 @@ class VPQScores:
     per_class: Mapping[int, tuple[ClassScore, ...]]    # window -> one entry per class of the table
 
     def of(self, window: int) -> Quality:
-        """VPQ^window: the mean over the classes that occur; NaN where every video is shorter than the window."""
+        """VPQ^window: the mean over the classes that occur; NaN if every video is shorter than the window."""
         if window not in self.per_class:
             raise ValueError(f"window {window} was not scored, only {tuple(self.per_class)} were; "
-                             "name it in VPQ(windows=...)")
+                             "add it to VPQ(windows=...)")
         rows = [row for row in self.per_class[window] if row.occurs]
         return Quality(all=mean(row.pq for row in rows), thing=mean(row.pq for row in rows if row.is_thing),
                        stuff=mean(row.pq for row in rows if not row.is_thing))
 
     def mean(self, windows: Sequence[int] = PROTOCOLS[0]) -> Quality:
-        """VPQ: the plain mean of VPQ^k over a protocol's windows."""
+        """VPQ: the plain mean of VPQ^k over the windows of a protocol."""
         parts = [self.of(window) for window in windows]
         return Quality(all=mean(p.all for p in parts), thing=mean(p.thing for p in parts),
                        stuff=mean(p.stuff for p in parts))
 
     def summary(self, windows: Sequence[int] = PROTOCOLS[0]) -> dict[str, Any]:
-        """The mean over `windows` and VPQ of every window, in percent; None where nothing was to be scored."""
+        """The mean over `windows` and VPQ of every window, in percent; None if there was nothing to score."""
         average = self.mean(windows)
         return {"vpq": percent(average.all), "vpq_thing": percent(average.thing), "vpq_stuff": percent(average.stuff),
                 "vpq_by_window": {str(k): percent(self.of(k).all) for k in self.per_class}}
 
     def class_rows(self, windows: Sequence[int] = PROTOCOLS[0]) -> list[dict[str, Any]]:
-        """One row per class that occurs: mean PQ over those of `windows` where it does, in percent, and the counts of
-        the shortest window."""
+        """One row per class that occurs: the mean PQ, in percent, over those of `windows` in which it occurs, and the
+        counts of the shortest window."""
         first = min(windows)
         rows = []
         for index, row in enumerate(self.per_class[first]):
@@ -84,7 +84,7 @@ class VPQScores:
         return rows
 
     def table(self) -> str:
-        """Scores in percent: a line per window, and a line per protocol whose windows were all scored."""
+        """Scores in percent, as text: a line per window, and a line per protocol whose windows were all scored."""
         lines = [f"{'VPQ':<22}{'all':>8}{'thing':>8}{'stuff':>8}"]
         lines += [_line(f"window {window}", self.of(window)) for window in self.per_class]
         lines += [_line(f"mean {', '.join(map(str, windows))}", self.mean(windows)) for windows in PROTOCOLS
@@ -92,7 +92,7 @@ class VPQScores:
         return "\n".join([*lines, f"{self.videos} videos, {self.frames} frames"])
 
     def class_table(self, windows: Sequence[int] = PROTOCOLS[0]) -> str:
-        """`class_rows` for people."""
+        """`class_rows` as text."""
         first = min(windows)
         lines = [f"{'class':<28}{'VPQ':>8}{'IoU':>8}{f'TP^{first}':>8}{f'FP^{first}':>8}{f'FN^{first}':>8}"]
         for row in self.class_rows(windows):

@@ -1,7 +1,9 @@
-"""Predictions on disk: writing them, reading them back, and the layouts of the official tools."""
+"""Predictions on disk: writing them in a choice of formats, and reading them back."""
 
+from pipeline.predictions.formats import FormatName, default_formats, refuse_unfit_formats
 from pipeline.predictions.reading import Predictions, read_predictions
+from pipeline.predictions.server_results import listed_videos, read_listed_videos, read_results, write_results
 from pipeline.predictions.writer import PredictionWriter
-from pipeline.predictions.youtube_vis import read_listed_videos, read_results, write_results
 
-__all__ = ["PredictionWriter", "Predictions", "read_listed_videos", "read_predictions", "read_results", "write_results"]
+__all__ = ["FormatName", "PredictionWriter", "Predictions", "default_formats", "listed_videos", "read_listed_videos",
+           "read_predictions", "read_results", "refuse_unfit_formats", "write_results"]

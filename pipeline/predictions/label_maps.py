@@ -1,8 +1,6 @@
 """Results as the label maps of VSPW and KITTI-STEP, in the coding of the data sets' own annotations.
 
     <folder>/<video>/<frame>.png
-
-VIPSeg's panoptic layout is written by `writer.PredictionWriter`.
 """
 
 from __future__ import annotations
@@ -26,11 +24,12 @@ STEP_INSTANCES = 1 << 16
 
 
 def write_semantic_maps(video: SemanticVideo, folder: Path, *, classes: ClassTable) -> Path:
-    """VSPW: one channel, 0 void, else the class as the data set numbers it, plus one. Returns the video's folder.
+    """VSPW: one channel; 0 is void, other values are the data set's number of the class plus one.
 
-    Raises BadInput for a map with a class outside the table, ValueError for a table that does not fit into the coding.
+    Returns the folder of the video. Raises BadInput for a map with a class outside the table, ValueError for a table
+    that does not fit into the coding.
     """
-    values = np.array([info.dataset_id + 1 for info in classes.classes] + [0])     # the last serves void, which is -1
+    values = np.array([info.dataset_id + 1 for info in classes.classes] + [0])     # the last is for void, which is -1
     if values.max() > VSPW_LAST or values[:-1].min() < 1:
         raise ValueError(f"class table {classes.name!r} has the numbers {values[:-1].min() - 1} to {values.max() - 1}; "
                          f"a VSPW map holds 0 to {VSPW_LAST - 1}")
@@ -46,17 +45,17 @@ def write_semantic_maps(video: SemanticVideo, folder: Path, *, classes: ClassTab
 
 
 def write_step_maps(video: PanopticVideo, folder: Path, *, classes: ClassTable) -> Path:
-    """KITTI-STEP: R = class as the data set numbers it, G B = instance (0 for stuff). Returns the video's folder.
+    """KITTI-STEP: red is the data set's number of the class, 256 green + blue the instance (0 for stuff).
 
-    Raises BadInput for an id that is not listed or does not fit into the coding.
+    Returns the folder of the video. Raises BadInput for an id that is not listed or does not fit into the coding.
     """
     colors = {}
     for panoptic, segment in video.segments.items():
-        number = classes.classes[segment.class_index].dataset_id
-        if not (0 <= number < STEP_VOID[0] and 0 <= segment.track < STEP_INSTANCES):
-            raise BadInput("bad-id", f"class {number}, track {segment.track} do not fit into one byte and two.",
+        category = classes.classes[segment.class_index].dataset_id
+        if not (0 <= category < STEP_VOID[0] and 0 <= segment.track < STEP_INSTANCES):
+            raise BadInput("bad-id", f"class {category}, track {segment.track} do not fit into one byte and two.",
                            video=video.video_id, cure="Classes are 0 to 254, tracks 0 to 65535.")
-        colors[panoptic] = (number, segment.track >> 8, segment.track & 255)
+        colors[panoptic] = (category, segment.track >> 8, segment.track & 255)
 
     def encode(ids: np.ndarray) -> np.ndarray:
         if unlisted := [i for i in ids_in(ids) if i != VOID and i not in colors]:

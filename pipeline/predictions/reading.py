@@ -1,20 +1,21 @@
-"""Predictions on disk, in the layouts the official VIPSeg, YouTube-VIS and VSPW tools read.
+"""Predictions on disk, in layouts that the official tools of VIPSeg, YouTube-VIS, VSPW and KITTI-STEP read.
 
-    pan_pred/<video>/<frame>.png   id = R + 256 G + 65536 B, void black; one id per segment for the whole video
-    semantic/<video>/<frame>.png   the data set's id of the class + 1, void 0
-    videos/<video>.json            the same video's part of both json files; its presence means the video is finished
-    pred.json                      {annotations: [{video_id, annotations: [{file_name, segments_info}]}]}, VIPSeg
-    tracks.json                    [{video_id, category_id, score, segmentations}], YouTube-VIS results by video name:
-                                   the tracks, or where none were made the things of panoptic videos
-    predictions.json               what made them, and the class table; written last
+    videos/<video>.json                 the video's share of the joined files; its presence means the video is finished
+    pan_pred/<video>/<frame>.png        `vipseg`: maps of ids
+    pred.json                           `vipseg`: what the ids of all maps are
+    tracks.json, results.zip            `youtube_vis`: tracks by video name, and for the evaluation server
+    semantic/<video>/<frame>.png        `vspw`: maps of classes
+    panoptic_maps/<video>/<frame>.png   `kitti_step`: maps of classes and instances
+    predictions.json                    what made the predictions, and the class table; the last of the joined files
 
-`pipeline.predictions.writer` writes them, in parallel. segments_info carries, beside the official id, category_id,
-iscrowd, bbox and area, the track_id and score that make reading give back what was written.
+`formats.FORMATS` is the table of the formats, and `writer.PredictionWriter` writes them, in parallel. Panoptic videos
+are read back from the format `vipseg`.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,19 +29,16 @@ from pipeline.datasets.folders import load_json
 from pipeline.datasets.id_maps import read_label
 from pipeline.errors import BadInput
 from pipeline.images import ids_from_rgb
+from pipeline.predictions.vipseg import MAPS, PANOPTIC
 
 SCHEMA = 1
-MAPS = "pan_pred"
-SEMANTIC = "semantic"
 PARTS = "videos"
-PANOPTIC = "pred.json"
-TRACKS = "tracks.json"
 MANIFEST = "predictions.json"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Predictions(Mapping[str, PanopticVideo]):
-    """Panoptic videos on disk, by video id; maps are read when looked at. Also reads ground truth in this form.
+    """Panoptic videos on disk, by video id; maps are read when they are iterated. Also reads ground truth in this form.
 
     annotations: path of a json with VIPSeg's `annotations`; maps: folder of its <video>/<frame>.png.
     """
@@ -67,30 +65,34 @@ class Predictions(Mapping[str, PanopticVideo]):
 def read_predictions(folder: Path, *, expected: Mapping[str, Any] | None = None) -> Predictions:
     """Finished predictions of this project. expected: fields of `made_by` that must be equal.
 
-    Raises FileNotFoundError where they are not finished, ValueError naming every field that differs.
+    Raises FileNotFoundError where they are not finished, ValueError naming every field that differs, or where the
+    format `vipseg` was not among those written.
     """
     folder = Path(folder)
     manifest = read_prediction_manifest(folder)
     refuse_other_source(manifest["made_by"], expected or {}, folder)
+    if PANOPTIC not in manifest["sha256"]:
+        raise ValueError(f"the predictions in {folder} were not written in the format 'vipseg', which is the one that "
+                         "is read back. Predict again with 'vipseg' among the formats, or with none chosen")
     return Predictions(annotations=folder / PANOPTIC, maps=folder / MAPS, made_by=manifest["made_by"],
                        classes=ClassTable.from_json(manifest["classes"]))
 
 
-def refuse_other_source(found: Mapping[str, Any], expected: Mapping[str, Any], folder: Path) -> None:
+def refuse_other_source(made_by: Mapping[str, Any], expected: Mapping[str, Any], folder: Path) -> None:
     """Raise ValueError naming every expected field in which predictions differ."""
-    wrong = [f"{key}: they have {found.get(key)!r}, expected {value!r}" for key, value in sorted(expected.items())
-             if found.get(key) != value]
+    wrong = [f"{key}: they have {made_by.get(key)!r}, expected {value!r}" for key, value in sorted(expected.items())
+             if made_by.get(key) != value]
     if wrong:
         raise ValueError(f"the predictions in {folder} were made by something else: {'; '.join(wrong)}. "
                          "Give another folder, or delete this one to predict again.")
 
 
 def panoptic_video(entry: Mapping[str, Any], maps: Path, classes: ClassTable) -> PanopticVideo:
-    """One video of a json in VIPSeg's form. Ids without `track_id` are numbered inside their class, ascending.
+    """One video of a json in VIPSeg's form. Ids without a `track_id` are numbered within their class, ascending.
 
-    Its segments are in the order of listing, which the official STQ depends on. Raises BadInput for an unknown
-    category, an id that changes what it is, and a class with too many ids; its `frames` raise BadInput when a map and
-    its list disagree.
+    The segments keep the order in which the json lists them, because the official STQ depends on it. Raises BadInput
+    for an unknown category, an id whose category, crowd flag or score changes, and a class with too many ids; the
+    `frames` raise BadInput when a map and its list disagree.
     """
     video = entry["video_id"]
     infos = {}
@@ -103,28 +105,30 @@ def panoptic_video(entry: Mapping[str, Any], maps: Path, classes: ClassTable) ->
                                video=video, cure="An id keeps its category, crowd flag and score through the video.")
     panoptic = {}
     segments = {}
-    used = {}
-    for number, (category, track, crowd, score) in sorted(infos.items()):
+    used = Counter()     # class -> ids numbered so far
+    for file_id, (category, track, crowd, score) in sorted(infos.items()):
         index = classes.index_of[category]
         if track is None:
-            track = used[index] = used.get(index, -1 + bool(classes.is_thing[index])) + 1
-        panoptic[number] = panoptic_id(index, track)
-        segments[panoptic[number]] = VideoSegment(class_index=index, track=track, score=score, is_crowd=bool(crowd))
+            first = int(classes.is_thing[index])     # things are numbered from 1, stuff from 0
+            track = first + used[index]
+            used[index] += 1
+        panoptic[file_id] = panoptic_id(index, track)
+        segments[panoptic[file_id]] = VideoSegment(class_index=index, track=track, score=score, is_crowd=bool(crowd))
         if track >= DIVISOR:
             raise BadInput("bad-id", f"class {classes.classes[index].name!r} has {track} tracks or more.", video=video,
                            cure=f"A video holds up to {DIVISOR - 1} tracks of a class.")
-    listed = {panoptic[number]: segments[panoptic[number]] for number in infos}
+    listed = {panoptic[file_id]: segments[panoptic[file_id]] for file_id in infos}
     return PanopticVideo(video_id=video, segments=listed, frames=_Maps(entry, Path(maps) / video, panoptic),
                          frame_names=tuple(Path(frame["file_name"]).stem for frame in entry["annotations"]))
 
 
 class _Maps:
-    """Frames of a video, decoded as they are asked for; can be iterated again."""
+    """Frames of a video, decoded when they are asked for; can be iterated again."""
 
     def __init__(self, entry: Mapping[str, Any], folder: Path, panoptic: Mapping[int, int]) -> None:
         self.entry = entry
         self.folder = folder
-        self.numbers = np.array([0, *panoptic], np.int32)                          # ids in the file, ascending
+        self.file_ids = np.array([0, *panoptic], np.int32)                          # ascending
         self.panoptic = np.array([VOID, *panoptic.values()], np.int32)
 
     def __len__(self) -> int:
@@ -142,21 +146,22 @@ class _Maps:
 
     def _translate(self, ids: np.ndarray, listed: set[int], file: Path) -> np.ndarray:
         flat = ids.ravel()
-        starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])    # of runs of one id
+        starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])    # of runs of equal ids
         values = flat[starts]
         if wrong := set(np.unique(values).tolist()) - {0} ^ listed:
             reason = "unlisted-id" if wrong - listed else "empty-segment"
             raise BadInput(reason, f"map and list disagree about the ids {sorted(wrong)[:5]}.", file=file,
                            video=self.entry["video_id"], cure="List exactly the ids that own pixels of the frame.")
-        translated = self.panoptic[np.searchsorted(self.numbers, values)]
+        translated = self.panoptic[np.searchsorted(self.file_ids, values)]
         return np.repeat(translated, np.diff(starts, append=flat.size)).reshape(ids.shape)
 
 
 def read_prediction_manifest(folder: Path) -> dict[str, Any]:
+    """The content of predictions.json. Raises FileNotFoundError without one, ValueError for another schema."""
     path = Path(folder) / MANIFEST
     if not path.is_file():
-        raise FileNotFoundError(f"no finished predictions in {folder} ({MANIFEST} is missing); run the verb that makes "
-                                "them again: it does only what is missing")
+        raise FileNotFoundError(f"no finished predictions in {folder} ({MANIFEST} is missing); run jobs.evaluate or "
+                                "jobs.predict again")
     manifest = json.loads(path.read_text())
     if manifest.get("schema") != SCHEMA:
         raise ValueError(f"{path} has schema {manifest.get('schema')}, this version reads {SCHEMA}; predict again")

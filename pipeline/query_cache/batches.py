@@ -17,10 +17,10 @@ from pipeline.training_input import CLIP, SamplePlan, step_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryInputConfig:
-    """Which windows of clips stage two sees."""
+    """The windows of clips on which stage two trains."""
 
-    clips: int = 12                # per window; shorter videos repeat their last clip with weight 0
-    batch_size: int = 16           # videos, over all workers
+    clips: int = 12                # per window; a shorter video repeats its last clip with weight 0
+    batch_size: int = 16           # windows per step, all ranks together
     samples_per_video: int = 1     # windows of each video in an epoch
     reverse: float = 0.5           # probability of reading a window backwards in time
     seed: int = 0
@@ -33,7 +33,7 @@ class QueryInputConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryBatch:
-    """A batch of windows; b videos of k clips."""
+    """A batch of windows: b videos with k clips each."""
 
     queries: VideoQueries
     evidence: PixelEvidence
@@ -52,7 +52,8 @@ def query_batches(cache: QueryCache, config: QueryInputConfig, *, rank: int = 0,
                   consumed: int = 0) -> Iterator[QueryBatch]:
     """Endless batches of this rank, epoch after epoch, starting after `consumed` samples of the whole run.
 
-    The windows of a sample depend on (seed, epoch, sample) alone: the same at any number of ranks and after a resume.
+    The window of a sample depends only on (seed, epoch, sample), so it is the same for any number of ranks and after a
+    resume.
     """
     videos = list(cache.videos.values())
     plan = SamplePlan(count=len(videos), global_batch=config.batch_size, seed=config.seed,
@@ -65,7 +66,7 @@ def query_batches(cache: QueryCache, config: QueryInputConfig, *, rank: int = 0,
 
 def _window(cache: QueryCache, groups: Sequence[int], config: QueryInputConfig,
             rng: np.random.Generator) -> list[CachedClip | None]:
-    """`clips` neighbouring clips of one view; None stands for a repeated clip that carries no evidence."""
+    """`clips` consecutive clips of one view; None stands for a repeated clip without evidence."""
     clips = cache.read(groups[rng.integers(len(groups))])
     start = int(rng.integers(max(len(clips) - config.clips, 0) + 1))
     window: list[CachedClip | None] = list(clips[start:start + config.clips])
@@ -75,7 +76,7 @@ def _window(cache: QueryCache, groups: Sequence[int], config: QueryInputConfig,
 
 
 def collate(windows: Sequence[Sequence[CachedClip | None]], samples: tuple[int, ...]) -> QueryBatch:
-    """Windows of equally many clips -> one batch. Tubes without a pixel in their window are no targets there."""
+    """Windows with equally many clips -> one batch. Tubes without a pixel in their window are not targets there."""
     filled = [[clip or last for clip in window] for window in windows
               for last in [next(c for c in reversed(window) if c is not None)]]
     present = [_present(window) for window in windows]
@@ -100,20 +101,20 @@ def collate(windows: Sequence[Sequence[CachedClip | None]], samples: tuple[int, 
 
 
 def _present(window: Sequence[CachedClip | None]) -> np.ndarray:
-    """Positions of the tubes that own a pixel somewhere in the window."""
+    """Positions of the tubes that have a pixel in the window."""
     return np.flatnonzero(sum(clip.tube_areas for clip in window if clip is not None))
 
 
 def _renumber(clip: CachedClip, kept: np.ndarray) -> np.ndarray:
-    """Tube of each pixel, as a position in `kept`; numbers below 0 (void, overlaps) stay."""
+    """Tube of each pixel as a position in `kept`; values below 0 (void, overlaps) do not change."""
     position = np.full(len(clip.tube_ids), -1, np.int64)
     position[kept] = np.arange(len(kept))
-    below = np.arange(FIRST_OVERLAP - len(clip.tube_overlaps) + 1, 0)       # found from the end
+    below = np.arange(FIRST_OVERLAP - len(clip.tube_overlaps) + 1, 0)       # indexed from the end
     return np.concatenate([position, below])[clip.pixel_tubes]
 
 
 def _overlaps(clips: Sequence[CachedClip], present: Sequence[np.ndarray]) -> tuple[torch.Tensor, ...]:
-    """b of s m bool: which of the tubes in the window share a pixel; () where no video has overlaps."""
+    """For each of b videos, s m bool: whether a tube of the window is in an overlap; () if no video has overlaps."""
     if not any(clip.tube_overlaps for clip in clips):
         return ()
     tables = [np.array([np.isin(kept, members) for members in clip.tube_overlaps], bool).reshape(-1, len(kept))

@@ -1,11 +1,11 @@
-"""The query cache: what a frozen segmenter said about every clip, as Parquet that stage two trains from.
+"""The query cache: the output of a frozen segmenter for every clip, in Parquet files on which stage two trains.
 
-One row per clip. Tensors are fixed-size binary (tens of times faster to read than list columns), their shapes stand in
-the schema metadata; a row group is one view of one video, a part is one input shard. Queries are stored *aligned*:
-query n is the same object in every clip of the video, whichever window of clips is read, in either direction of time.
-(Frame queries for VITA keep the detector's own order.)
-`manifest.json` comes last and holds the fingerprint: a cache made by another segmenter, from other shards or with other
-settings is refused with the fields that differ.
+A row is one clip. Tensors are fixed-size binary columns (tens of times faster to read than list columns), and the
+schema metadata holds their shapes. A row group is one view of one video, and a part is one input shard. Queries are
+stored *aligned*: query n is the same object in every clip of the video, for every window of clips and in both
+directions of time. (Frame queries for VITA keep the order of the detector.) `manifest.json` is written last and holds
+the fingerprint. A cache made by another segmenter, from other shards or with other settings is refused, and the error
+names the fields that differ.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import BadInput, Mismatch
 from pipeline.files import PARTIAL, atomic_write, canonical_json, digest, naming, sha256_of
+from pipeline.outcomes import VideoOutcome
 
 SCHEMA = 2
 REDO = "Remove this part and its .json sidecar, then run jobs.cache_queries again: only this part is redone."
@@ -33,13 +34,13 @@ BLOBS = ("queries", "mask_embeddings", "class_logits", "pixel_features", "pixel_
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CachedClip:
-    """One row of the cache, and what the reader gives back."""
+    """One row of the cache, as it is written and read."""
 
     video_id: str
-    view: int                       # 0: as at test time; above: augmented
+    view: int                       # 0: as at test time; above 0: augmented
     clip_index: int
     start_frame: int
-    num_frames: int                 # real frames; fewer than the clip length when the last one was repeated
+    num_frames: int                 # number of frames, without repeats of the last one
     height: int                     # of the source video
     width: int
     queries: np.ndarray             # n c          stored in the cache's dtype
@@ -48,7 +49,7 @@ class CachedClip:
     pixel_features: np.ndarray      # p d
     pixel_positions: np.ndarray     # p 3 int16    frame, row, column at stride 4
     pixel_tubes: np.ndarray         # p int32      position in tube_ids; -1 void; -2 - s: position s in tube_overlaps
-    pixel_weights: np.ndarray       # p float32    pixels each sample stands for
+    pixel_weights: np.ndarray       # p float32    number of pixels that a sample stands for
     tube_ids: np.ndarray            # m int64      tracks of the whole video, the same in all its clips
     tube_classes: np.ndarray        # m int32
     tube_areas: np.ndarray          # m int32      exact pixels in this clip at stride 4
@@ -56,7 +57,7 @@ class CachedClip:
 
 
 class CacheWriter:
-    """Writes the part of one shard; it appears under its final name, with a sidecar, only when complete."""
+    """Writes the part of one shard, which gets its final name and its sidecar only when it is complete."""
 
     def __init__(self, folder: Path, shard: int, *, dtype: str, fingerprint: str) -> None:
         self.path = part_path(folder, shard)
@@ -68,17 +69,18 @@ class CacheWriter:
         self.groups: list[tuple[str, int, int]] = []    # video, view, clips of each row group
 
     def finished(self) -> dict[str, Any] | None:
-        """What the sidecar says when this part was completed earlier for the same fingerprint and lies there whole."""
+        """The sidecar, if this part was completed before with the same fingerprint and has its full size."""
         if not (self.sidecar.is_file() and self.path.is_file()):
             return None
-        known = json.loads(self.sidecar.read_text())
-        same = known["fingerprint"] == self.fingerprint and known["bytes"] == self.path.stat().st_size
-        return known if same else None
+        summary = json.loads(self.sidecar.read_text())
+        same = summary["fingerprint"] == self.fingerprint and summary["bytes"] == self.path.stat().st_size
+        return summary if same else None
 
     def add(self, clips: list[CachedClip]) -> None:
         """Append one view of one video.
 
-        Raises BadInput when a value does not fit the cache's dtype, OSError naming the part when it cannot be written.
+        Raises BadInput when a value does not fit the cache's dtype, and OSError, which names the part, when it cannot
+        be written.
         """
         rows = [self._row(clip) for clip in clips]
         schema = _schema(clips[0], self.dtype, self.fingerprint)
@@ -90,13 +92,13 @@ class CacheWriter:
             self.writer.write_table(pa.Table.from_pylist(rows, schema), row_group_size=len(rows))
         self.groups.append((clips[0].video_id, clips[0].view, len(clips)))
 
-    def close(self, *, skipped: Sequence[str] = ()) -> dict[str, Any]:
+    def close(self, *, skipped: Sequence[VideoOutcome] = ()) -> dict[str, Any]:
         """Finish the part; its sidecar is the summary that is returned. A shard without videos leaves only that.
 
-        skipped: one line for each video that could not be cached, kept for whoever runs the verb again.
+        skipped: the videos that could not be cached; the sidecar names them to whoever runs the verb again.
         """
         summary = {"fingerprint": self.fingerprint, "file": self.path.name, "groups": self.groups,
-                   "skipped": list(skipped),
+                   "skipped": [outcome.to_json() for outcome in skipped],
                    "clips": sum(clips for *_, clips in self.groups), "bytes": 0, "sha256": ""}
         if self.writer is not None:
             with naming(self.path):
@@ -107,7 +109,7 @@ class CacheWriter:
         return summary
 
     def abandon(self) -> None:
-        """Drop an unfinished part."""
+        """Delete an unfinished part."""
         if self.writer is not None:
             self.writer.close()
         self.partial.unlink(missing_ok=True)
@@ -125,13 +127,13 @@ class CacheWriter:
         limit = np.finfo(dtype).max if dtype.kind == "f" else np.iinfo(dtype).max
         largest = np.abs(array).max(initial=0)
         if not largest <= limit:    # also true for NaN
-            raise BadInput("not-cachable", f"{name} of clip {clip.clip_index} holds {largest}, beyond {dtype}.",
-                           video=clip.video_id, cure="Set cache.dtype=float32, or look at the segmenter's weights.")
+            raise BadInput("not-cachable", f"{name} of clip {clip.clip_index} holds {largest}, too large for {dtype}.",
+                           video=clip.video_id, cure="Set cache.dtype=float32, or check the segmenter's weights.")
         return np.ascontiguousarray(array, dtype).tobytes()
 
 
 class QueryCache:
-    """Reads a finished cache. Cheap to open, picklable; files are mapped per process on first use."""
+    """Reads a finished cache. It is cheap to open and picklable; each process maps the files on first use."""
 
     def __init__(self, folder: Path, *, expected: Mapping[str, Any] | None = None) -> None:
         self.folder = Path(folder)
@@ -141,7 +143,7 @@ class QueryCache:
                                     "run jobs.cache_queries with the same recipe first")
         self.manifest = json.loads(manifest.read_text())
         if self.manifest.get("schema") != SCHEMA:
-            raise ValueError(f"{manifest} has schema {self.manifest.get('schema')}, this version reads {SCHEMA}; "
+            raise ValueError(f"{manifest} has schema {self.manifest.get('schema')}, but this version reads {SCHEMA}; "
                              "run jobs.cache_queries again")
         if expected is not None:
             refuse_other_source(self.manifest["made_from"], expected, self.folder)
@@ -149,8 +151,8 @@ class QueryCache:
         for part in self.manifest["parts"]:
             path = self.folder / part["file"]
             if part["clips"] and (not path.is_file() or path.stat().st_size != part["bytes"]):
-                found = path.stat().st_size if path.is_file() else "no file"
-                raise BadInput("cut-cache", f"{part['bytes']} bytes expected, found {found}.", file=path,
+                size = f"has {path.stat().st_size}" if path.is_file() else "does not exist"
+                raise BadInput("cut-cache", f"{part['bytes']} bytes expected, but the file {size}.", file=path,
                                cure=REDO)
 
     @cached_property
@@ -161,11 +163,11 @@ class QueryCache:
 
     @cached_property
     def videos(self) -> dict[str, list[int]]:
-        """Video -> positions of its views in `groups`, test-time view first."""
-        found: dict[str, list[int]] = {}
+        """Video -> positions of its views in `groups`, the test-time view first."""
+        views: dict[str, list[int]] = {}
         for position, (video, *_) in enumerate(self.groups):
-            found.setdefault(video, []).append(position)
-        return found
+            views.setdefault(video, []).append(position)
+        return views
 
     def read(self, group: int) -> list[CachedClip]:
         """All clips of one view in the order of time. Raises BadInput when a row's checksum is wrong."""
@@ -200,7 +202,7 @@ class QueryCache:
 
 
 def part_path(folder: Path, shard: int) -> Path:
-    """Where the part of a shard lies."""
+    """The file of a shard's part."""
     return Path(folder) / f"queries-{shard:06d}.parquet"
 
 
@@ -208,8 +210,16 @@ def _shard(part: Mapping[str, Any]) -> int:
     return int(part["file"].removeprefix("queries-").removesuffix(".parquet"))
 
 
+def part_outcomes(summary: Mapping[str, Any]) -> list[VideoOutcome]:
+    """The outcome of every video of a part, from its summary. A video that failed in a later view counts as skipped."""
+    skipped = [VideoOutcome.from_json(row) for row in summary["skipped"]]
+    failed = {outcome.video for outcome in skipped}
+    done = sorted({video for video, *_ in summary["groups"]} - failed)
+    return [*(VideoOutcome(video=video) for video in done), *skipped]
+
+
 def finish_cache(folder: Path, made_from: Mapping[str, Any], summaries: Iterable[Mapping[str, Any]]) -> Path:
-    """Write the manifest, which makes the cache exist. made_from: everything that decides its content."""
+    """Write the manifest, which completes the cache. made_from: everything that decides the content."""
     parts = sorted(({k: s[k] for k in ("file", "groups", "clips", "bytes", "sha256")} for s in summaries),
                    key=lambda part: part["file"])
     totals = {"views": sum(len(part["groups"]) for part in parts), "clips": sum(part["clips"] for part in parts),
@@ -222,17 +232,17 @@ def finish_cache(folder: Path, made_from: Mapping[str, Any], summaries: Iterable
 
 
 def fingerprint(made_from: Mapping[str, Any]) -> str:
-    """sha256 over everything that decides the content of a cache; names its folder with the first 16 digits."""
+    """sha256 of everything that decides the content of a cache. Its first 16 digits are the name of the folder."""
     return digest({"schema": SCHEMA, **made_from})
 
 
-def refuse_other_source(found: Mapping[str, Any], expected: Mapping[str, Any], folder: Path) -> None:
-    """Raise Mismatch naming every expected field in which a cache differs; fields nobody asks for may be anything."""
-    wrong = [f"{key}: the cache has {found.get(key)!r}, expected {value!r}"
-             for key, value in sorted(expected.items()) if found.get(key) != value]
+def refuse_other_source(made_from: Mapping[str, Any], expected: Mapping[str, Any], folder: Path) -> None:
+    """Raise Mismatch, which names every expected field that differs in the cache. Other fields are not compared."""
+    wrong = [f"{key}: the cache has {made_from.get(key)!r}, expected {value!r}"
+             for key, value in sorted(expected.items()) if made_from.get(key) != value]
     if wrong:
         raise Mismatch(f"the query cache {folder} was made from something else: {'; '.join(wrong)}. "
-                       "Run jobs.cache_queries with this recipe, or use the segmenter the cache was made with.")
+                       "Run jobs.cache_queries with this recipe, or use the segmenter that made the cache.")
 
 
 def _dtype(name: str, floats: np.dtype) -> np.dtype:

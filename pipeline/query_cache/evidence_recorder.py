@@ -1,4 +1,4 @@
-"""One view of one video, as the rows of the query cache: aligned queries beside sampled pixels and exact tube areas."""
+"""One view of one video as rows of the query cache: aligned queries, sampled pixels and exact areas of tubes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.training_input import EVIDENCE, number_tubes, random_stream
 
 
 class EvidenceRecorder:
-    """Draws the pixels of each clip as it passes, so that no clip's pixel features have to be kept."""
+    """Draws the pixels of each clip when it is added, so that pixel features of clips need not be kept."""
 
     def __init__(self, video: StoredVideo, classes: ClassTable, *, view: int, config: EvidenceConfig,
                  seed: int) -> None:
@@ -32,9 +32,9 @@ class EvidenceRecorder:
     def add(self, ids: np.ndarray, pixel_features: Tensor, *, start: int, valid: int) -> None:
         """ids: t h w stored ids at stride 4, pixel_features: d t h w. Frames from `valid` on are repeats.
 
-        Raises BadInput "too-many-tubes", naming video and frame, where the pixels to keep cannot show them all.
+        Raises BadInput "too-many-tubes", which names video and frame, when there are more tubes than pixels to draw.
         """
-        tubes = self.numbers.of_id[ids[:valid]]
+        tubes = self.numbers.tube_of_id[ids[:valid]]
         rng = random_stream(self.seed, EVIDENCE, epoch=self.view, index=self.video.index << 20 | len(self.rows))
         try:
             positions, drawn, weights = draw_evidence(tubes, rng=rng, config=self.config)
@@ -49,12 +49,12 @@ class EvidenceRecorder:
             "pixel_features": np.pad(features, ((0, missing), (0, 0))),
             "pixel_positions": np.pad(positions, ((0, missing), (0, 0))),
             "pixel_tubes": np.pad(drawn, (0, missing), constant_values=VOID),
-            "pixel_weights": np.pad(weights, (0, missing)),                 # 0: stands for nothing
+            "pixel_weights": np.pad(weights, (0, missing)),                 # 0: stands for no pixels
             "tube_areas": tube_areas(tubes, count=len(self.numbers.classes),
                                      overlaps=self.numbers.overlaps).astype(np.int32)})
 
     def clips(self, queries: VideoQueries) -> Iterator[CachedClip]:
-        """Rows of the cache, once all clips have passed. queries: of this view, b = 1."""
+        """The rows of the cache, after all clips have been added. queries: those of this view, b = 1."""
         shared = {"video_id": self.video.video_id, "view": self.view, "height": self.video.height,
                   "width": self.video.width, "tube_ids": np.array(self.numbers.track_ids, np.int64),
                   "tube_classes": np.array(self.numbers.classes, np.int32), "tube_overlaps": self.numbers.overlaps}

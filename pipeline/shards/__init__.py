@@ -1,4 +1,4 @@
-"""The shard format: plan, write, read, verify. Nobody else opens a shard."""
+"""Shards: planning, writing, reading and verifying. No other folder opens a shard."""
 
 from pipeline.shards.format import StoredFrame, StoredVideo
 from pipeline.shards.index import write_index

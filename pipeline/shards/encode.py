@@ -1,4 +1,4 @@
-"""One video of a data set -> the members its shard will hold, every frame checked. Nothing is written here."""
+"""Encodes one video of a data set as the members of its shard, and checks every frame. Nothing is written here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipeline.shards.stored_ids import HIGHEST_ID, SAME_RUN, StoredIds, some
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedClip:
-    """One stored clip: its `meta.json` as values, and (suffix, content) of every member, meta last."""
+    """One stored clip: the values of its `meta.json`, and (suffix, content) of every member, `meta.json` last."""
 
     key: str
     meta: dict
@@ -28,9 +28,9 @@ class EncodedClip:
 def encode_video(dataset: Dataset, video_id: str, config: ShardConfig) -> list[EncodedClip]:
     """All stored clips of one video, in memory.
 
-    Raises BadInput naming video, file and cure, for anything wrong with any frame: "empty-video", "missing-image",
+    Raises BadInput naming the video, the file and the cure for any fault of any frame: "empty-video", "missing-image",
     "missing-label", "unreadable", "corrupt-image", "corrupt-label", "size-differs", "unlisted-id", "no-pixels",
-    "unknown-category", "too-many-segments", or what the data set's reader found.
+    "unknown-category", "too-many-segments", or a reason of the data set's reader.
     """
     with _blame(video_id):
         video = dataset.read(video_id)
@@ -38,7 +38,7 @@ def encode_video(dataset: Dataset, video_id: str, config: ShardConfig) -> list[E
         stored_ids = StoredIds(video)
         starts = range(0, len(video.frames), config.clip_frames)
         frames = [_encode_frames(dataset, video, start, stored_ids, config) for start in starts]
-        # Only now are all overlaps known, which the meta of every clip lists.
+        # The meta of every clip lists all overlaps, which are complete only now.
         return [_encode_clip(video, clip, members, stored_ids, config) for clip, members in enumerate(frames)]
 
 
@@ -46,13 +46,13 @@ def _encode_frames(dataset: Dataset, video: VideoRecord, start: int, stored_ids:
                    config: ShardConfig) -> list[tuple[str, bytes]]:
     size = config.stored_size(video.height, video.width)
     members = []
-    for number, frame in enumerate(video.frames[start:start + config.clip_frames]):
-        image = _encode_image(video, frame, size, config, decode=start + number < config.decoded_frames)
-        members.append((f"f{number:03d}.jpg", image))
+    for index, frame in enumerate(video.frames[start:start + config.clip_frames]):
+        image = _encode_image(video, frame, size, config, decode=start + index < config.decoded_frames)
+        members.append((f"f{index:03d}.jpg", image))
         with _blame(video.video_id, frame.label, missing="missing-label"):
-            ids = stored_ids.of(dataset, video, frame, size)
+            ids = stored_ids.encode(dataset, video, frame, size)
         if ids is not None:
-            members.append((f"f{number:03d}.png", encode_png(ids)))
+            members.append((f"f{index:03d}.png", encode_png(ids)))
     return members
 
 
@@ -69,47 +69,48 @@ def _encode_clip(video: VideoRecord, clip: int, members: list[tuple[str, bytes]]
 
 def _encode_image(video: VideoRecord, frame: FrameRecord, size: tuple[int, int], config: ShardConfig, *,
                   decode: bool) -> bytes:
-    """The data set's own JPEG, checked; another one only where the size changes, or the frame is a PNG.
+    """The data set's own JPEG, checked. Only a resized frame or a PNG is encoded as a new JPEG.
 
-    PNGs are not passed through: as JPEGs frames decode in a fraction of the time, in every epoch, and there is one
-    kind of frame from here on.
+    PNGs are converted because JPEGs decode in a fraction of the time in every epoch, and so that shards hold one kind
+    of image.
     """
     with _blame(video.video_id, frame.image, missing="missing-image"):
         data = frame.image.read_bytes()
-        if (found := image_size(data)) != (video.height, video.width):
-            raise BadInput("size-differs", f"the frame is {found[1]}x{found[0]} pixels, the video "
+        if (actual := image_size(data)) != (video.height, video.width):
+            raise BadInput("size-differs", f"the frame is {actual[1]}x{actual[0]} pixels, but the video is "
                            f"{video.width}x{video.height}.", cure="Resize frames, labels and annotations together.")
-        if size == found and not is_png(data):
+        if size == actual and not is_png(data):
             if decode:
                 decode_jpeg(data)
             return data
         pixels = decode_image(data)
-        return encode_jpeg(pixels if size == found else resize_image(pixels, *size), quality=config.jpeg_quality)
+        return encode_jpeg(pixels if size == actual else resize_image(pixels, *size), quality=config.jpeg_quality)
 
 
 def _check_record(video: VideoRecord, classes: int) -> None:
     if not video.frames:
-        raise BadInput("empty-video", "it has no frames.", cure="Copy its frames, or take it off the split's list.")
+        raise BadInput("empty-video", "it has no frames.",
+                       cure="Copy its frames, or remove it from the list of the split.")
     ids = [segment.id for segment in video.segments]
     if len(set(ids)) != len(ids) or min(ids, default=1) < 1:
-        raise BadInput("bad-id", f"its segments have the ids {some(ids)}; ids must be above 0 and differ.",
+        raise BadInput("bad-id", f"its segments have the ids {some(ids)}; ids must be above 0 and unique.",
                        cure=SAME_RUN)
     unknown = sorted({s.class_index for s in video.segments if not 0 <= s.class_index < classes})
     if unknown:
-        raise BadInput("unknown-category", f"its segments have the classes {some(unknown)}, the table has {classes}.",
-                       cure="Use the category file of this data set.")
+        raise BadInput("unknown-category", f"its segments have the classes {some(unknown)}, but the table has "
+                       f"{classes} classes.", cure="Use the category file of this data set.")
     if len(video.segments) > HIGHEST_ID:
-        raise BadInput("too-many-segments", f"{len(video.segments)} segments; a 16 bit id map holds {HIGHEST_ID}.",
-                       cure="Cut the video into shorter ones.")
+        raise BadInput("too-many-segments", f"it has {len(video.segments)} segments, but a 16 bit id map holds only "
+                       f"{HIGHEST_ID}.", cure="Cut the video into shorter ones.")
     unlabelled = [frame.name for frame in video.frames if frame.label is None and frame.masks is None]
     if 0 < len(unlabelled) < len(video.frames):
-        raise BadInput("missing-label", f"the frames {unlabelled[:5]} have no label file, others do.",
-                       cure="Add the labels (all zero is void), or take these frames out.")
+        raise BadInput("missing-label", f"the frames {unlabelled[:5]} have no label file, but others have.",
+                       cure="Add the labels (all zero means void), or remove these frames.")
 
 
 @contextmanager
 def _blame(video_id: str, file: Path | None = None, *, missing: str = "missing-file") -> Iterator[None]:
-    """Errors of source files become BadInput that names them; errors while writing shards never pass here."""
+    """Turn errors of source files into a BadInput that names them. Errors of writing shards are raised elsewhere."""
     try:
         yield
     except BadInput as error:
@@ -119,11 +120,11 @@ def _blame(video_id: str, file: Path | None = None, *, missing: str = "missing-f
                        cure=error.cure) from error
     except FileNotFoundError as error:
         raise BadInput(missing, "the file does not exist.", video=video_id, file=error.filename or file,
-                       cure="Copy it again, or take the video off the split's list.") from error
+                       cure="Copy it again, or remove the video from the list of the split.") from error
     except OSError as error:
         raise BadInput("unreadable", f"it cannot be read: {error.strerror}.", video=video_id,
                        file=error.filename or file,
-                       cure="Give the user who runs this read permission, or copy the file again.") from error
+                       cure="Give the current user read permission, or copy the file again.") from error
     except Exception as error:
         error.add_note(f"while sharding video {video_id!r}" + (f", file {file}" if file else ""))
         raise

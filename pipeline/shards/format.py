@@ -1,16 +1,17 @@
-"""The shard format: which files a shard set consists of, what its tars hold, and how the index names it.
+"""The shard format: the files of a shard set, the members of its tars, and the columns of its index.
 
     manifest.json         written last; its sha256 is the fingerprint of the data set
     index.parquet         one row per stored clip, with the place of every member
-    plan.json             which videos lie in which shard, and the settings; written first
+    plan.json             the videos of every shard, and the settings; written first
     train-000000.tar      whole videos in order, cut into stored clips
-    train-000000.json     the shard's counts, skipped videos, sha256 and index rows; a tar without it is not finished
+    train-000000.json     the shard's counts, skipped videos, sha256 and index rows; marks a finished tar
     errors.jsonl          skipped videos, one line each, with reason and cure
 
 A tar is a WebDataset: sample = one stored clip, members `{key}.f000.jpg`, `{key}.f000.png`, ..., `{key}.meta.json`.
-The JPEGs are the data set's own bytes; frames that are PNGs there are stored as JPEGs. The PNGs here are id maps of one
-channel, 8 or 16 bit: 0 void, 1 ... m the video's segments, above m its overlaps. An overlap is all pixels that belong
-to the same two or more segments; `overlaps` of `meta.json` lists which. Masks of instances become one map without loss.
+The JPEGs are the data set's own bytes; PNG frames are converted to JPEG. The PNGs are id maps of one channel, 8 or 16
+bit: 0 is void, 1 ... m are the video's segments, ids above m its overlaps. An overlap is the set of all pixels that
+belong to the same two or more segments, which `overlaps` of `meta.json` lists. In this way overlapping instance masks
+become one map without loss.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ INDEX_SCHEMA = pa.schema([
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredFrame:
-    """Where one frame lies in its tar."""
+    """The place of one frame in its tar."""
 
     name: str
     image: tuple[int, int]              # offset, length of the JPEG, bytes
@@ -55,7 +56,7 @@ class StoredFrame:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredVideo:
-    """One video of a shard set. Its members lie together in one tar, in the order of time."""
+    """One video of a shard set. Its members lie together in one tar, in temporal order."""
 
     index: int                              # position in `ShardSet.videos`
     video_id: str
@@ -69,34 +70,34 @@ class StoredVideo:
 
     @property
     def has_labels(self) -> bool:
-        """Whether its frames have id maps."""
+        """Whether the frames have id maps."""
         return self.frames[0].label is not None
 
     @property
     def highest_id(self) -> int:
-        """The largest id its maps may hold."""
+        """The largest id that the maps may contain."""
         return len(self.segments) + len(self.overlaps)
 
 
 def shard_name(split: str, shard: int) -> str:
-    """Name of a shard without suffix."""
+    """The name of a shard without its suffix."""
     return f"{split}-{shard:06d}"
 
 
 def clip_key(video_id: str, clip: int) -> str:
-    """WebDataset key of a stored clip: lower case, no dot. Other characters become `-` and two hex digits per byte."""
+    """WebDataset key of a stored clip, in lower case without dots; other bytes become `-` and two hex digits."""
     plain = re.sub(rb"[^a-z0-9_]", lambda odd: b"-%02x" % odd[0][0], video_id.encode())
     return f"{plain.decode()}_c{clip:04d}"
 
 
 def video_of_key(key: str) -> str:
-    """The video id a `clip_key` was made from."""
+    """The video id of a `clip_key`."""
     plain = key.rpartition("_c")[0].encode()
     return re.sub(rb"-([0-9a-f]{2})", lambda odd: bytes.fromhex(odd[1].decode()), plain).decode()
 
 
 def stored_videos(rows: Iterable[dict]) -> tuple[StoredVideo, ...]:
-    """Index rows, in the order of the tars -> videos."""
+    """The videos of index rows, which are in the order of the tars."""
     videos = groupby(rows, key=lambda row: row["video_id"])
     return tuple(_stored_video(index, video_id, list(clips)) for index, (video_id, clips) in enumerate(videos))
 
@@ -113,11 +114,11 @@ def _stored_video(index: int, video_id: str, clips: list[dict]) -> StoredVideo:
 
 
 def _frames(clip: dict) -> Iterable[StoredFrame]:
-    """Members come as jpg, [png,] jpg, [png,] ..., meta."""
+    """The frames of a clip, whose members are in the order jpg, [png,] jpg, [png,] ..., meta."""
     members = clip["members"][:-1]
     per_frame = (len(clip["members"]) - 1) // clip["num_frames"]
-    for number, name in enumerate(clip["frame_names"]):
-        image, *label = members[number * per_frame:(number + 1) * per_frame]
+    for index, name in enumerate(clip["frame_names"]):
+        image, *label = members[index * per_frame:(index + 1) * per_frame]
         yield StoredFrame(name=name, image=(image["offset"], image["length"]),
                           label=(label[0]["offset"], label[0]["length"]) if label else None,
                           crc32=tuple(member["crc32"] for member in (image, *label)))

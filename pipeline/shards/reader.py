@@ -1,4 +1,4 @@
-"""Read a shard set: any frames of any video with one `pread`, id maps, masks, and the ground truth of every task."""
+"""Reads a shard set: frames with one `pread`, id maps, masks, and the ground truth of every task."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _FRAMES_AT_ONCE = 8     # of the ground truth; bounds memory, not results
 
 
 class ShardSet:
-    """A folder of finished shards. Cheap to pickle; each process opens the tars it reads by itself.
+    """A folder of finished shards. It is cheap to pickle; each process opens its own files.
 
-    tars_here: False where the tars lie in an object store and are streamed: manifest and index are enough then.
+    tars_here: False where the tars lie in an object store and are streamed; then manifest and index suffice.
     Raises FileNotFoundError where the set is not finished or a tar is missing, BadInput where manifest or index are
-    damaged or a tar has another size than the manifest says, ValueError for another schema.
+    damaged or the size of a tar differs from the manifest, and ValueError for another schema.
     """
 
     def __init__(self, folder: Path | str, *, tars_here: bool = True) -> None:
@@ -44,7 +44,7 @@ class ShardSet:
         for shard in self.manifest["shards"] if tars_here else ():
             _check_size(self.folder / shard["name"], shard["size"])
         self.videos = stored_videos(_index_rows(self.folder, self.manifest, tars_here=tars_here))
-        self._files: dict[tuple[int, int], int] = {}        # (process, shard) -> descriptor; a fork opens its own
+        self._files: dict[tuple[int, int], int] = {}        # (process, shard) -> descriptor; forks open their own
 
     def __getstate__(self) -> dict:
         return self.__dict__ | {"_files": {}}
@@ -56,9 +56,9 @@ class ShardSet:
 
     def read(self, video: StoredVideo, start: int, stop: int, *,
              check: bool = False) -> list[tuple[bytes, bytes | None]]:
-        """JPEG and id PNG (None without label maps) of frames `start` ... `stop` - 1, by one `pread`.
+        """JPEG and id PNG (None without label maps) of frames `start` ... `stop` - 1, with one `pread`.
 
-        check: compare the checksums of the index too; raises BadInput "damaged-shard" where they differ.
+        check: also compare the checksums of the index. Raises BadInput "damaged-shard" where they differ.
         """
         frames = video.frames[start:stop]
         if not frames or start < 0 or stop > len(video.frames):
@@ -71,23 +71,23 @@ class ShardSet:
         if check:
             for frame, parts in zip(frames, members):
                 if tuple(map(zlib.crc32, parts)) != frame.crc32:
-                    raise self._damaged(video, f"frame {frame.name!r} has another checksum than the index")
+                    raise self._damaged(video, f"the checksum of frame {frame.name!r} differs from the index")
         return [(parts[0], parts[1] if len(parts) == 2 else None) for parts in members]
 
     def ids(self, video: StoredVideo, frame_index: int) -> np.ndarray:
-        """Id map of one frame, H W uint8 or uint16: 0 void, else an id of `video.segments` or `video.overlaps`."""
+        """Id map of one frame, H W uint8 or uint16: 0 for void, or an id of `video.segments` or `video.overlaps`."""
         return self._decode(video, self.read(video, frame_index, frame_index + 1)[0][1])
 
     def masks(self, video: StoredVideo, frame_index: int) -> dict[int, dict]:
-        """Segment id -> COCO run lengths (`size`, `counts` as bytes) in one frame, where it has pixels."""
+        """Segment id -> COCO run lengths (`size`, `counts` as bytes) of the segments in one frame."""
         return _masks(self.ids(video, frame_index), video.overlaps)
 
     def truth(self, video: StoredVideo) -> PanopticVideo:
         """Ground truth of one video; its maps are decoded when iterated.
 
-        Its segments are in the order in which the data set lists them, and things are numbered 1, 2, ... per class.
-        Stuff has track 0: several stuff segments of a class become one, which is crowd only if all of them are.
-        Raises ValueError without label maps, and where segments overlap.
+        The segments are in the order of the data set, and things are numbered 1, 2, ... per class. Stuff has track 0:
+        the stuff segments of a class become one, which is crowd only if all of them are. Raises ValueError without
+        label maps, and where segments overlap.
         """
         self._check_labels(video, task="panoptic segmentation")
         panoptic, segments = _panoptic_segments(video, self.classes)
@@ -95,7 +95,7 @@ class ShardSet:
                              frames=_TranslatedFrames(self, video, panoptic))
 
     def truth_semantic(self, video: StoredVideo) -> SemanticVideo:
-        """The class of every pixel of one video, whatever object it belongs to, crowd too; decoded when iterated.
+        """The class of every pixel of one video, including crowd; the maps are decoded when iterated.
 
         Raises ValueError without label maps, and where segments overlap.
         """
@@ -105,7 +105,7 @@ class ShardSet:
                              frames=_TranslatedFrames(self, video, table))
 
     def truth_tracks(self, video: StoredVideo) -> Tracks:
-        """The things of one video, which may overlap, in the order of listing; maps are decoded a few at a time.
+        """The things of one video, which may overlap, in the order of the data set; maps are decoded a few at a time.
 
         Raises ValueError without label maps.
         """
@@ -119,10 +119,10 @@ class ShardSet:
 
     def _check_labels(self, video: StoredVideo, *, task: str = "") -> None:
         if not video.has_labels:
-            raise ValueError(f"video {video.video_id!r} in {self.folder} has no labels; score a split that has")
+            raise ValueError(f"video {video.video_id!r} in {self.folder} has no labels; score a split that has them")
         if task and video.overlaps:
             raise ValueError(f"segments of video {video.video_id!r} in {self.folder} overlap, which {task} does not "
-                             "know; score its tracks instead")
+                             "allow; score its tracks instead")
 
     def _decode(self, video: StoredVideo, png: bytes | None) -> np.ndarray:
         if png is None:
@@ -140,23 +140,23 @@ class ShardSet:
                 self._files[process, shard] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
                 raise FileNotFoundError(f"shard {path} is not on this machine, and only training can stream it "
-                                        "(input.streaming, input.stream_from). Copy the tars beside their "
-                                        "manifest.") from None
+                                        "(input.streaming, input.stream_from). Copy the tars to the folder "
+                                        "of their manifest.") from None
         data = os.pread(self._files[process, shard], length, offset)
-        while len(data) < length:               # the kernel hands out at most 2 GiB at once
+        while len(data) < length:               # the kernel returns at most 2 GiB at once
             more = os.pread(self._files[process, shard], length - len(data), offset + len(data))
             if not more:
                 raise BadInput("damaged-shard", f"it ends before byte {offset + length}.", file=path, cure=_MAKE_AGAIN)
             data += more
         return data
 
-    def _damaged(self, video: StoredVideo, what: str) -> BadInput:
+    def _damaged(self, video: StoredVideo, fault: str) -> BadInput:
         path = self.folder / self.manifest["shards"][video.shard]["name"]
-        return BadInput("damaged-shard", what + ".", video=video.video_id, file=path, cure=_MAKE_AGAIN)
+        return BadInput("damaged-shard", fault + ".", video=video.video_id, file=path, cure=_MAKE_AGAIN)
 
 
 class _TranslatedFrames:
-    """T maps H W: stored ids, or what a table says they mean. Decoded a few at a time, as often as iterated."""
+    """T maps H W of stored ids, or of their values in a table. They are decoded a few at a time in every iteration."""
 
     def __init__(self, shards: ShardSet, video: StoredVideo, table: np.ndarray | None = None) -> None:
         self.shards = shards
@@ -179,15 +179,15 @@ def _names(video: StoredVideo) -> tuple[str, ...]:
 
 
 def _masks(ids: np.ndarray, overlaps: Mapping[int, tuple[int, ...]]) -> dict[int, dict]:
-    """Id map, H W -> COCO run lengths of every segment in it."""
-    # run lengths go down columns
+    """COCO run lengths of every segment in an id map, H W."""
+    # COCO run lengths are column-major.
     columns = np.asfortranarray(ids)
     pieces = {}
     for id in ids_in(ids):
         mask = coco.encode((columns == id).view(np.uint8))
         for segment in overlaps.get(id, (id,) if id else ()):
             pieces.setdefault(segment, []).append(mask)
-    return {segment: coco.merge(found) if len(found) > 1 else found[0] for segment, found in sorted(pieces.items())}
+    return {segment: coco.merge(masks) if len(masks) > 1 else masks[0] for segment, masks in sorted(pieces.items())}
 
 
 def _places(frame) -> list[tuple[int, int]]:
@@ -195,7 +195,7 @@ def _places(frame) -> list[tuple[int, int]]:
 
 
 def _panoptic_segments(video: StoredVideo, classes: ClassTable) -> tuple[np.ndarray, dict[int, VideoSegment]]:
-    """The panoptic id of each stored id (position 0: void), and what those ids are."""
+    """The panoptic id of each stored id (index 0: void), and the segment of each panoptic id."""
     panoptic = np.full(len(video.segments) + 1, VOID, dtype=np.int32)
     tracks: dict[int, int] = {}
     segments: dict[int, VideoSegment] = {}
@@ -215,15 +215,15 @@ def _read_manifest(folder: Path) -> tuple[dict, str]:
     try:
         content = (folder / MANIFEST).read_bytes()
     except FileNotFoundError:
-        raise FileNotFoundError(f"no {MANIFEST} in {folder}: not a shard set, or its make_shards has not finished. "
-                                "Run it (again) on this folder; finished shards are kept.") from None
+        raise FileNotFoundError(f"no {MANIFEST} in {folder}: it is not a shard set, or make_shards has not finished. "
+                                "Run make_shards (again) on this folder; finished shards are kept.") from None
     try:
         manifest = json.loads(content)
     except ValueError as error:
-        raise BadInput("damaged-shard", f"cannot be read ({error}).", file=folder / MANIFEST,
+        raise BadInput("damaged-shard", f"it cannot be read ({error}).", file=folder / MANIFEST,
                        cure=_MAKE_AGAIN) from None
     if manifest.get("schema") != SCHEMA:
-        raise ValueError(f"shard set {folder} has schema {manifest.get('schema')!r}, this version reads {SCHEMA}. "
+        raise ValueError(f"shard set {folder} has schema {manifest.get('schema')!r}, but this version reads {SCHEMA}. "
                          "Make the shards again with this version, or use the version that made them.")
     return manifest, hashlib.sha256(content).hexdigest()
 
@@ -233,16 +233,16 @@ def _check_size(path: Path, size: int) -> None:
         raise FileNotFoundError(f"shard {path} is in the manifest but not on disk. Run make_shards again; the other "
                                 "shards are kept.")
     if path.stat().st_size != size:
-        raise BadInput("damaged-shard", f"shard {path.name} has {path.stat().st_size} bytes, the manifest says {size}: "
-                       "it was cut or changed.", file=path, cure=_MAKE_AGAIN)
+        raise BadInput("damaged-shard", f"shard {path.name} has {path.stat().st_size} bytes, but the manifest lists "
+                       f"{size}: it was truncated or changed.", file=path, cure=_MAKE_AGAIN)
 
 
 def _index_rows(folder: Path, manifest: dict, *, tars_here: bool) -> list[dict]:
     if (folder / INDEX).exists():
         return read_index(folder / INDEX, plan=manifest["plan"])
     if not tars_here:
-        raise FileNotFoundError(f"no {INDEX} in {folder}, which streaming needs: copy it from where the tars are, or "
-                                "let write_index find it again there.")
-    log.warning("%s has no %s: reading every shard to find its members. write_index(folder) stores the result.",
+        raise FileNotFoundError(f"no {INDEX} in {folder}, which streaming needs: copy it from the folder of the "
+                                "tars, or run write_index there.")
+    log.warning("%s has no %s: reading every shard to rebuild it. write_index(folder) stores the result.",
                 folder, INDEX)
     return rows_of_tars(folder, manifest)

@@ -1,4 +1,4 @@
-"""A data set's id maps or instance masks -> the id maps of a shard, every frame compared with its annotation."""
+"""Converts a data set's id maps or instance masks to the id maps of a shard, and checks them by its annotations."""
 
 from __future__ import annotations
 
@@ -12,35 +12,36 @@ from pipeline.errors import BadInput
 from pipeline.images import resize_ids
 from pipeline.records import Dataset, FrameRecord, VideoRecord
 
-SAME_RUN = "Make annotations and label maps from the same run of the converter."
-HIGHEST_ID = np.iinfo(np.uint16).max    # of a map
+SAME_RUN = "Use annotations and label maps of the same run of the converter."
+HIGHEST_ID = np.iinfo(np.uint16).max    # of an id map
 
 
 class StoredIds:
-    """A video's ids renumbered: 1 ... m its segments in the order of `VideoRecord`, above m its overlaps.
+    """New ids for one video: 1 ... m for its segments in the order of `VideoRecord`, above m for its overlaps.
 
-    Masks of instances may overlap. Pixels that belong to the same two or more segments are one overlap, with an id of
-    its own; which overlaps there are is known once every frame has passed.
+    Masks of instances may overlap. The pixels that belong to the same two or more segments are one overlap with an id
+    of its own. The list of overlaps is complete after the last frame.
     """
 
     def __init__(self, video: VideoRecord) -> None:
         segments = video.segments
-        self.table = [{"id": number, "source_id": segment.id, "class_index": segment.class_index,
-                       "is_crowd": segment.is_crowd} for number, segment in enumerate(segments, start=1)]
+        self.table = [{"id": id, "source_id": segment.id, "class_index": segment.class_index,
+                       "is_crowd": segment.is_crowd} for id, segment in enumerate(segments, start=1)]
         self.source = np.array([0] + [segment.id for segment in segments])              # stored id -> source id
-        self.number = {segment.id: number for number, segment in enumerate(segments, start=1)}
+        self.stored = {segment.id: id for id, segment in enumerate(segments, start=1)}  # source id -> stored id
         self._lookup: np.ndarray | None = None
         self._overlaps: dict[tuple[int, ...], int] = {}         # segments -> id
 
     @property
     def overlaps(self) -> list[dict]:
-        """Ids above m and the segments that share them, of the frames that have passed; for `meta.json`."""
+        """Ids above m and the segments that share them, of the frames so far; for `meta.json`."""
         return [{"id": id, "segments": list(segments)} for segments, id in self._overlaps.items()]
 
-    def of(self, dataset: Dataset, video: VideoRecord, frame: FrameRecord, size: tuple[int, int]) -> np.ndarray | None:
-        """Stored ids of one frame, height width uint8 or uint16; None where the data set has no labels.
+    def encode(self, dataset: Dataset, video: VideoRecord, frame: FrameRecord,
+               size: tuple[int, int]) -> np.ndarray | None:
+        """Stored ids of one frame, H W uint8 or uint16, in the given size; None where the data set has no labels.
 
-        Raises BadInput where map or masks and the annotation contradict each other.
+        Raises BadInput where the map or the masks contradict the annotation.
         """
         if frame.label is None and frame.masks is None:
             return None
@@ -50,12 +51,12 @@ class StoredIds:
     def _from_map(self, dataset: Dataset, video: VideoRecord, frame: FrameRecord) -> np.ndarray:
         source = dataset.frame_ids(video, frame)                                        # H W int32
         if source.shape != (video.height, video.width):
-            raise BadInput("size-differs", f"the label is {source.shape[1]}x{source.shape[0]} pixels, the video "
+            raise BadInput("size-differs", f"the label is {source.shape[1]}x{source.shape[0]} pixels, but the video is "
                            f"{video.width}x{video.height}.", cure="Resize frames, labels and annotations together.")
         if self._lookup is None:        # its last entry stays 0
             self._lookup = np.zeros(int(self.source.max()) + 2, _smallest(len(self.table)))
             self._lookup[self.source] = np.arange(len(self.source))
-        ids = self._lookup.take(source, mode="clip")            # ids outside the table become 0, as void
+        ids = self._lookup.take(source, mode="clip")            # ids outside the table become 0, like void
         if np.count_nonzero(ids) != np.count_nonzero(source):
             raise BadInput("unlisted-id", f"its pixels have the ids {some(set(source[ids == 0].tolist()) - {0})}, "
                            "which the annotation of the video does not list.", cure=SAME_RUN)
@@ -71,38 +72,39 @@ class StoredIds:
                            f"frame {frame.name!r} does not list.", cure=SAME_RUN)
         if listed - drawn:
             raise BadInput("no-pixels", f"the annotation of frame {frame.name!r} lists the segments "
-                           f"{some(listed - drawn)}, which have no pixel.", cure=SAME_RUN)
+                           f"{some(listed - drawn)}, which have no pixels.", cure=SAME_RUN)
 
     def _from_masks(self, video: VideoRecord, frame: FrameRecord) -> np.ndarray:
-        masks = {self._number(frame, id): _decoded(video, frame, id, mask) for id, mask in frame.masks.items()}
-        ids, times = np.zeros((2, video.height, video.width), np.uint16)
-        for number, mask in masks.items():
-            ids[mask] = number
-            times += mask
-        shared = times > 1
+        masks = {self._stored_id(frame, id): _decoded(video, frame, id, mask) for id, mask in frame.masks.items()}
+        ids = np.zeros((video.height, video.width), np.uint16)
+        counts = np.zeros_like(ids)                                                     # masks per pixel
+        for id, mask in masks.items():
+            ids[mask] = id
+            counts += mask
+        shared = counts > 1
         if shared.any():
-            numbers = np.array(sorted(masks))
-            covers = np.stack([masks[number][shared] for number in numbers])            # masks x shared pixels
+            segments = np.array(sorted(masks))
+            covers = np.stack([masks[id][shared] for id in segments])                   # masks x shared pixels
             groups, group_of = np.unique(covers, axis=1, return_inverse=True)
-            ids[shared] = np.array([self._overlap(numbers[group].tolist()) for group in groups.T])[group_of.ravel()]
+            ids[shared] = np.array([self._overlap(segments[group].tolist()) for group in groups.T])[group_of.ravel()]
         return ids.astype(_smallest(int(ids.max())))
 
-    def _number(self, frame: FrameRecord, id: int) -> int:
-        if id not in self.number:
+    def _stored_id(self, frame: FrameRecord, id: int) -> int:
+        if id not in self.stored:
             raise BadInput("unlisted-id", f"frame {frame.name!r} has a mask of id {id}, which the annotation of the "
                            "video does not list.", cure=SAME_RUN)
-        return self.number[id]
+        return self.stored[id]
 
     def _overlap(self, segments: list[int]) -> int:
         id = self._overlaps.setdefault(tuple(segments), len(self.table) + len(self._overlaps) + 1)
         if id > HIGHEST_ID:
-            raise BadInput("too-many-segments", f"more than {HIGHEST_ID} segments and overlaps.",
+            raise BadInput("too-many-segments", f"it has more than {HIGHEST_ID} segments and overlaps.",
                            cure="Cut the video into shorter ones.")
         return id
 
 
 def some(ids: Iterable[int]) -> str:
-    """The first of some ids, for messages."""
+    """The first few ids, for messages."""
     ids = sorted(ids)
     return f"{ids[:5]}" + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
 
@@ -111,7 +113,7 @@ def _decoded(video: VideoRecord, frame: FrameRecord, id: int, mask: dict) -> np.
     """H W bool."""
     if tuple(mask["size"]) != (video.height, video.width):
         raise BadInput("size-differs", f"the mask of id {id} in frame {frame.name!r} has size {mask['size']}, "
-                       f"the video {[video.height, video.width]}.", cure=SAME_RUN)
+                       f"but the video {[video.height, video.width]}.", cure=SAME_RUN)
     counts = mask["counts"]
     try:
         if isinstance(counts, list):

@@ -1,4 +1,4 @@
-"""Read a whole shard set again and say everything that is wrong with it."""
+"""Reads a whole shard set again and lists every fault."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from pipeline.shards.index import read_index, rebuild_rows
 
 
 def verify(folder: Path | str) -> list[str]:
-    """All findings, one sentence each with file and place; an empty list means the set is sound.
+    """All findings, one sentence each with the file and the place; an empty list means that the set is sound.
 
-    Looks at every byte: sha256 of each tar, order and adjacency of its members, index and checksums against the tar,
-    every JPEG and id map decoded, ids against the segment table, counts and plan against the manifest.
+    Checks every byte: sha256 of each tar, order and adjacency of its members, index and checksums against the tar,
+    every JPEG and id map by decoding, ids against the segment table, counts and plan against the manifest.
     """
     folder = Path(folder)
     try:
@@ -29,36 +29,40 @@ def verify(folder: Path | str) -> list[str]:
     except (OSError, ValueError) as error:
         return [f"{folder / MANIFEST}: cannot be read ({error}); run make_shards again"]
     if manifest.get("schema") != SCHEMA:
-        return [f"{folder / MANIFEST}: schema {manifest.get('schema')!r}, this version reads {SCHEMA}"]
-    found = []
+        return [f"{folder / MANIFEST}: it has schema {manifest.get('schema')!r}, but this version reads {SCHEMA}; make "
+                "the shards again"]
+    findings = []
     try:
         for finding in _findings(folder, manifest):
-            found.append(finding)
+            findings.append(finding)
     except (KeyError, TypeError) as error:
-        found.append(f"{folder / MANIFEST}: lacks or mistypes {error}; delete it and run make_shards again")
-    return found
+        findings.append(f"{folder / MANIFEST}: {error} is missing or has a wrong type; delete it and run make_shards "
+                        "again")
+    return findings
 
 
 def _findings(folder: Path, manifest: dict) -> Iterator[str]:
     listed = {shard["name"] for shard in manifest["shards"]}
     for stray in sorted({path.name for path in folder.glob("*.tar")} - listed):
-        yield f"{folder / stray}: not in the manifest; delete it"
+        yield f"{folder / stray}: it is not in the manifest; delete it"
     yield from _plan_findings(folder, manifest)
     try:
         index = read_index(folder / INDEX, plan=manifest["plan"])
     except BadInput as error:
         index = None
-        yield f"{folder / INDEX}: {error.what} write_index(folder) makes it again"
-    for number, shard in enumerate(manifest["shards"]):
-        rows = None if index is None else [row for row in index if row["shard"] == number]
-        yield from _shard_findings(folder / shard["name"], shard, number, rows, len(manifest["categories"]["classes"]))
+        yield f"{folder / INDEX}: {error.what} write_index(folder) rebuilds it"
+    for position, shard in enumerate(manifest["shards"]):
+        rows = None if index is None else [row for row in index if row["shard"] == position]
+        classes = len(manifest["categories"]["classes"])
+        yield from _shard_findings(folder / shard["name"], shard, position, rows, classes)
     for name in ("videos", "clips", "frames", "size"):
         if (total := sum(shard[name] for shard in manifest["shards"])) != manifest["totals"][name]:
-            yield f"{folder / MANIFEST}: {name} of all shards are {total}, its totals say {manifest['totals'][name]}"
+            yield (f"{folder / MANIFEST}: the {name} of all shards sum to {total}, but its totals list "
+                   f"{manifest['totals'][name]}")
 
 
 def _plan_findings(folder: Path, manifest: dict) -> Iterator[str]:
-    """The manifest repeats what the plan decided; a copy of a set may lack the plan."""
+    """Differences between the manifest and the plan, which a copy of a set may lack."""
     if not (folder / PLAN).exists():
         return
     try:
@@ -67,22 +71,23 @@ def _plan_findings(folder: Path, manifest: dict) -> Iterator[str]:
         yield f"{folder / PLAN}: cannot be read ({error}); delete it and run make_shards again"
         return
     if digest(plan) != manifest["plan"]:
-        yield f"{folder / PLAN}: another plan than that of the manifest; delete both and run make_shards again"
+        yield f"{folder / PLAN}: it is another plan than that of the manifest; delete both and run make_shards again"
     for name in ("split", "categories", "config"):
         if plan.get(name) != manifest[name]:
-            yield f"{folder / MANIFEST}: {name} is not that of {PLAN}; delete it and run make_shards again"
+            yield (f"{folder / MANIFEST}: its field {name!r} differs from that of {PLAN}; delete it and run "
+                   "make_shards again")
 
 
-def _shard_findings(path: Path, shard: dict, number: int, indexed: list[dict] | None, classes: int) -> Iterator[str]:
+def _shard_findings(path: Path, shard: dict, position: int, indexed: list[dict] | None, classes: int) -> Iterator[str]:
     if not path.exists():
-        yield f"{path}: missing"
+        yield f"{path}: the file is missing; run make_shards again"
         return
     if path.stat().st_size != shard["size"]:
-        yield f"{path}: {path.stat().st_size} bytes, the manifest says {shard['size']}"
+        yield f"{path}: it has {path.stat().st_size} bytes, but the manifest lists {shard['size']}"
     elif sha256_of(path) != shard["sha256"]:
-        yield f"{path}: another sha256 than in the manifest"
+        yield f"{path}: its sha256 differs from that in the manifest"
     try:
-        rows = rebuild_rows(path, number)
+        rows = rebuild_rows(path, position)
     except BadInput as error:
         yield f"{path}: {error.what} {error.cure}"
         return
@@ -93,52 +98,52 @@ def _shard_findings(path: Path, shard: dict, number: int, indexed: list[dict] | 
               "frames": sum(row["num_frames"] for row in rows)}
     for name, count in counts.items():
         if count != shard[name]:
-            yield f"{path}: {count} {name}, the manifest says {shard[name]}"
+            yield f"{path}: it has {count} {name}, but the manifest lists {shard[name]}"
     with open(path, "rb") as tar:
         for row in rows:
             try:
                 yield from _clip_findings(path, tar, row, classes)
             except (KeyError, TypeError) as error:
-                yield f"{path}: {META} of clip {row['key']!r} lacks or mistypes {error}"
+                yield f"{path}: in {META} of clip {row['key']!r} {error} is missing or has a wrong type"
 
 
 def _order_findings(path: Path, rows: list[dict]) -> Iterator[str]:
     for key, count in Counter(row["key"] for row in rows).items():
         if count > 1:
-            yield f"{path}: clip {key!r} is not in one piece but {count}; WebDataset would split it"
+            yield f"{path}: clip {key!r} lies in {count} pieces, which WebDataset would read as several clips"
     for video_id, clips in groupby(rows, key=lambda row: row["video_id"]):
         frame = 0
-        for number, clip in enumerate(clips):
-            if (clip["clip_index"], clip["start_frame"]) != (number, frame):
-                yield f"{path}: clip {clip['key']!r} of video {video_id!r} is out of order or one before it is missing"
+        for index, clip in enumerate(clips):
+            if (clip["clip_index"], clip["start_frame"]) != (index, frame):
+                yield f"{path}: clip {clip['key']!r} of video {video_id!r} is out of order, or one before it is missing"
             if clip["key"] != clip_key(video_id, clip["clip_index"]):
-                yield f"{path}: clip {clip['key']!r} has a key of another video than {video_id!r}"
+                yield f"{path}: clip {clip['key']!r} has the key of another video than {video_id!r}"
             frame = clip["start_frame"] + clip["num_frames"]
 
 
 def _index_findings(path: Path, rows: list[dict], indexed: list[dict]) -> Iterator[str]:
-    found = {row["key"]: row for row in rows}
-    known = {row["key"]: row for row in indexed}
-    for key in sorted(found.keys() ^ known.keys()):
-        yield f"{path}: clip {key!r} is only in the {'tar' if key in found else 'index'}"
-    for key in found.keys() & known.keys():
-        for member, expected in zip(found[key]["members"], known[key]["members"]):
+    in_tar = {row["key"]: row for row in rows}
+    in_index = {row["key"]: row for row in indexed}
+    for key in sorted(in_tar.keys() ^ in_index.keys()):
+        yield f"{path}: clip {key!r} is only in the {'tar' if key in in_tar else 'index'}"
+    for key in in_tar.keys() & in_index.keys():
+        for member, expected in zip(in_tar[key]["members"], in_index[key]["members"]):
             if member != expected:
-                yield f"{path}: member {member['name']!r} is {member}, the index says {expected}"
-        if found[key] != known[key] and found[key]["members"] == known[key]["members"]:
-            yield f"{path}: clip {key!r} is described otherwise in its meta.json than in the index"
+                yield f"{path}: member {member['name']!r} is {member}, but the index lists {expected}"
+        if in_tar[key] != in_index[key] and in_tar[key]["members"] == in_index[key]["members"]:
+            yield f"{path}: the {META} of clip {key!r} differs from the index"
 
 
 def _clip_findings(path: Path, tar, row: dict, classes: int) -> Iterator[str]:
     size = (row["height"], row["width"])
     for segment in row["segments"]:
         if not 0 <= segment["class_index"] < classes:
-            yield (f"{path}: clip {row['key']!r} has a segment of class {segment['class_index']}, the table has "
-                   f"{classes} classes")
+            yield (f"{path}: clip {row['key']!r} has a segment of class {segment['class_index']}, but the table "
+                   f"has {classes} classes")
     highest = len(row["segments"]) + len(row["overlaps"])
     for overlap in row["overlaps"]:
         if not set(overlap["segments"]) <= {segment["id"] for segment in row["segments"]}:
-            yield f"{path}: clip {row['key']!r} has an overlap of {overlap['segments']}, which its video does not list"
+            yield f"{path}: clip {row['key']!r} has an overlap of {overlap['segments']}, which the video does not list"
     for member in row["members"][:-1]:
         tar.seek(member["offset"])
         content = tar.read(member["length"])
@@ -149,6 +154,7 @@ def _clip_findings(path: Path, tar, row: dict, classes: int) -> Iterator[str]:
             yield f"{path}: member {member['name']!r}: {error.what}"
             continue
         if pixels.shape[:2] != size or pixels.ndim != (2 if is_label else 3):
-            yield f"{path}: member {member['name']!r} has shape {pixels.shape}, its video is {size}"
+            yield f"{path}: member {member['name']!r} has shape {pixels.shape}, but the video is {size}"
         elif is_label and np.max(pixels) > highest:
-            yield f"{path}: member {member['name']!r} holds id {np.max(pixels)}, its video lists {highest}"
+            yield (f"{path}: member {member['name']!r} contains id {np.max(pixels)}, but the video has ids up to "
+                   f"{highest}")

@@ -1,4 +1,4 @@
-"""Write one shard: the unit of work, of retry and of statistics. Knows nothing of Ray."""
+"""Writes one shard, the unit of work and of retries. Does not depend on Ray."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import logging
 import tarfile
 import zlib
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from pipeline.errors import BadInput
 from pipeline.files import atomic_file, atomic_write, canonical_json, sha256_of
+from pipeline.outcomes import Outcomes, VideoOutcome
 from pipeline.records import Dataset
 from pipeline.shards.encode import EncodedClip, encode_video
 from pipeline.shards.format import MANIFEST, SCHEMA
@@ -23,58 +25,67 @@ log = logging.getLogger(__name__)
 
 
 def make_shard(dataset: Dataset, folder: Path, plan: ShardPlan, shard: int, *, strict: bool = False) -> dict:
-    """Bring one shard into being, unless it is there already; returns its sidecar.
+    """Write one shard unless it is finished; returns its sidecar.
 
-    A shard is there when its sidecar names this plan, size and sha256 fit, and the videos it skipped are still bad.
-    A bad video is skipped whole and counted; strict raises its BadInput instead. Raises OSError naming the shard
-    when it cannot be written: then nothing appears under its name.
+    A shard is finished when its sidecar has this plan, its size and sha256 are right, and its skipped videos are still
+    bad. A bad video is skipped completely and counted; under `strict` its BadInput is raised. Raises OSError naming the
+    shard when it cannot be written; then no file of that name appears.
     """
     path = folder / plan.name(shard)
     sidecar = path.with_suffix(".json")
     done = _finished(path, sidecar, plan)
     if done is not None and not (strict and done["errors"]) and _still_bad(dataset, done["errors"], plan):
         return done
-    for finished in (folder / MANIFEST, sidecar):   # from here on neither the set nor the shard is
+    for finished in (folder / MANIFEST, sidecar):   # from here on neither the set nor the shard is finished
         finished.unlink(missing_ok=True)
     try:
         facts = _write_tar(dataset, path, plan, shard, strict=strict)
         atomic_write(sidecar, canonical_json(facts))
     except OSError as error:
-        raise OSError(error.errno, f"cannot write shard {path}: {error.strerror}. Make room or get write permission, "
+        raise OSError(error.errno, f"cannot write shard {path}: {error.strerror}. Free space or get write permission, "
                       "then run the same command again; finished shards are kept.") from error
     return facts
 
 
+def shard_outcomes(facts: Mapping[str, Any]) -> list[VideoOutcome]:
+    """The outcome of every video of a shard, from its sidecar."""
+    frames = Counter()
+    for row in facts["index"]:
+        frames[row["video_id"]] += row["num_frames"]
+    done = [VideoOutcome(video=video, frames=count) for video, count in frames.items()]
+    return [*done, *map(VideoOutcome.from_json, facts["errors"])]
+
+
 def _write_tar(dataset: Dataset, path: Path, plan: ShardPlan, shard: int, *, strict: bool) -> dict:
     rows = []
-    errors = []
-    videos = 0
+    outcomes = Outcomes()
     with atomic_file(path) as file:
         tar = _Tar(file)
         for video_id in plan.shards[shard]:
             try:
-                rows += _add_video(tar, dataset, video_id, plan, shard)
-                videos += 1
+                clips = _add_video(tar, dataset, video_id, plan, shard)
+                rows += clips
+                outcomes.add([VideoOutcome(video=video_id, frames=sum(row["num_frames"] for row in clips))])
             except BadInput as error:
                 if strict:
                     raise
                 log.warning("skipped: %s", error)
-                errors.append({"video": video_id, "reason": error.reason, "message": str(error)})
+                outcomes.add([VideoOutcome.skip(video_id, error)])
         tar.close()
     return {"schema": SCHEMA, "plan": plan.digest,
             "name": path.name, "size": tar.size, "sha256": tar.sha256.hexdigest(),
-            "videos": videos, "clips": len(rows), "frames": sum(row["num_frames"] for row in rows),
-            "skipped": dict(Counter(error["reason"] for error in errors)), "errors": errors, "index": rows}
+            "videos": len(outcomes.done), "clips": len(rows), "frames": outcomes.frames,
+            "skipped": outcomes.reasons, "errors": outcomes.skipped_rows(), "index": rows}
 
 
 def _add_video(tar: _Tar, dataset: Dataset, video_id: str, plan: ShardPlan, shard: int) -> list[dict]:
-    """Check and encode a whole video, then write it; memory holds this one only. Returns its index rows."""
+    """Check and encode a whole video, then write it; returns its index rows. Memory holds one video at a time."""
     clips = encode_video(dataset, video_id, plan.config)
     return [index_row(clip.meta, key=clip.key, shard=shard, members=tar.add(clip)) for clip in clips]
 
 
 class _Tar:
-    """A tar whose bytes depend on its members alone, hashed while written, with the place of every payload."""
+    """A tar whose bytes depend on its members alone. It is hashed while it is written."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
@@ -82,10 +93,10 @@ class _Tar:
         self.sha256 = hashlib.sha256()
 
     def add(self, clip: EncodedClip) -> list[dict]:
-        """Append the members of one clip, adjacent and in order; returns name, offset, length, crc32 of each."""
+        """Append the members of one clip in order; returns the name, offset, length and crc32 of each."""
         members = []
         for suffix, content in clip.members:
-            info = tarfile.TarInfo(f"{clip.key}.{suffix}")      # owner 0, time 0: no trace of when and who
+            info = tarfile.TarInfo(f"{clip.key}.{suffix}")      # owner and time stay 0, for equal bytes every time
             info.size = len(content)
             self._write(info.tobuf(tarfile.GNU_FORMAT))
             members.append({"name": info.name, "offset": self.size, "length": len(content),
@@ -106,13 +117,13 @@ class _Tar:
 
 
 def _finished(path: Path, sidecar: Path, plan: ShardPlan) -> dict | None:
-    """The sidecar of a shard that is complete and of this plan."""
+    """The sidecar of a shard, or None where the shard is not complete or of another plan."""
     if not (path.exists() and sidecar.exists()):
         return None
     try:
         facts = json.loads(sidecar.read_bytes())
     except ValueError:
-        return None     # a damaged sidecar costs its shard, not the run
+        return None     # only this shard is written again
     same = facts.get("schema") == SCHEMA and facts["plan"] == plan.digest and facts["size"] == path.stat().st_size
     return facts if same and sha256_of(path) == facts["sha256"] else None
 
@@ -123,5 +134,5 @@ def _still_bad(dataset: Dataset, errors: list[dict], plan: ShardPlan) -> bool:
             encode_video(dataset, error["video"], plan.config)
         except BadInput:
             continue
-        return False    # repaired since: the shard is written again, with it
+        return False    # the video was repaired, so the shard is written again
     return True

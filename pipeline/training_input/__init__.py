@@ -1,4 +1,4 @@
-"""Training input of stage one: clips drawn from shards, augmented, pasted and collated."""
+"""Training input of stage one: clips are drawn from shards, augmented, combined by copy-paste and batched."""
 
 from pipeline.training_input.batch_slots import BatchSlots
 from pipeline.training_input.copy_paste import CopyPasteConfig

@@ -1,7 +1,7 @@
-"""Where loader processes leave their batches: shared memory that is allocated once and written again and again.
+"""Shared memory into which loader processes write their batches. It is allocated once and then reused.
 
-A batch sent through a queue arrives in fresh pages, which the kernel clears and maps one by one. That costs more than
-decoding the JPEGs (measured at 1280x720: 1100 page faults and twice the processor time per frame).
+A batch that is sent through a queue arrives in new pages, which the kernel has to clear and map one by one. That costs
+more than decoding the JPEGs (measured at 1280x720: 1100 page faults and twice the processor time per frame).
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from pipeline.errors import BadInput
 from pipeline.training_input.targets import ClipTubes, stride_4
 from pipeline.training_input.training_clips import ClipPlan, Fetch, InputConfig, make_clip
 
-_IN_SLOT = np.zeros(0, np.int16)    # stands for a map that lies in the slot
+_IN_SLOT = np.zeros(0, np.int16)    # stands for a map that is stored in the slot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackedBatch:
-    """What goes through the queue: which slot, and what does not fit in it."""
+    """The part of a batch that goes through the queue: its step, which gives the slot, and data outside the slot."""
 
     step: int
     tubes: tuple[ClipTubes, ...]    # per clip, without their maps
@@ -33,10 +33,10 @@ class PackedBatch:
 
 
 class BatchSlots:
-    """One slot for each batch a DataLoader may have under way, and one for the batch it is handing over.
+    """One slot for each batch that a DataLoader may have in flight, and one for the batch that it returns.
 
-    A DataLoader asks for step s + workers x prefetch just before it hands over step s, so a slot that `take` has copied
-    is written again only afterwards. Without loader processes there is one slot, in ordinary memory.
+    A DataLoader requests step s + workers x prefetch just before it returns step s. A slot is therefore overwritten
+    only after `take` has copied it. Without loader processes, there is one slot, in ordinary memory.
     """
 
     def __init__(self, config: InputConfig, *, share: int) -> None:
@@ -54,27 +54,27 @@ class BatchSlots:
 
     def put(self, step: int, plans: Sequence[ClipPlan], fetches: Sequence[Fetch],
             classes: ClassTable) -> PackedBatch | BadInput:
-        """Make the clips of one step in its slot.
+        """Write the clips of one step into its slot.
 
-        BadInput is returned: an exception that crosses a DataLoader arrives as another type.
+        BadInput is returned, not raised, since an exception that crosses a DataLoader changes its type.
         """
         frames, real_pixels, tubes = (tensor[step % self.count].numpy()
                                       for tensor in (self.frames, self.real_pixels, self.tubes))
-        made: list[ClipTubes] = []
+        clips: list[ClipTubes] = []
         try:
-            for number, (plan, fetch) in enumerate(zip(plans, fetches)):
-                made.append(make_clip(plan, fetch, classes, self.config, frames=frames[number],
-                                      real_pixels=real_pixels[number]))
+            for index, (plan, fetch) in enumerate(zip(plans, fetches)):
+                clips.append(make_clip(plan, fetch, classes, self.config, frames=frames[index],
+                                       real_pixels=real_pixels[index]))
         except BadInput as error:
             return error
-        for out, clip in zip(tubes, made):
+        for out, clip in zip(tubes, clips):
             out[:] = clip.tubes
-        return PackedBatch(step=step, tubes=tuple(replace(clip, tubes=_IN_SLOT) for clip in made),
+        return PackedBatch(step=step, tubes=tuple(replace(clip, tubes=_IN_SLOT) for clip in clips),
                            videos=tuple(plan.clip.video.video_id for plan in plans),
                            samples=tuple(plan.draw.position for plan in plans))
 
     def take(self, packed: PackedBatch | BadInput) -> ClipBatch:
-        """Copy a batch out of its slot, pinned where CUDA is; BadInput is raised."""
+        """Copy a batch out of its slot, into pinned memory with CUDA. Raises a BadInput that `put` returned."""
         if isinstance(packed, BadInput):
             raise packed
         slot = packed.step % self.count

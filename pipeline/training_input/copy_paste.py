@@ -1,9 +1,10 @@
-"""Video copy-paste: segments of another video's clip, pasted over every frame of a training clip.
+"""Video copy-paste: segments of another video's clip (the donor) are pasted over every frame of a training clip.
 
-Ghiasi et al. 2021 (arXiv 2012.07177) for clips, as the released MaXTron code trains: all things of the donor and a
-random part of its segments, at half the scale. Two defects are put right, and kept under `official_compat`: a pasted
-segment never shares an id with the clip's own, and segments count that appear after the donor's first frame. Stuff of a
-class that is there already becomes one target with it in `targets.py`.
+The method is that of Ghiasi et al. 2021 (arXiv 2012.07177), extended to clips as in the released MaXTron code: all
+things of the donor and a random part of its segments are pasted, at half the scale. Two defects of that code are
+corrected, and kept under `official_compat`: here, a pasted segment never shares an id with a segment of the clip, and
+segments that appear after the donor's first frame are pasted too. In `targets.py`, pasted stuff is joined to stuff of
+the same class in the clip.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from pipeline.training_input.targets import NO_OVERLAPS, Overlaps, stride_4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopyPasteConfig:
-    """How often, and at which part of the usual scales."""
+    """How often segments are pasted, and at which fraction of the usual scales."""
 
-    probability: float = 1.0    # the released code's switch is always on
-    scale: float = 0.5          # of the augmentation's smallest and largest scale
+    probability: float = 1.0    # as in the released code, which always pastes
+    scale: float = 0.5          # factor on the smallest and the largest scale of the augmentation
 
     def __post_init__(self) -> None:
         if not 0 <= self.probability <= 1:
-            raise ValueError(f"copy_paste.probability is {self.probability}; it lies between 0 and 1")
+            raise ValueError(f"copy_paste.probability is {self.probability}; give a value between 0 and 1")
         if self.scale <= 0:
             raise ValueError(f"copy_paste.scale is {self.scale}; it must be above 0")
 
@@ -37,11 +38,12 @@ class CopyPasteConfig:
 def choose_segments(ids: Sequence[np.ndarray], segments: Sequence[Segment], classes: ClassTable,
                     rng: np.random.Generator, *, overlaps: Overlaps = NO_OVERLAPS,
                     official_compat: bool = False) -> list[Segment]:
-    """Which segments of a donor clip (ids after its transform, one `H W` per frame) are pasted.
+    """Choose the segments of a donor clip to paste. ids: maps after its transform, one `H W` per frame.
 
-    Every thing, and of all segments in random order the first r, r uniform from none to all. Crowd stays behind.
+    These are all things, and the first r of all segments in random order, with r uniform from none to all. Crowd is
+    never pasted.
 
-    official_compat: only what the donor's first frame shows.
+    official_compat: only segments in the donor's first frame.
     """
     seen = {segment for frame in (ids[:1] if official_compat else ids)
             for id in np.flatnonzero(np.bincount(frame[::4, ::4].ravel())).tolist()
@@ -54,10 +56,10 @@ def choose_segments(ids: Sequence[np.ndarray], segments: Sequence[Segment], clas
 
 def paste(frame: np.ndarray, ids: np.ndarray, real: np.ndarray, donor_frame: np.ndarray, donor_ids: np.ndarray,
           new_ids: np.ndarray) -> None:
-    """Paste one frame in place: frame `3 H W` uint8, ids `h w` uint16 at stride 4, real pixels `H W` bool.
+    """Paste onto one frame in place: frame `3 H W` uint8, ids `h w` uint16 at stride 4, real pixels `H W` bool.
 
-    donor_frame `3 H W` and donor_ids `H W` may be smaller (top left). new_ids: uint16, donor id -> id here, or 0: not
-    pasted.
+    donor_frame `3 H W` and donor_ids `H W` may be smaller, and lie at the top left. new_ids: uint16, donor id -> id in
+    the clip, 0 if it is not pasted.
     """
     height, width = donor_ids.shape
     pasted = cv2.LUT(donor_ids, new_ids) if donor_ids.dtype == np.uint8 else np.take(new_ids, donor_ids)    # H W
@@ -71,25 +73,26 @@ def paste(frame: np.ndarray, ids: np.ndarray, real: np.ndarray, donor_frame: np.
 
 def renumber(chosen: Sequence[Segment], *, after: int, highest: int, overlaps: Overlaps = NO_OVERLAPS
              ) -> tuple[list[Segment], dict[int, tuple[int, ...]], np.ndarray]:
-    """Chosen segments and the overlaps among them, with ids moved beyond `after`, and the table `paste` reads: donor
-    id -> id here, 0: not pasted.
+    """Give the chosen segments and overlaps among them ids above `after`. Also returns the table `new_ids` of `paste`.
 
-    highest: the largest id the donor's maps may hold.
+    highest: the largest id in the donor's maps.
     """
     new_ids = np.zeros(max(256, highest + 1), dtype=np.uint16)
     moved = [replace(segment, id=after + segment.id) for segment in chosen]
-    here = {segment.id: after + segment.id for segment in chosen}
-    shared = {id: tuple(here[segment] for segment in members if segment in here) for id, members in overlaps.items()}
-    for id in (*here, *(id for id, members in shared.items() if members)):
+    clip_ids = {segment.id: after + segment.id for segment in chosen}
+    shared = {id: tuple(clip_ids[segment] for segment in members if segment in clip_ids)
+              for id, members in overlaps.items()}
+    for id in (*clip_ids, *(id for id, members in shared.items() if members)):
         new_ids[id] = after + id
     return moved, {after + id: members for id, members in shared.items() if members}, new_ids
 
 
 def displaced(clip: StoredVideo, donor: StoredVideo, chosen: Sequence[Segment], classes: ClassTable) -> list[int]:
-    """The clip's own things that become void under `official_compat`: those with the data set's id of a pasted thing.
+    """Things of the clip that become void under `official_compat`: those whose id in the data set is that of a pasted
+    thing.
 
-    VIPSeg's ids are colours, and the first instance of a class has the same one in every video, so the released code
-    often pastes over the mask of an object without covering it. (Its semantic labels still show the object.)
+    VIPSeg's ids are colours, and the first instance of a class has the same colour in every video. The released code
+    therefore often replaces the mask of an object that remains visible. (Its semantic labels still show the object.)
     """
     pasted = {donor.source_ids[segment.id - 1] for segment in chosen if classes.is_thing[segment.class_index]}
     return [segment.id for segment, source in zip(clip.segments, clip.source_ids) if source in pasted]

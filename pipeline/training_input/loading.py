@@ -1,12 +1,13 @@
 """Shards -> training batches, inside one train worker.
 
-Two ways to read, one way to make clips: by index (any clip with one `pread`, the default), or streaming front to back
-through `webdataset`. What a clip contains depends on (seed, epoch, video) alone; `sample_plan.py` beside this file
-decides the order and where a resumed run goes on. Loader processes are those of `torch.utils.data.DataLoader`; their
-shared memory holds workers x prefetch + 1 batches (a container wants `--shm-size` above that).
+There are two ways to read: by index (any clip with one `pread`, the default), or streaming front to back through
+`webdataset`. Both make the same clips. The content of a clip depends only on (seed, epoch, video); `sample_plan.py`
+beside this file decides the order, and where a resumed run continues. Loader processes are those of
+`torch.utils.data.DataLoader`; their shared memory holds workers x prefetch + 1 batches (a container needs a
+`--shm-size` above that).
 
-Decoding takes and frees megabytes per frame. Start the training process with MALLOC_MMAP_THRESHOLD_=268435456 and
-MALLOC_TRIM_THRESHOLD_=536870912 in its environment, or the page faults cost more than the choice of decoder.
+Decoding allocates and frees megabytes per frame. Start the training process with MALLOC_MMAP_THRESHOLD_=268435456 and
+MALLOC_TRIM_THRESHOLD_=536870912 in its environment; otherwise page faults cost more than a slower decoder would.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _STREAM_CURE = "Copy the shard again from its source, or verify the shard set."
 
 @dataclass(frozen=True)
 class Stills:
-    """A shard set that trains beside the videos, and the share of all clips that come from it."""
+    """A shard set of stills that is used together with the videos, and its share of all clips."""
 
     shards: ShardSet
     share: float
@@ -46,7 +47,7 @@ def training_plan(shards: ShardSet, config: InputConfig, *, world: int = 1,
                 stills: Stills | None = None) -> SamplePlan | StreamPlan | MixedPlan:
     """The order of reading: the draws of each step.
 
-    Raises ValueError where batch size, ranks, workers, videos and stills do not go together.
+    Raises ValueError if batch size, ranks, workers, videos and stills do not fit together.
     """
     sizes = {"global_batch": config.batch_size, "seed": config.seed, "samples_per_video": config.samples_per_video}
     share_of_rank(config.batch_size, world)
@@ -63,10 +64,10 @@ def training_batches(shards: ShardSet, config: InputConfig, *, rank: int = 0, wo
                      stills: Stills | None = None) -> Iterator[ClipBatch]:
     """Batches of `batch_size / world` clips for one rank, without end; a step consumes `batch_size` samples.
 
-    stills: of the same classes, read by index; `config.pseudo_video` makes clips of them.
-    consumed: samples consumed before, by all ranks: the run goes on with the next one, in the middle of an epoch too.
-    Pinned memory where CUDA is. Closing the iterator ends its loader processes.
-    Raises ValueError at once for settings that cannot work, BadInput (naming the video) with the batch it spoils.
+    stills: need the same classes and are read by index; `config.pseudo_video` turns them into clips.
+    consumed: samples that all ranks have consumed before; the run continues with the next one, even within an epoch.
+    Batches are in pinned memory if CUDA is available. Closing the iterator ends its loader processes.
+    Raises ValueError at once for impossible settings, and BadInput, which names the video, in place of a faulty batch.
     """
     plan = training_plan(shards, config, world=world, stills=stills)
     step = step_of(consumed, config.batch_size)
@@ -86,9 +87,10 @@ def training_batches(shards: ShardSet, config: InputConfig, *, rank: int = 0, wo
 
 
 class IndexedClips(Dataset):
-    """Map-style: a step and its draws -> the batch, in its slot.
+    """Map-style data set: a step and its draws -> the batch, in its slot.
 
-    sets: their videos count on from one set to the next; the first has the classes, and the donors of copy-paste.
+    sets: their videos are numbered through, set after set; the first set has the class table and the donors of
+    copy-paste.
     """
 
     def __init__(self, sets: Sequence[ShardSet], slots: BatchSlots) -> None:
@@ -105,18 +107,18 @@ class IndexedClips(Dataset):
 
 
 def read_frames(shards: ShardSet, video: StoredVideo, frames: tuple[int, ...]) -> list[tuple[bytes, bytes | None]]:
-    """A `Fetch` that reads by index: each run of neighbouring frames with one `pread`."""
-    found = {}
+    """A `Fetch` that reads by index, each run of consecutive frames with one `pread`."""
+    stored = {}
     for start, stop in neighbours(frames):
-        found |= zip(range(start, stop), shards.read(video, start, stop))
-    return [found[frame] for frame in frames]
+        stored |= zip(range(start, stop), shards.read(video, start, stop))
+    return [stored[frame] for frame in frames]
 
 
 class StreamedClips(IterableDataset):
-    """Streaming: the batches of one rank in their slots, each loader worker reading its own part of the shards.
+    """Streaming data set: the batches of one rank, in their slots. Each loader worker reads its own part of the shards.
 
-    A worker reads a shard once per epoch and keeps only the encoded frames its clips need. Donors of copy-paste come
-    from the same shard, where reading by index takes them from the whole set.
+    A worker reads a shard once per epoch and keeps only the encoded frames that its clips need. Donors of copy-paste
+    come from the same shard; reading by index takes them from the whole set.
     """
 
     def __init__(self, shards: ShardSet, slots: BatchSlots, plan: StreamPlan, *, rank: int, step: int) -> None:
@@ -150,34 +152,35 @@ class StreamedClips(IterableDataset):
 
 
 def _read_shard(shards: ShardSet, shard: int, plans: list[ClipPlan], config: InputConfig) -> Fetch:
-    """Stream one tar, keep the members the plans need, and give a function that hands them out."""
+    """Stream one tar and keep the members that the plans need. Returns a function that looks them up."""
     parts = [part for plan in plans for part in (plan.clip, plan.donor) if part]
     names = {name for part in parts for frame in part.frames for name in _members(shards, part.video, frame)}
-    place = config.stream_from or str(shards.folder)
-    place = place if "{shard}" in place else place.rstrip("/") + "/{shard}"
-    url = place.replace("{shard}", shards.manifest["shards"][shard]["name"])
-    found: dict[str, bytes] = {}
+    pattern = config.stream_from or str(shards.folder)
+    pattern = pattern if "{shard}" in pattern else pattern.rstrip("/") + "/{shard}"
+    url = pattern.replace("{shard}", shards.manifest["shards"][shard]["name"])
+    members: dict[str, bytes] = {}
     try:
         for sample in webdataset.tariterators.tarfile_samples([{"url": url}], select_files=names.__contains__):
-            found |= {f"{sample['__key__']}.{suffix}": content for suffix, content in sample.items()
-                      if not suffix.startswith("__")}
-            if len(found) == len(names):
+            members |= {f"{sample['__key__']}.{suffix}": content for suffix, content in sample.items()
+                        if not suffix.startswith("__")}
+            if len(members) == len(names):
                 break
     except (OSError, EOFError, ValueError, tarfile.TarError) as error:
-        raise BadInput("damaged-shard", f"cannot stream it: {error.args[0]}.", file=url, cure=_STREAM_CURE) from error
-    if missing := sorted(names - found.keys()):
-        raise BadInput("damaged-shard", f"it lacks {len(missing)} members the index lists, such as {missing[0]!r}.",
-                       file=url, cure=_STREAM_CURE)
+        raise BadInput("damaged-shard", f"cannot stream the shard: {error.args[0]}.", file=url,
+                       cure=_STREAM_CURE) from error
+    if missing := sorted(names - members.keys()):
+        raise BadInput("damaged-shard", f"the shard lacks {len(missing)} members that the index lists, such as "
+                       f"{missing[0]!r}.", file=url, cure=_STREAM_CURE)
 
     def fetch(video: StoredVideo, frames: tuple[int, ...]) -> list[tuple[bytes, bytes | None]]:
-        return [tuple(found[name] for name in _members(shards, video, frame)) for frame in frames]
+        return [tuple(members[name] for name in _members(shards, video, frame)) for frame in frames]
 
     return fetch
 
 
 def _members(shards: ShardSet, video: StoredVideo, frame: int) -> list[str]:
-    clip, number = divmod(frame, shards.clip_frames)
-    return [f"{clip_key(video.video_id, clip)}.f{number:03d}.{suffix}" for suffix in ("jpg", "png")]
+    clip, index = divmod(frame, shards.clip_frames)
+    return [f"{clip_key(video.video_id, clip)}.f{index:03d}.{suffix}" for suffix in ("jpg", "png")]
 
 
 class _Steps:
@@ -198,18 +201,18 @@ def _as_it_is(packed: PackedBatch | BadInput) -> PackedBatch | BadInput:
 
 
 def _videos_of_shards(shards: ShardSet) -> list[range]:
-    """Positions in `shards.videos` of each shard's videos; they lie together."""
+    """For each shard, the positions of its videos in `shards.videos`, which are consecutive."""
     sizes = Counter(video.shard for video in shards.videos)
     ends = list(accumulate(sizes[shard] for shard in range(len(shards.manifest["shards"]))))
     return [range(end - sizes[shard], end) for shard, end in enumerate(ends)]
 
 
 def _refuse_unfit_stills(shards: ShardSet, stills: ShardSet, config: InputConfig) -> None:
-    videos, images = ([info.name for info in found.classes.classes] for found in (shards, stills))
+    videos, images = ([info.name for info in shard_set.classes.classes] for shard_set in (shards, stills))
     if videos != images:
         raise ValueError(f"the stills in {stills.folder} have the classes of {stills.classes.name}, the videos in "
-                         f"{shards.folder} those of {shards.classes.name}; they need the same names in the same order. "
-                         "For COCO's own, set stage_one.stills.dataset.classes and make the shards again")
+                         f"{shards.folder} those of {shards.classes.name}; both need the same names in the same order. "
+                         "For COCO, set stage_one.stills.dataset.classes and make the shards again")
     if config.streaming:
         raise ValueError("stills are read by index; set input.streaming to false")
 

@@ -1,6 +1,7 @@
-"""A still becomes a clip: a camera that wanders over the picture and slowly turns.
+"""Pseudo-videos: a camera that moves over a still and slowly turns makes a clip.
 
-VITA appendix A.1.1, after SeqFormer (arXiv 2112.08275); the turn is that of the released VITA code's data set mapper.
+Sources: VITA, appendix A.1.1, after SeqFormer (arXiv 2112.08275); the turn follows the data set mapper of the released
+VITA code.
 """
 
 from __future__ import annotations
@@ -14,19 +15,19 @@ from pipeline.clips import AugmentConfig, Transform, draw_color
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PseudoVideoConfig:
-    """How the camera moves. The augmentation of the input says how large its picture becomes."""
+    """The motion of the camera. The augmentation of the input decides the size of its picture."""
 
-    short_side: tuple[int, ...] = (400, 500, 600)   # pixels; the still is thought of at one of these sizes
-    crop: tuple[int, int] = (384, 600)              # sides of each frame's window then, smallest and largest
-    angle: float = 15.0                             # degrees; drawn up to that either way, and put in order
-    of_videos: float = 0.0      # probability that a clip of a real video is seen through one such window, at rest
+    short_side: tuple[int, ...] = (400, 500, 600)   # pixels; the still is taken to have one of these sizes
+    crop: tuple[int, int] = (384, 600)              # smallest and largest side of a frame's window, at that size
+    angle: float = 15.0                             # degrees; angles are drawn from -angle to angle, then sorted
+    of_videos: float = 0.0      # probability that a clip of a real video shows one such window, at rest
 
     def __post_init__(self) -> None:
         if min(self.short_side, default=0) < 1 or not 1 <= self.crop[0] <= self.crop[1]:
-            raise ValueError(f"pseudo_video.short_side={self.short_side} and crop={self.crop} are lengths in pixels, "
-                             "at least one and the smaller first")
+            raise ValueError(f"pseudo_video.short_side={self.short_side} and crop={self.crop} must be lengths of at "
+                             "least 1 pixel, and crop must start with the smaller one")
         if not 0 <= self.of_videos <= 1:
-            raise ValueError(f"pseudo_video.of_videos is {self.of_videos}; a probability lies between 0 and 1")
+            raise ValueError(f"pseudo_video.of_videos is {self.of_videos}; give a probability between 0 and 1")
         if not 0 <= self.angle < 180:
             raise ValueError(f"pseudo_video.angle is {self.angle}; give degrees from 0 to below 180")
 
@@ -35,10 +36,10 @@ def draw_camera_path(rng: np.random.Generator, config: PseudoVideoConfig, augmen
                      source: tuple[int, int], frames: int) -> tuple[Transform, ...]:
     """Draw one transform per frame for a still of `source` (height, width).
 
-    Size, flip and colours hold for the clip, window and angle for a frame. A window larger than the still is cut to it,
-    and one that would not fit the network input is shrunk to fit.
+    Size, flip and colours are drawn for the clip, window and angle for each frame. A window larger than the still is
+    cut to it, and one that would not fit the network input is scaled down.
     """
-    pixel = min(source) / int(rng.choice(config.short_side))        # of the still, in pixels of the size thought of
+    pixel = min(source) / int(rng.choice(config.short_side))        # pixels of the still per pixel at the drawn size
     angles = np.sort(rng.uniform(-config.angle, config.angle, frames))
     short_side = int(rng.choice(augment.short_side)) if augment.short_side else None
     zoom = rng.uniform(*augment.scale)
@@ -59,7 +60,7 @@ def draw_camera_path(rng: np.random.Generator, config: PseudoVideoConfig, augmen
 
 
 def _draw_side(rng: np.random.Generator, side: int, smallest: float, largest: float) -> tuple[int, int]:
-    """First and last pixel of a window along one axis."""
+    """Start and stop of a window along one axis, in pixels of the still."""
     kept = max(min(round(rng.uniform(min(smallest, side), min(largest, side))), side), 1)
     first = int(rng.integers(side - kept + 1))
     return first, first + kept

@@ -1,8 +1,9 @@
-"""Which video is drawn when, and by whom: pure functions of (seed, epoch, step) that can be tested without data.
+"""The order in which ranks draw videos, as pure functions of (seed, epoch, step) that can be tested without data.
 
-A *draw* is one sample of one video; a run is an endless line of draws, `position` 0, 1, 2, .... A global batch is the
-next `global_batch` of them, and rank r takes the r-th equal part. So every rank makes the same number of steps, and
-`consumed` draws, a multiple of the global batch, are all that has to be saved to continue in the middle of an epoch.
+A *draw* is one sample of one video; a run is an endless sequence of draws with `position` 0, 1, 2, .... A global batch
+consists of the next `global_batch` draws, and rank r takes the r-th of the equal parts. Every rank thus makes the same
+number of steps. To continue in the middle of an epoch, only the number of consumed draws, a multiple of the global
+batch, has to be saved.
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ from functools import lru_cache
 
 import numpy as np
 
-# What a random stream is for; streams of different purposes share no numbers.
+# Purposes of random streams; streams of different purposes share no numbers.
 PLAN, SHARD, CLIP, PASTE, VIEW, EVIDENCE, STILLS, MIX = range(8)
 
 
 def random_stream(seed: int, purpose: int, *, epoch: int, index: int = 0) -> np.random.Generator:
-    """Random numbers that depend on nothing but the arguments.
+    """Random numbers that depend only on the arguments.
 
-    Philox counts upwards in the first word of its counter; epoch and index sit in the last two: streams never meet.
+    Philox counts upwards in the first word of its counter. Epoch and index are in the last two words, so streams never
+    overlap.
     """
     return np.random.Generator(np.random.Philox(key=[seed, purpose], counter=[0, 0, index, epoch]))
 
@@ -28,19 +30,19 @@ def random_stream(seed: int, purpose: int, *, epoch: int, index: int = 0) -> np.
 class Draw:
     """One sample of one video."""
 
-    position: int       # in the whole run: how many samples were consumed before it
+    position: int       # in the whole run: number of samples consumed before
     epoch: int
     video: int          # position in the shard set
     repeat: int = 0     # 0 ... samples_per_video-1
 
     def random(self, seed: int, purpose: int) -> np.random.Generator:
-        """The randomness of this sample, whatever rank or worker makes it, and when."""
+        """Random numbers of this sample, the same on every rank and worker and after a resume."""
         return random_stream(seed, purpose, epoch=self.epoch, index=self.video << 20 | self.repeat)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplePlan:
-    """Order for shards that can be read anywhere: one permutation of all samples per epoch. The world may change."""
+    """Order for shards with random access: one permutation of all samples per epoch. The number of ranks may change."""
 
     count: int                      # videos
     global_batch: int               # clips per step, all ranks together
@@ -58,7 +60,7 @@ class SamplePlan:
 
     @property
     def dropped(self) -> int:
-        """Samples of each epoch that fill no global batch; other ones in each epoch."""
+        """Number of samples per epoch that are left over from full global batches; each epoch drops other ones."""
         return self.count * self.samples_per_video % self.global_batch
 
     def batch(self, step: int, *, rank: int = 0, world: int = 1) -> list[Draw]:
@@ -68,11 +70,11 @@ class SamplePlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamPlan:
-    """Order for shards that are read front to back: shards permuted per epoch, samples permuted inside a shard.
+    """Order for shards that are read front to back: shards are permuted per epoch, and samples within a shard.
 
-    The order is cut into equal parts, one for each loader worker of each rank, who reads its part front to back; a
-    shard on a cut is opened by both neighbours. So no shard is lost however few there are. Resuming exactly
-    needs the same world and workers, as the cuts depend on them.
+    The order is cut into equal parts, one for each loader worker of each rank. A worker reads its part front to back,
+    and two workers open a shard that is cut, so all shards are used, however few there are. An exact resume needs the
+    same numbers of ranks and workers, since the cuts depend on them.
     """
 
     videos_per_shard: tuple[int, ...]
@@ -90,7 +92,7 @@ class StreamPlan:
 
     @property
     def count(self) -> int:
-        """Videos."""
+        """Number of videos."""
         return sum(self.videos_per_shard)
 
     @property
@@ -100,7 +102,7 @@ class StreamPlan:
 
     @property
     def dropped(self) -> int:
-        """Samples of each epoch that no worker's equal share holds; other ones in each epoch."""
+        """Number of samples per epoch that are left over from the equal parts; each epoch drops other ones."""
         return self.count * self.samples_per_video - self.steps_per_epoch * self.global_batch
 
     def batch(self, step: int, *, rank: int = 0) -> list[Draw]:
@@ -114,25 +116,25 @@ class StreamPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MixedPlan:
-    """Order for videos and stills in a fixed proportion, wherever they lie. The world may change.
+    """Order for videos and stills in a fixed proportion, with random access. The number of ranks may change.
 
-    Each of the two is gone through in an order of its own, again and again; the stills count on after the videos.
+    Each of the two sets is repeated endlessly in its own random order. Stills are numbered after the videos.
     """
 
     videos: int
     stills: int
-    share: float                    # of all samples that are stills
+    share: float                    # stills as a fraction of all samples
     global_batch: int               # clips per step, all ranks together
     seed: int = 0
-    samples_per_video: int = 1      # clips drawn from each video, and still, in an epoch of its own
+    samples_per_video: int = 1      # clips drawn from each video or still in one pass over its set
 
     def __post_init__(self) -> None:
         _check(self)
         if not 0 < self.share < 1:
-            raise ValueError(f"the share of stills is {self.share}; it lies between 0 and 1, and is neither")
+            raise ValueError(f"the share of stills is {self.share}; give a value above 0 and below 1")
         if min(self.videos, self.stills) < 1:
-            raise ValueError(f"{self.videos} videos and {self.stills} stills cannot be mixed; see the errors.jsonl of "
-                             "the shard set that is empty, and make its shards again")
+            raise ValueError(f"{self.videos} videos and {self.stills} stills cannot be mixed; read the errors.jsonl of "
+                             "the empty shard set, and make its shards again")
 
     def batch(self, step: int, *, rank: int = 0, world: int = 1) -> list[Draw]:
         """The draws of one rank in one step of the whole run."""
@@ -140,24 +142,24 @@ class MixedPlan:
         first = step * self.global_batch
         before = self._stills_before(first)
         after = self._stills_before(first + self.global_batch)
-        samples = [(self.videos, STILLS, number) for number in range(before, after)]
-        samples += [(0, PLAN, number) for number in range(first - before, first + self.global_batch - after)]
+        samples = [(self.videos, STILLS, index) for index in range(before, after)]
+        samples += [(0, PLAN, index) for index in range(first - before, first + self.global_batch - after)]
         order = random_stream(self.seed, MIX, epoch=step).permutation(self.global_batch)
-        return [self._draw(first + place, *samples[order[place]]) for place in range(rank * share, (rank + 1) * share)]
+        return [self._draw(first + row, *samples[order[row]]) for row in range(rank * share, (rank + 1) * share)]
 
     def _stills_before(self, position: int) -> int:
         return int(position * self.share)
 
-    def _draw(self, position: int, offset: int, purpose: int, number: int) -> Draw:
+    def _draw(self, position: int, offset: int, purpose: int, index: int) -> Draw:
         count = (self.stills if offset else self.videos) * self.samples_per_video
-        epoch, place = divmod(number, count)
-        sample = int(_permutation(self.seed, purpose, epoch, count)[place])
+        epoch, rest = divmod(index, count)
+        sample = int(_permutation(self.seed, purpose, epoch, count)[rest])
         return Draw(position=position, epoch=epoch, video=offset + sample // self.samples_per_video,
                     repeat=sample % self.samples_per_video)
 
 
 def share_of_rank(global_batch: int, world: int) -> int:
-    """Clips per step of one rank. Raises ValueError where the global batch does not divide by the ranks."""
+    """Clips per step of one rank. Raises ValueError if the global batch is not divisible by the number of ranks."""
     if global_batch % world:
         below = global_batch // world * world
         either = f"{below} or {below + world}" if below else f"{world}"
@@ -167,10 +169,10 @@ def share_of_rank(global_batch: int, world: int) -> int:
 
 
 def step_of(consumed: int, global_batch: int) -> int:
-    """Steps made when `consumed` samples are. Raises ValueError where the batch size was another one then."""
+    """Number of steps after `consumed` samples. Raises ValueError if they were not consumed at this batch size."""
     if consumed < 0 or consumed % global_batch:
-        raise ValueError(f"{consumed} consumed samples are no whole number of global batches of {global_batch}: the "
-                         "run to continue had another batch size. Set it back, or start a new run")
+        raise ValueError(f"{consumed} consumed samples are not a multiple of the global batch of {global_batch}, so "
+                         "the run to continue had another batch size. Set that batch size, or start a new run")
     return consumed // global_batch
 
 
@@ -180,11 +182,11 @@ def _draws(plan: SamplePlan | StreamPlan, step: int, rank: int, share: int, *, f
         first = local * plan.global_batch + rank * share
     position = step * plan.global_batch + rank * share
     chosen = _order(plan, epoch)[first:first + share]
-    return [Draw(position=position + number, epoch=epoch, video=int(sample) // plan.samples_per_video,
-                 repeat=int(sample) % plan.samples_per_video) for number, sample in enumerate(chosen)]
+    return [Draw(position=position + index, epoch=epoch, video=int(sample) // plan.samples_per_video,
+                 repeat=int(sample) % plan.samples_per_video) for index, sample in enumerate(chosen)]
 
 
-@lru_cache(maxsize=4)       # the steps of an epoch share one order
+@lru_cache(maxsize=4)       # all steps of an epoch share one order
 def _order(plan: SamplePlan | StreamPlan, epoch: int) -> np.ndarray:
     """Samples of an epoch, `video * samples_per_video + repeat`, in the order of reading."""
     repeats = plan.samples_per_video
@@ -198,7 +200,7 @@ def _order(plan: SamplePlan | StreamPlan, epoch: int) -> np.ndarray:
         for shard in shards])
 
 
-@lru_cache(maxsize=8)       # a step may touch two epochs of each set
+@lru_cache(maxsize=8)       # a step may reach into two epochs of each set
 def _permutation(seed: int, purpose: int, epoch: int, count: int) -> np.ndarray:
     return random_stream(seed, purpose, epoch=epoch).permutation(count)
 
@@ -216,7 +218,7 @@ def _check_fill(plan: SamplePlan | StreamPlan, *, at_least: int, unit: str) -> N
     if samples >= at_least:
         return
     if plan.count == 0:
-        raise ValueError("the shard set holds no video to draw from; see its errors.jsonl and make the shards again")
+        raise ValueError("the shard set holds no video to draw from; read its errors.jsonl and make the shards again")
     raise ValueError(f"{plan.count} videos x {plan.samples_per_video} samples_per_video = {samples} samples do not "
                      f"fill {unit}, {at_least} clips. Set samples_per_video to at least "
-                     f"{-(-at_least // plan.count)}, or take a smaller batch size or fewer loader workers")
+                     f"{-(-at_least // plan.count)}, or choose a smaller batch size or fewer loader workers")

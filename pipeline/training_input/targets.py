@@ -1,4 +1,4 @@
-"""Id maps of a clip, and what their ids are -> its targets."""
+"""Id maps of a clip, and the segments of their ids -> its targets."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ NO_OVERLAPS: Overlaps = MappingProxyType({})
 
 
 def stride_4(size: tuple[int, int]) -> tuple[slice, slice]:
-    """Rows and columns of network input, (height, width), at which labels are taken: every fourth, nothing is mixed.
+    """Rows and columns of network input (height, width) at which labels are taken: every fourth, without averaging.
 
-    An odd side (1 + 32 k) starts at pixel 0, where the feature maps' corners lie (align_corners, as kMaX). An even side
-    starts at 2, the middle of each cell of four; at 0 its labels would lie half a cell off the features.
+    An odd side (1 + 32 k) starts at pixel 0, where the corner of the feature map is (align_corners, as in kMaX). An
+    even side starts at 2, the middle of each cell of four; at 0, labels would be half a cell away from the features.
     """
     height, width = size
     return slice(0 if height % 2 else 2, None, 4), slice(0 if width % 2 else 2, None, 4)
@@ -35,7 +35,7 @@ def at_stride_4(pixels: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipTubes:
-    """Targets of one clip in small: one map of numbers, also where tubes overlap."""
+    """Targets of one clip in compact form: one integer map, even if tubes overlap."""
 
     tubes: np.ndarray                           # t h w    int16 position in `classes`, -1 void, -2 - s overlap s
     classes: tuple[int, ...]                    # m
@@ -43,12 +43,12 @@ class ClipTubes:
     overlaps: tuple[tuple[int, ...], ...] = ()  # s        positions of the tubes that share the pixel
 
     def targets(self) -> ClipTargets:
-        """The same as masks."""
+        """The same targets as masks."""
         masks = np.empty((len(self.classes), *self.tubes.shape), dtype=bool)        # m t h w
         for position, mask in enumerate(masks):
             np.equal(self.tubes, position, out=mask)
-        for number, members in enumerate(self.overlaps):
-            shared = self.tubes == FIRST_OVERLAP - number
+        for index, members in enumerate(self.overlaps):
+            shared = self.tubes == FIRST_OVERLAP - index
             for position in members:
                 masks[position] |= shared
         return ClipTargets(masks=torch.from_numpy(masks), classes=torch.tensor(self.classes, dtype=torch.int64),
@@ -58,12 +58,12 @@ class ClipTubes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TubeNumbers:
-    """Which tube each id of some id maps belongs to: one tube per thing, one per stuff class; crowd is void.
+    """The tube of each id in some id maps: one tube per thing and one per stuff class; crowd is void.
 
-    Track ids are the segments' ids; those of merged stuff the smallest of them.
+    A track id is the id of its segment, or the smallest id of merged stuff.
     """
 
-    of_id: np.ndarray                           # highest id + 1    int16, coded as `ClipTubes.tubes`
+    tube_of_id: np.ndarray                      # highest id + 1    int16, coded as `ClipTubes.tubes`
     classes: tuple[int, ...]                    # m
     track_ids: tuple[int, ...]                  # m
     overlaps: tuple[tuple[int, ...], ...]       # s
@@ -71,9 +71,9 @@ class TubeNumbers:
 
 def number_tubes(ids: Iterable[int], segments: Iterable[Segment], classes: ClassTable, *,
                  overlaps: Overlaps = NO_OVERLAPS) -> TubeNumbers:
-    """Number the tubes of the segments that have one of `ids` or share one, in the order of the segments' ids.
+    """Number the tubes of all segments that have or share one of `ids`, in the order of the segments' ids.
 
-    Raises ValueError on an id that neither `segments` nor `overlaps` list.
+    Raises ValueError for an id that is in neither `segments` nor `overlaps`.
     """
     listed = {segment.id: segment for segment in segments}
     members = {id: overlaps.get(id, (id,)) for id in sorted(ids) if id}
@@ -81,7 +81,7 @@ def number_tubes(ids: Iterable[int], segments: Iterable[Segment], classes: Class
     if unknown := [id for id in present if id not in listed]:
         raise ValueError(f"the id maps hold {unknown}, which the video's segments do not list; verify the shards and "
                          "make the damaged ones again")
-    tube_of: dict[int, int] = {}            # segment -> its tube
+    tube_of: dict[int, int] = {}            # segment id -> its tube
     targets: list[Segment] = []
     stuff: dict[int, int] = {}              # class -> its tube
     for segment in (listed[id] for id in present if not listed[id].is_crowd):
@@ -89,26 +89,26 @@ def number_tubes(ids: Iterable[int], segments: Iterable[Segment], classes: Class
         tube_of[segment.id] = len(targets) if is_thing else stuff.setdefault(segment.class_index, len(targets))
         if tube_of[segment.id] == len(targets):
             targets.append(segment)
-    of_id = np.full(max(members, default=0) + 1, VOID, dtype=np.int16)
-    numbers = {}
+    tube_of_id = np.full(max(members, default=0) + 1, VOID, dtype=np.int16)
+    overlap_index: dict[tuple[int, ...], int] = {}
     for id, shared in members.items():
         tubes = tuple(sorted({tube_of[segment] for segment in shared if segment in tube_of}))
         if len(tubes) > 1:
-            of_id[id] = FIRST_OVERLAP - numbers.setdefault(tubes, len(numbers))
+            tube_of_id[id] = FIRST_OVERLAP - overlap_index.setdefault(tubes, len(overlap_index))
         elif tubes:
-            of_id[id] = tubes[0]
-    return TubeNumbers(of_id=of_id, classes=tuple(target.class_index for target in targets),
-                       track_ids=tuple(target.id for target in targets), overlaps=tuple(numbers))
+            tube_of_id[id] = tubes[0]
+    return TubeNumbers(tube_of_id=tube_of_id, classes=tuple(target.class_index for target in targets),
+                       track_ids=tuple(target.id for target in targets), overlaps=tuple(overlap_index))
 
 
 def clip_tubes(ids: np.ndarray, segments: Iterable[Segment], classes: ClassTable, *,
                overlaps: Overlaps = NO_OVERLAPS) -> ClipTubes:
     """Targets of one clip from its id maps at stride 4, `t h w`, 0 void.
 
-    A target is one segment over the whole clip, with at least one pixel in it. Stuff of one class is one target, crowd
-    is void. overlaps: ids that several segments share. Raises ValueError on an id that nobody lists.
+    A target is one segment over the whole clip, with at least one pixel. All stuff of a class is one target, and crowd
+    is void. overlaps: ids that several segments share. Raises ValueError for an id that is not listed.
     """
     present = np.flatnonzero(np.bincount(ids.ravel())).tolist()
     numbers = number_tubes(present, segments, classes, overlaps=overlaps)
-    return ClipTubes(tubes=np.take(numbers.of_id, ids), classes=numbers.classes, track_ids=numbers.track_ids,
+    return ClipTubes(tubes=np.take(numbers.tube_of_id, ids), classes=numbers.classes, track_ids=numbers.track_ids,
                      overlaps=numbers.overlaps)

@@ -1,4 +1,4 @@
-"""One draw of the sample plan -> one training clip. First all is drawn, then bytes are read, then pixels made."""
+"""One draw of the sample plan -> one training clip. All random choices come first, then bytes are read and decoded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipeline.training_input.pseudo_video import PseudoVideoConfig, draw_camera_
 from pipeline.training_input.sample_plan import CLIP, PASTE, Draw
 from pipeline.training_input.targets import ClipTubes, Overlaps, clip_tubes, stride_4
 
-# Video and frame numbers -> JPEG and id PNG of each.
+# Video and frame indices -> JPEG and id PNG of each frame.
 Fetch = Callable[[StoredVideo, Sequence[int]], list[tuple[bytes, bytes | None]]]
 
 
@@ -28,16 +28,16 @@ class InputConfig:
 
     augment: AugmentConfig
     clip_frames: int = 2
-    reach: int = 0                  # a clip is drawn from frames this far around one of its own; 0: neighbours
+    reach: int = 0                  # frames of a clip are at most this far from one of them; 0: consecutive frames
     batch_size: int = 8             # clips per step, all ranks together
-    samples_per_video: int = 1      # clips of a video in one epoch
+    samples_per_video: int = 1      # clips drawn from each video in an epoch
     seed: int = 0
     copy_paste: CopyPasteConfig | None = field(default_factory=CopyPasteConfig)
-    pseudo_video: PseudoVideoConfig | None = None   # moves a camera over videos of one frame; None: they stand still
-    workers: int = 2                # loader processes of each rank; 0: the training process decodes by itself
-    prefetch: int = 2               # batches each worker keeps ready
-    streaming: bool = False         # read shards front to back through webdataset, as object stores like it
-    stream_from: str = ""           # where the tars are when streaming; "": in the folder of the manifest. Otherwise a
+    pseudo_video: PseudoVideoConfig | None = None   # moves a camera over videos of one frame; None: no motion
+    workers: int = 2                # loader processes of each rank; 0: the training process decodes
+    prefetch: int = 2               # batches that each worker keeps ready
+    streaming: bool = False         # read shards front to back through webdataset, which suits object stores
+    stream_from: str = ""           # location of the tars when streaming; "": the folder of the manifest. Otherwise a
                                     # folder, "https://...", "gs://...", or a command: "pipe:aws s3 cp s3://b/{shard} -"
     official_compat: bool = False   # the released code's quirks in sampling and copy-paste
 
@@ -46,16 +46,16 @@ class InputConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"input.{name} is {getattr(self, name)}; it must be at least 1")
         if self.reach < 0:
-            raise ValueError(f"input.reach is {self.reach}; give a number of frames, or 0 for neighbouring frames")
+            raise ValueError(f"input.reach is {self.reach}; give a number of frames, or 0 for consecutive frames")
         if self.workers < 0:
             raise ValueError(f"input.workers is {self.workers}; give 0 or more loader processes per rank")
         if self.stream_from and not self.streaming:
-            raise ValueError("input.stream_from is only read when input.streaming is true; set both or neither")
+            raise ValueError("input.stream_from is used only if input.streaming is true; set both or neither")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """Frames of one video, and what becomes of each. Only a camera over a still treats them differently."""
+    """Frames of one video, and the transform of each. Transforms differ only when a camera moves over a still."""
 
     video: StoredVideo
     frames: tuple[int, ...]             # t
@@ -68,13 +68,13 @@ class ClipPlan:
 
     draw: Draw
     clip: Part
-    donor: Part | None      # what copy-paste takes from
+    donor: Part | None      # the clip from which copy-paste takes segments
 
 
 def plan_clip(draw: Draw, videos: Sequence[StoredVideo], config: InputConfig, *, donors: range) -> ClipPlan:
     """Draw frames, transforms and donor: a pure function of (seed, epoch, video, repeat) and the range of `donors`.
 
-    donors: videos that copy-paste may take from, the clip's own among them; nothing is pasted into another.
+    donors: videos from which copy-paste may take; a clip of a video outside this range gets nothing pasted.
     """
     rng = draw.random(config.seed, CLIP)
     clip = _draw_part(rng, videos[draw.video], config, config.augment)
@@ -83,7 +83,7 @@ def plan_clip(draw: Draw, videos: Sequence[StoredVideo], config: InputConfig, *,
     if paste_config and draw.video in donors and rng.random() < paste_config.probability:
         low, high = config.augment.scale
         smaller = replace(config.augment, scale=(low * paste_config.scale, high * paste_config.scale))
-        step = 1 + int(rng.integers(len(donors) - 1)) if len(donors) > 1 else 0      # another video where there is one
+        step = 1 + int(rng.integers(len(donors) - 1)) if len(donors) > 1 else 0      # another video if there is one
         other = donors[(donors.index(draw.video) + step) % len(donors)]
         donor = _draw_part(rng, videos[other], replace(config, pseudo_video=None), smaller)
     return ClipPlan(draw=draw, clip=clip, donor=donor)
@@ -93,7 +93,7 @@ def make_clip(plan: ClipPlan, fetch: Fetch, classes: ClassTable, config: InputCo
               real_pixels: np.ndarray) -> ClipTubes:
     """Read, decode and transform one clip into the given arrays: frames `t 3 H W` uint8, real pixels `t H W` bool.
 
-    Raises BadInput naming video and frame where an image cannot be decoded.
+    Raises BadInput, which names video and frame, if an image cannot be decoded.
     """
     real_pixels[:] = False
     for real, transform in zip(real_pixels, plan.clip.transforms):
@@ -131,8 +131,9 @@ def _draw_transforms(rng: np.random.Generator, video: StoredVideo, config: Input
 
 
 def _decode(part: Part, fetch: Fetch, *, out: np.ndarray, at: tuple[slice, slice]) -> list[np.ndarray]:
-    """Frames into `out`, t 3 H W; returns the ids of each, its rows and columns `at`. Repeats follow each other and are
-    decoded once.
+    """Write frames into `out`, t 3 H W. Returns the ids of each, at rows and columns `at`.
+
+    Repeated frames are consecutive and decoded once.
     """
     ids: list[np.ndarray] = []
     before = None
@@ -151,14 +152,14 @@ def _decode(part: Part, fetch: Fetch, *, out: np.ndarray, at: tuple[slice, slice
             before = frame, transform
         except ValueError as error:
             raise BadInput(getattr(error, "reason", "bad-frame"), f"frame {part.video.frames[frame].name!r}: {error}",
-                           video=part.video.video_id, cure="Verify the shards; if they are as the data set is, leave "
-                           "the video out.") from error
+                           video=part.video.video_id, cure="Verify the shards; if they match the data set, leave the "
+                           "video out.") from error
     return ids
 
 
 def _paste_donor(plan: ClipPlan, fetch: Fetch, classes: ClassTable, config: InputConfig, *, frames: np.ndarray,
                  real_pixels: np.ndarray, ids: np.ndarray) -> tuple[list[Segment], Overlaps]:
-    """Paste part of the donor over the clip, in place; returns the segments and overlaps that came, with new ids."""
+    """Paste part of the donor over the clip, in place. Returns the pasted segments and overlaps, with new ids."""
     height, width = plan.donor.transforms[0].resized
     donor_frames = np.empty((*frames.shape[:2], height, width), dtype=np.uint8)
     donor_ids = _decode(plan.donor, fetch, out=donor_frames, at=(slice(height), slice(width)))

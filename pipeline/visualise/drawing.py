@@ -18,19 +18,19 @@ def draw(source: VideoSource, predicted: PanopticVideo, classes: ClassTable, fol
          truth: PanopticVideo | None = None, times: Sequence[float] | None = None) -> Path:
     """Write an overlay video: the prediction over the frames, beside frame and truth when there is a truth.
 
-    times: seconds of each frame, where the source knows them; six frames a second otherwise, as VIPSeg and YouTube-VIS.
-    Frames of less than 320 lines are enlarged, or the names would cover everything.
+    times: seconds of each frame, where the source has them; otherwise six frames a second, as in VIPSeg and
+    YouTube-VIS. Frames of less than 320 lines are enlarged, because the names would cover them.
     """
     path = folder / f"{predicted.video_id}.mp4"
     scale = max(1, 320 // source.size[0])
     videos = [video for video in (truth, predicted) if video is not None]
     with VideoWriter(path, fps=6.0) as writer:
-        for number, maps in enumerate(zip(*(video.frames for video in videos))):
-            frame = enlarged(source.frames(number, number + 1)[0], scale)
+        for index, maps in enumerate(zip(*(video.frames for video in videos))):
+            frame = enlarged(source.frames(index, index + 1)[0], scale)
             pictures = [overlay(frame, enlarged(ids, scale), video.segments, classes)
                         for ids, video in zip(maps, videos)]
             writer.write(beside([frame, *pictures]) if truth is not None else pictures[0],
-                         time=times[number] - times[0] if times else None)
+                         time=times[index] - times[0] if times else None)
     return path
 
 

@@ -1,4 +1,4 @@
-"""Results drawn over frames: colours, outlines and names. Each function draws on what the previous one left."""
+"""Results drawn over frames: colours, then outlines, then names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GAP = 4                   # pixels between pictures side by side
 
 def overlay(frame: np.ndarray, ids: np.ndarray, segments: Mapping[int, VideoSegment], classes: ClassTable, *,
             alpha: float = 0.5, outlines: bool = True, names: bool = True) -> np.ndarray:
-    """frame: H W 3 uint8 RGB; ids: H W panoptic ids -> H W 3 uint8, a new picture. Void stays as it was.
+    """frame: H W 3 uint8 RGB; ids: H W panoptic ids -> H W 3 uint8, a new picture. Void shows the frame unchanged.
 
     alpha: 0 shows the frame only, 1 the colours only. Raises ValueError when frame and ids differ in size.
     """
@@ -36,7 +36,7 @@ def overlay(frame: np.ndarray, ids: np.ndarray, segments: Mapping[int, VideoSegm
 
 
 def edges(ids: np.ndarray) -> np.ndarray:
-    """H W bool: pixels beside a pixel of another segment; lines grow with the picture, 2 pixels at 360 lines."""
+    """H W bool: pixels beside a pixel of another segment. Lines are 1/240 of the height wide, 2 pixels at least."""
     line = np.zeros(ids.shape, np.uint8)
     for here, there, below in ((line[:, 1:], ids[:, 1:], ids[:, :-1]), (line[1:], ids[1:], ids[:-1])):
         here |= there != below
@@ -46,11 +46,11 @@ def edges(ids: np.ndarray) -> np.ndarray:
 
 def named(picture: np.ndarray, ids: np.ndarray, segments: Mapping[int, VideoSegment],
           classes: ClassTable) -> np.ndarray:
-    """The picture with the class, and the track of things, written where each segment is widest."""
+    """The picture with the name of each segment, its class and the track of a thing, where the segment is widest."""
     canvas = Image.fromarray(picture)
     draw = ImageDraw.Draw(canvas)
     font = _font(max(10, picture.shape[0] // 40))
-    shrink = max(1, picture.shape[0] // 180)    # a rough place is good enough and found much faster
+    shrink = max(1, picture.shape[0] // 180)    # finds a good enough place much faster
     small = ids[::shrink, ::shrink]
     for panoptic, pixels in zip(*np.unique(small, return_counts=True)):
         if panoptic == VOID or pixels < SMALLEST_NAMED * small.size:
@@ -66,7 +66,10 @@ def named(picture: np.ndarray, ids: np.ndarray, segments: Mapping[int, VideoSegm
 
 
 def beside(pictures: Sequence[np.ndarray], *, titles: Sequence[str] = ()) -> np.ndarray:
-    """Pictures of one height in a row (frame | truth | prediction), each under its title if there are titles."""
+    """Pictures of equal height in a row (frame | truth | prediction), each under its title if titles are given.
+
+    Raises ValueError for pictures of different heights.
+    """
     heights = {picture.shape[0] for picture in pictures}
     if len(heights) != 1:
         raise ValueError(f"pictures side by side need one height, got {sorted(heights)} pixels")
@@ -90,7 +93,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def _widest(mask: np.ndarray) -> tuple[int, int]:
-    """Row and column of the pixel farthest from the rim of a mask; the picture's own rim counts."""
+    """Row and column of the pixel farthest from the border of a mask; the border of the picture counts too."""
     distance = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 3)
     row, column = np.unravel_index(int(distance.argmax()), distance.shape)
     return int(row) - 1, int(column) - 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,11 +12,11 @@ from pycocotools import mask as run_lengths
 from model.contracts import PanopticVideo, SemanticVideo, Track, Tracks, VideoResults, VideoSegment
 from model.labels import VOID, ClassTable, panoptic_id
 
-LEAST_SCORE = 0.3    # of a track worth drawing; result files list far weaker ones
+MIN_SCORE = 0.3    # of a track that is drawn; result files also list tracks of far lower scores
 
 
 def pictured(results: VideoResults, classes: ClassTable) -> PanopticVideo:
-    """What to draw of the results of a video: the first of panoptic video, tracks, semantic video that was made."""
+    """The video to draw: the panoptic result, without one the tracks, and without those the semantic result."""
     if results.panoptic is not None:
         return results.panoptic
     if results.tracks is not None:
@@ -23,14 +24,15 @@ def pictured(results: VideoResults, classes: ClassTable) -> PanopticVideo:
     return painted_classes(results.semantic, classes)
 
 
-def painted_tracks(video: Tracks, *, least_score: float = LEAST_SCORE) -> PanopticVideo:
-    """The tracks of at least `least_score`, the surest on top. Numbered per class, the surest first."""
-    chosen = sorted((track for track in video.tracks if track.score >= least_score), key=lambda track: -track.score)
-    numbers: dict[int, int] = {}
+def painted_tracks(video: Tracks, *, min_score: float = MIN_SCORE) -> PanopticVideo:
+    """The tracks of at least `min_score`; the highest score is on top, and number 1 of its class."""
+    chosen = sorted((track for track in video.tracks if track.score >= min_score), key=lambda track: -track.score)
+    numbers = Counter()     # class -> tracks numbered so far
     segments = {}
     ids = []
     for track in chosen:
-        number = numbers[track.class_index] = numbers.get(track.class_index, 0) + 1
+        numbers[track.class_index] += 1
+        number = numbers[track.class_index]
         ids.append(panoptic_id(track.class_index, number))
         segments[ids[-1]] = VideoSegment(class_index=track.class_index, track=number, score=track.score,
                                          is_crowd=track.is_crowd)
@@ -43,14 +45,14 @@ def painted_classes(video: SemanticVideo, classes: ClassTable) -> PanopticVideo:
     segments = {panoptic_id(index, 0): VideoSegment(class_index=index, track=0) for index in range(len(classes))}
     table = np.array([*segments, VOID], dtype=np.int32)      # the last entry serves void, which is -1
     return PanopticVideo(video_id=video.video_id, frame_names=video.frame_names, segments=segments,
-                         frames=_Looked(video.frames, table))
+                         frames=_PaintedClasses(video.frames, table))
 
 
 @dataclass(frozen=True, slots=True)
 class _PaintedTracks(Sequence):
     """T maps H W int32 of panoptic ids, decoded when asked for."""
 
-    tracks: tuple[Track, ...]       # surest first
+    tracks: tuple[Track, ...]       # by score, the highest first
     ids: tuple[int, ...]            # panoptic id of each
     size: tuple[int, int]
     length: int
@@ -69,8 +71,8 @@ class _PaintedTracks(Sequence):
 
 
 @dataclass(frozen=True, slots=True)
-class _Looked:
-    """Maps of classes as panoptic ids; as lazy and as repeatable as the maps are."""
+class _PaintedClasses:
+    """Maps of classes as panoptic ids, translated when asked for; can be iterated again where the maps can."""
 
     frames: object
     table: np.ndarray

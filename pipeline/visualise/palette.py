@@ -1,4 +1,4 @@
-"""Stable colours: the same class and track look the same in every frame, video and run."""
+"""Colours of classes and tracks, the same in every frame, video and run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SHADES = ((0.85, 0.95), (0.60, 0.80), (0.95, 0.70), (0.45, 1.00))    # saturati
 
 
 def color_of(base: Color, track: int) -> Color:
-    """Colour of a track: the class's own for stuff (track 0) and the first thing, then other hues and shades."""
+    """Colour of a track: that of the class for stuff (track 0) and for track 1, and other hues and shades after it."""
     if track <= 1:
         return base
     hue = colorsys.rgb_to_hsv(*(channel / 255 for channel in base))[0]
@@ -32,25 +32,26 @@ def palette(segments: Mapping[int, VideoSegment], classes: ClassTable) -> dict[i
 
 
 def unique_colors(segments: Mapping[int, VideoSegment], classes: ClassTable) -> dict[int, Color]:
-    """The palette without any colour twice and without black: identifiers for RGB-coded PNGs, as many as a video needs.
+    """The palette with every colour used once and without black, so that colours identify segments in RGB-coded PNGs.
 
-    Stuff keeps its class colour, as in VIPSeg; who finds a colour taken gets the nearest free one, in order of id.
+    Stuff keeps the colour of its class, as in VIPSeg. In the order of their ids, things whose colour is taken get the
+    nearest free one.
     """
     wanted = palette(segments, classes)
     stuff = [i for i in sorted(segments) if not classes.is_thing[segments[i].class_index]]
     reserved = {_number(info.color) for info in classes.classes if not info.is_thing}
     taken = {0}
-    found = {}
+    colors = {}
     for panoptic in [*stuff, *sorted(segments.keys() - set(stuff))]:
         number = next(n for n in _nearest(_number(wanted[panoptic]))
                       if n not in taken and (panoptic in stuff or n not in reserved))
         taken.add(number)
-        found[panoptic] = (number >> 16, number >> 8 & 255, number & 255)
-    return found
+        colors[panoptic] = (number >> 16, number >> 8 & 255, number & 255)
+    return colors
 
 
 def paint(ids: np.ndarray, colors: Mapping[int, Color]) -> np.ndarray:
-    """Panoptic ids, H W -> H W 3 uint8; void and ids without colour are black. Raises IndexError above the last id."""
+    """Panoptic ids, H W -> H W 3 uint8. Void and ids without colour are black. IndexError for an id above the last."""
     table = np.zeros(max(colors, default=0) + 2, np.uint32)       # the last entry serves void, which is -1
     table[list(colors)] = [red | green << 8 | blue << 16 for red, green, blue in colors.values()]
     bytes_of = table[ids].astype("<u4", copy=False).view(np.uint8).reshape(*ids.shape, 4)
@@ -58,12 +59,12 @@ def paint(ids: np.ndarray, colors: Mapping[int, Color]) -> np.ndarray:
 
 
 def _nearest(number: int) -> Iterator[int]:
-    """A colour number, then its neighbours on both sides, all 2^24 of them."""
+    """All 2^24 colour numbers by their distance from one, starting with itself."""
     for step in range(2**23 + 1):
         yield (number + step) % 2**24
         yield (number - step) % 2**24
 
 
 def _number(color: Color) -> int:
-    red, green, blue = color      # blue lowest: neighbours differ where the eye sees least
+    red, green, blue = color      # blue is lowest, so neighbouring numbers look alike
     return red << 16 | green << 8 | blue

@@ -1,4 +1,4 @@
-"""Frames to an mp4 that plays everywhere: H.264 where the codec is there, MPEG-4 otherwise, 4:2:0."""
+"""Write frames to an mp4 that common players play: H.264 where the codec is installed, otherwise MPEG-4; both 4:2:0."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ TICKS = 60_000    # time stamps per second, for even and uneven rates alike; MPE
 
 
 class VideoWriter:
-    """Writes one video; use it in a `with` block. The file appears under its name when the block ends without error.
+    """Writes one video in a `with` block; the file appears under its name when the block ends without an error.
 
-    fps: frames per second of frames written without a time. Odd sizes are completed to even ones by repeating the last
-    row and column, as 4:2:0 demands. Raises ValueError for a frame of another size, OSError when the disk refuses.
+    fps: frames per second of frames written without a time. 4:2:0 needs even sizes, so the last row or column of an odd
+    one is repeated. Raises ValueError for a frame of another size, OSError when the file cannot be written.
     """
 
     def __init__(self, path: Path | str, *, fps: float) -> None:
@@ -39,7 +39,7 @@ class VideoWriter:
         return self
 
     def write(self, frame: np.ndarray, *, time: float | None = None) -> None:
-        """Append H W 3 uint8 RGB. time: seconds from the start, for uneven frame rates; must grow."""
+        """Append H W 3 uint8 RGB. time: seconds from the start, for uneven frame rates; it must increase."""
         height, width = frame.shape[:2]
         if self._container is None:
             self._open(height, width)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from itertools import repeat
-
 import pytest
 import torch
-from einops import rearrange, reduce
+from einops import rearrange
 from torch import Tensor
 
-from model.contracts import ClipPrediction, ClipTargets, LayerPrediction, PixelEvidence, VideoPrediction
-from model.losses.cross_clip import CrossClipCriterion, CrossClipLossConfig
-from model.losses.kmax import KMaxCriterion, KMaxLossConfig
+from model.contracts import ClipPrediction, ClipTargets, LayerPrediction, VideoPrediction
+from model.losses.cross_clip import CrossClipLossConfig
+from model.losses.kmax import KMaxLossConfig
 from model.losses.matching import match_queries
+from model.losses.points import Draw
 from model.losses.targets import PixelTargets, clip_targets, video_targets
 from tests.fidelity.cases import Case, assert_close_to, case_id, cases, load_case, unhandled
+from tests.model.losses.world import dense_evidence
 
 TERMS = {"labels": {"class": "loss_ce"}, "masks": {"mask": "loss_mask", "dice": "loss_dice"},
          "pixels": {"pixel": "loss_pixel_insdis"}, "aux_semantic": {"semantic": "loss_aux_semantic"}}
@@ -41,14 +41,14 @@ def test_losses_gradients_and_assignment_equal_the_reference(path):
 def wanted(case: Case) -> dict[str, float]:
     """The terms of the case with weight 1, all others off: the reference sums its losses without weights."""
     terms = [term for name in case.arguments["losses"] for term in TERMS[name]]
-    return {f"{term}_weight": float(term in terms) for of in TERMS.values() for term in of}
+    return {f"{term}_weight": float(term in terms) for names in TERMS.values() for term in names}
 
 
 def image_config(case: Case) -> KMaxLossConfig:
-    """kMaX-DeepLab on images; temperatures that are not recorded are its defaults."""
+    """kMaX-DeepLab on images; where a case records no temperatures, they are its defaults."""
     arguments = case.arguments
     return KMaxLossConfig(
-        **wanted(case), normalise_overlaps=True, pixel_samples=arguments["pixel_sample_k"],
+        **wanted(case), normalise_overlaps=True, official_compat=True, pixel_samples=arguments["pixel_sample_k"],
         semantic_samples=arguments["semantic_sample_k"], smallest_weight=arguments["eos_coef"],
         pixel_temperature=arguments.get("pixel_insdis_temperature", 1.5),
         semantic_temperature=arguments.get("aux_semantic_temperature", 2.0),
@@ -78,28 +78,31 @@ def run_clips(case: Case, config: KMaxLossConfig) -> None:
         class_logits=layers[0].class_logits, mask_logits=layers[0].mask_logits, auxiliary=tuple(layers[1:]),
         pixel_features=layers[0].pixel_features, queries=torch.empty(0), mask_embeddings=torch.empty(0),
         semantic_logits=None if semantic is None else rearrange(semantic, "b c (t h) w -> b c t h w", t=frames))
-    draws = [case.inputs[f"uniform.{draw}"] for draw in range(sum(name.startswith("uniform") for name in case.inputs))]
-    sampled = [name for name in case.arguments["losses"] if name == "pixels" or (
-        name == "aux_semantic" and config.semantic_samples)]
-    if sampled == ["aux_semantic", "pixels"]:     # the reference draws in the order of its list, we in the other
-        draws[:2] = reversed(draws[:2])
-    everything = torch.full((len(targets), targets[0].void.numel()), 0.5)       # all pixels drawn: any numbers will do
-    compare(case, leaves, KMaxCriterion(config).layer_losses(final, targets, draws=draws or repeat(everything)))
+    compare(case, leaves, config.build().layer_losses(final, targets, draw=recorded_draw(case, config)))
 
     compare_matching(case, final.class_logits, final.mask_logits.flatten(2), clip_targets(targets))
     assert final.class_logits.shape[-1] == case.arguments["num_classes"] + 1
+
+
+def recorded_draw(case: Case, config: KMaxLossConfig) -> Draw:
+    """The recorded uniform numbers one after the other. A case without any draws all pixels, whatever the numbers."""
+    count = sum(name.startswith("uniform") for name in case.inputs)
+    numbers = [case.inputs[f"uniform.{index}"] for index in range(count)]
+    sampled = [name for name in case.arguments["losses"] if name == "pixels" or (
+        name == "aux_semantic" and config.semantic_samples)]
+    if sampled == ["aux_semantic", "pixels"]:     # the reference draws in the order of its list, we in the other
+        numbers[:2] = reversed(numbers[:2])
+    if not numbers:
+        return lambda *shape: torch.full(shape, 0.5)
+    remaining = iter(numbers)
+    return lambda *shape: next(remaining).view(shape)
 
 
 def run_videos(case: Case) -> None:
     """Every pixel of the video is evidence of weight 1; each frame is a clip."""
     leaves = predicted(case)
     targets = ground_truth(case)
-    tubes = torch.stack([first_tube(target) for target in targets])
-    tubes = rearrange(tubes, "b T h w -> b T (h w)")
-    evidence = PixelEvidence(
-        pixel_features=torch.empty(0), tubes=tubes, weights=torch.ones(tubes.shape),
-        classes=tuple(target.classes for target in targets),
-        areas=tuple(reduce(target.masks.float(), "m T h w -> T m", "sum") for target in targets))
+    evidence = dense_evidence(*targets)
     layers = [*leaves[1:], leaves[0]]                                           # the last one counts
     predictions = [VideoPrediction(class_logits=layer["pred_logits"], mask_embeddings=torch.empty(0),
                                    queries=torch.empty(0)) for layer in layers]
@@ -108,7 +111,7 @@ def run_videos(case: Case) -> None:
         **{name: weight for name, weight in wanted(case).items()
            if name in ("class_weight", "mask_weight", "dice_weight")},
         share_matching=case.arguments["share_final_matching"], void_counts=not case.arguments["masking_void_pixel"])
-    compare(case, leaves, CrossClipCriterion(config).layer_losses(predictions, mask_logits, evidence))
+    compare(case, leaves, config.build().layer_losses(predictions, mask_logits, evidence))
 
     compare_matching(case, layers[-1]["pred_logits"], layers[-1]["pred_masks"].flatten(2), video_targets(evidence))
     assert layers[-1]["pred_logits"].shape[-1] == case.arguments["num_classes"] + 1

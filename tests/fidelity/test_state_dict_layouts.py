@@ -24,14 +24,14 @@ from model.converters.layouts import (
     usual_layout,
 )
 from model.converters.official import Conversion, has_head, has_semantic_head, to_ours, to_theirs
-from model.cross_clip import CrossClipConfig, build_cross_clip_head
+from model.cross_clip import CrossClipConfig
 from model.cross_clip.maxtron import MaXTronHeadConfig
 from model.cross_clip.tube_link import TubeLinkHeadConfig
 from model.cross_clip.vita import VitaHeadConfig
 from model.pixel_decoders.mask2former import DeformableTrajectoryConfig, Mask2FormerPixelDecoderConfig
 from model.query_decoders.kmax import KMaxDecoderConfig
 from model.query_decoders.mask2former import Mask2FormerDecoderConfig
-from model.segmenters import SegmenterConfig, build_segmenter
+from model.segmenters import SegmenterConfig
 from model.segmenters.mask2former import Mask2FormerConfig
 from model.segmenters.tube_link import TubeLinkConfig
 from model.segmenters.video_kmax import VideoKMaxConfig
@@ -138,9 +138,9 @@ def convert(state: Mapping[str, Tensor]) -> Conversion:
     segmenter, head = DESCRIBED[type(layout)](state)
     assert (head is not None) == has_head(state)
     with torch.device("meta"):
-        own = build_segmenter(segmenter).state_dict()
+        own = segmenter.build().state_dict()
         if head is not None:
-            own |= {f"{HEAD}{name}": tensor for name, tensor in build_cross_clip_head(head).state_dict().items()}
+            own |= {f"{HEAD}{name}": tensor for name, tensor in head.build().state_dict().items()}
     return to_ours(state, layout=layout, own=own)
 
 
@@ -163,4 +163,4 @@ def test_every_weight_of_a_model_has_its_place_and_comes_back(path):
         assert tensor is state[name] or (same and RESHAPED.fullmatch(name)), name
     assert restore_layout(json.loads(json.dumps(asdict(layout)))) == layout
     if isinstance(layout, MmdetLayout):
-        assert usual_layout(conversion.weights, image=False) == layout
+        assert usual_layout(conversion.weights, family="mmdet") == layout

@@ -20,7 +20,8 @@ def attention(case: Case) -> None:
     load_strict(module, case.state)
     inputs = [case.inputs[name] for name in ("query", "key", "value")]
     frames = case.arguments["num_frames"]
-    result, maps = module(*inputs, frames=frames, return_attention=True)
+    maps: dict[str, torch.Tensor] = {}
+    result = module(*inputs, frames=frames, attention=maps)
     assert_close_to(case, "out", result)
     assert_close_to(case, "out", module(*inputs, frames=frames))
     assert_close_to(case, "space_attn", rearrange(maps["space"], "b heads n t s -> (b heads) n t s"))
@@ -48,7 +49,8 @@ def compare(case: Case, module: torch.nn.Module) -> None:
     position = case.inputs["pos"]
     sizes = dict(zip("bthw", position.shape))
     x = rearrange(case.inputs["src"], "(b t) (h w) c -> b t h w c", **sizes)
-    result, maps = module(x, position, return_attention=True)
+    maps: dict[str, torch.Tensor] = {}
+    result = module(x, position, attention=maps)
     for one in (result, module(x, position)):
         assert_close_to(case, "out", rearrange(one, "b t h w c -> (b t) (h w) c"))
     for name in ("height", "width"):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from einops import rearrange
 
-from model.converters.mask2former import MMDET_DEFORMABLE, MMDET_PIXEL_DECODER, MMDET_QUERY_DECODER
+from model.converters import mask2former as tables
 from model.converters.rename import load_strict, nested, rename
 from model.layers.axial_trajectory import TrajectoryBranch, track_levels
 from model.layers.deformable_attention import DeformableAttention
@@ -87,7 +87,7 @@ def pixel_decoder(case: Case) -> None:
     a = case.arguments
     decoder = mmdet_pixel_decoder(a["config"], **{name: a[name] for name in
                                                   ("in_channels", "feat_channels", "out_channels")})
-    load_strict(decoder, rename(case.state, MMDET_PIXEL_DECODER))
+    load_strict(decoder, rename(case.state, tables.mmdet_pixel_decoder()))
     maps = [case.inputs[name] for name in FEATURES]
     frames = a["num_frames"]
     attention: dict[str, torch.Tensor] = {}
@@ -110,7 +110,8 @@ def trajectory_attention(case: Case) -> None:
     branch = TrajectoryBranch(a["embed_dims"], start=config.scale, layers=config.layers, heads=config.heads,
                               ffn=config.ffn)
     both = torch.nn.ModuleDict({"attention": attention, "branch": branch}).eval()
-    ours = rename({f"layers.0.attentions.0.{name}": tensor for name, tensor in case.state.items()}, MMDET_DEFORMABLE)
+    ours = rename({f"layers.0.attentions.0.{name}": tensor for name, tensor in case.state.items()},
+                  tables.mmdet_deformable())
     load_strict(both, {name.replace("trajectories.0.", "branch.").replace("layers.0.attention.", "attention."): tensor
                        for name, tensor in ours.items()})
     positions = {stride: case.inputs[f"query_pos3d.{index}"]
@@ -169,8 +170,8 @@ def tube_head(case: Case) -> None:
         "pixel_decoder": mmdet_pixel_decoder(head["pixel_decoder"], in_channels=head["in_channels"],
                                              feat_channels=head["feat_channels"], out_channels=head["out_channels"]),
         "query_decoder": mmdet_query_decoder(head)})
-    load_strict(both, rename(case.state, (*nested(MMDET_PIXEL_DECODER, r"pixel_decoder\.", "pixel_decoder."),
-                                          *nested(MMDET_QUERY_DECODER, "", "query_decoder."))))
+    load_strict(both, rename(case.state, (*nested(tables.mmdet_pixel_decoder(), r"pixel_decoder\.", "pixel_decoder."),
+                                          *nested(tables.mmdet_query_decoder(), "", "query_decoder."))))
     maps = [case.inputs[name] for name in FEATURES]
     frames = case.arguments["num_frames"]
     assert maps[0].shape[-2:] == (-(-height // 4), -(-width // 4))

@@ -10,13 +10,13 @@ import torch
 
 from model.association.clip_wise import ClipWiseConfig, ClipWiseLinker
 from model.contracts import ClipPrediction, Geometry
+from model.inference.linked import merge_clip
 from model.postprocess.panoptic import MergedVideo, PanopticMerger
-from model.segment_linking import link_clips, merge_clip
-from model.video_inference import near_online, offline
 from tests.fidelity.cases import Case, assert_close_to, case_id, cases, load_case, unhandled
 from tests.fidelity.test_cross_clip_kmax import official_head
 from tests.fidelity.test_mask_resize import official_geometry
 from tests.fidelity.test_panoptic_postprocess import embeddings_of_things, official_labels, panoptic_config
+from tests.model.inference.ways import linked, near_online, offline
 
 
 def clips_of(case: Case) -> list[tuple[ClipPrediction, int]]:
@@ -31,7 +31,8 @@ def clips_of(case: Case) -> list[tuple[ClipPrediction, int]]:
         nothing = torch.empty(1, stored["pred_logits"].shape[1], 0)     # near-online cases store no queries
         clips.append((ClipPrediction(
             class_logits=stored["pred_logits"], mask_logits=stored["pred_masks"],
-            mask_embeddings=stored["pred_mask_embeddings"], queries=stored.get("cluster_centers", nothing),
+            mask_embeddings=stored["pred_mask_embeddings"], alignment=stored["pred_mask_embeddings"],
+            queries=stored.get("cluster_centers", nothing),
             pixel_features=stored.get("pixel_feature", nothing)), min(length, total - number * length)))
     return clips
 
@@ -62,7 +63,7 @@ def check_clip_wise(case: Case, new_merger: Callable[[], PanopticMerger], *, is_
     clips = [(clip, case.arguments["clip_frames"]) for clip, _ in clips_of(case)]
     if len(clips) > 1 and "panoptic.1" not in case.outputs:
         linker = ClipWiseLinker(ClipWiseConfig())
-        assert_panoptic(case, 0, link_clips(clips, linker, new_merger=new_merger), is_thing=is_thing)
+        assert_panoptic(case, 0, linked(clips, linker, new_merger=new_merger, is_thing=is_thing), is_thing=is_thing)
         assert_embeddings(case, 0, {label: torch.from_numpy(memory) for label, memory in linker.memory.items()})
         return
     for number, (clip, frames) in enumerate(clips):

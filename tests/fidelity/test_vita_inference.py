@@ -8,8 +8,8 @@ import torch
 from pycocotools import mask as coco_mask
 
 from model.contracts import Geometry
+from model.inference import merge_video
 from model.postprocess.instances import TrackConfig, TrackMerger
-from model.video_inference import merge_video
 from tests.fidelity.cases import Case, assert_close_to, case_id, cases, load_case, unhandled
 from tests.fidelity.test_vita_module import head_of, queries_of
 
@@ -27,7 +27,7 @@ def inference(case: Case) -> None:
     merger = TrackMerger(TrackConfig(candidates=a["topk"], scored="video"), geometry=geometry,
                          is_thing=[True] * a["module"]["num_classes"])
     tracks = merge_video(queries_of(queries[None]), [(frame[:, None], 1) for frame in features], head_of(case),
-                         merger=merger)
+                         new_mergers={"tracks": lambda: merger})["tracks"]
     tracks = sorted(tracks, key=lambda track: -track.score)
     # a candidate without a mask in any frame scores 0 there, and is no track here
     classes = case.outputs["labels"].where(case.outputs["scores"] == 0, -1)

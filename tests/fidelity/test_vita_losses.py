@@ -14,7 +14,7 @@ from model.losses.binary_masks import MatchingCosts
 from model.losses.mask2former import Mask2FormerCriterion, Mask2FormerLossConfig
 from model.losses.points import Draw, PointConfig
 from model.losses.targets import NO_TUBE
-from model.losses.vita import compared, similarity_loss
+from model.losses.vita import queries_to_compare, similarity_loss
 from tests.fidelity.cases import Case, assert_close_to, case_id, cases, load_case, unhandled
 from tests.fidelity.test_tubelink_losses import recorded
 
@@ -58,7 +58,7 @@ def similarity_term(case: Case, of_clips: Tensor) -> Tensor:
         class_logits=torch.empty(0), mask_embeddings=torch.empty(0), queries=torch.empty(0),
         clip_similarity=embeddings["fq"],
         video_similarity=embeddings["cq"] if case.arguments["sim_use_clip"] else None)
-    return similarity_loss(*compared(prediction, frame_answers(case), of_clips))
+    return similarity_loss(*queries_to_compare(prediction, frame_answers(case), of_clips))
 
 
 def compare_gradients(case: Case, total: Tensor) -> None:
@@ -81,7 +81,7 @@ def similarity(case: Case) -> None:
 def criterion_of(case: Case) -> Mask2FormerCriterion:
     a = case.arguments
     return Mask2FormerCriterion(Mask2FormerLossConfig(
-        frames="apart", no_object_weight=a["eos_coef"],
+        frames="apart", no_object_weight=a["eos_coef"], official_compat=True,
         costs=MatchingCosts(class_weight=a["class_weight"], mask_weight=a["mask_weight"],
                             dice_weight=a["dice_weight"]),
         points=PointConfig(count=a["num_points"], oversample=a["oversample_ratio"],

@@ -42,7 +42,8 @@ def compare(case: Case) -> None:
     splits = case.arguments["cross_clip_training"]
     length = case.arguments["num_clip_frames"]
     frames = length if splits else len(absent)
-    with_attention, attention = module(maps, frames=frames, return_attention=True)
+    attention: dict[str, torch.Tensor] = {}
+    with_attention = module(maps, frames=frames, attention=attention)
     for result in (with_attention, module(maps, frames=frames)):
         for name, one in zip(STRIDES, result):
             if f"features.{name}" in case.outputs:

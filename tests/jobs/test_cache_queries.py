@@ -10,13 +10,13 @@ import pytest
 
 from jobs import cache_queries
 from jobs.cache_queries import CacheShard, cache_folder
-from jobs.inference import open_system
+from jobs.models import open_system
 from jobs.verb import guarded
 from pipeline.clips import AugmentConfig, StoredVideoSource
 from pipeline.errors import BadInput
 from pipeline.query_cache import BLOBS, CachedClip, QueryCache, part_path
 from pipeline.shards import ShardSet
-from tests.roads import damage, here, scored
+from tests.runs import damage, here, inferred
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -25,8 +25,8 @@ def cache_of(recipe) -> QueryCache:
     return QueryCache(cache_folder(recipe))
 
 
-def test_a_lost_part_is_made_again_with_the_same_bytes_and_the_others_are_kept(road, tmp_path):
-    recipe = here(road.copy(tmp_path / "road"))
+def test_a_lost_part_is_made_again_with_the_same_bytes_and_the_others_are_kept(finished_run, tmp_path):
+    recipe = here(finished_run.copy(tmp_path / "run"))
     folder = cache_folder(recipe)
     kept = part_path(folder, 0)
     lost = part_path(folder, 1)
@@ -39,10 +39,10 @@ def test_a_lost_part_is_made_again_with_the_same_bytes_and_the_others_are_kept(r
     assert kept.stat().st_mtime_ns == time
 
 
-def test_the_cache_holds_what_the_segmenter_says(road):
+def test_the_cache_holds_what_the_segmenter_says(finished_run):
     """Cache then read equals compute, up to the cache's half precision."""
-    recipe = road.recipe
-    system = open_system(road.recipe, "near_online")
+    recipe = finished_run.recipe
+    system = open_system(finished_run.recipe, "near_online")
     shards = ShardSet(recipe.shards_of("train"))
     cache = cache_of(recipe)
     video = shards.videos[3]
@@ -55,9 +55,9 @@ def test_the_cache_holds_what_the_segmenter_says(road):
     assert clips[0].num_frames == first.valid
 
 
-def test_augmented_views_stand_beside_an_unchanged_test_time_view(road, tmp_path):
-    plain = cache_of(road.recipe)
-    recipe = road.copy(tmp_path / "road")
+def test_augmented_views_stand_beside_an_unchanged_test_time_view(finished_run, tmp_path):
+    plain = cache_of(finished_run.recipe)
+    recipe = finished_run.copy(tmp_path / "run")
     recipe = replace(recipe, cache=replace(recipe.cache, views=3, augment=AugmentConfig(size=(64, 64))))
     summary = CacheShard(recipe=recipe)(split="train", shard=0, part=0)
     views: dict[str, list[int]] = {}
@@ -74,8 +74,8 @@ def test_augmented_views_stand_beside_an_unchanged_test_time_view(road, tmp_path
         assert all(np.array_equal(first[0].tube_ids, view[0].tube_ids) for view in augmented)
 
 
-def test_a_video_that_cannot_be_read_is_named_and_costs_no_other(road, tmp_path):
-    recipe = road.copy(tmp_path / "road")
+def test_a_video_that_cannot_be_read_is_named_and_costs_no_other(finished_run, tmp_path):
+    recipe = finished_run.copy(tmp_path / "run")
     for file in cache_folder(recipe).iterdir():
         file.unlink()
     shards = ShardSet(recipe.shards_of("train"))
@@ -86,7 +86,7 @@ def test_a_video_that_cannot_be_read_is_named_and_costs_no_other(road, tmp_path)
     with pytest.raises(BadInput, match=bad.video_id):
         CacheShard(recipe=replace(recipe, strict=True))(split="train", shard=0, part=0)
     summary = CacheShard(recipe=recipe)(split="train", shard=0, part=0)
-    assert [bad.video_id in line for line in summary["skipped"]] == [True]
+    assert [(row["video"], row["reason"]) for row in summary["skipped"]] == [(bad.video_id, "corrupt-image")]
     assert [video for video, *_ in summary["groups"]] == [video.video_id for video in others]
     # Run again, the finished part still says whom it lacks; once the shard is whole, it lacks nobody.
     assert plain(CacheShard(recipe=recipe)(split="train", shard=0, part=0)) == plain(summary)
@@ -96,8 +96,8 @@ def test_a_video_that_cannot_be_read_is_named_and_costs_no_other(road, tmp_path)
     assert [video for video, *_ in repaired["groups"]] == [bad.video_id, *(video.video_id for video in others)]
 
 
-def test_a_set_of_which_nothing_can_be_cached_is_a_data_error(road, tmp_path, capsys):
-    recipe = road.copy(tmp_path / "road")
+def test_a_set_of_which_nothing_can_be_cached_is_a_data_error(finished_run, tmp_path, capsys):
+    recipe = finished_run.copy(tmp_path / "run")
     for file in cache_folder(recipe).iterdir():
         file.unlink()
     shards = ShardSet(recipe.shards_of("train"))
@@ -108,8 +108,8 @@ def test_a_set_of_which_nothing_can_be_cached_is_a_data_error(road, tmp_path, ca
     assert not (cache_folder(recipe) / "manifest.json").exists()
 
 
-def test_a_segmenter_of_other_classes_is_refused_before_any_worker_starts(road, tmp_path):
-    recipe = road.copy(tmp_path / "road")
+def test_a_segmenter_of_other_classes_is_refused_before_any_worker_starts(finished_run, tmp_path):
+    recipe = finished_run.copy(tmp_path / "run")
     path = recipe.segmenter_folder / "model.json"
     card = json.loads(path.read_text())
     card["classes"]["classes"].reverse()
@@ -126,6 +126,7 @@ def same(a: CachedClip, b: CachedClip) -> bool:
     return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in (*BLOBS, "tube_areas", "start_frame"))
 
 
-def test_clips_of_another_length_have_another_cache(road):
-    assert cache_folder(scored(road.recipe, clip_frames=2)) == cache_folder(road.recipe)      # as in training
-    assert cache_folder(scored(road.recipe, clip_frames=3)) != cache_folder(road.recipe)
+def test_clips_of_another_length_have_another_cache(finished_run):
+    recipe = finished_run.recipe
+    assert cache_folder(inferred(recipe, clip_frames=2)) == cache_folder(recipe)      # as in training
+    assert cache_folder(inferred(recipe, clip_frames=3)) != cache_folder(recipe)

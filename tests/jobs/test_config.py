@@ -1,7 +1,8 @@
-"""Configurations survive JSON, refuse what they do not know, and take typed overrides."""
+"""Configurations come back from JSON, refuse unknown fields, and take typed overrides."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -35,7 +36,7 @@ def test_a_config_read_back_from_json_is_the_same():
     assert from_json(Outer, to_json(Outer(inner=None))) == Outer(inner=None)
 
 
-def test_a_file_with_a_field_we_do_not_know_is_refused_by_name():
+def test_a_file_with_an_unknown_field_is_refused_by_name():
     values = to_json(Outer())
     values["inner"]["colour"] = 1
     with pytest.raises(ValueError, match=r"inner\.colour"):
@@ -68,9 +69,10 @@ def test_an_override_sets_one_typed_field(text, path, value):
     ("steps=many", "steps=many: expected int"), ("stepz=3", "did you mean .'steps'"), ("kind=c", "expected"),
     ("steps.x=3", "nothing can be set below"), ("steps", "takes path=value"), ("inner.rate=-1", "must not be negative"),
     ("inner.size=[1,2,3]", "inner.size"), ('inner={"rate":-1}', "must not be negative"),
-    ('inner={"rat":1}', "has no field rat"),
+    ('inner={"rat":1}', r"inner={\"rat\":1}: inner\.rat: Inner has no field 'rat'; did you mean \['rate'\]"),
+    ('inner={"rate":', "the value is not JSON"),
 ])
-def test_a_wrong_override_says_what_was_expected(text, message):
+def test_a_wrong_override_names_the_expected_type(text, message):
     with pytest.raises(ValueError, match=message):
         override(Outer(), [text])
 
@@ -95,3 +97,152 @@ def test_the_last_of_two_values_counts_and_fields_are_set_below_a_new_whole():
     assert override(Outer(), ["steps=4", "steps=5"]).steps == 5
     assert override(Outer(inner=None), ["inner.rate=0.25", 'inner={"size": [9, 9]}']).inner == Inner(
         size=(9, 9), rate=0.25)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    kind: Literal["round"] = "round"
+    radius: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sharp:
+    kind: Literal["sharp"] = "sharp"
+    angle: int = 90
+
+
+@dataclass(frozen=True, kw_only=True)
+class Circle:
+    kind: Literal["circle"] = "circle"
+    colour: str = "red"
+    radius: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Square:
+    kind: Literal["square"] = "square"
+    colour: str = "red"
+    side: float = 1.0
+    corner: Round | Sharp | None = None
+
+    def __post_init__(self) -> None:
+        if self.side <= 0:
+            raise ValueError(f"side must be above 0, got {self.side}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Label:
+    kind: Literal["label"] = "label"
+    text: str                       # has no default
+
+
+Shape = Circle | Square
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    shape: Shape = field(default_factory=Circle)
+    frame: Shape | Label | None = None
+
+
+ROUND = Drawing(shape=Square(side=2.0, corner=Round(radius=0.5)), frame=Label(text="a"))
+
+
+@pytest.mark.parametrize("drawing", [Drawing(), ROUND, Drawing(shape=Square(corner=Sharp()), frame=Circle())])
+def test_members_of_unions_come_back_by_their_kind(drawing):
+    assert from_json(Drawing, to_json(drawing)) == drawing
+    assert from_json(Shape, to_json(drawing.shape)) == drawing.shape
+
+
+def without_kinds(values):
+    return {k: without_kinds(v) for k, v in values.items() if k != "kind"} if isinstance(values, dict) else values
+
+
+@pytest.mark.parametrize("drawing", [Drawing(), ROUND, Drawing(shape=Square(corner=Sharp()), frame=Circle())])
+def test_values_without_a_kind_are_read_as_the_member_that_has_most_of_their_fields(drawing):
+    values = without_kinds(to_json(drawing))
+    assert "kind" not in str(values)
+    assert from_json(Drawing, values) == drawing
+
+
+def test_among_members_with_as_many_fields_the_first_that_can_be_built_is_taken():
+    @dataclass(frozen=True)
+    class Word:
+        value: Literal["a", "b"]
+
+    @dataclass(frozen=True)
+    class Digit:
+        value: int
+
+    assert from_json(Word | Digit, {"value": "b"}) == Word("b")
+    assert from_json(Word | Digit, {"value": 3}) == Digit(3)
+    assert from_json(Circle | Square, {"colour": "blue"}) == Circle(colour="blue")
+
+
+def test_the_fields_of_a_nested_member_decide_where_the_outer_ones_are_equal():
+    @dataclass(frozen=True)
+    class Pebble:
+        edge: Round | None = None
+
+    @dataclass(frozen=True)
+    class Brick:
+        edge: Sharp | None = None
+
+    assert from_json(Pebble | Brick, {"edge": {"angle": 45}}) == Brick(Sharp(angle=45))
+    assert from_json(Pebble | Brick, {"edge": None}) == Pebble()
+
+
+@pytest.mark.parametrize(("values", "message"), [
+    ({"shape": {"kind": "cube"}}, "shape: there is no kind 'cube'; choose one of circle, square$"),
+    ({"shape": {"kind": 3}}, "shape: there is no kind 3; choose one of circle, square$"),
+    ({"frame": {"kind": "cube", "side": 2}}, "frame: there is no kind 'cube'; choose one of circle, square, label$"),
+    ({"shape": {"kind": "square", "corner": {"kind": "flat"}}},
+     r"shape\.corner: there is no kind 'flat'; choose one of round, sharp$"),
+    ({"shape": {"kind": "square", "radius": 2}}, r"shape\.radius: Square has no field 'radius'"),
+    ({"shape": {"kind": "circle", "radius": "wide"}}, r"expected Circle; shape\.radius: .* valid number"),
+    ({"shape": {"kind": "square", "side": -1}}, "expected Square; shape: side must be above 0, got -1"),
+    ({"shape": {"kind": "square", "corner": {"kind": "sharp", "angle": "wide"}}},
+     r"expected Sharp; shape\.corner\.angle: .* valid integer"),
+    ({"shape": {"colour": "blue", "side": "wide"}}, r"expected Square; shape\.side: .* valid number"),
+    ({"shape": {"colour": "blue", "side": 1, "weight": 3}}, r"shape\.weight: Square has no field 'weight'"),
+    ({"shape": {"corner": {"angel": 3}}}, r"shape\.corner\.angel: Round has no field 'angel'"),
+    ({"frame": {"kind": "label"}}, r"expected Label; frame\.text: Field required"),
+    ({"shape": "circle"}, 'shape: expected a JSON object with "kind" set to one of circle, square, got .circle'),
+])
+def test_values_that_do_not_fit_are_refused_in_the_words_of_the_member_that_was_meant(values, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        from_json(Drawing, values)
+    assert "written by another version, or describe no Drawing" in str(caught.value)
+    [(name, value)] = values.items()
+    text = value if isinstance(value, str) else json.dumps(value)
+    with pytest.raises(ValueError, match=f"^--set {name}=.*{message}"):
+        override(Drawing(), [f"{name}={text}"])
+
+
+@pytest.mark.parametrize(("assignments", "drawing"), [
+    (['shape={"kind": "square", "side": 2}'], Drawing(shape=Square(side=2.0))),
+    (['shape={"side": 2}'], Drawing(shape=Square(side=2.0))),
+    (['frame={"kind": "label", "text": "b"}'], Drawing(frame=Label(text="b"))),
+    (["frame=null"], Drawing()),
+    (["shape.kind=square"], Drawing(shape=Square())),
+    (["shape.kind=square", "shape.side=3"], Drawing(shape=Square(side=3.0))),
+    (["shape.side=3", "shape.kind=square", "shape.corner.kind=sharp", "shape.corner.angle=45"],
+     Drawing(shape=Square(side=3.0, corner=Sharp(angle=45)))),
+    (["shape.colour=blue", "shape.kind=circle"], Drawing(shape=Circle(colour="blue"))),
+])
+def test_an_override_chooses_a_member_by_its_kind(assignments, drawing):
+    assert override(Drawing(), assignments) == drawing
+
+
+def test_the_kind_a_member_has_already_keeps_its_fields():
+    assert override(ROUND, ["shape.kind=square", "shape.colour=blue"]) == Drawing(
+        shape=Square(colour="blue", side=2.0, corner=Round(radius=0.5)), frame=Label(text="a"))
+
+
+@pytest.mark.parametrize(("assignment", "message"), [
+    ("shape.kind=cube", "--set shape.kind=cube: shape: there is no kind 'cube'; choose one of circle, square$"),
+    ("frame.kind=label", r"--set frame.kind=label: expected Label; frame\.text: Field required"),
+])
+def test_a_kind_that_cannot_be_chosen_is_refused(assignment, message):
+    with pytest.raises(ValueError, match=message):
+        override(Drawing(), [assignment])

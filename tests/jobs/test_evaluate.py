@@ -11,9 +11,10 @@ import pytest
 from mlflow import MlflowClient
 
 from jobs import evaluate
-from jobs.actors import results_of
+from jobs.cluster import results_of
 from jobs.evaluate import ScoreVideo
-from jobs.verb import guarded
+from jobs.recipes import find_recipe
+from jobs.verb import guarded, resolved
 from model.association import ClipWiseConfig, MemoryBufferConfig, NaiveBufferConfig, StitchingConfig
 from model.contracts import VideoResults
 from pipeline.errors import BadInput
@@ -21,51 +22,52 @@ from pipeline.metrics.scorecard import Scorecard, headline
 from pipeline.predictions import read_predictions
 from pipeline.shards import ShardSet, make_shards
 from tests.pipeline.shards.toy_videos import toy_videos
-from tests.roads import damage, here, scored, tiny_road
+from tests.runs import damage, here, inferred, scored, tiny_run
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
-def test_predictions_on_disk_score_like_the_model_that_made_them_without_it(road, tmp_path):
-    recipe = here(road.copy(tmp_path / "road"))
-    (predictions,) = (recipe.road / "scores" / "offline" / "predictions").iterdir()
+def test_predictions_on_disk_score_like_the_model_that_made_them_without_it(finished_run, tmp_path):
+    recipe = here(finished_run.copy(tmp_path / "run"))
+    (predictions,) = (recipe.run_folder / "scores" / "offline" / "predictions").iterdir()
     for stage in ("stage_one", "stage_two"):
-        shutil.rmtree(recipe.road / stage)
+        shutil.rmtree(recipe.run_folder / stage)
     said = evaluate.main(scored(recipe, predictions=str(predictions)))
     assert said["mode"] == "predictions"
     assert {name: said[name] for name in ("vpq", "vpq_thing", "vpq_stuff", "frames")} == {
-        name: road.said["offline"][name] for name in ("vpq", "vpq_thing", "vpq_stuff", "frames")}
+        name: finished_run.said["offline"][name] for name in ("vpq", "vpq_thing", "vpq_stuff", "frames")}
 
 
-def test_the_shares_of_single_videos_add_up_to_the_score(road):
-    score = ScoreVideo(recipe=scored(road.recipe, mode="near_online", keep_predictions=False, overlays=0))
-    shards = ShardSet(road.recipe.shards_of("val"))
-    card = Scorecard(shards.classes, ("panoptic",), windows=road.recipe.evaluation.windows)
+def test_the_shares_of_single_videos_add_up_to_the_score(finished_run):
+    score = ScoreVideo(recipe=scored(finished_run.recipe, mode="near_online", keep_predictions=False, overlays=0))
+    shards = ShardSet(finished_run.recipe.shards_of("val"))
+    card = Scorecard(shards.classes, ("panoptic",), windows=finished_run.recipe.evaluation.windows)
     for video in reversed(shards.videos):
         card.merge(Scorecard.from_json(score(video=video.index)["scores"]))
     found = headline(card.scores())
     assert found["mvc8"] is None            # every video is shorter
     for name in ("vpq", "stq", "sq", "aq", "miou"):
-        assert found[name] == pytest.approx(road.said["near_online"][name], abs=1e-9)
+        assert found[name] == pytest.approx(finished_run.said["near_online"][name], abs=1e-9)
 
 
-def test_a_video_that_cannot_be_read_is_named_and_counted_by_reason(road, tmp_path):
-    recipe = scored(road.copy(tmp_path / "road"), mode="near_online")
+def test_a_video_that_cannot_be_read_is_named_and_counted_by_reason(finished_run, tmp_path):
+    recipe = scored(finished_run.copy(tmp_path / "run"), mode="near_online")
     shards = ShardSet(recipe.shards_of("val"))
     damage(shards, shards.videos[1])
     score = ScoreVideo(recipe=recipe)
     bad = score(video=1)
     good = score(video=2)
     assert bad["reason"] == "corrupt-image"
-    assert shards.videos[1].video_id in bad["skipped"]
+    assert bad["video"] == shards.videos[1].video_id
+    assert shards.videos[1].video_id in bad["message"]
     assert good["frames"] == 7
     with pytest.raises(BadInput, match=shards.videos[1].video_id):
         ScoreVideo(recipe=replace(recipe, strict=True))(video=1)
 
 
-def test_a_split_of_which_nothing_can_be_scored_is_a_data_error_that_quotes_the_first(road, tmp_path, monkeypatch,
-                                                                                      capsys):
-    recipe = scored(road.copy(tmp_path / "road"), mode="near_online")
+def test_a_split_of_which_nothing_can_be_scored_is_a_data_error_that_quotes_the_first(
+        finished_run, tmp_path, monkeypatch, capsys):
+    recipe = scored(finished_run.copy(tmp_path / "run"), mode="near_online")
     shards = ShardSet(recipe.shards_of("val"))
     for video in shards.videos:
         damage(shards, video)
@@ -73,9 +75,9 @@ def test_a_split_of_which_nothing_can_be_scored_is_a_data_error_that_quotes_the_
     assert f"none of 4 videos could be read; the first: video {shards.videos[0].video_id!r}" in capsys.readouterr().err
 
 
-def test_predictions_of_other_classes_or_of_nowhere_are_refused(road, tmp_path, capsys):
-    recipe = road.copy(tmp_path / "road")
-    (predictions,) = (recipe.road / "scores" / "offline" / "predictions").iterdir()
+def test_predictions_of_other_classes_or_of_nowhere_are_refused(finished_run, tmp_path, capsys):
+    recipe = finished_run.copy(tmp_path / "run")
+    (predictions,) = (recipe.run_folder / "scores" / "offline" / "predictions").iterdir()
     found = json.loads((predictions / "predictions.json").read_text())
     found["classes"]["classes"].reverse()
     (predictions / "predictions.json").write_text(json.dumps(found))
@@ -85,9 +87,9 @@ def test_predictions_of_other_classes_or_of_nowhere_are_refused(road, tmp_path, 
     assert "nowhere does not exist; give a folder of predictions" in capsys.readouterr().err
 
 
-def test_a_video_without_a_prediction_is_named(road, tmp_path):
-    recipe = road.copy(tmp_path / "road")
-    (predictions,) = (recipe.road / "scores" / "offline" / "predictions").iterdir()
+def test_a_video_without_a_prediction_is_named(finished_run, tmp_path):
+    recipe = finished_run.copy(tmp_path / "run")
+    (predictions,) = (recipe.run_folder / "scores" / "offline" / "predictions").iterdir()
     missing = ShardSet(recipe.shards_of("val")).videos[0].video_id
     kept = [video for video in read_predictions(predictions) if video != missing]
     found = json.loads((predictions / "pred.json").read_text())
@@ -95,31 +97,33 @@ def test_a_video_without_a_prediction_is_named(road, tmp_path):
     (predictions / "pred.json").write_text(json.dumps(found))
     result = ScoreVideo(recipe=scored(recipe, predictions=str(predictions)))(video=0)
     assert result["reason"] == "no-prediction"
-    assert missing in result["skipped"]
+    assert missing in result["message"]
 
 
 @pytest.mark.parametrize(("mode", "gone"), [("near_online", "stage_one"), ("offline", "stage_two")])
-def test_a_missing_model_stops_before_any_worker_and_says_what_to_run(road, tmp_path, capsys, mode, gone):
-    recipe = road.copy(tmp_path / "road")
-    shutil.rmtree(recipe.road / gone)
+def test_a_missing_model_stops_before_any_worker_and_says_what_to_run(finished_run, tmp_path, capsys, mode, gone):
+    recipe = finished_run.copy(tmp_path / "run")
+    shutil.rmtree(recipe.run_folder / gone)
     assert guarded(evaluate.main, lambda: scored(recipe, mode=mode)) == 2
     assert "run the training verb first" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("association", [StitchingConfig(), NaiveBufferConfig(overlap=0), ClipWiseConfig()])
-def test_every_association_scores_the_tiny_road(road, association):
-    recipe = scored(road.recipe, association=association, keep_predictions=False, overlays=0)
+def test_every_association_scores_the_tiny_run(finished_run, association):
+    recipe = inferred(scored(finished_run.recipe, keep_predictions=False, overlays=0), association=association)
     said = ScoreVideo(recipe=recipe)(video=0)
     assert said["frames"] == 7
-    assert said["matching"]["clips"] == {"stitching": 0, "naive_buffer": 4, "clip_wise": 4}[association.name]
-    assert evaluate.scores_folder(recipe) == road.recipe.road / "scores" / f"near_online_{association.name}"
+    assert said["matching"]["clips"] == {"stitching": 0, "naive_buffer": 4, "clip_wise": 4}[association.kind]
+    scores = finished_run.recipe.run_folder / "scores"
+    assert evaluate.scores_folder(recipe) == scores / f"near_online_{association.kind}"
 
 
-def test_the_matching_space_is_summed_over_videos_and_tracked(road, tmp_path, monkeypatch):
-    recipe = scored(road.copy(tmp_path / "road"), association=MemoryBufferConfig(), keep_predictions=False, overlays=0)
-    monkeypatch.setattr(evaluate, "results_of", lambda actor, rows, recipe: (
+def test_the_matching_space_is_summed_over_videos_and_tracked(finished_run, tmp_path, monkeypatch):
+    recipe = scored(finished_run.copy(tmp_path / "run"), keep_predictions=False, overlays=0)
+    recipe = inferred(recipe, association=MemoryBufferConfig())
+    monkeypatch.setattr(evaluate, "results_of", lambda actor, rows, **options: (
         {**result, "matching": {"clips": 6, "total": 9, "largest": 3 + row["video"]}}
-        for row, result in zip(rows, results_of(actor, rows, recipe))))
+        for row, result in zip(rows, results_of(actor, rows, **options))))
     said = evaluate.main(here(recipe))
     assert said["matching_space"] == {"average": 1.5, "max": 6}
     tracked = MlflowClient(said["tracking_uri"]).get_run(said["mlflow_run_id"]).data.metrics
@@ -129,20 +133,20 @@ def test_the_matching_space_is_summed_over_videos_and_tracked(road, tmp_path, mo
 
 
 def test_sets_of_videos_are_scored_apart_printed_and_tracked(tmp_path, monkeypatch, capsys):
-    recipe = tiny_road(tmp_path / "road")
+    recipe = resolved(replace(find_recipe("tiny_vis"), folder=str(tmp_path / "run")))
     sets = tmp_path / "sets.json"
     sets.write_text(json.dumps({"short": ["a", "b"], "long": ["c"]}))
-    recipe = scored(recipe, results=("tracks",), predictions="found by the stream below", video_sets=str(sets))
+    recipe = scored(recipe, split="val", predictions="found by the stream below", video_sets=str(sets))
     make_shards(toy_videos(tmp_path / "toy", {"a": 2, "b": 3, "c": 4}), recipe.shards_of("val"), split="val")
 
-    def found(actor, rows, recipe):
+    def found(actor, rows, **_):
         """What is there, but nothing in video c, and b cannot be read."""
         shards = ShardSet(recipe.shards_of("val"))
         for video, truth in ((video, shards.truth_tracks(video)) for video in shards.videos):
-            card = evaluate.scorecard(recipe.evaluation, shards.classes)
+            card = evaluate.scorecard(recipe, shards.classes)
             tracks = tuple(replace(track, score=0.5) for track in truth.tracks if video.video_id != "c")
             card.update(VideoResults(tracks=replace(truth, tracks=tracks)), VideoResults(tracks=truth))
-            yield {"video": "b", "skipped": "b is broken", "reason": "corrupt-image"} if video.video_id == "b" else {
+            yield {"video": "b", "message": "b is broken", "reason": "corrupt-image"} if video.video_id == "b" else {
                 "video": video.video_id, "scores": card.to_json(), "frames": len(video.frames),
                 "matching": {"clips": 0, "total": 0, "largest": 0}}
 
@@ -173,9 +177,9 @@ def test_sets_that_do_not_part_the_split_are_refused_before_anything_is_scored(t
 
 def test_sets_of_videos_need_tracks():
     with pytest.raises(ValueError, match="add 'tracks', or leave video_sets empty"):
-        scored(tiny_road("unused"), video_sets="sets.json")
+        scored(tiny_run("unused"), video_sets="sets.json")
 
 
 def test_windows_without_those_of_the_protocol_are_refused():
     with pytest.raises(ValueError, match="VPQ is the mean over 1, 2, 4 and 6"):
-        scored(tiny_road("unused"), windows=(1, 2))
+        scored(tiny_run("unused"), windows=(1, 2))

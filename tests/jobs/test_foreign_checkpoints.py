@@ -1,4 +1,4 @@
-"""Foreign files are read in every container, and never executed."""
+"""Files of other projects are read in every container format, and never executed."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_big_endian_arrays_keep_their_values(tmp_path):
 
 
 class Command:
-    """Unpickled by an ordinary reader, it makes a file."""
+    """An object that creates a file when an ordinary reader unpickles it."""
 
     def __init__(self, witness: Path) -> None:
         self.witness = witness
@@ -94,7 +94,7 @@ def test_a_hostile_pickle_is_refused_and_not_executed(tmp_path, container, place
         read_checkpoint(path)
     assert error.value.reason == "hostile-pickle"
     assert not witness.exists()
-    if container.startswith("pickle"):      # the trap is a trap
+    if container.startswith("pickle"):      # an ordinary reader does execute it
         pickle.loads(path.read_bytes())
         assert witness.exists()
 
@@ -109,7 +109,7 @@ def test_no_other_global_is_reachable(tmp_path, name, protocol):
         program = f"c{module}\n{attribute}\n.".encode()
     else:
         program = b"\x80\x04" + b"".join(b"\x8c" + bytes([len(p)]) + p.encode() for p in (module, attribute)) + b"\x93."
-    pickletools.dis(program, out=io.StringIO())      # it is a pickle
+    pickletools.dis(program, out=io.StringIO())      # raises for anything but a pickle
     (tmp_path / "x.pkl").write_bytes(program)
     with pytest.raises(BadInput, match=f"it asks for '{name}'"):
         read_checkpoint(tmp_path / "x.pkl")
@@ -128,7 +128,7 @@ def test_arrays_of_anything_but_plain_numbers_are_refused(tmp_path, value, save)
 
 @pytest.mark.parametrize("keep", [0, 1, 5, 30, 200, 0.5, 0.95])
 @pytest.mark.parametrize("container", ["zip", "legacy", "pickle", "safetensors"])
-def test_a_file_that_is_cut_off_says_so(tmp_path, container, keep):
+def test_a_file_that_is_cut_off_is_named_as_such(tmp_path, container, keep):
     path = tmp_path / "x.pth"
     weights = {name: tensor.contiguous() for name, tensor in WEIGHTS.items()} | {"large": torch.randn(500)}
     match container:
@@ -140,13 +140,14 @@ def test_a_file_that_is_cut_off_says_so(tmp_path, container, keep):
             save_file(weights, path)
     whole = path.read_bytes()
     path.write_bytes(whole[:int(keep * len(whole)) if isinstance(keep, float) else keep])
-    with pytest.raises(BadInput, match=r"x\.pth: not readable as a checkpoint.*cut off or damaged"):
+    with pytest.raises(BadInput, match=r"x\.pth: cannot be read as a checkpoint.*cut off or damaged"):
         read_checkpoint(path)
 
 
 @pytest.mark.parametrize(("content", "complaint"), [
-    ([1, 2], "it holds a list"), ({}, "it holds a dict"), ({"model": {"a": "text"}}, "1 of 1 entries are no tensors"),
-    ({"epoch": 3, "net": {"a": torch.ones(1)}}, "1 of 2 entries are no tensors")])
+    ([1, 2], "it contains a list without weights"), ({}, "it contains a dict without weights"),
+    ({"model": {"a": "text"}}, "1 of 1 entries are not tensors"),
+    ({"epoch": 3, "net": {"a": torch.ones(1)}}, "1 of 2 entries are not tensors")])
 def test_a_file_without_weights_is_named(tmp_path, content, complaint):
     torch.save(content, tmp_path / "x.pth")
     with pytest.raises(BadInput, match=complaint):

@@ -20,7 +20,7 @@ import numpy as np
 import psutil
 import pytest
 
-from jobs.training.checkpoint import load_weights, read_card
+from jobs.models import load_weights, read_card
 from pipeline.images import encode_jpeg
 from pipeline.query_cache import QueryCache
 from pipeline.shards import ShardSet
@@ -112,7 +112,7 @@ def test_every_verb_runs_to_its_end_in_a_submitted_job_and_leaves_its_results(he
     for frame in range(3):
         (stills / f"{frame}.jpg").write_bytes(encode_jpeg(np.full((48, 64, 3), 80 * frame, np.uint8)))
     changes = " ".join(f"--set {change}" for change in (
-        f"folder={tmp_path}/road", f"predict.input={stills}", "world.videos_train=4", "world.videos_val=1",
+        f"folder={tmp_path}/run", f"predict.input={stills}", "world.videos_train=4", "world.videos_val=1",
         "stage_one.fit.steps=1", "stage_two.fit.steps=1", "cluster.workers=1", "cluster.actors=1"))
     code, log = head.submit(
         "sh", "-ec", f"for job in demo predict; do python -m jobs.$job --recipe tiny {changes}; done")
@@ -122,25 +122,25 @@ def test_every_verb_runs_to_its_end_in_a_submitted_job_and_leaves_its_results(he
             (json.loads(line) for line in log.splitlines() if line.startswith('{"verb"'))}
     assert list(said) == ["jobs.demo", "jobs.predict"]
 
-    road = tmp_path / "road"
+    folder = tmp_path / "run"
     for split, videos in (("train", 4), ("val", 1)):
-        assert len(ShardSet(road / "shards" / split).videos) == videos
-    (cache,) = (road / "cache").iterdir()
+        assert len(ShardSet(folder / "shards" / split).videos) == videos
+    (cache,) = (folder / "cache").iterdir()
     assert len(QueryCache(cache).videos) == 4
     for stage in ("stage_one", "stage_two"):
-        assert load_weights(road / stage / "model")
-        assert read_card(road / stage / "model")["code"]["commit"].startswith("gcs://_ray_pkg_")    # there is no git
+        assert load_weights(folder / stage / "model")
+        assert read_card(folder / stage / "model")["code"]["commit"].startswith("gcs://_ray_pkg_")    # there is no git
     assert said["jobs.demo"]["offline"].keys() == said["jobs.demo"]["near_online"].keys() >= {"vpq", "vpq_by_window"}
     assert Path(said["jobs.demo"]["overlay"]).is_file()
     (predicted,) = said["jobs.predict"]["videos"]
     assert (predicted["frames"], Path(predicted["overlay"]).is_file()) == (3, True)
-    assert (road / "predictions" / "tracks.json").is_file()
+    assert (folder / "predictions" / "tracks.json").is_file()
 
 
 def test_a_relative_folder_inside_a_job_is_refused_with_the_cure_and_nothing_large_was_uploaded(head):
     code, log = head.submit(
         "sh", "-c", "ls -A | sed s/^/uploaded:/; python -m jobs.make_shards --recipe tiny; echo ended with $?")
-    assert "error: relative: folder." in log
+    assert "error: relative paths in folder:" in log
     assert "--set folder=/data/runs/tiny" in log
     assert "ended with 2" in log
     uploaded = {line.removeprefix("uploaded:") for line in log.splitlines() if line.startswith("uploaded:")}

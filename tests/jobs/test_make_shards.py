@@ -13,7 +13,7 @@ from jobs.verb import guarded
 from pipeline.datasets import DatasetConfig
 from pipeline.datasets.synthetic import SyntheticConfig, write_world
 from pipeline.shards import ShardSet
-from tests.roads import tiny_road
+from tests.runs import tiny_run
 
 pytestmark = pytest.mark.ray
 
@@ -23,7 +23,7 @@ def damaged(tmp_path) -> Recipe:
     """Four training videos, one with a cut picture and one without a label."""
     small = SyntheticConfig(videos_train=4, videos_val=1, frames=3, height=48, width=64)
     world = write_world(tmp_path / "world", small)
-    recipe = tiny_road(tmp_path / "road", world=None, dataset=DatasetConfig(name="vipseg", root=str(world)))
+    recipe = tiny_run(tmp_path / "run", world=None, dataset=DatasetConfig(name="vipseg", root=str(world)))
     first, second, *_ = sorted(path for path in (world / "images").iterdir() if path.name.startswith("train"))
     picture = sorted(first.iterdir())[1]
     picture.write_bytes(picture.read_bytes()[:200])
@@ -32,9 +32,9 @@ def damaged(tmp_path) -> Recipe:
 
 
 def test_bad_videos_are_skipped_counted_by_reason_and_named_with_a_cure(cluster, damaged, capsys):
-    said = make_shards.main(damaged)
-    assert said["train"]["skipped"] == {"corrupt-image": 1, "missing-label": 1}
-    assert (said["train"]["videos"], said["val"]["skipped"]) == (2, {})
+    summary = make_shards.main(damaged)
+    assert summary["train"]["skipped"] == {"corrupt-image": 1, "missing-label": 1}
+    assert (summary["train"]["videos"], summary["val"]["skipped"]) == (2, {})
     errors = [json.loads(line) for line in (damaged.shards_of("train") / "errors.jsonl").read_text().splitlines()]
     assert sorted(error["reason"] for error in errors) == ["corrupt-image", "missing-label"]
     assert all(error["video"] in error["message"] for error in errors)
@@ -44,13 +44,13 @@ def test_bad_videos_are_skipped_counted_by_reason_and_named_with_a_cure(cluster,
 
 def test_strict_stops_with_the_data_exit_code_and_names_video_and_file(cluster, damaged, capsys):
     assert guarded(make_shards.main, lambda: replace(damaged, strict=True)) == 3
-    said = capsys.readouterr().err
-    assert "error: video 'train_0000" in said
-    assert "file " in said
+    printed = capsys.readouterr().err
+    assert "error: video 'train_0000" in printed
+    assert "file " in printed
 
 
 def test_a_data_set_that_is_not_there_names_the_folder_before_ray_starts(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(make_shards, "connect", lambda cluster: pytest.fail("Ray was started"))
-    recipe = tiny_road(tmp_path / "road", world=None, dataset=DatasetConfig(name="vipseg", root=str(tmp_path / "none")))
+    recipe = tiny_run(tmp_path / "run", world=None, dataset=DatasetConfig(name="vipseg", root=str(tmp_path / "none")))
     assert guarded(make_shards.main, lambda: recipe) == 2
     assert str(tmp_path / "none") in capsys.readouterr().err

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from jobs.config import to_json
-from jobs.models import load_segmenter, segmenter_card
+from jobs.models import load_segmenter, load_weights, read_card, save_model, segmenter_card
 from jobs.recipes import find_recipe
 from jobs.recipes.schema import Recipe
-from jobs.training.checkpoint import save_model
 from model.backbone import timm
 from model.labels import ClassInfo, ClassTable
-from model.segmenters import build_segmenter
+from pipeline.errors import Mismatch
+from tests.full_disk import disk_of
 
 CLASSES = ClassTable("two", (ClassInfo(0, "cat", True, (1, 1, 1)), ClassInfo(1, "sky", False, (2, 2, 2))))
 
 
 def pretrained_recipe() -> Recipe:
-    """The tiny road, with a backbone that starts from timm's weights."""
+    """The tiny recipe, with a backbone that starts from timm's weights."""
     recipe = find_recipe("tiny")
     one = recipe.stage_one
     backbone = replace(one.segmenter.backbone, pretrained=True)
@@ -38,7 +40,7 @@ def test_a_finished_segmenter_fetches_no_weights(tmp_path, old_card, monkeypatch
 
     monkeypatch.setattr(timm, "create_model", create_without_network)
     recipe = pretrained_recipe()
-    trained = build_segmenter(recipe.stage_one.segmenter)
+    trained = recipe.stage_one.segmenter.build()
     card = segmenter_card(recipe, CLASSES, "shards")
     assert not card["config"]["backbone"]["pretrained"]
     if old_card:
@@ -48,3 +50,25 @@ def test_a_finished_segmenter_fetches_no_weights(tmp_path, old_card, monkeypatch
     assert fetches == [True, False]
     weights = loaded.state_dict()
     assert all(torch.equal(weights[name], tensor) for name, tensor in trained.state_dict().items())
+
+
+def test_a_finished_model_knows_its_weights(tmp_path):
+    model = nn.Linear(3, 2)
+    save_model(tmp_path, model.state_dict(), {"kind": "segmenter"})
+    assert read_card(tmp_path)["kind"] == "segmenter"
+    assert all(torch.equal(v, model.state_dict()[k]) for k, v in load_weights(tmp_path).items())
+    save_model(tmp_path / "other", nn.Linear(1, 1).state_dict(), {"kind": "head"})
+    (tmp_path / "other" / "model.safetensors").rename(tmp_path / "model.safetensors")
+    with pytest.raises(Mismatch, match="do not belong together"):
+        load_weights(tmp_path)
+
+
+def test_a_full_disk_leaves_no_half_model_and_names_the_file(tmp_path):
+    with disk_of(1000), pytest.raises(OSError, match=re.escape(str(tmp_path / "model.safetensors"))):
+        save_model(tmp_path, nn.Linear(30, 30).state_dict(), {"kind": "segmenter"})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_model_names_the_verb_to_run(tmp_path):
+    with pytest.raises(FileNotFoundError, match="training verb"):
+        read_card(tmp_path)

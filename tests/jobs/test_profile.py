@@ -1,4 +1,4 @@
-"""What networks cost: the published numbers of Video-kMaX, and counts that do not depend on where they are made."""
+"""The cost of networks: the published numbers of Video-kMaX, and counts that do not depend on the machine."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from jobs.config import override
-from jobs.profile import command, count, count_networks, main, shapes_only, without_download
+from jobs.models import without_download
+from jobs.profile import command, count, count_networks, main, shapes_only
 from jobs.recipes import find_recipe
-from model.segmenters import build_segmenter
 
 TINY = find_recipe("tiny")
 
 
 def counted(name: str, *, size: tuple[int, int], frames: int) -> dict:
-    recipe = override(find_recipe(name), ["stage_two.input.clips=1", "stage_two.head.layers=1"])    # not looked at here
+    recipe = find_recipe(name)
+    if recipe.stage_two is not None:    # a small head
+        recipe = override(recipe, ["stage_two.input.clips=1", "stage_two.head.layers=1"])
     return count_networks(recipe, without_download(recipe.stage_one.segmenter), size=size, frames=frames)[0].to_json()
 
 
@@ -31,18 +33,19 @@ def counted(name: str, *, size: tuple[int, int], frames: int) -> dict:
 def test_video_kmax_costs_what_is_published(name, frames, ours, published):
     """720p, arXiv 2304.04694, supplement, table 3; the counting rules are in the docstring of `jobs.profile`."""
     numbers = counted(f"vipseg_video_kmax_{name}", size=(720, 1280), frames=frames)
-    found = numbers["parameters_m"]["total"], numbers["gflops"]["total"]
-    assert found == pytest.approx(ours, abs=1e-3)
-    assert round(found[0], 1) == published[0]
-    assert found[1] == pytest.approx(published[1], rel=0.03)
+    parameters = numbers["parameters_m"]["total"]
+    gflops = numbers["gflops"]["total"]
+    assert (parameters, gflops) == pytest.approx(ours, abs=1e-3)
+    assert round(parameters, 1) == published[0]
+    assert gflops == pytest.approx(published[1], rel=0.03)
 
 
-def test_what_only_training_reads_is_named_and_nothing_is_left_out():
+def test_weights_that_only_training_reads_are_named_and_none_is_left_out():
     numbers = counted("vipseg_video_kmax_r50_near_online", size=(65, 65), frames=2)
     assert numbers["training_only_m"].keys() == {"semantic_head", "query_decoder.layers.*.predictor.class_head"}
     assert numbers["parameters_m"].keys() == {"backbone", "within_clip", "pixel_decoder", "query_decoder", "total"}
     with torch.device("meta"):
-        network = build_segmenter(find_recipe("vipseg_video_kmax_r50_near_online").stage_one.segmenter)
+        network = (find_recipe("vipseg_video_kmax_r50_near_online").stage_one.segmenter).build()
     total = numbers["parameters_m"]["total"] + sum(numbers["training_only_m"].values())
     assert total == pytest.approx(sum(weight.numel() for weight in network.parameters()) / 1e6, abs=2e-3)
 
@@ -54,7 +57,7 @@ def test_frames_of_a_clip_cost_the_backbone_the_same_each():
 
 def test_shapes_alone_give_the_flops_of_real_numbers():
     config = TINY.stage_one.segmenter
-    segmenter = build_segmenter(config).eval().requires_grad_(False)
+    segmenter = config.build().eval().requires_grad_(False)
     clip = torch.zeros(1, 2, 3, 64, 96)
     with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         segmenter(clip)
@@ -75,13 +78,13 @@ class WrittenAttention(nn.Module):
 def test_attention_counts_by_its_formula_whichever_kernel_runs_it():
     layer = nn.MultiheadAttention(16, 4, batch_first=True, device="meta").eval()
     with shapes_only():
-        found = [count(module, lambda module=module: module(torch.zeros(2, 4, 64, 16)))[1].flops["outside"]
+        flops = [count(module, lambda module=module: module(torch.zeros(2, 4, 64, 16)))[1].flops["outside"]
                  for module in (FusedAttention(), WrittenAttention())]
         x = torch.zeros(2, 64, 16)
-        _, of_layer = count(layer, lambda: layer(x, x, x, need_weights=False))
-    assert found == [2 * 2 * 4 * 64 * 64 * 16] * 2
-    assert sum(of_layer.flops.values()) == 2 * (4 * 64 * 16 * 16 + 2 * 64 * 64 * 16)
-    assert not of_layer.training_only
+        _, layer_count = count(layer, lambda: layer(x, x, x, need_weights=False))
+    assert flops == [2 * 2 * 4 * 64 * 64 * 16] * 2
+    assert sum(layer_count.flops.values()) == 2 * (4 * 64 * 16 * 16 + 2 * 64 * 64 * 16)
+    assert not layer_count.training_only
 
 
 def test_the_head_is_counted_over_all_clips_of_the_recipe():
@@ -97,11 +100,11 @@ def test_the_head_is_counted_over_all_clips_of_the_recipe():
 
 def test_the_last_line_is_json_with_all_numbers(capsys):
     assert command("tiny", repeats=2, set=("stage_one.input.clip_frames=3",)) == 0
-    said = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert (said["recipe"], said["size"], said["clip_frames"], said["repeats"]) == ("tiny", [64, 64], 3, 2)
-    assert said["frames_per_second"] == pytest.approx(3 / said["seconds_per_clip"], rel=0.05)
-    assert said["peak_memory_gib"] > 0
-    assert said["segmenter"]["gflops"]["total"] > 0
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (summary["recipe"], summary["size"], summary["clip_frames"], summary["repeats"]) == ("tiny", [64, 64], 3, 2)
+    assert summary["frames_per_second"] == pytest.approx(3 / summary["seconds_per_clip"], rel=0.05)
+    assert summary["peak_memory_gib"] > 0
+    assert summary["segmenter"]["gflops"]["total"] > 0
 
 
 def test_counting_alone_measures_nothing():
@@ -109,6 +112,6 @@ def test_counting_alone_measures_nothing():
 
 
 @pytest.mark.parametrize("wrong", [{"size": (0, 64)}, {"clip_frames": 0}, {"repeats": -1}])
-def test_a_size_that_cannot_be_is_refused(wrong, capsys):
+def test_an_impossible_size_is_refused(wrong, capsys):
     assert command("tiny", **wrong) == 2
     assert "must be at least 1" in capsys.readouterr().err

@@ -8,12 +8,11 @@ from dataclasses import replace
 import pytest
 
 from jobs import train_stage_two
-from jobs.models import load_head, load_segmenter
-from jobs.training.checkpoint import load_weights, read_card, save_model
+from jobs.models import load_head, load_segmenter, load_weights, read_card, save_model
 from jobs.verb import guarded
 from pipeline.errors import Mismatch
 from pipeline.query_cache import part_path
-from tests.roads import here
+from tests.runs import here
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -26,10 +25,10 @@ def another_head(recipe):
     return replace(recipe, stage_two=replace(stage, head=head, fit=fit))
 
 
-def test_another_head_is_trained_in_a_folder_of_its_own_when_every_frame_is_gone(road, tmp_path):
-    first = road.copy(tmp_path / "first")
+def test_another_head_is_trained_in_a_folder_of_its_own_when_every_frame_is_gone(finished_run, tmp_path):
+    first = finished_run.copy(tmp_path / "first")
     for gone in ("world", "shards", "stage_two", "scores"):
-        shutil.rmtree(first.road / gone)
+        shutil.rmtree(first.run_folder / gone)
     recipe = here(another_head(replace(first, folder=str(tmp_path / "second"), stage_one_from=first.folder)))
     train_stage_two.main(recipe)
     assert recipe.head_folder.is_relative_to(tmp_path / "second")
@@ -38,13 +37,13 @@ def test_another_head_is_trained_in_a_folder_of_its_own_when_every_frame_is_gone
     head, _ = load_head(recipe.head_folder, segmenter_card=card)
     assert len(head.layers) == 1
     # It has moved away from where it started: the segmenter's heads and branches scaled by zero.
-    start = train_stage_two.build_cross_clip_head(recipe.stage_two.head)
+    start = recipe.stage_two.head.build()
     start.initialise_from(segmenter.state_dict())
     assert not head.layers[0].attention.scale.equal(start.layers[0].attention.scale)
 
 
-def test_a_cache_of_another_segmenter_is_refused_and_both_are_named(road, tmp_path, capsys):
-    recipe = another_head(road.copy(tmp_path / "road"))
+def test_a_cache_of_another_segmenter_is_refused_and_both_are_named(finished_run, tmp_path, capsys):
+    recipe = another_head(finished_run.copy(tmp_path / "run"))
     cached = read_card(recipe.segmenter_folder)["weights_sha256"]
     weights = load_weights(recipe.segmenter_folder)
     name = next(name for name in weights if name.endswith("class_head.conv.weight"))
@@ -58,30 +57,30 @@ def test_a_cache_of_another_segmenter_is_refused_and_both_are_named(road, tmp_pa
     assert "Run jobs.cache_queries" in said
 
 
-def test_a_cache_made_with_other_settings_is_refused_by_field(road):
-    cache = road.recipe.cache
-    other = replace(road.recipe, cache=replace(cache, views=3))
+def test_a_cache_made_with_other_settings_is_refused_by_field(finished_run):
+    cache = finished_run.recipe.cache
+    other = replace(finished_run.recipe, cache=replace(cache, views=3))
     with pytest.raises(Mismatch, match=r"made from something else: cache: .*'views': 1.*expected .*'views': 3"):
         train_stage_two.main(other)
 
 
-def test_a_missing_cache_names_the_verb_that_makes_it(road, tmp_path, capsys):
-    recipe = road.copy(tmp_path / "road")
-    shutil.rmtree(recipe.road / "cache")
+def test_a_missing_cache_names_the_verb_that_makes_it(finished_run, tmp_path, capsys):
+    recipe = finished_run.copy(tmp_path / "run")
+    shutil.rmtree(recipe.run_folder / "cache")
     assert guarded(train_stage_two.main, lambda: recipe) == 2
     assert "run jobs.cache_queries" in capsys.readouterr().err
 
 
-def test_a_cut_part_is_found_before_any_worker_starts(road, tmp_path, capsys):
-    recipe = road.copy(tmp_path / "road")
-    (folder,) = (recipe.road / "cache").iterdir()
+def test_a_cut_part_is_found_before_any_worker_starts(finished_run, tmp_path, capsys):
+    recipe = finished_run.copy(tmp_path / "run")
+    (folder,) = (recipe.run_folder / "cache").iterdir()
     part = part_path(folder, 1)
     part.write_bytes(part.read_bytes()[:-100])
     assert guarded(train_stage_two.main, lambda: recipe) == 3
     assert f"file {part}" in capsys.readouterr().err
 
 
-def test_a_head_is_not_used_with_a_segmenter_it_does_not_belong_to(road):
-    _, card = load_segmenter(road.recipe.segmenter_folder)
+def test_a_head_is_not_used_with_a_segmenter_it_does_not_belong_to(finished_run):
+    _, card = load_segmenter(finished_run.recipe.segmenter_folder)
     with pytest.raises(Mismatch, match=r"belongs to segmenter .*train it again"):
-        load_head(road.recipe.head_folder, segmenter_card={**card, "weights_sha256": "0" * 64})
+        load_head(finished_run.recipe.head_folder, segmenter_card={**card, "weights_sha256": "0" * 64})

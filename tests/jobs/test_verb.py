@@ -1,4 +1,4 @@
-"""The command line: what is typed wrong dies in its first second with one clear line and its exit code."""
+"""The command line: a mistake ends the command in its first second, with one clear line and an exit code."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import pytest
 from jobs import make_shards
 from jobs.config import override
 from jobs.recipes import RECIPES, find_recipe
-from jobs.verb import guarded, next_command, refuse_relative_paths, resolved, run
+from jobs.verb import command_line, guarded, refuse_relative_paths, resolved, run
 from pipeline.errors import BadInput, Mismatch
-from tests.roads import here
+from tests.runs import here
 
 
 def typed(monkeypatch, capsys, verb, *words: str) -> tuple[int, str, str]:
     """Exit code, output and errors of a command line."""
     monkeypatch.setattr(sys, "argv", ["verb", *words])
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as caught:
         run(verb)
-    said = capsys.readouterr()
-    return left.value.code, said.out, said.err
+    printed = capsys.readouterr()
+    return caught.value.code, printed.out, printed.err
 
 
 @pytest.fixture
@@ -32,13 +32,13 @@ def command(monkeypatch, capsys):
 
 
 def test_an_unknown_recipe_lists_the_nearest_and_all(command):
-    code, _, said = command("--recipe", "tinny")
+    code, _, error = command("--recipe", "tinny")
     assert code == 2
-    assert "there is no recipe 'tinny'; did you mean tiny" in said
-    assert all(name in said for name in RECIPES)
+    assert "there is no recipe 'tinny'; did you mean tiny" in error
+    assert all(name in error for name in RECIPES)
 
 
-@pytest.mark.parametrize(("assignment", "said"), [
+@pytest.mark.parametrize(("assignment", "message"), [
     ("stage_one.fit.steps=many", "--set stage_one.fit.steps=many: expected int"),
     ("stage_one.fit.stepz=3", "FitConfig has no field 'stepz'; did you mean ['steps'"),
     ("stage_one.input.batch_size=3", "batch_size=3 is shared by 2 workers"),
@@ -46,10 +46,10 @@ def test_an_unknown_recipe_lists_the_nearest_and_all(command):
     ("evaluation.mode=online", "expected"),
     ("folder", "--set takes path=value"),
 ])
-def test_a_wrong_override_is_a_usage_error_that_names_field_and_type(command, assignment, said):
+def test_a_wrong_override_is_a_usage_error_that_names_field_and_type(command, assignment, message):
     code, _, error = command("--set", assignment)
     assert code == 2
-    assert said in error
+    assert message in error
     assert error.count("error:") == 1
     assert "Traceback" not in error
 
@@ -77,7 +77,7 @@ def test_the_help_is_the_manual_of_the_verb(command):
 
 def test_the_last_line_is_the_summary_as_json(tmp_path, capsys):
     def verb(recipe):
-        print("on the way")
+        print("working")
         return {"folder": recipe.folder, "videos": 3}
     assert guarded(verb, lambda: replace(find_recipe("tiny"), folder=str(tmp_path))) == 0
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -88,30 +88,30 @@ def test_the_last_line_is_the_summary_as_json(tmp_path, capsys):
     (ValueError("a setting"), 2), (FileNotFoundError("a folder"), 2), (ConnectionError("a tracker"), 2),
     (ArithmeticError("a loss"), 2), (OSError("a disk"), 1),
     (BadInput("cut", "a file", cure="Copy it again."), 3), (Mismatch("a cache"), 4)])
-def test_what_a_user_can_cause_is_one_line_with_its_exit_code(error, code, capsys):
+def test_an_error_that_a_user_can_cause_is_one_line_with_its_exit_code(error, code, capsys):
     error.add_note("while doing something")
 
     def verb(_):
         raise error
     assert guarded(verb, lambda: find_recipe("tiny")) == code
-    said = capsys.readouterr().err
-    assert said.startswith("error: a ")
-    assert "while doing something" in said
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: a ")
+    assert "while doing something" in printed
 
 
-def test_what_only_we_can_cause_keeps_its_traceback():
+def test_an_error_in_the_code_keeps_its_traceback():
     def verb(_):
         raise KeyError("a bug")
     with pytest.raises(KeyError):
         guarded(verb, lambda: find_recipe("tiny"))
 
 
-def test_workers_get_absolute_paths_and_a_world_stays_inside_its_road(monkeypatch, tmp_path):
+def test_workers_get_absolute_paths_and_a_world_stays_in_the_folder_of_its_run(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     recipe = find_recipe("tiny")
     recipe = resolved(replace(recipe, predict=replace(recipe.predict, input="film.mp4", output="out")))
     shared = resolved(replace(recipe, folder="", stage_one_from="runs/first"))
-    assert (shared.road, shared.stage_one_road) == (tmp_path / "runs" / "tiny", tmp_path / "runs" / "first")
+    assert (shared.run_folder, shared.stage_one_run) == (tmp_path / "runs" / "tiny", tmp_path / "runs" / "first")
     assert shared.data_root == tmp_path / "runs" / "first" / "world"
     assert recipe.folder == str(tmp_path / "runs" / "tiny")
     assert recipe.data_root == tmp_path / "runs" / "tiny" / "world"
@@ -121,30 +121,49 @@ def test_workers_get_absolute_paths_and_a_world_stays_inside_its_road(monkeypatc
 
 
 @pytest.mark.parametrize("folders", [{}, {"folder": "my runs/a"}, {"folder": "b", "stage_one_from": "my runs/a"}])
-def test_the_command_that_is_named_next_stays_in_the_folders_of_this_one(folders, monkeypatch, tmp_path):
+def test_the_next_command_keeps_the_folders_of_this_one(folders, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     recipe = resolved(replace(find_recipe("tiny"), **folders))
-    words = shlex.split(next_command(recipe, "evaluate", "evaluation.mode=offline").removeprefix("next: "))
+    words = shlex.split(command_line(recipe, "evaluate", "evaluation.mode=offline").removeprefix("next: "))
     assert words[:5] == ["python", "-m", "jobs.evaluate", "--recipe", "tiny"]
     assert set(words[5::2]) == {"--set"}
     again = resolved(override(find_recipe(words[4]), words[6::2]))
-    assert (again.road, again.stage_one_road, again.evaluation.mode) == (recipe.road, recipe.stage_one_road, "offline")
+    assert again.evaluation.mode == "offline"
+    assert (again.run_folder, again.stage_one_run) == (recipe.run_folder, recipe.stage_one_run)
 
 
 def test_inside_a_job_a_relative_path_is_refused_by_field(monkeypatch):
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     recipe = replace(find_recipe("vipseg_video_kmax_r50"), folder="/runs/r50")
-    with pytest.raises(ValueError, match=r"^relative: dataset\.root, stage_one\.start_from\..*"
+    with pytest.raises(ValueError, match=r"^relative paths in dataset\.root, stage_one\.start_from: .*"
                                          "--set dataset.root=/data/data/VIPSeg_720P"):
         refuse_relative_paths(recipe)
     refuse_relative_paths(replace(find_recipe("tiny"), folder="/runs/tiny"))
 
 
 def test_a_tracker_that_cannot_be_reached_stops_the_verb_at_once(tmp_path, capsys):
-    recipe = here(replace(find_recipe("tiny"), folder=str(tmp_path / "road")))
+    recipe = here(replace(find_recipe("tiny"), folder=str(tmp_path / "run")))
     recipe = replace(recipe, tracking=replace(recipe.tracking, uri="http://127.0.0.1:9"),
                      world=replace(recipe.world, videos_train=1, videos_val=1))
     assert guarded(make_shards.main, lambda: recipe) == 2
-    said = capsys.readouterr().err
-    assert "the tracker http://127.0.0.1:9 cannot be used" in said
-    assert "set tracking.uri" in said
+    printed = capsys.readouterr().err
+    assert "the tracker http://127.0.0.1:9 cannot be used" in printed
+    assert "set tracking.uri" in printed
+
+
+@pytest.mark.parametrize("setting", ["folder", "stage_one_from", "stage_one.start_from", "evaluation.predictions",
+                                     "predict.input", "predict.output"])
+@pytest.mark.parametrize("address", ["s3://bucket/run", "gs://bucket/run", "https://host/run"])
+def test_an_address_is_refused_by_name_and_does_not_become_a_folder(setting, address, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    recipe = override(find_recipe("tiny"), [f"{setting}={address}"])
+    for dry_run in (True, False):
+        assert guarded(lambda _: pytest.fail("it ran"), lambda: recipe, dry_run=dry_run) == 2
+        assert f"error: {setting}={address} is an address" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_data_set_at_an_address_is_refused_too(capsys):
+    recipe = override(find_recipe("vipseg_video_kmax_r50"), ["dataset.root=s3://bucket/VIPSeg"])
+    assert guarded(lambda _: pytest.fail("it ran"), lambda: recipe) == 2
+    assert "dataset.root=s3://bucket/VIPSeg is an address" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Backbone maps: sizes, official settings, and errors for names that do not exist."""
+"""Backbone maps: sizes, official settings, and errors for unknown names."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_batch_of_two_equals_two_batches_of_one(name):
 @pytest.mark.parametrize("name", ["test_convnext", "convnextv2_atto"])
 @torch.inference_mode()
 def test_convnext_of_official_sizes_is_timm_with_zeros_before_stem_and_down_sampling(name):
-    """Padding a frame of 1 + 32 k by hand, always, as the official code does, gives the same as our hooks."""
+    """Padding a frame of 1 + 32 k by hand, as the official code always does, gives the same as our hooks."""
     backbone = backbone_of(name)
     frames = torch.randn(1, 3, 65, 97)
     plain = timm.create_model(name, features_only=True).eval()
@@ -64,7 +64,7 @@ def test_convnext_of_official_sizes_is_timm_with_zeros_before_stem_and_down_samp
 
 
 @torch.inference_mode()
-def test_sizes_that_tile_stay_as_timm_has_them():
+def test_sizes_that_tile_give_the_maps_of_timm():
     backbone = backbone_of("test_convnext")
     frames = torch.randn(1, 3, 64, 96)
     plain = timm.create_model("test_convnext", features_only=True).eval()
@@ -133,7 +133,7 @@ def test_layer_norms_compute_in_float32_under_autocast():
 def test_shifted_windows_of_swin_neither_wrap_nor_mix_with_padding(shift):
     """A token reaches the tokens of its own window, whose borders lie at shift + 7 i, and no other."""
     block = backbone_of("swin_tiny_patch4_window7_224").network.layers_3.blocks[shift // 3]
-    assert block.shift_size == (shift, shift)       # also at stride 32, where maps used to be one window
+    assert block.shift_size == (shift, shift)       # also at stride 32, where timm would use a single window
     height = 9
     width = 17
     x = torch.randn(1, height, width, 768)
@@ -179,7 +179,7 @@ def test_a_network_without_the_four_strides_is_refused():
 
 
 def test_importing_timm_again_leaves_torchvision_alone():
-    """The guard acts on a failed import only; a second declaration of the same operators would raise."""
+    """The workaround acts on a failed import only; declaring the same operators twice would raise an error."""
     before = list(_TORCHVISION_SCHEMAS)
     assert _import_timm() is timm
     assert before == _TORCHVISION_SCHEMAS

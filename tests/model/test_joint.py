@@ -8,16 +8,14 @@ from einops import rearrange
 from torch.testing import assert_close
 
 from model.contracts import VideoQueries
-from model.cross_clip import build_cross_clip_head
 from model.joint import DetectorWithHead
-from model.segmenters import build_segmenter
 from tests.model.cross_clip.test_vita import CONFIG as HEAD
 from tests.tiny_models import tiny_mask2former
 
 
 def both(layers: int = 2) -> DetectorWithHead:
     torch.manual_seed(2)
-    return DetectorWithHead(build_segmenter(tiny_mask2former()), build_cross_clip_head(HEAD), layers=layers).eval()
+    return DetectorWithHead(tiny_mask2former().build(), HEAD.build(), layers=layers).eval()
 
 
 def clips_of(b: int, t: int) -> torch.Tensor:

@@ -14,7 +14,7 @@ def module_of(**changes) -> WithinClip:
     settings = {"dim": 32, "heads": 4, "points": 2, "ffn": 32} | changes
     torch.manual_seed(1)
     module = WithinClip(WithinClipConfig(**settings), channels=CHANNELS).eval()
-    for layer in module.spatial_layers:     # as after some training: queries decide where to look
+    for layer in module.spatial_layers:     # as after some training, when offsets depend on queries
         torch.nn.init.normal_(layer.attention.sampling_offsets.weight, std=0.1)
         torch.nn.init.normal_(layer.attention.attention_weights.weight, std=0.1)
     return module
@@ -27,7 +27,7 @@ def maps_of(frames: int, *, height: int = 65, width: int = 97) -> list[torch.Ten
 
 @pytest.mark.parametrize("frames", [1, 2, 3])
 @torch.no_grad()
-def test_shapes_stay_and_stride_4_passes_through(frames):
+def test_shapes_are_kept_and_stride_4_passes_through(frames):
     maps = maps_of(2 * frames)
     result = module_of()(maps, frames=frames)
     assert [one.shape for one in result] == [one.shape for one in maps]
@@ -48,7 +48,7 @@ def test_a_batch_of_two_equals_two_batches_of_one(changes):
 
 
 @torch.no_grad()
-def test_frames_meet_only_through_trajectories():
+def test_frames_affect_each_other_only_through_trajectories():
     maps = maps_of(2)
     changed = [torch.cat([one[:1], torch.randn_like(one[1:])]) for one in maps]
     for changes, meet in [({}, True), ({"attention": None}, False), ({"trajectory_strides": ()}, False),
@@ -84,9 +84,10 @@ def test_one_frame_per_clip_works_as_a_clip():
 
 
 @torch.no_grad()
-def test_attention_is_returned_for_every_level_whose_frames_meet():
+def test_attention_maps_come_for_every_level_whose_frames_meet():
     maps = maps_of(2)
-    result, attention = module_of()(maps, frames=2, return_attention=True)
+    attention: dict[str, torch.Tensor] = {}
+    result = module_of()(maps, frames=2, attention=attention)
     torch.testing.assert_close(result[3], module_of()(maps, frames=2)[3], atol=1e-4, rtol=1e-4)
     assert sorted(attention) == ["stride16.height", "stride16.width", "stride32.height", "stride32.width"]
     assert attention["stride16.height"].shape == (7, 4, 10, 2, 5)     # columns, heads, (t h), t, h
@@ -99,7 +100,7 @@ def test_gradient_reaches_every_parameter(changes):
     module = module_of(**changes)
     sum((one * torch.randn_like(one)).sum() for one in module(maps_of(2), frames=2)[1:]).backward()
     untouched = [name for name, p in module.named_parameters() if p.grad is None or not p.grad.any()]
-    # a softmax over keys does not see what is added to all of them
+    # a softmax over keys does not change when all of its scores move alike
     assert [name for name in untouched if not name.endswith(".k.bias")] == []
 
 
@@ -118,6 +119,6 @@ def test_impossible_configs_are_refused():
             WithinClipConfig(**changes)
 
 
-def test_frames_that_are_no_whole_clips_are_refused():
+def test_frames_that_do_not_make_whole_clips_are_refused():
     with pytest.raises(ValueError, match="3 frames do not divide into clips of 2"):
         module_of()(maps_of(3), frames=2)

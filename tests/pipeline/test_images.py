@@ -1,4 +1,4 @@
-"""Decoding refuses what is cut or damaged; encoding and resizing keep what they promise."""
+"""Decoding refuses files that are cut or damaged; PNG encoding is exact, and resizing behaves like Pillow."""
 
 from __future__ import annotations
 
@@ -79,13 +79,13 @@ def test_a_jpeg_cut_in_its_pixels_is_refused_by_the_decoder(picture, monkeypatch
 
 def test_a_jpeg_with_damaged_pixels_is_refused(picture):
     data = bytearray(saved(picture, "JPEG"))
-    data[-300:-260] = b"\xff\xd0" * 20      # restart markers where there are none
+    data[-300:-260] = b"\xff\xd0" * 20      # restart markers in the wrong place
     with pytest.raises(BadInput, match="cannot be decoded"):
         images.decode_jpeg(bytes(data))
 
 
 @pytest.mark.parametrize(("dtype", "axes"), [(np.uint8, 2), (np.uint16, 2), (np.uint8, 3)])
-def test_png_gives_back_what_was_written(dtype, axes):
+def test_png_is_read_back_as_it_was_written(dtype, axes):
     shape = (11, 17, 3)[:axes]
     image = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)
     data = images.encode_png(image)
@@ -127,7 +127,7 @@ def test_shrinking_an_image_averages_instead_of_skipping(picture):
     assert images.resize_image(picture, 10, 12).shape == (10, 12, 3)
 
 
-def test_a_frame_is_told_by_its_bytes_and_grey_becomes_three_colours(picture):
+def test_the_bytes_of_a_frame_decide_its_format_and_grey_becomes_three_channels(picture):
     assert_array_equal(images.decode_image(images.encode_png(picture)), picture)
     jpeg = images.encode_jpeg(picture)
     assert_array_equal(images.decode_image(jpeg), images.decode_jpeg(jpeg))
@@ -138,7 +138,7 @@ def test_a_frame_is_told_by_its_bytes_and_grey_becomes_three_colours(picture):
 
 
 @pytest.mark.parametrize("read", [images.decode_image, images.image_size])
-def test_a_frame_that_is_cut_is_a_corrupt_image_whatever_its_kind(picture, read):
+def test_a_frame_that_is_cut_is_a_corrupt_image_in_any_format(picture, read):
     for data in (images.encode_jpeg(picture), images.encode_png(picture)):
         with pytest.raises(BadInput) as error:
             read(data[:-15])

@@ -1,4 +1,4 @@
-"""Real instance videos become shards and training input, and no frame, track or pixel is lost on the way."""
+"""Real instance videos become shards and training input, and no frame, track or pixel is lost."""
 
 from __future__ import annotations
 

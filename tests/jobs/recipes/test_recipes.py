@@ -16,20 +16,18 @@ import torch
 from torch import Tensor, nn
 
 from jobs.config import differences, to_json
-from jobs.inference import refuse_unfit
 from jobs.recipes import RECIPES, ablations, coco, find_recipe, tube_link, vipseg, vita, youtube_vis
-from jobs.recipes.schema import Recipe, StageOneConfig, StageTwoConfig
+from jobs.recipes.schema import JointConfig, Recipe, StageOneConfig, StageTwoConfig
 from jobs.train_stage_one import losses_on_clips
 from jobs.training.optimizer import OptimizerConfig, build_optimizer, parameter_groups
 from model.contracts import ClipBatch, ClipTargets, PixelEvidence, VideoQueries
 from model.converters.official import has_head
-from model.cross_clip import build_cross_clip_head
 from model.cross_clip.tube_link import COPIED_HEADS, TubeLinkHead
 from model.cross_clip.vita import VitaHeadConfig
 from model.joint import DetectorWithHead
 from model.losses.cross_clip import CrossClipCriterion
 from model.losses.joint import JointCriterion
-from model.segmenters import SegmenterConfig, build_segmenter
+from model.segmenters import SegmenterConfig
 from pipeline.datasets import classes_coco, classes_vspw, classes_youtube_vis, kitti_step
 from tests.conftest import SHARED
 from tests.small_recipes import small
@@ -54,16 +52,6 @@ def test_a_recipe_carries_the_name_it_is_found_by_and_arrives_whole_at_a_worker(
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_what_a_recipe_evaluates_and_predicts_its_segmenter_can_make(name):
-    recipe = find_recipe(name)
-    segmenter = recipe.stage_one.segmenter
-    config = recipe.evaluation
-    for mode in (config.mode, recipe.predict.mode):
-        refuse_unfit(config, segmenter, offline=mode == "offline",
-                     clip_frames=config.clip_frames or recipe.stage_one.input.clip_frames)
-
-
-@pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_knows_the_classes_and_the_labelled_splits_of_its_data_set(name):
     recipe = find_recipe(name)
     tables = {**classes_coco.TABLES, **classes_youtube_vis.TABLES, "vspw": classes_vspw.TABLE,
@@ -77,7 +65,7 @@ def test_a_recipe_knows_the_classes_and_the_labelled_splits_of_its_data_set(name
 @pytest.mark.parametrize("name", RECIPES)
 def test_rates_warm_up_and_drop_within_the_run(name):
     recipe = find_recipe(name)
-    for stage in (recipe.stage_one, recipe.stage_two):
+    for stage in filter(None, (recipe.stage_one, recipe.stage_two)):
         turns = (stage.optimizer.warmup_steps, *stage.optimizer.milestones, stage.fit.steps)
         assert list(turns) == sorted(set(turns))
 
@@ -93,15 +81,16 @@ def test_every_row_of_table_1_is_a_recipe_that_names_its_score(backbone, scores)
 
 
 @pytest.mark.parametrize("backbone", vipseg.SETTINGS)
-def test_the_offline_row_goes_on_in_the_road_of_the_near_online_row(backbone):
+def test_the_offline_row_goes_on_in_the_run_of_the_near_online_row(backbone):
     near_online = vipseg.near_online(backbone)
     offline = vipseg.offline(backbone)
-    assert offline.road == near_online.road
-    assert {line.split(":")[0].split(".")[0] for line in changes(offline, near_online)} == {"evaluation", "predict"}
+    assert offline.run_folder == near_online.run_folder
+    changed = {line.split(":")[0].split(".")[0] for line in changes(offline, near_online)}
+    assert {"evaluation", "predict"} <= changed <= {"evaluation", "inference", "predict"}
 
 
 @pytest.mark.parametrize("backbone", vipseg.SETTINGS)
-def test_a_video_road_starts_where_the_pre_training_of_the_same_network_ends(backbone):
+def test_a_video_run_starts_where_the_pre_training_of_the_same_network_ends(backbone):
     for video, image in ((vipseg.baseline(backbone), coco.kmax(backbone, msda=False)),
                          (vipseg.near_online(backbone), coco.kmax(backbone, msda=True))):
         started = video.stage_one
@@ -116,8 +105,8 @@ def test_a_video_road_starts_where_the_pre_training_of_the_same_network_ends(bac
 
 def test_images_of_coco_fill_the_network_when_they_are_scored_and_frames_of_vipseg_are_never_enlarged():
     """kMaX-DeepLab scales the longer side to 1281 (MIN_SIZE_TEST, MAX_SIZE_TEST); MaXTron only ever shrinks."""
-    assert all(recipe().evaluation.enlarge for recipe in coco.RECIPES.values())
-    assert not any(recipe().evaluation.enlarge for recipe in vipseg.RECIPES.values())
+    assert all(recipe().inference.enlarge for recipe in coco.RECIPES.values())
+    assert not any(recipe().inference.enlarge for recipe in vipseg.RECIPES.values())
 
 
 def test_every_published_row_of_tube_link_and_maxtron_is_a_recipe_that_names_its_score():
@@ -161,12 +150,13 @@ def test_a_frozen_detector_keeps_its_weights_and_an_ablation_of_vita_changes_one
     frozen = find_recipe("youtube_vis_2019_vita_r50_frozen")
     assert not frozen.stage_one.train
     assert frozen.stage_one.start_from == joint.stage_one.start_from
-    assert frozen.stage_two.head == joint.stage_two.head
+    assert frozen.stage_two.head == joint.stage_one.joint.head
     for suffix, field in (("window_3", "window"), ("window_all", "window"), ("keep_0_50", "keep")):
         ablation = find_recipe(f"youtube_vis_2019_vita_r50_{suffix}")
-        (change,) = changes(joint, ablation)
-        assert change.startswith(f"evaluation.vita_{field}: ")
-        assert ablation.road == joint.road
+        assert changes(joint, ablation)
+        assert all(change.startswith("inference.head") for change in changes(joint, ablation))
+        assert getattr(ablation.inference.head, field) is not None
+        assert ablation.run_folder == joint.run_folder
 
 
 @pytest.mark.parametrize(("data", "reach", "videos_per_still"), [     # as in the released files
@@ -184,23 +174,25 @@ def test_parts_of_vita_that_do_not_fit_are_refused():
     one = recipe.stage_one
     two = recipe.stage_two
     for stage_one, stage_two, complaint in (
-            (replace(one, input=replace(one.input, clip_frames=2)), two, "takes clips of one frame"),
-            (one, replace(two, head=replace(two.head, frame_queries=9)), r"\(16, 64, 64\), the head is made"),
-            (one, replace(two, head=replace(two.head, similarity=None)), "do not go together"),
-            (replace(one, train=False), two, r"name it in stage_one\.start_from")):
+            ({"input": replace(one.input, clip_frames=2)}, {}, "takes clips of one frame"),
+            ({}, {"head": replace(two.head, frame_queries=9)}, r"\(3, 16, 64, 64\), the head is made"),
+            ({}, {"head": replace(two.head, similarity=None)}, "do not go together"),
+            ({"joint": JointConfig(head=two.head)}, {}, "there is no stage two"),
+            ({"train": False}, {}, r"name it in stage_one\.start_from")):
         with pytest.raises(ValueError, match=complaint):
-            replace(recipe, stage_one=stage_one, stage_two=stage_two)
+            replace(recipe, stage_one=replace(one, **stage_one), stage_two=replace(two, **stage_two))
     kmax = find_recipe("tiny")
-    with pytest.raises(ValueError, match="joint_layers=1 trains VITA's head along, and tiny has another"):
-        replace(kmax, stage_one=replace(kmax.stage_one, joint_layers=1))
+    with pytest.raises(ValueError, match=r"joint has VitaHeadConfig .* VideoKMaxConfig is MaXTronHeadConfig"):
+        replace(kmax, stage_one=replace(kmax.stage_one, joint=JointConfig(head=two.head)), stage_two=None)
 
 
 @pytest.mark.parametrize("row", [row for row, of in youtube_vis.ROWS.items() if of.maxtron], ids="-".join)
-def test_offline_instances_go_on_in_the_road_of_near_online_ones(row):
+def test_offline_instances_go_on_in_the_run_of_near_online_ones(row):
     near_online = youtube_vis.near_online(*row)
     offline = youtube_vis.offline(*row)
-    assert offline.road == near_online.road
-    assert {line.split(":")[0].split(".")[0] for line in changes(offline, near_online)} == {"evaluation", "predict"}
+    assert offline.run_folder == near_online.run_folder
+    changed = {line.split(":")[0].split(".")[0] for line in changes(offline, near_online)}
+    assert {"evaluation", "predict"} <= changed <= {"evaluation", "inference", "predict"}
 
 
 @pytest.mark.parametrize(("name", "frames"), [      # stage one, each clip and the window of stage two
@@ -210,12 +202,12 @@ def test_offline_instances_go_on_in_the_road_of_near_online_ones(row):
 def test_clips_of_maxtron_are_as_long_as_in_the_released_files(name, frames):
     recipe = find_recipe(f"{name}_offline")
     trained = recipe.stage_one.input.clip_frames
-    clip = recipe.evaluation.clip_frames or trained
+    clip = recipe.inference.clip_frames or trained
     assert (trained, clip, recipe.stage_two.input.clips * clip) == frames
 
 
 @pytest.mark.parametrize("name", youtube_vis.RECIPES | tube_link.RECIPES)
-def test_a_video_road_of_tube_link_starts_where_its_pre_training_ends(name):
+def test_a_video_run_of_tube_link_starts_where_its_pre_training_ends(name):
     """Of the same backbone; what is new belongs to video alone. KITTI-STEP is not pre-trained on COCO."""
     one = find_recipe(name).stage_one
     if name.startswith("kitti_step"):
@@ -259,7 +251,7 @@ def moving_parts(name: str) -> set[str]:
     one = find_recipe(name).stage_one
     config = replace(one.segmenter, backbone=replace(one.segmenter.backbone, pretrained=False))
     with torch.device("meta"):
-        segmenter = build_segmenter(config)
+        segmenter = config.build()
     names = {weight: name for name, weight in segmenter.named_parameters()}
     moving = [names[weight] for group in parameter_groups(segmenter, one.optimizer) if group["lr"]
               for weight in group["params"]]
@@ -285,19 +277,19 @@ def test_resnet_learns_all_but_its_norms_on_coco_and_these_too_in_video():
 def test_an_ablation_changes_one_field_and_names_its_score(ablation):
     recipe = find_recipe(f"{ablations.PREFIX}{ablation.name}")
     field = ablation.change.partition("=")[0]
-    assert [line.split(":")[0] for line in changes(recipe, ablation.of())] == [field]
+    assert [line.split(":")[0] for line in changes(recipe, ablation.base())] == [field]
     assert f"expect {ablation.vpq} VPQ" in recipe.about
-    assert recipe.road != ablation.of().road
-    shared = cache_source_folders(recipe) == cache_source_folders(ablation.of())
+    assert recipe.run_folder != ablation.base().run_folder
+    shared = cache_source_folders(recipe) == cache_source_folders(ablation.base())
     assert shared == (field.split(".")[0] != "stage_one")       # other rows begin after it
 
 
 def cache_source_folders(recipe: Recipe) -> tuple[Path, ...]:
-    return recipe.shards_of("train"), recipe.segmenter_folder, recipe.stage_one_road
+    return recipe.shards_of("train"), recipe.segmenter_folder, recipe.stage_one_run
 
 
 def test_the_ablations_are_those_of_maxtron_s_tables_5_and_6_and_of_tube_link_s_table_8():
-    """What differs from the official R50 road, and the score; rows in grey and the baseline are recipes themselves."""
+    """What differs from the official R50 run, and the score; rows in grey and the baseline are recipes themselves."""
     bases = {"5": vipseg.near_online("r50"), "6": vipseg.offline("r50"), "8": tube_link.panoptic("vipseg", "r50")}
     rows = {(ablation.table[0], ablation.vpq, *(line.split(": ")[0].split(".")[-1] + "=" + line.split(": ")[1].split(
         " != ")[0] for line in changes(ablation(), bases[ablation.table[0]]))) for ablation in ablations.ABLATIONS}
@@ -345,10 +337,10 @@ def test_a_recipe_describes_the_official_network_weight_for_weight(layout, name)
     if offline and hasattr(segmenter, "semantic_head"):
         segmenter = replace(segmenter, semantic_head=None)      # stage two does not keep it
     with torch.device("meta"):
-        own = list(build_segmenter(segmenter).state_dict().values())
+        own = list(segmenter.build().state_dict().values())
         if offline:
-            official_start = {"start": "official"} if hasattr(recipe.stage_two.head, "start") else {}
-            head = build_cross_clip_head(replace(recipe.stage_two.head, **official_start))
+            official_start = {"start": "official"} if hasattr(recipe.head, "start") else {}
+            head = replace(recipe.head, **official_start).build()
             once = COPIED_HEADS if isinstance(head, TubeLinkHead) else ()   # the same tensors serve both there
             own += [tensor for key, tensor in head.state_dict().items()
                     if not key.startswith(tuple(f"predictor.{name}." for name in once))]
@@ -363,16 +355,16 @@ def test_a_small_version_of_every_recipe_takes_a_step_of_both_stages(name):
     """Each weight is reached by some loss, or several workers could not train it together."""
     recipe = find_recipe(name)
     one = small(recipe.stage_one)
-    two = small(recipe.stage_two)
-    assert step_of_stage_one(one, two if one.joint_layers else None) == []
-    assert step_of_stage_two(one.segmenter, two) == []
+    assert step_of_stage_one(one) == []
+    if recipe.stage_two is not None:
+        assert step_of_stage_two(one.segmenter, small(recipe.stage_two)) == []
 
 
 @cache
-def step_of_stage_one(stage: StageOneConfig, along: StageTwoConfig | None) -> list[str]:
-    """Names of the weights no loss reaches. Recipes that share a stage share the step. along: whose head learns too."""
+def step_of_stage_one(stage: StageOneConfig) -> list[str]:
+    """Names of the weights no loss reaches. Recipes that share a stage share the step."""
     torch.manual_seed(0)
-    segmenter = build_segmenter(stage.segmenter).train()
+    segmenter = stage.segmenter.build().train()
     frames = stage.input.clip_frames
     clips = torch.randint(0, 256, (2, frames, 3, *stage.input.augment.size), dtype=torch.uint8)
     height, width = ((side - 1) // 4 + 1 for side in stage.input.augment.size)
@@ -381,17 +373,17 @@ def step_of_stage_one(stage: StageOneConfig, along: StageTwoConfig | None) -> li
                           track_ids=torch.arange(3), void=owner == 3)
     batch = ClipBatch(frames=clips, real_pixels=torch.ones_like(clips[:, :, 0], dtype=torch.bool),
                       targets=(targets, targets), videos=("a", "b"), samples=(0, 1))
-    if along is None:
+    if stage.joint is None:
         return step(segmenter, losses_on_clips(stage, segmenter)(segmenter, batch), stage.optimizer)
-    both = DetectorWithHead(segmenter, build_cross_clip_head(along.head), layers=stage.joint_layers)
-    criterion = JointCriterion(stage.losses, along.losses, layers=stage.joint_layers)
+    both = DetectorWithHead(segmenter, stage.joint.head.build(), layers=stage.joint.layers)
+    criterion = JointCriterion(stage.losses, stage.joint.losses, layers=stage.joint.layers)
     return step(both, criterion(both(batch.frames, batch.real_pixels), batch.targets), stage.optimizer)
 
 
 @cache
 def step_of_stage_two(segmenter: SegmenterConfig, stage: StageTwoConfig) -> list[str]:
     torch.manual_seed(0)
-    head = build_cross_clip_head(stage.head).train()
+    head = stage.head.build().train()
     embedding = stage.head.embedding
     clips = 3
     queries = 8
@@ -424,12 +416,11 @@ def step(model: nn.Module, losses: dict[str, Tensor], config: OptimizerConfig) -
 @cache
 def small_weights(config: SegmenterConfig) -> dict[str, Tensor]:
     """Of a small segmenter; without its backbone, which is told by its name and would fill the memory."""
-    return {name: weight for name, weight in build_segmenter(config).state_dict().items()
+    return {name: weight for name, weight in config.build().state_dict().items()
             if not name.startswith("backbone.")}
 
 
 def test_stuff_queries_that_differ_between_segmenter_and_losses_are_refused():
     recipe = find_recipe("synthetic_vps")
-    one = replace(recipe.stage_one, losses=replace(recipe.stage_one.losses, stuff_classes=(0, 1)))
     with pytest.raises(ValueError, match=r"different stuff_classes: .*\(0, 1\), \(0, 1, 2\)"):
-        replace(recipe, stage_one=one)
+        replace(recipe.stage_one, losses=replace(recipe.stage_one.losses, stuff_classes=(0, 1)))

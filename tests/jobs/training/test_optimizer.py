@@ -1,4 +1,4 @@
-"""Parameter groups by name and kind, and the schedule's shape."""
+"""Parameter groups by name and by type of layer, and the shape of the schedule."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from torch import nn
 
 from jobs.training.optimizer import OptimizerConfig, build_optimizer, parameter_groups, rate_factor, set_rate
 from model.backbone import Backbone, BackboneConfig
-from model.segmenters import build_segmenter
 from tests.tiny_models import TINY_DEFORMABLE_TRAJECTORIES, TINY_WITHIN_CLIP, tiny_tube_link, tiny_video_kmax
 
 
@@ -32,12 +31,12 @@ def test_every_trainable_parameter_is_in_exactly_one_group():
 def test_norms_and_biases_do_not_decay_and_the_backbone_learns_slower():
     net = model()
     groups = parameter_groups(net, OptimizerConfig(lr=1.0, weight_decay=0.05, multipliers=(("backbone", 0.1),)))
-    of = {id(p): group for group in groups for p in group["params"]}
-    assert of[id(net.backbone[0].weight)]["weight_decay"] == 0.05
-    assert of[id(net.backbone[1].weight)]["weight_decay"] == 0
-    assert of[id(net.head.bias)]["weight_decay"] == 0
-    assert of[id(net.backbone[0].weight)]["lr"] == pytest.approx(0.1)
-    assert of[id(net.head.weight)]["lr"] == pytest.approx(1.0)
+    group_of = {id(p): group for group in groups for p in group["params"]}
+    assert group_of[id(net.backbone[0].weight)]["weight_decay"] == 0.05
+    assert group_of[id(net.backbone[1].weight)]["weight_decay"] == 0
+    assert group_of[id(net.head.bias)]["weight_decay"] == 0
+    assert group_of[id(net.backbone[0].weight)]["lr"] == pytest.approx(0.1)
+    assert group_of[id(net.head.weight)]["lr"] == pytest.approx(1.0)
 
 
 def decaying(net: nn.Module) -> set[str]:
@@ -46,17 +45,17 @@ def decaying(net: nn.Module) -> set[str]:
     return {name for name, p in net.named_parameters() if id(p) in ids}
 
 
-def test_of_a_global_response_norm_the_shift_decays_and_the_scale_does_not():
+def test_the_shift_of_a_global_response_norm_decays_and_its_scale_does_not():
     names = decaying(Backbone(BackboneConfig(name="convnextv2_atto")))
     assert "network.stages_0.blocks.0.mlp.grn.bias" in names
     assert "network.stages_0.blocks.0.mlp.fc1.weight" in names
     assert not any(name.endswith(("grn.weight", "norm.bias", "fc1.bias")) for name in names)
 
 
-def test_embeddings_of_queries_never_decay_and_those_of_levels_only_outside_of_the_query_decoder():
+def test_query_embeddings_never_decay_and_level_embeddings_only_outside_the_query_decoder():
     tube_link = tiny_tube_link(within_clip=TINY_DEFORMABLE_TRAJECTORIES)
     video_kmax = tiny_video_kmax(within_clip=TINY_WITHIN_CLIP)
-    embeddings = {kind: {name for name in decaying(build_segmenter(config))
+    embeddings = {kind: {name for name in decaying(config.build())
                          if "embedding" in name or "quer" in name.rpartition(".")[2]}
                   for kind, config in (("tube_link", tube_link), ("video_kmax", video_kmax))}
     assert embeddings == {

@@ -1,4 +1,4 @@
-"""The status line, its JSON lines, and the numbers the tracker gets are the same numbers."""
+"""The status line, the JSON lines and the tracker get the same numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ REPORT = StepReport(step=50, losses={"mask": 2.0, "class": 0.5}, lr=1e-3, second
                     samples_per_second=10.0)
 
 
-def test_one_line_says_where_the_run_stands_and_how_long_it_will_take(tmp_path, capsys):
+def test_one_line_shows_the_state_of_the_run_and_the_time_left(tmp_path, capsys):
     Progress(tmp_path / "run" / "progress.jsonl", steps=200, world=2)(REPORT)
     line = capsys.readouterr().out
     assert line.startswith("step 00050/200 (25.0%) | loss 2.500 | lr 1.0e-03 | 0.200 s/step | 20.0 clips/s | ")
@@ -21,7 +21,7 @@ def test_one_line_says_where_the_run_stands_and_how_long_it_will_take(tmp_path, 
     assert "left 0.5 min" in line
 
 
-def test_the_tracker_gets_every_term_their_sum_and_the_whole_groups_rate(tmp_path):
+def test_the_tracker_gets_every_term_their_sum_and_the_rate_of_all_workers(tmp_path):
     numbers = Progress(tmp_path / "progress.jsonl", steps=200, world=2)(REPORT)
     assert numbers["loss"] == pytest.approx(2.5)
     assert (numbers["loss/mask"], numbers["loss/class"]) == (2.0, 0.5)

@@ -1,4 +1,4 @@
-"""MLflow as the verbs use it: one parent per road, a child per verb, no step twice, and no harm from a dead tracker."""
+"""MLflow as the verbs use it: one parent per run, one child per verb, no step twice, no harm from a dead tracker."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ NOBODY = "http://127.0.0.1:9"      # a port nothing listens on
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory) -> str:
-    """An SQLite tracker that exists; making one takes seconds."""
+    """An SQLite tracker that exists already, since creating one takes seconds."""
     folder = tmp_path_factory.mktemp("tracker")
-    open_run(TrackingConfig(), folder=folder / "road", road="road", verb="first", tags={})
+    open_run(TrackingConfig(), folder=folder / "run", run_name="run", verb="first", tags={})
     return f"sqlite:///{folder / 'tracking.db'}"
 
 
@@ -30,7 +30,7 @@ def config(database) -> TrackingConfig:
 
 
 def opened(config: TrackingConfig, folder: Path, verb: str = "train") -> RunHandle:
-    return open_run(config, folder=folder, road="road", verb=verb, tags={"recipe": "tiny"})
+    return open_run(config, folder=folder, run_name="run", verb=verb, tags={"recipe": "tiny"})
 
 
 def run_of(handle: RunHandle):
@@ -41,14 +41,14 @@ def steps(handle: RunHandle, name: str = "loss") -> list[int]:
     return [metric.step for metric in MlflowClient(handle.uri).get_metric_history(handle.run_id, name)]
 
 
-def test_without_a_setting_runs_and_artifacts_lie_beside_the_roads(tmp_path):
-    handle = open_run(TrackingConfig(), folder=tmp_path / "runs" / "road", road="road", verb="train", tags={})
+def test_by_default_the_database_and_artifacts_lie_beside_the_run_folders(tmp_path):
+    handle = open_run(TrackingConfig(), folder=tmp_path / "runs" / "run", run_name="run", verb="train", tags={})
     assert handle.uri == f"sqlite:///{tmp_path}/runs/tracking.db"
     Tracker(handle).json("recipe.json", {"a": 1})
     assert [path.name for path in (tmp_path / "runs" / "artifacts").rglob("*.json")] == ["recipe.json"]
 
 
-def test_the_verbs_of_a_road_are_children_of_one_parent(config, tmp_path):
+def test_the_verbs_of_a_run_are_children_of_one_parent(config, tmp_path):
     first = opened(config, tmp_path, "make_shards")
     second = opened(config, tmp_path, "train")
     other = opened(config, tmp_path / "other", "train")
@@ -56,10 +56,10 @@ def test_the_verbs_of_a_road_are_children_of_one_parent(config, tmp_path):
     for handle, verb in ((first, "make_shards"), (second, "train")):
         tags = run_of(handle).data.tags
         assert tags["mlflow.parentRunId"] == handle.parent_id
-        assert (tags["verb"], tags["road"], tags["recipe"], tags["attempt"]) == (verb, "road", "tiny", "1")
+        assert (tags["verb"], tags["run"], tags["recipe"], tags["attempt"]) == (verb, "run", "tiny", "1")
 
 
-def test_a_verb_that_was_cut_off_goes_on_in_its_run_and_a_finished_one_gets_a_new_one(config, tmp_path):
+def test_a_verb_that_was_cut_off_continues_its_run_and_a_finished_one_gets_a_new_one(config, tmp_path):
     first = opened(config, tmp_path)
     again = opened(config, tmp_path)
     assert again.run_id == first.run_id
@@ -70,7 +70,7 @@ def test_a_verb_that_was_cut_off_goes_on_in_its_run_and_a_finished_one_gets_a_ne
     assert opened(config, tmp_path).run_id != first.run_id
 
 
-def test_a_failed_run_says_so_and_is_continued(config, tmp_path):
+def test_a_failed_run_is_marked_as_failed_and_continued(config, tmp_path):
     handle = opened(config, tmp_path)
     Tracker(handle).finish(failed=True)
     assert run_of(handle).info.status == "FAILED"
@@ -88,7 +88,7 @@ def test_numbers_parameters_tags_and_files_arrive(config, tmp_path):
     handle = opened(config, tmp_path)
     tracker = Tracker(handle)
     tracker.parameters({"lr": 0.1, "long": "x" * 9000})
-    tracker.parameters({"lr": 0.2, "new": 1})               # a parameter of a run cannot change; a resumed run tries
+    tracker.parameters({"lr": 0.2, "new": 1})     # MLflow refuses to change a parameter, as a resumed run does
     for step in range(1, 1203):
         tracker.numbers(step, {"loss": 1 / step, "lr": 0.1})
     tracker.tags({"shards": "abc"})
@@ -106,7 +106,7 @@ def test_numbers_parameters_tags_and_files_arrive(config, tmp_path):
     assert sorted(file.path for file in files) == ["checkpoint", "recipe.json"]
 
 
-def test_the_last_step_is_what_a_resumed_run_must_not_record_again(config, tmp_path):
+def test_a_resumed_run_can_ask_for_the_last_recorded_step(config, tmp_path):
     tracker = Tracker(opened(config, tmp_path))
     assert tracker.last_step() == 0
     tracker.numbers(40, {"loss": 1.0})
@@ -115,7 +115,7 @@ def test_the_last_step_is_what_a_resumed_run_must_not_record_again(config, tmp_p
     assert tracker.last_step() == 40
 
 
-def test_registered_models_are_versions_that_name_what_made_them(config, tmp_path):
+def test_registered_models_are_versions_that_name_their_inputs(config, tmp_path):
     client = MlflowClient(config.uri, registry_uri=config.uri)
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "model.json").write_text("{}")
@@ -159,7 +159,7 @@ def test_numbers_that_had_to_wait_arrive_when_the_tracker_is_back(config, tmp_pa
     handle = opened(config, tmp_path)
     tracker = Tracker(handle)
     with monkeypatch.context() as away:
-        away.setattr(tracker, "_log", lambda **what: False)
+        away.setattr(tracker, "_log", lambda **batch: False)
         tracker.numbers(1, {"loss": 1.0})
         tracker.flush()
     tracker.numbers(2, {"loss": 0.5})
@@ -178,7 +178,7 @@ def record(handle: RunHandle, first: int) -> None:
 
 
 def test_processes_that_write_at_once_lose_nothing(config, tmp_path):
-    """The driver made the database; workers only write."""
+    """The driver creates the database; workers only write to it."""
     handle = opened(config, tmp_path)
     processes = [multiprocessing.get_context("fork").Process(target=record, args=(handle, first))
                  for first in (0, 100, 200)]
@@ -191,7 +191,7 @@ def test_processes_that_write_at_once_lose_nothing(config, tmp_path):
         assert steps(handle, f"loss_of_{first}") == list(range(first, first + 20))
 
 
-def test_what_is_remembered_of_another_tracker_is_not_used(config, tmp_path):
+def test_stored_ids_of_another_tracker_are_not_used(config, tmp_path):
     opened(config, tmp_path)
     known = json.loads((tmp_path / "tracking.json").read_text())
     (tmp_path / "tracking.json").write_text(json.dumps({**known, "uri": "sqlite:////elsewhere.db", "parent": "x"}))

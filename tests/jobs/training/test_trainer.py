@@ -1,19 +1,26 @@
-"""What decides whether a run may start, and whose fault it is when its workers end."""
+"""The checks before training starts, and the search for the error that ended its workers."""
 
 from __future__ import annotations
 
 import json
+import pickle
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import pytest
 from ray.train import WorkerGroupError
 
-from jobs.recipes.schema import ClusterConfig
-from jobs.training.trainer import _user_error, check_resources, refuse_other_run
+from jobs.cluster import ClusterConfig
+from jobs.recipes import find_recipe
+from jobs.train_stage_one import build_stage
+from jobs.training.loop import FitConfig
+from jobs.training.tracking import RunHandle
+from jobs.training.trainer import TrainingJob, _user_error, check_resources, refuse_other_run
 from pipeline.errors import BadInput, Mismatch
 
 
-def test_the_first_run_in_a_folder_says_what_it_is_and_the_same_may_go_on(tmp_path):
+def test_the_first_run_in_a_folder_stores_its_identity_and_the_same_run_may_continue(tmp_path):
     identity = {"stage": {"fit": {"steps": 6, "windows": (1, 2)}}, "shards": "abc"}
     for _ in range(2):
         refuse_other_run(tmp_path / "identity.json", identity)
@@ -22,17 +29,26 @@ def test_the_first_run_in_a_folder_says_what_it_is_and_the_same_may_go_on(tmp_pa
 
 def test_another_run_is_refused_with_every_differing_field_and_both_values(tmp_path):
     refuse_other_run(tmp_path / "identity.json", {"stage": {"lr": 0.1, "steps": 6}, "shards": "abc"})
-    said = r"shards: 'abc' != 'def'; stage\.lr: 0\.1 != 0\.2\. Give this run another folder"
-    with pytest.raises(Mismatch, match=said):
+    message = r"shards: 'abc' != 'def'; stage\.lr: 0\.1 != 0\.2\. Give this run another folder"
+    with pytest.raises(Mismatch, match=message):
         refuse_other_run(tmp_path / "identity.json", {"stage": {"lr": 0.2, "steps": 6}, "shards": "def"})
 
 
+def test_a_job_can_be_sent_to_workers():
+    handle = RunHandle(uri="sqlite:///a.db", run_id="1", parent_id="0", experiment_id="0")
+    job = TrainingJob(build=partial(build_stage, find_recipe("tiny")), folder=Path("/runs/tiny/stage_one"),
+                      cluster=ClusterConfig(), fit=FitConfig(steps=3), handle=handle)
+    copy = pickle.loads(pickle.dumps(job))
+    assert (copy.build.func, copy.build.args) == (build_stage, (find_recipe("tiny"),))
+    assert replace(copy, build=job.build) == job
+
+
 @pytest.mark.ray
-def test_workers_that_do_not_fit_are_refused_instead_of_waited_for(cluster):
+def test_workers_that_do_not_fit_on_the_cluster_are_refused(cluster):
     check_resources(ClusterConfig(workers=2))
     with pytest.raises(ValueError, match=r"3 workers with 1 CPUs each need 3 CPUs, the cluster has 2"):
         check_resources(ClusterConfig(workers=3))
-    check_resources(ClusterConfig(workers=64, gpus_per_worker=1))       # may be scaled up
+    check_resources(ClusterConfig(workers=64, gpus_per_worker=1))       # the cluster may grow
 
 
 def test_a_users_mistake_is_found_among_the_errors_of_the_workers():
@@ -42,8 +58,8 @@ def test_a_users_mistake_is_found_among_the_errors_of_the_workers():
 
 
 def test_batches_that_the_workers_cannot_share_are_refused_by_the_recipe():
-    from tests.roads import tiny_road
+    from tests.runs import tiny_run
 
-    recipe = tiny_road("unused")
+    recipe = tiny_run("unused")
     with pytest.raises(ValueError, match=r"stage_one\.input\.batch_size=4 is shared by 3 workers.*Set it to 3"):
         replace(recipe, cluster=replace(recipe.cluster, workers=3))

@@ -1,4 +1,4 @@
-"""Assignment with rejection: as good as trying everything, and no track is forgotten."""
+"""Assignment with rejection equals an exhaustive search, and no track is forgotten."""
 
 from __future__ import annotations
 
@@ -29,35 +29,35 @@ def test_the_assignment_is_the_best_of_all_partial_ones(shape, limit):
     assert all(costs[pair] < limit for pair in pairs)
 
 
-def test_a_permutation_is_undone_and_classes_are_linked_apart():
+def test_a_permutation_is_undone_and_classes_are_linked_separately():
     order = np.random.default_rng(0).permutation(4)
     first = clip(*(thing(80 * i, (9 * i, 0), label=i % 2) for i in range(4)))
     second = clip(*(thing(80 * i + 9, (9 * i, 0), label=i % 2) for i in order))
     assert tracks_of(ClipWiseConfig(), first, second) == [[1, 1, 2, 2], [1 + i // 2 for i in order]]
 
 
-def test_a_look_beyond_a_right_angle_starts_a_track_and_no_track_is_forgotten():
-    looks = [0, 95, *[95] * 30, 5]
-    found = tracks_of(ClipWiseConfig(), *(clip(thing(degrees, (0, 0))) for degrees in looks))
-    assert [tracks[0] for tracks in found] == [1, *[2] * 31, 1]
+def test_an_embedding_beyond_a_right_angle_starts_a_track_and_no_track_is_forgotten():
+    angles = [0, 95, *[95] * 30, 5]
+    results = tracks_of(ClipWiseConfig(), *(clip(thing(degrees, (0, 0))) for degrees in angles))
+    assert [tracks[0] for tracks in results] == [1, *[2] * 31, 1]
     assert tracks_of(ClipWiseConfig(limit=0.6), *(clip(thing(d, (0, 0))) for d in (0, 95))) == [[1], [1]]
 
 
-def test_memory_weight_says_how_long_an_old_look_lasts():
-    """The look turns by 60 degrees a clip."""
+def test_memory_weight_sets_how_long_an_old_embedding_lasts():
+    """The embedding turns by 60 degrees per clip."""
     clips = [clip(thing(60 * k, (0, 0))) for k in range(4)]
     assert tracks_of(ClipWiseConfig(), *clips) == [[1]] * 4
     assert tracks_of(ClipWiseConfig(memory_weight=1.0), *clips) == [[1], [1], [2], [2]]
 
 
-def test_every_pair_of_a_class_counts_as_asked():
+def test_every_pair_of_a_class_counts_as_a_comparison():
     linker = ClipWiseLinker(ClipWiseConfig())
     for one in (clip(thing(0, (0, 0)), thing(90, (9, 0))), clip(thing(0, (0, 0)), thing(0, (9, 0), label=1)), clip()):
         linker.step(one)
     assert linker.matching.summary() == {"average": 2 / 3, "max": 2}
 
 
-def test_stuff_and_empty_clips_take_no_track():
+def test_stuff_and_empty_clips_get_no_track():
     assert tracks_of(ClipWiseConfig(), clip(), clip(thing(0, (0, 0), label=2), stuff=[2])) == [[], [0]]
 
 

@@ -10,7 +10,7 @@ from model.association.hungarian import QueryAligner, align_clips
 
 
 def shuffled_video(clips=5, queries=9, channels=16, noise=0.05):
-    """The same objects in every clip, moved a little and in another order each time. Returns embeddings, orders."""
+    """The same objects in every clip, each time changed a little and reordered. Returns embeddings, orders."""
     objects = torch.randn(queries, channels)
     orders = torch.stack([torch.randperm(queries) for _ in range(clips)])
     drift = noise * torch.randn(clips, queries, channels).cumsum(0)
@@ -24,7 +24,7 @@ def test_alignment_undoes_any_permutation():
 
 
 def test_each_clip_is_compared_with_the_aligned_clip_before_it_and_not_with_the_first():
-    """Two looks turn by a quarter: at the end the first object looks like the second one did at the start."""
+    """Two embeddings turn by 90 degrees, so the first object ends like the second one started."""
     turn = torch.linspace(0, torch.pi / 2, 13)
     first = torch.stack([turn.cos(), turn.sin()], -1)
     second = torch.stack([-turn.sin(), turn.cos()], -1)

@@ -1,4 +1,4 @@
-"""What linkers share: pairing best first, and counting the matching space."""
+"""The helpers of all linkers: pairing best first, and counting the matching space."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_every_pair_that_is_best_for_both_is_kept(seed):
     assert len(best_first(scores, least=0)) == 5
 
 
-def test_minus_infinity_is_never_paired_and_nothing_pairs_with_nothing():
+def test_minus_infinity_and_empty_sides_give_no_pairs():
     assert best_first(np.full((2, 2), -np.inf), least=-1e9) == []
     assert best_first(np.zeros((0, 3)), least=0) == best_first(np.zeros((3, 0)), least=0) == []
 

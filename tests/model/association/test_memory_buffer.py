@@ -1,4 +1,4 @@
-"""The memory buffer: looks and places find an object again; the naive one has looks alone."""
+"""The memory buffer finds objects again by appearance and location; the naive one uses appearance alone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from model.association import build_linker
 from model.association.memory_buffer import MemoryBuffer, MemoryBufferConfig, NaiveBufferConfig
 from tests.model.association.scenes import clip, look, thing
 
@@ -17,30 +16,30 @@ OFFICIAL = MemoryBufferConfig(overlap=0, official_compat=True)
 
 
 def tracks_of(config, *clips) -> list[list[int]]:
-    linker = build_linker(config)
+    linker = config.build()
     return [linker.step(one).tolist() for one in clips]
 
 
 @pytest.mark.parametrize("config", [ONLINE, NAIVE, OFFICIAL, MemoryBufferConfig()])
 def test_a_permutation_of_the_segments_is_undone(config):
     rng = np.random.default_rng(0)
-    linker = build_linker(config)
-    for number in range(5):
-        order = rng.permutation(4) if number else np.arange(4)
+    linker = config.build()
+    for index in range(5):
+        order = rng.permutation(4) if index else np.arange(4)
         tracks = linker.step(clip(*(thing(90 * i + rng.uniform(-5, 5), (10 * i, 3)) for i in order)))
         assert tracks.tolist() == (order + 1).tolist()
 
 
 def test_crossing_look_alikes_keep_their_tracks_by_location_and_the_naive_buffer_confuses_them():
-    """Two of one look pass each other on two lanes; while they do, each looks like the other did before."""
-    looks = [(0, 10), (2, 8), (9, 1), (10, 0)]
-    clips = [clip(thing(a, (4 + 8 * k, 0)), thing(b, (30 - 8 * k, 14))) for k, (a, b) in enumerate(looks)]
+    """Two similar objects pass each other on two lanes, while each takes on the former appearance of the other."""
+    angles = [(0, 10), (2, 8), (9, 1), (10, 0)]
+    clips = [clip(thing(a, (4 + 8 * k, 0)), thing(b, (30 - 8 * k, 14))) for k, (a, b) in enumerate(angles)]
     assert tracks_of(ONLINE, *clips) == [[1, 2]] * 4
     assert tracks_of(NAIVE, *clips) == [[1, 2], [1, 2], [2, 1], [2, 1]]
 
 
-def test_an_object_out_of_sight_moves_on_as_it_last_did():
-    """It went right and hides; when its look-alike shows up where it vanished, it is expected further on."""
+def test_an_object_out_of_sight_keeps_its_last_motion():
+    """It moves right and hides. A similar object appears where it vanished, but it is expected further right."""
     walk = [clip(thing(0, (2 + 6 * k, 0))) for k in range(3)]
     other = thing(0, (14, 0))
     hidden = [clip(), clip()]
@@ -56,8 +55,8 @@ def test_an_object_that_comes_back_within_patience_gets_its_track_and_later_a_ne
         assert tracks_of(config, there, *[clip()] * absent, there)[-1] == [track]
 
 
-def test_stitching_goes_first_and_only_the_others_ask_memory():
-    """The stitched square looks like the hidden one, and may not take its track."""
+def test_stitching_goes_first_and_only_other_things_are_compared_with_memory():
+    """The stitched square is similar to the hidden one, and may not take its track."""
     first = clip(thing(0, (0, 0)), thing(90, (20, 0)))
     second = clip(thing(90, (0, 0)), shared=1)
     third = clip(thing(90, (0, 0)), thing(90, (20, 0)), shared=1)
@@ -66,14 +65,14 @@ def test_stitching_goes_first_and_only_the_others_ask_memory():
     assert (linker.matching.clips, linker.matching.total, linker.matching.largest) == (3, 1, 1)
 
 
-def test_location_aware_memory_is_asked_less_than_the_naive_one():
+def test_location_aware_memory_makes_fewer_comparisons_than_the_naive_one():
     clips = [clip(*(thing(90 * i, (10 * i, 5)) for i in range(4)), shared=min(k, 1)) for k in range(5)]
     sizes = {}
     for config in (MemoryBufferConfig(), NaiveBufferConfig()):
-        linker = build_linker(config)
+        linker = config.build()
         for one in clips:
             assert linker.step(one).tolist() == [1, 2, 3, 4]
-        sizes[config.name] = linker.matching.summary()
+        sizes[config.kind] = linker.matching.summary()
     assert sizes == {"memory_buffer": {"average": 0, "max": 0}, "naive_buffer": {"average": 4 * 16 / 5, "max": 16}}
 
 
@@ -87,8 +86,8 @@ def test_appearance_is_a_running_mean_and_the_box_the_last_one():
 
 
 def test_two_objects_never_take_one_entry_and_the_better_pair_goes_first():
-    found = tracks_of(NAIVE, clip(thing(0, (0, 0))), clip(thing(20, (0, 0)), thing(5, (9, 0))))
-    assert found == [[1], [2, 1]]
+    tracks = tracks_of(NAIVE, clip(thing(0, (0, 0))), clip(thing(20, (0, 0)), thing(5, (9, 0))))
+    assert tracks == [[1], [2, 1]]
 
 
 def test_an_object_of_another_class_is_another_object():
@@ -110,14 +109,14 @@ def test_official_compat_does_not_square_distances():
 
 
 def test_official_compat_takes_the_assignment_that_is_best_in_sum():
-    """The first one now looks most like track 1, but then the other would find nothing it looks like."""
+    """The first thing is now most similar to track 1, but then the second one would match no track."""
     memory = clip(thing(0, (0, 0)), thing(62, (9, 0)))
     now = clip(thing(25, (0, 0)), thing(-32, (9, 0)))
     assert tracks_of(replace(ONLINE, location=False), memory, now) == [[1, 2], [1, 3]]
     assert tracks_of(replace(OFFICIAL, location=False), memory, now) == [[1, 2], [2, 1]]
 
 
-def test_official_compat_remembers_a_new_object_only_when_memory_had_nothing_to_offer():
+def test_official_compat_remembers_a_new_object_only_if_memory_held_no_candidate():
     old = clip(thing(0, (0, 0)))
     new = clip(thing(180, (30, 0)))
     assert tracks_of(ONLINE, old, new, new, new) == [[1], [2], [2], [2]]
@@ -126,7 +125,7 @@ def test_official_compat_remembers_a_new_object_only_when_memory_had_nothing_to_
     gone = thing(90, (9, 9))
     stays = thing(0, (0, 0))
     comes = thing(180, (30, 0))
-    linker = build_linker(replace(OFFICIAL, overlap=1))
+    linker = replace(OFFICIAL, overlap=1).build()
     sizes = []
     for one in (clip(stays, gone), clip(stays, shared=1), *[clip(stays, comes, shared=1)] * 2, clip()):
         linker.step(one)
@@ -135,7 +134,7 @@ def test_official_compat_remembers_a_new_object_only_when_memory_had_nothing_to_
     assert linker.step(new).tolist() == [3]
 
 
-def test_nothing_to_remember_and_nothing_to_find_are_no_trouble():
+def test_empty_clips_and_empty_memory_are_handled():
     stuff = clip(thing(0, (0, 0), label=2), stuff=[2])
     for config in (MemoryBufferConfig(), NAIVE, OFFICIAL):
         assert tracks_of(config, clip(), stuff, clip(), clip(thing(0, (0, 0)))) == [[], [0], [], [1]]

@@ -1,4 +1,4 @@
-"""Stitching: the shared frame says who is who."""
+"""Stitching: objects are identified by the shared frame."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def tracks_of(*clips, official_compat=False) -> list[list[int]]:
     return [linker.step(one).tolist() for one in clips]
 
 
-def test_a_permutation_of_the_segments_is_undone_whatever_they_look_like():
+def test_a_permutation_of_the_segments_is_undone_for_any_appearance():
     rng = np.random.default_rng(0)
     places = [(0, 0), (10, 0), (20, 0), (0, 10), (10, 10)]
     linker = StitchingLinker(StitchingConfig())
@@ -50,11 +50,11 @@ def test_stuff_has_no_track_and_another_class_at_the_same_place_is_another_objec
     assert tracks_of(first, second) == [[1, 0], [1, 0]]
 
 
-def test_official_compat_pairs_what_is_left_over_and_lets_other_classes_compete():
+def test_official_compat_pairs_leftovers_and_lets_other_classes_compete():
     leftovers = [clip(thing(0, (0, 0)), thing(0, (9, 0))), clip(thing(0, (0, 0)), thing(0, (30, 9)), shared=1)]
     assert tracks_of(*leftovers) == [[1, 2], [1, 3]]
     assert tracks_of(*leftovers, official_compat=True) == [[1, 2], [1, 2]]
-    # the square of class 0 is covered best by one of class 1, which it may not become
+    # the square of class 0 overlaps most with one of class 1, which cannot continue it
     rivals = [clip(thing(0, (0, 0))), clip(thing(0, (2, 0)), thing(0, (0, 1), label=1), shared=1)]
     assert tracks_of(*rivals) == [[1], [1, 1]]
     assert tracks_of(*rivals, official_compat=True) == [[1], [2, 1]]
@@ -73,7 +73,7 @@ def test_overlaps_are_the_iou_of_masks_over_all_shared_frames():
             assert present[old, new] == (a.any() and b.any())
 
 
-def test_official_compat_loses_a_pair_that_is_best_for_both_to_a_greedier_one():
+def test_official_compat_loses_a_pair_that_is_best_for_both_to_an_earlier_choice():
     """Rows are old squares, columns new ones. Old 0 and new 0 are best for each other, but old 1 chooses before."""
     overlaps = np.array([[0.6, 0.0, 0.0], [0.5, 0.8, 0.0], [0.0, 0.9, 0.0]])
     assert mutual_pairs(overlaps) == [(2, 1)]
@@ -89,7 +89,7 @@ def test_official_pairs_are_one_to_one_and_minus_one_is_never_paired(seed):
     assert all(overlaps[pair] >= 0 for pair in pairs)
 
 
-def test_empty_clips_are_no_trouble():
+def test_empty_clips_are_handled():
     clips = clip(thing(0, (0, 0))), clip(shared=1), clip(thing(0, (0, 0)), shared=1)
     for official_compat in (False, True):
         assert tracks_of(*clips, official_compat=official_compat) == [[1], [], [2]]

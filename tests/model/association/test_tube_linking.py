@@ -1,3 +1,5 @@
+"""Tube-Link's learned linking: independence of clips, order, and the official pairing."""
+
 from __future__ import annotations
 
 import pytest
@@ -20,7 +22,7 @@ def test_a_batch_equals_its_clips_one_by_one(linking):
     assert_close(linking(queries, reference), torch.cat(alone))
 
 
-def test_the_order_of_the_clip_before_does_not_matter_but_officially_it_is_all_that_does(linking):
+def test_the_order_of_the_clip_before_matters_only_officially(linking):
     queries = torch.randn(1, 5, 16)
     reference = torch.randn(1, 5, 16)
     order = torch.tensor([4, 2, 0, 1, 3])
@@ -28,17 +30,17 @@ def test_the_order_of_the_clip_before_does_not_matter_but_officially_it_is_all_t
     official = linking(queries, reference, official_compat=True)
     assert not torch.allclose(linking(queries, reference[:, order], official_compat=True), official)
     other = reference.clone()
-    other[:, 1:] = 0                                # query 0 never looks at any but number 0
+    other[:, 1:] = 0                                # query 0 attends to reference query 0 only
     assert_close(linking(queries, other, official_compat=True)[:, 0], official[:, 0])
     assert not torch.allclose(linking(queries, other)[:, 0], linking(queries, reference)[:, 0])
 
 
 def test_official_pairs_need_as_many_queries_before_as_now(linking):
-    with pytest.raises(ValueError, match="pairs queries by their number"):
+    with pytest.raises(ValueError, match="pairs queries by their index"):
         linking(torch.randn(1, 5, 16), torch.randn(1, 4, 16), official_compat=True)
 
 
-def test_without_link_queries_stay_as_they_are_and_have_embeddings():
+def test_without_link_queries_are_unchanged_and_have_embeddings():
     linking = TubeLinking(TubeLinkingConfig(dim=16, heads=4, link=False))
     queries = torch.randn(1, 5, 16)
     assert linking(queries, torch.randn(1, 5, 16)) is queries

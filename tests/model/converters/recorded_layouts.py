@@ -10,7 +10,7 @@ from torch import Tensor
 
 from model.converters.layouts import HEAD, read_layout
 from model.converters.official import Conversion, to_theirs
-from model.segmenters import SegmenterConfig, build_segmenter
+from model.segmenters import SegmenterConfig
 from tests.conftest import SHARED
 
 LAYOUTS = SHARED / "parity" / "state_dict_layouts"
@@ -44,7 +44,7 @@ def check_it_runs_and_comes_back(state: dict[str, Tensor], conversion: Conversio
                                  side: int) -> None:
     """Loaded strictly, run on frames of `side` pixels, and equal byte for byte after the way back."""
     with torch.device("meta"):
-        segmenter = build_segmenter(config)
+        segmenter = config.build()
     segmenter.load_state_dict({key: tensor for key, tensor in conversion.weights.items() if not key.startswith(HEAD)},
                               strict=True, assign=True)
     prediction = segmenter.eval()(torch.randint(0, 256, (1, 2, 3, side, side), dtype=torch.uint8))

@@ -26,7 +26,8 @@ def foreign(name: str) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("name", ["resnet50", "resnet18", "test_resnet", "convnext_tiny", "convnextv2_atto",
-                                  "torchvision/resnet50", "torchvision/convnext_tiny", "torchvision/convnext_large"])
+                                  "swin_tiny_patch4_window7_224", "torchvision/resnet50", "torchvision/convnext_tiny",
+                                  "torchvision/convnext_large"])
 def test_imagenet_networks_are_our_backbone_beside_their_classifier(name):
     state = foreign(name)
     rules = (*BACKBONES[backbone_naming(state)], *CLASSIFIER)
@@ -34,7 +35,7 @@ def test_imagenet_networks_are_our_backbone_beside_their_classifier(name):
             if (new := new_name(key, rules)) is not None}
     assert ours == own_shapes(name.removeprefix("torchvision/"))
     left_out = [key for key in state if new_name(key, rules) is None]
-    assert all(key.startswith(("fc.", "head.", "classifier.")) for key in left_out)
+    assert all(key.startswith(("fc.", "head.", "norm.", "classifier.")) for key in left_out)
 
 
 @pytest.mark.parametrize(("name", "naming"), [("resnet50", "detectron2_resnet"), ("resnet18", "detectron2_resnet"),

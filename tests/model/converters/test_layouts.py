@@ -136,7 +136,7 @@ def swin() -> TubeLinkConfig:
 def test_swin_is_spelt_as_mmdetection_spells_it_and_comes_back():
     with torch.no_grad():
         segmenter = TubeLink(swin()).state_dict()
-    layout = usual_layout(segmenter, image=False)
+    layout = usual_layout(segmenter, family="mmdet")
     state = to_theirs(segmenter, layout=layout)
     assert {"backbone.patch_embed.projection.weight", "backbone.norm3.weight",
             "backbone.stages.2.blocks.5.attn.w_msa.qkv.bias", "backbone.stages.0.blocks.1.ffn.layers.0.0.weight",

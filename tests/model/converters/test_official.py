@@ -180,6 +180,24 @@ def test_imagenet_weights_fill_the_backbone_alone_and_come_back_alone():
     assert to_theirs(dict(own), layout=layout).keys() == state.keys() - {"stem.fc.weight"}
 
 
+def test_buffers_of_microsoft_s_swin_are_reported_and_left_behind():
+    layout = BackboneLayout(backbone="swin")
+    own = own_weights(config_of(backbone="swin_tiny_patch4_window7_224"))
+    buffers = dict.fromkeys(("layers.0.blocks.1.attn_mask", "layers.0.blocks.1.attn.relative_position_index"),
+                            torch.empty(4))
+    state = to_theirs(own, layout=layout) | buffers | {"norm.weight": torch.ones(768), "head.bias": torch.ones(1000)}
+    assert read_layout(state) == layout
+    conversion = convert(state, own)
+    assert conversion.unused == {**dict.fromkeys(buffers, "a constant that every run rebuilds"),
+                                 **dict.fromkeys(("norm.weight", "head.bias"), "the classifier of the pre-training")}
+    assert conversion.from_scratch.keys() == {key for key in own if not key.startswith("backbone.")}
+
+
+def test_a_resnet_with_caffe_s_names_is_refused_with_the_file_to_take():
+    with pytest.raises(ValueError, match=r"MSRA/R-50\.pkl.*take torchvision/R-50\.pkl"):
+        read_layout(["conv1_w", "res2_0_branch2a_w", "res2_0_branch2a_bn_s"])
+
+
 def test_a_head_of_ours_that_the_official_code_has_no_place_for_is_refused():
     head = MaXTronHead(MaXTronHeadConfig(num_classes=124, layers=1)).state_dict()      # starts near-online: has scales
     with pytest.raises(ValueError, match=r"head\.layers\.0\.attention\.scale"):

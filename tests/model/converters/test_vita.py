@@ -47,7 +47,7 @@ def test_every_name_maps_or_is_a_constant_and_comes_back_as_the_same_tensor():
     back = to_theirs(own_weights() | conversion.weights, layout=LAYOUT)
     assert back.keys() == conversion.names.keys()
     assert all(back[key] is state[key] for key in back)
-    assert usual_layout(conversion.weights, image=True, detectron2=True) == LAYOUT
+    assert usual_layout(conversion.weights, family="detectron2") == LAYOUT
 
 
 @torch.inference_mode()
@@ -93,7 +93,7 @@ def test_a_coco_mask2former_of_detectron2_starts_the_frame_detector_but_for_its_
 def test_swin_is_spelt_as_detectron2_spells_it_and_comes_back():
     swin = replace(SEGMENTER, backbone=BackboneConfig(name="swin_tiny_patch4_window7_224", output_norms=True))
     own = own_weights(swin)
-    layout = usual_layout(own, image=True, detectron2=True)
+    layout = usual_layout(own, family="detectron2")
     state = to_theirs(own, layout=layout)
     assert {"backbone.patch_embed.proj.weight", "backbone.norm3.weight", "backbone.layers.2.downsample.norm.bias",
             "vita_module.fq_pos.weight"} <= state.keys()

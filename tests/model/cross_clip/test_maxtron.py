@@ -10,7 +10,6 @@ from torch import nn
 from torch.testing import assert_close
 
 from model.contracts import VideoQueries
-from model.cross_clip import build_cross_clip_head
 from model.cross_clip.maxtron import MaXTronHead, MaXTronHeadConfig
 from model.query_decoders.kmax import KMaxDecoder, KMaxDecoderConfig
 
@@ -20,7 +19,7 @@ VARIANTS = [CONFIG, replace(CONFIG, start="official"), replace(CONFIG, attention
 
 
 def stirred(module: nn.Module) -> nn.Module:
-    """Every weight and statistic away from its start, so that a missing branch shows."""
+    """Move every weight and statistic from its start, so that a missing branch shows."""
     with torch.no_grad():
         for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
             if tensor.is_floating_point() and not name.endswith("prior"):
@@ -45,7 +44,7 @@ def assert_same(prediction, other) -> None:
         assert_close(getattr(prediction, name), getattr(other, name), atol=1e-5, rtol=1e-4)
 
 
-# in training the batch norm of the last variant mixes its batch; that is what it is for
+# in training the batch norm of the last variant mixes its batch, as it should
 @pytest.mark.parametrize(("config", "training"), [(config, False) for config in VARIANTS]
                          + [(config, True) for config in VARIANTS[:-1]])
 def test_a_batch_of_two_videos_equals_two_of_one(config, training):
@@ -63,7 +62,7 @@ def test_a_batch_of_two_videos_equals_two_of_one(config, training):
 
 
 @pytest.mark.parametrize("config", VARIANTS)
-def test_permuting_the_slots_of_a_video_permutes_the_answer(config):
+def test_permuting_the_queries_of_a_video_permutes_the_result(config):
     head = stirred(MaXTronHead(config)).eval()
     queries = videos(batch=1)
     order = torch.randperm(5)
@@ -76,7 +75,7 @@ def test_permuting_the_slots_of_a_video_permutes_the_answer(config):
 @pytest.mark.parametrize("config", VARIANTS)
 @pytest.mark.parametrize("clips", [1, 7])
 def test_any_number_of_clips_gives_one_prediction_per_layer(config, clips):
-    predictions = build_cross_clip_head(config).eval()(videos(clips=clips))
+    predictions = config.build().eval()(videos(clips=clips))
     assert len(predictions) == config.layers
     assert predictions[-1].class_logits.shape == (2, 5, 4)
     assert predictions[-1].mask_embeddings.shape == (2, clips, 5, 8)
@@ -128,12 +127,12 @@ def test_every_new_branch_receives_a_gradient_from_the_near_online_start():
             for parameter in head.parameters():
                 if parameter.grad is not None:
                     parameter -= 0.01 * parameter.grad
-    # biases are left out: a softmax ignores what moves all its scores alike
+    # biases are left out, because a softmax does not change when all its scores move alike
     assert [name for name, parameter in head.named_parameters() if not name.endswith("bias") and "mask_norm" not in name
             and (parameter.grad is None or not parameter.grad.any())] == []
 
 
-def test_copied_norms_keep_their_statistics_unless_asked(segmenter):
+def test_copied_norms_keep_their_statistics_unless_trained(segmenter):
     for train_norms in (False, True):
         head = MaXTronHead(replace(CONFIG, train_norms=train_norms))
         head.initialise_from(segmenter.state_dict())
@@ -152,8 +151,8 @@ def test_a_segmenter_without_the_heads_or_with_other_classes_is_refused(segmente
 
 
 @pytest.mark.parametrize(("field", "value", "cure"), [
-    ("heads", 3, "divisor"), ("layers", 0, "positive"), ("aspp_kernels", (3, 3), "equally many"),
-    ("aspp_rates", (1, 2), "equally many"), ("void_prior", 1.0, "between 0 and 1"), ("start", "zero", "choose one of"),
+    ("heads", 3, "divisor"), ("layers", 0, "positive"), ("aspp_kernels", (3, 3), "equally long"),
+    ("aspp_rates", (1, 2), "equally long"), ("void_prior", 1.0, "between 0 and 1"), ("start", "zero", "choose one of"),
 ])
 def test_an_impossible_config_is_refused_with_the_cure(field, value, cure):
     with pytest.raises(ValueError, match=cure):
@@ -161,7 +160,7 @@ def test_an_impossible_config_is_refused_with_the_cure(field, value, cure):
 
 
 def test_officially_all_videos_of_a_batch_get_the_same_classes():
-    """The public code weighs the clips of a batch in one softmax, so it needs one video at a time; there both agree."""
+    """The public code weighs the clips of a batch in one softmax, so both agree for one video only."""
     ours, theirs = (stirred(MaXTronHead(replace(CONFIG, official_compat=compat))).eval() for compat in (False, True))
     theirs.load_state_dict(ours.state_dict())
     both = videos(batch=2)

@@ -1,4 +1,4 @@
-"""Laws of MaXTron's cross-clip head on Tube-Link; those of the layers are tested beside the other flavour."""
+"""Laws of MaXTron's cross-clip head on Tube-Link; the tests of the other flavour cover the layers."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from torch.testing import assert_close
 
 from jobs.config import from_json, to_json
 from model.contracts import VideoQueries
-from model.cross_clip import CrossClipConfig, build_cross_clip_head
+from model.cross_clip import CrossClipConfig
 from model.cross_clip.maxtron import MaXTronHeadConfig
 from model.cross_clip.tube_link import TubeLinkHead, TubeLinkHeadConfig
-from model.segmenters import build_segmenter
 from tests.tiny_models import tiny_tube_link
 
 CONFIG = TubeLinkHeadConfig(num_classes=6, dim=64, embedding=64, heads=4, layers=2)
 
 
 def stirred(head: TubeLinkHead) -> TubeLinkHead:
-    """Every weight away from its start, so that a missing branch shows."""
+    """Move every weight from its start, so that a missing branch shows."""
     with torch.no_grad():
         for parameter in head.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
@@ -33,8 +32,8 @@ def queries_of(tensor: torch.Tensor) -> VideoQueries:
 
 @torch.no_grad()
 def test_the_near_online_start_is_the_near_online_result():
-    segmenter = build_segmenter(tiny_tube_link()).eval()
-    head = build_cross_clip_head(CONFIG).eval()
+    segmenter = tiny_tube_link().build().eval()
+    head = CONFIG.build().eval()
     head.initialise_from(segmenter.state_dict())
     clips = [segmenter(torch.randint(0, 256, (1, 2, 3, 32, 64), dtype=torch.uint8)) for _ in range(3)]
     pixels = torch.stack([clip.pixel_features for clip in clips], 1)
@@ -77,7 +76,7 @@ def test_a_clip_that_counts_more_decides_the_class():
         assert_close(head.predictor(queries).class_logits[0, 0], head.predictor(queries[:, :1]).class_logits[0, 0])
 
 
-def test_the_copied_norm_stays_unless_asked_and_everything_else_learns():
+def test_the_copied_norm_is_frozen_by_default_and_everything_else_learns():
     for trains in (False, True):
         head = stirred(TubeLinkHead(replace(CONFIG, train_copied_norm=trains))).train()
         prediction = head(queries_of(torch.randn(2, 3, 5, 64)))[-1]
@@ -90,7 +89,7 @@ def test_a_segmenter_without_the_heads_or_with_other_classes_is_refused():
     with pytest.raises(ValueError, match="masked-attention decoder"):
         TubeLinkHead(CONFIG).initialise_from({"query_decoder.class_projection.conv.weight": torch.zeros(1)})
     with pytest.raises(ValueError, match=r"shape of weight: \(7, 64\)"):
-        TubeLinkHead(replace(CONFIG, num_classes=5)).initialise_from(build_segmenter(tiny_tube_link()).state_dict())
+        TubeLinkHead(replace(CONFIG, num_classes=5)).initialise_from(tiny_tube_link().build().state_dict())
 
 
 @pytest.mark.parametrize("config", [CONFIG, TubeLinkHeadConfig(num_classes=3), MaXTronHeadConfig(num_classes=3)])

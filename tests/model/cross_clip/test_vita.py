@@ -1,4 +1,4 @@
-"""Laws of VITA's head: batches, order, windows; the windows against the plain formula with masks over all tokens."""
+"""Laws of VITA's head: batches, order, and windows, which equal the plain formula with masks over all tokens."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from torch.testing import assert_close
 
 from jobs.config import from_json, to_json
 from model.contracts import VideoQueries
-from model.cross_clip import CrossClipConfig, build_cross_clip_head
+from model.cross_clip import CrossClipConfig
 from model.cross_clip.vita import VitaHead, VitaHeadConfig, in_windows
 from model.layers.attention import EncoderLayer
-from model.segmenters import build_segmenter
 from tests.tiny_models import tiny_mask2former, tiny_tube_link
 
 CONFIG = VitaHeadConfig(num_classes=6, dim=64, embedding=32, pixel_dim=64, frame_queries=16, num_queries=5, heads=4,
@@ -25,7 +24,7 @@ FIELDS = ("class_logits", "mask_embeddings", "queries", "clip_similarity", "vide
 
 def head_of(**changes) -> VitaHead:
     torch.manual_seed(4)
-    return build_cross_clip_head(replace(CONFIG, **changes)).eval()
+    return replace(CONFIG, **changes).build().eval()
 
 
 def queries_of(tensor: torch.Tensor) -> VideoQueries:
@@ -62,20 +61,20 @@ def test_a_batch_of_two_videos_equals_two_of_one(training):
 
 
 def windows_with_masks(layer: EncoderLayer, tokens: torch.Tensor, *, window: int, shifted: bool) -> torch.Tensor:
-    """The published way for one video, tokens k n c: pad time, roll it by half a window, forbid what does not meet."""
+    """The published method for one video, tokens k n c: pad time, roll it by half a window, mask other windows."""
     frames, n, _ = tokens.shape
     length = math.ceil(frames / window) * window
     half = math.ceil(window / 2)
-    time = torch.arange(length).roll(half) if shifted else torch.arange(length)     # the frame at each place
-    place = torch.arange(length)
-    may_meet = place[:, None] // window == place // window
+    time = torch.arange(length).roll(half) if shifted else torch.arange(length)     # the frame at each position
+    position = torch.arange(length)
+    allowed = position[:, None] // window == position // window
     if shifted:     # the wrapped window holds the last frames, then the first
-        wrapped = (place < half)[:, None] != (place < half)
-        may_meet &= ~(wrapped & (place < window)[:, None] & (place < window))
-    may_meet &= time < frames
+        wrapped = (position < half)[:, None] != (position < half)
+        allowed &= ~(wrapped & (position < window)[:, None] & (position < window))
+    allowed &= time < frames
     order = time.argsort()
-    may_meet = may_meet[order][:, order][:frames, :frames]                          # by frame, real ones only
-    allowed = may_meet.repeat_interleave(n, 0).repeat_interleave(n, 1)
+    allowed = allowed[order][:, order][:frames, :frames]                            # by frame, real ones only
+    allowed = allowed.repeat_interleave(n, 0).repeat_interleave(n, 1)
     return rearrange(layer(rearrange(tokens, "k n c -> 1 (k n) c"), allowed=allowed[None]), "1 (k n) c -> k n c", n=n)
 
 
@@ -86,9 +85,9 @@ def windows_with_masks(layer: EncoderLayer, tokens: torch.Tensor, *, window: int
 def test_windows_equal_the_formula_with_masks_over_the_whole_video(frames, window, shifted):
     layer = EncoderLayer(16, heads=2, ffn=8)
     tokens = torch.randn(2, frames, 3, 16)
-    met = in_windows(layer, tokens, window=window, first=window // 2 if shifted else 0)
-    for video, expected in zip(met, tokens):
-        assert_close(video, windows_with_masks(layer, expected, window=window, shifted=shifted), atol=1e-5, rtol=1e-4)
+    result = in_windows(layer, tokens, window=window, first=window // 2 if shifted else 0)
+    for ours, video in zip(result, tokens):
+        assert_close(ours, windows_with_masks(layer, video, window=window, shifted=shifted), atol=1e-5, rtol=1e-4)
 
 
 @torch.no_grad()
@@ -101,22 +100,22 @@ def test_one_window_over_the_video_is_plain_attention_over_all_its_tokens():
 
 
 @torch.no_grad()
-def test_windows_shift_in_every_second_layer_at_inference_and_in_training_when_asked():
+def test_windows_shift_in_every_second_layer_at_inference_and_in_training_on_request():
     tokens = frames_of(1, 8)
     plain = head_of().train()
-    asked = head_of(shift_in_training=True).train()
-    assert torch.equal(asked.encode(tokens), head_of().encode(tokens))
-    assert not torch.allclose(plain.encode(tokens), asked.encode(tokens), atol=1e-3)
+    shifting = head_of(shift_in_training=True).train()
+    assert torch.equal(shifting.encode(tokens), head_of().encode(tokens))
+    assert not torch.allclose(plain.encode(tokens), shifting.encode(tokens), atol=1e-3)
     changed = torch.cat([tokens[:, :4], frames_of(1, 4)], 1)        # the second window
     assert torch.equal(plain.encode(changed)[:, :4], plain.encode(tokens)[:, :4])
-    reached = (asked.encode(changed) - asked.encode(tokens)).abs().amax((0, 2, 3)) > 1e-4
+    reached = (shifting.encode(changed) - shifting.encode(tokens)).abs().amax((0, 2, 3)) > 1e-4
     assert reached[2:4].all()                                       # through the window over frames 2 to 5
     assert head_of(encoder_layers=1, shift_in_training=True).encode(changed)[:, :4].equal(
         head_of(encoder_layers=1).encode(tokens)[:, :4])            # the first layer never shifts
 
 
 @torch.no_grad()
-def test_within_a_window_the_order_of_frames_says_nothing():
+def test_within_a_window_the_order_of_frames_does_not_matter():
     head = head_of(window=0)
     tokens = frames_of(1, 6)
     order = torch.randperm(6)
@@ -128,8 +127,8 @@ def test_within_a_window_the_order_of_frames_says_nothing():
 
 
 @torch.no_grad()
-def test_queries_of_a_frame_are_told_apart_by_their_places_alone():
-    """Permuted with their places nothing changes; permuted alone the video queries read something else."""
+def test_queries_of_a_frame_differ_by_their_learned_positions():
+    """The result stays the same if queries and positions are permuted together, and changes otherwise."""
     head = head_of()
     tokens = frames_of(1, 6)
     order = torch.randperm(16)
@@ -140,20 +139,20 @@ def test_queries_of_a_frame_are_told_apart_by_their_places_alone():
 
 
 @torch.no_grad()
-def test_queries_that_are_surely_no_object_are_not_read_where_the_head_prunes():
-    """Half of each frame's queries are objects; what the other half says is then the same as if it was not there."""
+def test_a_head_that_prunes_does_not_read_queries_of_no_object():
+    """Half of each frame's queries are objects, and the values of the other half do not matter."""
     tokens = frames_of(2, 5)
     classes = torch.zeros(2, 5, 16, 7)
     objects = torch.rand(2, 5, 16).argsort(-1) < 8
     classes[..., -1] = torch.where(objects, -3.0, 3.0)
     other = torch.where(objects[..., None], tokens, frames_of(2, 5))
 
-    def said(head: VitaHead, read: torch.Tensor) -> torch.Tensor:
+    def classes_of(head: VitaHead, read: torch.Tensor) -> torch.Tensor:
         return head(VideoQueries(queries=read, mask_embeddings=read, class_logits=classes))[-1].class_logits
 
-    assert torch.equal(said(head_of(keep=0.5), tokens), said(head_of(keep=0.5), other))
-    assert not torch.allclose(said(head_of(), tokens), said(head_of(), other), atol=1e-3)
-    assert torch.equal(said(head_of(keep=0.5).train(), tokens), said(head_of().train(), tokens))
+    assert torch.equal(classes_of(head_of(keep=0.5), tokens), classes_of(head_of(keep=0.5), other))
+    assert not torch.allclose(classes_of(head_of(), tokens), classes_of(head_of(), other), atol=1e-3)
+    assert torch.equal(classes_of(head_of(keep=0.5).train(), tokens), classes_of(head_of().train(), tokens))
 
 
 @pytest.mark.parametrize("pixels", [(2, 4, 6), (9,)])
@@ -170,7 +169,7 @@ def test_mask_logits_are_dot_products_with_the_head_s_own_mask_features(pixels):
 
 @pytest.mark.parametrize(("similarity", "without"), [
     ("all", set()), ("frames", {"video_similarity"}), (None, {"video_similarity", "clip_similarity"})])
-def test_embeddings_for_the_similarity_loss_are_made_as_asked(similarity, without):
+def test_embeddings_for_the_similarity_loss_exist_as_configured(similarity, without):
     head = head_of(similarity=similarity)
     prediction = head(queries_of(frames_of(1, 3)))[-1]
     assert {name for name in FIELDS if getattr(prediction, name) is None} == without
@@ -187,12 +186,12 @@ def test_gradient_reaches_every_parameter():
             if parameter.grad is None or not parameter.grad.any()] == []
 
 
-def test_a_segmenter_it_was_not_made_for_is_refused():
-    head_of().initialise_from(build_segmenter(tiny_mask2former()).state_dict())
+def test_a_segmenter_that_does_not_fit_is_refused():
+    head_of().initialise_from(tiny_mask2former().build().state_dict())
     with pytest.raises(ValueError, match="frame queries of a Mask2Former"):
         head_of().initialise_from({"query_decoder.class_projection.conv.weight": torch.zeros(1)})
     with pytest.raises(ValueError, match=r"\(16, 64, 64\), the head expects frame_queries=9"):
-        head_of(frame_queries=9).initialise_from(build_segmenter(tiny_tube_link()).state_dict())
+        head_of(frame_queries=9).initialise_from(tiny_tube_link().build().state_dict())
     with pytest.raises(ValueError, match="frames of 3 queries"):
         head_of()(queries_of(torch.randn(1, 2, 3, 64)))
 

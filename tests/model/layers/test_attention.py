@@ -1,4 +1,4 @@
-"""Attention and the layers made of it, against torch's own modules and the plain order of residuals."""
+"""Attention and its two layers, compared with torch's own modules and the plain order of residuals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from model.layers.attention import DecoderLayer, EncoderLayer, MultiHeadAttentio
 
 @torch.no_grad()
 def test_attention_is_softmax_over_the_allowed_keys():
-    attention, query, keys, values = MultiHeadAttention(8, 2), *(torch.randn(1, n, 8) for n in (3, 5, 5))
+    attention = MultiHeadAttention(8, 2)
+    query = torch.randn(1, 3, 8)
+    keys = torch.randn(1, 5, 8)
+    values = torch.randn(1, 5, 8)
     allowed = torch.rand(1, 3, 5) > 0.4
     allowed[..., 0] = True
     theirs = nn.MultiheadAttention(8, 2, batch_first=True)
@@ -36,7 +39,10 @@ def test_one_row_of_allowed_keys_serves_all_queries():
 @pytest.mark.parametrize("pre_norm", [False, True])
 @torch.no_grad()
 def test_layers_are_residuals_in_their_order(pre_norm):
-    x, position, keys, values = torch.randn(1, 3, 8), torch.randn(3, 8), *torch.randn(2, 1, 5, 8)
+    x = torch.randn(1, 3, 8)
+    position = torch.randn(3, 8)
+    keys = torch.randn(1, 5, 8)
+    values = torch.randn(1, 5, 8)
     decoder = DecoderLayer(8, heads=2, ffn=12, pre_norm=pre_norm)
     encoder = EncoderLayer(8, heads=2, ffn=12,
                                                                                         pre_norm=pre_norm)

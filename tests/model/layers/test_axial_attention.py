@@ -1,4 +1,4 @@
-"""Axial attention: what it can and cannot see."""
+"""Axial attention: the positions it reaches, and its limits."""
 
 import pytest
 import torch
@@ -37,7 +37,7 @@ def test_a_batch_of_two_equals_two_batches_of_one():
     torch.testing.assert_close(attention(x), torch.cat([attention(x[:1]), attention(x[1:])]), atol=1e-5, rtol=1e-5)
 
 
-def test_height_pass_sees_one_column_and_both_passes_see_everything():
+def test_the_height_pass_reaches_one_column_and_both_passes_reach_everything():
     attention = attention2d()
     x = torch.randn(1, 6, 4, 5, requires_grad=True)
     attention.height(x[..., 2]).sum().backward()

@@ -1,4 +1,4 @@
-"""Axial-trajectory layers: what passes see, and their laws."""
+"""Axial-trajectory layers: the reach of their passes, and their laws."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def test_asking_for_attention_changes_nothing(kind):
     layer = layer_of(kind)
     x = torch.randn(2, 2, 3, 4, 16)
     position = torch.randn(2, 3, 4, 16)
-    result, maps = layer(x, position, return_attention=True)
+    maps: dict[str, torch.Tensor] = {}
+    result = layer(x, position, attention=maps)
     torch.testing.assert_close(result, layer(x, position), atol=1e-5, rtol=1e-5)
     shapes = {"axial": {"height": (8, 4, 6, 2, 3), "width": (6, 4, 8, 2, 4)}, "full": {"space": (2, 4, 24, 2, 12)}}
     assert {name: tuple(one.shape) for name, one in maps.items()} == shapes[kind]
@@ -51,12 +52,12 @@ def test_a_pixel_reaches_its_row_and_column_in_one_layer_and_all_pixels_of_all_f
     changed = x.clone()
     changed[0, 0, 0, 0] += 1
     moved = (layer(x, torch.zeros(2, 4, 5, 16)) - layer(changed, torch.zeros(2, 4, 5, 16))).abs().amax(-1)[0]
-    assert (moved > 0).all()      # down the column first, then along every row
+    assert (moved > 0).all()      # along the column first, then along every row
 
 
 @torch.no_grad()
-def test_values_do_not_see_the_position():
-    """With equal scores everywhere the pooled value is the mean of x, whatever the positions are."""
+def test_values_do_not_depend_on_the_position():
+    """With equal scores everywhere the pooled value is the mean of x for all positions."""
     layer = layer_of()
     for attention in layer.passes.values():
         attention.q.weight.zero_()
@@ -86,14 +87,15 @@ def test_an_unknown_kind_is_refused():
 
 
 @torch.no_grad()
-def test_a_branch_starts_as_good_as_shut_and_adds_the_scaled_stack():
+def test_a_branch_starts_near_the_identity_and_adds_the_scaled_stack():
     branch = TrajectoryBranch(16, layers=2, heads=4).eval()
     x = torch.randn(1, 2, 3, 4, 16)
     position = torch.zeros(16)
     torch.testing.assert_close(branch(x, position), x, atol=1e-4, rtol=1e-4)
     branch.scale.copy_(torch.randn(16))
     torch.testing.assert_close(branch(x, position), x + branch.scale * branch.stack(x, position))
-    watched, maps = branch(x, position, return_attention=True)
+    maps: dict[str, torch.Tensor] = {}
+    watched = branch(x, position, attention=maps)
     torch.testing.assert_close(watched, branch(x, position), atol=1e-5, rtol=1e-5)
     assert maps.keys() == {"height", "width"}
     alone = TrajectoryBranch(16, start=None, layers=1, heads=4).eval()
@@ -101,7 +103,7 @@ def test_a_branch_starts_as_good_as_shut_and_adds_the_scaled_stack():
 
 
 @torch.no_grad()
-def test_levels_are_tracked_by_themselves_and_others_stay_as_they_are():
+def test_chosen_levels_are_tracked_separately_and_others_stay_unchanged():
     stack = TrajectoryStack(16, layers=1, heads=4).eval()
     shapes = [(2, 3), (4, 6)]
     x = torch.randn(2 * 3, 6 + 24, 16)

@@ -29,20 +29,20 @@ def test_he_leaves_the_kernel_area_out_and_stops_at_two_deviations():
     weight = ConvBN(64, 400, 3).conv.weight
     std = math.sqrt(2 / 64)
     assert weight.abs().max() <= 2 * std
-    assert weight.std().item() == pytest.approx(0.88 * std, rel=0.02)    # a normal cut at 2 has 0.88 of the deviation
+    assert weight.std().item() == pytest.approx(0.88 * std, rel=0.02)    # the std of a normal that is cut at 2
 
 
-def test_truncated_normal_has_the_std_asked_for():
+def test_truncated_normal_has_the_requested_std():
     weight = truncated_normal_(torch.empty(200, 200), std=0.01)
     assert weight.abs().max() <= 0.02
     assert weight.std().item() == pytest.approx(0.0088, rel=0.02)
 
 
-def test_a_norm_scale_of_zero_shuts_the_branch():
+def test_a_norm_scale_of_zero_gives_zero():
     assert not ConvBN(4, 4, norm_scale=0)(torch.randn(2, 4, 3, 3)).any()
 
 
-def test_batch_norm_settings_arrive():
+def test_batch_norm_settings_reach_the_norm():
     norm = ConvBN(4, 4, dims=1, batch_norm=BatchNormConfig(eps=0.5, momentum=0.25)).norm
     assert (norm.eps, norm.momentum) == (0.5, 0.25)
     assert (ConvBN(4, 4).norm.eps, ConvBN(4, 4).norm.momentum) == (1e-3, 0.01)
@@ -56,7 +56,7 @@ def test_activation_comes_last():
 
 
 @pytest.mark.parametrize("shape", [(2, 6, 5), (2, 6, 4, 5)])
-def test_layer_norm_makes_every_place_zero_mean_and_unit_variance(shape):
+def test_layer_norm_gives_every_position_zero_mean_and_unit_variance(shape):
     result = ChannelsFirstLayerNorm(6)(3 + 2 * torch.randn(shape))
     torch.testing.assert_close(result.mean(1), torch.zeros_like(result.mean(1)), atol=1e-5, rtol=0)
     torch.testing.assert_close(result.var(1, correction=0), torch.ones_like(result.mean(1)), atol=1e-4, rtol=0)
@@ -85,10 +85,10 @@ def test_impossible_settings_are_refused():
 
 
 @torch.no_grad()
-def test_embeddings_before_a_pointwise_convolution_see_what_is_behind_it():
+def test_embeddings_before_a_pointwise_convolution_give_the_dot_products_behind_it():
     convolution = torch.nn.Conv2d(6, 4, 1)
     embeddings = torch.randn(2, 3, 4)
     maps = torch.randn(2, 6, 5, 7)
     behind = torch.einsum("bnd,bdp->bnp", embeddings, convolution(maps).flatten(2))
-    found = dot_pixels(before_pointwise(embeddings, convolution), maps.flatten(2))
-    torch.testing.assert_close(found, behind, atol=1e-5, rtol=1e-5)
+    result = dot_pixels(before_pointwise(embeddings, convolution), maps.flatten(2))
+    torch.testing.assert_close(result, behind, atol=1e-5, rtol=1e-5)

@@ -1,4 +1,4 @@
-"""Deformable attention: sampling by hand, official start, laws."""
+"""Deformable attention: samples computed by hand, the official start, and laws."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LENGTH = 26
 
 
 @torch.no_grad()
-def test_looking_at_pixel_centres_returns_the_pixels():
+def test_sampling_at_pixel_centres_returns_the_pixels():
     value = torch.randn(1, 20, 2, 3)
     centres = reference_points([(4, 5)])                                    # 20 1 2
     locations = centres[None, :, None, :, None].expand(1, 20, 2, 1, 1, 2)
@@ -34,11 +34,11 @@ def test_half_a_pixel_outside_the_map_counts_half_and_further_out_zero():
     torch.testing.assert_close(result.flatten(), torch.tensor([0.5, 0.0, 0.0]), atol=1e-6, rtol=0)
 
 
-def test_it_starts_looking_in_eight_directions_further_with_every_point():
+def test_it_starts_with_eight_directions_and_growing_distances():
     attention = DeformableAttention(16, heads=8, levels=2, points=3)
     offsets = attention.sampling_offsets(torch.randn(16)).reshape(8, 2, 3, 2)
     assert torch.equal(offsets.abs().amax(-1), torch.tensor([1.0, 2, 3]).expand(8, 2, 3))
-    torch.testing.assert_close(offsets[:4], -offsets[4:], atol=1e-5, rtol=0)     # opposite heads, opposite ways
+    torch.testing.assert_close(offsets[:4], -offsets[4:], atol=1e-5, rtol=0)     # opposite heads, opposite directions
     assert not attention.attention_weights(torch.randn(16)).any()
 
 
@@ -68,7 +68,7 @@ def test_padded_memory_counts_as_zero():
 
 @torch.no_grad()
 def test_a_box_of_two_pixels_moves_points_like_a_point_with_one_sampling_point():
-    """Offsets of a box count in half its size per point: for two pixels and one point, that is a pixel."""
+    """Offsets of a box are in half its size over the number of points: a pixel for a box of two and one point."""
     attention = DeformableAttention(16, heads=4, levels=2, points=1)
     memory = torch.randn(1, LENGTH, 16)
     query = torch.randn(1, LENGTH, 16)
@@ -79,7 +79,7 @@ def test_a_box_of_two_pixels_moves_points_like_a_point_with_one_sampling_point()
                                attention(query, reference=points, **options), atol=1e-5, rtol=1e-5)
 
 
-def test_gradients_reach_the_places_that_were_looked_at():
+def test_gradients_reach_every_parameter_and_the_query():
     attention = DeformableAttention(16, heads=4, levels=2)
     memory = torch.randn(1, LENGTH, 16)
     query = torch.randn(1, LENGTH, 16, requires_grad=True)

@@ -1,4 +1,4 @@
-"""Drop path: whole items, and nothing at inference."""
+"""Drop path drops whole items, and nothing at inference."""
 
 import pytest
 import torch

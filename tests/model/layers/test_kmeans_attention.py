@@ -1,11 +1,11 @@
-"""k-means attention: hard assignment of pixels to queries, and sums."""
+"""k-means attention: pixels are assigned to queries and summed."""
 
 import torch
 
 from model.layers.kmeans_attention import assign_pixels, sum_pixels
 
 
-def test_every_pixel_goes_to_its_best_query():
+def test_every_pixel_is_assigned_to_its_best_query():
     logits = torch.randn(2, 5, 11)
     assert torch.equal(assign_pixels(logits), logits.argmax(dim=1))
     strided = torch.randn(2, 11, 5).transpose(1, 2)

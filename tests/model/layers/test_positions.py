@@ -1,4 +1,4 @@
-"""Sine positions: what they tell apart, and what they do not depend on."""
+"""Sine positions: they differ everywhere, and do not depend on size or padding."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ def test_rows_and_columns_fill_half_the_channels_each():
     assert torch.equal(positions[:1, :, 4:].expand(4, 6, 4), positions[..., 4:])
 
 
-def test_every_place_is_told_apart():
+def test_every_position_differs():
     positions = sine_positions_3d(3, 5, 7, channels=32).flatten(0, 2)
     distance = torch.cdist(positions, positions) + torch.eye(len(positions)) * 9
     assert distance.min() > 0.01
 
 
-def test_the_last_pixel_stands_at_two_pi_whatever_the_size():
+def test_the_last_pixel_is_at_two_pi_for_every_size():
     for height, width in [(3, 4), (30, 40)]:
         last = sine_positions_2d(height, width, channels=4)[-1, -1]
         torch.testing.assert_close(last, torch.tensor([0.0, 1.0, 0.0, 1.0]), atol=1e-4, rtol=0)
@@ -45,7 +45,7 @@ def test_the_frame_is_added_and_depends_on_the_length_of_the_clip():
     positions = sine_positions_3d(3, 2, 2, channels=8)
     time = positions - sine_positions_2d(2, 2, channels=8)
     torch.testing.assert_close(time, time[:, :1, :1].expand_as(time))
-    torch.testing.assert_close(sine_positions_3d(6, 2, 2, channels=8)[1::2], positions)    # half way is half way
+    torch.testing.assert_close(sine_positions_3d(6, 2, 2, channels=8)[1::2], positions)
 
 
 def test_padding_of_clips_counts_real_pixels_along_every_axis():

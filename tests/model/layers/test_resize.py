@@ -1,4 +1,4 @@
-"""Resizing by kMaX's rule of corners."""
+"""Resizing with kMaX's rule for aligned corners."""
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ def test_corners_are_kept_exactly_when_the_source_width_is_odd():
     torch.testing.assert_close(resize(even, (9, 8)), F.interpolate(even, (9, 8), mode="bilinear", align_corners=False))
 
 
-def test_the_rule_can_be_overruled():
+def test_an_argument_overrides_the_rule():
     odd = torch.randn(1, 2, 4, 5)
     torch.testing.assert_close(resize(odd, (7, 9), align_corners=False),
                                F.interpolate(odd, (7, 9), mode="bilinear", align_corners=False))

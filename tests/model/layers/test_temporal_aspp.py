@@ -11,7 +11,7 @@ from model.layers.temporal_aspp import TemporalASPP
 
 @pytest.mark.parametrize("clips", [1, 2, 7])
 @pytest.mark.parametrize(("norm", "out_dim"), [("ln", None), ("bn", None), (None, 12)])
-def test_any_number_of_clips_stays_and_sequences_do_not_mix(clips, norm, out_dim):
+def test_any_number_of_clips_is_kept_and_sequences_do_not_mix(clips, norm, out_dim):
     block = TemporalASPP(8, norm=norm, out_dim=out_dim).eval()
     x = torch.randn(3, 8, clips)
     assert block(x).shape == (3, out_dim or 8, clips)
@@ -32,7 +32,7 @@ def test_the_ends_repeat_so_a_constant_sequence_stays_constant():
     assert_close(out, out[..., :1].expand_as(out))
 
 
-def test_a_clip_is_heard_as_far_as_the_largest_rate_and_no_farther():
+def test_a_clip_reaches_as_far_as_the_largest_rate_and_no_farther():
     block = TemporalASPP(8, rates=(1, 2, 3)).eval()
     x = torch.randn(1, 8, 11)
     other = x.clone()

@@ -1,4 +1,4 @@
-"""Trajectory attention: the fast path is the formula, and both obey its laws."""
+"""Trajectory attention: the fast path equals the formula, and both obey its laws."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ def _always_the_fast_path(monkeypatch):
     monkeypatch.setattr(module, "_PLAIN_SCORES", 0)
 
 
-def value_and_gradients(attention, inputs, weight, **options) -> list[torch.Tensor]:
-    result = attention(*inputs, **options)
-    result = result[0] if isinstance(result, tuple) else result
-    return [result, *torch.autograd.grad((result * weight).sum(), [*inputs, *attention.parameters()])]
+def value_and_gradients(layer, inputs, weight, **options) -> list[torch.Tensor]:
+    result = layer(*inputs, **options)
+    return [result, *torch.autograd.grad((result * weight).sum(), [*inputs, *layer.parameters()])]
 
 
 @pytest.mark.parametrize("chunk", [1, 3000, 4 << 20], ids=["one-row", "a-few-rows", "all"])
@@ -30,18 +29,18 @@ def test_fast_path_and_its_gradients_equal_the_formula(monkeypatch, fused, frame
     inputs = [torch.randn(3, frames * 5, 16, requires_grad=True) for _ in range(1 if fused else 3)]
     weight = torch.randn(3, frames * 5, 16)
     fast = value_and_gradients(attention, inputs, weight, frames=frames)
-    plain = value_and_gradients(attention, inputs, weight, frames=frames, return_attention=True)
+    plain = value_and_gradients(attention, inputs, weight, frames=frames, attention={})
     for one, other in zip(fast, plain):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
-def test_long_clips_make_their_points_again_and_get_the_same_gradients(monkeypatch, dropout):
+def test_long_clips_recompute_their_points_and_get_the_same_gradients(monkeypatch, dropout):
     attention = TrajectoryAttention(16, 4, dropout=dropout)
     inputs = [torch.randn(2, 20, 16, requires_grad=True)]
     weight = torch.randn(2, 20, 16)
     answers = []
-    for kept in (4, 3):      # frames; above that the points are made again
+    for kept in (4, 3):      # frames; above that the points are recomputed
         monkeypatch.setattr(module, "_FRAMES_KEPT", kept)
         torch.manual_seed(3)
         answers.append(value_and_gradients(attention, inputs, weight, frames=4))
@@ -50,7 +49,7 @@ def test_long_clips_make_their_points_again_and_get_the_same_gradients(monkeypat
 
 
 def test_training_keeps_the_points_once_and_in_long_clips_not_at_all(monkeypatch):
-    """Every query meets every frame: points are tokens x frames x channels, the other tensors tokens x channels."""
+    """The points are tokens x frames x channels, the other tensors tokens x channels."""
     attention = TrajectoryAttention(64, 2)
     x = torch.randn(1, 24 * 16, 64)
     points = x.numel() * 24 * x.element_size()
@@ -63,10 +62,10 @@ def test_training_keeps_the_points_once_and_in_long_clips_not_at_all(monkeypatch
         assert low < sum(t.untyped_storage().nbytes() for t in saved.values()) / points < high
 
 
-def test_it_stays_exact_in_double_precision():
+def test_the_fast_path_is_exact_in_double_precision():
     attention = TrajectoryAttention(16, 4).double()
     x = torch.randn(2, 15, 16).double()
-    torch.testing.assert_close(attention(x, frames=3), attention(x, frames=3, return_attention=True)[0],
+    torch.testing.assert_close(attention(x, frames=3), attention(x, frames=3, attention={}),
                                atol=1e-13, rtol=0)
 
 
@@ -77,7 +76,7 @@ def test_gradients_agree_with_finite_differences():
 
 
 @torch.no_grad()
-def test_small_inputs_take_the_formula_and_give_the_same(monkeypatch):
+def test_small_inputs_take_the_formula_and_give_the_same_result(monkeypatch):
     attention = TrajectoryAttention(16, 4)
     x = torch.randn(2, 12, 16)
     fast = attention(x, frames=2)
@@ -96,7 +95,9 @@ def test_a_batch_of_two_equals_two_batches_of_one():
 
 @torch.no_grad()
 def test_attention_maps_sum_to_one():
-    _, maps = TrajectoryAttention(16, 4)(torch.randn(2, 12, 16), frames=3, return_attention=True)
+    maps: dict[str, torch.Tensor] = {}
+    TrajectoryAttention(16, 4)(torch.randn(2, 12, 16), frames=3, attention=maps)
+    assert maps.keys() == {"space", "time"}
     assert maps["space"].shape == (2, 4, 12, 3, 4)
     assert maps["time"].shape == (2, 4, 12, 3)
     for one in maps.values():
@@ -105,7 +106,7 @@ def test_attention_maps_sum_to_one():
 
 @torch.no_grad()
 def test_order_of_frames_does_not_matter():
-    """Each token asks every frame; nothing in the attention itself knows which frame came first."""
+    """Each token attends to every frame, and the attention itself has no order of frames."""
     attention = TrajectoryAttention(16, 4)
     x = torch.randn(2, 4, 5, 16)
     order = torch.tensor([2, 0, 3, 1])
@@ -131,7 +132,8 @@ def test_order_of_tokens_within_a_frame_does_not_matter():
 @torch.no_grad()
 def test_with_equal_frames_every_frame_weighs_the_same():
     x = torch.randn(1, 5, 16).repeat(1, 3, 1)
-    _, maps = TrajectoryAttention(16, 4)(x, frames=3, return_attention=True)
+    maps: dict[str, torch.Tensor] = {}
+    TrajectoryAttention(16, 4)(x, frames=3, attention=maps)
     torch.testing.assert_close(maps["time"], torch.full_like(maps["time"], 1 / 3))
 
 

@@ -8,24 +8,24 @@ from torch.testing import assert_close
 
 from model.losses.binary_masks import MaskLossConfig, MatchingCosts, class_term, mask_costs, mask_terms, match_masks
 from model.losses.targets import NO_TUBE, PixelTargets, clip_targets
-from tests.model.losses.world import CLASSES, QUERIES, clip, perfect_logits, prediction
+from tests.model.losses.world import CLASSES, QUERIES, clip, perfect_logits, random_prediction
 
 
 def plain_costs(logits, tube, smoothing=1.0):
-    """One query and one tube, p each, written down."""
+    """Cross-entropy and dice of one query and one tube, p each."""
     mask = logits.sigmoid()
     entropy = F.binary_cross_entropy_with_logits(logits, tube)
     return entropy, 1 - (2 * (mask * tube).sum() + smoothing) / (mask.sum() + tube.sum() + smoothing)
 
 
-def targets_of(*clips) -> PixelTargets:
+def with_void(*clips) -> PixelTargets:
     return clip_targets(clips).counting_void()
 
 
 def test_costs_of_all_pairs_equal_the_formula_of_one_pair():
-    made = prediction(2)
-    targets = targets_of(clip(3), clip(2, seed=1))
-    logits = made.mask_logits.detach().flatten(2)
+    prediction = random_prediction(2)
+    targets = with_void(clip(3), clip(2, seed=1))
+    logits = prediction.mask_logits.detach().flatten(2)
     entropy, dice = mask_costs(logits, targets, smoothing=0.5)
     for item, tubes in enumerate((3, 2)):
         for query in range(QUERIES):
@@ -36,7 +36,7 @@ def test_costs_of_all_pairs_equal_the_formula_of_one_pair():
 
 def test_losses_of_pairs_equal_their_costs():
     logits = 3 * torch.randn(4, 160)
-    targets = targets_of(clip(4))
+    targets = with_void(clip(4))
     entropy, dice = mask_terms(logits, targets.masks[0], weights=targets.weights, areas=targets.areas[0])
     for query in range(4):
         assert_close((entropy[query], dice[query]), plain_costs(logits[query], targets.masks[0, query]))
@@ -54,11 +54,11 @@ def test_repeating_a_pixel_equals_doubling_its_weight():
 
 
 def test_the_match_is_the_cheapest_assignment():
-    made = prediction(1)
-    targets = targets_of(clip(4))
-    logits = made.mask_logits.detach().flatten(2)
+    prediction = random_prediction(1)
+    targets = with_void(clip(4))
+    logits = prediction.mask_logits.detach().flatten(2)
     costs = MatchingCosts(class_weight=3, mask_weight=2, dice_weight=4)
-    probability = made.class_logits.detach().softmax(-1)[0]
+    probability = prediction.class_logits.detach().softmax(-1)[0]
     cost = torch.zeros(QUERIES, 4)
     for query in range(QUERIES):
         for tube in range(4):
@@ -67,14 +67,14 @@ def test_the_match_is_the_cheapest_assignment():
     expected = torch.full((QUERIES,), NO_TUBE)
     queries, tubes = linear_sum_assignment(cost.numpy())
     expected[queries] = torch.from_numpy(tubes)
-    assert torch.equal(match_masks(made.class_logits, logits, targets, costs=costs)[0], expected)
+    assert torch.equal(match_masks(prediction.class_logits, logits, targets, costs=costs)[0], expected)
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2], [6, 2, 4]])
-def test_a_perfect_prediction_is_found_and_costs_nothing(order):
+def test_a_perfect_prediction_is_matched_and_has_no_loss(order):
     target = clip(3)
     class_logits, mask_logits = perfect_logits(target, order=order)
-    targets = targets_of(target)
+    targets = with_void(target)
     tubes = match_masks(class_logits, mask_logits.flatten(2), targets, costs=MatchingCosts())
     assert [int(tubes[0, query]) for query in order] == [0, 1, 2]
     assert class_term(class_logits, targets.classes, tubes, no_object_weight=0.1) < 1e-6
@@ -83,7 +83,7 @@ def test_a_perfect_prediction_is_found_and_costs_nothing(order):
     assert max(entropy.max(), dice.max()) < 1e-6
 
 
-def test_no_object_weighs_as_little_as_configured():
+def test_no_object_has_the_configured_weight():
     logits = torch.randn(1, QUERIES, CLASSES + 1)
     classes = torch.tensor([[2, 4]])
     tubes = torch.tensor([[NO_TUBE, 1, NO_TUBE, 0, NO_TUBE, NO_TUBE, NO_TUBE]])

@@ -2,72 +2,50 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from scipy.optimize import linear_sum_assignment
-from torch import Tensor
 from torch.testing import assert_close
 
-from model.contracts import ClipTargets, PixelEvidence, VideoPrediction
+from model.contracts import VideoPrediction
 from model.losses.cross_clip import CrossClipCriterion, CrossClipLossConfig, MaskCrossClipLossConfig
 from model.losses.kmax import KMaxCriterion, KMaxLossConfig
-from tests.model.losses.world import QUERIES, clip, perfect_logits, prediction
+from model.losses.vita import VitaLossConfig
+from tests.model.losses.world import QUERIES, as_videos, clip, dense_evidence, perfect_logits, random_prediction
 
 CONFIG = CrossClipLossConfig(mask_weight=0.3)
 TUBE_LINK = MaskCrossClipLossConfig()
 both = pytest.mark.parametrize("config", [CONFIG, TUBE_LINK], ids=["video_kmax", "tube_link"])
 
 
-def dense_evidence(*videos: ClipTargets) -> PixelEvidence:
-    """Every pixel; each frame is a clip."""
-    tubes = torch.stack([torch.where(video.void, -1, video.masks.int().argmax(0) if len(video.masks) else -1)
-                         for video in videos])
-    return PixelEvidence(
-        pixel_features=torch.empty(0), tubes=rearrange(tubes, "b k h w -> b k (h w)"),
-        weights=torch.ones(tubes.flatten(2).shape), classes=tuple(video.classes for video in videos),
-        areas=tuple(rearrange(video.masks, "m k h w -> k m (h w)").sum(-1).float() for video in videos))
-
-
-def per_clip(masks: Tensor) -> Tensor:
-    return rearrange(masks, "b n k h w -> b k n (h w)")
-
-
-def layers_of(made) -> tuple[list[VideoPrediction], list[Tensor]]:
-    """A clip's prediction as that of a video, last layer last."""
-    layers = [*made.auxiliary, made]
-    return ([VideoPrediction(class_logits=layer.class_logits, mask_embeddings=torch.empty(0), queries=torch.empty(0))
-             for layer in layers], [per_clip(layer.mask_logits) for layer in layers])
-
-
 def test_evidence_of_every_pixel_gives_the_losses_of_the_whole_volume():
-    made = prediction(2)
+    prediction = random_prediction(2)
     videos = [clip(3), clip(5, seed=1)]
     volume = KMaxCriterion(KMaxLossConfig(class_weight=4, dice_weight=4, mask_weight=0.3, pixel_weight=0,
-                                          semantic_weight=0))(made, videos)
-    assert_close(CrossClipCriterion(CONFIG)(*layers_of(made), dense_evidence(*videos)), volume)
+                                          semantic_weight=0))(prediction, videos)
+    assert_close(CrossClipCriterion(CONFIG)(*as_videos(prediction), dense_evidence(*videos)), volume)
 
 
 @pytest.mark.parametrize("changes", [{"share_matching": False}, {"void_counts": True}], ids=str)
 def test_the_official_switches_mean_the_same_on_clips_and_on_whole_videos(changes):
-    made = prediction(2)
+    prediction = random_prediction(2)
     videos = [clip(3), clip(5, seed=1)]
     config = KMaxLossConfig(class_weight=4, dice_weight=4, mask_weight=0.3, pixel_weight=0, semantic_weight=0)
-    volume = KMaxCriterion(replace(config, **changes))(made, videos)
-    found = CrossClipCriterion(replace(CONFIG, **changes))(*layers_of(made), dense_evidence(*videos))
-    assert_close(found, volume)
-    assert any(found[name] != loss for name, loss in KMaxCriterion(config)(made, videos).items())
+    volume = KMaxCriterion(replace(config, **changes))(prediction, videos)
+    losses = CrossClipCriterion(replace(CONFIG, **changes))(*as_videos(prediction), dense_evidence(*videos))
+    assert_close(losses, volume)
+    assert any(losses[name] != loss for name, loss in KMaxCriterion(config)(prediction, videos).items())
 
 
 def test_a_batch_equals_its_videos_one_by_one():
-    made = prediction(2)
+    prediction = random_prediction(2)
     videos = [clip(3), clip(0)]
-    together = CrossClipCriterion(CONFIG)(*layers_of(made), dense_evidence(*videos))
+    together = CrossClipCriterion(CONFIG)(*as_videos(prediction), dense_evidence(*videos))
     alone = []
     for item, video in enumerate(videos):
-        predictions, masks = layers_of(made)
+        predictions, masks = as_videos(prediction)
         one = [replace(layer, class_logits=layer.class_logits[item:item + 1]) for layer in predictions]
         alone.append(CrossClipCriterion(CONFIG)(one, [m[item:item + 1] for m in masks], dense_evidence(video)))
     for name, loss in together.items():
@@ -75,7 +53,10 @@ def test_a_batch_equals_its_videos_one_by_one():
 
 
 def plain_tube_link(class_logits, mask_logits, video):
-    """Cheapest match and losses of one layer on one video, all pixels, written down. mask_logits: n t h w."""
+    """The cheapest match and the losses of one layer on one video, from all pixels. mask_logits: n t h w.
+
+    Each mask loss is the mean over the matched pairs.
+    """
     masks = mask_logits.flatten(1)
     tubes = video.masks.flatten(1).float()
     losses = []
@@ -84,31 +65,60 @@ def plain_tube_link(class_logits, mask_logits, video):
                         1 - (2 * (query.sigmoid() * tube).sum() + 1) / (query.sigmoid().sum() + tube.sum() + 1))
                        for tube in tubes])
     chance = class_logits.softmax(-1)[:, video.classes]
-    cost = [[float(5 * (entropy + dice).detach()) for entropy, dice in row] for row in losses]
-    queries, columns = linear_sum_assignment(np.array(cost) - 2 * chance.detach().numpy())
+    costs = torch.tensor([[5 * (entropy + dice).item() for entropy, dice in row] for row in losses])
+    queries, columns = linear_sum_assignment((costs.view(QUERIES, -1) - 2 * chance).detach().numpy())
     labels = torch.full((QUERIES,), class_logits.shape[-1] - 1)
     labels[queries] = video.classes[columns]
     weights = torch.tensor([1.0] * (class_logits.shape[-1] - 1) + [0.1])
-    entropy, dice = (sum(losses[q][c][part] for q, c in zip(queries, columns)) / len(queries) for part in (0, 1))
+    entropy, dice = (sum(losses[query][column][part] for query, column in zip(queries, columns)) / max(len(queries), 1)
+                     for part in (0, 1))
     return {"class": 2 * F.cross_entropy(class_logits, labels, weights), "mask": 5 * entropy, "dice": 5 * dice}
 
 
-def test_tube_link_losses_of_every_pixel_equal_the_formula_layer_by_layer():
-    made = prediction(1)
-    video = clip(4)
-    losses = CrossClipCriterion(TUBE_LINK)(*layers_of(made), dense_evidence(video))
+@pytest.mark.parametrize("tubes", [1, 4, QUERIES, QUERIES + 1, 2 * QUERIES])
+def test_tube_link_losses_of_every_pixel_equal_the_formula_layer_by_layer(tubes):
+    prediction = random_prediction(1)
+    video = clip(tubes)
+    losses = CrossClipCriterion(TUBE_LINK)(*as_videos(prediction), dense_evidence(video))
     layers = [plain_tube_link(layer.class_logits[0], layer.mask_logits[0], video)
-              for layer in (made, *made.auxiliary)]
+              for layer in (prediction, *prediction.auxiliary)]
     assert_close(losses, {**layers[0], **{f"{name}_aux": layers[1][name] + layers[2][name] for name in layers[0]}})
 
 
+@pytest.mark.parametrize("official", [replace(TUBE_LINK, official_compat=True),
+                                      VitaLossConfig(similarity_weight=0, official_compat=True)], ids=lambda c: c.kind)
+def test_mask2former_and_vita_divide_by_all_tubes_where_there_are_more_than_queries(official):
+    prediction = random_prediction(2)
+    videos = [clip(QUERIES + 3), clip(2, seed=1)]
+    ours = CrossClipCriterion(TUBE_LINK)(*as_videos(prediction), dense_evidence(*videos))
+    theirs = CrossClipCriterion(official)(*as_videos(prediction), dense_evidence(*videos))
+    for name in ("mask", "dice", "mask_aux", "dice_aux"):
+        assert_close(theirs[name], ours[name] * (QUERIES + 2) / (QUERIES + 5))
+    assert_close(theirs["class"], ours["class"])
+
+
+@pytest.mark.parametrize("config", [CONFIG, TUBE_LINK, VitaLossConfig(similarity_weight=0)], ids=lambda c: c.kind)
+@pytest.mark.parametrize("tubes", [3, 2 * QUERIES])
+def test_tubes_without_a_stored_pixel_and_videos_without_any_pixel_give_finite_losses(config, tubes):
+    prediction = random_prediction(2)
+    evidence = dense_evidence(clip(tubes), clip(tubes, seed=1))
+    missing = torch.isin(evidence.tubes, torch.tensor([0, 2])) | (torch.arange(2) == 1)[:, None, None]
+    sample = replace(evidence, weights=evidence.weights * ~missing)
+    losses = config.build()(*as_videos(prediction), sample)
+    sum(losses.values()).backward()
+    assert all(loss.isfinite() for loss in losses.values())
+    for layer in (prediction, *prediction.auxiliary):
+        assert layer.mask_logits.grad.isfinite().all()
+        assert layer.class_logits.grad.isfinite().all()
+
+
 def test_a_weighted_sample_gives_the_tube_link_sums_on_average():
-    """Half of the pixels of each clip, each for two; the match is certain, so only the losses vary."""
+    """Half of the pixels of each clip, each standing for two; the match is certain, so only the losses vary."""
     video = clip(3)
     logits = [part / 10 for part in perfect_logits(video)]
     layers = [VideoPrediction(class_logits=logits[0], mask_embeddings=torch.empty(0), queries=torch.empty(0))]
     evidence = dense_evidence(video)
-    masks = per_clip(logits[1] + torch.randn(logits[1].shape))
+    masks = rearrange(logits[1] + torch.randn(logits[1].shape), "b n k h w -> b k n (h w)")
     exact = CrossClipCriterion(TUBE_LINK)(layers, [masks], evidence)
     count = evidence.tubes.shape[-1]
     generator = torch.Generator().manual_seed(0)
@@ -123,9 +133,9 @@ def test_a_weighted_sample_gives_the_tube_link_sums_on_average():
 
 
 def test_tube_link_weighs_videos_by_their_tubes():
-    made = prediction(2)
+    prediction = random_prediction(2)
     videos = [clip(3), clip(1, seed=1)]
-    predictions, masks = layers_of(made)
+    predictions, masks = as_videos(prediction)
     together = CrossClipCriterion(TUBE_LINK)(predictions, masks, dense_evidence(*videos))
     alone = [CrossClipCriterion(TUBE_LINK)(
         [replace(layer, class_logits=layer.class_logits[item:item + 1]) for layer in predictions],
@@ -135,19 +145,19 @@ def test_tube_link_weighs_videos_by_their_tubes():
 
 
 def test_a_video_without_tubes_trains_tube_link_classes_only():
-    made = prediction(1)
-    losses = CrossClipCriterion(TUBE_LINK)(*layers_of(made), dense_evidence(clip(0)))
+    prediction = random_prediction(1)
+    losses = CrossClipCriterion(TUBE_LINK)(*as_videos(prediction), dense_evidence(clip(0)))
     sum(losses.values()).backward()
     assert losses["mask"] == losses["dice"] == 0
-    assert made.class_logits.grad.abs().sum() > 0
-    assert made.mask_logits.grad.abs().sum() == 0
+    assert prediction.class_logits.grad.abs().sum() > 0
+    assert prediction.mask_logits.grad.abs().sum() == 0
 
 
 @both
 def test_the_order_of_clips_changes_nothing(config):
-    made = prediction(1)
+    prediction = random_prediction(1)
     evidence = dense_evidence(clip(4))
-    predictions, masks = layers_of(made)
+    predictions, masks = as_videos(prediction)
     backwards = replace(evidence, tubes=evidence.tubes.flip(1), weights=evidence.weights.flip(1),
                         areas=tuple(areas.flip(0) for areas in evidence.areas))
     criterion = CrossClipCriterion(config)
@@ -156,9 +166,9 @@ def test_the_order_of_clips_changes_nothing(config):
 
 @both
 def test_pixels_of_weight_zero_change_nothing(config):
-    made = prediction(1)
+    prediction = random_prediction(1)
     evidence = dense_evidence(clip(4))
-    predictions, masks = layers_of(made)
+    predictions, masks = as_videos(prediction)
     longer = replace(evidence, tubes=torch.cat([evidence.tubes] * 2, 1), areas=tuple(
         torch.cat([areas, torch.zeros_like(areas)]) for areas in evidence.areas),
         weights=torch.cat([evidence.weights, torch.zeros_like(evidence.weights)], 1))
@@ -168,9 +178,9 @@ def test_pixels_of_weight_zero_change_nothing(config):
 
 
 def test_the_match_of_the_last_layer_serves_all():
-    made = prediction(1, layers=1)
+    prediction = random_prediction(1, layers=1)
     evidence = dense_evidence(clip(4))
-    predictions, masks = layers_of(made)
+    predictions, masks = as_videos(prediction)
     criterion = CrossClipCriterion(CONFIG)
     swapped = criterion(predictions[::-1], masks[::-1], evidence)
     assert swapped["class"] != criterion(predictions, masks, evidence)["class_aux"]
@@ -180,13 +190,13 @@ def test_the_match_of_the_last_layer_serves_all():
 
 @both
 def test_more_tubes_than_queries_leave_the_rest_to_void(config):
-    made = prediction(1)
-    losses = CrossClipCriterion(config)(*layers_of(made), dense_evidence(clip(2 * QUERIES, void_rows=0)))
+    prediction = random_prediction(1)
+    losses = CrossClipCriterion(config)(*as_videos(prediction), dense_evidence(clip(2 * QUERIES, void_rows=0)))
     sum(losses.values()).backward()
-    assert all(torch.isfinite(layer.mask_logits.grad).all() for layer in (made, *made.auxiliary))
+    assert all(torch.isfinite(layer.mask_logits.grad).all() for layer in (prediction, *prediction.auxiliary))
 
 
 def test_masks_of_fewer_layers_than_predictions_are_refused():
-    predictions, masks = layers_of(prediction(1))
+    predictions, masks = as_videos(random_prediction(1))
     with pytest.raises(ValueError, match="zip"):
         CrossClipCriterion(CONFIG)(predictions, masks[1:], dense_evidence(clip(2)))

@@ -22,7 +22,7 @@ DIM = 8
 
 
 def plain_contrast(similarity, labels):
-    """log(1 + sum over pairs of exp(other - partner)), written down."""
+    """log(1 + sum over pairs of exp(other - partner)), pair by pair."""
     rows = []
     for row, label in zip(similarity, labels):
         if (label == 1).any():
@@ -72,7 +72,7 @@ def linking():
 
 
 def pair(*, order=(0, 1, 2), others=(3, 4, 5)) -> tuple[ClipPrediction, list[ClipTargets]]:
-    """A key and a reference clip of three objects, perfectly predicted: by `order` in one, `others` in the other."""
+    """A key and a reference clip of three objects, perfectly predicted by the queries `order` and `others`."""
     torch.manual_seed(0)
     target = clip(3)
     parts = [perfect_logits(target, order=queries) for queries in (order, others)]
@@ -84,71 +84,73 @@ def pair(*, order=(0, 1, 2), others=(3, 4, 5)) -> tuple[ClipPrediction, list[Cli
 
 @pytest.mark.parametrize("assignment", ["matched", "overlap"])
 def test_both_rules_compare_the_queries_of_the_same_objects(linking, assignment):
-    made, targets = pair()
+    prediction, targets = pair()
     criterion = LinkingCriterion(LinkingLossConfig(assignment=assignment, points=64))
-    losses = criterion(linking, made, targets, generator=torch.Generator().manual_seed(0))
+    losses = criterion(linking, prediction, targets, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        key = linking.embeddings(linking(made.queries[:1], made.queries[1:]))[0, [0, 1, 2]]
-        reference = linking.embeddings(made.queries[1, [3, 4, 5]])
+        key = linking.embeddings(linking(prediction.queries[:1], prediction.queries[1:]))[0, [0, 1, 2]]
+        reference = linking.embeddings(prediction.queries[1, [3, 4, 5]])
     assert_close(losses["contrast"].detach(), 0.25 * plain_contrast(key @ reference.T, torch.eye(3)))
     sum(losses.values()).backward()
     assert all(parameter.grad is not None for parameter in linking.parameters())
 
 
-def test_tracks_decide_who_is_the_same_not_the_order_of_tubes(linking):
-    made, (key, reference) = pair()
+def test_tracks_and_not_the_order_of_tubes_decide_which_objects_are_the_same(linking):
+    prediction, (key, reference) = pair()
     criterion = LinkingCriterion(LinkingLossConfig(assignment="overlap"))
     order = torch.tensor([2, 0, 1])
     renamed = replace(reference, masks=reference.masks[order], classes=reference.classes[order],
                       track_ids=reference.track_ids[order])
-    assert_close(criterion(linking, made, [key, renamed]), criterion(linking, made, [key, reference]))
+    assert_close(criterion(linking, prediction, [key, renamed]), criterion(linking, prediction, [key, reference]))
     other = replace(reference, track_ids=reference.track_ids[order])
-    assert criterion(linking, made, [key, other])["contrast"] != criterion(linking, made, [key, reference])["contrast"]
+    losses, others = (criterion(linking, prediction, [key, target]) for target in (reference, other))
+    assert losses["contrast"] != others["contrast"]
 
 
 def test_half_overlapping_queries_are_left_out_by_the_paper_only(linking):
-    """A query that covers half of its object has an IoU of 0.5: matched by the code, no answer by the paper."""
-    made, targets = pair()
-    masks = made.mask_logits.clone()
+    """A query that covers half of its object has an IoU of 0.5. The code matches it; the paper does not assign it."""
+    prediction, targets = pair()
+    masks = prediction.mask_logits.clone()
     masks[1, 3, 1:] = -20.0
-    half = replace(made, mask_logits=masks)
+    half = replace(prediction, mask_logits=masks)
     assert 0.3 < tube_overlaps(masks, targets)[1, 3].max() < 0.7
     for assignment, changes in (("matched", False), ("overlap", True)):
         criterion = LinkingCriterion(LinkingLossConfig(assignment=assignment, points=64))
         first, second = (criterion(linking, each, targets, generator=torch.Generator().manual_seed(0))
-                         for each in (made, half))
+                         for each in (prediction, half))
         assert (first["contrast"] != second["contrast"]) == changes
 
 
 def test_pairs_that_are_neither_the_same_nor_clearly_different_are_not_compared(linking):
-    """With tracks that overlap by half, the answer of the one is no counter-example of the other; nothing is left."""
-    made, (key, _) = pair()
+    """With tracks that overlap by half, a query of one is no negative for the other, so there is no loss."""
+    prediction, (key, _) = pair()
     masks = torch.zeros(2, *key.void.shape, dtype=torch.bool)
     masks[0, :, :, :6] = masks[1, :, :, 2:8] = True                 # IoU 4 / 8
     target = ClipTargets(masks=masks, classes=torch.tensor([0, 1]), track_ids=torch.arange(2), void=~masks.any(0))
     class_logits, mask_logits = perfect_logits(target)
-    made = replace(made, class_logits=class_logits.expand(2, -1, -1), mask_logits=mask_logits.expand(2, -1, -1, -1, -1))
+    prediction = replace(prediction, class_logits=class_logits.expand(2, -1, -1),
+                         mask_logits=mask_logits.expand(2, -1, -1, -1, -1))
     for threshold, compared in ((0.3, False), (0.6, True)):
         config = LinkingLossConfig(assignment="overlap", different_overlap=threshold)
-        assert (LinkingCriterion(config)(linking, made, [target, target])["contrast"] > 0) == compared
+        assert (LinkingCriterion(config)(linking, prediction, [target, target])["contrast"] > 0) == compared
 
 
 @pytest.mark.parametrize("assignment", ["matched", "overlap"])
 @pytest.mark.parametrize("tubes", [(0, 0), (3, 0), (0, 3)])
-def test_clips_without_common_objects_cost_nothing_and_keep_the_graph(linking, assignment, tubes):
-    made, _ = pair()
+def test_clips_without_common_objects_have_no_loss_and_keep_the_graph(linking, assignment, tubes):
+    prediction, _ = pair()
     losses = LinkingCriterion(LinkingLossConfig(assignment=assignment, points=16))(
-        linking, made, [clip(count) for count in tubes])
+        linking, prediction, [clip(count) for count in tubes])
     assert sum(losses.values()) == 0
     sum(losses.values()).backward()
     assert all(parameter.grad is not None for parameter in linking.parameters())
 
 
 def test_reserved_queries_and_stuff_have_no_part(linking):
-    made, targets = pair()
+    prediction, targets = pair()
     stuff = tuple(int(label) for label in targets[0].classes.unique())
     assert len(stuff) < CLASSES
-    nothing = LinkingCriterion(LinkingLossConfig(stuff_classes=stuff, points=16))(linking, made, targets)
+    nothing = LinkingCriterion(LinkingLossConfig(stuff_classes=stuff, points=16))(linking, prediction, targets)
     assert sum(nothing.values()) == 0
 
 
@@ -172,13 +174,13 @@ def test_clips_are_cut_in_the_middle_and_absent_tubes_dropped():
     assert torch.equal(halves, torch.stack([frames[0, :1], frames[1, :1], frames[0, 1:], frames[1, 1:]]))
     assert [part.track_ids.tolist() for part in targets] == [[0, 1, 2], [0, 1], [0, 2], [0, 1]]
     assert torch.equal(targets[2].masks, target.masks[[0, 2], 1:])
-    with pytest.raises(ValueError, match="no two equal halves"):
+    with pytest.raises(ValueError, match="cannot be cut into equal halves"):
         clip_pairs(torch.zeros(1, 3, 2), [target])
 
 
 def test_an_odd_number_of_clips_and_crossed_thresholds_are_refused(linking):
-    made, targets = pair()
-    with pytest.raises(ValueError, match="no pairs"):
-        LinkingCriterion(LinkingLossConfig())(linking, made, targets[:1])
-    with pytest.raises(ValueError, match="must rise"):
+    prediction, targets = pair()
+    with pytest.raises(ValueError, match="not pairs"):
+        LinkingCriterion(LinkingLossConfig())(linking, prediction, targets[:1])
+    with pytest.raises(ValueError, match="must not be above"):
         LinkingLossConfig(same_overlap=0.2)

@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from model.losses.pixels import _LogPartition, discrimination_loss, rarity, sample_pixels, semantic_loss
 from model.losses.targets import clip_targets
-from tests.model.losses.world import clip, prediction
+from tests.model.losses.world import clip, random_prediction
 
 
 def draw(target, *, count: int, temperature: float, seed: int = 0, times: int = 1):
@@ -53,7 +53,7 @@ def plain_discrimination(features, target, positions):
 def test_discrimination_and_its_gradient_equal_the_plain_formula():
     for count in (1, 20, 150):                                      # 150: void pixels are in the sample too
         target = clip(4)
-        features = prediction(1).pixel_features
+        features = random_prediction(1).pixel_features
         positions = draw(target, count=count, temperature=1.8)
         loss = discrimination_loss(features.flatten(2), clip_targets([target]), positions)
         ours, = torch.autograd.grad(2 * loss.sum(), features)
@@ -63,7 +63,7 @@ def test_discrimination_and_its_gradient_equal_the_plain_formula():
         assert_close(ours, theirs, atol=2e-6, rtol=1e-4)       # one sample: the true gradient is 0
 
 
-def test_the_hand_written_gradient_is_the_numerical_one():
+def test_the_hand_written_gradient_equals_the_numerical_one():
     features = F.normalize(torch.randn(2, 3, 5, dtype=torch.float64), dim=1).requires_grad_()
     weights = torch.rand(2, 5, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda x: _LogPartition.apply(x, weights, 0.3), features)
@@ -80,7 +80,7 @@ def test_discrimination_prefers_features_that_tell_tubes_apart():
 
 def test_semantic_loss_is_the_mean_cross_entropy_over_labelled_pixels():
     target = clip(4)
-    logits = prediction(1).semantic_logits
+    logits = random_prediction(1).semantic_logits
     labels = torch.where(target.void, -1, target.classes[target.masks.int().argmax(0)])[None]
     assert_close(semantic_loss(logits.flatten(2), clip_targets([target]))[0],
                  F.cross_entropy(logits, labels, ignore_index=-1))
@@ -91,11 +91,11 @@ def test_semantic_loss_is_the_mean_cross_entropy_over_labelled_pixels():
 
 
 def test_a_clip_without_tubes_has_neither_loss():
-    made = prediction(1)
+    prediction = random_prediction(1)
     targets = clip_targets([clip(0)])
     positions = draw(clip(0), count=30, temperature=1.8)
-    total = (discrimination_loss(made.pixel_features.flatten(2), targets, positions)
-             + semantic_loss(made.semantic_logits.flatten(2), targets, positions))
+    total = (discrimination_loss(prediction.pixel_features.flatten(2), targets, positions)
+             + semantic_loss(prediction.semantic_logits.flatten(2), targets, positions))
     total.sum().backward()
     assert total.item() == 0
-    assert made.pixel_features.grad.abs().sum() == made.semantic_logits.grad.abs().sum() == 0
+    assert prediction.pixel_features.grad.abs().sum() == prediction.semantic_logits.grad.abs().sum() == 0

@@ -12,7 +12,7 @@ def draw(seed: int = 0):
     return uniform("cpu", generator=torch.Generator().manual_seed(seed))
 
 
-def test_pixel_centres_give_the_pixels_and_points_between_two_their_mean():
+def test_points_at_pixel_centres_give_the_pixels_and_points_between_two_give_their_mean():
     maps = torch.randn(2, 3, 4, 6)
     rows, columns = torch.meshgrid((torch.arange(4) + 0.5) / 4, (torch.arange(6) + 0.5) / 6, indexing="ij")
     centres = torch.stack([columns, rows], -1).view(1, 24, 2).expand(2, -1, -1)
@@ -21,7 +21,7 @@ def test_pixel_centres_give_the_pixels_and_points_between_two_their_mean():
     assert_close(sample_points(maps, between)[..., 0], maps[:, :, 0, :2].mean(-1))
 
 
-def test_a_finer_map_of_the_same_thing_is_read_at_the_same_place():
+def test_maps_of_different_sizes_are_read_at_the_same_points():
     fine = F.interpolate(torch.randn(1, 1, 5, 7), scale_factor=4, mode="bilinear")
     ramp = torch.linspace(0, 1, 28)[None, None, None].expand(1, 1, 20, 28)
     points = 0.2 + 0.6 * draw()(1, 50, 2)
@@ -30,7 +30,7 @@ def test_a_finer_map_of_the_same_thing_is_read_at_the_same_place():
 
 
 @pytest.mark.parametrize("importance", [0.0, 0.75, 1.0])
-def test_the_promised_share_of_points_lies_where_the_mask_is_least_certain(importance):
+def test_the_configured_share_of_points_lies_where_the_mask_is_least_certain(importance):
     logits = torch.linspace(-8, 8, 40).expand(3, 20, 40)                    # zero in the middle column
     config = PointConfig(count=200, oversample=4, importance=importance)
     points = uncertain_points(logits, config=config, draw=draw())

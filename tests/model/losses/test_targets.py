@@ -7,7 +7,7 @@ from model.losses.targets import NO_TUBE, clip_targets, mean_where_not_zero, vid
 from tests.model.losses.world import clip
 
 
-def test_a_batch_of_clips_with_different_numbers_of_tubes_fills_up_with_rows_that_weigh_nothing():
+def test_a_batch_of_clips_with_different_numbers_of_tubes_is_padded_with_rows_of_no_weight():
     targets = clip_targets([clip(3), clip(0), clip(5)])
     assert targets.masks.shape[:2] == (3, 5)
     assert targets.classes[0, 3:].tolist() == [NO_TUBE, NO_TUBE]
@@ -35,7 +35,7 @@ def test_tubes_that_overlap_share_a_pixel_and_disjoint_ones_keep_theirs():
     assert torch.equal(disjoint.sharing_pixels().masks, disjoint.masks)
 
 
-def test_what_a_dropped_tube_covered_becomes_void():
+def test_pixels_of_a_dropped_tube_become_void():
     targets = clip_targets([clip(3)])
     kept = targets.keeping(torch.tensor([[True, False, True]]))
     assert torch.equal(kept.void[0], targets.void[0] + targets.masks[0, 1])
@@ -76,7 +76,7 @@ def test_evidence_of_overlapping_tubes_is_the_dense_clip_too():
     assert video.masks[1].sum() == video.labelled[1].sum() == 0
 
 
-def test_a_mean_leaves_out_what_is_exactly_zero_and_weighs_the_rest():
+def test_a_mean_leaves_out_exact_zeros_and_weights_the_rest():
     loss = torch.tensor([[4.0, 0.0, 2.0], [0.0, 0.0, 0.0]])
     assert mean_where_not_zero(loss).tolist() == [3, 0]
     assert mean_where_not_zero(loss, weights=torch.tensor([[2.0, 5.0, 1.0], [1.0, 1.0, 1.0]])).tolist() == [2, 0]

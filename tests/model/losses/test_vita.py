@@ -1,4 +1,4 @@
-"""The similarity loss against its formula, and which frame query answers for which tube."""
+"""The similarity loss equals its formula, and frame queries are matched to the tubes of their frames."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from model.contracts import ClipTargets, PixelEvidence, VideoPrediction, VideoQu
 from model.losses.binary_masks import MatchingCosts
 from model.losses.cross_clip import CrossClipCriterion, MaskCrossClipLossConfig
 from model.losses.targets import NO_TUBE, video_targets
-from model.losses.vita import VitaLossConfig, compared, frame_tubes, similarity_loss
-from tests.model.losses.test_cross_clip import dense_evidence, layers_of
-from tests.model.losses.world import CLASSES, FRAMES, QUERIES, clip, prediction
+from model.losses.vita import VitaLossConfig, frame_tubes, queries_to_compare, similarity_loss
+from tests.model.losses.world import CLASSES, FRAMES, QUERIES, as_videos, clip, dense_evidence, random_prediction
 
 CONFIG = VitaLossConfig()
 
@@ -25,10 +24,10 @@ CONFIG = VitaLossConfig()
 def plain(embeddings: Tensor, tubes: Tensor) -> Tensor:
     """Every ordered pair of matched queries of one video, one after the other."""
     losses = []
-    for own, answers in zip(embeddings, tubes):
-        for one, first in zip(own, answers.tolist()):
+    for vectors, labels in zip(embeddings, tubes.tolist()):
+        for one, first in zip(vectors, labels):
             losses += [F.binary_cross_entropy_with_logits(one @ other, torch.tensor(float(first == second)))
-                       for other, second in zip(own, answers.tolist()) if NO_TUBE not in (first, second)]
+                       for other, second in zip(vectors, labels) if NO_TUBE not in (first, second)]
     return torch.stack(losses).mean()
 
 
@@ -48,7 +47,7 @@ def test_queries_without_an_object_and_their_order_change_nothing():
                                  F.pad(tubes, (0, 9), value=NO_TUBE)), loss)
 
 
-def test_equal_embeddings_of_one_object_far_from_another_s_cost_nothing():
+def test_embeddings_that_tell_objects_apart_have_no_loss():
     one = 10 * torch.tensor([1.0, -1.0])
     embeddings = torch.stack([one, one, -one])[None]
     tubes = torch.tensor([[4, 4, 7]])
@@ -56,7 +55,7 @@ def test_equal_embeddings_of_one_object_far_from_another_s_cost_nothing():
     assert similarity_loss(embeddings, torch.tensor([[4, 7, 7]])) > 10
 
 
-def test_a_batch_without_any_match_costs_nothing_and_keeps_the_graph():
+def test_a_batch_without_any_match_has_no_loss_and_keeps_the_graph():
     embeddings = torch.randn(1, 3, 4, requires_grad=True)
     loss = similarity_loss(embeddings, torch.full((1, 3), NO_TUBE))
     loss.backward()
@@ -65,9 +64,9 @@ def test_a_batch_without_any_match_costs_nothing_and_keeps_the_graph():
 
 
 def detector_on(evidence: PixelEvidence, videos: list[ClipTargets]) -> tuple[VideoQueries, PixelEvidence, Tensor]:
-    """Pixels that are one-hot in their place, so that mask embeddings are the masks; their last entry is a constant.
+    """A perfect detector on one-hot pixel features, so that mask embeddings are the masks; the last entry is constant.
 
-    Query order[k, m] of frame k answers for tube m, and the order is another one in every frame.
+    Query order[k, m] of frame k predicts tube m, and every frame has another order.
     """
     generator = torch.Generator().manual_seed(0)
     pixels = evidence.tubes.shape[-1]
@@ -85,7 +84,7 @@ def detector_on(evidence: PixelEvidence, videos: list[ClipTargets]) -> tuple[Vid
     return queries, replace(evidence, pixel_features=features), order
 
 
-def test_frame_queries_answer_for_the_tubes_whose_masks_they_make():
+def test_frame_queries_are_matched_to_the_tubes_whose_masks_they_predict():
     videos = [clip(3), clip(4, seed=1)]
     evidence = dense_evidence(*videos)
     queries, evidence, order = detector_on(evidence, videos)
@@ -97,7 +96,7 @@ def test_frame_queries_answer_for_the_tubes_whose_masks_they_make():
             assert torch.equal(tubes[item, frame], expected)
 
 
-def test_a_tube_is_no_target_in_a_frame_without_it():
+def test_a_tube_is_not_matched_in_a_frame_without_it():
     video = clip(3)
     video.masks[1, 0] = False
     evidence = dense_evidence(replace(video, void=~video.masks.any(0)))
@@ -120,7 +119,7 @@ def test_repeated_frames_of_weight_zero_have_no_tubes():
     assert (tubes[0, 0] != NO_TUBE).sum() == 3
 
 
-def test_without_a_class_cost_the_detector_may_know_other_classes():
+def test_without_a_class_cost_the_detector_may_have_other_classes():
     evidence = dense_evidence(clip(3))
     queries, evidence, _ = detector_on(evidence, [clip(3)])
     targets = video_targets(evidence)
@@ -136,9 +135,9 @@ def with_similarity(layers: list[VideoPrediction], *, batch: int) -> list[VideoP
 
 
 def test_the_criterion_adds_the_similarity_of_the_last_layer_to_the_losses_of_masks_and_classes():
-    made = prediction(2)
+    prediction = random_prediction(2)
     videos = [clip(3), clip(4, seed=1)]
-    layers, masks = layers_of(made)
+    layers, masks = as_videos(prediction)
     layers = with_similarity(layers, batch=2)
     queries, evidence, _ = detector_on(dense_evidence(*videos), videos)
     losses = CrossClipCriterion(CONFIG)(layers, masks, evidence, queries=queries)
@@ -150,13 +149,13 @@ def test_the_criterion_adds_the_similarity_of_the_last_layer_to_the_losses_of_ma
     assert_close(double["similarity"], 2 * losses["similarity"])
 
 
-def test_frame_queries_alone_are_compared_where_the_head_makes_no_embeddings_of_video_queries():
-    layer = with_similarity(layers_of(prediction(1))[0], batch=1)[-1]
+def test_frame_queries_alone_are_compared_where_the_head_gives_no_embeddings_of_video_queries():
+    layer = with_similarity(as_videos(random_prediction(1))[0], batch=1)[-1]
     in_frames = torch.zeros(1, FRAMES, QUERIES)
     tubes = torch.ones(1, QUERIES)
-    assert compared(layer, in_frames, tubes)[1].tolist() == [[0] * FRAMES * QUERIES + [1] * QUERIES]
-    embeddings, answers = compared(replace(layer, video_similarity=None), in_frames, tubes)
+    assert queries_to_compare(layer, in_frames, tubes)[1].tolist() == [[0] * FRAMES * QUERIES + [1] * QUERIES]
+    embeddings, matched = queries_to_compare(replace(layer, video_similarity=None), in_frames, tubes)
     assert torch.equal(embeddings, rearrange(layer.clip_similarity, "b k n c -> b (k n) c"))
-    assert answers.shape == (1, FRAMES * QUERIES)
+    assert matched.shape == (1, FRAMES * QUERIES)
     with pytest.raises(ValueError, match="similarity_weight=0"):
-        compared(replace(layer, clip_similarity=None), in_frames, tubes)
+        queries_to_compare(replace(layer, clip_similarity=None), in_frames, tubes)

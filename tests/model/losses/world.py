@@ -1,4 +1,4 @@
-"""A small random world for the loss tests: clips cut into tubes with a void strip, and predictions about them."""
+"""A small random world for the loss tests: clips cut into tubes below a strip of void, and predictions about them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
-from model.contracts import ClipPrediction, ClipTargets, LayerPrediction
+from model.contracts import ClipPrediction, ClipTargets, LayerPrediction, PixelEvidence, VideoPrediction
+from model.labels import FIRST_OVERLAP, VOID
 
 FRAMES = 2
 HEIGHT = 8
@@ -31,8 +33,8 @@ def clip(tubes: int, *, seed: int = 0, void_rows: int = 2) -> ClipTargets:
                        track_ids=torch.arange(tubes), void=~masks.any(0))
 
 
-def prediction(batch: int, *, layers: int = 2, queries: int = QUERIES, seed: int = 0) -> ClipPrediction:
-    """Random leaves that ask for gradients; `layers` auxiliary ones."""
+def random_prediction(batch: int, *, layers: int = 2, queries: int = QUERIES, seed: int = 0) -> ClipPrediction:
+    """Random leaves that require gradients, with `layers` auxiliary layers."""
     generator = torch.Generator().manual_seed(seed)
 
     def leaf(*shape: int) -> Tensor:
@@ -52,7 +54,7 @@ def perfect_logits(targets: ClipTargets, *, queries: int = QUERIES, order: Seque
                    ) -> tuple[Tensor, Tensor]:
     """Class logits 1 n classes+1 and mask logits 1 n t h w of a prediction that is certain and right.
 
-    Tube number i is answered by query order[i]; the other queries say "no object" and claim the void.
+    Query order[i] predicts tube i. All other queries predict "no object", and one of them covers the void.
     """
     order = list(order or range(len(targets.classes)))
     class_logits = torch.full((1, queries, CLASSES + 1), -20.0)
@@ -76,3 +78,35 @@ def items(prediction: ClipPrediction) -> list[ClipPrediction]:
                            auxiliary=tuple(LayerPrediction(**part(layer, item)) for layer in prediction.auxiliary),
                            semantic_logits=prediction.semantic_logits[item:item + 1])
             for item in range(len(prediction.class_logits))]
+
+
+def dense_evidence(*videos: ClipTargets) -> PixelEvidence:
+    """Every pixel with weight 1; each frame is a clip. Tubes may overlap."""
+    painted = [paint(video) for video in videos]
+    tubes = rearrange(torch.stack([tubes for tubes, _ in painted]), "b k h w -> b k (h w)")
+    return PixelEvidence(
+        pixel_features=torch.empty(0), tubes=tubes, weights=torch.ones(tubes.shape),
+        classes=tuple(video.classes for video in videos), overlaps=tuple(overlaps for _, overlaps in painted),
+        areas=tuple(rearrange(video.masks, "m k h w -> k m (h w)").sum(-1).float() for video in videos))
+
+
+def paint(video: ClipTargets) -> tuple[Tensor, Tensor]:
+    """The tube or the overlap of each pixel, k h w, and the tubes of each overlap, s m bool."""
+    members = rearrange(video.masks, "m k h w -> k h w m")
+    is_shared = members.sum(-1) > 1
+    tubes = torch.full(is_shared.shape, VOID)
+    for tube, mask in enumerate(video.masks):
+        tubes[mask] = tube
+    overlaps = members[is_shared]
+    if len(overlaps):
+        overlaps, positions = overlaps.unique(dim=0, return_inverse=True)
+        tubes[is_shared] = FIRST_OVERLAP - positions
+    return tubes, overlaps
+
+
+def as_videos(prediction: ClipPrediction) -> tuple[list[VideoPrediction], list[Tensor]]:
+    """A prediction about clips as one about videos, the last layer last, and the mask logits b k n p of each layer."""
+    layers = [*prediction.auxiliary, prediction]
+    return ([VideoPrediction(class_logits=layer.class_logits, mask_embeddings=torch.empty(0), queries=torch.empty(0))
+             for layer in layers],
+            [rearrange(layer.mask_logits, "b n k h w -> b k n (h w)") for layer in layers])

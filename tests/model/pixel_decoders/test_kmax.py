@@ -1,4 +1,4 @@
-"""kMaX pixel decoder: sizes, independence of frames, configuration."""
+"""kMaX pixel decoder: sizes, independence of frames and configuration."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def test_every_map_keeps_its_size_and_gets_the_stated_channels(config, size):
     assert tuple(level.shape[1] for level in decoded) == decoder.out_channels
 
 
-def test_blocks_give_four_times_the_base_width_and_empty_stages_the_base_width():
+def test_blocks_output_four_times_the_base_width_and_empty_stages_the_base_width():
     assert KMaxPixelDecoder(SMALL, channels=CHANNELS).out_channels == (16, 16, 32, 64)
     assert KMaxPixelDecoder(PYRAMID, channels=CHANNELS).out_channels == (8, 8, 8, 12)
 

@@ -1,4 +1,4 @@
-"""Mask2Former's pixel decoder: which maps come out, what frames and levels see of each other, errors."""
+"""Mask2Former's pixel decoder: its maps, the frames and levels that affect each other, and errors."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_batch_of_two_clips_equals_two_of_one(within_clip):
 
 
 @torch.no_grad()
-def test_frames_meet_at_the_chosen_strides_only():
+def test_frames_affect_each_other_at_the_chosen_strides_only():
     """One layer, so that nothing can come back from the tracked levels through deformable attention."""
     maps = maps_of()
     changed = [torch.stack([one[0], torch.randn_like(one[1])]) for one in maps]
@@ -90,6 +90,6 @@ def test_trajectory_attention_that_does_not_fit_is_refused():
         decoder_of(DeformableTrajectoryConfig(heads=5))
 
 
-def test_frames_that_are_no_whole_clips_are_refused():
+def test_frames_that_do_not_make_whole_clips_are_refused():
     with pytest.raises(ValueError, match="3 frames do not divide into clips of 2"):
         decoder_of()(maps_of(3), frames=2)

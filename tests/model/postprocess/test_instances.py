@@ -1,4 +1,4 @@
-"""Tracks made clip by clip equal the plain formula over the whole video."""
+"""Tracks from single clips equal the plain formula over the whole video."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ GEOMETRIES = [Geometry(source=(20, 24), resized=(20, 24), padded=(32, 32)),
 
 
 def plain(class_logits, masks, config, is_thing):
-    """The rule written down. masks: n T H W logits at source size. Returns (class, score, T H W bool) per track."""
+    """The rule as a formula. masks: n T H W logits at source size. Returns (class, score, T H W bool) per track."""
     probabilities = class_logits.double().softmax(-1)[:, :-1]
     top = probabilities.flatten().sort(descending=True, stable=True)
     candidates = [(int(index) // len(is_thing), int(index) % len(is_thing), float(score))
                   for score, index in zip(*top)][:config.candidates]
     candidates = [candidate for candidate in candidates if is_thing[candidate[1]]]
-    found = [[[], torch.zeros(masks.shape[1:], dtype=torch.bool)] for _ in candidates]
+    tracks = [[[], torch.zeros(masks.shape[1:], dtype=torch.bool)] for _ in candidates]
     for frame in range(masks.shape[1]):
         inside = masks[:, frame] > 0
         means = (masks[:, frame].double().sigmoid() * inside).flatten(1).sum(1) / (inside.flatten(1).sum(1) + 1e-6)
         scores = [score * float(means[query]) for query, _, score in candidates]
         for candidate in torch.tensor(scores).sort(descending=True, stable=True).indices[:config.per_frame].tolist():
-            found[candidate][0].append(scores[candidate])
-            found[candidate][1][frame] = inside[candidates[candidate][0]]
-    return [(label, np.mean(scores), volume.numpy()) for (_, label, _), (scores, volume) in zip(candidates, found)
+            tracks[candidate][0].append(scores[candidate])
+            tracks[candidate][1][frame] = inside[candidates[candidate][0]]
+    return [(label, np.mean(scores), volume.numpy()) for (_, label, _), (scores, volume) in zip(candidates, tracks)
             if volume.any()]
 
 
 def scene(seed, *, queries=8, frames=5, size=(8, 8)):
     generator = torch.Generator().manual_seed(seed)
     masks = 3 * torch.randn(queries, frames, *size, generator=generator) - 2
-    masks[2] = -5.0                                 # a query that is nowhere
-    masks[3, 1:3] = -5.0                            # one that leaves for two frames
+    masks[2] = -5.0                                 # a query with an empty mask
+    masks[3, 1:3] = -5.0                            # a query that is absent for two frames
     return 2 * torch.randn(queries, len(IS_THING) + 1, generator=generator), masks
 
 
@@ -73,7 +73,7 @@ def test_streaming_equals_the_formula_over_the_whole_video(seed, config, geometr
 
 
 @pytest.mark.parametrize("clip", [1, 3, 5])
-def test_the_cut_into_clips_changes_nothing(clip):
+def test_the_length_of_clips_changes_nothing(clip):
     class_logits, masks = scene(1)
     assert merge(class_logits, masks, clip=clip) == merge(class_logits, masks, clip=2)
 
@@ -98,13 +98,13 @@ def test_memory_of_a_frame_is_some_kilobytes():
     assert sum(len(mask["counts"]) for mask in merger._masks[0] if mask) < 16 * 2000
 
 
-def test_boxes_are_the_tightest_around_what_is_set():
+def test_boxes_are_the_tightest_around_each_mask():
     masks = torch.zeros(3, 5, 7, dtype=torch.bool)
     masks[0, 1, 2] = masks[0, 3, 6] = masks[2, 4, 0] = True
     assert boxes(masks) == [(slice(1, 4), slice(2, 7)), None, (slice(4, 5), slice(0, 1))]
 
 
-def test_a_query_without_any_sure_pixel_after_resizing_is_absent():
+def test_a_query_without_a_positive_pixel_after_resizing_is_absent():
     class_logits, masks = scene(0)
     masks[:] = -5
     masks[0, :, 0, 0] = 1e-3
@@ -112,11 +112,11 @@ def test_a_query_without_any_sure_pixel_after_resizing_is_absent():
     tracks = merge(class_logits, masks, geometry=Geometry(source=(8, 8), resized=(8, 8), padded=(8, 8)))
     assert any(volume(track, (8, 8))[0].sum() == 1 for track in tracks)
     padding = torch.full_like(masks, -5.0)
-    padding[:, :, 7, 7] = 1.0                       # where the network input is padding only
+    padding[:, :, 7, 7] = 1.0                       # inside the padding of the network input
     assert merge(class_logits, padding) == ()
 
 
-def test_names_are_given_and_missing_frames_refused():
+def test_names_are_attached_and_missing_frames_refused():
     tracks = merge(*scene(0))
     video = tracks_video(tracks, video_id="street", frame_names=tuple("abcde"), size=(20, 24))
     assert (video.video_id, video.size, video.tracks) == ("street", (20, 24), tracks)

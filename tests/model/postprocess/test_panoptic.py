@@ -17,7 +17,7 @@ IS_THING = np.array([True, True, False, False])
 
 
 def plain(class_logits, masks, config, is_thing):
-    """The rule written down over the whole volume. masks: n T H W logits at output size. Returns T H W ids."""
+    """The rule as a formula over the whole volume. masks: n T H W logits at output size. Returns T H W ids."""
     scores, classes = class_logits.softmax(-1)[:, :-1].max(-1)
     shares = masks.softmax(0)
     claimed = shares > config.pixel
@@ -82,7 +82,7 @@ def test_merging_at_source_size_equals_resizing_first(source, padded):
     assert len(np.unique(expected)) > 3
 
 
-def test_how_the_video_is_cut_into_clips_does_not_matter():
+def test_the_length_of_clips_does_not_matter():
     class_logits, masks = scene(3, frames=7)
     results = [merge(class_logits, masks, PanopticConfig(), geometry=whole((20, 24)), clip=clip) for clip in (1, 2, 7)]
     for result in results[1:]:
@@ -99,14 +99,14 @@ def rows(*spans, height=10, width=4):
 
 
 def sure(*classes, logit=9.0):
-    """Class logits of queries that are sure, the first one most."""
+    """Class logits with high scores, the first query highest."""
     logits = torch.zeros(len(classes), len(IS_THING) + 1)
     for query, label in enumerate(classes):
         logits[query, label] = logit - 0.1 * query
     return logits
 
 
-def test_stuff_of_a_class_that_is_there_joins_its_segment_and_things_count_up():
+def test_stuff_of_one_class_shares_a_segment_and_things_are_numbered():
     merged = merge(sure(2, 2, 0, 0), rows((0, 2), (2, 4), (4, 6), (6, 8)), PanopticConfig(), geometry=whole((10, 4)))
     assert list(merged.segments) == [2 * DIVISOR, 1, 2]
     assert merged.queries == {2 * DIVISOR: 0, 1: 2, 2: 3}
@@ -114,7 +114,7 @@ def test_stuff_of_a_class_that_is_there_joins_its_segment_and_things_count_up():
 
 
 def test_exactly_the_overlap_threshold_is_not_enough():
-    """Query 1 shares 2 of its 10 rows with the surer query 0: 0.8 of it is free."""
+    """Query 1 shares 2 of its 10 rows with query 0, which scores higher, so 0.8 of it is free."""
     masks = rows((0, 2), (0, 10))
     for overlap, accepted in ((0.8, {1}), (0.79, {1, DIVISOR + 1})):
         config = PanopticConfig(overlap=overlap, mask_power=0)      # visit by class score alone
@@ -184,11 +184,11 @@ def test_low_precision_logits_are_merged_in_float32():
     np.testing.assert_array_equal(np.stack(list(merged.frames)), plain(class_logits, masks, PanopticConfig(), IS_THING))
 
 
-def test_what_cannot_be_merged_is_refused_with_the_cure():
+def test_impossible_inputs_are_refused_with_the_cure():
     class_logits, masks = scene(0)
     with pytest.raises(ValueError, match=r"choose 0\.05 or more"):
         PanopticConfig(pixel=0.0)
-    with pytest.raises(ValueError, match="no fraction"):
+    with pytest.raises(ValueError, match="not a fraction"):
         PanopticConfig(overlap=1.2)
     merger = PanopticMerger(PanopticConfig(), is_thing=IS_THING, geometry=whole((20, 24)))
     with pytest.raises(ValueError, match="no clip was added"):
@@ -210,7 +210,7 @@ def test_more_than_a_hundred_things_keep_their_class_but_officially_spill_into_t
     masks[torch.arange(103), :, :, torch.arange(103)] = 9.0
     config = PanopticConfig(official_compat=official_compat)
 
-    def found(things: int, ranks: torch.Tensor) -> tuple[list[int], np.ndarray]:
+    def merge_things(things: int, ranks: torch.Tensor) -> tuple[list[int], np.ndarray]:
         logits = torch.zeros(103, 5)
         logits[:things, 0] = 5 + ranks[:things]
         logits[things:, 1] = 5 + ranks[things:]
@@ -219,14 +219,14 @@ def test_more_than_a_hundred_things_keep_their_class_but_officially_spill_into_t
         return [segment.class_index for segment in merged.segments.values()], merged.frames[0]
 
     falling = -torch.arange(103) / 103
-    classes, ids = found(102, falling)
-    if official_compat:     # thing 101 gets the number of the only thing of class 1, which then joins it
+    classes, ids = merge_things(102, falling)
+    if official_compat:     # thing 101 takes the id of the only thing of class 1, which then joins it
         assert classes == [0] * 100 + [1, 1]
         assert (ids[:, 100] == panoptic_id(1, 1)).all()
         assert (ids[:, 101] == panoptic_id(1, 2)).all()
         assert (ids[:, 102] == panoptic_id(1, 1)).all()
     else:
         assert classes == [0] * 102 + [1]
-    classes, ids = found(2, falling)
+    classes, ids = merge_things(2, falling)
     assert classes == [0, 0, *([1] * 100 + [2] if official_compat else [1] * 101)]
     assert (ids[:, 102] == (panoptic_id(2, 0) if official_compat else panoptic_id(1, 101))).all()

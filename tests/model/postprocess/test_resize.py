@@ -21,7 +21,7 @@ GEOMETRIES = [
 
 
 def chain(masks, geometry):
-    """What the public code does. masks: n h w."""
+    """The steps of the public code. masks: n h w."""
     corners = geometry.padded[1] % 2 == 1
     large = F.interpolate(masks[None], size=geometry.padded, mode="bilinear", align_corners=corners)
     large = large[..., :geometry.resized[0], :geometry.resized[1]]
@@ -63,10 +63,10 @@ def test_frames_are_scaled_down_to_fit_and_never_up():
     assert Geometry.fit((1080, 1920), padded=(769, 1345)).resized == (757, 1345)
     assert Geometry.fit((2000, 100), padded=(769, 1345)).resized == (769, 38)
     assert Geometry.fit((10, 10_000), padded=(33, 49)).resized == (1, 49)
-    assert Geometry.fit((30, 60), padded=(33, 49)).resized == (24, 49)      # 24.5: to the even neighbour
+    assert Geometry.fit((30, 60), padded=(33, 49)).resized == (24, 49)      # 24.5 is rounded to even
 
 
-def test_small_frames_are_scaled_up_where_that_is_asked_for():
+def test_small_frames_are_scaled_up_on_request():
     assert Geometry.fit((480, 640), padded=(1281, 1281), enlarge=True).resized == (961, 1281)
     assert Geometry.fit((1080, 1920), padded=(769, 1345), enlarge=True).resized == (757, 1345)
 
@@ -80,7 +80,7 @@ def test_a_map_of_another_size_and_a_frame_outside_the_input_are_refused():
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
-def test_what_a_part_of_the_map_reaches_is_exactly_where_it_changes_something(geometry):
+def test_a_part_of_the_map_reaches_exactly_the_pixels_that_it_changes(geometry):
     size = tuple(-(-side // 4) for side in geometry.padded)
     resizer = MaskResizer(geometry, size=size)
     generator = torch.Generator().manual_seed(0)

@@ -1,4 +1,4 @@
-"""k-means query decoder: layout of clips, deep supervision, starting point, precision."""
+"""k-means query decoder: layout of clips, deep supervision, starting point and precision."""
 
 import math
 from dataclasses import replace
@@ -17,7 +17,7 @@ def maps_of(clips: int, frames: int) -> list[torch.Tensor]:
 
 
 def decoder_of(**changes) -> KMaxDecoder:
-    """A decoder whose branches are open: zero-initialised norms would hide mistakes."""
+    """A decoder with random norms, because norms that start at zero would hide mistakes."""
     torch.manual_seed(1)
     decoder = KMaxDecoder(replace(SMALL, residual_norm_scale=1.0, **changes), channels=CHANNELS, num_classes=3)
     return decoder.eval()
@@ -64,7 +64,7 @@ def test_pixel_features_of_layers_are_left_out_on_request():
 
 
 @torch.inference_mode()
-def test_frames_touch_at_their_borders_only_as_the_config_says():
+def test_frames_mix_at_their_borders_only_if_the_config_allows_it():
     """Pixel features, before any query is involved: the official depthwise convolution reads across frames."""
     maps = maps_of(1, 2)
     changed = [m.clone() for m in maps]
@@ -78,7 +78,7 @@ def test_frames_touch_at_their_borders_only_as_the_config_says():
 
 
 @torch.inference_mode()
-def test_mask_logits_are_scaled_dot_products_of_what_is_returned():
+def test_mask_logits_are_scaled_dot_products_of_the_returned_tensors():
     decoder = decoder_of()
     prediction = decoder(maps_of(2, 2), frames=2)
     dots = torch.einsum("bnd,bdthw->bnthw", prediction.mask_embeddings, prediction.pixel_features)
@@ -95,7 +95,7 @@ def test_training_starts_at_the_prior_of_no_object():
 
 
 @torch.inference_mode()
-def test_permuting_the_learned_queries_permutes_the_answers():
+def test_permuting_the_learned_queries_permutes_the_results():
     decoder = decoder_of()
     maps = maps_of(1, 2)
     order = torch.randperm(5)
@@ -141,7 +141,7 @@ def test_impossible_configs_are_refused(change, message):
 
 @torch.inference_mode()
 def test_layers_reach_stride_4_with_aligned_corners_where_the_deciding_side_is_odd():
-    """The corner pixels of a layer's masks then come through untouched; maps here are 16 high and 17 wide."""
+    """The corner pixels of the masks of a layer then stay unchanged; maps here are 16 high and 17 wide."""
     by_width, by_height = (decoder_of(corners_by=side) for side in ("width", "height"))
     maps = maps_of(1, 1)
     layer = by_width.layers[0]

@@ -1,4 +1,4 @@
-"""Masked attention: where queries look, the plain formula, and what order and positions mean."""
+"""Masked attention: the masks against the plain formula, and the effect of order and positions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def clip_of(frames: int = 2, batch: int = 1) -> tuple[list[torch.Tensor], torch.
 
 
 def masks_as_published(decoder: MaskedAttentionDecoder, queries, pixel_features, size) -> torch.Tensor:
-    """Mask logits at stride 4, resized, through a sigmoid, cut at one half; empty ones opened. b n (t h w) bool."""
+    """Resized mask logits, sigmoid, threshold at one half; all pixels for an empty mask. b n (t h w) bool."""
     logits = decoder.predict(queries, pixel_features).mask_logits
     frames = logits.shape[2]
     resized = F.interpolate(rearrange(logits, "b n t h w -> (b t) n h w"), size=size, mode="bilinear",
@@ -50,7 +50,7 @@ def test_resizing_features_once_gives_the_masks_of_resizing_every_mask():
 
 
 @torch.no_grad()
-def test_a_query_whose_mask_is_empty_looks_everywhere():
+def test_a_query_whose_mask_is_empty_attends_everywhere():
     decoder = decoder_of()
     nn.init.zeros_(decoder.mask_head[-1].weight)
     nn.init.ones_(decoder.mask_head[-1].bias)
@@ -62,7 +62,7 @@ def test_a_query_whose_mask_is_empty_looks_everywhere():
 
 @pytest.mark.parametrize("pre_norm", [False, True])
 @torch.no_grad()
-def test_permuting_the_learned_queries_permutes_the_answer(pre_norm):
+def test_permuting_the_learned_queries_permutes_the_result(pre_norm):
     decoder = decoder_of(pre_norm=pre_norm)
     clip = clip_of()
     order = torch.randperm(6)
@@ -74,18 +74,18 @@ def test_permuting_the_learned_queries_permutes_the_answer(pre_norm):
 
 
 @torch.no_grad()
-def test_supervision_adds_what_is_said_before_the_first_layer_and_after_each():
+def test_supervision_adds_a_prediction_before_the_first_layer_and_after_each():
     decoder = decoder_of()
     clip = clip_of()
-    all_of_them = decoder(*clip, supervise=True)
+    predictions = decoder(*clip, supervise=True)
     (only,) = decoder(*clip)
-    assert len(all_of_them) == 1 + 4
-    assert torch.equal(all_of_them[0].queries[0], decoder.initial_queries)
-    assert torch.equal(all_of_them[-1].mask_logits, only.mask_logits)
+    assert len(predictions) == 1 + 4
+    assert torch.equal(predictions[0].queries[0], decoder.initial_queries)
+    assert torch.equal(predictions[-1].mask_logits, only.mask_logits)
 
 
 @torch.no_grad()
-def test_frames_are_told_apart_by_positions_in_the_clip_and_not_by_positions_in_the_frame():
+def test_the_order_of_frames_matters_with_positions_in_the_clip_and_not_in_the_frame():
     maps, pixels = clip_of()
     swapped = [one.flip(0) for one in maps], pixels.flip(2)
     for positions, same in (("frame", True), ("clip", False)):
@@ -106,7 +106,7 @@ def test_a_batch_of_two_clips_equals_two_of_one():
             torch.testing.assert_close(ours[0], theirs[clip], atol=1e-4, rtol=1e-4)
 
 
-def test_maps_of_another_width_are_projected_and_others_when_asked():
+def test_maps_of_another_width_are_projected_and_others_on_request():
     for channels, project, parameters in ((16, False, 0), (16, True, 6), (12, False, 6)):
         decoder = MaskedAttentionDecoder(replace(CONFIG, project_maps=project), channels=channels, embedding=8,
                                          num_classes=3)

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from jobs.config import from_json, to_json
 from model.layers.convolution import dot_pixels
 from model.query_decoders.mask2former import Mask2FormerDecoderConfig
-from model.segmenters import SegmenterConfig, build_segmenter
+from model.segmenters import SegmenterConfig
 from model.segmenters.mask2former import Mask2Former, Mask2FormerConfig
 from model.segmenters.tube_link import TubeLinkConfig
 from tests.tiny_models import tiny_mask2former, tiny_tube_link
@@ -23,7 +23,7 @@ FIELDS = ("class_logits", "mask_logits", "queries", "mask_embeddings", "pixel_fe
 def segmenter_of(**changes) -> Mask2Former:
     """Evaluation mode, every branch open: offsets that start at zero would hide mistakes."""
     torch.manual_seed(3)
-    segmenter = build_segmenter(tiny_mask2former(**changes))
+    segmenter = tiny_mask2former(**changes).build()
     for parameter in segmenter.parameters():
         if not parameter.any():
             nn.init.normal_(parameter, std=0.1)
@@ -67,7 +67,7 @@ def test_the_same_weights_in_tube_link_give_the_same_classes_and_masks():
     frames = frames_of(2)
     segmenter = segmenter_of()
     like = tiny_tube_link()
-    twin = build_segmenter(replace(like, query_decoder=replace(like.query_decoder, positions="frame"))).eval()
+    twin = replace(like, query_decoder=replace(like.query_decoder, positions="frame")).build().eval()
     twin.load_state_dict(segmenter.state_dict(), strict=True)
     for name in ("class_logits", "mask_logits"):
         assert torch.equal(getattr(twin(frames), name), getattr(segmenter(frames), name))

@@ -10,7 +10,7 @@ from jobs.config import from_json, to_json
 from model.backbone import BackboneConfig
 from model.contracts import ClipPrediction
 from model.query_decoders.mask2former import Mask2FormerDecoderConfig
-from model.segmenters import SegmenterConfig, build_segmenter
+from model.segmenters import SegmenterConfig
 from model.segmenters.tube_link import TubeLink, TubeLinkConfig
 from tests.tiny_models import TINY_DEFORMABLE_TRAJECTORIES, tiny_tube_link, tiny_video_kmax
 
@@ -21,7 +21,7 @@ TRACKING = pytest.mark.parametrize("within_clip", [None, TINY_DEFORMABLE_TRAJECT
 def segmenter_of(**changes) -> TubeLink:
     """Evaluation mode, every branch open: scales and offsets that start at zero would hide mistakes."""
     torch.manual_seed(3)
-    segmenter = build_segmenter(tiny_tube_link(**changes))
+    segmenter = tiny_tube_link(**changes).build()
     for module in segmenter.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             nn.init.uniform_(module.weight, 0.5, 1.0)
@@ -56,7 +56,9 @@ def test_a_clip_of_any_length_gives_the_contract(within_clip, frames):
 @torch.inference_mode()
 def test_clips_are_aligned_by_the_raw_queries():
     prediction = segmenter_of()(clips_of(1, 2))
-    assert prediction.mask_embeddings is prediction.queries
+    assert prediction.alignment is prediction.queries
+    dots = torch.einsum("bnd,bdthw->bnthw", prediction.mask_embeddings, prediction.pixel_features)
+    torch.testing.assert_close(dots, prediction.mask_logits)
     assert not torch.allclose(prediction.queries.mean(-1), torch.zeros(1, 16), atol=1e-3)     # not the normed ones
 
 
@@ -87,8 +89,8 @@ def test_frames_of_a_clip_meet_before_the_query_decoder_only_with_within_clip_tr
 def test_within_clip_tracking_starts_as_the_segmenter_without_it():
     """So that weights trained without it give their own results on the first day."""
     frames = clips_of(1, 2)
-    plain = build_segmenter(tiny_tube_link()).eval()
-    tracking = build_segmenter(tiny_tube_link(within_clip=TINY_DEFORMABLE_TRAJECTORIES)).eval()
+    plain = tiny_tube_link().build().eval()
+    tracking = tiny_tube_link(within_clip=TINY_DEFORMABLE_TRAJECTORIES).build().eval()
     missing, unexpected = tracking.load_state_dict(plain.state_dict(), strict=False)
     assert missing
     assert unexpected == []
@@ -137,9 +139,9 @@ def test_neither_supervision_nor_attention_maps_change_an_answer(within_clip):
     frames = clips_of(1, 2)
     plain = segmenter(frames)
     supervised = segmenter(frames, supervise=True)
-    watched = segmenter(frames, return_attention=True)
-    assert plain.attention == {}
-    assert bool(watched.attention) == (within_clip is not None)
+    maps: dict[str, torch.Tensor] = {}
+    watched = segmenter(frames, attention=maps)
+    assert bool(maps) == (within_clip is not None)
     for field in FIELDS:
         assert torch.equal(getattr(plain, field), getattr(supervised, field))
         torch.testing.assert_close(getattr(plain, field), getattr(watched, field), atol=1e-3, rtol=1e-3)
@@ -148,7 +150,7 @@ def test_neither_supervision_nor_attention_maps_change_an_answer(within_clip):
 @TRACKING
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast_trains_with_finite_gradients(within_clip, dtype):
-    segmenter = build_segmenter(tiny_tube_link(within_clip=within_clip)).train()
+    segmenter = tiny_tube_link(within_clip=within_clip).build().train()
     with torch.autocast("cpu", dtype=dtype):
         prediction = segmenter(clips_of(2, 2), supervise=True)
     sum(tensor.float().mean() for tensor in outputs(prediction)).backward()
@@ -158,7 +160,7 @@ def test_autocast_trains_with_finite_gradients(within_clip, dtype):
 
 def test_frozen_statistics_stay_and_the_affine_part_learns():
     config = tiny_tube_link(backbone=BackboneConfig(name="test_resnet", frozen_statistics=True))
-    segmenter = build_segmenter(config).train()
+    segmenter = config.build().train()
     before = {name: value.clone() for name, value in segmenter.named_buffers()}
     segmenter(clips_of(1, 2)).class_logits.sum().backward()
     assert all(torch.equal(before[name], value) for name, value in segmenter.named_buffers())
@@ -200,7 +202,7 @@ def test_a_tiny_segmenter_overfits_a_clip():
     """Gradients point the right way through masks that are cut from masks: two squares are learnt by heart."""
     torch.manual_seed(0)
     config = tiny_tube_link()
-    segmenter = build_segmenter(replace(config, query_decoder=replace(config.query_decoder, num_queries=2))).train()
+    segmenter = replace(config, query_decoder=replace(config.query_decoder, num_queries=2)).build().train()
     frames = torch.full((1, 2, 3, 64, 64), 60, dtype=torch.uint8)
     target = torch.zeros(1, 2, 2, 16, 16)
     for query, (row, column) in enumerate([(8, 8), (36, 40)]):

@@ -7,9 +7,7 @@ import torch
 from torch import nn
 
 from model.contracts import ClipPrediction
-from model.segmenters import build_segmenter
 from model.segmenters.video_kmax import VideoKMax, VideoKMaxConfig
-from model.within_clip import WithinClipConfig
 from tests.tiny_models import TINY_SEMANTIC_HEAD, TINY_WITHIN_CLIP, tiny_video_kmax
 
 FIELDS = ("class_logits", "mask_logits", "queries", "mask_embeddings", "pixel_features")
@@ -21,7 +19,7 @@ def segmenter_of(**changes) -> VideoKMax:
     torch.manual_seed(3)
     config = tiny_video_kmax(**changes)
     config = replace(config, query_decoder=replace(config.query_decoder, residual_norm_scale=1.0))
-    segmenter = build_segmenter(config)
+    segmenter = config.build()
     for module in segmenter.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             nn.init.uniform_(module.weight, 0.5, 1.0)
@@ -129,16 +127,16 @@ def test_attention_maps_come_by_name_when_asked_for_and_change_no_answer(within_
     segmenter = segmenter_of(within_clip=within_clip)
     frames = clips_of(1, 2)
     plain = segmenter(frames)
-    watched = segmenter(frames, return_attention=True)
-    assert plain.attention == {}
-    assert bool(watched.attention) == (within_clip is not None)
+    maps: dict[str, torch.Tensor] = {}
+    watched = segmenter(frames, attention=maps)
+    assert bool(maps) == (within_clip is not None)
     torch.testing.assert_close(plain.mask_logits, watched.mask_logits, atol=1e-4, rtol=1e-4)
 
 
 @TRACKING
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast_trains_with_finite_gradients(within_clip, dtype):
-    segmenter = build_segmenter(tiny_video_kmax(within_clip=within_clip, semantic_head=TINY_SEMANTIC_HEAD)).train()
+    segmenter = tiny_video_kmax(within_clip=within_clip, semantic_head=TINY_SEMANTIC_HEAD).build().train()
     with torch.autocast("cpu", dtype=dtype):
         prediction = segmenter(clips_of(2, 2, 64, 64), supervise=True)
     sum(tensor.float().mean() for tensor in outputs(prediction)).backward()
@@ -152,13 +150,13 @@ def test_the_official_arrangement_is_the_same_class_with_other_numbers():
     decoder = replace(config.pixel_decoder, blocks=(1, 2, 1, 1), widths=(16, 8, 8, 8),
                       kinds=("axial", "axial", "bottleneck", "bottleneck"))
     queries = replace(config.query_decoder, layers=(2, 2, 2), pixel_depthwise=5)
-    segmenter = build_segmenter(replace(config, pixel_decoder=decoder, query_decoder=queries)).eval()
+    segmenter = replace(config, pixel_decoder=decoder, query_decoder=queries).build().eval()
     assert len(segmenter(clips_of(1, 2), supervise=True).auxiliary) == 6
 
 
 def test_tiny_stays_tiny():
     for within_clip in (None, TINY_WITHIN_CLIP):
-        segmenter = build_segmenter(tiny_video_kmax(within_clip=within_clip, semantic_head=TINY_SEMANTIC_HEAD))
+        segmenter = tiny_video_kmax(within_clip=within_clip, semantic_head=TINY_SEMANTIC_HEAD).build()
         assert sum(parameter.numel() for parameter in segmenter.parameters()) < 1_200_000
 
 
@@ -175,5 +173,3 @@ def test_impossible_configs_are_refused():
         VideoKMaxConfig(num_classes=0)
     with pytest.raises(ValueError, match="pixel_std"):
         VideoKMaxConfig(num_classes=3, pixel_std=0.0)
-    with pytest.raises(ValueError, match="WithinClipConfig"):
-        build_segmenter(WithinClipConfig())

@@ -1,4 +1,4 @@
-"""One transform for a whole clip, the same for image and ids, that puts pixels where it says."""
+"""A transform is the same for all frames of a clip, and maps image and ids alike."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def test_ids_stay_on_their_image(seed, height, width):
     real[:rows, :columns] = True
     assert_array_equal(labels > 0, real)
     assert not image[:, ~real].any()
-    # Away from borders bilinear and nearest agree; a margin of 2 covers their half pixels and one lost in halving.
+    # Away from borders, bilinear and nearest agree; a margin of 2 covers half pixels and the one that halving drops.
     sure = inner(labels, margin=2)
     assert_array_equal(image[0][sure], labels[sure])
 
 
 def test_cutting_first_equals_scaling_the_whole_frame_first_within_a_pixel():
-    """Frames whose colours are coordinates show where each pixel of the result came from."""
+    """Colours are coordinates here, so they show the source of each pixel of the result."""
     rows, columns = np.mgrid[:120, :160].astype(np.float64)
     frame = np.stack([rows * 2, columns * 1.5, rows], axis=-1).astype(np.uint8)
     rng = np.random.default_rng(0)
@@ -105,7 +105,7 @@ def test_short_sides_are_drawn_evenly_whichever_side_is_short():
                                                                                  rel=0.15)
 
 
-def test_the_scale_multiplies_the_short_side_and_what_does_not_fit_is_cropped():
+def test_the_scale_multiplies_the_short_side_and_larger_frames_are_cropped():
     """The released Tube-Link models for panoptic video: 720 times 1 to 2."""
     config = AugmentConfig(size=(736, 1280), short_side=(720,), scale=(1.0, 2.0))
     rng = np.random.default_rng(0)
@@ -115,7 +115,7 @@ def test_the_scale_multiplies_the_short_side_and_what_does_not_fit_is_cropped():
     assert max(t.resized for t in drawn) == (736, 1280)
 
 
-def test_without_crop_a_short_side_is_never_scaled_to_more_than_fits():
+def test_without_crop_a_short_side_is_never_scaled_beyond_the_input():
     config = replace(PLAIN, short_side=(40, 400), scale=(1.0, 1.0), crop=False)
     rng = np.random.default_rng(0)
     drawn = [draw_transform(rng, config, (50, 60)) for _ in range(50)]
@@ -171,6 +171,6 @@ def test_a_frame_of_another_size_is_refused():
 @pytest.mark.parametrize(("wrong", "message"), [({"scale": (1.7, 0.3)}, "augment.scale"),
                                                 ({"flip": 1.5}, "augment.flip"), ({"size": (0, 97)}, "augment.size"),
                                                 ({"short_side": (480, 0)}, "augment.short_side")])
-def test_settings_that_cannot_work_are_refused(wrong, message):
+def test_impossible_settings_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         AugmentConfig(**{"size": (65, 97)} | wrong)

@@ -1,4 +1,4 @@
-"""A video at test time: every frame once, in order, where the geometry says, whatever it is read from."""
+"""A video at test time gives every frame once, in order and at the place of its geometry, from any source."""
 
 from __future__ import annotations
 
@@ -30,35 +30,35 @@ def stored(tmp_path_factory) -> StoredVideoSource:
 @pytest.fixture
 def folder(tmp_path):
     """frame8 ... frame11, JPEG and PNG, each of one grey."""
-    for number in range(8, 12):
-        grey = np.full((24, 40, 3), 10 * number, dtype=np.uint8)
-        if number % 2:
-            cv2.imwrite(str(tmp_path / f"frame{number}.png"), grey)
+    for index in range(8, 12):
+        grey = np.full((24, 40, 3), 10 * index, dtype=np.uint8)
+        if index % 2:
+            cv2.imwrite(str(tmp_path / f"frame{index}.png"), grey)
         else:
-            (tmp_path / f"frame{number}.jpg").write_bytes(encode_jpeg(grey))
+            (tmp_path / f"frame{index}.jpg").write_bytes(encode_jpeg(grey))
     return tmp_path
 
 
 def test_clips_hold_every_frame_once_and_repeat_the_last(stored):
-    found = list(video_clips(stored, 2, (33, 49)))
-    assert [clip.indices for clip in found] == [(0, 1), (2, 3), (4, 4)]
-    assert [clip.valid for clip in found] == [2, 2, 1]
-    frames = torch.cat([clip.frames[0, :clip.valid] for clip in found]).numpy()
+    clips = list(video_clips(stored, 2, (33, 49)))
+    assert [clip.indices for clip in clips] == [(0, 1), (2, 3), (4, 4)]
+    assert [clip.valid for clip in clips] == [2, 2, 1]
+    frames = torch.cat([clip.frames[0, :clip.valid] for clip in clips]).numpy()
     for frame, expected in zip(frames, stored.frames(0, 5), strict=True):
         assert_array_equal(frame[:, :24, :40], expected.transpose(2, 0, 1))
         assert not frame[:, 24:].any()
         assert not frame[:, :, 40:].any()
-    assert torch.equal(found[2].frames[0, 0], found[2].frames[0, 1])
+    assert torch.equal(clips[2].frames[0, 0], clips[2].frames[0, 1])
 
 
 def test_overlapping_clips_share_frames(stored):
-    found = list(video_clips(stored, 2, (33, 49), overlap=1))
-    assert [clip.indices for clip in found] == [(0, 1), (1, 2), (2, 3), (3, 4)]
-    for before, after in pairwise(found):
+    clips = list(video_clips(stored, 2, (33, 49), overlap=1))
+    assert [clip.indices for clip in clips] == [(0, 1), (1, 2), (2, 3), (3, 4)]
+    for before, after in pairwise(clips):
         assert torch.equal(before.frames[0, 1], after.frames[0, 0])
 
 
-def test_real_pixels_and_geometry_say_where_the_frame_lies(stored):
+def test_real_pixels_and_geometry_mark_the_place_of_the_frame(stored):
     clip = next(video_clips(stored, 2, (33, 49)))
     assert clip.frames.shape == (1, 2, 3, 33, 49)
     assert clip.real_pixels.shape == (1, 2, 33, 49)
@@ -67,7 +67,7 @@ def test_real_pixels_and_geometry_say_where_the_frame_lies(stored):
     assert (clip.geometry.source, clip.geometry.resized, clip.geometry.padded) == ((24, 40), (24, 40), (33, 49))
 
 
-def test_frames_that_do_not_fit_are_made_smaller_and_their_ids_with_them(stored):
+def test_frames_that_do_not_fit_are_scaled_down_together_with_their_ids(stored):
     clip = next(video_clips(stored, 2, (17, 17)))
     assert clip.geometry.resized == (10, 17)
     assert clip.real_pixels[0, 0].sum() == 170
@@ -76,7 +76,7 @@ def test_frames_that_do_not_fit_are_made_smaller_and_their_ids_with_them(stored)
     assert set(np.unique(clip.ids)) == set(range(6))
 
 
-def test_small_frames_fill_the_input_where_that_is_asked_for(stored):
+def test_small_frames_fill_the_input_with_enlarge(stored):
     clip = next(video_clips(stored, 2, (96, 80), enlarge=True))
     assert clip.geometry.resized == (48, 80)
     assert clip.real_pixels[0, 0].sum() == 48 * 80
@@ -116,7 +116,7 @@ def test_a_folder_is_read_in_the_order_of_its_numbers(folder):
     assert [clip.valid for clip in video_clips(source, 3, (33, 65))] == [3, 1]
 
 
-def test_a_folder_without_labels_says_so(folder):
+def test_a_folder_has_no_labels(folder):
     with pytest.raises(ValueError, match="no labels"):
         _ = next(video_clips(FolderSource(folder), 2, (33, 65))).ids
 
@@ -127,12 +127,12 @@ def test_grey_frames_become_three_equal_colours(tmp_path):
     assert_array_equal(image, np.repeat(np.arange(48).reshape(6, 8, 1), 3, axis=2))
 
 
-def test_what_a_frame_is_lies_in_its_bytes_not_in_its_name(folder):
+def test_the_bytes_of_a_frame_and_not_its_name_decide_its_format(folder):
     (folder / "frame10.jpg").rename(folder / "frame10.png")
     assert [int(image[0, 0, 0]) for image in FolderSource(folder).frames(0, 4)] == [80, 90, 100, 110]
 
 
-def test_a_folder_without_frames_or_with_bad_ones_names_the_file(folder, tmp_path_factory):
+def test_a_folder_without_frames_or_with_bad_frames_is_refused_by_name(folder, tmp_path_factory):
     with pytest.raises(FileNotFoundError, match="no frames"):
         FolderSource(tmp_path_factory.mktemp("empty"))
     cut = folder / "frame10.jpg"
@@ -168,7 +168,7 @@ def test_a_damaged_stored_frame_names_video_and_frame(stored, monkeypatch):
         next(video_clips(stored, 2, (33, 49)))
 
 
-def test_real_frames_come_as_they_are_on_disk(real_data):
+def test_real_frames_are_read_as_they_are_on_disk(real_data):
     source = FolderSource(min((real_data / "real_vps").rglob("*.jpg")).parent)
     first = next(video_clips(source, 2, (2001, 2001)))
     expected = decode_jpeg(source.files[0].read_bytes())

@@ -1,4 +1,4 @@
-"""Clips are neighbouring frames of one video."""
+"""Clips consist of consecutive frames of one video."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def drawn(num_frames: int, clip_frames: int, **options) -> set[tuple[int, ...]]:
     return {sample_clip(num_frames, clip_frames, rng, **options) for _ in range(300)}
 
 
-def test_every_window_is_drawn_but_officially_not_the_last():
+def test_every_clip_is_drawn_but_officially_not_the_last():
     windows = {(0, 1), (1, 2), (2, 3), (3, 4)}
     assert drawn(5, 2) == windows
     assert drawn(5, 2, official_compat=True) == windows - {(3, 4)}
@@ -30,7 +30,7 @@ def test_a_short_video_gives_all_frames_and_repeats_the_last(official_compat):
     assert drawn(4, 4, official_compat=official_compat) == {(0, 1, 2, 3)}
 
 
-def test_time_runs_backwards_as_often_as_asked():
+def test_time_runs_backwards_with_the_given_probability():
     assert drawn(3, 2, reverse=1.0) == {(1, 0), (2, 1)}
     rng = np.random.default_rng(1)
     backwards = sum(first > second for first, second in (sample_clip(9, 2, rng, reverse=0.5) for _ in range(2000)))
@@ -48,7 +48,7 @@ def test_frames_around_one_of_them_are_in_order_of_time_and_no_further_away(num_
     assert backwards == frames[::-1]
 
 
-def test_every_frame_around_is_drawn_and_may_come_twice_but_the_middle_once():
+def test_every_frame_around_is_drawn_and_may_occur_twice_but_the_middle_once():
     rng = np.random.default_rng(0)
     clips = [sample_around(9, 3, rng, reach=2) for _ in range(2000)]
     distances = Counter(frame - clip[0] for clip in clips for frame in clip[1:])
@@ -84,13 +84,13 @@ def test_overlapping_test_clips_begin_where_the_one_before_ends_and_bring_new_fr
     assert frames == list(range(num_frames))
 
 
-def test_clips_that_bring_no_new_frame_are_refused():
+def test_clips_without_a_new_frame_are_refused():
     with pytest.raises(ValueError, match=r"clips of 1 frames cannot overlap by 1; choose 0 \.\.\. 0"):
         split_clips(5, 1, overlap=1)
 
 
 @given(num_frames=st.integers(1, 300), interval=st.integers(1, 12))
-def test_tubes_hold_every_frame_once_and_are_as_few_and_as_long_as_can_be(num_frames, interval):
+def test_tubes_hold_every_frame_once_and_are_as_few_and_as_long_as_possible(num_frames, interval):
     lengths = tube_lengths(num_frames, interval)
     assert sum(lengths) == num_frames
     assert len(lengths) == -(-num_frames // interval)

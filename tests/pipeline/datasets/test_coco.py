@@ -1,4 +1,4 @@
-"""The COCO readers: class tables, labels of both kinds, an error for each kind of damage, the road to training."""
+"""The COCO readers: class tables, labels of both kinds, an error for each kind of damage, and training batches."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def copy(world, tmp_path) -> Path:
 
 def edit_json(root: Path, kind: str, edit, split: str = "train") -> None:
     path = root / "annotations" / f"{kind}_{split}2017.json"
-    found = json.loads(path.read_text())
-    edit(found)
-    path.write_text(json.dumps(found))
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
 
 
-def of_image(found: dict) -> list[dict]:
+def image_annotations(content: dict) -> list[dict]:
     """The annotations of IMAGE, or its segments."""
-    entries = [entry for entry in found["annotations"] if entry["image_id"] == 2]
+    entries = [entry for entry in content["annotations"] if entry["image_id"] == 2]
     return entries[0].get("segments_info", entries)
 
 
@@ -69,18 +69,18 @@ def test_panoptic_and_instance_labels_of_an_image_agree(world):
     panoptic = CocoPanoptic(str(world))
     instance = CocoInstance(str(world))
     sizes = set()
-    assert panoptic.video_ids() == instance.video_ids() == [f"train_{number:05d}" for number in range(6)]
+    assert panoptic.video_ids() == instance.video_ids() == [f"train_{index:05d}" for index in range(6)]
     for video_id in panoptic.video_ids():
         video = panoptic.read(video_id)
         objects = instance.read(video_id)
         ids = panoptic.frame_ids(video, video.frames[0])
         assert set(np.unique(ids)) == {segment.id for segment in video.segments}    # no pixel of the world is void
-        found = {(panoptic.classes.classes[segment.class_index].name, (ids == segment.id).tobytes())
-                 for segment in video.segments if panoptic.classes.is_thing[segment.class_index]}
+        read = {(panoptic.classes.classes[segment.class_index].name, (ids == segment.id).tobytes())
+                for segment in video.segments if panoptic.classes.is_thing[segment.class_index]}
         drawn = {(instance.classes.classes[segment.class_index].name,
                   run_lengths.decode(objects.frames[0].masks[segment.id]).tobytes(order="C"))
                  for segment in objects.segments}
-        assert found == drawn
+        assert read == drawn
         assert (video.height, video.width) == (objects.height, objects.width) == ids.shape
         sizes.add(ids.shape)
     assert len(sizes) > 3
@@ -92,9 +92,9 @@ def test_a_json_of_some_coco_categories_gets_the_whole_table_and_any_other_its_o
     edit_json(copy, kind, lambda f: f.update(categories=[{"id": 18, "name": "dog"}, {"id": 1, "name": "person"}]))
     assert len(KINDS[kind](str(copy)).classes) == classes
     edit_json(copy, kind, lambda f: f.update(categories=[{"id": 18, "name": "dog"}, {"id": 1, "name": "wolf"}]))
-    own = KINDS[kind](str(copy)).classes
-    assert [(info.dataset_id, info.name, info.is_thing) for info in own.classes] == [(1, "wolf", True),
-                                                                                     (18, "dog", True)]
+    table = KINDS[kind](str(copy)).classes
+    assert [(info.dataset_id, info.name, info.is_thing) for info in table.classes] == [(1, "wolf", True),
+                                                                                       (18, "dog", True)]
 
 
 @pytest.mark.parametrize("form", ["polygons", "uncompressed", "compressed"])
@@ -109,7 +109,7 @@ def test_every_form_of_a_mask_reads_the_same(copy, form):
     mask = {"polygons": [[5, 10, 30, 10, 30, 20, 5, 20], [8, 30, 12, 30, 12, 40, 8, 40]],
             "uncompressed": {"size": size, "counts": np.diff(changes, prepend=0, append=flat.size).tolist()},
             "compressed": {"size": size, "counts": compressed["counts"].decode()}}[form]
-    edit_json(copy, "instances", lambda f: of_image(f)[0].update(segmentation=mask))
+    edit_json(copy, "instances", lambda f: image_annotations(f)[0].update(segmentation=mask))
     video = CocoInstance(str(copy)).read(IMAGE)
     assert np.array_equal(run_lengths.decode(video.frames[0].masks[video.segments[0].id]), two_boxes)
 
@@ -118,8 +118,8 @@ def test_masks_may_overlap_be_crowds_and_have_large_ids(copy):
     # ids of COCO's crowds need more than 32 bits
     box = [[2, 2, 40, 2, 40, 30, 2, 30]]
     crowd = 900100000001
-    edit_json(copy, "instances", lambda f: of_image(f)[0].update(segmentation=box))
-    edit_json(copy, "instances", lambda f: of_image(f)[1].update(segmentation=box, iscrowd=1, id=crowd))
+    edit_json(copy, "instances", lambda f: image_annotations(f)[0].update(segmentation=box))
+    edit_json(copy, "instances", lambda f: image_annotations(f)[1].update(segmentation=box, iscrowd=1, id=crowd))
     video = CocoInstance(str(copy)).read(IMAGE)
     assert [segment.id for segment in video.segments if segment.is_crowd] == [crowd]
     assert video.frames[0].masks[crowd] == video.frames[0].masks[video.segments[0].id]
@@ -128,18 +128,18 @@ def test_masks_may_overlap_be_crowds_and_have_large_ids(copy):
 @pytest.mark.parametrize("nothing", [[], [[3, 3, 4, 3]], [[3.1, 3.1, 3.2, 3.1, 3.2, 3.2]]])
 def test_an_object_without_a_pixel_is_left_out(copy, nothing):
     before = CocoInstance(str(copy)).read(IMAGE)
-    edit_json(copy, "instances", lambda f: of_image(f)[0].update(segmentation=nothing))
+    edit_json(copy, "instances", lambda f: image_annotations(f)[0].update(segmentation=nothing))
     assert CocoInstance(str(copy)).read(IMAGE).segments == before.segments[1:]
 
 
 @pytest.fixture
 def real_categories(copy) -> Path:
     """The world with its objects renamed: on the first image a person and a tie, on the second a tie."""
-    def rename(found: dict) -> None:
-        found["categories"] = [{"id": 1, "name": "person"}, {"id": 32, "name": "tie"}]
-        for annotation in found["annotations"]:
+    def rename(content: dict) -> None:
+        content["categories"] = [{"id": 1, "name": "person"}, {"id": 32, "name": "tie"}]
+        for annotation in content["annotations"]:
             annotation["category_id"] = 32
-        next(a for a in found["annotations"] if a["image_id"] == 1)["category_id"] = 1
+        next(a for a in content["annotations"] if a["image_id"] == 1)["category_id"] = 1
 
     edit_json(copy, "instances", rename)
     return copy
@@ -178,7 +178,7 @@ def test_a_json_with_categories_of_its_own_has_no_counterparts(world):
 
 @pytest.mark.parametrize("wrong", [{"name": "coco_panoptic", "classes": "ovis"},
                                    {"name": "coco_instance", "classes": "vspw"}])
-def test_classes_that_cannot_be_had_are_refused(wrong):
+def test_impossible_classes_are_refused(wrong):
     with pytest.raises(ValueError, match=r"dataset\.classes=.* is for coco_instance only, one of youtube_vis_2019"):
         DatasetConfig(root="data", **wrong)
 
@@ -208,12 +208,12 @@ def test_a_pickled_reader_reads_the_same(world, name):
 
 
 DAMAGE = {
-    "bad-id": [("both", lambda f: of_image(f)[0].update(id=-1)),
-               ("both", lambda f: of_image(f)[0].update(id=of_image(f)[1]["id"]))],
-    "unknown-category": [("both", lambda f: of_image(f)[0].update(category_id=99))],
+    "bad-id": [("both", lambda f: image_annotations(f)[0].update(id=-1)),
+               ("both", lambda f: image_annotations(f)[0].update(id=image_annotations(f)[1]["id"]))],
+    "unknown-category": [("both", lambda f: image_annotations(f)[0].update(category_id=99))],
     "size-differs": [
-        ("instances", lambda f: of_image(f)[0].update(segmentation={"size": [3, 3], "counts": [9]})),
-        ("instances", lambda f: of_image(f)[0].update(
+        ("instances", lambda f: image_annotations(f)[0].update(segmentation={"size": [3, 3], "counts": [9]})),
+        ("instances", lambda f: image_annotations(f)[0].update(
             segmentation={"size": [f["images"][1]["height"], f["images"][1]["width"]], "counts": [3, 4]}))],
     "missing-image": [("both", lambda f: f["images"][1].update(file_name=f"elsewhere/{IMAGE}.jpg"))],
     "missing-label": [("panoptic", lambda f: f["annotations"][1].update(file_name="99.png"))],
@@ -224,9 +224,10 @@ DAMAGE = {
     "not-in-json": [("panoptic", lambda f: f["annotations"].pop(1)), ("both", lambda f: f["images"][1].update(
         file_name="other.jpg"))],
     "bad-json": [("both", lambda f: f["images"][1].pop("height")), ("both", lambda f: f.pop("images")),
-                 ("both", lambda f: of_image(f)[0].pop("id")), ("both", lambda f: of_image(f)[0].pop("category_id")),
+                 ("both", lambda f: image_annotations(f)[0].pop("id")),
+                 ("both", lambda f: image_annotations(f)[0].pop("category_id")),
                  ("both", lambda f: f["annotations"][1].pop("image_id")),
-                 ("instances", lambda f: of_image(f)[0].pop("segmentation")),
+                 ("instances", lambda f: image_annotations(f)[0].pop("segmentation")),
                  ("both", lambda f: f["categories"][0].pop("name"))],
 }
 
@@ -283,11 +284,11 @@ def objects_in(batches) -> int:
 
 
 def test_a_crowd_is_void_in_training(copy, tmp_path):
-    def everything_but_one(found: dict) -> None:
-        for segment in [segment for entry in found["annotations"] for segment in entry["segments_info"][1:]]:
+    def all_but_one(content: dict) -> None:
+        for segment in [segment for entry in content["annotations"] for segment in entry["segments_info"][1:]]:
             segment["iscrowd"] = 1
 
-    edit_json(copy, "panoptic", everything_but_one)
+    edit_json(copy, "panoptic", all_but_one)
     make_shards(CocoPanoptic(str(copy)), tmp_path / "shards", ShardConfig(clip_frames=1), split="train")
     config = InputConfig(augment=AugmentConfig(size=(65, 97), scale=(1, 1)), clip_frames=1, batch_size=6, workers=0,
                          copy_paste=None)

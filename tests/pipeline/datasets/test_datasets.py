@@ -1,4 +1,4 @@
-"""One door to all data sets."""
+"""`open_dataset` opens every data set by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Label codings: exact both ways, and damaged files are refused."""
+"""Label codings are exact in both directions, and damaged files are refused."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pipeline.datasets.id_maps import IdGenerator, ids_in, raw_dataset_class, ra
 from pipeline.errors import BadInput
 from pipeline.images import encode_png, ids_from_rgb
 
-CLASSES = ClassTable("test", tuple(ClassInfo(number, f"class{number}", number in (2, 60), (number, 7, 9))
-                                   for number in (0, 2, 13, 60, 123)))
+CLASSES = ClassTable("test", tuple(ClassInfo(id, f"class{id}", id in (2, 60), (id, 7, 9))
+                                   for id in (0, 2, 13, 60, 123)))
 
 
 def test_rgb_coding_is_exact_for_every_kind_of_id():
@@ -21,7 +21,7 @@ def test_rgb_coding_is_exact_for_every_kind_of_id():
     assert np.array_equal(ids_from_rgb(rgb_of_ids(ids)), ids)
 
 
-def test_raw_values_mean_what_vipseg_says():
+def test_raw_values_have_the_meaning_that_vipseg_defines():
     table = raw_table(CLASSES)
     assert table[[0, 200]].tolist() == [0, 0]                         # void, and the artefact
     assert table[[1, 14, 124]].tolist() == [1, 14, 124]               # stuff without instance
@@ -74,7 +74,7 @@ def test_generated_ids_are_unique_and_reserve_the_colours_of_stuff():
     generator = IdGenerator(CLASSES, np.random.default_rng(0))
     base = [red | green << 8 | blue << 16 for red, green, blue in (info.color for info in CLASSES.classes)]
     things = [generator.new_id(index) for index in [1, 3] * 40]
-    assert things[:2] == [base[1], base[3]]                           # the first of a class has its colour
+    assert things[:2] == [base[1], base[3]]                           # a first instance has the base colour
     assert len(set(things)) == 80
     assert not set(things) & {0, base[0], base[2], base[4]}
     assert [generator.new_id(0), generator.new_id(0)] == [base[0]] * 2

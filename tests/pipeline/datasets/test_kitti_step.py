@@ -51,8 +51,8 @@ def test_the_classes_are_those_of_cityscapes_and_two_have_tracks():
     assert len({info.name for info in TABLE.classes}) == len({info.color for info in TABLE.classes}) == 19
 
 
-def test_what_was_drawn_is_what_is_read(world, tmp_path):
-    """Through shards: classes by pixel, one id for each thing through the video, frames as JPEGs of the PNGs."""
+def test_shards_hold_the_drawn_labels(world, tmp_path):
+    """Each pixel keeps its class, each thing has one id in the whole video, and frames are JPEGs of the PNGs."""
     classes = world_classes(CONFIG)
     make_shards(KittiStep(str(world)), tmp_path / "shards", split="train")
     shards = ShardSet(tmp_path / "shards")
@@ -62,8 +62,8 @@ def test_what_was_drawn_is_what_is_read(world, tmp_path):
         kinds = [*STUFF, *(thing.kind for thing in scene.things)]
         pairs = set()
         stored = shards.read(video, 0, len(video.frames))
-        for found, (image, label), (jpeg, _) in zip(shards.truth(video).frames, draw(scene), stored, strict=True):
-            pairs |= set(zip(label.ravel().tolist(), found.ravel().tolist()))
+        for ids, (image, label), (jpeg, _) in zip(shards.truth(video).frames, draw(scene), stored, strict=True):
+            pairs |= set(zip(label.ravel().tolist(), ids.ravel().tolist()))
             assert jpeg == encode_jpeg(image)
             assert np.abs(decode_jpeg(jpeg).astype(int) - image).mean() < 8
         assert len(pairs) == len({drawn for drawn, _ in pairs}) == len({read for _, read in pairs})
@@ -77,22 +77,22 @@ def test_class_and_instance_are_read_from_three_channels(copy):
     def labels(label):
         label[:] = (0, 0, 0)                    # road
         label[:8] = (13, 2, 7)                  # car 519
-        label[8:16] = (11, 0, 0)                # persons nobody told apart
-        label[16:20] = (255, 9, 9)              # void, whatever its instance
+        label[8:16] = (11, 0, 0)                # persons that are not told apart
+        label[16:20] = (255, 9, 9)              # void, whatever the instance
         label[20:24] = (3, 1, 1)                # wall: stuff has no instance
     for frame in range(12):
         change(copy, labels, frame)
     dataset = KittiStep(str(copy))
     video = dataset.read(VIDEO)
-    found = {segment.id: (dataset.classes.classes[segment.class_index].name, segment.is_crowd)
-             for segment in video.segments}
-    assert found == {1 << 16: ("road", False), 4 << 16: ("wall", False), 12 << 16: ("person", True),
-                     (14 << 16) + 519: ("car", False)}
+    read = {segment.id: (dataset.classes.classes[segment.class_index].name, segment.is_crowd)
+            for segment in video.segments}
+    assert read == {1 << 16: ("road", False), 4 << 16: ("wall", False), 12 << 16: ("person", True),
+                    (14 << 16) + 519: ("car", False)}
     ids = dataset.frame_ids(video, video.frames[0])
     assert ids[::4, 0].tolist() == [(14 << 16) + 519] * 2 + [12 << 16] * 2 + [0, 4 << 16] + [1 << 16] * 6
 
 
-def test_crowd_keeps_its_class_and_is_nobodys_track(copy, tmp_path):
+def test_crowd_keeps_its_class_and_has_no_track(copy, tmp_path):
     thing = world_classes(CONFIG).is_thing
     def without_instance(label):
         label[..., 1:] = 0
@@ -106,9 +106,9 @@ def test_crowd_keeps_its_class_and_is_nobodys_track(copy, tmp_path):
     crowd = {id for id, segment in truth.segments.items() if segment.is_crowd}
     assert crowd == {panoptic_id(s.class_index, 1) for s in video.segments if thing[s.class_index]}
     assert all(track.is_crowd for track in shards.truth_tracks(video).tracks)
-    assert {int(number) for frame in shards.truth_semantic(video).frames for number in np.unique(frame)} == \
+    assert {int(index) for frame in shards.truth_semantic(video).frames for index in np.unique(frame)} == \
         {segment.class_index for segment in video.segments}
-    assert VOID not in {int(number) for frame in truth.frames for number in np.unique(frame)}
+    assert VOID not in {int(id) for frame in truth.frames for id in np.unique(frame)}
 
 
 def test_a_test_split_has_frames_and_no_labels(copy):

@@ -1,4 +1,4 @@
-"""Raw videos: every frame, upright, in chunks; and broken files that end in a clear error, never in a hang."""
+"""Raw videos give every frame, upright and in chunks; a broken file gives a clear error and never hangs."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def test_a_written_video_reads_back_frame_by_frame(make_video):
     assert (video.video_id, video.size, video.decoder) == ("made", (48, 64), "decord")
     assert video.frame_names[:2] == ("000000", "000001")
     assert video.fps == pytest.approx(10)
-    found = video.frames(0, 24) + video.frames(24, 30)
-    assert all(frame.shape == (48, 64, 3) and frame.dtype == np.uint8 for frame in found)
-    assert shades(found) == pytest.approx([grey(index) for index in range(30)], abs=2)
+    images = video.frames(0, 24) + video.frames(24, 30)
+    assert all(frame.shape == (48, 64, 3) and frame.dtype == np.uint8 for frame in images)
+    assert shades(images) == pytest.approx([grey(index) for index in range(30)], abs=2)
 
 
 @pytest.mark.parametrize("spans", [[(5, 9), (0, 3)], [(0, 4), (3, 7), (6, 10)], [(9, 10), (0, 10)], [(2, 2), (2, 3)]])
@@ -94,7 +94,7 @@ def test_frames_that_an_edit_list_hides_are_not_invented(make_video, tmp_path):
                 packet.stream = copy
                 target.mux(packet)
     with RawVideo(cut) as video:
-        assert len(video.frame_names) == 24    # the header and decord say 40
+        assert len(video.frame_names) == 24    # the header and decord count 40
         assert shades(video.frames(0, 24)) == pytest.approx([grey(index) for index in range(16, 40)], abs=2)
         assert video.decoder == "av"
 
@@ -108,7 +108,7 @@ def test_pyav_goes_on_where_decord_ends(make_video, monkeypatch):
             start()
             if video.decoder == "decord":
                 video._child.kill()
-                video._child.stdout.read()     # what it had written before
+                video._child.stdout.read()     # the pixels it had written before
 
         video.close()
         monkeypatch.setattr(video, "_start", start_and_lose_decord)
@@ -141,7 +141,7 @@ def test_a_cut_video_is_refused_with_counts_or_read_up_to_the_damage(make_video)
 @pytest.mark.parametrize(("name", "content", "reason"), [
     ("empty.mp4", b"", "empty-file"), ("text.mp4", b"not a video\n" * 100, "corrupt-video"),
     ("picture.mp4", encode_jpeg(np.zeros((16, 16, 3), np.uint8)), "not-a-video")])
-def test_what_is_no_video_is_refused_with_file_and_reason(tmp_path, name, content, reason):
+def test_a_file_that_is_no_video_is_refused_with_file_and_reason(tmp_path, name, content, reason):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(BadInput, match=name) as error:
         RawVideo(tmp_path / name)
@@ -149,12 +149,12 @@ def test_what_is_no_video_is_refused_with_file_and_reason(tmp_path, name, conten
     assert error.value.cure
 
 
-def test_a_missing_file_says_so(tmp_path):
+def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="no video file"):
         RawVideo(tmp_path / "none.mp4")
 
 
-def test_sound_alone_is_no_video(tmp_path):
+def test_a_file_with_sound_alone_is_refused(tmp_path):
     with av.open(str(tmp_path / "sound.mp4"), "w") as container:
         stream = container.add_stream("aac", rate=8000)
         sound = av.AudioFrame.from_ndarray(np.zeros((1, 4000), np.float32), format="fltp", layout="mono")
@@ -174,8 +174,8 @@ def test_a_decoder_that_takes_too_long_is_ended(make_video):
 def test_the_timer_ends_native_code_that_never_gives_the_interpreter_back():
     spin = "import decode_child as c; c.die_after(0.3); sum(range(10**12))"
     start = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", spin], cwd=CHILD.parent, check=False, timeout=20)
-    assert done.returncode == -signal.SIGALRM
+    process = subprocess.run([sys.executable, "-c", spin], cwd=CHILD.parent, check=False, timeout=20)
+    assert process.returncode == -signal.SIGALRM
     assert time.monotonic() - start < 10
 
 

@@ -1,4 +1,4 @@
-"""Run lengths: read to the last run, and refused where they do not fill the frame."""
+"""Run lengths are read to the last run, and refused if they do not fill the frame."""
 
 from __future__ import annotations
 
@@ -40,6 +40,6 @@ def test_run_lengths_of_another_frame_are_refused_whatever_size_they_claim(form,
 
 
 @pytest.mark.parametrize("counts", ["", "0o", "~~~"])
-def test_text_that_is_no_run_lengths_is_refused(counts):
+def test_text_that_holds_no_run_lengths_is_refused(counts):
     with pytest.raises(ValueError, match="cannot be read; a frame has 24"):
         packed_mask({"size": [4, 6], "counts": counts}, height=4, width=6)

@@ -1,4 +1,4 @@
-"""The synthetic world: what was drawn is what is read, a seed fixes the bytes, and a preset keeps its promise."""
+"""The synthetic world: readers give back the drawn labels, a seed fixes the bytes, and a preset keeps its promise."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.datasets.synthetic import SyntheticConfig, run_counts, world_classes, write_world
+from pipeline.datasets.synthetic import SyntheticConfig, uncompressed_run_lengths, world_classes, write_world
 from pipeline.datasets.synthetic_drawing import draw
 from pipeline.datasets.synthetic_scene import LONG_HIDING, STUFF, make_scene
 from pipeline.datasets.vipseg import VipSeg
@@ -30,7 +30,7 @@ def scene_of(config: SyntheticConfig, index: int, *, split: int = 0):
 
 
 @pytest.mark.parametrize("preset", ["easy", "hard"])
-def test_what_was_drawn_is_what_vipseg_reads(tmp_path, preset):
+def test_vipseg_reads_the_drawn_labels(tmp_path, preset):
     config = replace(TINY, frames=12, preset=preset)
     dataset = VipSeg(str(write_world(tmp_path / "world", config)))
     for index, video_id in enumerate(dataset.video_ids()):
@@ -39,7 +39,7 @@ def test_what_was_drawn_is_what_vipseg_reads(tmp_path, preset):
         drawn = np.stack([label for _, label in draw(scene)])
         read = np.stack([dataset.frame_ids(video, frame) for frame in video.frames])
         pairs = {(int(d), int(r)) for d, r in zip(drawn.ravel(), read.ravel())}
-        assert len(pairs) == len({d for d, _ in pairs}) == len({r for _, r in pairs})     # one id each, all through
+        assert len(pairs) == len({d for d, _ in pairs}) == len({r for _, r in pairs})     # one id each in all frames
         kinds = [*STUFF, *(thing.kind for thing in scene.things)]
         names = {s.id: dataset.classes.classes[s.class_index].name for s in video.segments}
         assert all(names[r] == kinds[d] for d, r in pairs)
@@ -48,23 +48,23 @@ def test_what_was_drawn_is_what_vipseg_reads(tmp_path, preset):
             assert jpeg_size(frame.image.read_bytes()) == (48, 64)
 
 
-def test_what_was_drawn_is_what_youtube_vis_reads(instance_world):
+def test_youtube_vis_reads_the_drawn_labels(instance_world):
     config = SyntheticConfig(**json.loads((instance_world / "world.json").read_text()))
     dataset = YouTubeVis(str(instance_world), split="valid")
     scene = scene_of(config, 0, split=1)
     video = dataset.read("valid_00000")
     drawn = np.stack([label for _, label in draw(scene)])
-    shown = [place for place in range(len(scene.things)) if (drawn == len(STUFF) + place).any()]
+    visible = [index for index in range(len(scene.things)) if (drawn == len(STUFF) + index).any()]
     assert [dataset.classes.classes[s.class_index].name for s in video.segments] == \
-        [scene.things[place].kind for place in shown]
-    for place, segment in zip(shown, video.segments):
+        [scene.things[index].kind for index in visible]
+    for index, segment in zip(visible, video.segments):
         assert [segment.id in frame.masks for frame in video.frames] == \
-            (drawn == len(STUFF) + place).any(axis=(1, 2)).tolist()
+            (drawn == len(STUFF) + index).any(axis=(1, 2)).tolist()
 
 
 def test_json_areas_are_pixel_counts(panoptic_world):
-    found = json.loads((panoptic_world / "panoptic_gt_VIPSeg_val.json").read_text())
-    for frame in found["annotations"][0]["annotations"]:
+    content = json.loads((panoptic_world / "panoptic_gt_VIPSeg_val.json").read_text())
+    for frame in content["annotations"][0]["annotations"]:
         assert sum(info["area"] for info in frame["segments_info"]) == 48 * 64     # every pixel has a label
 
 
@@ -116,17 +116,17 @@ def test_a_size_scales_the_world(height, width, preset):
             assert image.shape == (height, width, 3)
             assert image.dtype == label.dtype == np.uint8
             shares.append((label >= len(STUFF)).sum() / min(height, width) ** 2)
-    assert 0.02 < np.mean(shares) < 0.3      # things cover like parts of a square of the shorter side
+    assert 0.02 < np.mean(shares) < 0.3      # things cover a similar share of a square of the shorter side
 
 
 def test_every_thing_of_a_hard_world_hides_longer_than_a_clip_and_returns_elsewhere():
     config = SyntheticConfig(preset="hard", camera=0.05)
     for index in range(20):
         scene = scene_of(config, index)
-        shown = np.stack([[(label == len(STUFF) + place).any() for place in range(len(scene.things))]
-                          for _, label in draw(scene)])      # T things
-        for place, thing in enumerate(scene.things):
-            frames = np.flatnonzero(shown[:, place])
+        visible = np.stack([[(label == len(STUFF) + index).any() for index in range(len(scene.things))]
+                            for _, label in draw(scene)])      # T things
+        for column, thing in enumerate(scene.things):
+            frames = np.flatnonzero(visible[:, column])
             gaps = np.diff(frames) - 1
             assert gaps.max() >= LONG_HIDING
             left = frames[gaps.argmax()]
@@ -150,15 +150,15 @@ def test_twins_of_a_hard_world_look_the_same_and_trade_places():
 
 @pytest.mark.parametrize(("change", "message"), [
     ({"preset": "medium"}, "preset='medium'"), ({"layout": "ade20k"}, "layout='ade20k'"),
-    ({"things": 9}, r"things=9 must lie in 1\.\.\.4"), ({"height": 8}, "height=8"),
-    ({"preset": "hard", "frames": 6}, "set frames to at least 12")])
-def test_a_world_that_cannot_be_is_refused_with_its_cure(change, message):
+    ({"things": 9}, r"things=9 must lie between 1 and 4"), ({"height": 8}, "height=8"),
+    ({"preset": "hard", "frames": 6}, "Set frames to at least 12")])
+def test_an_impossible_world_is_refused_with_the_cure(change, message):
     with pytest.raises(ValueError, match=message):
         SyntheticConfig(**change)
 
 
 @pytest.mark.parametrize(("things", "stuff"), [(1, 1), (2, 4), (4, 1), (4, 4)])
-def test_only_the_asked_classes_appear(things, stuff):
+def test_only_the_configured_classes_appear(things, stuff):
     config = SyntheticConfig(things=things, stuff=stuff, preset="hard")
     names = {info.name for info in world_classes(config).classes}
     assert len(names) == things + stuff
@@ -169,7 +169,7 @@ def test_only_the_asked_classes_appear(things, stuff):
         assert {kinds[value] for value in np.unique(label)} <= names
 
 
-def test_run_lengths_start_with_zeros_and_go_down_the_columns():
-    assert run_counts(np.array([[0, 1], [0, 0]], dtype=bool)) == [2, 1, 1]
-    assert run_counts(np.array([[1, 0], [1, 0]], dtype=bool)) == [0, 2, 2]
-    assert run_counts(np.zeros((2, 3), dtype=bool)) == [6]
+def test_run_lengths_start_with_background_and_go_down_the_columns():
+    assert uncompressed_run_lengths(np.array([[0, 1], [0, 0]], dtype=bool)) == [2, 1, 1]
+    assert uncompressed_run_lengths(np.array([[1, 0], [1, 0]], dtype=bool)) == [0, 2, 2]
+    assert uncompressed_run_lengths(np.zeros((2, 3), dtype=bool)) == [6]

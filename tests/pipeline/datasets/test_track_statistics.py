@@ -1,4 +1,4 @@
-"""Identity is what the hard world loses: linking perfect masks by looks and place alone fails there."""
+"""The hard world loses identities: linking perfect masks by colour and place alone fails there."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.datasets.vipseg import VipSeg
 
 
 def look(x: float, *, red: float = 1.0, class_index: int = 0) -> Look:
-    return Look(class_index=class_index, color=np.array([red, 0, 0]), place=np.array([0.5, x]))
+    return Look(class_index=class_index, color=np.array([red, 0, 0]), center=np.array([0.5, x]))
 
 
 def test_steady_things_keep_their_ids():
@@ -29,7 +29,7 @@ def test_colour_tells_things_apart_that_trade_places():
     assert associate(clips) == [{7: 1, 8: 2}] * 2
 
 
-def test_who_was_away_for_a_clip_gets_a_new_id():
+def test_a_thing_that_was_absent_for_a_clip_gets_a_new_id():
     assert associate([{7: look(0.2)}, {}, {7: look(0.2)}]) == [{7: 1}, {}, {7: 2}]
 
 
@@ -44,5 +44,5 @@ def test_hard_loses_identities_that_easy_keeps(tmp_path, frames):
     hard = statistics(tmp_path / "hard", frames=frames, preset="hard")
     assert easy.break_rate < 0.06
     assert hard.break_rate > 0.25
-    assert hard.breaks >= hard.long_hidings >= hard.tracks      # every thing hides for long, and is lost when it does
+    assert hard.breaks >= hard.long_hidings >= hard.tracks      # every thing hides for long and is then lost
     assert easy.long_hidings < 0.1 * easy.tracks

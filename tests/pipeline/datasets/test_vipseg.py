@@ -1,4 +1,4 @@
-"""The VIPSeg reader: both layouts agree, real videos read, and each kind of damage has its own error."""
+"""The VIPSeg reader: both layouts agree, real videos can be read, and each kind of damage has its own error."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_split_without_list_takes_its_json(panoptic_copy):
 def test_a_pickled_reader_reads_the_same(panoptic_world):
     dataset = VipSeg(str(panoptic_world), split="val")
     dataset.read("val_00000")
-    assert len(pickle.dumps(dataset)) < 1000      # no json travels
+    assert len(pickle.dumps(dataset)) < 1000      # the json is not pickled
     assert pickle.loads(pickle.dumps(dataset)).read("val_00000") == dataset.read("val_00000")
 
 
@@ -75,8 +75,8 @@ def test_a_missing_folder_or_split_is_named(panoptic_copy, tmp_path):
 
 
 def test_crowd_segments_keep_their_flag(panoptic_copy):
-    def mark(found):
-        for frame in found["annotations"][1]["annotations"]:
+    def mark(content):
+        for frame in content["annotations"][1]["annotations"]:
             for info in frame["segments_info"]:
                 info["iscrowd"] = 1
     edit_json(panoptic_copy, mark)
@@ -84,9 +84,9 @@ def test_crowd_segments_keep_their_flag(panoptic_copy):
 
 
 def test_segments_come_in_the_order_of_the_json(panoptic_copy):
-    """First those of the first frame, whatever their ids; every segment once."""
+    """Those of the first frame come first, whatever their ids, and every segment comes once."""
     before = VipSeg(str(panoptic_copy)).read(VIDEO).segments
-    edit_json(panoptic_copy, lambda found: first_segments(found).sort(key=lambda info: -info["id"]))
+    edit_json(panoptic_copy, lambda content: first_segments(content).sort(key=lambda info: -info["id"]))
     listed = [info["id"] for info in first_segments(json.loads((panoptic_copy / TRAIN).read_text()))]
     after = VipSeg(str(panoptic_copy)).read(VIDEO).segments
     assert len(listed) > 1
@@ -96,16 +96,16 @@ def test_segments_come_in_the_order_of_the_json(panoptic_copy):
 
 def edit_json(root, edit) -> None:
     path = root / TRAIN
-    found = json.loads(path.read_text())
-    edit(found)
-    path.write_text(json.dumps(found))
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
 
 
-def first_segments(found: dict) -> list[dict]:
-    return found["annotations"][1]["annotations"][0]["segments_info"]
+def first_segments(content: dict) -> list[dict]:
+    return content["annotations"][1]["annotations"][0]["segments_info"]
 
 
-DAMAGE = {     # reason -> what a user's folder may have suffered
+DAMAGE = {     # reason -> ways in which a user's folder may be damaged
     "missing-label": [lambda root: (root / "panomasksRGB" / VIDEO / "00000015.png").unlink(),
                       lambda root: shutil.rmtree(root / "panomasksRGB" / VIDEO)],
     "missing-image": [lambda root: (root / "images" / VIDEO / "00000015.jpg").unlink(),
@@ -179,7 +179,7 @@ def test_real_videos_read_and_agree_with_their_annotation(real_data, split, layo
     dataset = VipSeg(str(real_data / "real_vps"), split=split, layout=layout)
     counts = {"12_1mWNahzcsAc": (4, 8), "camvid_0016E5": (34, 27), "table_walk_a": (43, 7),
               "1001_3iEIq5HBY1s": (15, 44)}
-    assert dataset.classes == TABLE         # so a converted checkpoint can be scored on shards of the data set
+    assert dataset.classes == TABLE         # lets a converted checkpoint be scored on shards of the data set
     for video_id in dataset.video_ids():
         video = dataset.read(video_id)
         assert (len(video.frames), len(video.segments)) == counts[video_id]

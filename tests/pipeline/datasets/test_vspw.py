@@ -48,8 +48,8 @@ def test_the_table_has_124_classes_without_objects():
     assert not TABLE.is_thing.any()
 
 
-def test_what_was_drawn_is_what_is_read(world, tmp_path):
-    """Through shards: every pixel of every frame has the class it was drawn with."""
+def test_shards_hold_the_drawn_classes(world, tmp_path):
+    """Every pixel of every frame has the class with which it was drawn."""
     dataset = Vspw(str(world))
     classes = world_classes(CONFIG)
     make_shards(dataset, tmp_path / "shards", split="train")
@@ -59,10 +59,10 @@ def test_what_was_drawn_is_what_is_read(world, tmp_path):
         scene = make_scene(CONFIG, np.random.default_rng([CONFIG.seed, 0, video.index]))
         kinds = [*STUFF, *(thing.kind for thing in scene.things)]
         truth = shards.truth_semantic(video)
-        for found, (_, label) in zip(truth.frames, draw(scene), strict=True):
-            assert np.array_equal(found, np.array([position.get(kind, -9) for kind in kinds])[label])
-        shown = [segment.class_index for segment in video.segments]
-        assert len(set(shown)) == len(shown)                    # one segment per class
+        for classes_of_pixels, (_, label) in zip(truth.frames, draw(scene), strict=True):
+            assert np.array_equal(classes_of_pixels, np.array([position.get(kind, -9) for kind in kinds])[label])
+        indices = [segment.class_index for segment in video.segments]
+        assert len(set(indices)) == len(indices)                # one segment per class
         assert {segment.track for segment in shards.truth(video).segments.values()} == {0}
 
 
@@ -84,7 +84,7 @@ def test_without_a_category_file_the_124_classes_count(copy):
     assert dataset.classes == TABLE
     video = dataset.read(VIDEO)
     assert {segment.class_index for segment in video.segments} == \
-        {number for frame in range(4) for number in np.unique(decode_png(mask_of(copy, frame).read_bytes())) - 1}
+        {index for frame in range(4) for index in np.unique(decode_png(mask_of(copy, frame).read_bytes())) - 1}
 
 
 def test_a_test_split_has_frames_and_no_labels(copy):

@@ -21,14 +21,18 @@ VIDEO = "train_00001"
 
 def edit_json(root, edit, split: str = "train") -> None:
     path = root / f"{split}.json"
-    found = json.loads(path.read_text())
-    edit(found)
-    path.write_text(json.dumps(found))
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
 
 
-def of_video(found: dict) -> list[dict]:
+def video_annotations(content: dict) -> list[dict]:
     """The annotations of VIDEO."""
-    return [entry for entry in found["annotations"] if entry["video_id"] == 2]
+    return [entry for entry in content["annotations"] if entry["video_id"] == 2]
+
+
+def set_first_mask(content: dict, size: list[int], counts: list[int] | str) -> None:
+    video_annotations(content)[0]["segmentations"][0] = {"size": size, "counts": counts}
 
 
 def test_the_class_tables_are_those_of_the_years():
@@ -45,10 +49,10 @@ def test_the_class_tables_are_those_of_the_years():
 
 def test_masks_come_back_as_drawn(instance_world):
     dataset = YouTubeVis(str(instance_world))
-    found = json.loads((instance_world / "train.json").read_text())
+    content = json.loads((instance_world / "train.json").read_text())
     video = dataset.read(VIDEO)
     assert [info.name for info in dataset.classes.classes] == ["disc", "square", "triangle"]
-    for entry in of_video(found):
+    for entry in video_annotations(content):
         for frame, stored in zip(video.frames, entry["segmentations"], strict=True):
             if stored is None:
                 assert entry["id"] not in frame.masks
@@ -56,7 +60,7 @@ def test_masks_come_back_as_drawn(instance_world):
                 flat = np.repeat(np.arange(len(stored["counts"])) % 2, stored["counts"])
                 drawn = flat.reshape(stored["size"], order="F")
                 assert np.array_equal(run_lengths.decode(frame.masks[entry["id"]]), drawn)
-    assert any(None in entry["segmentations"] for entry in of_video(found))
+    assert any(None in entry["segmentations"] for entry in video_annotations(content))
 
 
 @pytest.mark.parametrize("form", ["uncompressed", "compressed", "polygon"])
@@ -69,7 +73,7 @@ def test_every_form_of_a_mask_reads_the_same(instance_copy, form):
     mask = {"uncompressed": {"size": [48, 64], "counts": np.diff(changes, prepend=0, append=flat.size).tolist()},
             "compressed": {"size": [48, 64], "counts": compressed["counts"].decode()},
             "polygon": [[5, 10, 30, 10, 30, 20, 5, 20]]}[form]
-    edit_json(instance_copy, lambda f: of_video(f)[0].update(segmentations=[mask] + [None] * 11))
+    edit_json(instance_copy, lambda f: video_annotations(f)[0].update(segmentations=[mask] + [None] * 11))
     video = YouTubeVis(str(instance_copy)).read(VIDEO)
     assert np.array_equal(run_lengths.decode(video.frames[0].masks[video.segments[0].id]), box)
 
@@ -123,14 +127,14 @@ def test_ovis_has_its_own_class_table_whatever_the_spelling(ovis_world, tmp_path
         YouTubeVis(str(root), name="ovis")
     names = [info.name for info in TABLES["ovis"].classes]
     assert (len(names), names[0], names[24]) == (25, "Person", "Vehicle")
-    rows = [{"id": number, "name": name} for number, name in enumerate([*names[:24], "Vehical"], 1)]
+    rows = [{"id": id, "name": name} for id, name in enumerate([*names[:24], "Vehical"], 1)]
     edit_json(root / "annotations", lambda f: f.update(categories=rows))
     assert YouTubeVis(str(root), name="ovis").classes == TABLES["ovis"]
     assert YouTubeVis(str(root)).classes.classes[24].name == "Vehical"
 
 
 def test_crowd_tracks_keep_their_flag(instance_copy):
-    edit_json(instance_copy, lambda f: of_video(f)[0].update(iscrowd=1))
+    edit_json(instance_copy, lambda f: video_annotations(f)[0].update(iscrowd=1))
     assert [segment.is_crowd for segment in YouTubeVis(str(instance_copy)).read(VIDEO).segments][:2] == [True, False]
 
 
@@ -141,25 +145,23 @@ def test_a_pickled_reader_reads_the_same(instance_world):
 
 
 DAMAGE = {
-    "size-differs": [lambda f: of_video(f)[0]["segmentations"].__setitem__(0, {"size": [48, 65], "counts": [3120]}),
-                     lambda f: of_video(f)[0]["segmentations"].__setitem__(0, {"size": [48, 64], "counts": [3, 4]}),
-                     lambda f: of_video(f)[0]["segmentations"].__setitem__(
-                         0, {"size": [48, 64], "counts": [3080, -9, 1]}),
-                     lambda f: of_video(f)[0]["segmentations"].__setitem__(0, {"size": [48, 64], "counts": "04"})],
-    "bad-id": [lambda f: of_video(f)[0].update(id=-1), lambda f: of_video(f)[0].pop("id"),
-               lambda f: of_video(f)[0].update(id=of_video(f)[1]["id"])],
-    "track-without-frames": [lambda f: of_video(f)[0].update(segmentations=[None] * 12),
-                             lambda f: of_video(f)[0].update(
+    "size-differs": [lambda f: set_first_mask(f, [48, 65], [3120]), lambda f: set_first_mask(f, [48, 64], [3, 4]),
+                     lambda f: set_first_mask(f, [48, 64], [3080, -9, 1]),
+                     lambda f: set_first_mask(f, [48, 64], "04")],
+    "bad-id": [lambda f: video_annotations(f)[0].update(id=-1), lambda f: video_annotations(f)[0].pop("id"),
+               lambda f: video_annotations(f)[0].update(id=video_annotations(f)[1]["id"])],
+    "track-without-frames": [lambda f: video_annotations(f)[0].update(segmentations=[None] * 12),
+                             lambda f: video_annotations(f)[0].update(
                                  segmentations=[{"size": [48, 64], "counts": [3072]}] + [None] * 11)],
-    "unknown-category": [lambda f: of_video(f)[0].update(category_id=41)],
-    "frame-mismatch": [lambda f: of_video(f)[0]["segmentations"].pop()],
+    "unknown-category": [lambda f: video_annotations(f)[0].update(category_id=41)],
+    "frame-mismatch": [lambda f: video_annotations(f)[0]["segmentations"].pop()],
     "missing-image": [lambda f: f["videos"][1]["file_names"].__setitem__(3, f"{VIDEO}/99.jpg")],
     "duplicate-id": [lambda f: f["videos"][0].update(id=2), lambda f: f["videos"].append({**f["videos"][1], "id": 9}),
                      lambda f: f["categories"].append({"id": 1, "name": "wolf"})],
     "orphan-annotation": [lambda f: f["annotations"][0].update(video_id=77)],
-    "bad-json": [lambda f: f["videos"][1].pop("height"), lambda f: of_video(f)[0].pop("segmentations"),
+    "bad-json": [lambda f: f["videos"][1].pop("height"), lambda f: video_annotations(f)[0].pop("segmentations"),
                  lambda f: f.pop("videos"), lambda f: f["categories"][0].pop("name")],
-    "not-in-json": [lambda f: (f["videos"].pop(), of_video(f) and f.update(annotations=[]))],
+    "not-in-json": [lambda f: (f["videos"].pop(), video_annotations(f) and f.update(annotations=[]))],
 }
 
 
@@ -197,15 +199,15 @@ def test_another_year_is_refused_by_its_names(real_data):
 
 def test_real_videos_read(real_data):
     dataset = YouTubeVis(str(real_data / "real_vis"), name="youtube_vis_2019")
-    found = json.loads((real_data / "real_vis" / "instances.json").read_text())
-    areas = {entry["id"]: entry["areas"] for entry in found["annotations"]}
+    content = json.loads((real_data / "real_vis" / "instances.json").read_text())
+    areas = {entry["id"]: entry["areas"] for entry in content["annotations"]}
     frames = 0
     for video_id in dataset.video_ids():
         video = dataset.read(video_id)
         frames += len(video.frames)
         for segment in video.segments:
-            shown = [int(run_lengths.area(frame.masks[segment.id])) if segment.id in frame.masks else None
-                     for frame in video.frames]
-            assert shown == areas[segment.id]
+            read = [int(run_lengths.area(frame.masks[segment.id])) if segment.id in frame.masks else None
+                    for frame in video.frames]
+            assert read == areas[segment.id]
     assert frames == 130
     assert YouTubeVis(str(real_data / "real_vis"), split="valid").read("davis_cows").segments == ()

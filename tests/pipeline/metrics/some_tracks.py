@@ -8,13 +8,13 @@ from pycocotools import mask as run_lengths
 
 from model.contracts import Track, Tracks
 
-# a frame of 8 x 8 blocks is large, of 7 blocks small
+# a frame of 8 x 8 blocks has a large area, one of 7 blocks a small one
 BLOCK = 48
 GRID = 8
 
 
 def track_of(blocks, **fields):
-    """A track from masks of blocks, T GRID GRID bool; absent where none is set."""
+    """A track from masks of blocks, T GRID GRID bool; it is absent from frames without a set block."""
     masks = [run_lengths.encode(np.asfortranarray(np.kron(frame, np.ones((BLOCK, BLOCK))).astype(np.uint8)))
              if frame.any() else None for frame in np.asarray(blocks, bool)]
     return Track(masks=tuple(masks), **fields)
@@ -28,25 +28,25 @@ def video_of(tracks, *, frames, name="v"):
 
 def boxes(rng, frames):
     """A rectangle that moves a little and is sometimes absent: T GRID GRID bool."""
-    found = np.zeros((frames, GRID, GRID), bool)
+    masks = np.zeros((frames, GRID, GRID), bool)
     height, width = rng.integers(1, GRID + 1, 2)
     y = rng.integers(0, GRID - height + 1)
     x = rng.integers(0, GRID - width + 1)
     present = rng.random(frames) < 0.8
     present[rng.integers(frames)] = True
-    found[present, y:y + height, x:x + width] = True
-    return found
+    masks[present, y:y + height, x:x + width] = True
+    return masks
 
 
 @st.composite
 def scored_tracks(draw, least=1, most=3):
-    """(prediction, truth) of some videos: true tracks damaged, relabelled, doubled, invented; scores may be equal."""
+    """(prediction, truth) of some videos: true tracks damaged, relabelled, doubled or invented; scores may be equal."""
     pairs = []
     for video in range(draw(st.integers(least, most))):
         rng = np.random.default_rng(draw(st.integers(0, 2**32)))
         frames = int(rng.integers(1, 4))
         true = []
-        guesses = []
+        predicted = []
         for _ in range(rng.integers(0, 5)):
             blocks = boxes(rng, frames)
             index = int(rng.integers(2))
@@ -54,7 +54,7 @@ def scored_tracks(draw, least=1, most=3):
             for _ in range(rng.integers(0, 4)):
                 damaged = np.where(rng.random(blocks.shape) < rng.choice([0.0, 0.05, 0.3]), ~blocks, blocks)
                 other = int(rng.integers(3)) if rng.random() < 0.2 else index
-                guesses.append(track_of(damaged, class_index=other, score=int(rng.integers(12)) / 12))
-        pairs.append((video_of(guesses, frames=frames, name=str(video)),
+                predicted.append(track_of(damaged, class_index=other, score=int(rng.integers(12)) / 12))
+        pairs.append((video_of(predicted, frames=frames, name=str(video)),
                       video_of(true, frames=frames, name=str(video))))
     return pairs

@@ -22,7 +22,7 @@ def video_of(maps, classes, *, name="v", crowd=()):
 
 @st.composite
 def scored_videos(draw, most=3, least=1):
-    """Small videos that agree enough to have true positives: the prediction is the truth, renumbered and damaged."""
+    """Small videos with true positives, since a prediction is the truth with new ids and some damage."""
     pairs = []
     for video in range(draw(st.integers(least, most))):
         rng = np.random.default_rng(draw(st.integers(0, 2**32)))
@@ -31,12 +31,13 @@ def scored_videos(draw, most=3, least=1):
         blocks = rng.choice(ids, (frames, 3, 3), p=[0.2, 0.2, 0.2, 0.2, 0.2])
         blocks[1:] = np.where(rng.random(blocks[1:].shape) < 0.6, blocks[:-1], blocks[1:])
         truth = blocks.repeat(2, 1).repeat(3, 2).astype(np.int32)
-        guess = np.where(rng.random(truth.shape) < rng.choice([0.05, 0.3]), rng.choice(ids, truth.shape), truth)
-        guess = np.where(guess == VOID, VOID, 10 + guess).astype(np.int32)
+        predicted = np.where(rng.random(truth.shape) < rng.choice([0.05, 0.3]), rng.choice(ids, truth.shape), truth)
+        predicted = np.where(predicted == VOID, VOID, 10 + predicted).astype(np.int32)
         classes = dict(enumerate(rng.integers(0, 3, 4).tolist()))
         other = {10 + i: c if rng.random() < 0.8 else int(rng.integers(3)) for i, c in classes.items()}
         crowd = {int(rng.integers(4))} if rng.random() < 0.4 else set()
-        pairs.append((video_of(guess, other, name=str(video)), video_of(truth, classes, name=str(video), crowd=crowd)))
+        pairs.append((video_of(predicted, other, name=str(video)),
+                      video_of(truth, classes, name=str(video), crowd=crowd)))
     return pairs
 
 

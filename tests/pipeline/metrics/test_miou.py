@@ -24,10 +24,11 @@ def score(pairs):
 
 def by_definition(pairs):
     """IoU of every class that occurs in the truth."""
-    true, guess = (np.concatenate([np.ravel(list(pair[side].frames)) for pair in pairs]) for side in (1, 0))
-    guess = guess[true != VOID]
+    true, predicted = (np.concatenate([np.ravel(list(pair[side].frames)) for pair in pairs]) for side in (1, 0))
+    predicted = predicted[true != VOID]
     true = true[true != VOID]
-    return {c: ((true == c) & (guess == c)).sum() / ((true == c) | (guess == c)).sum() for c in range(3) if c in true}
+    return {c: ((true == c) & (predicted == c)).sum() / ((true == c) | (predicted == c)).sum()
+            for c in range(3) if c in true}
 
 
 @settings(max_examples=40, deadline=None)
@@ -35,14 +36,14 @@ def by_definition(pairs):
 def test_scores_are_the_definition_written_out(pairs):
     pairs = [(semantic(p), semantic(t)) for p, t in pairs]
     expected = by_definition(pairs)
-    found = score(pairs)
-    assert {c: row.iou for c, row in enumerate(found.per_class) if row.true} == pytest.approx(expected, abs=1e-12)
-    assert found.miou == pytest.approx(np.mean(list(expected.values())) if expected else np.nan, nan_ok=True)
+    scores = score(pairs)
+    assert {c: row.iou for c, row in enumerate(scores.per_class) if row.true} == pytest.approx(expected, abs=1e-12)
+    assert scores.miou == pytest.approx(np.mean(list(expected.values())) if expected else np.nan, nan_ok=True)
 
 
 @settings(max_examples=20, deadline=None)
 @given(scored_videos())
-def test_objects_do_not_matter_only_their_classes(pairs):
+def test_only_classes_matter_and_objects_do_not(pairs):
     dense = score([(semantic(p), semantic(t)) for p, t in pairs])
     assert score(pairs) == dense
     assert score([(p, semantic(t)) for p, t in pairs]) == dense
@@ -54,21 +55,21 @@ def maps(*rows, video="v"):
 
 
 def test_a_labelled_pixel_predicted_as_void_is_missed_and_unlabelled_pixels_never_count():
-    found = score([(maps([0, -1, 1, 2]), maps([0, 0, 1, VOID]))])
-    assert [row.iou for row in found.per_class[:2]] == [1 / 2, 1]
-    assert np.isnan(found.per_class[2].iou)
-    assert found.summary() == {"miou": 75.0}
-    assert [row["class"] for row in found.class_rows()] == ["cat", "dog"]
+    scores = score([(maps([0, -1, 1, 2]), maps([0, 0, 1, VOID]))])
+    assert [row.iou for row in scores.per_class[:2]] == [1 / 2, 1]
+    assert np.isnan(scores.per_class[2].iou)
+    assert scores.summary() == {"miou": 75.0}
+    assert [row["class"] for row in scores.class_rows()] == ["cat", "dog"]
 
 
-def test_a_class_only_the_prediction_has_stays_out_of_the_mean():
+def test_a_class_that_only_the_prediction_has_is_left_out_of_the_mean():
     assert score([(maps([0, 0, 0, 2]), maps([0, 0, 0, 0]))]).miou == 3 / 4
 
 
-def test_nothing_labelled_is_no_score():
-    found = score([(maps([0, 1]), maps([VOID, VOID]))])
-    assert found.summary() == {"miou": None}
-    assert "-" in found.table()
+def test_without_labels_there_is_no_score():
+    scores = score([(maps([0, 1]), maps([VOID, VOID]))])
+    assert scores.summary() == {"miou": None}
+    assert "-" in scores.table()
 
 
 def test_a_class_outside_the_table_is_refused_by_frame():

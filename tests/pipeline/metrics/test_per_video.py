@@ -1,4 +1,4 @@
-"""Laws all metrics share: merging, names of tracks, perfection, emptiness, one walk for many, no double count."""
+"""Laws that all metrics share: merging, names of tracks, perfect and empty predictions, one pass, no double count."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FRAME_METRICS = {
     "mvc": lambda: VideoConsistency(CLASSES, windows=(3, 2)),
 }
 METRICS = {**FRAME_METRICS, "track ap": lambda: TrackAP(CLASSES)}
-NEW = [name for name in METRICS if name != "vpq"]    # VPQ's own test says the same of it
+NEW = [name for name in METRICS if name != "vpq"]    # VPQ has the same test in its own file
 
 
 def pairs_for(name, *, least=1, most=4):
@@ -53,11 +53,11 @@ def test_merged_parts_equal_one_pass_to_the_last_bit_in_any_order(name, data):
     for part in reversed(parts):
         whole.merge(type(part).from_json(part.to_json()))
     assert canonical_json(whole.to_json()) == canonical_json(score(name, pairs).to_json())
-    assert repr(whole.result()) == repr(score(name, pairs).result())    # repr: NaN equals NaN there
+    assert repr(whole.result()) == repr(score(name, pairs).result())    # in repr, NaN equals NaN
 
 
 @pytest.mark.parametrize("name", NEW)
-def test_nothing_is_scored_of_nothing(name):
+def test_without_videos_there_is_no_score(name):
     result = METRICS[name]().result()
     assert result.videos == result.frames == 0
     assert set(result.summary().values()) <= {None, 0.0}
@@ -79,7 +79,7 @@ def test_no_video_counts_twice(name, data):
 
 @settings(max_examples=20, deadline=None)
 @given(scored_videos(most=2))
-def test_one_walk_for_all_gives_what_each_gives_alone(pairs):
+def test_one_pass_for_all_metrics_gives_the_score_of_each_alone(pairs):
     together = {name: make() for name, make in FRAME_METRICS.items()}
     for prediction, truth in pairs:
         score_video(list(together.values()), prediction, truth)
@@ -122,8 +122,8 @@ def test_names_of_predicted_tracks_do_not_matter(pairs, order):
     renamed = [(replace(p, frames=[np.vectorize(new.get, otypes=[np.int32])(ids) for ids in p.frames],
                         segments={new[i]: s for i, s in p.segments.items()}), t) for p, t in pairs]
     for name in ("stq", "stq official", "miou", "mvc"):
-        found, expected = (score(name, some).result().summary() for some in (renamed, pairs))
-        assert {key: value or -1 for key, value in found.items()} == pytest.approx(
+        renamed_scores, expected = (score(name, some).result().summary() for some in (renamed, pairs))
+        assert {key: value or -1 for key, value in renamed_scores.items()} == pytest.approx(
             {key: value or -1 for key, value in expected.items()})
 
 

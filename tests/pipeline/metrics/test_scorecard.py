@@ -31,9 +31,9 @@ def test_every_number_is_that_of_its_metric_alone(pairs):
         for name, metric in alone.items():
             metric.update(semantic(predicted) if name in ("miou", "mvc") else predicted, truth)
     expected = {key: value for metric in alone.values() for key, value in metric.result().summary().items()}
-    found = headline(card.scores())
-    assert {"vpq", "stq", "sq", "aq", "miou", "mvc8", "mvc16", "vpq_with_8"} <= found.keys()
-    assert all(same({key: found[key]}, {key: expected[key]}) for key in expected if key != "vpq_by_window")
+    scores = headline(card.scores())
+    assert {"vpq", "stq", "sq", "aq", "miou", "mvc8", "mvc16", "vpq_with_8"} <= scores.keys()
+    assert all(same({key: scores[key]}, {key: expected[key]}) for key in expected if key != "vpq_by_window")
 
 
 def test_parts_merged_through_json_are_the_whole():
@@ -55,7 +55,7 @@ def test_parts_merged_through_json_are_the_whole():
         whole.update(VideoResults(tracks=pairs[0][0]), VideoResults(tracks=pairs[0][1]))
 
 
-def test_official_quirks_reach_their_metrics_and_survive_the_way_home():
+def test_official_quirks_reach_their_metrics_and_survive_json():
     plain = Scorecard(CLASSES, ("panoptic",), windows=WINDOWS)
     officially = Scorecard(CLASSES, ("panoptic",), windows=WINDOWS, stq_compat="vipseg", mvc_compat=True)
     quirks = [(card.metrics["panoptic"]["stq"].official_compat, card.metrics["panoptic"]["mvc"].official_compat)
@@ -72,14 +72,14 @@ def test_videos_that_were_not_scored_are_left_out_of_their_set():
     rng = np.random.default_rng(3)
     for video in "abc":
         target = [track_of(boxes(rng, 2), class_index=0, score=0.5)]
-        guess = tracks_of(target if video != "c" else [], frames=2, name=video)
-        card.update(VideoResults(tracks=guess), VideoResults(tracks=tracks_of(target, frames=2, name=video)))
-    found = card.ap_by_set({"short": ["a", "b", "skipped"], "long": ["c"]})
-    assert [round(found[name]["ap"]) for name in ("short", "long", "all")] == [100, 0, 50]
-    assert [line.split()[:2] for line in sets_table(found).splitlines()[1:]] == [
+        predicted = tracks_of(target if video != "c" else [], frames=2, name=video)
+        card.update(VideoResults(tracks=predicted), VideoResults(tracks=tracks_of(target, frames=2, name=video)))
+    scores = card.ap_by_set({"short": ["a", "b", "skipped"], "long": ["c"]})
+    assert [round(scores[name]["ap"]) for name in ("short", "long", "all")] == [100, 0, 50]
+    assert [line.split()[:2] for line in sets_table(scores).splitlines()[1:]] == [
         ["short", "100.00"], ["long", "0.00"], ["all", "50.00"]]
 
 
-def test_an_unknown_result_is_refused_with_what_there_is():
-    with pytest.raises(ValueError, match="choose of panoptic, tracks and semantic"):
+def test_an_unknown_result_is_refused_with_the_choices():
+    with pytest.raises(ValueError, match="choose from panoptic, tracks and semantic"):
         Scorecard(CLASSES, ("depth",), windows=WINDOWS)

@@ -41,9 +41,9 @@ def by_definition(pairs, *, official):
             tracks += 1
             for j, s in prediction.segments.items():
                 if CLASSES.is_thing[s.class_index]:
-                    guess = (p == j) & counted
-                    tpa = (g & guess).sum()
-                    association += tpa / g.sum() * tpa / (g | guess).sum() if tpa else 0
+                    predicted = (p == j) & counted
+                    tpa = (g & predicted).sum()
+                    association += tpa / g.sum() * tpa / (g | predicted).sum() if tpa else 0
     ious = [c / u for c, u in zip(common, union) if u] + [0.0] * bool(official and void)
     none = 0.0 if official else np.nan
     return (np.mean(ious) if ious else np.nan), (association / tracks if tracks else none)
@@ -61,12 +61,12 @@ def score(pairs, *, official=""):
 @given(pairs=scored_videos())
 def test_scores_are_the_definition_written_out(pairs, official):
     relisted = [(p, replace(t, segments=dict(reversed(t.segments.items())))) for p, t in pairs]
-    found = score(relisted, official=official)
+    scores = score(relisted, official=official)
     (sq, aq) = by_definition(relisted, official=official)
-    assert (found.all.sq, found.all.aq) == pytest.approx((sq, aq), abs=1e-9, nan_ok=True)
-    assert found.all.stq == pytest.approx(np.sqrt(sq * aq), abs=1e-9, nan_ok=True)
+    assert (scores.all.sq, scores.all.aq) == pytest.approx((sq, aq), abs=1e-9, nan_ok=True)
+    assert scores.all.stq == pytest.approx(np.sqrt(sq * aq), abs=1e-9, nan_ok=True)
     for prediction, truth in relisted:
-        part = found.per_video[truth.video_id]
+        part = scores.per_video[truth.video_id]
         expected = by_definition([(prediction, truth)], official=official)
         assert (part.sq, part.aq) == pytest.approx(expected, abs=1e-9, nan_ok=True)
 
@@ -77,34 +77,34 @@ def row(text, classes, **options):
     return video_of(maps, {ord(letter): c for letter, c in classes.items()}, **options)
 
 
-@pytest.mark.parametrize(("guess", "crowd", "aq"), [
+@pytest.mark.parametrize(("predicted", "crowd", "aq"), [
     ("aaaa....", "", 0.5),             # one of two tracks, exactly
     ("aaaa.b..", "", 0.5 + 0.5 / 16),  # and one pixel of four of the other: 1/4 times 1/4
     ("aabb....", "", 0.25),            # the one in halves: two times 2/4 times 2/4
     ("aaaaaaaa", "", 0.5),             # both joined: each 4/4 times 4/8
     ("aaaaaaaa", "y", 1.0),            # the second is crowd: its pixels count neither way
 ])
-def test_association_by_hand(guess, crowd, aq):
+def test_association_by_hand(predicted, crowd, aq):
     truth = row("xxxxyyyy", {"x": CAT, "y": DOG}, crowd={ord(letter) for letter in crowd})
-    assert score([(row(guess, {"a": CAT, "b": DOG}), truth)]).all.aq == pytest.approx(aq)
+    assert score([(row(predicted, {"a": CAT, "b": DOG}), truth)]).all.aq == pytest.approx(aq)
 
 
-def test_association_does_not_ask_for_the_class_but_segmentation_does():
-    found = score([(row("aabb", {"a": DOG, "b": CAT}), row("xxyy", {"x": CAT, "y": DOG}))])
-    assert (found.all.aq, found.all.sq, found.all.stq) == (1, 0, 0)
+def test_association_ignores_the_class_but_segmentation_does_not():
+    scores = score([(row("aabb", {"a": DOG, "b": CAT}), row("xxyy", {"x": CAT, "y": DOG}))])
+    assert (scores.all.aq, scores.all.sq, scores.all.stq) == (1, 0, 0)
 
 
 def test_predicted_pixels_on_stuff_and_void_count_against_a_track():
-    found = score([(row("aaaaaa", {"a": CAT}), row("xxss..", {"x": CAT, "s": SKY}))])
-    assert found.all.aq == pytest.approx(2 / 6)
-    assert found.all.sq == pytest.approx((2 / 4 + 0) / 2)     # void is no error of segmentation
+    scores = score([(row("aaaaaa", {"a": CAT}), row("xxss..", {"x": CAT, "s": SKY}))])
+    assert scores.all.aq == pytest.approx(2 / 6)
+    assert scores.all.sq == pytest.approx((2 / 4 + 0) / 2)     # predictions on void are no error of segmentation
 
 
 def test_the_official_script_loses_the_first_listed_track_and_counts_void_as_a_class():
     truth = row("xxyy", {"x": CAT, "y": DOG})
-    guess = row("aa.b", {"a": CAT, "b": DOG})
-    ours = score([(guess, truth)])
-    official = score([(guess, truth)], official="vipseg")
+    predicted = row("aa.b", {"a": CAT, "b": DOG})
+    ours = score([(predicted, truth)])
+    official = score([(predicted, truth)], official="vipseg")
     assert (ours.tracks, official.tracks) == (2, 1)
     assert ours.all.sq == pytest.approx((1 + 1 / 2) / 2)
     assert official.all.sq == pytest.approx((1 + 1 / 2 + 0) / 3)
@@ -113,11 +113,11 @@ def test_the_official_script_loses_the_first_listed_track_and_counts_void_as_a_c
         STQ(CLASSES).merge(STQ(CLASSES, official_compat="step"))
 
 
-def test_only_the_script_of_vipseg_forgets_the_data_s_own_crowds():
+def test_only_the_script_of_vipseg_ignores_the_crowds_of_the_data():
     classes = {"s": SKY, "x": CAT, "y": DOG}                     # listed in this order
     truth = row("ssxxyy", classes, crowd={ord("x")})
-    guess = row("ssxxyy", classes)
-    assert [score([(guess, truth)], official=official).tracks for official in ("", "step", "vipseg")] == [1, 1, 2]
+    predicted = row("ssxxyy", classes)
+    assert [score([(predicted, truth)], official=official).tracks for official in ("", "step", "vipseg")] == [1, 1, 2]
     with pytest.raises(ValueError, match="official_compat is 'davis'"):
         STQ(CLASSES, official_compat="davis")
 

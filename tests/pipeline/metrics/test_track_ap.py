@@ -35,39 +35,39 @@ def dense(track):
 
 
 def area(masks):
-    """Mean over the frames it is in."""
+    """Mean over the frames that show the track."""
     sizes = BLOCK**2 * masks.sum((1, 2))
     return sizes[sizes > 0].mean() if sizes.any() else 0
 
 
-def one_video(guesses, targets, limits, threshold, cap):
+def one_video(predictions, targets, limits, threshold, cap):
     """[(score, right or wrong or None for ignored)], number of targets: one prediction after the other."""
     low, high = limits
     ignored = [t.is_crowd or not low <= area(m) <= high for t, m in targets]
     taken = set()
     outcomes = []
-    for guess, mask in sorted(guesses, key=lambda pair: -pair[0].score)[:cap]:
+    for predicted, mask in sorted(predictions, key=lambda pair: -pair[0].score)[:cap]:
         best = None
         best_iou = -1
-        for wanted in (False, True):                 # those that count first, the ignored only if none fits
+        for skipped in (False, True):                # those that count first, the ignored only if none fits
             for i, (target, other) in enumerate(targets):
                 iou = (mask & other).sum() / max((mask | other).sum(), 1)
-                if ignored[i] == wanted and iou >= max(best_iou, threshold) and (i not in taken or target.is_crowd):
+                if ignored[i] == skipped and iou >= max(best_iou, threshold) and (i not in taken or target.is_crowd):
                     best = i
                     best_iou = iou
             if best is not None:
                 break
         if best is None:
-            outcomes.append((guess.score, False if low <= area(mask) <= high else None))
+            outcomes.append((predicted.score, False if low <= area(mask) <= high else None))
         else:
             taken.add(best)
-            outcomes.append((guess.score, None if ignored[best] else True))
+            outcomes.append((predicted.score, None if ignored[best] else True))
     return outcomes, len(targets) - sum(ignored)
 
 
 def by_definition(pairs):
     """All measures, class by class, then averaged."""
-    found = {}
+    scores = {}
     for index in range(len(CLASSES)):
         videos = [[[(t, dense(t)) for t in side.tracks if t.class_index == index] for side in pair] for pair in pairs]
         for name, limits in AREAS.items():
@@ -87,24 +87,24 @@ def by_definition(pairs):
                 if not ap:
                     continue
                 if name != "all" and cap == 100:
-                    found.setdefault(f"ap_{name}", []).append(np.mean(ap))
-                    found.setdefault(f"ar_{name}", []).append(np.mean(ar))
+                    scores.setdefault(f"ap_{name}", []).append(np.mean(ap))
+                    scores.setdefault(f"ar_{name}", []).append(np.mean(ar))
                 if name == "all":
-                    found.setdefault(f"ar{cap}", []).append(np.mean(ar))
+                    scores.setdefault(f"ar{cap}", []).append(np.mean(ar))
                 if name == "all" and cap == 100:
                     for key, value in (("ap", np.mean(ap)), ("ap50", ap[0]), ("ap75", ap[5])):
-                        found.setdefault(key, []).append(value)
-    return {key: np.mean(values) for key, values in found.items()}
+                        scores.setdefault(key, []).append(value)
+    return {key: np.mean(values) for key, values in scores.items()}
 
 
 @settings(max_examples=25, deadline=None)
 @given(scored_tracks(most=2))
 def test_every_measure_is_the_protocol_written_out(pairs):
     expected = by_definition(pairs)
-    found = score(pairs).result().summary()
-    assert {key for key, value in found.items() if value is not None} == expected.keys()
+    scores = score(pairs).result().summary()
+    assert {key for key, value in scores.items() if value is not None} == expected.keys()
     for key, value in expected.items():
-        assert found[key] == pytest.approx(100 * value, abs=1e-7), key
+        assert scores[key] == pytest.approx(100 * value, abs=1e-7), key
 
 
 @settings(max_examples=10, deadline=None)
@@ -114,10 +114,10 @@ def test_ious_and_areas_are_those_of_the_dense_masks(pairs):
     ious, areas, true_areas = compare_tracks(prediction.tracks, truth.tracks)
     assert (ious.shape, len(areas), len(true_areas)) == (
         (len(prediction.tracks), len(truth.tracks)), len(prediction.tracks), len(truth.tracks))
-    for i, guess in enumerate(prediction.tracks):
-        assert areas[i] == area(dense(guess))
+    for i, predicted in enumerate(prediction.tracks):
+        assert areas[i] == area(dense(predicted))
         for j, target in enumerate(truth.tracks):
-            a = dense(guess)
+            a = dense(predicted)
             b = dense(target)
             assert ious[i, j] == (a & b).sum() / max((a | b).sum(), 1)
 
@@ -134,13 +134,13 @@ def test_a_perfect_prediction_scores_one_and_none_scores_zero(pairs):
 @settings(max_examples=10, deadline=None)
 @given(scored_tracks())
 def test_a_perfect_prediction_scores_one_in_every_range_of_areas_where_tracks_lie_apart(pairs):
-    """Elsewhere a prediction of the wrong size may take its neighbour of the right one, which it overlaps by half."""
+    """Where tracks overlap by half, a prediction of the wrong size may take a neighbour of the right size."""
     perfect = score([(objects(truth), truth) for _, truth in pairs if lie_apart(objects(truth))]).result().summary()
     assert all(value in (None, pytest.approx(100)) for key, value in perfect.items() if key != "ar1")
 
 
 def objects(truth):
-    """The tracks without crowds: regions to ignore, and one that is predicted may take an object that lies in it."""
+    """Only the tracks without crowds; a predicted crowd may take an object that lies in it."""
     return replace(truth, tracks=tuple(track for track in truth.tracks if not track.is_crowd))
 
 
@@ -156,8 +156,8 @@ def square(size, *, at=0, frames=2, **fields):
     return track_of(blocks, **fields)
 
 
-def ap_of(guesses, targets):
-    return score([(video_of(guesses, frames=2), video_of(targets, frames=2))]).result().summary()
+def ap_of(predictions, targets):
+    return score([(video_of(predictions, frames=2), video_of(targets, frames=2))]).result().summary()
 
 
 def test_a_duplicate_costs_precision_only_when_it_comes_first():
@@ -178,35 +178,35 @@ def test_the_cap_of_one_holds_for_every_class_of_its_own():
 def test_a_track_of_half_the_frames_has_half_the_iou():
     target = square(4, class_index=CAT)
     half = replace(target, masks=(target.masks[0], None))
-    found = ap_of([half], [target])
-    assert (found["ap50"], found["ap75"]) == (pytest.approx(100), 0)
-    assert found["ap"] == pytest.approx(10)
+    scores = ap_of([half], [target])
+    assert (scores["ap50"], scores["ap75"]) == (pytest.approx(100), 0)
+    assert scores["ap"] == pytest.approx(10)
 
 
 def test_crowd_takes_any_number_of_predictions_and_counts_none():
     crowd = square(4, class_index=CAT, is_crowd=True)
     target = square(2, at=6, class_index=CAT)
-    guesses = [replace(crowd, is_crowd=False, score=score) for score in (0.9, 0.8, 0.7)]
-    assert ap_of([*guesses, replace(target, score=0.1)], [crowd, target])["ap"] == pytest.approx(100)
-    assert ap_of(guesses, [crowd])["ap"] is None
+    predictions = [replace(crowd, is_crowd=False, score=score) for score in (0.9, 0.8, 0.7)]
+    assert ap_of([*predictions, replace(target, score=0.1)], [crowd, target])["ap"] == pytest.approx(100)
+    assert ap_of(predictions, [crowd])["ap"] is None
 
 
-def test_areas_split_targets_and_forgive_predictions_of_other_sizes():
+def test_areas_split_targets_and_ignore_predictions_of_other_sizes():
     small = square(2, at=6, class_index=CAT)
     large = square(6, class_index=CAT)
-    found = ap_of([replace(large, score=0.9)], [small, large])
-    assert (found["ap_small"], found["ap_medium"], found["ap_large"]) == (0, None, pytest.approx(100))
+    scores = ap_of([replace(large, score=0.9)], [small, large])
+    assert (scores["ap_small"], scores["ap_medium"], scores["ap_large"]) == (0, None, pytest.approx(100))
     assert ap_of([replace(small, score=0.9), large], [small, large])["ap_large"] == pytest.approx(100)
 
 
 def test_short_and_long_videos_are_scored_apart_and_averaged():
     target = square(4, class_index=CAT)
-    pairs = [(video_of(guesses, frames=2, name=name), video_of([target], frames=2, name=name))
-             for name, guesses in (("a", [target]), ("b", [target]), ("c", []))]
-    found = score(pairs).by_set({"short": ["a", "b"], "long": ["c"]})
-    assert (found["short"]["ap"], found["long"]["ap"], found["all"]["ap"]) == (
+    pairs = [(video_of(predictions, frames=2, name=name), video_of([target], frames=2, name=name))
+             for name, predictions in (("a", [target]), ("b", [target]), ("c", []))]
+    scores = score(pairs).by_set({"short": ["a", "b"], "long": ["c"]})
+    assert (scores["short"]["ap"], scores["long"]["ap"], scores["all"]["ap"]) == (
         pytest.approx(100), 0, pytest.approx(50))
-    assert found["all"]["ap_small"] is None
+    assert scores["all"]["ap_small"] is None
     for sets in ({"short": ["a"], "long": ["c"]}, {"short": ["a", "b"], "long": ["b", "c"]},
                  {"short": ["a", "b", "c", "d"]}):
         with pytest.raises(ValueError, match="not in exactly one"):
@@ -217,10 +217,10 @@ def test_short_and_long_videos_are_scored_apart_and_averaged():
 
 def test_tables_name_classes_and_measures():
     video = video_of([square(4, class_index=DOG)], frames=2)
-    found = score([(video, video)])
-    assert "AP75" in found.result().table()
-    assert "dog" in found.result().class_table()
-    assert "cat" not in found.result().class_table()
+    scores = score([(video, video)])
+    assert "AP75" in scores.result().table()
+    assert "dog" in scores.result().class_table()
+    assert "cat" not in scores.result().class_table()
 
 
 @pytest.mark.parametrize(("change", "reason"), [

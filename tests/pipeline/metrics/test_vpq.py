@@ -22,35 +22,35 @@ WINDOWS = (1, 2, 3, 5)
 
 
 def by_definition(pairs, windows=WINDOWS):
-    """iou, tp, fp, fn per (window, class): every window stacked and every pair of tubes compared, nothing shared."""
-    found = defaultdict(lambda: [0.0, 0, 0, 0])
+    """iou, tp, fp, fn per (window, class), from stacked windows and all pairs of tubes; shares no code with VPQ."""
+    counted = defaultdict(lambda: [0.0, 0, 0, 0])
     for prediction, truth in pairs:
         trues = np.stack(list(truth.frames))
-        predicteds = np.stack(list(prediction.frames))
+        predicted_maps = np.stack(list(prediction.frames))
         for k in windows:
             for start in range(len(trues) - k + 1):
                 t = trues[start:start + k]
-                p = predicteds[start:start + k]
-                tubes, guesses = ({i: ids == i for i in np.unique(ids).tolist() if i != VOID} for ids in (t, p))
+                p = predicted_maps[start:start + k]
+                tubes, predicted_tubes = ({i: ids == i for i in np.unique(ids).tolist() if i != VOID} for ids in (t, p))
                 matched = set()
                 for i, tube in tubes.items():
                     segment = truth.segments[i]
                     if segment.is_crowd:
                         continue
-                    for j, guess in guesses.items():
-                        union = (tube | guess).sum() - (guess & (t == VOID)).sum()
+                    for j, predicted in predicted_tubes.items():
+                        union = (tube | predicted).sum() - (predicted & (t == VOID)).sum()
                         same = prediction.segments[j].class_index == segment.class_index
-                        if same and (tube & guess).sum() > union / 2:
-                            found[k, segment.class_index][0] += (tube & guess).sum() / union
-                            found[k, segment.class_index][1] += 1
-                            matched |= {("true", i), ("guess", j)}
-                    found[k, segment.class_index][3] += ("true", i) not in matched
-                for j, guess in guesses.items():
+                        if same and (tube & predicted).sum() > union / 2:
+                            counted[k, segment.class_index][0] += (tube & predicted).sum() / union
+                            counted[k, segment.class_index][1] += 1
+                            matched |= {("true", i), ("predicted", j)}
+                    counted[k, segment.class_index][3] += ("true", i) not in matched
+                for j, predicted in predicted_tubes.items():
                     c = prediction.segments[j].class_index
                     crowd = [i for i in tubes if truth.segments[i].is_crowd and truth.segments[i].class_index == c]
-                    free = guess & np.isin(t, [VOID, *crowd])
-                    found[k, c][2] += ("guess", j) not in matched and free.sum() <= guess.sum() / 2
-    return found
+                    free = predicted & np.isin(t, [VOID, *crowd])
+                    counted[k, c][2] += ("predicted", j) not in matched and free.sum() <= predicted.sum() / 2
+    return counted
 
 
 def score(pairs, windows=WINDOWS):
@@ -69,29 +69,29 @@ def numbers(vpq):
 @given(scored_videos())
 def test_every_count_is_the_definition_written_out(pairs):
     expected = by_definition(pairs)
-    found = numbers(score(pairs))
-    for key, (iou, *counts) in found.items():
+    counted = numbers(score(pairs))
+    for key, (iou, *counts) in counted.items():
         assert list(counts) == expected[key][1:]
         assert iou == pytest.approx(expected[key][0], abs=1e-12)
 
 
-@pytest.mark.parametrize(("guess_row", "outcome"), [
+@pytest.mark.parametrize(("predicted_row", "outcome"), [
     ("aaaa....", (1.0, 1, 0, 0)),      # exactly the object
     ("aaa.....", (0.75, 1, 0, 0)),
     ("aa......", (0.0, 0, 1, 1)),      # half is not more than half
     ("aaaaa...", (0.8, 1, 0, 0)),      # one pixel on background
-    ("aaaa...a", (1.0, 1, 0, 0)),      # one pixel on void, which no union counts
-    ("aaaabbb.", (1.0, 1, 0, 0)),      # a second guess, two of its three pixels on crowd and none on void
+    ("aaaa...a", (1.0, 1, 0, 0)),      # one pixel on void, which is left out of the union
+    ("aaaabbb.", (1.0, 1, 0, 0)),      # a second prediction, two of its three pixels on crowd and none on void
     ("aaaabb..", (1.0, 1, 1, 0)),      # half on crowd is not more than half
-    ("......bb", (0.0, 0, 0, 1)),      # void and crowd together forgive
+    ("......bb", (0.0, 0, 0, 1)),      # void and crowd count together
     ("........", (0.0, 0, 0, 1)),
 ])
-def test_the_rules_by_hand(guess_row, outcome):
+def test_the_rules_by_hand(predicted_row, outcome):
     letters = {".": VOID, "o": 0, "s": 1, "c": 2, "a": 10, "b": 11}
-    truth, guess = (np.array([[[letters[x] for x in row]]], np.int32) for row in ("ooooscc.", guess_row))
+    truth, predicted = (np.array([[[letters[x] for x in row]]], np.int32) for row in ("ooooscc.", predicted_row))
     cat = 0
     sky = 2
-    scored = score([(video_of(guess, {10: cat, 11: cat}), video_of(truth, {0: cat, 1: sky, 2: cat}, crowd={2}))])
+    scored = score([(video_of(predicted, {10: cat, 11: cat}), video_of(truth, {0: cat, 1: sky, 2: cat}, crowd={2}))])
     assert numbers(scored)[1, cat] == outcome
 
 
@@ -147,9 +147,9 @@ def test_short_videos_add_nothing_to_long_windows():
 
 def test_a_switch_of_identity_costs_only_windows_that_contain_it():
     truth = np.zeros((12, 4, 4), np.int32)
-    guess = truth.copy()
-    guess[6:] = 1
-    result = score([(video_of(guess, {0: 0, 1: 0}), video_of(truth, {0: 0}))], windows=(1, 2, 12)).result()
+    predicted = truth.copy()
+    predicted[6:] = 1
+    result = score([(video_of(predicted, {0: 0, 1: 0}), video_of(truth, {0: 0}))], windows=(1, 2, 12)).result()
     assert result.of(1).all == 1
     assert result.per_class[2][0].fn == 1
     assert result.of(12).all == 0

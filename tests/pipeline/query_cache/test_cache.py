@@ -1,4 +1,4 @@
-"""The cache gives back what was written, whole videos in order, and refuses what is not what was asked for."""
+"""The cache returns whole videos as they were written, in order, and refuses parts that are damaged or unexpected."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def same(a: CachedClip, b: CachedClip) -> bool:
     return arrays and a.tube_overlaps == b.tube_overlaps
 
 
-def test_cache_then_read_equals_what_was_written(cache):
+def test_reading_returns_the_written_clips(cache):
     for group, (video, view, _, _, clips) in enumerate(cache.groups):
         rows = cache.read(group)
         assert len(rows) == clips
@@ -84,7 +84,7 @@ def test_ordinary_tools_can_read_the_parquet(cache):
     assert np.frombuffer(table["queries"][2].as_py(), shape[0]).shape == (N * C,)
 
 
-def test_writing_twice_gives_the_same_bytes_and_a_finished_part_is_known(tmp_path):
+def test_writing_twice_gives_the_same_bytes_and_a_finished_part_is_recognised(tmp_path):
     first = write(tmp_path / "a", {"x": 2})
     second = write(tmp_path / "b", {"x": 2})
     assert first == second
@@ -118,7 +118,7 @@ def test_a_cut_part_and_a_flipped_byte_are_found(cache):
 
 
 @pytest.mark.parametrize("value", [1e6, float("nan")])
-def test_a_value_the_cache_cannot_hold_stops_with_the_cure(tmp_path, value):
+def test_a_value_that_the_cache_cannot_hold_is_refused_with_the_cure(tmp_path, value):
     bad = replace(clip("x", 0), queries=np.full((N, C), value, np.float32))
     writer = CacheWriter(tmp_path, 0, dtype="float16", fingerprint="f")
     with pytest.raises(BadInput, match=r"cache\.dtype=float32"):
@@ -135,7 +135,7 @@ def test_a_full_disk_names_the_part_and_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_overlaps_come_back_and_follow_the_tubes_of_a_window(tmp_path):
+def test_overlaps_are_read_back_and_refer_to_the_tubes_of_a_window(tmp_path):
     table = ((0, 2), (0, 1), (0, 1, 2))
     shared = np.array([-1, 0, -2, -3, -4, 1], np.int32)
     written = [replace(clip("x", 0), tube_overlaps=table),
@@ -155,7 +155,7 @@ def test_overlaps_come_back_and_follow_the_tubes_of_a_window(tmp_path):
     assert np.array_equal(short.tubes[0, 0], np.minimum(shared, -1))
 
 
-def test_a_window_has_only_the_tubes_it_shows_and_repeats_count_for_nothing():
+def test_a_window_has_only_its_visible_tubes_and_repeats_have_no_weight():
     shown = [clip("x", 0), clip("x", 1)]
     batch = collate([[*shown, None]], (0,))
     assert batch.queries.queries.shape == (1, 3, N, C)
@@ -166,7 +166,7 @@ def test_a_window_has_only_the_tubes_it_shows_and_repeats_count_for_nothing():
     assert np.array_equal(batch.evidence.tubes[0, :2].numpy(), np.where(tubes == 2, -1, tubes))
 
 
-def test_two_ranks_see_what_one_would_and_a_resume_continues_it(cache):
+def test_two_ranks_get_the_batches_of_one_and_a_resume_continues_them(cache):
     config = QueryInputConfig(clips=2, batch_size=2, samples_per_video=2)
 
     def videos(steps, **kwargs):

@@ -1,4 +1,4 @@
-"""Rows of the cache: one numbering of tubes for the whole video, honest weights, no evidence from repeated frames."""
+"""Rows of the cache: tubes are numbered for the whole video, weights are exact, repeated frames give no evidence."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_repeated_frames_give_no_evidence_and_rows_keep_one_size(strategy):
     assert (short["pixel_tubes"][~counted] == -1).all()
 
 
-def test_every_clip_and_view_draws_its_own_pixels_the_same_ones_each_time():
+def test_every_clip_and_view_draws_its_own_pixels_and_repeats_them():
     first = recorded(EvidenceConfig(pixels=12))
     again = recorded(EvidenceConfig(pixels=12))
     for a, b in zip(first.rows, again.rows):
@@ -103,13 +103,13 @@ CROWDED = replace(VIDEO, overlaps=OVERLAPS)
 
 
 def crowded_ids(clip: int) -> np.ndarray:
-    """The ball 4 is in the first clip only, and there only where it shares pixels."""
+    """The ball 4 is only in the first clip, and there it has only shared pixels."""
     allowed = [0, 2, 3, 5, 6, 7, 8, 10, 11] if clip == 0 else [0, 1, 2, 3, 5, 7, 8]
     return np.random.default_rng(clip).choice(allowed, (2, 4, 6)).astype(np.uint8)
 
 
 def windows(config: EvidenceConfig, *, clips: slice = slice(None)) -> PixelEvidence:
-    """Evidence of the crowded video beside one without overlaps, as stage two gets it."""
+    """Evidence of the crowded video beside one without overlaps, as stage two reads it."""
     read = []
     for video, draw in ((CROWDED, crowded_ids), (VIDEO, ids)):
         recorder = EvidenceRecorder(video, CLASSES, view=0, config=config, seed=0)
@@ -123,12 +123,12 @@ def windows(config: EvidenceConfig, *, clips: slice = slice(None)) -> PixelEvide
 @pytest.mark.parametrize("clips", [[0, 1], [1], [0]])
 def test_dense_evidence_of_overlapping_tubes_gives_the_targets_of_the_id_maps(clips):
     evidence = windows(EvidenceConfig(strategy="dense"), clips=slice(clips[0], clips[-1] + 1))
-    found = video_targets(evidence)
+    actual = video_targets(evidence)
     maps = [np.concatenate([draw(clip) for clip in clips]) for draw in (crowded_ids, ids)]
     expected = clip_targets([clip_tubes(maps[0], SEGMENTS, CLASSES, overlaps=OVERLAPS).targets(),
                              clip_tubes(maps[1], SEGMENTS, CLASSES).targets()])
     for name in ("masks", "areas", "classes", "weights", "labelled", "void"):
-        assert torch.equal(getattr(found, name), getattr(expected, name)), name
+        assert torch.equal(getattr(actual, name), getattr(expected, name)), name
 
 
 @pytest.mark.parametrize("strategy", ["balanced", "mixed"])

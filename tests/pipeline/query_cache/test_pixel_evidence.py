@@ -28,7 +28,7 @@ def clip(seed: int = 0, *, frames: int = 2, size: int = 24) -> np.ndarray:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_sample_says_where_its_pixels_are_and_what_they_belong_to(strategy):
+def test_a_sample_holds_the_positions_and_tubes_of_its_pixels(strategy):
     tubes = clip()
     positions, drawn, weights = draw_evidence(tubes, rng=np.random.default_rng(0),
                                               config=EvidenceConfig(pixels=100, strategy=strategy))
@@ -40,7 +40,7 @@ def test_a_sample_says_where_its_pixels_are_and_what_they_belong_to(strategy):
 
 
 @pytest.mark.parametrize("strategy", ["balanced", "mixed"])
-def test_every_tube_and_void_are_there_and_weigh_exactly_their_area(strategy):
+def test_every_tube_and_void_are_sampled_with_the_weight_of_their_area(strategy):
     for seed in range(20):
         tubes = clip(seed)
         _, drawn, weights = draw_evidence(tubes, rng=np.random.default_rng(seed),
@@ -60,7 +60,7 @@ def test_a_small_tube_is_taken_whole_and_the_others_share_the_rest():
 @pytest.mark.parametrize("pixels", [60, 200])
 def test_every_pixel_weighs_one_in_expectation(strategy, pixels):
     class EveryDraw:
-        """Stands for the generator: over `period` calls, every pixel of a piece is drawn equally often."""
+        """Replaces the generator: over `period` calls, every pixel of a piece is drawn equally often."""
         def __init__(self):
             self.call = 0
             self.period = 1
@@ -98,7 +98,7 @@ def test_weighted_sums_are_right_on_average(strategy):
 @given(areas=st.lists(st.integers(1, 500), min_size=1, max_size=12), pixels=st.integers(12, 400),
        equal_part=st.sampled_from([0.5, 1.0]))
 @settings(max_examples=150, deadline=None)
-def test_pixels_are_shared_out_completely_and_nobody_goes_without(areas, pixels, equal_part):
+def test_all_pixels_are_shared_out_and_every_tube_gets_some(areas, pixels, equal_part):
     areas = np.array(areas)
     pixels = min(pixels, areas.sum())
     counts = share_out(areas, pixels=pixels, equal_part=equal_part)
@@ -149,31 +149,31 @@ def test_more_tubes_than_pixels_are_refused_with_the_cure():
 
 
 @pytest.mark.parametrize("wrong", [{"strategy": "fair"}, {"pixels": 0}])
-def test_a_config_that_cannot_work_is_refused(wrong):
+def test_an_impossible_config_is_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         EvidenceConfig(**wrong)
 
 
 def gradient(clips: list[np.ndarray], config: EvidenceConfig, *, seed: int = 0) -> torch.Tensor:
-    """Gradient of the stage-two loss for the queries of a video that are nearly right, and their class logits."""
+    """Gradient of the stage-two loss with respect to nearly correct queries of a video and their class logits."""
     generator = torch.Generator().manual_seed(7)
-    codes = F.normalize(torch.randn(8, 16, generator=generator), dim=1)             # a look for each tube; 4: void
+    codes = F.normalize(torch.randn(8, 16, generator=generator), dim=1)             # features of each tube; 4: void
     queries = (codes + 0.3 * torch.randn(len(clips), 8, 16, generator=generator)).requires_grad_()
     class_logits = (torch.randn(1, 8, 6, generator=generator) + 2 * torch.eye(8, 6)).requires_grad_()
     rng = np.random.default_rng(seed)
     evidence = []
     for tubes in clips:
-        looks = codes[torch.from_numpy(tubes % 5)] + 0.25 * torch.randn(*tubes.shape, 16, generator=generator)
+        features = codes[torch.from_numpy(tubes % 5)] + 0.25 * torch.randn(*tubes.shape, 16, generator=generator)
         positions, drawn, weights = draw_evidence(tubes, rng=rng, config=config)
-        evidence.append((F.normalize(looks, dim=-1)[tuple(positions.T.astype(int))], drawn, weights))
+        evidence.append((F.normalize(features, dim=-1)[tuple(positions.T.astype(int))], drawn, weights))
     features, drawn, weights = zip(*evidence)
-    made = PixelEvidence(
+    pixels = PixelEvidence(
         pixel_features=torch.stack(features)[None], tubes=torch.from_numpy(np.stack(drawn).astype(np.int64))[None],
         weights=torch.from_numpy(np.stack(weights))[None], classes=(torch.tensor([0, 1, 2, 3]),),
         areas=(torch.from_numpy(np.stack([tube_areas(tubes, count=4) for tubes in clips])).float(),))
-    masks = 4 * torch.einsum("k n d, b k p d -> b k n p", queries, made.pixel_features)
+    masks = 4 * torch.einsum("k n d, b k p d -> b k n p", queries, pixels.pixel_features)
     prediction = VideoPrediction(class_logits=class_logits, mask_embeddings=torch.empty(0), queries=torch.empty(0))
-    losses = CrossClipCriterion(CrossClipLossConfig())([prediction], [masks], made)
+    losses = CrossClipCriterion(CrossClipLossConfig())([prediction], [masks], pixels)
     return torch.cat([part.flatten() for part in torch.autograd.grad(sum(losses.values()), (queries, class_logits))])
 
 

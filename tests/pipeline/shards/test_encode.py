@@ -1,4 +1,4 @@
-"""Every fault of a video is found before it is stored, and named with video, file and cure."""
+"""Every fault of a video is found before it is stored, and reported with the video, the file and the cure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pipeline.shards.plan import ShardConfig
 from tests.pipeline.shards.toy_videos import SEGMENTS, Described, ToyVideos, toy_map, toy_videos, write_label
 
 CONFIG = ShardConfig(clip_frames=4)
-LARGER = coco.encode(np.ones((50, 50), np.uint8, order="F"))    # than the frames
+LARGER = coco.encode(np.ones((50, 50), np.uint8, order="F"))    # larger than the frames
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def data(tmp_path) -> ToyVideos:
 
 
 def with_masks(data: ToyVideos, drawn: np.ndarray) -> Described:
-    """The same video with other masks: frames x segments x H W bool; a segment without a pixel is absent."""
+    """The same video with other masks, frames x segments x H W bool; segments without pixels are absent."""
     video = data.read("cows")
     packed = [[coco.encode(np.asfortranarray(mask.view(np.uint8))) if mask.any() else None for mask in masks]
               for masks in drawn]
@@ -42,7 +42,7 @@ def with_masks(data: ToyVideos, drawn: np.ndarray) -> Described:
 
 
 def change_masks(data: ToyVideos, frame: int, masks: dict) -> None:
-    """Other run lengths on disk for some ids of one frame of "cows"."""
+    """Replace the run lengths of some ids in one frame of "cows" on disk."""
     path = data.image("cows", frame).with_suffix(".json")
     path.write_text(json.dumps(json.loads(path.read_text()) | masks))
 
@@ -62,10 +62,10 @@ def test_jpegs_pass_through_and_ids_are_renumbered_in_order(data):
     source = np.array([0] + [segment.id for segment in SEGMENTS])
     for clip in clips:
         members = dict(clip.members)
-        for number in range(clip.meta["num_frames"]):
-            frame = clip.meta["start_frame"] + number
-            assert members[f"f{number:03d}.jpg"] == data.image("cows", frame).read_bytes()
-            ids = decode_png(members[f"f{number:03d}.png"])
+        for index in range(clip.meta["num_frames"]):
+            frame = clip.meta["start_frame"] + index
+            assert members[f"f{index:03d}.jpg"] == data.image("cows", frame).read_bytes()
+            ids = decode_png(members[f"f{index:03d}.png"])
             assert ids.dtype == np.uint8
             assert_array_equal(source[ids], toy_map("cows", frame, 24, 40))
         assert [row["source_id"] for row in clip.meta["segments"]] == source[1:].tolist()
@@ -74,7 +74,7 @@ def test_jpegs_pass_through_and_ids_are_renumbered_in_order(data):
 
 @pytest.mark.parametrize(("count", "dtype"), [(255, np.uint8), (256, np.uint16)])
 def test_a_video_with_more_than_255_ids_is_stored_in_16_bits(tmp_path, count, dtype):
-    segments = tuple(Segment(id=3 * number + 1, class_index=1) for number in range(count))
+    segments = tuple(Segment(id=3 * index + 1, class_index=1) for index in range(count))
     data = toy_videos(tmp_path, {"many": 1}, width=320, height=4, segments=segments)
     ids = decode_png(dict(encode_video(data, "many", CONFIG)[0].members)["f000.png"])
     assert ids.dtype == dtype
@@ -101,8 +101,8 @@ def test_overlapping_masks_become_one_map_without_loss(tmp_path):
     assert len(set(map(tuple, members.values()))) == len(members)
     for frame, masks in enumerate(drawn):
         ids = decode_png(dict(clips[frame // 4].members)[f"f{frame % 4:03d}.png"])
-        for number, mask in enumerate(masks, start=1):
-            assert_array_equal(np.isin(ids, [id for id, segments in members.items() if number in segments]), mask)
+        for id, mask in enumerate(masks, start=1):
+            assert_array_equal(np.isin(ids, [stored for stored, segments in members.items() if id in segments]), mask)
 
 
 def test_more_than_255_ids_and_overlaps_need_16_bits(tmp_path):
@@ -125,7 +125,7 @@ def test_run_lengths_that_do_not_fill_the_frame_are_named(tmp_path, counts):
 
 @pytest.mark.parametrize(("masks", "reason"), [({"7": {"size": [25, 40], "counts": "0"}}, "size-differs"),
                                                ({"8": {"size": [24, 40], "counts": "0"}}, "unlisted-id")])
-def test_masks_of_another_size_and_of_an_id_nobody_lists_are_named(tmp_path, masks, reason):
+def test_masks_of_another_size_and_of_an_unlisted_id_are_named(tmp_path, masks, reason):
     data = toy_videos(tmp_path / "toy", {"cows": 1}, masks=True)
     change_masks(data, 0, masks)
     assert refused(data).reason == reason
@@ -135,7 +135,7 @@ def test_png_frames_become_jpegs(data):
     pixels = np.random.default_rng(0).integers(0, 256, (3, 24, 40, 3), dtype=np.uint8)
     grey = np.repeat(pixels[2, ..., :1], 3, axis=2)
     for frame, content in enumerate((pixels[0], pixels[1], pixels[2, ..., 0])):
-        data.image("cows", frame).write_bytes(encode_png(content))      # told by its bytes, not by its name
+        data.image("cows", frame).write_bytes(encode_png(content))      # recognised by the bytes, not by the name
     members = dict(encode_video(data, "cows", CONFIG)[0].members)
     for frame, content in enumerate((pixels[0], pixels[1], grey)):
         assert members[f"f{frame:03d}.jpg"] == encode_jpeg(content, quality=95)
@@ -147,7 +147,7 @@ def test_png_frames_become_jpegs(data):
 @pytest.mark.parametrize(("change", "reason"), [
     (lambda png: png[:-20], "corrupt-image"), (lambda _: encode_png(np.zeros((24, 40), np.uint16)), "corrupt-image"),
     (lambda _: encode_png(np.zeros((24, 41), np.uint8)), "size-differs")])
-def test_a_png_frame_that_cannot_be_is_named(data, change, reason):
+def test_an_impossible_png_frame_is_named(data, change, reason):
     path = data.image("cows", 4)
     path.write_bytes(change(encode_png(np.zeros((24, 40, 3), np.uint8))))
     error = refused(data)
@@ -162,13 +162,13 @@ def test_resizing_changes_images_and_labels_alike(tmp_path):
         assert (clip.meta["height"], clip.meta["width"]) == (12, 20)
         pixels = decode_jpeg(data.image("cows", 0).read_bytes())
         assert members["f000.jpg"] == encode_jpeg(resize_image(pixels, 12, 20), quality=95)
-        shrunk = toy_map("cows", 0, 24, 40)[1::2, 1::2]     # the nearest centre when halving: the later of the two
+        shrunk = toy_map("cows", 0, 24, 40)[1::2, 1::2]     # halving takes the later of two pixels
         ids = decode_png(members["f000.png"])
         assert_array_equal(ids == 1, shrunk == SEGMENTS[0].id)
-        assert set(np.unique(ids)) == set(range(6))     # the row of overlaps is not among the centres
+        assert set(np.unique(ids)) == set(range(6))     # the row of overlaps is not sampled
 
 
-def test_a_frame_of_the_asked_height_keeps_its_bytes(data):
+def test_a_frame_of_the_requested_height_keeps_its_bytes(data):
     members = dict(encode_video(data, "cows", ShardConfig(resize_height=24))[0].members)
     assert members["f000.jpg"] == data.image("cows", 0).read_bytes()
 
@@ -182,7 +182,7 @@ def test_a_missing_file_is_named(data, which, reason):
 
 
 @pytest.mark.parametrize("which", ["image", "label"])
-def test_a_cut_file_is_named(data, which):
+def test_a_truncated_file_is_named(data, which):
     path = getattr(data, which)("cows", 4)
     path.write_bytes(path.read_bytes()[:-20])
     error = refused(data)
@@ -250,7 +250,7 @@ def test_a_listed_segment_without_pixels_is_named(data):
     (lambda video: replace(video, segments=SEGMENTS + SEGMENTS[:1]), "bad-id"),
     (lambda video: replace(video, frames=(replace(video.frames[0], label=None), *video.frames[1:])), "missing-label"),
 ])
-def test_a_description_that_cannot_be_is_refused(data, change, reason):
+def test_an_impossible_description_is_refused(data, change, reason):
     assert refused(Described(data, change(data.read("cows")))).reason == reason
 
 
@@ -274,7 +274,7 @@ def test_an_error_of_a_reader_gains_the_name_of_the_video(data):
 
 @contextmanager
 def open_folder():
-    """A folder every user may enter; pytest's own are closed."""
+    """A folder that every user may enter, unlike those of pytest."""
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
     try:
@@ -285,7 +285,7 @@ def open_folder():
 
 @contextmanager
 def unprivileged():
-    """Without root's right to read everything."""
+    """Run without root's permission to read every file."""
     user = os.geteuid()
     if user == 0:
         os.seteuid(65534)

@@ -1,4 +1,4 @@
-"""Keys of stored clips survive every tool that reads tars."""
+"""Keys of stored clips are safe for every tool that reads tars."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ def test_different_clips_have_different_keys(clips):
     assert len({clip_key(*clip) for clip in clips}) == len(clips)
 
 
-def test_a_usual_name_stays_readable():
+def test_an_ordinary_name_stays_readable():
     assert clip_key("davis_cows", 3) == "davis_cows_c0003"

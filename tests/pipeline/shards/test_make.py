@@ -1,4 +1,4 @@
-"""Making shards: the same bytes whatever happened on the way, nothing half, bad videos counted."""
+"""Making shards: the same bytes after any interruption, no half-written files, and counts of bad videos."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_finished_shard_is_not_written_again(data, tmp_path, monkeypatch):
 
 
 def test_memory_holds_one_video_at_a_time(tmp_path, monkeypatch):
-    data = toy_videos(tmp_path / "toy", LENGTHS, segments=SEGMENTS[:2])     # small ids: a small lookup
+    data = toy_videos(tmp_path / "toy", LENGTHS, segments=SEGMENTS[:2])     # small ids need a small lookup table
 
     def large_video(dataset, video_id, config, encode=writing.encode_video):
         clips = encode(dataset, video_id, config)
@@ -69,7 +69,7 @@ def test_memory_holds_one_video_at_a_time(tmp_path, monkeypatch):
     assert peak < 6_000_000
 
 
-def test_a_damaged_sidecar_costs_only_its_shard(data, tmp_path):
+def test_a_damaged_sidecar_affects_only_its_shard(data, tmp_path):
     make_shards(data, tmp_path / "out", CONFIG, split="train")
     before = contents(tmp_path / "out")
     (tmp_path / "out" / "train-000002.json").write_bytes(b"{")
@@ -89,13 +89,13 @@ def test_a_damaged_shard_is_written_again(data, tmp_path, damage):
     assert contents(tmp_path / "out") == before
 
 
-def test_a_tar_has_no_trace_of_when_and_who(data, tmp_path):
+def test_a_tar_records_neither_time_nor_owner(data, tmp_path):
     make_shards(data, tmp_path / "out", CONFIG, split="train")
     with tarfile.open(tmp_path / "out" / "train-000000.tar") as tar:
         assert {(info.mtime, info.uid, info.gid, info.uname, info.gname) for info in tar} == {(0, 0, 0, "", "")}
 
 
-def test_a_bad_video_is_skipped_whole_and_costs_no_other(data, tmp_path):
+def test_a_bad_video_is_skipped_completely_and_no_other_with_it(data, tmp_path):
     data.image("a", 5).unlink()
     report = make_shards(data, tmp_path / "out", CONFIG, split="train")
     assert report.skipped == {"missing-image": 1}
@@ -108,7 +108,7 @@ def test_a_bad_video_is_skipped_whole_and_costs_no_other(data, tmp_path):
     assert verify(tmp_path / "out") == []
 
 
-def test_a_video_repaired_since_is_taken_in_by_the_next_run(data, tmp_path):
+def test_a_repaired_video_is_added_by_the_next_run(data, tmp_path):
     content = data.image("a", 5).read_bytes()
     data.image("a", 5).write_bytes(content[:50])
     make_shards(data, tmp_path / "out", CONFIG, split="train")
@@ -118,8 +118,8 @@ def test_a_video_repaired_since_is_taken_in_by_the_next_run(data, tmp_path):
     assert contents(tmp_path / "out") == contents(tmp_path / "never_bad")
 
 
-def test_videos_that_were_missing_when_sizes_were_looked_up_come_into_the_first_cut(data, tmp_path):
-    """With them the same settings would cut the set into more shards; what is finished is kept all the same."""
+def test_videos_that_were_missing_in_the_first_run_join_its_shards(data, tmp_path):
+    """With them the same settings would give more shards, but finished shards are kept all the same."""
     size = sum(path.stat().st_size for path in data.root.rglob("*.*")) / 1e6
     config = ShardConfig(clip_frames=4, shard_megabytes=size / 2)
     whole = plan_shards(data, config, split="train")
@@ -138,7 +138,7 @@ def test_a_damaged_plan_is_named_and_made_again(data, tmp_path):
     make_shards(data, tmp_path / "out", CONFIG, split="train")
     before = contents(tmp_path / "out")
     (tmp_path / "out" / "plan.json").write_bytes(b"{")
-    with pytest.raises(BadInput, match=r"plan\.json: cannot be read .*finished shards are kept"):
+    with pytest.raises(BadInput, match=r"plan\.json: it cannot be read .*finished shards are kept"):
         make_shards(data, tmp_path / "out", CONFIG, split="train")
     (tmp_path / "out" / "plan.json").unlink()
     make_shards(data, tmp_path / "out", CONFIG, split="train")
@@ -163,12 +163,12 @@ def test_too_many_bad_videos_fail_at_the_end_and_leave_no_manifest(data, tmp_pat
         ShardSet(tmp_path / "out")
 
 
-def test_shards_of_another_plan_are_not_mixed_in(data, tmp_path):
+def test_shards_of_two_plans_are_not_mixed(data, tmp_path):
     make_shards(data, tmp_path / "out", CONFIG, split="train")
     before = contents(tmp_path / "out")
     with pytest.raises(ValueError, match=r"clip_frames: 4 there, 8 now.*another folder"):
         make_shards(data, tmp_path / "out", ShardConfig(min_shards=3), split="train")
-    with pytest.raises(ValueError, match="differing: shards"):
+    with pytest.raises(ValueError, match="another plan, which differs in shards"):
         make_shards(without(data, "a"), tmp_path / "out", CONFIG, split="train")
     assert contents(tmp_path / "out") == before
 
@@ -195,7 +195,7 @@ def run_child(code: str, data: ToyVideos, folder: Path) -> subprocess.CompletedP
                           text=True, env=os.environ | {"PYTHONPATH": str(root)})
 
 
-def test_a_killed_run_leaves_only_a_partial_and_is_finished_by_the_next(data, tmp_path):
+def test_a_killed_run_leaves_only_a_partial_file_and_the_next_run_completes_it(data, tmp_path):
     config = ShardConfig(clip_frames=4, min_shards=2)
     killed = run_child("make_shards(Dying(toy, lengths), out, ShardConfig(clip_frames=4, min_shards=2), split='train')",
                        data, tmp_path / "out")
@@ -209,7 +209,7 @@ def test_a_killed_run_leaves_only_a_partial_and_is_finished_by_the_next(data, tm
     assert contents(tmp_path / "out") == contents(tmp_path / "undisturbed")
 
 
-def test_a_full_disk_is_named_and_leaves_nothing_half(data, tmp_path):
+def test_a_full_disk_is_named_and_leaves_no_half_written_file(data, tmp_path):
     with disk_of(20_000), pytest.raises(OSError, match=r"cannot write shard .*finished shards are kept"):
         make_shards(data, tmp_path / "out", ShardConfig(clip_frames=4), split="train")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["plan.json"]

@@ -1,4 +1,4 @@
-"""The plan is a partition of the sorted videos, made before anything is written."""
+"""The plan divides the sorted videos into shards before anything is written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.pipeline.shards.toy_videos import ToyVideos, toy_videos
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> ToyVideos:
-    return toy_videos(tmp_path_factory.mktemp("toy"), {f"video{number}": 2 for number in range(7)})
+    return toy_videos(tmp_path_factory.mktemp("toy"), {f"video{index}": 2 for index in range(7)})
 
 
 @pytest.mark.parametrize("config", [ShardConfig(), ShardConfig(min_shards=3), ShardConfig(min_shards=99),
@@ -24,7 +24,7 @@ def test_every_video_is_in_one_shard_in_order(data, config):
     assert min(config.min_shards, 7) <= len(plan.shards) <= 7
 
 
-def test_shards_come_near_the_size_asked_for(data):
+def test_shards_have_about_the_requested_size(data):
     megabytes = sum(path.stat().st_size for path in data.root.rglob("*.*")) / 1e6
     plan = plan_shards(data, ShardConfig(shard_megabytes=megabytes / 3.5), split="train")
     assert len(plan.shards) == 4
@@ -32,7 +32,7 @@ def test_shards_come_near_the_size_asked_for(data):
     assert len(plan_shards(data, smaller, split="train").shards) == 1
 
 
-def test_the_digest_names_listing_and_settings(data):
+def test_the_digest_depends_on_the_videos_and_the_settings(data):
     plan = plan_shards(data, ShardConfig(), split="train")
     fewer = replace(data, lengths={"video1": 2})
     others = [plan_shards(data, ShardConfig(clip_frames=4), split="train"),
@@ -54,5 +54,5 @@ def test_a_setting_that_cannot_work_is_refused_by_name(field):
 
 @pytest.mark.parametrize(("size", "stored"), [((1080, 1920), (720, 1280)), ((1920, 1080), (720, 405)),
                                               ((480, 853), (720, 1279)), ((720, 1280), (720, 1280))])
-def test_the_720p_step_fixes_the_height_of_upright_videos_too(size, stored):
+def test_resizing_to_720p_fixes_the_height_of_upright_videos_too(size, stored):
     assert ShardConfig(resize_height=720).stored_size(*size) == stored

@@ -1,4 +1,4 @@
-"""What a shard set gives back is what the data set holds, from any process, or a clear refusal."""
+"""A shard set returns the content of its data set, from any process, or refuses with a clear message."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def folder(data, tmp_path):
     return tmp_path / "out"
 
 
-def test_any_run_of_frames_comes_with_one_read(data, folder, monkeypatch):
+def test_consecutive_frames_need_one_read(data, folder, monkeypatch):
     shards = ShardSet(folder)
     reads = []
     monkeypatch.setattr(os, "pread", lambda *where, pread=os.pread: reads.append(where) or pread(*where))
@@ -48,7 +48,7 @@ def test_any_run_of_frames_comes_with_one_read(data, folder, monkeypatch):
                                                          for frame in range(start, stop)]
 
 
-def test_a_set_says_what_it_holds(data, folder):
+def test_a_set_lists_its_content(data, folder):
     shards = ShardSet(folder)
     assert [video.video_id for video in shards.videos] == sorted(LENGTHS)
     assert [video.index for video in shards.videos] == [0, 1, 2]
@@ -76,16 +76,16 @@ def test_truth_numbers_things_per_class_and_merges_stuff(folder):
     assert set(truth.segments) == set(panoptic.values()) - {VOID}
     assert {id: (s.class_index, s.track, s.is_crowd) for id, s in truth.segments.items()} == {
         0: (0, 0, False), 10_001: (1, 1, False), 10_002: (1, 2, False), 30_001: (3, 1, True)}
-    for _ in range(2):      # can be iterated again
+    for _ in range(2):      # every iteration decodes again
         frames = list(truth.frames)
         assert len(frames) == len(truth.frame_names) == 10
-        for frame, found in enumerate(frames):
-            assert found.dtype == np.int32
-            assert_array_equal(found, np.vectorize(panoptic.get)(toy_map("a", frame, 24, 40)))
+        for frame, ids in enumerate(frames):
+            assert ids.dtype == np.int32
+            assert_array_equal(ids, np.vectorize(panoptic.get)(toy_map("a", frame, 24, 40)))
 
 
-def test_truth_keeps_the_order_in_which_the_data_set_lists_its_segments(tmp_path):
-    """The official STQ of VIPSeg looks at which segment comes first."""
+def test_truth_keeps_the_order_of_segments_of_the_data_set(tmp_path):
+    """The official STQ of VIPSeg depends on the segment that comes first."""
     listed = tuple(SEGMENTS[i] for i in (2, 4, 3, 1, 0))
     data = toy_videos(tmp_path / "toy", {"a": 2}, segments=listed)
     make_shards(data, tmp_path / "out", split="val")
@@ -96,7 +96,7 @@ def test_truth_keeps_the_order_in_which_the_data_set_lists_its_segments(tmp_path
     assert_array_equal(np.array([0, *video.source_ids])[shards.ids(video, 1)], toy_map("a", 1, 24, 40, listed))
 
 
-def test_masks_of_an_overlapping_set_come_back(tmp_path):
+def test_overlapping_masks_come_back(tmp_path):
     data = toy_videos(tmp_path / "toy", {"a": 6}, masks=True)
     make_shards(data, tmp_path / "out", ShardConfig(clip_frames=4), split="train")
     shards = ShardSet(tmp_path / "out")
@@ -168,7 +168,7 @@ def test_masks_of_an_id_map_are_its_segments(folder):
         assert_array_equal(coco.decode(mask), shards.ids(shards.videos[0], 0) == id)
 
 
-def test_frames_that_are_not_there_are_refused(folder):
+def test_frames_that_do_not_exist_are_refused(folder):
     shards = ShardSet(folder)
     for start, stop in ((0, 11), (3, 3), (-1, 2)):
         with pytest.raises(IndexError, match="which has 10"):
@@ -195,7 +195,7 @@ def test_a_forked_process_opens_its_own_files(folder):
     assert shards.read(shards.videos[1], 2, 5) == expected
 
 
-def test_a_lost_index_is_found_again_from_the_tars(folder):
+def test_a_lost_index_is_rebuilt_from_the_tars(folder):
     before = ShardSet(folder).videos
     index = (folder / "index.parquet").read_bytes()
     (folder / "index.parquet").unlink()
@@ -211,15 +211,15 @@ def test_webdataset_sees_the_same_clips(data, folder):
     assert [(meta["video_id"], meta["clip_index"]) for meta in metas] == [
         ("B.mov", 0), ("a", 0), ("a", 1), ("a", 2), ("c", 0), ("c", 1)]
     for sample, meta in zip(samples, metas):
-        for number in range(meta["num_frames"]):
-            source = data.image(meta["video_id"], meta["start_frame"] + number)
-            assert sample[f"f{number:03d}.jpg"] == source.read_bytes()
+        for index in range(meta["num_frames"]):
+            source = data.image(meta["video_id"], meta["start_frame"] + index)
+            assert sample[f"f{index:03d}.jpg"] == source.read_bytes()
 
 
-def test_a_cut_tar_is_refused_at_opening(folder):
+def test_a_truncated_tar_is_refused_at_opening(folder):
     path = folder / "val-000001.tar"
     path.write_bytes(path.read_bytes()[:-10240])
-    with pytest.raises(ValueError, match=r"val-000001.tar has .* bytes, the manifest says"):
+    with pytest.raises(ValueError, match=r"val-000001.tar has .* bytes, but the manifest lists"):
         ShardSet(folder)
 
 
@@ -238,7 +238,7 @@ def test_a_set_whose_tars_are_elsewhere_opens_but_cannot_be_read_by_index(folder
     with pytest.raises(FileNotFoundError, match=r"val-000000\.tar is not on this machine.*input\.stream_from.*Copy"):
         shards.read(shards.videos[0], 0, 1)
     (folder / "index.parquet").unlink()
-    with pytest.raises(FileNotFoundError, match=r"no index\.parquet in .*copy it from where the tars are"):
+    with pytest.raises(FileNotFoundError, match=r"no index\.parquet in .*copy it from the folder of the tars"):
         ShardSet(folder, tars_here=False)
 
 
@@ -270,7 +270,7 @@ def test_an_unfinished_set_is_refused(folder):
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "index.parquet", "val-000001.tar"])
-def test_a_cut_file_is_bad_data_and_named(folder, name):
+def test_a_truncated_file_is_bad_data_and_named(folder, name):
     (folder / name).write_bytes((folder / name).read_bytes()[:-20])
     with pytest.raises(BadInput, match=re.escape(str(folder / name))) as error:
         ShardSet(folder)

@@ -1,4 +1,4 @@
-"""Verifying finds each thing that can be wrong, and nothing in a sound set."""
+"""Verifying finds every kind of fault, and none in a sound set."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def found(folder: Path, *words: str) -> None:
 
 
 def rewrite_tar(folder: Path, change) -> None:
-    """Put changed members into the tar: `change` gets and gives a list of (name, content)."""
+    """Write the tar again; `change` maps its list of (name, content) to the new one."""
     path = folder / "train-000000.tar"
     with tarfile.open(path) as tar:
         members = [(info.name, tar.extractfile(info).read()) for info in tar]
@@ -56,26 +56,27 @@ def test_a_flipped_byte_is_found_by_sha256_and_checksum(folder):
     content = bytearray((folder / "train-000000.tar").read_bytes())
     content[shards.videos[0].frames[2].image[0] + 300] ^= 1
     (folder / "train-000000.tar").write_bytes(content)
-    found(folder, "another sha256", "'a_c0000.f002.jpg' is {")
+    found(folder, "its sha256 differs", "'a_c0000.f002.jpg' is {")
 
 
 @pytest.mark.parametrize("bytes_lost", [3_000, 10_240])
-def test_a_cut_tar_is_found(folder, bytes_lost):
+def test_a_truncated_tar_is_found(folder, bytes_lost):
     path = folder / "train-000000.tar"
     path.write_bytes(path.read_bytes()[:-bytes_lost])
-    found(folder, "the manifest says")
+    found(folder, "the manifest lists")
 
 
-def test_a_tar_cut_inside_a_member_is_named(folder):
+def test_a_tar_that_ends_inside_a_member_is_named(folder):
     path = folder / "train-000000.tar"
     path.write_bytes(path.read_bytes()[:5_000])
-    found(folder, "cannot read shard")
+    found(folder, "the shard cannot be read")
 
 
 def test_a_lost_tar_a_stray_tar_and_a_lost_index_are_found(folder):
     shutil.move(folder / "train-000000.tar", folder / "train-000009.tar")
     (folder / "index.parquet").unlink()
-    found(folder, "train-000000.tar: missing", "train-000009.tar: not in the manifest", "index.parquet: cannot be read")
+    found(folder, "train-000000.tar: the file is missing", "train-000009.tar: it is not in the manifest",
+          "index.parquet: it cannot be read")
 
 
 def test_members_of_a_clip_that_are_not_adjacent_are_found(folder):
@@ -83,7 +84,7 @@ def test_members_of_a_clip_that_are_not_adjacent_are_found(folder):
         whole = [m for m in members if m[0].startswith("a_c0000")]
         return [*members, *whole]
     rewrite_tar(folder, apart)
-    found(folder, "clip 'a_c0000' is not in one piece but 2")
+    found(folder, "clip 'a_c0000' lies in 2 pieces")
 
 
 def test_clips_out_of_order_are_found(folder):
@@ -93,21 +94,21 @@ def test_clips_out_of_order_are_found(folder):
 
 def test_a_lost_clip_is_found(folder):
     rewrite_tar(folder, lambda members: [m for m in members if not m[0].startswith("a_c0000")])
-    found(folder, "'a_c0000' is only in the index", "3 clips, the manifest says 4", "one before it is missing")
+    found(folder, "'a_c0000' is only in the index", "3 clips, but the manifest lists 4", "one before it is missing")
 
 
 @pytest.mark.parametrize(("content", "words"), [
-    (encode_png(np.full((24, 40), 200, np.uint8)), "holds id 200, its video lists 5"),
+    (encode_png(np.full((24, 40), 200, np.uint8)), "contains id 200, but the video has ids up to 5"),
     (encode_png(np.zeros((24, 41), np.uint8)), "has shape (24, 41)"),
     (b"no png at all", "not a PNG"),
 ])
-def test_a_label_that_cannot_be_is_found(folder, content, words):
+def test_an_impossible_label_is_found(folder, content, words):
     rewrite_tar(folder, lambda members: [(name, content if name == "b_c0001.f000.png" else old)
                                          for name, old in members])
     found(folder, words)
 
 
-def test_an_overlap_of_segments_that_are_not_there_is_found(folder):
+def test_an_overlap_of_unlisted_segments_is_found(folder):
     def broken(members):
         for name, content in members:
             if name == "b_c0001.meta.json":
@@ -122,26 +123,26 @@ def test_wrong_totals_are_found(folder):
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["totals"]["frames"] += 1
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    found(folder, "frames of all shards are 11, its totals say 12")
+    found(folder, "the frames of all shards sum to 11, but its totals list 12")
 
 
 def test_a_set_without_manifest_is_found(tmp_path):
     found(tmp_path, "manifest.json: cannot be read")
 
 
-def test_whatever_byte_is_damaged_verifying_ends_and_finds_what_matters(folder):
-    """One byte or the end of a file changed: never an exception, and never a tar or plan that passes as sound.
+def test_verifying_a_damaged_byte_raises_nothing_and_finds_every_relevant_one(folder):
+    """After one byte or the end of a file has changed, there is no exception, and no such tar or plan passes as sound.
 
-    Manifest and index have bytes that nobody reads.
+    The manifest and the index contain bytes that are never read.
     """
     rng = random.Random(0)
     for name in ("train-000000.tar", "plan.json", "manifest.json", "index.parquet"):
         path = folder / name
         whole = path.read_bytes()
-        for at in rng.sample(range(len(whole)), 60):
-            for damaged in (whole[:at], whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1:]):
+        for place in rng.sample(range(len(whole)), 60):
+            for damaged in (whole[:place], whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1:]):
                 path.write_bytes(damaged)
-                assert verify(folder) or name in ("manifest.json", "index.parquet"), (name, at)
+                assert verify(folder) or name in ("manifest.json", "index.parquet"), (name, place)
         path.write_bytes(whole)
     assert verify(folder) == []
 
@@ -154,10 +155,10 @@ def test_a_clip_whose_description_lacks_a_field_is_found(folder, lost):
                 content = json.dumps({key: value for key, value in json.loads(content).items() if key != lost}).encode()
             yield name, content
     rewrite_tar(folder, broken)
-    found(folder, f"cannot read shard: '{lost}'")
+    found(folder, f"the shard cannot be read: '{lost}'")
 
 
-def test_a_manifest_that_says_something_else_than_the_plan_is_found(folder):
+def test_a_manifest_that_contradicts_the_plan_is_found(folder):
     text = (folder / "manifest.json").read_text()
     (folder / "manifest.json").write_text(text.replace('"cow"', '"cat"'))
-    found(folder, "categories is not that of plan.json")
+    found(folder, "its field 'categories' differs from that of plan.json")

@@ -1,4 +1,4 @@
-"""A data set of a few tiny videos on disk that tests can damage at will."""
+"""A data set of a few tiny videos on disk, which tests may damage."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from pipeline.records import FrameRecord, Segment, VideoRecord
 
 CLASSES = ClassTable("toy", (ClassInfo(0, "grass", False, (0, 200, 0)), ClassInfo(1, "cow", True, (99, 0, 0)),
                              ClassInfo(2, "sky", False, (0, 0, 250)), ClassInfo(3, "dog", True, (9, 9, 9))))
-# source id -> class: two cows, a dog, grass in two pieces; ids as an RGB coding gives them
+# Two cows, a dog, and grass in two segments, with ids as in RGB-coded label maps.
 SEGMENTS = (Segment(id=7, class_index=0), Segment(id=300, class_index=1), Segment(id=70_000, class_index=1),
             Segment(id=70_001, class_index=3, is_crowd=True), Segment(id=16_000_000, class_index=0))
 
 
 @dataclass(frozen=True)
 class ToyVideos:
-    """Videos `name: frames` under `root`, label maps RGB-coded; with masks=True run lengths instead."""
+    """Videos `name: frames` under `root` with RGB-coded label maps, or with run lengths where masks=True."""
 
     root: Path
     lengths: dict[str, int]
@@ -53,15 +53,15 @@ class ToyVideos:
         image = self.image(video_id, frame)
         label = self.label(video_id, frame)
         if self.masks:
-            runs = json.loads(image.with_suffix(".json").read_text())
-            return FrameRecord(name=image.stem, image=image, segment_ids=tuple(map(int, runs)),
-                               masks={int(id): mask for id, mask in runs.items()})
+            masks = json.loads(image.with_suffix(".json").read_text())
+            return FrameRecord(name=image.stem, image=image, segment_ids=tuple(map(int, masks)),
+                               masks={int(id): mask for id, mask in masks.items()})
         return FrameRecord(name=image.stem, image=image, label=label,
                            segment_ids=tuple(segment.id for segment in self.segments))
 
 
 class Described(ToyVideos):
-    """A ToyVideos whose description is given."""
+    """A ToyVideos whose `read` returns a given record."""
 
     def __init__(self, data: ToyVideos, video: VideoRecord | None) -> None:
         super().__init__(data.root, data.lengths)
@@ -72,7 +72,7 @@ class Described(ToyVideos):
 
 
 def toy_map(video_id: str, frame: int, height: int, width: int, segments=SEGMENTS) -> np.ndarray:
-    """H W int32 ids: vertical stripes that move by one pixel per frame, one void stripe; every segment has pixels."""
+    """H W int32 ids: one vertical stripe per segment and one for void, which move by one pixel per frame."""
     ids = np.array([0] + [segment.id for segment in segments], dtype=np.int32)
     stripes = (np.arange(width) + frame + len(video_id)) * len(ids) // width % len(ids)
     return np.broadcast_to(ids[stripes], (height, width)).copy()
@@ -96,21 +96,21 @@ def toy_videos(root: Path, lengths: dict[str, int], **kwargs) -> ToyVideos:
 
 
 def write_label(path: Path, ids: np.ndarray) -> None:
-    """Segment ids, H W -> RGB-coded PNG."""
+    """Write segment ids, H W, as an RGB-coded PNG."""
     path.write_bytes(encode_png(np.stack([ids & 255, ids >> 8 & 255, ids >> 16], axis=-1).astype(np.uint8)))
 
 
 def without(data: ToyVideos, video_id: str) -> ToyVideos:
-    """The same data set with one video off its list."""
+    """The same data set without one of its videos."""
     return replace(data, lengths={id: length for id, length in data.lengths.items() if id != video_id})
 
 
 def _run_lengths(ids: np.ndarray, segments) -> dict:
-    """Masks that overlap: each segment also covers the top row."""
-    runs = {}
+    """Run lengths of masks that overlap, since each segment also covers the top row."""
+    run_lengths = {}
     for segment in segments:
         mask = ids == segment.id
         mask[0] = True
         packed = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
-        runs[segment.id] = {"size": list(map(int, packed["size"])), "counts": packed["counts"].decode()}
-    return runs
+        run_lengths[segment.id] = {"size": list(map(int, packed["size"])), "counts": packed["counts"].decode()}
+    return run_lengths

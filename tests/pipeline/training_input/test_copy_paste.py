@@ -1,4 +1,4 @@
-"""Pasted segments arrive with their pixels and an id of their own; everything else stays."""
+"""Pasted segments keep their pixels and get new ids; everything else is unchanged."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SEGMENTS = [Segment(id=1, class_index=0), Segment(id=2, class_index=1), Segment(
 
 @pytest.fixture
 def ids() -> np.ndarray:
-    """2 32 48 stripes of 0 ... 5; number 3 only from the second frame on."""
+    """2 32 48 stripes of the ids 0 ... 5; id 3 is only in the second frame."""
     ids = np.broadcast_to(np.arange(48) // 8, (2, 32, 48)).astype(np.uint8).copy()
     ids[0][ids[0] == 3] = 0
     return ids
@@ -32,7 +32,7 @@ def chosen_ids(ids, **options) -> list[set[int]]:
     return [{segment.id for segment in choose_segments(ids, SEGMENTS, CLASSES, rng, **options)} for _ in range(400)]
 
 
-def test_all_things_come_and_each_stuff_comes_half_the_time(ids):
+def test_all_things_are_chosen_and_each_stuff_half_of_the_time(ids):
     chosen = chosen_ids(ids)
     assert all({2, 3} <= ids and 5 not in ids for ids in chosen)
     for stuff in (1, 4):
@@ -44,7 +44,7 @@ def test_officially_only_the_first_frame_counts(ids):
     assert all(2 in ids and 3 not in ids for ids in chosen)
 
 
-def test_what_is_not_in_the_clip_is_not_chosen(ids):
+def test_a_segment_outside_the_clip_is_not_chosen(ids):
     assert chosen_ids(np.zeros_like(ids)) == [set()] * 400
 
 
@@ -73,7 +73,7 @@ def test_pasted_ids_never_meet_the_clips_own():
     assert_array_equal(new_ids[1:6], [6, 7, 8, 9, 10])
 
 
-def test_pasted_overlaps_keep_what_was_chosen_of_them(ids):
+def test_pasted_overlaps_keep_their_chosen_segments(ids):
     overlaps = {6: (2, 3), 7: (1, 4), 8: (2, 5), 9: (1, 5), 10: (1, 2, 4)}
     chosen = [SEGMENTS[1], SEGMENTS[2], SEGMENTS[3]]        # 2, 3 and 4: not 1, nor the crowd 5
     moved, shared, new_ids = renumber(chosen, after=20, highest=10, overlaps=overlaps)
@@ -82,7 +82,7 @@ def test_pasted_overlaps_keep_what_was_chosen_of_them(ids):
     assert_array_equal(new_ids[:11], [0, 0, 22, 23, 24, 0, 26, 27, 28, 0, 30])
 
 
-def test_a_segment_that_only_shows_where_it_shares_pixels_is_chosen_too():
+def test_a_segment_that_has_only_shared_pixels_is_chosen_too():
     only_shared = np.full((1, 8, 8), 6, np.uint8)
     rng = np.random.default_rng(0)
     chosen = choose_segments(only_shared, SEGMENTS, CLASSES, rng, overlaps={6: (2, 3)})
@@ -99,7 +99,7 @@ def test_only_things_with_the_data_sets_id_of_a_pasted_one_are_displaced():
     assert displaced(clip, donor, [SEGMENTS[2]], CLASSES) == []
 
 
-def test_settings_that_cannot_work_are_refused():
+def test_impossible_settings_are_refused():
     with pytest.raises(ValueError, match="probability"):
         CopyPasteConfig(probability=2.0)
     with pytest.raises(ValueError, match="scale"):

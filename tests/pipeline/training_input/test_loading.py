@@ -1,4 +1,4 @@
-"""Training batches depend on the seed and the step alone: not on workers, ranks, kills, or the way of reading."""
+"""Training batches depend only on seed and step: not on workers, ranks, interruptions, or the way of reading."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CONFIG = InputConfig(augment=AugmentConfig(size=(33, 49)), batch_size=4, workers
 def write_shards(folder: Path, lengths: dict[str, int], *, min_shards: int = 3, still: bool = False,
                  **kwargs) -> ShardSet:
     data = toy_videos(folder / "videos", lengths, **kwargs)
-    if still:       # the first frame of each video, again and again
+    if still:       # repeats the first frame of each video
         for video, length in lengths.items():
             for frame in range(1, length):
                 shutil.copy(data.image(video, 0), data.image(video, frame))
@@ -50,22 +50,22 @@ def shards(tmp_path_factory) -> ShardSet:
 
 def batches(shards: ShardSet, config: InputConfig, *, steps: int, **ranks) -> list[ClipBatch]:
     iterator = training_batches(shards, config, **ranks)
-    found = list(islice(iterator, steps))
+    taken = list(islice(iterator, steps))
     iterator.close()
-    return found
+    return taken
 
 
-def clips(found: list[ClipBatch]) -> list[dict]:
+def clips(batches: list[ClipBatch]) -> list[dict]:
     """Every clip of some batches as plain tensors."""
-    return [{"sample": batch.samples[number], "video": batch.videos[number], "frames": batch.frames[number],
-             "real": batch.real_pixels[number],
-             **{name: getattr(batch.targets[number], name) for name in ("masks", "classes", "track_ids", "void")}}
-            for batch in found for number in range(len(batch.videos))]
+    return [{"sample": batch.samples[index], "video": batch.videos[index], "frames": batch.frames[index],
+             "real": batch.real_pixels[index],
+             **{name: getattr(batch.targets[index], name) for name in ("masks", "classes", "track_ids", "void")}}
+            for batch in batches for index in range(len(batch.videos))]
 
 
-def assert_same_clips(found: list[ClipBatch], expected: list[ClipBatch]) -> None:
-    assert len(clips(found)) == len(clips(expected))
-    for one, other in zip(clips(found), clips(expected)):
+def assert_same_clips(actual: list[ClipBatch], expected: list[ClipBatch]) -> None:
+    assert len(clips(actual)) == len(clips(expected))
+    for one, other in zip(clips(actual), clips(expected)):
         assert one.keys() == other.keys()
         for name, value in one.items():
             same = torch.equal(value, other[name]) if isinstance(value, torch.Tensor) else value == other[name]
@@ -88,7 +88,7 @@ def test_a_batch_has_the_shapes_of_its_contract(shards):
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_set_of_loader_processes_gives_the_bytes_of_one(shards, streaming):
-    """Reading by index: of any number. Streaming orders by the number of workers, so 1 against 0."""
+    """Reading by index allows any number of processes. Streaming depends on it, so 1 is compared with 0."""
     config = replace(CONFIG, streaming=streaming)
     workers = 1 if streaming else 2
     assert_same_clips(batches(shards, replace(config, workers=workers), steps=5), batches(shards, config, steps=5))
@@ -102,7 +102,7 @@ def test_the_ranks_together_see_the_batches_of_one_rank(shards):
 
 
 @pytest.mark.parametrize(("streaming", "workers"), [(False, 0), (False, 2), (True, 0), (True, 2)])
-def test_a_killed_run_goes_on_in_the_middle_of_an_epoch_as_if_nothing_had_happened(shards, streaming, workers):
+def test_a_killed_run_continues_in_the_middle_of_an_epoch_as_if_nothing_had_happened(shards, streaming, workers):
     config = replace(CONFIG, streaming=streaming, workers=workers, batch_size=2, samples_per_video=2)
     undisturbed = batches(shards, config, steps=14)
     before = batches(shards, config, steps=5)
@@ -114,7 +114,7 @@ def test_a_killed_run_goes_on_in_the_middle_of_an_epoch_as_if_nothing_had_happen
 @pytest.mark.parametrize("reach", [0, 3])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_streaming_makes_the_clips_that_reading_by_index_makes(shards, workers, reach):
-    """In another order, so by video; donors come from elsewhere, so without copy-paste."""
+    """The order differs, so clips are compared by video; donors differ too, so nothing is pasted."""
     config = replace(CONFIG, copy_paste=None, batch_size=1, reach=reach)
     steps = len(LENGTHS) - 1        # of one epoch, in which 2 workers drop one sample
     streamed = clips(batches(shards, replace(config, streaming=True, workers=workers), steps=steps))
@@ -136,7 +136,7 @@ def test_in_a_set_of_one_shard_donors_are_the_same_too(tmp_path):
 
 
 def test_every_frame_of_a_still_video_stays_the_same(tmp_path):
-    """Whatever is drawn - scale, crop, flip, colours, what is pasted - is drawn once for the clip."""
+    """Scale, crop, flip, colours and pasted segments are each drawn once for the clip."""
     shards = write_shards(tmp_path, {"a": 6, "b": 4, "c": 5}, still=True)
     for clip in clips(batches(shards, replace(CONFIG, clip_frames=3, batch_size=3), steps=8)):
         for name in ("frames", "real", "void"):
@@ -160,8 +160,8 @@ def test_a_still_becomes_a_clip_whose_frames_differ_and_whose_objects_stay_the_s
 
 
 @pytest.mark.parametrize("of_videos", [0.0, 0.5, 1.0])
-def test_a_clip_of_a_video_is_seen_through_a_window_at_rest_as_often_as_asked(shards, of_videos):
-    """Toy frames are 24x40; the window leaves out half of them, and without it all is seen."""
+def test_a_clip_of_a_video_shows_a_window_at_rest_with_the_given_probability(shards, of_videos):
+    """The window leaves out half of a 24x40 toy frame; a clip without it shows the whole frame."""
     config = replace(CONFIG, augment=replace(CONFIG.augment, scale=(1, 1)), copy_paste=None,
                      pseudo_video=PseudoVideoConfig(short_side=(24,), crop=(12, 12), of_videos=of_videos))
     plans = [plan_clip(Draw(position=0, epoch=epoch, video=0), shards.videos, config, donors=range(len(shards.videos)))
@@ -182,9 +182,9 @@ MIXED = replace(CONFIG, pseudo_video=PseudoVideoConfig(short_side=(40,), crop=(2
 
 
 def test_stills_train_beside_videos_in_their_proportion(tmp_path, shards):
-    found = clips(batches(shards, MIXED, steps=6, stills=mix(tmp_path, shards, 0.25)))
-    assert sum(clip["video"] in ("x", "y", "z") for clip in found) == 6
-    assert len({clip["video"] for clip in found}) > 6
+    mixed = clips(batches(shards, MIXED, steps=6, stills=mix(tmp_path, shards, 0.25)))
+    assert sum(clip["video"] in ("x", "y", "z") for clip in mixed) == 6
+    assert len({clip["video"] for clip in mixed}) > 6
 
 
 def test_a_mix_does_not_depend_on_loader_processes_ranks_or_kills(tmp_path, shards):
@@ -193,7 +193,7 @@ def test_a_mix_does_not_depend_on_loader_processes_ranks_or_kills(tmp_path, shar
     assert_same_clips(batches(shards, replace(MIXED, workers=2), steps=5, stills=stills), expected)
     assert_same_clips(batches(shards, MIXED, steps=3, stills=stills, consumed=8), expected[2:])
     ranks = [batches(shards, MIXED, steps=5, stills=stills, rank=rank, world=2) for rank in range(2)]
-    shared = sorted((clip for found in ranks for clip in clips(found)), key=lambda clip: clip["sample"])
+    shared = sorted((clip for part in ranks for clip in clips(part)), key=lambda clip: clip["sample"])
     for one, other in zip(shared, clips(expected), strict=True):
         assert one["video"] == other["video"]
         assert torch.equal(one["frames"], other["frames"])
@@ -236,7 +236,7 @@ def test_closing_ends_the_loader_processes(shards):
 
 
 def test_a_batch_stays_as_it_was_while_its_memory_is_written_again(shards):
-    """Two workers, one batch ahead each: three slots of shared memory for nine batches."""
+    """Two workers with one batch ahead each share three slots of memory for nine batches."""
     kept = batches(shards, replace(CONFIG, workers=2, prefetch=1), steps=9)
     assert_same_clips(kept, batches(shards, CONFIG, steps=9))
 
@@ -310,12 +310,12 @@ def test_sets_without_labels_are_refused_before_anything_is_read(tmp_path):
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_masks_that_overlap_are_trained_on_as_they_are(tmp_path, streaming):
-    """Whatever is drawn, a pixel is in the masks the data set says; in the toy videos all share the top row."""
+    """A pixel is in exactly the masks of the data set after any transform; all toy objects share the top row."""
     shards = write_shards(tmp_path, {"a": 2, "b": 2, "c": 2}, min_shards=1, masks=True, height=33, width=49)
     still = AugmentConfig(size=(33, 49), scale=(1, 1), flip=0, reverse=0, color=False)
     config = replace(CONFIG, augment=still, batch_size=3, streaming=streaming, copy_paste=None)
     for clip in clips(batches(shards, config, steps=2)):
-        assert clip["track_ids"].tolist() == [1, 2, 3]      # grass is one, the dog is crowd
+        assert clip["track_ids"].tolist() == [1, 2, 3]      # grass is one target, the dog is crowd
         assert clip["masks"][:, :, 0].all()
         ids = np.stack([toy_map(clip["video"], frame, 33, 49)[::4, ::4] for frame in range(2)])
         for mask, members in zip(clip["masks"].numpy(), ([7, 16_000_000], [300], [70_000])):
@@ -325,11 +325,11 @@ def test_masks_that_overlap_are_trained_on_as_they_are(tmp_path, streaming):
     for clip in clips(batches(shards, replace(config, copy_paste=CopyPasteConfig(scale=1.0)), steps=2)):
         came = clip["track_ids"] > highest
         assert {2, 3} <= set((clip["track_ids"][came] - highest).tolist())      # both cows of the donor
-        assert clip["masks"][came][:, :, 0].all()       # share its top row here too
+        assert clip["masks"][came][:, :, 0].all()       # they share their top row here too
 
 
-def test_officially_a_pasted_thing_drives_out_the_clips_own_of_the_same_id(shards):
-    """All toy videos use the same ids for their cows (2 and 3 of the stored five), as VIPSeg's share base colours."""
+def test_officially_a_pasted_thing_replaces_the_clips_own_of_the_same_id(shards):
+    """All toy videos use the same ids for their cows (2 and 3 of five), as VIPSeg's videos share base colours."""
     both = {False: 0, True: 0}
     for official_compat in both:
         config = replace(CONFIG, copy_paste=CopyPasteConfig(scale=1.0), official_compat=official_compat)
@@ -344,7 +344,7 @@ def test_officially_a_pasted_thing_drives_out_the_clips_own_of_the_same_id(shard
 @pytest.mark.parametrize(("wrong", "message"), [
     ({"batch_size": 0}, "input.batch_size"), ({"workers": -1}, "input.workers"), ({"clip_frames": 0}, "clip_frames"),
     ({"reach": -1}, "input.reach"), ({"stream_from": "s3://bucket"}, "stream_from")])
-def test_settings_that_cannot_work_are_refused(wrong, message):
+def test_impossible_settings_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         replace(CONFIG, **wrong)
 
@@ -354,7 +354,7 @@ def test_ranks_that_do_not_divide_the_batch_are_refused_at_once(shards):
         training_batches(shards, CONFIG, world=3)
 
 
-def test_donors_are_all_other_videos_and_nobody_pastes_himself(shards):
+def test_donors_are_all_other_videos_and_never_the_video_itself(shards):
     videos = shards.videos
     everyone = range(len(shards.videos))
     draws = [Draw(position=0, epoch=epoch, video=video) for video in everyone for epoch in range(120)]

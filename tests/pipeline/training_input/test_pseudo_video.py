@@ -1,4 +1,4 @@
-"""A camera over a still: its windows lie in the picture, it turns one way, and labels turn with the pixels."""
+"""A camera over a still: windows lie in the picture, it turns in one direction, and labels turn with the pixels."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_every_window_lies_in_the_still_fits_the_input_and_the_camera_turns_one_
     assert len({transform.flip for transform in path}) == 1
 
 
-def test_a_camera_that_sees_everything_and_does_not_turn_stands_still():
+def test_a_camera_that_covers_the_still_and_does_not_turn_is_at_rest():
     config = PseudoVideoConfig(crop=(5000, 9000), angle=0)
     path = draw_camera_path(np.random.default_rng(0), config, AUGMENT, (50, 70), 4)
     assert len(set(path)) == 1
@@ -58,7 +58,7 @@ def test_quarter_turns_only_move_pixels(quarter):
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_the_smallest_turn_is_almost_none(flip):
+def test_a_tiny_turn_changes_almost_nothing(flip):
     rng = np.random.default_rng(0)
     ids = np.kron(rng.integers(0, 9, (5, 7), dtype=np.uint16), np.ones((8, 8), np.uint16))
     image = np.kron(rng.integers(0, 256, (5, 7, 3), dtype=np.uint8), np.ones((8, 8, 1), np.uint8))
@@ -76,18 +76,18 @@ def test_labels_turn_with_their_pixels_and_beside_the_still_all_is_void(angle, f
     ids[10:30, 20:35] = 2
     image = np.array([0, 100, 250], np.uint8)[ids][..., None].repeat(3, axis=2)
     transform = Transform(source=(40, 60), box=box, resized=(56, 70), padded=(57, 73), flip=flip, angle=angle)
-    found = transform.image(image)[0]
+    turned_image = transform.image(image)[0]
     labels = transform.ids(ids)
-    sure = [(found == color) & (labels != id) for id, color in ((0, 0), (1, 100), (2, 250))]
+    sure = [(turned_image == color) & (labels != id) for id, color in ((0, 0), (1, 100), (2, 250))]
     assert not sure[1].any()
     assert not sure[2].any()
-    assert sure[0].mean() < 0.02       # a pixel of the edge that is all but black
+    assert sure[0].mean() < 0.02       # edge pixels that are almost black
     assert not labels[56:].any()
     assert not labels[:, 70:].any()
 
 
 @pytest.mark.parametrize("wrong", [{"short_side": ()}, {"crop": (600, 384)}, {"crop": (0, 9)}, {"angle": 180.0},
                                    {"of_videos": 1.5}])
-def test_paths_that_no_camera_can_take_are_refused(wrong):
+def test_impossible_paths_are_refused(wrong):
     with pytest.raises(ValueError, match="pseudo_video"):
         PseudoVideoConfig(**wrong)

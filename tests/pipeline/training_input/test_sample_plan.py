@@ -1,4 +1,4 @@
-"""The order of training is a pure function that no rank, worker, kill or resume can bend."""
+"""The order of training is a pure function that does not depend on ranks, workers, interruptions or resumes."""
 
 from __future__ import annotations
 
@@ -67,18 +67,18 @@ def test_epochs_and_seeds_have_other_orders():
 
 @given(videos=st.integers(1, 12), stills=st.integers(1, 12), share=st.floats(0.05, 0.95), batch=st.integers(1, 6),
        repeats=st.integers(1, 2))
-def test_a_mix_keeps_its_proportion_and_goes_through_both_sets_evenly(videos, stills, share, batch, repeats):
+def test_a_mix_keeps_its_proportion_and_uses_both_sets_evenly(videos, stills, share, batch, repeats):
     plan = MixedPlan(videos=videos, stills=stills, share=share, global_batch=batch, samples_per_video=repeats, seed=3)
     drawn = [draw for step in range(40) for draw in plan.batch(step)]
     assert [draw.position for draw in drawn] == list(range(40 * batch))
     of_stills = [draw for draw in drawn if draw.video >= videos]
     assert abs(len(of_stills) - 40 * batch * share) <= 1
-    for found, first, count in ((of_stills, videos, stills), ([d for d in drawn if d.video < videos], 0, videos)):
+    for draws, first, count in ((of_stills, videos, stills), ([d for d in drawn if d.video < videos], 0, videos)):
         everything = {(first + video, repeat) for video in range(count) for repeat in range(repeats)}
-        epochs = Counter(draw.epoch for draw in found)
-        for epoch, number in epochs.items():
-            seen = samples(draw for draw in found if draw.epoch == epoch)
-            assert len(set(seen)) == len(seen) == number
+        epochs = Counter(draw.epoch for draw in draws)
+        for epoch, samples_of_epoch in epochs.items():
+            seen = samples(draw for draw in draws if draw.epoch == epoch)
+            assert len(set(seen)) == len(seen) == samples_of_epoch
             assert set(seen) <= everything
             assert epoch == max(epochs) or set(seen) == everything
 
@@ -92,13 +92,13 @@ def test_the_ranks_together_see_the_mixed_batch_of_one_rank(world):
 
 
 def test_random_streams_share_no_numbers():
-    """A counter with the epoch in its lowest word would give epoch 1 the numbers of epoch 0, four later."""
+    """With the epoch in the lowest word of the counter, epoch 1 would repeat those of epoch 0, shifted by four."""
     streams = [random_stream(7, purpose, epoch=epoch, index=index).integers(2**63, size=64)
                for purpose in (CLIP, PASTE) for epoch in range(3) for index in (0, 1, 1 << 40)]
     assert len(np.unique(np.concatenate(streams))) == len(streams) * 64
 
 
-def test_two_samples_of_a_video_get_other_randomness():
+def test_two_samples_of_a_video_get_different_random_numbers():
     draws = [Draw(position=0, epoch=0, video=video, repeat=repeat) for video in (0, 1) for repeat in (0, 1)]
     assert len({draw.random(0, CLIP).integers(2**60) for draw in draws}) == 4
 
@@ -145,6 +145,6 @@ def test_a_streaming_worker_reads_each_of_its_shards_in_one_go(plan):
     (lambda: SamplePlan(count=5, global_batch=2, seed=-1), "seed is -1"),
     (lambda: step_of(9, 4), "9 consumed samples .* another batch size"),
 ])
-def test_what_cannot_work_is_refused_with_a_cure(make, message):
+def test_impossible_plans_are_refused_with_a_cure(make, message):
     with pytest.raises(ValueError, match=message):
         make()

@@ -1,4 +1,4 @@
-"""Targets say, at stride 4, what the id maps say."""
+"""Targets agree with the id maps at stride 4."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ SEGMENTS = [Segment(id=1, class_index=0), Segment(id=2, class_index=1), Segment(
 
 @pytest.fixture
 def ids() -> np.ndarray:
-    """2 6 8, with void, all segments but number 9; number 4 in the second frame only."""
+    """2 6 8 with void and all segments except id 9; id 4 is only in the second frame."""
     rng = np.random.default_rng(0)
     ids = rng.choice([0, 1, 2, 5, 7, 8], size=(2, 6, 8)).astype(np.uint8)
     ids[1, 2] = 4
     return ids
 
 
-def test_things_stay_apart_stuff_of_a_class_is_one_and_absent_segments_are_none(ids):
+def test_things_stay_apart_stuff_of_a_class_is_joined_and_absent_segments_have_no_target(ids):
     targets = clip_tubes(ids, SEGMENTS, CLASSES).targets()
     assert targets.track_ids.tolist() == [1, 2, 4, 5]
     assert targets.classes.tolist() == [0, 1, 1, 2]
@@ -48,7 +48,7 @@ def test_a_clip_without_any_segment_has_no_targets():
 
 
 def test_overlapping_tubes_get_the_pixels_they_share(ids):
-    """Id 10 and up: pixels of several segments, of which crowd drops out and stuff of one class is one."""
+    """Ids from 10 on are shared by several segments; crowd is dropped, and stuff of one class is joined."""
     overlaps = {10: (2, 4), 11: (1, 2, 4), 12: (2, 8), 13: (8,), 14: (5, 7), 15: (4, 7), 16: (5, 4), 17: (2, 9)}
     rng = np.random.default_rng(1)
     ids = np.where(rng.random(ids.shape) < 0.6, rng.integers(10, 18, ids.shape), ids)
@@ -58,16 +58,16 @@ def test_overlapping_tubes_get_the_pixels_they_share(ids):
     for mask, members in zip(targets.masks.numpy(), [{1}, {2}, {4}, {5, 7}, {9}]):
         assert_array_equal(mask, np.isin(ids, [id for id in range(1, 18) if members & {*overlaps.get(id, (id,))}]))
     assert_array_equal(targets.void, np.isin(ids, [0, 8, 13]))
-    assert small.overlaps == ((1, 2), (0, 1, 2), (2, 3), (1, 4))      # 16 is the same as 15, others are one tube
+    assert small.overlaps == ((1, 2), (0, 1, 2), (2, 3), (1, 4))      # 16 equals 15; the others are one tube
     assert small.tubes.dtype == np.int16
 
 
-def test_an_overlap_of_a_segment_nobody_lists_is_refused(ids):
+def test_an_overlap_with_an_unlisted_segment_is_refused(ids):
     with pytest.raises(ValueError, match=r"hold \[6\]"):
         clip_tubes(np.full_like(ids, 10), SEGMENTS, CLASSES, overlaps={10: (2, 6)})
 
 
-def test_an_id_nobody_lists_is_refused(ids):
+def test_an_unlisted_id_is_refused(ids):
     with pytest.raises(ValueError, match=r"\[7\]"):
         clip_tubes(ids, [segment for segment in SEGMENTS if segment.id != 7], CLASSES)
 

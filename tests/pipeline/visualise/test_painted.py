@@ -32,7 +32,7 @@ def test_the_surest_track_lies_on_top_and_absent_frames_are_void():
     assert len(list(painted.frames)) == 2
 
 
-def test_tracks_below_the_least_score_are_not_drawn():
+def test_tracks_below_the_min_score_are_not_drawn():
     painted = painted_tracks(video(Track(class_index=0, score=0.2, masks=(run_lengths_of((0, 0)), None))))
     assert not painted.segments
     assert all((frame == VOID).all() for frame in painted.frames)

@@ -14,19 +14,19 @@ import torch
 
 from model.association import (
     ClipWiseConfig,
-    HungarianConfig,
     LinkerConfig,
     MemoryBufferConfig,
     NaiveBufferConfig,
     StitchingConfig,
-    build_linker,
 )
 from model.contracts import ClipPrediction, Geometry
+from model.inference import Aligned, LinkedPanoptic, NearOnline, make_results
+from model.inference.linked import clip_segments, locate, merge_clip
 from model.labels import DIVISOR, VOID
-from model.postprocess.panoptic import PanopticConfig, PanopticMerger
-from model.segment_linking import clip_segments, link_clips, locate, merge_clip
-from model.video_inference import near_online, panoptic_video
+from model.postprocess.panoptic import PanopticConfig, PanopticMerger, panoptic_video
 from pipeline.clips import split_clips
+from tests.model.inference import ways
+from tests.model.inference.ways import near_online
 
 SIZE = (16, 32)
 QUERIES = 6
@@ -62,12 +62,15 @@ def predictions(maps: np.ndarray, *, clip_frames: int = 2, overlap: int = 0) -> 
             masks[query] = torch.from_numpy(20.0 * (maps[list(indices)] == owner))
         yield ClipPrediction(
             class_logits=class_logits[order][None], mask_logits=masks[order][None], queries=looks[order][None],
-            mask_embeddings=looks[order][None], appearance=looks[order][None],
+            mask_embeddings=looks[order][None], alignment=looks[order][None], appearance=looks[order][None],
             pixel_features=torch.empty(1, 1, clip_frames, 1, 1)), valid
 
 
+link_clips = partial(ways.linked, is_thing=IS_THING)
+
+
 def linked(config: LinkerConfig, maps: np.ndarray, **changes):
-    return link_clips(predictions(maps, overlap=config.overlap, **changes), build_linker(config),
+    return link_clips(predictions(maps, overlap=config.overlap, **changes), config.build(),
                       new_merger=NEW_MERGER, overlap=config.overlap)
 
 
@@ -82,7 +85,7 @@ def renamed(ids: np.ndarray, expected: np.ndarray) -> np.ndarray:
     return np.vectorize(names.get)(ids)
 
 
-@pytest.mark.parametrize("config", LINKERS, ids=lambda c: f"{c.name}-{c.overlap}")
+@pytest.mark.parametrize("config", LINKERS, ids=lambda c: f"{c.kind}-{c.overlap}")
 @pytest.mark.parametrize("frames", [1, 2, 3, 7])
 def test_a_perfect_segmenter_gives_the_truth_however_short_the_video(config, frames):
     maps = truth(frames)
@@ -104,8 +107,7 @@ def test_one_clip_is_merged_as_near_online_merges_it():
     config = MemoryBufferConfig()
     clips = list(predictions(maps, clip_frames=4))
     alone = near_online(clips, merger=NEW_MERGER())
-    together = link_clips(clips, build_linker(config),
-                                                                         new_merger=NEW_MERGER)
+    together = link_clips(clips, config.build(), new_merger=NEW_MERGER)
     np.testing.assert_array_equal(painted(alone), painted(together))
     assert (dict(alone.segments), dict(alone.queries)) == (dict(together.segments), dict(together.queries))
 
@@ -119,7 +121,7 @@ def test_a_shared_frame_is_painted_by_the_first_clip_that_has_it_and_unpainted_s
     ghost[2] = maps[2]
     ghost[2][ghost[2] == 2] = DIVISOR
     (_, _), (second, _) = predictions(ghost, overlap=1)
-    merged = link_clips([(first, 2), (second, 2)], build_linker(StitchingConfig()), new_merger=NEW_MERGER, overlap=1)
+    merged = link_clips([(first, 2), (second, 2)], StitchingConfig().build(), new_merger=NEW_MERGER, overlap=1)
     np.testing.assert_array_equal(renamed(painted(merged)[:2], maps[:2]), maps[:2])
     assert set(np.unique(painted(merged))) - {VOID} == set(merged.segments)
     assert len(merged.segments) == 3
@@ -144,7 +146,7 @@ def test_no_clip_is_kept():
             gc.collect()
             assert sum(ref() is not None for ref in alive) <= 1
 
-    link_clips(stream(), build_linker(MemoryBufferConfig()), new_merger=NEW_MERGER, overlap=1)
+    link_clips(stream(), MemoryBufferConfig().build(), new_merger=NEW_MERGER, overlap=1)
     assert len(alive) == VIDEO_FRAMES - 1
 
 
@@ -182,16 +184,33 @@ def test_more_tracks_than_panoptic_ids_can_tell_apart_are_refused():
 
 def test_what_cannot_be_linked_is_refused():
     with pytest.raises(ValueError, match="no clips"):
-        link_clips([], build_linker(StitchingConfig()), new_merger=NEW_MERGER)
+        link_clips([], StitchingConfig().build(), new_merger=NEW_MERGER)
     clip, frames = next(predictions(truth()))
     blind = replace(clip, appearance=None)
-    with pytest.raises(ValueError, match=r"no appearance.*set evaluation\.association"):
-        link_clips([(blind, frames)], build_linker(MemoryBufferConfig()), new_merger=NEW_MERGER)
-    assert link_clips([(blind, frames)], build_linker(ClipWiseConfig()), new_merger=NEW_MERGER).segments
+    with pytest.raises(ValueError, match=r"no appearance.*set inference\.association"):
+        link_clips([(blind, frames)], MemoryBufferConfig().build(), new_merger=NEW_MERGER)
+    assert link_clips([(blind, frames)], ClipWiseConfig().build(), new_merger=NEW_MERGER).segments
     broken = replace(clip, appearance=torch.full_like(clip.appearance, torch.nan))
     with pytest.raises(ValueError, match="appearance of the segments hold NaN"):
-        link_clips([(broken, frames)], build_linker(MemoryBufferConfig()), new_merger=NEW_MERGER)
+        link_clips([(broken, frames)], MemoryBufferConfig().build(), new_merger=NEW_MERGER)
     with pytest.raises(ValueError, match="one video"):
-        link_clips([(clip, 3)], build_linker(StitchingConfig()), new_merger=NEW_MERGER)
-    with pytest.raises(ValueError, match="HungarianConfig links no segments"):
-        build_linker(HungarianConfig())
+        link_clips([(clip, 3)], StitchingConfig().build(), new_merger=NEW_MERGER)
+
+
+@pytest.mark.parametrize("config", [None, *LINKERS], ids=lambda c: f"{c.kind}-{c.overlap}" if c else "near_online")
+def test_a_stream_gives_the_truth_clip_by_clip_with_the_ids_it_gave_before(config):
+    """Objects that hide in between keep their ids too, as long as their query slot or the linker knows them."""
+    maps = truth()
+    maps[2:4][maps[2:4] == 2] = DIVISOR         # the lower square hides behind the stuff for two frames
+    overlap = config.overlap if config else 0
+    maker = (LinkedPanoptic(config.build(), new_merger=NEW_MERGER, overlap=overlap) if config
+             else Aligned([NearOnline({"panoptic": NEW_MERGER})]))
+    parts = [make_results([clip], [maker], num_classes=len(IS_THING))["panoptic"]
+             for clip in predictions(maps, overlap=overlap)]
+    ids = np.concatenate([painted(part) for part in parts])
+    for part in parts:
+        assert set(np.unique(painted(part))) - {VOID} == set(part.segments)
+    if config is None or config.kind in ("memory_buffer", "clip_wise"):     # the others forget what hides
+        np.testing.assert_array_equal(renamed(ids, maps), maps)
+    else:
+        np.testing.assert_array_equal(renamed(ids[:2], maps[:2]), maps[:2])

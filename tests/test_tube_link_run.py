@@ -1,4 +1,4 @@
-"""Tube-Link down the same road: tracks on a synthetic world and on real videos, and every result from one run."""
+"""Tube-Link through every verb: tracks on a synthetic world and on real videos, and every result from one run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pipeline.images import decode_png
 from pipeline.predictions import read_listed_videos, read_results
 from pipeline.query_cache import QueryCache
 from pipeline.shards import ShardSet
-from tests.roads import here, scored
+from tests.runs import here, inferred, scored
 
 pytestmark = pytest.mark.slow
 
@@ -33,13 +33,14 @@ def short(recipe: Recipe, folder: Path, *, size=(64, 64), **changes) -> Recipe:
     """Two steps a stage, batches of two."""
     one = recipe.stage_one
     two = recipe.stage_two
+    if two is not None:
+        two = replace(two, fit=replace(two.fit, **SHORT), input=replace(two.input, batch_size=2, clips=3))
     plain = AugmentConfig(size=size, scale=(1, 1), crop=False, color=False)
     return resolved(replace(
         recipe, folder=str(folder), shards=replace(recipe.shards, clip_frames=8),
         stage_one=replace(one, fit=replace(one.fit, **SHORT),
                           input=replace(one.input, batch_size=2, workers=0, augment=plain)),
-        stage_two=replace(two, fit=replace(two.fit, **SHORT), input=replace(two.input, batch_size=2, clips=3)),
-        **changes))
+        stage_two=two, **changes))
 
 
 def with_classes(recipe: Recipe, count: int) -> Recipe:
@@ -50,12 +51,12 @@ def with_classes(recipe: Recipe, count: int) -> Recipe:
 
 
 def predictions(recipe: Recipe, mode: str) -> Path:
-    (folder,) = (recipe.road / "scores" / mode / "predictions").iterdir()
+    (folder,) = (recipe.run_folder / "scores" / mode / "predictions").iterdir()
     return folder
 
 
-def test_tracks_go_down_the_whole_road_and_come_back_from_the_file_for_the_server(tmp_path):
-    recipe = here(short(find_recipe("tiny_vis"), tmp_path / "road"))
+def test_tracks_go_down_every_verb_and_come_back_from_the_file_for_the_server(tmp_path):
+    recipe = here(short(find_recipe("tiny_vis"), tmp_path / "run"))
     recipe = replace(recipe, world=replace(recipe.world, videos_train=4, videos_val=3))
     for verb in (make_shards, train_stage_one, cache_queries, train_stage_two):
         verb.main(recipe)
@@ -73,11 +74,11 @@ def test_tracks_go_down_the_whole_road_and_come_back_from_the_file_for_the_serve
         assert again["ar10"] == pytest.approx(said["ar10"], abs=1e-9)
 
 
-def test_real_instance_videos_go_down_the_whole_road_and_none_of_their_frames_is_lost(tmp_path, real_data):
+def test_real_instance_videos_go_down_every_verb_and_none_of_their_frames_is_lost(tmp_path, real_data):
     root = real_data / "real_vis"
     frames = {video["file_names"][0].split("/")[0]: len(video["file_names"])
               for video in json.loads((root / "instances.json").read_text())["videos"]}
-    recipe = short(find_recipe("tiny_vis"), tmp_path / "road", size=(96, 160), world=None,
+    recipe = short(find_recipe("tiny_vis"), tmp_path / "run", size=(96, 160), world=None,
                    dataset=DatasetConfig(name="youtube_vis", root=str(root)))
     recipe = here(with_classes(recipe, len(open_dataset(recipe.dataset).classes)))
     made = make_shards.main(recipe)
@@ -104,18 +105,19 @@ def test_real_instance_videos_go_down_the_whole_road_and_none_of_their_frames_is
 
 
 def test_one_run_makes_panoptic_video_tracks_and_semantic_video(tmp_path):
-    recipe = here(short(find_recipe("synthetic_vps"), tmp_path / "road"))
+    recipe = here(short(find_recipe("synthetic_vps"), tmp_path / "run"))
     recipe = replace(recipe, world=SyntheticConfig(videos_train=4, videos_val=2, frames=7, height=64, width=64),
-                     evaluation=replace(recipe.evaluation, merge=TubePanopticConfig(score=0.0, overlap=0.0)))
+                     inference=replace(recipe.inference, panoptic=TubePanopticConfig(score=0.0, overlap=0.0)))
     make_shards.main(recipe)
     train_stage_one.main(recipe)                                         # with linking losses, on pairs of clips
-    progress = [json.loads(line) for line in (recipe.road / "stage_one" / "progress.jsonl").read_text().splitlines()]
+    lines = (recipe.run_folder / "stage_one" / "progress.jsonl").read_text().splitlines()
+    progress = [json.loads(line) for line in lines]
     assert {"contrast", "cosine", "class", "mask", "dice"} <= {name for row in progress for name in row["losses"]}
-    near = evaluate.main(scored(recipe, results=("panoptic",)))
-    said = evaluate.main(scored(recipe, results=("panoptic", "tracks", "semantic")))
+    near = evaluate.main(inferred(recipe, results=("panoptic",)))
+    said = evaluate.main(inferred(recipe, results=("panoptic", "tracks", "semantic")))
     assert (said["vpq"], said["stq"]) == (near["vpq"], near["stq"])
     assert all(0 <= said[name] <= 100 for name in ("vpq", "stq", "ap", "miou"))
-    folders = [folder for folder in (recipe.road / "scores" / "near_online" / "predictions").iterdir()
+    folders = [folder for folder in (recipe.run_folder / "scores" / "near_online" / "predictions").iterdir()
                if (folder / "semantic").is_dir()]
     (folder,) = folders
     for kind in ("pan_pred", "semantic"):
@@ -127,7 +129,7 @@ def test_one_run_makes_panoptic_video_tracks_and_semantic_video(tmp_path):
 
 
 def test_semantic_video_trains_and_scores_on_maps_without_objects(tmp_path):
-    recipe = here(short(find_recipe("synthetic_vss"), tmp_path / "road"))
+    recipe = here(short(find_recipe("synthetic_vss"), tmp_path / "run"))
     recipe = replace(recipe, world=replace(recipe.world, videos_train=4, videos_val=2, frames=9, height=64, width=64))
     make_shards.main(recipe)
     train_stage_one.main(recipe)

@@ -1,10 +1,10 @@
-"""From the clips of one video to its panoptic result, linking segments after every clip was merged on its own.
+"""The panoptic result of a video whose clips are merged one by one, and whose segments are linked afterwards.
 
     clips -> merge each -> ClipSegments -> linker -> tracks of the video
 
-It stands beside `near_online` of `model/video_inference.py`, which aligns queries and merges once. Clips may share
-frames; a frame is painted by the first clip that has it, later ones only carry tracks onwards. (The public Video-kMaX
-code paints both frames of every second clip instead.) Memory grows by the compressed maps of the frames.
+`near_online.py` beside this file aligns queries and merges once instead. Clips may share frames; a frame is painted by
+the first clip that has it, later ones only carry tracks onwards. (The public Video-kMaX code paints both frames of
+every second clip instead.) Memory grows by the compressed maps of the frames.
 """
 
 from __future__ import annotations
@@ -13,14 +13,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from scipy.ndimage import find_objects
 
 from model.association.linker import Linker, Looks
 from model.contracts import ClipPrediction, ClipSegments, VideoSegment
 from model.labels import DIVISOR, VOID, class_of, panoptic_id, track_of
 from model.postprocess.panoptic import MergedVideo, PaintedFrames, PanopticMerger
-from model.video_inference import Clips, check_clip
 
 
 @dataclass(frozen=True)
@@ -39,38 +37,51 @@ class LinkedFrames(Sequence):
         return clip[number]
 
 
-@torch.no_grad()
-def link_clips(clips: Clips, linker: Linker, *, new_merger: Callable[[], PanopticMerger],
-               overlap: int = 0) -> MergedVideo:
-    """clips: as for `near_online`; each but the first begins with the last `overlap` frames of the one before.
+class LinkedPanoptic:
+    """Merges each clip on its own and gives its segments the tracks of the video. A `ResultMaker`.
 
-    A segment's score is the mean over the clips it is painted in, its query that of the first of them.
+    Each clip but the first begins with the last `overlap` frames of the one before.
     """
-    places = []
-    queries = {}
-    scores = {}
-    for clip, frames in clips:
-        check_clip(clip, frames)
-        shared = overlap if places else 0
-        merged = merge_clip(clip, frames, new_merger())
-        segments, present = clip_segments(merged, clip, looks=linker.looks, shared=shared)
-        tracks = linker.step(segments)                                                  # m
+
+    def __init__(self, linker: Linker, *, new_merger: Callable[[], PanopticMerger], overlap: int = 0) -> None:
+        self.linker = linker
+        self.new_merger = new_merger
+        self.overlap = overlap
+        self._is_first = True
+        self._forget()
+
+    def _forget(self) -> None:
+        self._places: list[tuple[PaintedFrames, int]] = []      # clip, position of a frame in it
+        self._queries: dict[int, int] = {}                      # panoptic id -> query of the first clip that shows it
+        self._scores: dict[int, list[float]] = {}               # panoptic id -> class score in each clip
+
+    def add(self, clip: ClipPrediction, frames: int) -> None:
+        """See `ResultMaker`. Raises ValueError for more tracks of one class than panoptic ids can tell apart."""
+        shared = 0 if self._is_first else self.overlap
+        self._is_first = False
+        merged = merge_clip(clip, frames, self.new_merger())
+        segments, present = clip_segments(merged, clip, looks=self.linker.looks, shared=shared)
+        tracks = self.linker.step(segments)                                                  # m
         if tracks.max(initial=0) >= DIVISOR:
             raise ValueError(f"the video has more than {DIVISOR - 1} tracks of one class, more than panoptic ids can "
-                             "tell apart; cut it into parts, or raise evaluation.merge.thing")
+                             "tell apart; cut it into parts, or raise inference.panoptic.thing")
         owners = panoptic_id(segments.classes, tracks)
         painted = replace(segments.frames, palette=np.append(owners, VOID)[segments.frames.palette].astype(np.int32))
-        places.extend((painted, number) for number in range(shared, frames))
-        found = zip(owners.tolist(), merged.queries.values(), merged.segments.values(), present[shared:].any(0))
-        for owner, query, segment, is_painted in found:
+        self._places.extend((painted, frame) for frame in range(shared, frames))
+        shown = present[shared:].any(0)
+        for owner, query, segment, is_painted in zip(owners.tolist(), merged.queries.values(),
+                                                     merged.segments.values(), shown):
             if is_painted:
-                queries.setdefault(owner, query)
-                scores.setdefault(owner, []).append(segment.score)
-    if not places:
-        raise ValueError("the video has no clips, so there is nothing to segment")
-    return MergedVideo(frames=LinkedFrames(tuple(places)), queries=queries, segments={
-        owner: VideoSegment(class_index=class_of(owner), track=track_of(owner), score=float(np.mean(found)))
-        for owner, found in scores.items()})
+                self._queries.setdefault(owner, query)
+                self._scores.setdefault(owner, []).append(segment.score)
+
+    def finish(self) -> dict[str, MergedVideo]:
+        """The panoptic video. A segment's score is the mean over the clips it is painted in."""
+        segments = {owner: VideoSegment(class_index=class_of(owner), track=track_of(owner),
+                                        score=float(np.mean(scores))) for owner, scores in self._scores.items()}
+        merged = MergedVideo(frames=LinkedFrames(tuple(self._places)), queries=self._queries, segments=segments)
+        self._forget()
+        return {"panoptic": merged}
 
 
 def merge_clip(clip: ClipPrediction, frames: int, merger: PanopticMerger) -> MergedVideo:
@@ -85,7 +96,7 @@ def clip_segments(merged: MergedVideo, clip: ClipPrediction, *, looks: Looks,
     embeddings = getattr(clip, looks)
     if embeddings is None:
         raise ValueError(f"this segmenter gives no {looks}, by which the chosen association knows an object again; "
-                         "set evaluation.association to hungarian, stitching or clip_wise")
+                         "set inference.association to hungarian, stitching or clip_wise")
     embeddings = embeddings[0, list(merged.queries.values())].double().cpu().numpy()    # m d
     if not np.isfinite(embeddings).all():
         raise ValueError(f"the {looks} of the segments hold NaN or infinity and cannot be linked; the segmenter "
@@ -93,12 +104,12 @@ def clip_segments(merged: MergedVideo, clip: ClipPrediction, *, looks: Looks,
     position = {identity: number for number, identity in enumerate(merged.segments)}
     palette = np.array([position.get(identity, VOID) for identity in merged.frames.palette.tolist()], dtype=np.int32)
     frames = replace(merged.frames, palette=palette)
-    found = list(merged.segments.values())
-    boxes, present = locate(frames, len(found))
+    listed = list(merged.segments.values())
+    boxes, present = locate(frames, len(listed))
     return ClipSegments(
         frames=frames, shared=shared, boxes=boxes, embeddings=embeddings,
-        classes=np.array([segment.class_index for segment in found], dtype=np.int64),
-        is_thing=np.array([segment.track > 0 for segment in found], dtype=bool)), present
+        classes=np.array([segment.class_index for segment in listed], dtype=np.int64),
+        is_thing=np.array([segment.track > 0 for segment in listed], dtype=bool)), present
 
 
 def locate(frames: Sequence[np.ndarray], count: int) -> tuple[np.ndarray, np.ndarray]:

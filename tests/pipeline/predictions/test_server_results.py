@@ -15,7 +15,7 @@ from model.labels import ClassInfo, ClassTable
 from pipeline.datasets.youtube_vis import YouTubeVis
 from pipeline.errors import BadInput
 from pipeline.metrics.track_ap import TrackAP
-from pipeline.predictions.youtube_vis import read_listed_videos, read_results, write_results
+from pipeline.predictions.server_results import read_listed_videos, read_results, write_results
 
 CLASSES = ClassTable("two", (ClassInfo(1, "cat", True, (200, 0, 0)), ClassInfo(4, "dog", True, (0, 200, 0))))
 FRAMES = ("00000", "00005", "00010")
@@ -118,14 +118,14 @@ EMPTY = run_lengths.encode(np.zeros(SIZE, np.uint8, order="F"))["counts"].decode
     (entry(score="absent"), "bad-score", "None"),
     (entry(score=True), "bad-score", "True"),
     (entry(segmentations=[None, None]), "frame-mismatch", "2 masks, the video 3 frames"),
-    (entry(segmentations="absent"), "bad-json", "no object with a list"),
+    (entry(segmentations="absent"), "bad-json", "is not an object with a list"),
     (entry(segmentations=[None] * 3), "track-without-frames", "no pixel"),
     (mask_entry(counts=EMPTY), "track-without-frames", "no pixel"),
     (mask_entry(size=[6, 4]), "size-differs", r"\[6, 4\] \(height, width\), the video is \[4, 6\]"),
     (mask_entry(counts="04"), "corrupt-mask", "frame '00005' run lengths that describe 4 pixels; a frame has 24"),
     (mask_entry(counts="0o"), "corrupt-mask", "cannot be read"),
-    (mask_entry(counts=[4, 20]), "corrupt-mask", "compressed to text"),
-    ([1, 2], "bad-json", "no object"),
+    (mask_entry(counts=[4, 20]), "corrupt-mask", "is not an object of size and compressed counts"),
+    ([1, 2], "bad-json", "is not an object"),
 ])
 @pytest.mark.parametrize("zipped", [False, True])
 def test_results_the_server_would_misread_are_refused_by_entry(videos, tmp_path, row, reason, message, zipped):

@@ -1,4 +1,4 @@
-"""The whole road made once for all tests that look at its results, and copies of it that a test may change."""
+"""A whole run made once for all tests that look at its results, and copies of it that a test may change."""
 
 from __future__ import annotations
 
@@ -22,28 +22,33 @@ EVERYTHING = PanopticConfig(thing=0.0, stuff=0.0, pixel=0.05, overlap=0.0)
 
 
 @dataclass(frozen=True)
-class Road:
-    """A finished road: its recipe, and the last line of every verb."""
+class FinishedRun:
+    """A finished run: its recipe, and the last line of every verb."""
 
     recipe: Recipe
     said: dict[str, dict[str, Any]]
 
     def copy(self, folder: Path) -> Recipe:
-        """The same road in another folder, to be changed there."""
-        shutil.copytree(self.recipe.road, folder)
+        """The same run in another folder, to be changed there."""
+        shutil.copytree(self.recipe.run_folder, folder)
         return replace(self.recipe, folder=str(folder))
 
 
-def tiny_road(folder: Path, **changes: Any) -> Recipe:
+def tiny_run(folder: Path, **changes: Any) -> Recipe:
     """The recipe `tiny` in a folder, with fields replaced."""
     recipe = find_recipe("tiny")
-    evaluation = replace(recipe.evaluation, merge=EVERYTHING)
-    return resolved(replace(recipe, folder=str(folder), **{"evaluation": evaluation, **changes}))
+    inference = replace(recipe.inference, panoptic=EVERYTHING)
+    return resolved(replace(recipe, folder=str(folder), **{"inference": inference, **changes}))
 
 
 def scored(recipe: Recipe, **changes: Any) -> Recipe:
     """The same recipe with fields of its evaluation replaced."""
     return replace(recipe, evaluation=replace(recipe.evaluation, **changes))
+
+
+def inferred(recipe: Recipe, **changes: Any) -> Recipe:
+    """The same recipe with fields of its inference replaced."""
+    return replace(recipe, inference=replace(recipe.inference, **changes))
 
 
 def here(recipe: Recipe) -> Recipe:
@@ -59,9 +64,9 @@ def damage(shards: ShardSet, video: StoredVideo) -> None:
             tar.write(bytes(60))
 
 
-def make_road(folder: Path, cluster: Any) -> Road:
+def make_run(folder: Path, cluster: Any) -> FinishedRun:
     """All verbs once. Test processes that share `folder` make it once between them; `cluster()` starts Ray."""
-    recipe = tiny_road(folder / "road")
+    recipe = tiny_run(folder / "run")
     done = folder / "said.json"
     with _only_one(folder):
         if not done.exists():
@@ -71,7 +76,7 @@ def make_road(folder: Path, cluster: Any) -> Road:
             for mode in ("near_online", "offline"):
                 said[mode] = evaluate.main(scored(recipe, mode=mode))
             done.write_text(json.dumps(said, default=str))
-    return Road(recipe, json.loads(done.read_text()))
+    return FinishedRun(recipe, json.loads(done.read_text()))
 
 
 @contextmanager

@@ -1,9 +1,9 @@
-"""Tracks as the YouTube-VIS and OVIS evaluation servers take them: a zip that holds `results.json`.
+"""Tracks as the evaluation servers of YouTube-VIS and OVIS accept them: a zip that holds `results.json`.
 
     [{video_id, category_id, score, segmentations: [compressed run lengths or null, one per frame]}, ...]
 
-video_id is the number of the video in the data set's json, category_id the data set's own (from 1). Everything the
-server would refuse or silently score as nothing is refused here, on the way out and on the way in.
+video_id is the number of the video in the json of the data set, and category_id the data set's own (from 1). Entries
+that the server would refuse, or score as nothing without a message, are refused here, both written and read.
 """
 
 from __future__ import annotations
@@ -21,8 +21,11 @@ from model.contracts import Track, Tracks
 from model.labels import ClassTable
 from pipeline.datasets.folders import load_json
 from pipeline.datasets.run_lengths import runs_of
+from pipeline.datasets.youtube_vis import YouTubeVis
 from pipeline.errors import BadInput
 from pipeline.files import atomic_file, canonical_json, digest
+from pipeline.predictions.video_to_write import mask_as_text
+from pipeline.records import Dataset
 
 RESULTS = "results.json"    # the name the servers look for, inside any zip
 MASK = {"size": list, "counts": str}
@@ -31,7 +34,7 @@ WRITE_AGAIN = "Correct the program that wrote the file, and write it again."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedVideo:
-    """One video as the evaluation knows it."""
+    """One video as the json of a split lists it."""
 
     number: int                     # its id in the json
     video_id: str                   # its folder
@@ -39,39 +42,47 @@ class ListedVideo:
     size: tuple[int, int]           # H W
 
 
+def listed_videos(dataset: Dataset) -> dict[str, ListedVideo] | None:
+    """The videos that the evaluation server of a split lists; None for a data set in another layout than YouTube-VIS.
+
+    Raises BadInput as `read_listed_videos` does.
+    """
+    return read_listed_videos(dataset.annotations) if isinstance(dataset, YouTubeVis) else None
+
+
 def read_listed_videos(annotations: Path) -> dict[str, ListedVideo]:
-    """The videos of a json in YouTube-VIS form, by folder; valid splits without annotations do.
+    """The videos of a json in YouTube-VIS form, by folder. The json need not have annotations.
 
     Raises BadInput for a file that is missing or not such a json, and for ids or folders used twice.
     """
-    found: dict[str, ListedVideo] = {}
+    videos: dict[str, ListedVideo] = {}
     try:
         for entry in load_json(annotations)["videos"]:
             names = [PurePosixPath(name) for name in entry["file_names"]]
             video = ListedVideo(number=entry["id"], frame_names=tuple(name.stem for name in names),
                                 video_id=str(names[0].parent) if names else f"video_{entry['id']}",
                                 size=(entry["height"], entry["width"]))
-            if video.video_id in found or any(video.number == other.number for other in found.values()):
+            if video.video_id in videos or any(video.number == other.number for other in videos.values()):
                 raise BadInput("duplicate-id", f"the id {video.number} or its folder is listed twice.",
                                file=annotations, video=video.video_id, cure="Give every video its own id and folder.")
-            found[video.video_id] = video
+            videos[video.video_id] = video
     except (KeyError, TypeError) as error:
         raise BadInput("bad-json", f"an entry of its videos lacks or mistypes {error}.", file=annotations,
                        cure="Copy the json of this split again.") from None
-    return found
+    return videos
 
 
 def write_results(path: Path, tracks: Iterable[Tracks], *, videos: Mapping[str, ListedVideo],
                   classes: ClassTable) -> Path:
     """Write the zip for the evaluation server, one video in memory at a time; it appears complete or not at all.
 
-    Equal tracks in equal order give equal bytes. Raises ValueError when a listed video is missing (a video in which
-    nothing was found is a `Tracks` without tracks), and BadInput for everything `read_results` refuses.
+    Equal tracks in equal order give equal bytes. Raises ValueError when a listed video is missing (a video without
+    objects is a `Tracks` without tracks), and BadInput for everything that `read_results` refuses.
     """
     missing = dict(videos)
     separator = b""
     seen = {}
-    entry = zipfile.ZipInfo(RESULTS)    # dated 1980, always
+    entry = zipfile.ZipInfo(RESULTS)    # its date is always in 1980
     entry.compress_type = zipfile.ZIP_DEFLATED
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(Path(path)) as file:
@@ -88,7 +99,7 @@ def write_results(path: Path, tracks: Iterable[Tracks], *, videos: Mapping[str, 
             results.write(b"]")
         if missing:
             raise ValueError(f"{path}: {len(missing)} of {len(videos)} videos have no tracks, first {min(missing)!r}. "
-                             "Predict every video of the split; give Tracks without tracks where nothing was found.")
+                             "Predict every video of the split; give Tracks without tracks for one without objects.")
     return Path(path)
 
 
@@ -113,33 +124,25 @@ def read_results(path: Path, *, videos: Mapping[str, ListedVideo], classes: Clas
                                    tracks=tuple(tracks[video.number])) for video in videos.values()}
 
 
-def mask_as_text(mask: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """COCO run lengths as JSON holds them, counts as text; None stays None."""
-    if mask is None:
-        return None
-    counts = mask["counts"]
-    return {"size": list(mask["size"]), "counts": counts.decode("ascii") if isinstance(counts, bytes) else counts}
-
-
 def _entries(video: Tracks, listed: ListedVideo, classes: ClassTable) -> Iterator[dict[str, Any]]:
     for track in video.tracks:
-        known = 0 <= track.class_index < len(classes)
+        in_table = 0 <= track.class_index < len(classes)
         yield {"video_id": listed.number, "score": float(track.score),
-               "category_id": classes.classes[track.class_index].dataset_id if known else -1,
+               "category_id": classes.classes[track.class_index].dataset_id if in_table else -1,
                "segmentations": [mask_as_text(mask) for mask in track.masks]}
 
 
 def _check(row: Any, where: str, numbers: Mapping[int, ListedVideo], classes: ClassTable, path: Path) -> None:
-    """Raise BadInput for an entry the server would refuse or misread."""
+    """Raise BadInput for an entry that the server would refuse or misread."""
     video = None
 
-    def bad(reason: str, what: str, cure: str = WRITE_AGAIN) -> BadInput:
-        return BadInput(reason, f"{where} {what}", video=video.video_id if video else None, file=path, cure=cure)
+    def bad(reason: str, problem: str, cure: str = WRITE_AGAIN) -> BadInput:
+        return BadInput(reason, f"{where} {problem}", video=video.video_id if video else None, file=path, cure=cure)
 
     if not isinstance(row, dict) or not isinstance(row.get("segmentations"), list):
-        raise bad("bad-json", f"is no object with a list of segmentations, but {str(row)[:80]!r}.")
+        raise bad("bad-json", f"is not an object with a list of segmentations, but {str(row)[:80]!r}.")
     if missing := [key for key in ("video_id", "category_id") if type(row.get(key)) is not int]:
-        raise bad("missing-id", f"has no whole number as {' and '.join(missing)}.")
+        raise bad("missing-id", f"lacks a whole number as {' and '.join(missing)}.")
     video = numbers.get(row["video_id"])
     if video is None:
         raise bad("unknown-video", f"is of video_id {row['video_id']}, which the json of the split does not list.",
@@ -150,7 +153,7 @@ def _check(row: Any, where: str, numbers: Mapping[int, ListedVideo], classes: Cl
         raise bad("unknown-category", f"has the category_id {row['category_id']}; {classes.name!r} has "
                   f"{min(classes.index_of)} to {max(classes.index_of)}.")
     if not isinstance(score, Real) or isinstance(score, bool) or not isfinite(score):
-        raise bad("bad-score", f"has the score {score!r}, which is no finite number.")
+        raise bad("bad-score", f"has the score {score!r}, which is not a finite number.")
     if len(masks) != len(video.frame_names):
         raise bad("frame-mismatch", f"has {len(masks)} masks, the video {len(video.frame_names)} frames.")
     if not sum([_pixels(mask, frame, video, bad) for frame, mask in zip(video.frame_names, masks)]):
@@ -158,11 +161,11 @@ def _check(row: Any, where: str, numbers: Mapping[int, ListedVideo], classes: Cl
 
 
 def _pixels(mask: Any, frame: str, video: ListedVideo, bad: Callable[..., BadInput]) -> int:
-    """Pixels of a mask, 0 where it is absent; raises what `bad` makes for a mask that is none or does not fit."""
+    """Pixels of a mask, 0 where it is absent. Raises the error that `bad` builds for a mask that does not fit."""
     if not mask:
         return 0
     if not isinstance(mask, dict) or not all(isinstance(mask.get(k), kind) for k, kind in MASK.items()):
-        raise bad("corrupt-mask", f"has in frame {frame!r} no object with size and counts, compressed to text.")
+        raise bad("corrupt-mask", f"has in frame {frame!r} a mask that is not an object of size and compressed counts.")
     if mask["size"] != list(video.size):
         raise bad("size-differs", f"has in frame {frame!r} a mask of size {mask['size']} (height, width), the video is "
                   f"{list(video.size)}.", "Give masks at the size of the frames.")
@@ -175,7 +178,7 @@ def _pixels(mask: Any, frame: str, video: ListedVideo, bad: Callable[..., BadInp
 
 
 def _refuse_again(row: Mapping[str, Any], position: int, seen: dict[str, int], video: str, path: Path) -> None:
-    """seen: digest of an entry -> its position; those before this one, and then this one too."""
+    """Raise BadInput for an entry that is in `seen` (digest -> position) already; otherwise add it there."""
     first = seen.setdefault(digest(row), position)
     if first != position:
         raise BadInput("duplicate-track", f"entries {first} and {position} are the same track.", video=video, file=path,
@@ -184,8 +187,8 @@ def _refuse_again(row: Mapping[str, Any], position: int, seen: dict[str, int], v
 
 def _refuse_video(video: Tracks, listed: ListedVideo | None, videos: Mapping[str, ListedVideo], path: Path) -> None:
     if listed is None:
-        known = video.video_id in videos
-        raise BadInput("duplicate-video" if known else "unknown-video", "its tracks were given before." if known else
+        again = video.video_id in videos
+        raise BadInput("duplicate-video" if again else "unknown-video", "its tracks were given before." if again else
                        "the json of the split does not list it.", video=video.video_id, file=path,
                        cure="Give the tracks of exactly the videos of the split, each once.")
     if (tuple(video.frame_names), tuple(video.size)) != (listed.frame_names, tuple(listed.size)):

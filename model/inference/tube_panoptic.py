@@ -1,20 +1,14 @@
-"""What can be made of the clips of one video, clip by clip, without aligning queries; several results from one run.
+"""Tube-Link's panoptic video (arXiv 2303.12782): paint each clip, then link and track the queries that own pixels.
 
-    panoptic video of Tube-Link    TubePanoptic      each clip painted on its own, then linked and tracked
-    semantic video                 SemanticMerger    each clip on its own, nothing is linked
-
-Beside it, `model/video_inference.py` aligns the queries and makes one decision per query for the whole video. A task
-keeps compressed maps of the frames, never the clips. Knows no files and no segmenter.
+Keeps compressed maps of the frames, never the clips.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from model.association.quasi_dense import QuasiDenseTracker
@@ -24,35 +18,10 @@ from model.labels import VOID, class_of, panoptic_id, track_of
 from model.postprocess.panoptic import MergedVideo, PaintedFrames, packed
 from model.postprocess.resize import MaskResizer
 from model.postprocess.tube_panoptic import SureQueries, TubePanopticConfig, paint_frames, sure_queries
-from model.video_inference import Clips, check_clip
-
-
-class VideoTask(Protocol):
-    """One result of one video: `add` every clip in time, then `finish` once."""
-
-    def add(self, clip: ClipPrediction, frames: int) -> None:
-        """clip: b = 1; frames: how many of its frames are no repeats of the last one."""
-
-    def finish(self) -> Any:
-        """The result of the frames added."""
-
-
-@torch.no_grad()
-def run_tasks(clips: Clips, tasks: Mapping[str, VideoTask]) -> dict[str, Any]:
-    """Every clip once through every task; the results by the tasks' names."""
-    count = 0
-    for clip, frames in clips:
-        check_clip(clip, frames)
-        count += 1
-        for task in tasks.values():
-            task.add(clip, frames)
-    if not count:
-        raise ValueError("the video has no clips, so there is nothing to segment")
-    return {name: task.finish() for name, task in tasks.items()}
 
 
 class TubePanoptic:
-    """Tube-Link's panoptic video (arXiv 2303.12782): paint each clip, then link and track the queries that own pixels.
+    """A `ResultMaker` of panoptic videos.
 
     reserved: how many of the last queries answer for stuff; they are not read when clips are linked, as in training.
     `official_compat` of the tracker's config makes this the released test code as well: all queries are read; a query
@@ -70,17 +39,18 @@ class TubePanoptic:
         self.reserved = reserved
         self.compat = tracker.config.official_compat
         self._previous: Tensor | None = None                        # 1 n c
+        self._count = 0                                             # frames of the video so far
+        self._forget()
+
+    def _forget(self) -> None:
         self._frames: list[tuple[np.dtype, bytes]] = []
         self._palette = [VOID]                                      # number in the maps -> panoptic id
         self._queries: dict[int, int] = {}                          # panoptic id -> query of the clip it started in
         self._scores: dict[int, list[float]] = defaultdict(list)    # panoptic id -> class score in each clip
 
     def add(self, clip: ClipPrediction, frames: int) -> None:
-        """See `VideoTask`."""
+        """See `ResultMaker`."""
         resizer = MaskResizer(self.geometry, size=tuple(clip.mask_logits.shape[3:]), device=clip.mask_logits.device)
-        if clip.class_logits.shape[-1] != len(self.is_thing) + 1:
-            raise ValueError(f"class logits {tuple(clip.class_logits.shape)} do not fit {len(self.is_thing)} classes "
-                             "(plus one for no object); is this the right class table?")
         sure = sure_queries(clip.class_logits[0], config=self.config)
         painted = list(paint_frames(clip.mask_logits[0, :, :frames], sure, resizer=resizer, config=self.config))
         present = np.stack([np.isin(np.arange(len(sure.queries)), frame) for frame in painted])     # t x
@@ -88,6 +58,7 @@ class TubePanoptic:
         numbers = np.append(len(self._palette) + np.arange(len(owners)), 0)                         # NOBODY is the last
         self._palette.extend(owners.tolist())
         self._frames.extend(packed(numbers[frame], largest=len(self._palette) - 1) for frame in painted)
+        self._count += len(painted)
         for position in np.flatnonzero(present.any(0)):
             owner = int(owners[position])
             self._queries.setdefault(owner, int(sure.queries[position]))
@@ -115,7 +86,7 @@ class TubePanoptic:
             overlaps = np.maximum(overlaps, absent[:, None] & absent)
         embeddings = self.linking.embeddings(queries[0, sure.queries[things]])
         tracks[things] = self.tracker.step(embeddings, scores=sure.scores[things], overlaps=overlaps,
-                                           frame=len(self._frames))
+                                           frame=self._count)
         return panoptic_id(classes, tracks)
 
     def _counted(self, present: np.ndarray) -> np.ndarray:
@@ -123,9 +94,11 @@ class TubePanoptic:
         empty = np.flatnonzero(~present.any(1))
         return present[empty[-1] + 1:] if self.compat and len(empty) else present
 
-    def finish(self) -> MergedVideo:
+    def finish(self) -> dict[str, MergedVideo]:
         """The panoptic video; a segment's score is the mean over the clips it is painted in."""
         frames = PaintedFrames(tuple(self._frames), self.geometry.source, np.array(self._palette, dtype=np.int32))
-        return MergedVideo(frames=frames, queries=self._queries, segments={
-            owner: VideoSegment(class_index=class_of(owner), track=track_of(owner), score=float(np.mean(scores)))
-            for owner, scores in self._scores.items()})
+        segments = {owner: VideoSegment(class_index=class_of(owner), track=track_of(owner),
+                                        score=float(np.mean(scores))) for owner, scores in self._scores.items()}
+        merged = MergedVideo(frames=frames, queries=self._queries, segments=segments)
+        self._forget()
+        return {"panoptic": merged}

@@ -1,4 +1,4 @@
-"""VITA down the same road: a frame detector, its queries in their own order in the cache, tracks by the head alone."""
+"""VITA through every verb: a frame detector, its queries in their own order in the cache, tracks by the head alone."""
 
 from __future__ import annotations
 
@@ -12,16 +12,14 @@ import torch
 
 from jobs import cache_queries, evaluate, make_shards, train_stage_one, train_stage_two, verify_shards
 from jobs.cache_queries import CacheShard, cache_folder, cache_source
-from jobs.inference import open_system
-from jobs.models import head_card, segmenter_card
+from jobs.models import head_card, open_system, read_card, save_model, segmenter_card
 from jobs.recipes import find_recipe
-from jobs.recipes.schema import Recipe, StillsConfig
+from jobs.recipes.schema import JointConfig, Recipe, StillsConfig
 from jobs.train_stage_two import build_stage, open_cache
-from jobs.training.checkpoint import read_card, save_model
 from jobs.training.optimizer import build_optimizer
 from jobs.training.trainer import Stage
+from model.cross_clip.vita import VitaTestConfig
 from model.layers.convolution import dot_pixels
-from model.segmenters import build_segmenter
 from pipeline.clips import StoredVideoSource
 from pipeline.datasets import DatasetConfig, open_dataset
 from pipeline.datasets.synthetic import write_world
@@ -30,8 +28,8 @@ from pipeline.query_cache import finish_cache
 from pipeline.shards import ShardSet
 from pipeline.shards.make import make_shards as write_shards
 from pipeline.training_input import PseudoVideoConfig, Stills, training_plan
-from tests.roads import here, scored
-from tests.test_tube_link_road import predictions, short
+from tests.runs import here, inferred, scored
+from tests.test_tube_link_run import predictions, short
 
 
 def short_vita(folder: Path) -> Recipe:
@@ -46,6 +44,14 @@ def write_all_shards(recipe: Recipe) -> ShardSet:
         dataset = open_dataset(replace(recipe.dataset, root=str(recipe.data_root), split=split))
         write_shards(dataset, recipe.shards_of(split), recipe.shards, split=split, workers=1)
     return ShardSet(recipe.shards_of("train"))
+
+
+def jointly(recipe: Recipe, **input_changes) -> Recipe:
+    """The same recipe with detector and head trained together, and so without a stage two."""
+    one = recipe.stage_one
+    joint = JointConfig(head=recipe.stage_two.head, losses=recipe.stage_two.losses, layers=2)
+    return replace(recipe, stage_two=None, stage_one=replace(one, joint=joint,
+                                                             input=replace(one.input, **input_changes)))
 
 
 def take_steps(stage: Stage, expected: set[str]) -> None:
@@ -69,7 +75,7 @@ def check_tracks(recipe: Recipe) -> None:
     for mode in ("offline", "near_online"):
         tracks = open_system(recipe, mode).predict(source).tracks
         assert len(tracks.frame_names) == len(valid.videos[0].frames)
-        assert len(tracks.tracks) <= recipe.evaluation.tracks.candidates
+        assert len(tracks.tracks) <= recipe.inference.tracks.candidates
 
 
 def check_what_is_cached(recipe: Recipe) -> None:
@@ -92,9 +98,9 @@ def check_what_is_cached(recipe: Recipe) -> None:
 
 def test_frozen_detector_cache_head_and_tracks_fit_together(tmp_path):
     """The parts of every verb without the cluster around them; what is random stays random."""
-    recipe = short_vita(tmp_path / "road")
+    recipe = short_vita(tmp_path / "run")
     shards = write_all_shards(recipe)
-    save_model(recipe.segmenter_folder, build_segmenter(recipe.stage_one.segmenter).state_dict(),
+    save_model(recipe.segmenter_folder, recipe.stage_one.segmenter.build().state_dict(),
                segmenter_card(recipe, shards.classes, shards.fingerprint))
     caching = CacheShard(recipe=recipe)
     parts = [caching(split="train", shard=shard, part=shard) for shard in range(len(shards.manifest["shards"]))]
@@ -107,15 +113,14 @@ def test_frozen_detector_cache_head_and_tracks_fit_together(tmp_path):
     check_tracks(recipe)
     trained = recipe.stage_two.head
     assert open_system(recipe, "offline").head.config == trained
-    other = scored(recipe, vita_window=0, vita_keep=0.5)
+    other = inferred(recipe, head=VitaTestConfig(window=0, keep=0.5))
     assert open_system(other, "offline").head.config == replace(trained, window=0, keep=0.5)
     check_tracks(other)
 
 
 def test_detector_and_head_that_learn_together_both_come_out_of_stage_one(tmp_path):
-    recipe = short_vita(tmp_path / "road")
-    one = recipe.stage_one
-    recipe = replace(recipe, stage_one=replace(one, joint_layers=2, input=replace(one.input, clip_frames=3)))
+    recipe = short_vita(tmp_path / "run")
+    recipe = jointly(recipe, clip_frames=3)
     shards = write_all_shards(recipe)
     stage = train_stage_one.build_stage(recipe)
     terms = {f"{term}{layer}" for term in ("class", "mask", "dice") for layer in ("", "_aux")}
@@ -126,10 +131,10 @@ def test_detector_and_head_that_learn_together_both_come_out_of_stage_one(tmp_pa
 
 
 def test_a_frozen_detector_is_the_one_it_starts_from_but_for_the_rows_of_other_classes(tmp_path):
-    recipe = short_vita(tmp_path / "road")
+    recipe = short_vita(tmp_path / "run")
     shards = write_all_shards(recipe)
     one = recipe.stage_one
-    pretrained = build_segmenter(replace(one.segmenter, num_classes=9)).state_dict()
+    pretrained = replace(one.segmenter, num_classes=9).build().state_dict()
     save_model(tmp_path / "coco", pretrained, {"kind": "segmenter"})
     recipe = replace(recipe, stage_one=replace(one, train=False, start_from=str(tmp_path / "coco")))
     weights = train_stage_one.kept(recipe)
@@ -140,11 +145,12 @@ def test_a_frozen_detector_is_the_one_it_starts_from_but_for_the_rows_of_other_c
 
 
 @pytest.mark.slow
-def test_vita_goes_down_the_whole_road_and_its_tracks_come_back_from_the_file_for_the_server(tmp_path):
-    recipe = here(short_vita(tmp_path / "road"))
+def test_vita_goes_down_every_verb_and_its_tracks_come_back_from_the_file_for_the_server(tmp_path):
+    recipe = here(short_vita(tmp_path / "run"))
     for verb in (make_shards, train_stage_one, cache_queries, train_stage_two):
         verb.main(recipe)
-    progress = [json.loads(line) for line in (recipe.road / "stage_two" / "progress.jsonl").read_text().splitlines()]
+    lines = (recipe.run_folder / "stage_two" / "progress.jsonl").read_text().splitlines()
+    progress = [json.loads(line) for line in lines]
     assert "similarity" in {name for row in progress for name in row["losses"]}
     dataset = open_dataset(replace(recipe.dataset, root=str(recipe.data_root), split="valid"))
     said = evaluate.main(scored(recipe, mode="offline"))
@@ -159,13 +165,11 @@ def test_vita_goes_down_the_whole_road_and_its_tracks_come_back_from_the_file_fo
 
 @pytest.mark.slow
 def test_every_verb_runs_where_detector_and_head_learn_together_from_videos_and_stills(tmp_path):
-    recipe = here(short_vita(tmp_path / "road"))
+    recipe = here(short_vita(tmp_path / "run"))
     images = write_world(tmp_path / "coco", replace(recipe.world, layout="coco", videos_train=5, seed=1))
     stills = StillsConfig(dataset=DatasetConfig(name="coco_instance", root=str(images)), share=0.5)
-    one = recipe.stage_one
-    recipe = replace(recipe, stage_one=replace(
-        one, joint_layers=2, stills=stills,
-        input=replace(one.input, clip_frames=3, reach=4, pseudo_video=PseudoVideoConfig())))
+    recipe = jointly(recipe, clip_frames=3, reach=4, pseudo_video=PseudoVideoConfig())
+    recipe = replace(recipe, stage_one=replace(recipe.stage_one, stills=stills))
     assert make_shards.main(recipe)["stills"]["frames"] == 5
     assert verify_shards.main(recipe) == {"train": 0, "valid": 0, "stills": 0}
     videos, images = (ShardSet(recipe.shards_of(name)) for name in ("train", "stills"))
@@ -180,9 +184,9 @@ def test_every_verb_runs_where_detector_and_head_learn_together_from_videos_and_
 
 @pytest.mark.slow
 def test_every_verb_runs_where_the_detector_is_frozen(tmp_path):
-    recipe = here(short_vita(tmp_path / "road"))
+    recipe = here(short_vita(tmp_path / "run"))
     make_shards.main(recipe)
-    save_model(tmp_path / "coco", build_segmenter(recipe.stage_one.segmenter).state_dict(), {"kind": "segmenter"})
+    save_model(tmp_path / "coco", recipe.stage_one.segmenter.build().state_dict(), {"kind": "segmenter"})
     recipe = replace(recipe, stage_one=replace(recipe.stage_one, train=False, start_from=str(tmp_path / "coco")))
     assert train_stage_one.main(recipe)["steps"] == 0
     cache_queries.main(recipe)

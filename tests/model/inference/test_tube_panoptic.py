@@ -11,14 +11,14 @@ import torch
 from model.association.quasi_dense import QuasiDenseConfig, QuasiDenseTracker
 from model.association.tube_linking import TubeLinking, TubeLinkingConfig
 from model.contracts import ClipPrediction, Geometry
+from model.inference import Aligned, NearOnline, TubePanoptic
 from model.labels import VOID, class_of, panoptic_id, track_of
 from model.postprocess.instances import TrackConfig, TrackMerger
 from model.postprocess.panoptic import PanopticConfig, PanopticMerger
 from model.postprocess.resize import MaskResizer
 from model.postprocess.semantic import SemanticMerger
 from model.postprocess.tube_panoptic import TubePanopticConfig, paint_frames, sure_queries
-from model.video_inference import Together, near_online
-from model.video_tasks import TubePanoptic, run_tasks
+from tests.model.inference.ways import made, near_online
 
 IS_THING = (True, True, False)
 SIZE = (16, 24)
@@ -65,7 +65,7 @@ def task(*, compat=False, linking=None, **config) -> TubePanoptic:
 
 
 def panoptic(*clips, **options):
-    return run_tasks([(each, each.mask_logits.shape[2]) for each in clips], {"panoptic": task(**options)})["panoptic"]
+    return made([(each, each.mask_logits.shape[2]) for each in clips], task(**options), classes=3)["panoptic"]
 
 
 def at(merged, frame: int, place: tuple[int, int]) -> tuple[int, int]:
@@ -136,8 +136,8 @@ def test_an_object_that_was_away_too_long_comes_back_as_another():
 
 
 def test_repeated_frames_are_cut():
-    merged = run_tasks([(clip({0: (2, 2)}, {0: (2, 2)}), 2), (clip({0: (2, 2)}, {1: (9, 9)}), 1)],
-                       {"panoptic": task()})["panoptic"]
+    merged = made([(clip({0: (2, 2)}, {0: (2, 2)}), 2), (clip({0: (2, 2)}, {1: (9, 9)}), 1)], task(),
+                  classes=3)["panoptic"]
     assert len(merged.frames) == 3
     assert {track_of(owner) for owner in merged.segments} == {0, 1}
 
@@ -190,7 +190,7 @@ def test_officially_things_absent_from_the_last_frame_make_tracks_slip():
 
 def test_one_run_gives_panoptic_and_semantic_video():
     clips = [(clip({0: (2, 2), 2: (8, 8)}), 1), (clip({0: (2, 3), 2: (8, 8)}), 1)]
-    results = run_tasks(iter(clips), {"panoptic": task(), "semantic": SemanticMerger(num_classes=3, geometry=GEOMETRY)})
+    results = made(iter(clips), task(), SemanticMerger(num_classes=3, geometry=GEOMETRY), classes=3)
     for panoptic_map, classes in zip(results["panoptic"].frames, results["semantic"]):
         np.testing.assert_array_equal(class_of(panoptic_map), classes)
 
@@ -202,9 +202,11 @@ def test_one_near_online_run_gives_tracks_and_panoptic_video():
         return {"tracks": TrackMerger(TrackConfig(), is_thing=IS_THING, geometry=GEOMETRY),
                 "panoptic": PanopticMerger(PanopticConfig(), is_thing=IS_THING, geometry=GEOMETRY)}
 
-    results = near_online(clips, merger=Together(mergers()))
     alone = mergers()
-    assert results["tracks"] == near_online(clips, merger=alone["tracks"])
+    results = made(clips, Aligned([NearOnline({name: lambda merger=merger: merger
+                                               for name, merger in mergers().items()})]), classes=3)
+    tracks = made(clips, Aligned([NearOnline({"tracks": lambda: alone["tracks"]})]), classes=3)
+    assert results["tracks"] == tracks["tracks"]
     assert len(results["tracks"]) >= 2
     expected = near_online(clips, merger=alone["panoptic"])
     assert results["panoptic"].segments == expected.segments
@@ -213,13 +215,25 @@ def test_one_near_online_run_gives_tracks_and_panoptic_video():
 
 def test_misuse_is_refused():
     with pytest.raises(ValueError, match="no clips"):
-        run_tasks([], {"panoptic": task()})
+        made([], task(), classes=3)
     with pytest.raises(ValueError, match="one video"):
-        run_tasks([(clip({}), 2)], {"panoptic": task()})
+        made([(clip({}), 2)], task(), classes=3)
+    with pytest.raises(ValueError, match=r"do not fit 5 classes .*right class table"):
+        made([(clip({}), 1)], task(), classes=5)
+
+
+def test_a_stream_keeps_the_tracks_of_its_objects():
+    there = clip({0: (2, 2), 1: (8, 8)}, {0: (2, 2), 1: (8, 8)})
+    away = clip({1: (8, 8)}, {1: (8, 8)})
+    whole = panoptic(there, away, there)
+    maker = task()
+    parts = [made([(each, 2)], maker, classes=3)["panoptic"] for each in (there, away, there)]
+    np.testing.assert_array_equal(np.concatenate([list(part.frames) for part in parts]), list(whole.frames))
+    assert [len(part.segments) for part in parts] == [3, 2, 3]
     wrong = replace(clip({}), class_logits=torch.zeros(1, QUERIES, 9))
     with pytest.raises(ValueError, match="right class table"):
         panoptic(wrong)
-    with pytest.raises(ValueError, match="no fraction"):
+    with pytest.raises(ValueError, match="not a fraction"):
         TubePanopticConfig(score=1.5)
     broken = clip({0: (2, 2)})
     broken.mask_logits[0, 0, 0, 0, 0] = float("inf")

@@ -12,10 +12,12 @@ import torch
 
 from model.contracts import ClipPrediction, Geometry
 from model.cross_clip.maxtron import MaXTronHead, MaXTronHeadConfig
+from model.inference import Aligned, NearOnline, make_results
+from model.inference.alignment import reordered
 from model.labels import VOID
-from model.postprocess.panoptic import PanopticConfig, PanopticMerger
+from model.postprocess.panoptic import PanopticConfig, PanopticMerger, panoptic_video
 from model.query_decoders.kmax import KMaxDecoder, KMaxDecoderConfig
-from model.video_inference import collect_queries, near_online, offline, panoptic_video
+from tests.model.inference.ways import collected, near_online, offline
 
 IS_THING = (True, True, False)
 
@@ -58,8 +60,7 @@ def head(segmenter) -> MaXTronHead:
 
 
 def shuffled(clip: ClipPrediction, order: torch.Tensor) -> ClipPrediction:
-    return replace(clip, class_logits=clip.class_logits[:, order], mask_logits=clip.mask_logits[:, order],
-                   queries=clip.queries[:, order], mask_embeddings=clip.mask_embeddings[:, order])
+    return reordered(clip, order)
 
 
 def painted(merged) -> np.ndarray:
@@ -125,10 +126,10 @@ def test_official_compat_lets_repeated_frames_take_part_and_drops_them_by_name(c
 
 
 def test_queries_are_collected_in_the_slots_of_the_first_clip(clips):
-    collected = collect_queries(clips)
-    assert collected.queries.shape == (1, 4, 6, 16)
-    assert torch.equal(collected.queries[:, 0], clips[0][0].queries)
-    directions = torch.nn.functional.normalize(collected.mask_embeddings[0], dim=-1)
+    queries = collected(clips, classes=len(IS_THING))
+    assert queries.queries.shape == (1, 4, 6, 16)
+    assert torch.equal(queries.queries[:, 0], clips[0][0].queries)
+    directions = torch.nn.functional.normalize(queries.mask_embeddings[0], dim=-1)
     likeness = torch.einsum("knd,kmd->knm", directions[1:], directions[:-1])
     assert (likeness.argmax(-1) == torch.arange(6)).float().mean() > 0.9
 
@@ -163,14 +164,36 @@ def test_no_clips_and_two_videos_at_once_are_refused(clips):
     with pytest.raises(ValueError, match="no clips"):
         near_online([], merger=new_merger())
     with pytest.raises(ValueError, match="no clips"):
-        collect_queries([])
+        collected([], classes=len(IS_THING))
     with pytest.raises(ValueError, match="one video"):
         near_online([(clips[0][0], 3)], merger=new_merger())
 
 
-def test_queries_that_are_aligned_by_nothing_keep_the_order_of_their_clip(clips):
-    collected = collect_queries(clips, by=None)
-    for number, (clip, _) in enumerate(clips):
-        assert torch.equal(collected.queries[:, number], clip.queries)
-        assert torch.equal(collected.mask_embeddings[:, number], clip.mask_embeddings)
-    assert not torch.equal(collected.queries, collect_queries(clips).queries)
+def test_queries_without_an_alignment_keep_the_order_of_their_clip(clips):
+    own = collected([(replace(clip, alignment=None), frames) for clip, frames in clips], classes=len(IS_THING))
+    for index, (clip, _) in enumerate(clips):
+        assert torch.equal(own.queries[:, index], clip.queries)
+        assert torch.equal(own.mask_embeddings[:, index], clip.mask_embeddings)
+    assert not torch.equal(own.queries, collected(clips, classes=len(IS_THING)).queries)
+
+
+@pytest.mark.parametrize("field", ["class_logits", "mask_logits", "queries", "mask_embeddings"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_the_driver_refuses_a_clip_that_is_not_finite_and_says_where(clips, field, value):
+    (first, frames), (second, _), *_ = clips
+    broken = getattr(second, field).clone()
+    broken.view(-1)[3] = value
+    with pytest.raises(ValueError, match=f"the {field} of the clip after frame 2 hold NaN or infinity"):
+        near_online([(first, frames), (replace(second, **{field: broken}), 2)], merger=new_merger())
+
+
+def test_the_driver_refuses_other_classes(clips):
+    with pytest.raises(ValueError, match=r"do not fit 7 classes .*right class table"):
+        collected(clips, classes=7)
+
+
+def test_the_first_clip_of_a_stream_is_the_video_of_that_clip(clips):
+    part = make_results(clips[:1], [Aligned([NearOnline({"panoptic": new_merger})])], num_classes=3)["panoptic"]
+    whole = near_online(clips[:1], merger=new_merger())
+    np.testing.assert_array_equal(painted(part), painted(whole))
+    assert part.segments == whole.segments

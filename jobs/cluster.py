@@ -1,0 +1,87 @@
+"""The connection to Ray, and the distribution of work to its actors."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from pipeline.streams import actor_stream
+
+SUBMITTED_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"       # set by `ray job submit`: the job's configuration
+
+# The allocator reuses large buffers instead of mapping new ones for every frame, which makes decoding up to 2.6 times
+# faster (docs/log.md). Each process has one thread, since the work is divided among processes.
+WORKER_ENVIRONMENT = {
+    "MALLOC_MMAP_THRESHOLD_": "268435456", "MALLOC_TRIM_THRESHOLD_": "536870912", "OMP_NUM_THREADS": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true", "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterConfig:
+    """The processes and resources that the verbs request from Ray."""
+
+    in_process: bool = False             # without Ray: everything runs in the process of the verb, in sequence
+    workers: int = 2                     # training processes
+    cpus_per_worker: float = 1
+    gpus_per_worker: float = 0
+    actors: int = 2                      # processes for caching, evaluating and predicting, at most
+    cpus_per_actor: float = 1
+    gpus_per_actor: float = 0
+    max_failures: int = 2                # worker deaths after which training resumes from the last checkpoint
+    local_cpus: int = 2                  # size of the cluster that is started where none is running
+    object_store_mb: int = 300           # of that cluster
+
+
+def connect(cluster: ClusterConfig) -> None:
+    """Join the cluster that this process belongs to, or start a small one on this machine. Idempotent.
+
+    Does nothing under `cluster.in_process`.
+    """
+    if cluster.in_process or ray.is_initialized():
+        return
+    environment = {"env_vars": worker_environment()}
+    if inside_a_job() or os.environ.get("RAY_ADDRESS"):
+        ray.init(address="auto", runtime_env=environment, log_to_driver=True)
+        return
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")      # this machine cannot be preempted
+    # Ray Train watches its own controller through the dashboard's state service and complains every second without it.
+    ray.init(num_cpus=cluster.local_cpus, include_dashboard=True, runtime_env=environment,
+             object_store_memory=cluster.object_store_mb * 2**20, log_to_driver=True, logging_level="warning")
+
+
+def results_of(actor: type, rows: list[dict[str, Any]], *, arguments: dict[str, Any],
+               cluster: ClusterConfig) -> Iterator[dict[str, Any]]:
+    """Yield the result of `actor(**arguments)(**row)` for every row, in the order in which they finish.
+
+    On the cluster a pool of actors shares the rows. Under `cluster.in_process` one actor works through them in this
+    process. Errors of the actor are raised here.
+    """
+    if not cluster.in_process:
+        return actor_stream(rows, actor, arguments=arguments, actors=cluster.actors, cpus=cluster.cpus_per_actor,
+                            gpus=cluster.gpus_per_actor)
+    call = actor(**arguments)
+    return (call(**row) for row in rows)
+
+
+def inside_a_job() -> bool:
+    """Whether this process was started by `ray job submit`."""
+    return SUBMITTED_JOB in os.environ
+
+
+def runtime_environment() -> dict[str, Any]:
+    """The runtime environment that this process's job was submitted with, empty outside a job."""
+    return json.loads(os.environ.get(SUBMITTED_JOB, "{}")).get("runtime_env", {})
+
+
+def worker_environment() -> dict[str, str]:
+    """Variables of worker processes, without those that the submitted job sets itself: Ray accepts each only once."""
+    chosen = runtime_environment().get("env_vars", {})
+    return {name: value for name, value in WORKER_ENVIRONMENT.items() if name not in chosen}

@@ -1,0 +1,120 @@
+"""Which segmenter, losses, cross-clip heads and results belong together: one row a family of networks.
+
+A recipe asks this table when it is built, a system when it is opened; so a setting that no network can follow is
+refused before anything is read. A new segmenter, or a head on another segmenter, is a row here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from model.contracts import Result
+from model.cross_clip.maxtron import MaXTronHeadConfig
+from model.cross_clip.tube_link import TubeLinkHeadConfig
+from model.cross_clip.vita import VitaHeadConfig
+from model.inference.config import InferenceConfig
+from model.losses.cross_clip import CrossClipLossConfig, MaskCrossClipLossConfig
+from model.losses.kmax import KMaxLossConfig
+from model.losses.mask2former import Mask2FormerLossConfig
+from model.losses.vita import VitaLossConfig
+from model.segmenters.mask2former import Mask2FormerConfig
+from model.segmenters.tube_link import TubeLinkConfig
+from model.segmenters.video_kmax import VideoKMaxConfig
+
+ALIGNED = ("hungarian",)
+LINKED = ("stitching", "memory_buffer", "naive_buffer", "clip_wise")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """One way to make a result."""
+
+    associations: tuple[str, ...] = ALIGNED     # kinds of association that it goes with
+    panoptic: str = ""                          # kind of `inference.panoptic`; "": the result is not panoptic
+    part: str = ""                              # of the segmenter's config, that must not be None; "": none
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """One row: a segmenter, what trains with it, and what it can make."""
+
+    segmenter: type                             # config
+    losses: type                                # config, of stage one
+    heads: Mapping[type, type]                  # config of a cross-clip head -> config of its losses
+    near_online: Mapping[Result, Way]
+    offline: Mapping[Result, Way]               # with a cross-clip head
+    is_frame_detector: bool = False             # its clips are single frames
+
+
+FAMILIES = [
+    Family(segmenter=VideoKMaxConfig, losses=KMaxLossConfig, heads={MaXTronHeadConfig: CrossClipLossConfig},
+           near_online={"panoptic": Way(panoptic="mask_wise", associations=ALIGNED + LINKED)},
+           offline={"panoptic": Way(panoptic="mask_wise")}),
+    Family(segmenter=TubeLinkConfig, losses=Mask2FormerLossConfig, heads={TubeLinkHeadConfig: MaskCrossClipLossConfig},
+           near_online={"panoptic": Way(panoptic="tube", part="linking"), "tracks": Way(), "semantic": Way()},
+           offline={"tracks": Way()}),
+    Family(segmenter=Mask2FormerConfig, losses=Mask2FormerLossConfig, heads={VitaHeadConfig: VitaLossConfig},
+           near_online={"tracks": Way(), "semantic": Way()}, offline={"tracks": Way()}, is_frame_detector=True),
+]
+
+
+def family_of(segmenter: Any) -> Family:
+    """The row of a segmenter's config. Raises ValueError where it has none."""
+    for family in FAMILIES:
+        if family.segmenter is type(segmenter):
+            return family
+    raise ValueError(f"{type(segmenter).__name__} has no row in model.families.FAMILIES; add one that names its "
+                     "losses, heads and results")
+
+
+def refuse_unfit_results(inference: InferenceConfig, segmenter: Any, *, offline: bool, clip_frames: int) -> None:
+    """Raise ValueError where the segmenter cannot make what is asked for in this mode, naming the setting to change.
+
+    segmenter: its config. clip_frames: of training; `inference.clip_frames` comes first.
+    """
+    family = family_of(segmenter)
+    mode = "offline" if offline else "near-online"
+    ways = family.offline if offline else family.near_online
+    for result in inference.results:
+        if result not in ways:
+            raise ValueError(f"{segmenter.kind} makes {', '.join(ways)} {mode}, not {result}; leave {result} out of "
+                             f"inference.results={list(inference.results)}, or choose another mode or recipe")
+        _refuse_unfit_way(inference, segmenter, ways[result], result=result, mode=mode)
+    frames = inference.clip_frames or clip_frames
+    if family.is_frame_detector and frames != 1:
+        raise ValueError(f"{segmenter.kind} is a frame detector, and takes clips of one frame; got clips of {frames}. "
+                         "Set inference.clip_frames=1, and stage_one.input.clip_frames=1 unless a head trains along "
+                         "(stage_one.joint)")
+    overlap = inference.association.overlap
+    if overlap >= frames:
+        raise ValueError(f"{inference.association.kind} with overlap={overlap} needs longer clips than {frames} "
+                         f"frames; set inference.association.overlap below {frames}, or inference.clip_frames above "
+                         f"{overlap}")
+
+
+def _refuse_unfit_way(inference: InferenceConfig, segmenter: Any, way: Way, *, result: Result, mode: str) -> None:
+    if inference.association.kind not in way.associations:
+        raise ValueError(f"{segmenter.kind} makes {result} {mode} with association {' or '.join(way.associations)}, "
+                         f"not {inference.association.kind}; set inference.association="
+                         f"'{{\"kind\": \"{way.associations[0]}\"}}', or choose another mode or recipe")
+    if way.panoptic and inference.panoptic.kind != way.panoptic:
+        raise ValueError(f"{segmenter.kind} makes panoptic videos by kind {way.panoptic!r}, not "
+                         f"{inference.panoptic.kind!r}; set inference.panoptic='{{\"kind\": \"{way.panoptic}\"}}'")
+    if way.part and getattr(segmenter, way.part) is None:
+        raise ValueError(f"{segmenter.kind} makes {result} with {way.part} only; train it with "
+                         f"stage_one.segmenter.{way.part}, or leave {result} out of inference.results")
+
+
+def refuse_unfit_head(segmenter: Any, head: Any, losses: Any, *, field: str) -> None:
+    """Raise ValueError unless a cross-clip head and its losses belong to the segmenter. All are configs.
+
+    field: of the recipe, that holds head and losses, for the message.
+    """
+    heads = family_of(segmenter).heads
+    if type(head) not in heads or type(losses) is not heads[type(head)]:
+        fitting = " or ".join(f"{one.__name__} with {its.__name__}" for one, its in heads.items())
+        raise ValueError(f"{field} has {type(head).__name__} with {type(losses).__name__}, but a head on "
+                         f"{type(segmenter).__name__} is {fitting}; set {field}.head and {field}.losses accordingly")
+    head.refuse_unfit(segmenter.shapes)

@@ -1,0 +1,14 @@
+"""From the predictions of clips to the results of a video; `driver.py` explains the parts."""
+
+from model.inference.alignment import Aligned, ByAlignment, QueryOrder
+from model.inference.config import InferenceConfig
+from model.inference.driver import Clips, ResultMaker, make_results
+from model.inference.linked import LinkedPanoptic
+from model.inference.makers import result_makers
+from model.inference.near_online import Merger, NearOnline
+from model.inference.offline import Offline, QueryCollector, merge_video
+from model.inference.tube_panoptic import TubePanoptic
+
+__all__ = ["Aligned", "ByAlignment", "Clips", "InferenceConfig", "LinkedPanoptic", "Merger", "NearOnline", "Offline",
+           "QueryCollector", "QueryOrder", "ResultMaker", "TubePanoptic", "make_results", "merge_video",
+           "result_makers"]

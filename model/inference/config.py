@@ -1,0 +1,42 @@
+"""How a video is made of its clips: one configuration for caching, scoring and predicting, kept with every model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from model.association import AssociationConfig, HungarianConfig
+from model.association.quasi_dense import QuasiDenseConfig
+from model.contracts import Result
+from model.cross_clip import HeadTestConfig
+from model.postprocess.instances import TrackConfig
+from model.postprocess.panoptic import PanopticConfig
+from model.postprocess.tube_panoptic import TubePanopticConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceConfig:
+    """Everything that decides the results of a finished model on a video. `model.families` knows what fits together."""
+
+    results: tuple[Result, ...] = ("panoptic",)    # all are made in one pass of the segmenter
+    clip_frames: int | None = None                 # at test time; None: as in training
+    # Where frames do not fill the last clip, near-online: its last frame is repeated, or the clips at the end are
+    # shorter, as Tube-Link cuts videos for tracks. A cross-clip head always sees full clips.
+    last_clip: Literal["repeat", "shorten"] = "repeat"
+    enlarge: bool = False                          # frames smaller than the network input are scaled up to it
+    panoptic: PanopticConfig | TubePanopticConfig = field(default_factory=PanopticConfig)
+    tracker: QuasiDenseConfig = field(default_factory=QuasiDenseConfig)     # of panoptic videos of kind "tube"
+    tracks: TrackConfig = field(default_factory=TrackConfig)
+    # How objects are found again near-online: 'inference.association={"kind": "memory_buffer"}'
+    association: AssociationConfig = field(default_factory=HungarianConfig)
+    head: HeadTestConfig | None = None             # of the cross-clip head where testing differs from training
+
+    def __post_init__(self) -> None:
+        if not self.results or (self.clip_frames is not None and self.clip_frames < 1):
+            raise ValueError(f"inference.results={self.results} and clip_frames={self.clip_frames}: name at least one "
+                             "result, and clips of at least one frame")
+        if len(set(self.results)) < len(self.results):
+            raise ValueError(f"inference.results={self.results} names a result twice; name each once")
+        if self.last_clip == "shorten" and self.association.overlap:
+            raise ValueError(f"inference.last_clip='shorten' cuts clips that share no frame, {self.association.kind} "
+                             f"asks for overlap={self.association.overlap}; set last_clip to 'repeat'")

@@ -1,0 +1,78 @@
+"""A cross-clip head over the queries of all clips: classes and masks of the whole video at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from model.contracts import ClipPrediction, VideoQueries
+from model.cross_clip import CrossClipHead
+from model.inference.near_online import Merger
+
+
+class FeatureSpool(Protocol):
+    """Keeps pixel features (d t h w) and real frames of each clip until the head was run: a list, or a file."""
+
+    def append(self, clip: tuple[Tensor, int], /) -> None: ...
+
+    def __iter__(self) -> Iterator[tuple[Tensor, int]]: ...
+
+
+class QueryCollector:
+    """Stacks what a cross-clip head reads of each clip. The query cache is filled by it too. A `ResultMaker`."""
+
+    def __init__(self) -> None:
+        self._clips: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def add(self, clip: ClipPrediction, _frames: int) -> None:
+        """See `ResultMaker`; the clips are aligned, unless the head reads queries in their own order."""
+        self._clips.append((clip.queries, clip.mask_embeddings, clip.class_logits))
+
+    def finish(self) -> dict[str, VideoQueries]:
+        """The queries of all clips, b = 1. Raises ValueError without any clip."""
+        if not self._clips:
+            raise ValueError("the video has no clips, so there are no queries to collect")
+        queries, mask_embeddings, class_logits = (torch.stack(parts, dim=1) for parts in zip(*self._clips))
+        self._clips = []
+        return {"queries": VideoQueries(queries=queries, mask_embeddings=mask_embeddings, class_logits=class_logits)}
+
+
+class Offline:
+    """Collects queries and pixel features, runs the head once, and merges its masks clip by clip. A `ResultMaker`.
+
+    Its clips are aligned. Pixel features, by far the largest part, wait in `spool`.
+    """
+
+    def __init__(self, head: CrossClipHead, new_mergers: Mapping[str, Callable[[], Merger]], *,
+                 spool: FeatureSpool | None = None) -> None:
+        """spool: where pixel features wait; by default in memory."""
+        self.head = head
+        self.new_mergers = new_mergers
+        self.spool = [] if spool is None else spool
+        self._collector = QueryCollector()
+
+    def add(self, clip: ClipPrediction, frames: int) -> None:
+        """See `ResultMaker`."""
+        self._collector.add(clip, frames)
+        self.spool.append((clip.pixel_features[0], frames))
+
+    def finish(self) -> dict[str, Any]:
+        """See `ResultMaker`; once for a video, whose clips must all be known."""
+        return merge_video(self._collector.finish()["queries"], self.spool, self.head, new_mergers=self.new_mergers)
+
+
+@torch.no_grad()
+def merge_video(queries: VideoQueries, features: Iterable[tuple[Tensor, int]], head: CrossClipHead, *,
+                new_mergers: Mapping[str, Callable[[], Merger]]) -> dict[str, Any]:
+    """queries: of one video. features: d t h w and the number of real frames, for every clip in time."""
+    mergers = {name: new() for name, new in new_mergers.items()}
+    video = head(queries)[-1]
+    for embeddings, (pixels, frames) in zip(video.mask_embeddings.unbind(1), features, strict=True):
+        pixels = pixels[None, None, :, :frames].to(embeddings)                      # b k d t h w, b = k = 1
+        masks = head.mask_logits(embeddings[:, None], pixels)[0, 0]                 # n t h w
+        for merger in mergers.values():
+            merger.add(masks)
+    return {name: merger.finish(video.class_logits[0]) for name, merger in mergers.items()}

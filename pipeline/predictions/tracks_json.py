@@ -1,0 +1,91 @@
+"""The format `youtube_vis`: tracks by the name of their video, and the zip that an evaluation server takes.
+
+    tracks.json    [{video_id, category_id, score, segmentations}] with the names of the videos as ids
+    results.zip    the same with the data set's own numbers as ids; only where tracks were made and the json of the
+                   data set is at hand
+
+The tracks of a panoptic video are its things, where no tracks were made.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from model.contracts import Track, Tracks
+from model.labels import ClassTable
+from pipeline.files import atomic_write, canonical_json
+from pipeline.predictions.all_videos import AllVideos
+from pipeline.predictions.server_results import write_results
+from pipeline.predictions.video_to_write import VideoToWrite, mask_as_text
+
+TRACKS = "tracks.json"
+ZIP = "results.zip"
+
+log = logging.getLogger(__name__)
+
+
+def write_tracks(video: VideoToWrite) -> dict[str, Any]:
+    """The rows of tracks.json for one video, and the size of its masks where they are of tracks.
+
+    Raises BadInput as `VideoToWrite.run_lengths` does.
+    """
+    tracks = video.results.tracks
+    if tracks is None:
+        return {"tracks": _rows_of_segments(video), "size": None}
+    rows = [_row(tracks.video_id, video.classes, track.class_index, track.score, list(map(mask_as_text, track.masks)))
+            for track in tracks.tracks]
+    return {"tracks": rows, "size": tracks.size}
+
+
+def join_tracks(videos: AllVideos) -> str:
+    """Join the rows of all videos into tracks.json; returns its name."""
+    rows = [row for part in videos.parts.values() for row in part["tracks"]]
+    atomic_write(videos.folder / TRACKS, canonical_json(rows))
+    return TRACKS
+
+
+def submit_tracks(videos: AllVideos) -> None:
+    """Write results.zip where tracks were made of every video that the evaluation server lists.
+
+    Raises BadInput for tracks that the server would refuse.
+    """
+    if all(part["size"] is None for part in videos.parts.values()):
+        return
+    try:
+        listed = videos.listed()
+    except FileNotFoundError as error:
+        log.warning("no %s for an evaluation server: %s", ZIP, error)
+        return
+    if listed is None:
+        return
+    if missing := [name for name in listed if videos.parts.get(name, {}).get("size") is None]:
+        log.warning("no %s for an evaluation server: %d of its %d videos have no tracks, the first is %r", ZIP,
+                    len(missing), len(listed), missing[0])
+        return
+    tracks = (tracks_of(name, videos.parts[name], videos.classes) for name in listed)
+    write_results(videos.folder / ZIP, tracks, videos=listed, classes=videos.classes)
+
+
+def tracks_of(video_id: str, part: Mapping[str, Any], classes: ClassTable) -> Tracks:
+    """The tracks that `write_tracks` was given, read back from the json of their video."""
+    tracks = (Track(class_index=classes.index_of[row["category_id"]], score=row["score"],
+                    masks=tuple(mask and {**mask, "counts": mask["counts"].encode()} for mask in row["segmentations"]))
+              for row in part["tracks"])
+    return Tracks(video_id=video_id, frame_names=tuple(part["frames"]), size=tuple(part["size"]), tracks=tuple(tracks))
+
+
+def _rows_of_segments(video: VideoToWrite) -> list[dict[str, Any]]:
+    """The things of a panoptic video as tracks, in order of their ids; its stuff too under `stuff_tracks`."""
+    panoptic = video.results.panoptic
+    chosen = [i for i in sorted(panoptic.segments)
+              if video.stuff_tracks or video.classes.classes[panoptic.segments[i].class_index].is_thing]
+    return [_row(panoptic.video_id, video.classes, panoptic.segments[i].class_index, panoptic.segments[i].score,
+                 [masks.get(i) for masks in video.run_lengths]) for i in chosen]
+
+
+def _row(video_id: str, classes: ClassTable, class_index: int, score: float,
+         masks: Sequence[dict | None]) -> dict[str, Any]:
+    return {"video_id": video_id, "category_id": classes.classes[class_index].dataset_id, "score": score,
+            "segmentations": masks}

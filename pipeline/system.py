@@ -1,0 +1,114 @@
+"""A frozen segmenter, with or without a cross-clip head, over videos: the same steps for caching, scoring, predicting.
+
+    system = jobs.models.load_system("runs/demo")
+    results = system.predict("my_video.mp4")          # VideoResults: panoptic, tracks, semantic
+    for part in system.stream(frames): ...            # near-online, clip by clip, as frames arrive
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from model.association.linker import MatchingSpace
+from model.contracts import ClipPrediction, Geometry, VideoResults
+from model.families import refuse_unfit_results
+from model.inference import InferenceConfig, LinkedPanoptic, ResultMaker, make_results, result_makers
+from model.labels import ClassTable
+from model.postprocess.instances import tracks_video
+from model.postprocess.panoptic import panoptic_video
+from model.postprocess.semantic import semantic_video
+from pipeline.clips import Transform, VideoClip, VideoSource, streamed_clips, video_clips
+from pipeline.datasets.raw_video import open_video
+from pipeline.spool import TensorSpool
+
+
+@dataclass(kw_only=True)
+class System:
+    """Turns a video into results. Raises ValueError where segmenter, head and inference do not fit together."""
+
+    segmenter: nn.Module
+    head: nn.Module | None          # with it, results are made offline
+    classes: ClassTable
+    inference: InferenceConfig
+    clip_frames: int                # of training; `inference.clip_frames` comes first
+    size: tuple[int, int]           # network input, pixels
+    made_by: Mapping[str, Any]      # for the record
+
+    def __post_init__(self) -> None:
+        refuse_unfit_results(self.inference, self.segmenter.config, offline=self.head is not None,
+                             clip_frames=self.clip_frames)
+        if self.head is not None and self.inference.head is not None:
+            self.head.config = self.inference.head.applied_to(self.head.config)
+
+    def predict(self, video: VideoSource | Path | str, *, matching: MatchingSpace | None = None) -> VideoResults:
+        """Segment and track one video, clip by clip; memory does not grow with its pixels.
+
+        video: a source of frames, a video file, or a folder of frames. matching: counts the comparisons that linking
+        the segments of clips took. Raises BadInput for a video that cannot be read.
+        """
+        source = open_video(video) if isinstance(video, Path | str) else video
+        shorten = self.inference.last_clip == "shorten" and self.head is None
+        clips = self.clip_predictions(source, overlap=self.inference.association.overlap, shorten=shorten)
+        geometry = Geometry.fit(source.size, padded=self.size, enlarge=self.inference.enlarge)
+        with closing(TensorSpool()) as spool:
+            makers = self._makers(geometry, spool, head=self.head)
+            results = make_results(((prediction, clip.valid) for clip, prediction in clips), makers,
+                                num_classes=len(self.classes))
+        for maker in makers:
+            if matching is not None and isinstance(maker, LinkedPanoptic):
+                matching.merge(maker.linker.matching)
+        return _named(results, video_id=source.video_id, frame_names=tuple(source.frame_names), size=source.size)
+
+    def stream(self, frames: Iterable[np.ndarray], *, video_id: str = "stream") -> Iterator[VideoResults]:
+        """Yield near-online results of each clip as soon as its frames are there, over a stream that may never end.
+
+        frames: H W 3 uint8 RGB, all of one size. An object keeps its panoptic id (for tracks: its `query`) from result
+        to result. Frames are named by their position in the stream. A cross-clip head, which needs all clips, is not
+        used. Raises ValueError for a frame of another size.
+        """
+        refuse_unfit_results(self.inference, self.segmenter.config, offline=False, clip_frames=self.clip_frames)
+        overlap = self.inference.association.overlap
+        makers: list[ResultMaker] = []
+        for clip in streamed_clips(frames, self.inference.clip_frames or self.clip_frames, self.size, overlap=overlap,
+                                   enlarge=self.inference.enlarge):
+            makers = makers or self._makers(clip.geometry, None, head=None)
+            results = make_results([(self._predict_clip(clip), clip.valid)], makers, num_classes=len(self.classes))
+            new = clip.indices[overlap if clip.indices[0] else 0:clip.valid]
+            yield _named(results, video_id=video_id, frame_names=tuple(f"{frame:06d}" for frame in new),
+                         size=clip.geometry.source)
+
+    def clip_predictions(self, source: VideoSource, *, overlap: int = 0, shorten: bool = False,
+                         transform: Transform | None = None) -> Iterator[tuple[VideoClip, ClipPrediction]]:
+        """The segmenter on each clip, in order, as `video_clips` cuts them.
+
+        transform: an augmented view instead of the test-time geometry.
+        """
+        for clip in video_clips(source, self.inference.clip_frames or self.clip_frames, self.size, overlap=overlap,
+                                shorten=shorten, enlarge=self.inference.enlarge, transform=transform):
+            yield clip, self._predict_clip(clip)
+
+    def _predict_clip(self, clip: VideoClip) -> ClipPrediction:
+        device = next(self.segmenter.parameters()).device
+        with torch.inference_mode():
+            return self.segmenter(clip.frames.to(device), clip.real_pixels.to(device))
+
+    def _makers(self, geometry: Geometry, spool: TensorSpool | None, *, head: nn.Module | None) -> list[ResultMaker]:
+        return result_makers(self.inference, segmenter=self.segmenter, head=head, is_thing=self.classes.is_thing,
+                             geometry=geometry, spool=spool)
+
+
+def _named(results: Mapping[str, Any], *, video_id: str, frame_names: tuple[str, ...],
+           size: tuple[int, int]) -> VideoResults:
+    """The results of a video under its name. size: height and width of the source frames, pixels."""
+    finish = {"panoptic": panoptic_video, "tracks": partial(tracks_video, size=size), "semantic": semantic_video}
+    return VideoResults(**{result: finish[result](value, video_id=video_id, frame_names=frame_names)
+                           for result, value in results.items()})

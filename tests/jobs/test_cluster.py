@@ -1,0 +1,57 @@
+"""The part of jobs.cluster that needs no cluster: the settings of a submitted job, and work in this process."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from jobs import code_version
+from jobs.cluster import (
+    SUBMITTED_JOB,
+    WORKER_ENVIRONMENT,
+    ClusterConfig,
+    inside_a_job,
+    results_of,
+    worker_environment,
+)
+
+
+class Adder:
+    """An actor that is built with one number and adds it to each row's."""
+
+    def __init__(self, *, offset: int) -> None:
+        self.offset = offset
+
+    def __call__(self, *, value: int) -> dict[str, int]:
+        return {"sum": value + self.offset}
+
+
+@pytest.fixture
+def job(monkeypatch):
+    """This process as a submitted job that sets OMP_NUM_THREADS itself."""
+    settings = {"runtime_env": {"env_vars": {"OMP_NUM_THREADS": "4"}, "working_dir": "gcs://_ray_pkg_1.zip"}}
+    monkeypatch.setenv(SUBMITTED_JOB, json.dumps(settings))
+
+
+def test_outside_a_job_workers_get_all_variables(monkeypatch):
+    monkeypatch.delenv(SUBMITTED_JOB, raising=False)
+    assert not inside_a_job()
+    assert worker_environment() == WORKER_ENVIRONMENT
+
+
+def test_a_variable_that_the_job_has_set_is_not_set_again(job):
+    assert inside_a_job()
+    assert worker_environment().keys() == WORKER_ENVIRONMENT.keys() - {"OMP_NUM_THREADS"}
+
+
+def test_a_job_without_git_is_named_by_its_package(job, monkeypatch, tmp_path):
+    monkeypatch.setattr(code_version, "__file__", str(tmp_path / "code_version.py"))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert code_version.code_version() == {"commit": "gcs://_ray_pkg_1.zip", "changed": False}
+
+
+def test_in_process_one_actor_works_through_all_rows_in_order():
+    rows = [{"value": value} for value in (1, 2, 3)]
+    results = results_of(Adder, rows, arguments={"offset": 10}, cluster=ClusterConfig(in_process=True))
+    assert [result["sum"] for result in results] == [11, 12, 13]
