@@ -5,7 +5,7 @@ In:     shards of the split, and models (evaluation.mode = untrained, near_onlin
         evaluation.video_sets: a json of sets of videos whose tracks are scored apart too (YouTube-VIS 2022).
 Out:    <folder>/scores/<mode>: scores.json, classes.json, overlay videos, and predictions in evaluation.formats:
         vipseg, youtube_vis (with results.zip for the evaluation servers), vspw, kitti_step.
-        Another association than hungarian has its own folder, <mode>_<association>.
+        Another association than hungarian has its own folder, <mode>_<association>; so has a head with inference.head.
 Again:  the split is scored again; re-scoring predictions on disk (evaluation.predictions) runs no network.
 Cost:   one pass of inference over the split.
 

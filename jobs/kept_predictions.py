@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from jobs.config import to_json
 from jobs.recipes.schema import Recipe
 from model.contracts import PanopticVideo, Tracks
 from model.labels import ClassTable
@@ -19,11 +20,14 @@ from pipeline.system import System
 
 
 def scores_folder(recipe: Recipe) -> Path:
-    """Where the scores of a mode lie."""
-    config = recipe.evaluation
+    """Where the scores of a mode lie. Another association, and a head tested otherwise than trained, have their own."""
+    if recipe.evaluation.predictions:
+        return recipe.run_folder / "scores" / "predictions"
     association = recipe.inference.association.kind
-    linked = "" if association == "hungarian" else f"_{association}"
-    return recipe.run_folder / "scores" / ("predictions" if config.predictions else config.mode + linked)
+    head = {} if recipe.inference.head is None else to_json(recipe.inference.head)
+    parts = [recipe.evaluation.mode, *([] if association == "hungarian" else [association]),
+             *(f"{name}_{value}" for name, value in head.items() if name != "kind" and value is not None)]
+    return recipe.run_folder / "scores" / "_".join(parts)
 
 
 def stored_predictions(recipe: Recipe, classes: ClassTable) -> Mapping[str, PanopticVideo | Tracks] | None:

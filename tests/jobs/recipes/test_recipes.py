@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from jobs.config import differences, to_json
+from jobs.kept_predictions import scores_folder
 from jobs.recipes import RECIPES, ablations, coco, find_recipe, tube_link, vipseg, vita, youtube_vis
 from jobs.recipes.schema import JointConfig, Recipe, StageOneConfig, StageTwoConfig
 from jobs.train_stage_one import losses_on_clips
@@ -157,6 +158,7 @@ def test_a_frozen_detector_keeps_its_weights_and_an_ablation_of_vita_changes_one
         assert all(change.startswith("inference.head") for change in changes(joint, ablation))
         assert getattr(ablation.inference.head, field) is not None
         assert ablation.run_folder == joint.run_folder
+        assert scores_folder(ablation) != scores_folder(joint)
 
 
 @pytest.mark.parametrize(("data", "reach", "videos_per_still"), [     # as in the released files
