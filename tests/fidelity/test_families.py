@@ -22,7 +22,7 @@ CARRIED = {
     "cross_clip_kmax", "kmax_pixel_decoder", "kmax_transformer_decoder", "maxtron_transformer_decoder",
     "kmax_criterion", "kmax_image", "panoptic_postprocess", "mask_resize", "clip_matching", "video_inference",
     "metric_video_panoptic", "metric_youtube_vis", "tubelink_losses", "tubelink_pixel_decoder",
-    "cross_clip_tubelink", "mask2former_frame_decoder", "vita_losses", "clip_matching_tubelink"}
+    "cross_clip_tubelink", "mask2former_frame_decoder", "vita_losses"}
 
 
 @pytest.fixture
