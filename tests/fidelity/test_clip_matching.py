@@ -1,8 +1,4 @@
-"""Alignment of the queries of consecutive clips equals the public code.
-
-The recorded case compares mask embeddings. No recorded case compares decoder queries, as Tube-Link does; that use is
-held to a plain formula in `tests/model/inference/test_alignment.py`.
-"""
+"""Alignment of consecutive clips by mask embeddings equals the public code."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ from tests.fidelity.cases import SUBSET, Ledger, assert_close_to, families_asked
 CARRIED = {
     "trajectory_attention", "position_encoding", "deformable_attention", "within_clip_module",
     "cross_clip_kmax", "kmax_pixel_decoder", "kmax_transformer_decoder", "maxtron_transformer_decoder",
-    "kmax_criterion", "kmax_image", "panoptic_postprocess", "mask_resize", "clip_matching", "video_inference",
-    "metric_video_panoptic", "metric_youtube_vis", "tubelink_losses", "tubelink_pixel_decoder",
+    "kmax_criterion", "kmax_image", "panoptic_postprocess", "mask_resize", "clip_matching", "tubelink_clip_matching",
+    "video_inference", "metric_video_panoptic", "metric_youtube_vis", "tubelink_losses", "tubelink_pixel_decoder",
     "cross_clip_tubelink", "mask2former_frame_decoder", "vita_losses"}
 
 
