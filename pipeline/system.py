@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -59,7 +59,7 @@ class System:
         shorten = self.inference.last_clip == "shorten" and self.head is None
         clips = self.clip_predictions(source, overlap=self.inference.association.overlap, shorten=shorten)
         geometry = Geometry.fit(source.size, padded=self.size, enlarge=self.inference.enlarge)
-        with closing(TensorSpool()) as spool:
+        with closing(TensorSpool()) if self.head is not None else nullcontext() as spool:
             makers = self._makers(geometry, spool, head=self.head)
             results = make_results(((prediction, clip.valid) for clip, prediction in clips), makers,
                                 num_classes=len(self.classes))
