@@ -10,7 +10,7 @@ turns videos into results. So a run's folder can predict by itself:
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,13 @@ from jobs.code_version import code_version
 from jobs.config import config_digest, from_json, to_json
 from jobs.recipes.schema import Mode, Recipe
 from jobs.training.checkpoint import contiguous
+from jobs.training.identity import Identity, has_identity, plain
 from model.cross_clip import CrossClipConfig
 from model.inference import InferenceConfig
 from model.labels import ClassTable
 from model.segmenters import SegmenterConfig
 from pipeline.errors import Mismatch
-from pipeline.files import atomic_write, sha256_of
+from pipeline.files import atomic_write, digest, sha256_of
 from pipeline.system import System
 
 SCHEMA = 1
@@ -57,12 +58,24 @@ def read_card(folder: Path) -> dict[str, Any]:
     return card
 
 
+def is_finished(folders: Iterable[Path], identity: Identity) -> bool:
+    """Whether the models in `folders`, which one training makes, are there and come of this identity.
+
+    The first is that of the stage whose folder holds the identity.
+    """
+    folders = list(folders)
+    if not all((folder / "model.json").is_file() for folder in folders):
+        return False
+    same_digest = read_card(folders[0]).get("identity") == digest(plain(identity))
+    return same_digest or has_identity(folders[0].parent, identity)
+
+
 def load_weights(folder: Path) -> dict[str, Tensor]:
     """The tensors of a finished model, after checking them against its card."""
     card = read_card(folder)
     path = Path(folder) / "model.safetensors"
-    if (digest := sha256_of(path)) != card["weights_sha256"]:
-        raise Mismatch(f"{path} has sha256 {digest[:12]}..., model.json says {card['weights_sha256'][:12]}...; "
+    if (actual := sha256_of(path)) != card["weights_sha256"]:
+        raise Mismatch(f"{path} has sha256 {actual[:12]}..., model.json says {card['weights_sha256'][:12]}...; "
                        "the files do not belong together: copy the folder again")
     return load_file(path)
 

@@ -22,16 +22,17 @@ import torch
 from torch import Tensor, nn
 
 from jobs.cluster import connect
-from jobs.config import config_digest, to_json
 from jobs.console import say
-from jobs.models import head_card, lineage, load_weights, read_card, save_model, segmenter_card
+from jobs.models import head_card, is_finished, lineage, load_weights, read_card, save_model, segmenter_card
 from jobs.recipes.schema import STILLS, Recipe, StageOneConfig
+from jobs.training.identity import claim_folder, plain
 from jobs.training.trainer import Stage, TrainingJob, train
 from jobs.verb import next_command, recorded, run
 from model.contracts import ClipBatch
 from model.joint import DetectorWithHead
 from model.losses.joint import JointCriterion
 from model.losses.linking import LinkingCriterion, clip_pairs
+from pipeline.files import digest
 from pipeline.shards import ShardSet
 from pipeline.training_input import Stills, training_batches
 
@@ -43,12 +44,11 @@ def main(recipe: Recipe) -> dict[str, Any]:
     shards = training_shards(recipe)
     refuse_other_classes(recipe, shards)
     stills = training_stills(recipe)
-    identity = {"stage": to_json(stage), "shards": shards.fingerprint}
+    identity = {"stage": stage, "shards": shards.fingerprint}
     if stills:
         identity |= {"stills": stills.shards.fingerprint}
     parts = (folder,) if stage.joint is None else (folder, recipe.head_folder)
-    if (all((part / "model.json").is_file() for part in parts)
-            and read_card(folder).get("identity") == config_digest(identity)):
+    if is_finished(parts, identity):
         say(f"{folder} is finished: nothing to do")
         return {"model": str(folder), "resumed": True}
     if recipe.stage_one_from:
@@ -65,9 +65,10 @@ def main(recipe: Recipe) -> dict[str, Any]:
                               cluster=recipe.cluster, fit=stage.fit, handle=tracker.handle)
             weights = train(job, identity=identity)
         else:
+            claim_folder(folder.parent, identity)
             weights = kept(recipe)
         save(recipe, weights, {**segmenter_card(recipe, shards.classes, shards.fingerprint),
-                               "identity": config_digest(identity)})
+                               "identity": digest(plain(identity))})
         tracker.file(folder, "checkpoint")
         version = tracker.register("segmenter", "checkpoint", {
             "shards": shards.fingerprint, "recipe": recipe.name, **lineage(folder)})

@@ -20,12 +20,13 @@ from torch import nn
 
 from jobs.cache_queries import cache_folder, expected_source
 from jobs.cluster import connect
-from jobs.config import config_digest, to_json
 from jobs.console import say
-from jobs.models import head_card, lineage, load_segmenter, read_card, save_model
+from jobs.models import head_card, is_finished, lineage, load_segmenter, read_card, save_model
 from jobs.recipes.schema import Recipe
+from jobs.training.identity import plain
 from jobs.training.trainer import Stage, TrainingJob, train
 from jobs.verb import next_command, recorded, run
+from pipeline.files import digest
 from pipeline.query_cache import QueryCache, query_batches
 
 
@@ -41,8 +42,8 @@ def main(recipe: Recipe) -> dict[str, Any]:
                          f"{next_command(recipe, 'train_stage_one')}")
     cache = open_cache(recipe)
     segmenter = read_card(recipe.segmenter_folder)
-    identity = {"stage": to_json(stage), "cache": cache.fingerprint}
-    if (folder / "model.json").is_file() and read_card(folder).get("identity") == config_digest(identity):
+    identity = {"stage": stage, "cache": cache.fingerprint}
+    if is_finished((folder,), identity):
         say(f"{folder} is finished: nothing to do")
         return {"model": str(folder), "resumed": True}
     connect(recipe.cluster)
@@ -54,7 +55,7 @@ def main(recipe: Recipe) -> dict[str, Any]:
                           cluster=recipe.cluster, fit=stage.fit, handle=tracker.handle)
         weights = train(job, identity=identity)
         save_model(folder, weights, {**head_card(recipe, segmenter, cache.fingerprint),
-                                     "identity": config_digest(identity)})
+                                     "identity": digest(plain(identity))})
         tracker.file(folder, "checkpoint")
         version = tracker.register("cross_clip_head", "checkpoint", {
             "cache": cache.fingerprint, "shards": segmenter["shards_fingerprint"], "recipe": recipe.name,

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from jobs import cache_queries, evaluate, make_shards, train_stage_one
 from jobs.cache_queries import cache_folder
-from jobs.training.loop import NonFiniteLoss
+from jobs.training.loop import NotFinite
 from pipeline.files import sha256_of
 from tests.runs import here, scored
 
@@ -110,9 +110,14 @@ def test_stopped_and_run_again_equals_undisturbed(alone, tmp_path, monkeypatch):
     assert all(ours[name].equal(theirs[name]) for name in theirs)
 
 
-def test_a_loss_that_is_not_finite_is_raised_where_it_arose(alone, tmp_path):
+def test_a_loss_that_is_not_finite_is_raised_where_it_arose_and_a_lower_rate_may_follow(alone, tmp_path):
     recipe = untrained(alone, tmp_path / "hot")
     stage = recipe.stage_one
     hot = replace(recipe, stage_one=replace(stage, optimizer=replace(stage.optimizer, lr=1e30)))
-    with pytest.raises(NonFiniteLoss, match=r"at step 1: rank 0: .* = nan in videos train_0"):
+    with pytest.raises(NotFinite, match=r"at step 1: rank 0: .* = nan in videos train_0") as raised:
         train_stage_one.main(hot)
+    lower, last = raised.value.__notes__
+    assert lower.startswith("Lower stage_one.optimizer.lr,")
+    assert last == "No checkpoint was saved before."
+    train_stage_one.main(recipe)
+    assert (recipe.segmenter_folder / "model.json").is_file()

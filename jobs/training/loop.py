@@ -38,8 +38,8 @@ class FitConfig:
             raise ValueError("steps, accumulate, log_every, checkpoint_every and keep_checkpoints must be at least 1")
 
 
-class NonFiniteLoss(ArithmeticError):
-    """A loss term became infinite or not a number; the message names the term, the step and the videos."""
+class NotFinite(ArithmeticError):
+    """Training diverged: a loss term or a weight is infinite or not a number. The message names it and the step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def fit(model: nn.Module, batches: Iterator[Any], losses_of: Callable[[Any], Los
 
     losses_of: returns weighted scalars by name; their sum is minimised. batches: yields objects with `.videos`; each
     step takes `accumulate` of them. log: called every `log_every` steps and after the last one. save: called every
-    `checkpoint_every` steps and after the last one, on every rank. Raises NonFiniteLoss on all ranks together.
+    `checkpoint_every` steps and after the last one, on every rank. Raises NotFinite on all ranks together.
     """
     device = next(model.parameters()).device
     scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16" and device.type == "cuda")
@@ -117,8 +117,15 @@ def refuse_if_not_finite(losses: Losses, step: int, videos: tuple[str, ...]) -> 
         reports = [None] * world()
         dist.all_gather_object(reports, f"rank {rank()}: {', '.join(terms)} in videos {', '.join(videos)}"
                                if terms else "")
-    raise NonFiniteLoss(f"the loss is not finite at step {step}: {'; '.join(filter(None, reports))}. "
-                        "Lower optimizer.lr, set fit.precision to fp32, or check the labels of these videos.")
+    raise NotFinite(f"the loss is not finite at step {step}: {'; '.join(filter(None, reports))}.")
+
+
+def refuse_infinite_weights(model: nn.Module, step: int) -> None:
+    """Raise NotFinite before a model is saved that no later verb can use. All ranks hold the same weights."""
+    broken = [name for name, value in model.state_dict().items() if not torch.isfinite(value).all()]
+    if broken:
+        raise NotFinite(f"{len(broken)} weights are not finite after step {step}, first {broken[0]}; nothing of this "
+                        "step is saved.")
 
 
 def rank() -> int:

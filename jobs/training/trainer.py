@@ -23,15 +23,21 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from jobs.cluster import ClusterConfig
-from jobs.config import differences
 from jobs.console import say
 from jobs.training.checkpoint import load_checkpoint, save_checkpoint
-from jobs.training.loop import FitConfig, Losses, NonFiniteLoss, fit, rank, world
+from jobs.training.identity import DIVERGED, Identity, claim_folder
+from jobs.training.loop import FitConfig, Losses, NotFinite, fit, rank, refuse_infinite_weights, world
 from jobs.training.optimizer import OptimizerConfig, build_optimizer, parameter_groups
-from jobs.training.process import RAY_CHECKPOINTS, RayWorker, SingleProcess, newest_of_both
+from jobs.training.process import (
+    OWN_CHECKPOINTS,
+    RAY_CHECKPOINTS,
+    RayWorker,
+    SingleProcess,
+    checkpoints,
+    newest_of_both,
+)
 from jobs.training.progress import Progress
 from jobs.training.tracking import RunHandle, Tracker
-from pipeline.errors import Mismatch
 from pipeline.files import atomic_write
 
 
@@ -58,17 +64,31 @@ class TrainingJob:
     handle: RunHandle
 
 
-def train(job: TrainingJob, *, identity: dict[str, Any]) -> dict[str, Tensor]:
+def train(job: TrainingJob, *, identity: Identity) -> dict[str, Tensor]:
     """Train a stage on the cluster, or in this process under `cluster.in_process`, and return its weights.
 
     Calling it again resumes from the last checkpoint. identity: everything that decides the result; a folder whose
     training was started with another identity raises Mismatch, which names the differing fields. Also raises
-    NonFiniteLoss, the ValueError or FileNotFoundError of a worker that met wrong data or settings, and Ray's
+    NotFinite, the ValueError or FileNotFoundError of a worker that met wrong data or settings, and Ray's
     WorkerGroupError when workers died more often than `cluster.max_failures`.
     """
-    job.folder.mkdir(parents=True, exist_ok=True)
-    refuse_other_run(job.folder / "identity.json", identity)
-    return _train_here(job) if job.cluster.in_process else _train_on_cluster(job)
+    claim_folder(job.folder, identity, left_by_training=(RAY_CHECKPOINTS, OWN_CHECKPOINTS))
+    try:
+        return _train_here(job) if job.cluster.in_process else _train_on_cluster(job)
+    except NotFinite as error:
+        _note_divergence(job, error)
+        raise
+
+
+def _note_divergence(job: TrainingJob, error: NotFinite) -> None:
+    """Mark the folder, so that it may be trained anew with other settings, and add the way out to the error."""
+    atomic_write(job.folder / DIVERGED, json.dumps({"error": str(error)}).encode())
+    stage = job.folder.name
+    last = max((path for name in (RAY_CHECKPOINTS, OWN_CHECKPOINTS) for path in checkpoints(job.folder / name)),
+               key=lambda path: path.name, default=None)
+    error.add_note(f"Lower {stage}.optimizer.lr, set {stage}.optimizer.clip_norm, set {stage}.fit.precision=fp32, or "
+                   f"check the labels, and run the command again: {job.folder} is then trained anew.")
+    error.add_note(f"The last finite checkpoint is {last}." if last else "No checkpoint was saved before.")
 
 
 def _train_here(job: TrainingJob) -> dict[str, Tensor]:
@@ -104,17 +124,6 @@ def _finished_weights(checkpoint: Path, *, steps: int) -> dict[str, Tensor]:
     state = json.loads((checkpoint / "state.json").read_text())
     assert state["step"] == steps, f"the last checkpoint has step {state['step']}"
     return load_file(checkpoint / "model.safetensors")
-
-
-def refuse_other_run(path: Path, identity: dict[str, Any]) -> None:
-    """Store the identity of a training run. Raises Mismatch when the folder already holds one with another identity."""
-    if not path.is_file():
-        atomic_write(path, json.dumps(identity, indent=1, sort_keys=True).encode())
-        return
-    changed = differences(json.loads(path.read_text()), json.loads(json.dumps(identity)))
-    if changed:
-        raise Mismatch(f"{path.parent} holds a run with other settings (there != here): {'; '.join(changed[:8])}. "
-                       "Give this run another folder (--set folder=...), or remove that folder.")
 
 
 def check_resources(cluster: ClusterConfig) -> None:
@@ -156,7 +165,7 @@ def _train(job: TrainingJob, process: RayWorker | SingleProcess) -> Exception | 
         return error
     try:
         _fit(stage, job, process)
-    except NonFiniteLoss as error:
+    except NotFinite as error:
         return error
     return None
 
@@ -187,6 +196,7 @@ def _fit(stage: Stage, job: TrainingJob, process: RayWorker | SingleProcess) -> 
     per_step = stage.batch_size * stage.fit.accumulate
 
     def save(step: int) -> None:
+        refuse_infinite_weights(model, step)
         state = {"step": step, "consumed_samples": step * per_step, "seed": stage.fit.seed, "world": world()}
         process.keep(step, partial(save_checkpoint, model=model, optimizer=optimizer, state=state))
         if report is not None:

@@ -114,7 +114,7 @@ def test_a_loss_that_is_not_finite_stops_at_once_naming_term_step_and_videos(fin
     said = capsys.readouterr().err
     assert "error: the loss is not finite at step 1: rank 0: " in said
     assert "= nan in videos train_0" in said
-    assert "Lower optimizer.lr" in said
+    assert "Lower stage_one.optimizer.lr" in said
     run = MlflowClient(json.loads((hot.run_folder / "tracking.json").read_text())["uri"]).search_runs(["1"])
     assert {"FAILED"} == {r.info.status for r in run}
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from jobs.training.checkpoint import load_checkpoint, save_checkpoint
-from jobs.training.loop import FitConfig, NonFiniteLoss, fit
+from jobs.training.loop import FitConfig, NotFinite, fit
 from jobs.training.optimizer import OptimizerConfig, build_optimizer
 
 RATES = OptimizerConfig(lr=0.05, warmup_steps=2, weight_decay=0.0)
@@ -89,7 +89,7 @@ def test_the_gradient_of_two_accumulated_batches_is_their_mean():
 def test_a_loss_that_is_not_finite_stops_naming_term_step_and_videos():
     model = nn.Linear(3, 1)
     bad = ({"dice": model(b.x).sum(), "mask": model(b.x).sum() * float("nan")} for b in batches())
-    with pytest.raises(NonFiniteLoss, match=r"step 0.*mask = nan in videos a, b"):
+    with pytest.raises(NotFinite, match=r"step 0.*mask = nan in videos a, b"):
         fit(model, batches(), lambda b: next(bad), optimizer=build_optimizer(model, RATES), rates=RATES,
             config=FitConfig(steps=3), log=lambda r: None, save=lambda s: None)
 

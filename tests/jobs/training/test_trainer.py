@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 from dataclasses import replace
 from functools import partial
@@ -16,22 +15,8 @@ from jobs.recipes import find_recipe
 from jobs.train_stage_one import build_stage
 from jobs.training.loop import FitConfig
 from jobs.training.tracking import RunHandle
-from jobs.training.trainer import TrainingJob, _user_error, check_resources, refuse_other_run
-from pipeline.errors import BadInput, Mismatch
-
-
-def test_the_first_run_in_a_folder_stores_its_identity_and_the_same_run_may_continue(tmp_path):
-    identity = {"stage": {"fit": {"steps": 6, "windows": (1, 2)}}, "shards": "abc"}
-    for _ in range(2):
-        refuse_other_run(tmp_path / "identity.json", identity)
-    assert json.loads((tmp_path / "identity.json").read_text())["shards"] == "abc"
-
-
-def test_another_run_is_refused_with_every_differing_field_and_both_values(tmp_path):
-    refuse_other_run(tmp_path / "identity.json", {"stage": {"lr": 0.1, "steps": 6}, "shards": "abc"})
-    message = r"shards: 'abc' != 'def'; stage\.lr: 0\.1 != 0\.2\. Give this run another folder"
-    with pytest.raises(Mismatch, match=message):
-        refuse_other_run(tmp_path / "identity.json", {"stage": {"lr": 0.2, "steps": 6}, "shards": "def"})
+from jobs.training.trainer import TrainingJob, _user_error, check_resources
+from pipeline.errors import BadInput
 
 
 def test_a_job_can_be_sent_to_workers():

@@ -1,0 +1,68 @@
+"""The identity of a training run: everything that decides its result, stored beside it as `identity.json`.
+
+Versions of this project add settings. A setting that a stored identity lacks has its default value, which is how the
+version that wrote the identity behaved: new settings are introduced with the old behaviour as their default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jobs.config import differences, from_json, to_json
+from jobs.console import say
+from pipeline.errors import Mismatch
+from pipeline.files import atomic_write
+
+IDENTITY = "identity.json"
+DIVERGED = "diverged.json"      # written where training ended with numbers that are not finite
+
+# Names -> configurations (dataclasses) and fingerprints of inputs.
+Identity = Mapping[str, Any]
+
+
+def claim_folder(folder: Path, identity: Identity, *, left_by_training: tuple[str, ...] = ()) -> None:
+    """Store the identity of a training run in its folder, or check it against the one that is there.
+
+    A run that diverged may be started again with other settings: `left_by_training`, its files and folders, is removed
+    first. Raises Mismatch where the folder holds a run of other settings.
+    """
+    path = folder / IDENTITY
+    if path.is_file():
+        changed = identity_differences(path, identity)
+        if changed and not (folder / DIVERGED).is_file():
+            raise Mismatch(f"{folder} holds a run with other settings (there != here): {'; '.join(changed[:8])}. "
+                           "Give this run another folder (--set folder=...), or remove that folder.")
+        if changed:
+            say(f"the run in {folder} diverged; it is trained anew with other settings: {'; '.join(changed[:8])}")
+            for name in left_by_training:
+                shutil.rmtree(folder / name, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / DIVERGED).unlink(missing_ok=True)
+    atomic_write(path, json.dumps(plain(identity), indent=1, sort_keys=True).encode())
+
+
+def has_identity(folder: Path, identity: Identity) -> bool:
+    """Whether the training in a folder is the one that is asked for."""
+    path = folder / IDENTITY
+    return path.is_file() and not identity_differences(path, identity)
+
+
+def identity_differences(path: Path, identity: Identity) -> list[str]:
+    """The fields in which a stored identity differs, as 'path: there != here'. Absent settings have their defaults."""
+    stored = json.loads(path.read_text())
+    try:
+        stored |= {name: to_json(from_json(type(value), stored[name])) for name, value in identity.items()
+                   if dataclasses.is_dataclass(value) and name in stored}
+    except ValueError as error:
+        return [f"its settings are of an older version, which this one cannot read: {error}"]
+    return differences(stored, plain(identity))
+
+
+def plain(identity: Identity) -> dict[str, Any]:
+    """The identity as JSON values."""
+    return {name: to_json(value) if dataclasses.is_dataclass(value) else value for name, value in identity.items()}
