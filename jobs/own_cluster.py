@@ -1,0 +1,89 @@
+"""A Ray cluster of this machine alone, for a verb that joins no other. It starts beside any other Ray that runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import socket
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import ray
+
+LONGEST_TEMPORARY_FOLDER = 36       # bytes: Ray appends up to 70, and the path of a socket has at most 107
+SHORT_TEMPORARY_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
+SPECIAL = re.compile(r"""[\s()\[\]{}&;|<>*?$`'"\\!#~]""")     # in a shell's words; Ray does not quote its commands
+
+
+def start_own_cluster(*, cpus: int, object_store_mb: int, environment: Mapping[str, str]) -> None:
+    """Start Ray on this machine with so many CPUs. environment: variables of all its processes.
+
+    Raises ValueError naming a path that Ray cannot work in.
+    """
+    refuse_special_paths({"the Python of this environment": sys.executable, "the Ray package": ray.__file__})
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")      # this machine cannot be preempted
+    # Without a token in the environment, Ray writes one to the home folder, which may be read-only.
+    if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"} & os.environ.keys():
+        os.environ["RAY_AUTH_TOKEN"] = uuid.uuid4().hex
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)       # says that there is a token
+    # A helper of Ray Train looks for "the" cluster of this machine and fails where there are two. The address is known
+    # beforehand only if the port is chosen here.
+    port = str(_free_port())
+    variables = {**environment, "RAY_ADDRESS": f"127.0.0.1:{port}", "TMPDIR": tempfile.gettempdir()}
+    folder = temporary_folder()
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    with _variables(RAY_GCS_SERVER_PORT=port, TMPDIR=folder):       # Ray's own processes keep sockets in TMPDIR too
+        # Ray Train watches its own controller through the dashboard's state service and complains without it.
+        ray.init(address="local", num_cpus=cpus, include_dashboard=True, _temp_dir=f"{folder}/ray",
+                 runtime_env={"env_vars": variables}, object_store_memory=object_store_mb * 2**20, log_to_driver=True,
+                 logging_level="warning")
+
+
+@contextmanager
+def _variables(**values: str) -> Iterator[None]:
+    """Environment variables that are set for a while."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
+
+
+def temporary_folder() -> str:
+    """The folder for Ray's sockets and logs: that of the system, or a shorter one where Ray's paths would be too long.
+
+    Raises ValueError where there is none.
+    """
+    chosen = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    for folder in (chosen, *SHORT_TEMPORARY_FOLDERS):
+        fits = len(os.fsencode(folder)) <= LONGEST_TEMPORARY_FOLDER and not SPECIAL.search(folder)
+        if fits and os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    raise ValueError(f"Ray cannot keep its sockets in {chosen}: the path must have at most {LONGEST_TEMPORARY_FOLDER} "
+                     "bytes and no special characters, and none of "
+                     f"{', '.join(SHORT_TEMPORARY_FOLDERS)} can be written. Set TMPDIR to a short folder, or run "
+                     "without Ray by --set cluster.in_process=true")
+
+
+def refuse_special_paths(paths: Mapping[str, str]) -> None:
+    """Raise ValueError for a path with a character that a shell reads: Ray's workers would never start."""
+    for name, path in paths.items():
+        if found := SPECIAL.search(path):
+            raise ValueError(f"{name} is {path}, and Ray cannot start workers from a path with the character "
+                             f"{found.group()!r}. Move the clone to another folder and run `make clean`, make the "
+                             "environment elsewhere (make VENV=/short/path), or run without Ray by "
+                             "--set cluster.in_process=true")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]
