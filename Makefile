@@ -1,9 +1,12 @@
 # Two commands for newcomers: `make demo` and `make test`. Both make .venv first when it is missing or out of date.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON ?=                  # the Python to use; by default the first of python3.11 to 3.13 and python3 that is new enough
 VENV   := .venv
 RUN    := OMP_NUM_THREADS=1 RAY_ENABLE_UV_RUN_RUNTIME_ENV=0 MLFLOW_DISABLE_TELEMETRY=true $(VENV)/bin/python
 SPREAD := -n 2 --dist loadfile --no-loadscope-reorder
 STAMP  := $(VENV)/.installed
+
+# An environment whose Python is gone is made anew.
+ALIVE  := $(shell $(VENV)/bin/python -c '' 2>/dev/null || rm -f $(STAMP))
 
 .PHONY: demo test test-fast lint format clean
 
@@ -19,9 +22,8 @@ test-fast: $(STAMP)
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .
 
-$(STAMP): pyproject.toml infra/constraints.txt
-	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c infra/constraints.txt -e ".[dev]"
+$(STAMP): pyproject.toml infra/constraints.txt infra/make_environment.sh
+	sh infra/make_environment.sh $(VENV) $(PYTHON)
 	touch $@
 
 clean:

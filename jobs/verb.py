@@ -22,7 +22,7 @@ import tyro
 from jobs.cluster import inside_a_job
 from jobs.code_version import code_version
 from jobs.config import assignments, config_digest, override, to_json
-from jobs.console import say
+from jobs.console import accept_all_characters, say
 from jobs.recipes import find_recipe
 from jobs.recipes.schema import Recipe
 from jobs.training.tracking import RunHandle, Tracker, close_run, open_run
@@ -52,6 +52,7 @@ def run(verb: Verb, *, default_recipe: str = "tiny") -> None:
         changes = [*set, *(["strict=true"] if strict else [])]
         return guarded(verb, lambda: override(find_recipe(recipe), changes), dry_run=dry_run)
 
+    accept_all_characters()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     sys.exit(tyro.cli(command, description=sys.modules[verb.__module__].__doc__, prog=f"python -m {_module(verb)}"))
 

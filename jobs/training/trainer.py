@@ -38,6 +38,7 @@ from jobs.training.process import (
 )
 from jobs.training.progress import Progress
 from jobs.training.tracking import RunHandle, Tracker
+from pipeline.errors import Mismatch
 from pipeline.files import atomic_write
 
 
@@ -122,7 +123,9 @@ def _train_on_cluster(job: TrainingJob) -> dict[str, Tensor]:
 
 def _finished_weights(checkpoint: Path, *, steps: int) -> dict[str, Tensor]:
     state = json.loads((checkpoint / "state.json").read_text())
-    assert state["step"] == steps, f"the last checkpoint has step {state['step']}"
+    if state["step"] != steps:
+        raise Mismatch(f"the last checkpoint, {checkpoint}, has step {state['step']}, not {steps}; run the command "
+                       "again to train on from there")
     return load_file(checkpoint / "model.safetensors")
 
 

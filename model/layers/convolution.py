@@ -66,7 +66,8 @@ class ConvBN(nn.Module):
         batch_norm: BatchNormConfig | None = None,
     ) -> None:
         super().__init__()
-        assert kernel_size % 2 == 1, "an even kernel has no 'same' padding"
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size={kernel_size}: an even kernel has no 'same' padding; choose an odd one")
         convolution = {1: nn.Conv1d, 2: nn.Conv2d}[dims]
         self.conv = convolution(in_channels, out_channels, kernel_size, padding=dilation * (kernel_size // 2),
                                 dilation=dilation, groups=groups, bias=bias)

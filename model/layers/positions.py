@@ -28,7 +28,7 @@ def sine_positions_2d(
     if padding is None:
         real = torch.ones(height, width, device=device)
     else:
-        assert padding.shape[-2:] == (height, width), (padding.shape, height, width)
+        _check_padding(padding, height, width)
         real = (~padding).float()
     rows = real.cumsum(-2)
     columns = real.cumsum(-1)
@@ -51,7 +51,7 @@ def sine_positions_3d(
         space = sine_positions_2d(height, width, channels=channels, device=device)
         count = torch.arange(1, frames + 1, device=device, dtype=torch.float32)
         return rearrange(_waves(count / (frames + _EPSILON), channels), "t c -> t 1 1 c") + space
-    assert padding.shape[-3:] == (frames, height, width), (padding.shape, frames, height, width)
+    _check_padding(padding, frames, height, width)
     space = sine_positions_2d(height, width, channels=channels, padding=rearrange(padding, "b t h w -> (b t) h w"))
     count = (~padding).float().cumsum(1)
     return _waves(count / (count[:, -1:] + _EPSILON), channels) + rearrange(space, "(b t) h w c -> b t h w c", t=frames)
@@ -71,6 +71,11 @@ def _waves(fraction: Tensor, channels: int) -> Tensor:
     pair = torch.arange(0, channels, 2, device=fraction.device, dtype=torch.float32)
     angles = (fraction * 2 * math.pi)[..., None] / 10_000 ** (pair / channels)
     return rearrange([angles.sin(), angles.cos()], "two ... pair -> ... (pair two)")
+
+
+def _check_padding(padding: Tensor, *sides: int) -> None:
+    if padding.shape[-len(sides):] != sides:
+        raise ValueError(f"padding {tuple(padding.shape)} must end in {sides}, the sides of the features")
 
 
 def _check(channels: int) -> None:

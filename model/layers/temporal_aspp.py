@@ -23,7 +23,8 @@ class TemporalASPP(nn.Module):
                  batch_norm: BatchNormConfig | None = None) -> None:
         super().__init__()
         out_dim = out_dim or dim
-        assert len(rates) == len(kernels), "one rate for each kernel"
+        if len(rates) != len(kernels):
+            raise ValueError(f"rates={rates} and kernels={kernels}: give one rate for each kernel")
         self.convolutions = nn.ModuleList(
             nn.Conv1d(dim, out_dim, kernel, dilation=rate, padding="same", padding_mode="replicate")
             for rate, kernel in zip(rates, kernels))

@@ -211,7 +211,8 @@ class TrajectoryAttention(nn.Module):
             raise ValueError(f"{query.shape[1]} tokens do not divide into {frames} frames; give every frame the same "
                              "number of tokens, frame by frame")
         if self.fused_qkv:
-            assert key is value is None, "a fused projection takes the query alone"
+            if key is not None or value is not None:
+                raise ValueError("a fused projection takes the query alone; build the layer with fused_qkv=False")
             q, k, v = self.qkv(query).chunk(3, dim=-1)
         else:
             q = self.q(query)

@@ -61,7 +61,8 @@ def score_video(metrics: Sequence[FrameMetric], prediction: LabelVideo, truth: L
     when the video was scored before.
     """
     classes = metrics[0].classes
-    assert all(metric.classes == classes for metric in metrics), "metrics of one pass must share a class table"
+    if any(metric.classes != classes for metric in metrics):
+        raise ValueError("metrics of one pass must share a class table; build them of the same one")
     refuse_unfit(metrics, prediction, truth)
     true = Side(truth, "truth", len(classes))
     predicted = Side(prediction, "prediction", len(classes))

@@ -29,7 +29,9 @@ def write_vipseg(video: VideoToWrite) -> dict[str, Any]:
     """Write the maps; returns the video's entry of pred.json. Raises BadInput as `VideoToWrite.run_lengths` does."""
     panoptic = video.results.panoptic
     segments = panoptic.segments
-    assert all(i == panoptic_id(s.class_index, s.track) for i, s in segments.items()), segments
+    if wrong := [i for i, s in segments.items() if i != panoptic_id(s.class_index, s.track)]:
+        raise ValueError(f"panoptic ids {wrong} of {panoptic.video_id} do not code the classes and tracks of their "
+                         "segments; make them by model.labels.panoptic_id")
     colors = unique_colors(segments, video.classes)
     maps = video.folder / MAPS / panoptic.video_id
     maps.mkdir(parents=True, exist_ok=True)
