@@ -21,13 +21,14 @@ from pipeline.system import System
 
 def scores_folder(recipe: Recipe) -> Path:
     """Where the scores of a mode lie. Another association, and a head tested otherwise than trained, have their own."""
+    base = Path(recipe.evaluation.output or recipe.run_folder / "scores")
     if recipe.evaluation.predictions:
-        return recipe.run_folder / "scores" / "predictions"
+        return base / "predictions"
     association = recipe.inference.association.kind
     head = {} if recipe.inference.head is None else to_json(recipe.inference.head)
     parts = [recipe.evaluation.mode, *([] if association == "hungarian" else [association]),
              *(f"{name}_{value}" for name, value in head.items() if name != "kind" and value is not None)]
-    return recipe.run_folder / "scores" / "_".join(parts)
+    return base / "_".join(parts)
 
 
 def stored_predictions(recipe: Recipe, classes: ClassTable) -> Mapping[str, PanopticVideo | Tracks] | None:

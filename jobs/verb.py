@@ -25,7 +25,7 @@ from jobs.config import assignments, config_digest, override, to_json
 from jobs.console import accept_all_characters, say
 from jobs.recipes import find_recipe
 from jobs.recipes.schema import Recipe
-from jobs.training.tracking import RunHandle, Tracker, close_run, open_run
+from jobs.training.tracking import NoTracker, RunHandle, Tracker, can_record, close_run, open_run
 from pipeline.errors import BadInput, Mismatch
 
 # First match wins: a Mismatch and a BadInput are ValueErrors too.
@@ -103,6 +103,7 @@ def given_paths(recipe: Recipe) -> dict[str, str]:
              "dataset.root": "" if recipe.world else recipe.dataset.root,
              "stage_one.stills.dataset.root": recipe.stage_one.stills.dataset.root if recipe.stage_one.stills else "",
              "stage_one.start_from": recipe.stage_one.start_from,
+             "evaluation.output": recipe.evaluation.output,
              "evaluation.predictions": recipe.evaluation.predictions,
              "evaluation.video_sets": recipe.evaluation.video_sets,
              "predict.input": recipe.predict.input, "predict.output": recipe.predict.output}
@@ -150,6 +151,11 @@ class recorded:
                      "code_changed": version["changed"], **tags}
 
     def __enter__(self) -> Tracker:
+        if not can_record(self.recipe.tracking, self.recipe.run_folder):
+            say(f"{self.recipe.run_folder} is read-only, so this verb is not recorded in MLflow; set tracking.uri to "
+                "record it elsewhere")
+            self.tracker = NoTracker()
+            return self.tracker
         tags = {name: str(value) for name, value in self.tags.items()}
         handle: RunHandle = open_run(self.recipe.tracking, folder=self.recipe.run_folder, run_name=self.recipe.name,
                                      verb=self.verb, tags=tags)

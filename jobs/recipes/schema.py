@@ -151,6 +151,7 @@ class EvaluationConfig:
     video_sets: str = ""                           # file {"short": [video ids], "long": [...]}, as of YouTube-VIS 2022:
                                                    # track AP of each set, and their mean as "all"
     formats: tuple[FormatName, ...] = ()           # of the predictions that are kept; empty: those of the results
+    output: str = ""                               # folder; empty: `scores` in the run's folder
     predictions: str = ""                          # score this folder of predictions instead of running a model
     keep_predictions: bool = True                  # write the predictions to disk
     overlays: int = 1                              # videos drawn

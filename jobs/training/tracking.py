@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import tempfile
 import time
 from collections.abc import Mapping
@@ -17,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jobs.console import say
+from jobs.training.own_store import ARTIFACTS, DATABASE, can_hold_store, is_own_store, prepare_store
 from pipeline.files import atomic_write
 
 FLUSH_SECONDS = 5.0             # between writes of numbers
@@ -37,7 +40,11 @@ def _mlflow():
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrackingConfig:
-    """Where runs are recorded. An empty uri means an SQLite file beside the run folders, which suits one machine."""
+    """Where runs are recorded.
+
+    An empty uri means that of the environment's MLFLOW_TRACKING_URI, and without one an SQLite file beside the run
+    folders, which suits one machine.
+    """
 
     uri: str = ""                       # e.g. "http://tracker:5000" for a cluster
     project: str = "maxtron-on-ray"     # the experiment's name
@@ -53,6 +60,13 @@ class RunHandle:
     experiment_id: str
 
 
+def can_record(config: TrackingConfig, folder: Path) -> bool:
+    """Whether the verbs of a run in `folder` can be recorded: by default not if its place is read-only."""
+    if _chosen_uri(config):
+        return True
+    return can_hold_store(folder.resolve().parent) and (not folder.exists() or os.access(folder, os.W_OK))
+
+
 def open_run(config: TrackingConfig, *, folder: Path, run_name: str, verb: str, tags: Mapping[str, str]) -> RunHandle:
     """Open the child run of a verb under the parent run of the pipeline run, and create both where they do not exist.
 
@@ -60,15 +74,17 @@ def open_run(config: TrackingConfig, *, folder: Path, run_name: str, verb: str, 
     verb that is started again after it was killed continues its own child run (the tag `attempt` counts up).
     Raises ConnectionError naming the uri when the tracker cannot be reached.
     """
-    uri = config.uri or f"sqlite:///{folder.resolve().parent / 'tracking.db'}"
     stored = folder / "tracking.json"
     known = json.loads(stored.read_text()) if stored.is_file() else {}
-    folder.mkdir(parents=True, exist_ok=True)
     mlflow = _mlflow()
-    client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+    uri = _chosen_uri(config)
+    if uri and not config.uri:
+        say(f"recording in MLFLOW_TRACKING_URI={uri}")
     try:
+        uri = uri or prepare_store(folder.resolve().parent, _create_store)
+        client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
         experiment = _experiment(client, config.project, folder)
-        parent = known.get("parent") if known.get("uri") == uri else None
+        parent = known.get("parent")
         if not _exists(client, parent):
             known = {}
             parent = client.create_run(experiment, run_name=run_name, tags={"run": run_name}).info.run_id
@@ -83,11 +99,14 @@ def open_run(config: TrackingConfig, *, folder: Path, run_name: str, verb: str, 
             child = client.create_run(experiment, run_name=verb, tags=nested).info.run_id
         for name, value in {**tags, "verb": verb, "run": run_name, "attempt": str(attempt)}.items():
             client.set_tag(child, name, value)
-    except (mlflow.exceptions.MlflowException, OSError) as error:
-        raise ConnectionError(f"the tracker {uri} cannot be used: {error}. Start it, or set tracking.uri to another "
-                              "one (empty: an SQLite file beside the run folders).") from error
+    except _tracker_errors() as error:
+        raise ConnectionError(f"the tracker {uri or folder.parent / DATABASE} cannot be used: {_first_line(error)}. "
+                              "Start it, or set tracking.uri to another one (empty: MLFLOW_TRACKING_URI, or an SQLite "
+                              "file beside the run folders).") from error
     open_runs = {**known.get("open", {}), verb: child}
-    atomic_write(stored, json.dumps({"uri": uri, "parent": parent, "open": open_runs}, indent=1).encode())
+    if not folder.exists() or os.access(folder, os.W_OK):
+        folder.mkdir(parents=True, exist_ok=True)
+        atomic_write(stored, json.dumps({"uri": uri, "parent": parent, "open": open_runs}, indent=1).encode())
     return RunHandle(uri=uri, run_id=child, parent_id=parent, experiment_id=experiment)
 
 
@@ -141,8 +160,8 @@ class Tracker:
 
     def file(self, path: Path, folder: str | None = None) -> None:
         """Store a file, or all files of a folder, as an artifact."""
-        log = self.client.log_artifacts if path.is_dir() else self.client.log_artifact
-        self._try(lambda: log(self.handle.run_id, str(path), folder))
+        method = "log_artifacts" if path.is_dir() else "log_artifact"
+        self._try(lambda: getattr(self.client, method)(self.handle.run_id, str(path), folder))
 
     def json(self, name: str, values: Any) -> None:
         """Store plain values as a JSON artifact."""
@@ -180,15 +199,33 @@ class Tracker:
     def _try(self, call):
         try:
             return call()
-        except (_mlflow().exceptions.MlflowException, OSError) as error:
-            self.failures.append(str(error).splitlines()[0])
+        except _tracker_errors() as error:
+            self.failures.append(_first_line(error))
             return None
+
+
+class NoTracker(Tracker):
+    """Records nothing, where there is no place for it."""
+
+    def __init__(self) -> None:
+        self.handle = RunHandle(uri="", run_id="", parent_id="", experiment_id="")
+        self.client = None
+        self.failures = []
+
+    def numbers(self, step: int, values: Mapping[str, float]) -> None:
+        """See `Tracker`."""
+
+    def flush(self, *, last: bool = False) -> None:
+        """See `Tracker`."""
+
+    def _try(self, call):
+        return None
 
 
 def close_run(folder: Path, verb: str) -> None:
     """Forget the finished child run of a verb, so that running the verb again opens a new one."""
     stored = folder / "tracking.json"
-    if stored.is_file():
+    if stored.is_file() and os.access(folder, os.W_OK):
         known = json.loads(stored.read_text())
         known.get("open", {}).pop(verb, None)
         atomic_write(stored, json.dumps(known, indent=1).encode())
@@ -197,10 +234,35 @@ def close_run(folder: Path, verb: str) -> None:
 def _experiment(client, project: str, folder: Path) -> str:
     """The id of the project's experiment. Its artifact folder is fixed at creation, so it is given explicitly."""
     experiment = client.get_experiment_by_name(project)
+    if experiment is not None and experiment.lifecycle_stage == "deleted":
+        raise ValueError(f"the experiment {project!r} of {client.tracking_uri} was deleted; restore it (mlflow "
+                         f"experiments restore --experiment-id {experiment.experiment_id}), or set tracking.project to "
+                         "another name")
     if experiment is not None:
         return experiment.experiment_id
-    location = (folder.resolve().parent / "artifacts").as_uri() if client.tracking_uri.startswith("sqlite") else None
+    place = folder.resolve().parent
+    location = (place / ARTIFACTS).as_uri() if is_own_store(client.tracking_uri, place) else None
     return client.create_experiment(project, artifact_location=location)
+
+
+def _chosen_uri(config: TrackingConfig) -> str:
+    """The tracker that the recipe or the environment names; empty: the store beside the run folders."""
+    return config.uri or os.environ.get("MLFLOW_TRACKING_URI", "")
+
+
+def _create_store(uri: str) -> None:
+    """Fill an empty database with MLflow's tables."""
+    _mlflow().MlflowClient(tracking_uri=uri, registry_uri=uri).search_experiments(max_results=1)
+
+
+def _tracker_errors() -> tuple[type[Exception], ...]:
+    """What a tracker may raise: its own errors, those of the network and of files, those of its database."""
+    from sqlalchemy.exc import SQLAlchemyError
+    return (_mlflow().exceptions.MlflowException, OSError, SQLAlchemyError, sqlite3.Error)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _exists(client, run_id: str | None) -> bool:

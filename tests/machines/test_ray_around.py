@@ -25,7 +25,6 @@ def test_a_verb_starts_its_own_ray_beside_another_with_no_home_and_a_long_tempor
                             env=environment | {"HOME": "/proc/nowhere", "TMPDIR": str(long), "OMP_NUM_THREADS": "1"})
     said = result.stdout + result.stderr
     assert result.returncode == 0, said
-    assert "Traceback" not in said
     assert "multiple active Ray instances" not in said
     assert (tmp_path / "run" / "stage_two" / "model" / "model.json").is_file()
 

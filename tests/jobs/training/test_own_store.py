@@ -1,0 +1,120 @@
+"""The store beside the run folders: made whole by one of several processes, and moved with its artifacts."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from jobs.training.own_store import DATABASE, can_hold_store, prepare_store
+from jobs.training.tracking import RunHandle, Tracker, TrackingConfig, can_record, open_run
+
+
+def recorded(folder: Path, verb: str = "train") -> RunHandle:
+    handle = open_run(TrackingConfig(), folder=folder, run_name="run", verb=verb, tags={})
+    Tracker(handle).json(f"{verb}.json", {"a": 1})
+    return handle
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "artifacts").rglob("*.json"))
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory) -> Path:
+    """The folder of runs, with one recorded and registered run. Not to be changed."""
+    runs = tmp_path_factory.mktemp("before") / "runs"
+    handle = recorded(runs / "run")
+    Tracker(handle).register("segmenter", "checkpoint", {})
+    return runs
+
+
+@pytest.mark.parametrize("keep", [True, False], ids=["copied", "moved"])
+def test_artifacts_follow_their_folder_to_another_place(original, tmp_path, keep):
+    old = tmp_path / "old"
+    shutil.copytree(original, old)
+    first = recorded(old / "run")
+    new = tmp_path / "elsewhere" / "new name"
+    new.parent.mkdir()
+    (shutil.copytree if keep else shutil.move)(old, new)
+    handle = recorded(new / "run", "evaluate")
+    assert handle.parent_id == first.parent_id                      # the same run, continued
+    assert files(new) == ["evaluate.json", "train.json"]
+    assert old.exists() == keep
+    assert not keep or files(old) == ["train.json"]
+    client = MlflowClient(handle.uri)
+    assert client.get_run(first.run_id).info.artifact_uri.startswith((new / "artifacts").as_uri())
+    assert [item.path for item in client.list_artifacts(first.run_id)] == ["train.json"]
+    [version] = client.search_model_versions("name='segmenter'")
+    assert version.source.startswith((new / "artifacts").as_uri())
+
+
+def test_another_location_that_a_user_gave_an_experiment_is_left_alone(original, tmp_path):
+    shutil.copytree(original, tmp_path / "runs")
+    client = MlflowClient(f"sqlite:///{tmp_path / 'runs' / DATABASE}")
+    client.create_experiment("mine", artifact_location="file:///data/my_files")
+    client.create_experiment("bucket", artifact_location="s3://bucket/artifacts")
+    recorded(tmp_path / "runs" / "run")
+    assert client.get_experiment_by_name("mine").artifact_location == "file:///data/my_files"
+    assert client.get_experiment_by_name("bucket").artifact_location == "s3://bucket/artifacts"
+
+
+def test_a_database_appears_only_when_it_is_whole_and_is_made_once(tmp_path):
+    made = []
+
+    def create(uri: str) -> None:
+        made.append(uri)
+        assert not (tmp_path / DATABASE).exists()
+        time.sleep(0.2)
+        with sqlite3.connect(uri.removeprefix("sqlite:///")) as connection:
+            connection.execute("CREATE TABLE experiments (artifact_location TEXT)")
+
+    callers = [threading.Thread(target=prepare_store, args=(tmp_path, create)) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert len(made) == 1
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == [DATABASE]
+
+
+def test_what_a_killed_process_left_of_a_database_is_no_obstacle(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        prepare_store(tmp_path, lambda uri: (_ for _ in ()).throw(KeyboardInterrupt()))
+    assert not (tmp_path / DATABASE).exists()
+    recorded(tmp_path / "run")
+    assert files(tmp_path) == ["train.json"]
+
+
+def test_an_experiment_that_was_deleted_is_named_with_the_command_that_restores_it(original, tmp_path):
+    shutil.copytree(original, tmp_path / "runs")
+    client = MlflowClient(f"sqlite:///{tmp_path / 'runs' / DATABASE}")
+    client.delete_experiment(client.get_experiment_by_name("maxtron-on-ray").experiment_id)
+    with pytest.raises(ValueError, match=r"'maxtron-on-ray' .* was deleted; restore it \(mlflow experiments restore "
+                                         r"--experiment-id 1\), or set tracking\.project"):
+        recorded(tmp_path / "runs" / "run")
+
+
+def test_the_tracker_of_the_environment_is_used_and_named_and_the_recipes_comes_first(original, tmp_path, monkeypatch,
+                                                                                      capsys):
+    shutil.copytree(original, tmp_path / "theirs")
+    uri = f"sqlite:///{tmp_path / 'theirs' / DATABASE}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert recorded(tmp_path / "runs" / "run").uri == uri
+    assert f"recording in MLFLOW_TRACKING_URI={uri}" in capsys.readouterr().out
+    shutil.copytree(original, tmp_path / "chosen")
+    chosen = TrackingConfig(uri=f"sqlite:///{tmp_path / 'chosen' / DATABASE}")
+    assert open_run(chosen, folder=tmp_path / "runs" / "run", run_name="run", verb="train", tags={}).uri == chosen.uri
+
+
+def test_a_read_only_place_holds_no_store_unless_a_tracker_is_named(tmp_path, monkeypatch):
+    assert can_hold_store(tmp_path / "not" / "there")
+    monkeypatch.setattr("os.access", lambda path, mode: not str(path).startswith(str(tmp_path)))
+    assert not can_hold_store(tmp_path / "not" / "there")
+    assert not can_record(TrackingConfig(), tmp_path / "runs" / "run")
+    assert can_record(TrackingConfig(uri="http://tracker:5000"), tmp_path / "runs" / "run")
