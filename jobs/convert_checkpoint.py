@@ -199,8 +199,11 @@ def report(recipe: Recipe, conversion: Conversion, origin: Mapping[str, Any]) ->
     head = recipe.head_folder if any(name.startswith(HEAD) for name in conversion.weights) else None
     mode = "offline" if head else "near_online"
     must_learn = any(not name.endswith(".num_batches_tracked") for name in conversion.from_scratch)
-    say(f"next: python -m jobs.train_stage_one --recipe {recipe.name} "
-        f"--set stage_one.start_from={recipe.segmenter_folder}" if must_learn else
+    starts = {"stage_one.start_from": recipe.segmenter_folder}
+    if head and recipe.stage_two is None:
+        starts["stage_one.joint.start_from"] = head
+    settings = " ".join(f"--set {setting}={folder}" for setting, folder in starts.items())
+    say(f"next: python -m jobs.train_stage_one --recipe {recipe.name} {settings}" if must_learn else
         command_line(recipe, "evaluate", f"evaluation.mode={mode}"))
     return {"segmenter": str(recipe.segmenter_folder), "head": str(head) if head else None, "report":
             str(folder / REPORT), "taken": len(conversion.names), "unused": len(conversion.unused),

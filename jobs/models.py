@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_file, save
@@ -58,6 +58,14 @@ def read_card(folder: Path) -> dict[str, Any]:
     return card
 
 
+def card_of(folder: Path, kind: Literal["segmenter", "head"]) -> dict[str, Any]:
+    """`model.json` of a finished model of one kind. Raises ValueError where the folder holds the other kind."""
+    card = read_card(folder)
+    if card["kind"] != kind:
+        raise ValueError(f"{folder} holds a {card['kind']}, a {kind} is needed; check the recipe's folders")
+    return card
+
+
 def is_finished(folders: Iterable[Path], identity: Identity) -> bool:
     """Whether the models in `folders`, which one training makes, are there and come of this identity.
 
@@ -98,14 +106,14 @@ def head_card(recipe: Recipe, segmenter: dict[str, Any], cache: str) -> dict[str
 
 def load_segmenter(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     """A finished segmenter in evaluation mode, frozen, and its card."""
-    card = _card(folder, "segmenter")
+    card = card_of(folder, "segmenter")
     config = without_download(from_json(SegmenterConfig, card["config"]))     # earlier cards kept pretrained=True
     return _frozen(config.build(), folder), card
 
 
 def load_head(folder: Path, *, segmenter_card: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
     """A finished cross-clip head, frozen. Raises Mismatch when it was trained on another segmenter's queries."""
-    card = _card(folder, "head")
+    card = card_of(folder, "head")
     if card["segmenter_sha256"] != segmenter_card["weights_sha256"]:
         raise Mismatch(f"the head in {folder} belongs to segmenter {card['segmenter_sha256'][:12]}..., but "
                          f"{segmenter_card['weights_sha256'][:12]}... is to be used with it; train it again "
@@ -118,7 +126,7 @@ def known_classes(folder: Path, *, expected: ClassTable | None = None) -> ClassT
 
     Raises ValueError where they are not the expected ones, or unknown since the model was converted without its data.
     """
-    classes = ClassTable.from_json(_card(folder, "segmenter")["classes"])
+    classes = ClassTable.from_json(card_of(folder, "segmenter")["classes"])
     if not classes.has_names:
         raise ValueError(f"the segmenter in {folder} was converted without a data set: its classes have no names, and "
                          "stuff counts as things. Convert it again with --set dataset.root=FOLDER")
@@ -198,13 +206,6 @@ def untrained_segmenter(recipe: Recipe) -> nn.Module:
     """The segmenter as its seed makes it, frozen: the score to be better than."""
     torch.manual_seed(recipe.stage_one.fit.seed)
     return recipe.stage_one.segmenter.build().eval().requires_grad_(False)
-
-
-def _card(folder: Path, kind: str) -> dict[str, Any]:
-    card = read_card(folder)
-    if card["kind"] != kind:
-        raise ValueError(f"{folder} holds a {card['kind']}, a {kind} is needed; check the recipe's folders")
-    return card
 
 
 def _frozen(module: nn.Module, folder: Path) -> nn.Module:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,8 +22,9 @@ from torch import Tensor, nn
 
 from jobs.cluster import connect
 from jobs.console import say
-from jobs.models import head_card, is_finished, lineage, load_weights, read_card, save_model, segmenter_card
+from jobs.models import head_card, is_finished, lineage, read_card, save_model, segmenter_card
 from jobs.recipes.schema import STILLS, Recipe, StageOneConfig
+from jobs.start_weights import fill, refuse_unfit_starts
 from jobs.training.identity import claim_folder, plain
 from jobs.training.trainer import Stage, TrainingJob, train
 from jobs.verb import next_command, recorded, run
@@ -54,6 +54,7 @@ def main(recipe: Recipe) -> dict[str, Any]:
     if recipe.stage_one_from:
         raise ValueError(f"{recipe.name} takes its segmenter from {recipe.stage_one_from}, which holds none that is "
                          "trained as this recipe says; finish the run of that folder, or leave stage_one_from empty")
+    refuse_unfit_starts(recipe, "stage_one")
     connect(recipe.cluster)
     say(f"stage one of {recipe.name}: {recipe.about}",
         f"  {len(shards.videos)} videos, {sum(len(v.frames) for v in shards.videos)} frames in {shards.folder}",
@@ -109,16 +110,14 @@ def build_stage(recipe: Recipe) -> Stage:
 
 
 def build_model(recipe: Recipe) -> nn.Module:
-    """The segmenter, with the head where both learn together, filled from `start_from` where the recipe names it."""
+    """The segmenter, with the head where both learn together, each filled from its start where the recipe names one."""
     config = recipe.stage_one
     segmenter = config.segmenter.build()
-    if config.start_from:
-        start_from(segmenter, config.start_from)
+    fill(segmenter, recipe, "stage_one.start_from")
     if config.joint is None:
         return segmenter
     head = config.joint.head.build()
-    if config.start_from and (folder := head_beside(config.start_from)):
-        start_from(head, folder)
+    fill(head, recipe, "stage_one.joint.start_from")
     return DetectorWithHead(segmenter, head, layers=config.joint.layers)
 
 
@@ -156,30 +155,6 @@ def joint_losses(config: StageOneConfig) -> Callable[[nn.Module, ClipBatch], dic
     """What the loop calls where a frame detector and VITA's head learn together."""
     criterion = JointCriterion(config.losses, config.joint.losses, layers=config.joint.layers)
     return lambda wrapped, batch: criterion(wrapped(batch.frames, batch.real_pixels), batch.targets)
-
-
-def start_from(model: nn.Module, folder: str) -> None:
-    """Load every weight of a finished model whose name and shape fit, and say which did not."""
-    weights = load_weights(folder)
-    own = model.state_dict()
-    fitting = {name: w for name, w in weights.items() if name in own and own[name].shape == w.shape}
-    if not fitting:
-        raise ValueError(f"no weight of {folder} fits this model; stage_one.start_from names another architecture")
-    model.load_state_dict({**own, **fitting})
-    fresh = sorted(own.keys() - fitting.keys())
-    unused = sorted(weights.keys() - fitting.keys())
-    say(f"started from {folder}: {len(fitting)} tensors; from scratch: {fresh or 'none'}; unused: {unused or 'none'}")
-
-
-def head_beside(folder: str) -> str:
-    """The folder of the head that belongs to a finished segmenter, in the same run; empty where there is none.
-
-    VITA's official pre-training on COCO trains both, and its video runs start from both.
-    """
-    head = Path(folder).parents[1] / "stage_two" / "model"
-    if not (head / "model.json").is_file():
-        return ""
-    return str(head) if read_card(head)["segmenter_sha256"] == read_card(Path(folder))["weights_sha256"] else ""
 
 
 def refuse_other_classes(recipe: Recipe, shards: ShardSet) -> None:

@@ -1,6 +1,7 @@
 """Train the cross-clip head from the query cache alone: no frame is read, no segmenter is run.
 
-In:     the query cache (jobs.cache_queries) and the finished segmenter (its heads are where the new ones start).
+In:     the query cache (jobs.cache_queries) and the finished segmenter (its heads are where the new ones start, unless
+        stage_two.start_from names a finished head).
 Out:    <folder>/stage_two/model: model.safetensors + model.json; checkpoints and progress.jsonl beside it.
 Again:  running it again resumes from the last checkpoint; a finished head of the same recipe is left alone.
 Cost:   `tiny` under a minute on two CPU cores.
@@ -23,6 +24,7 @@ from jobs.cluster import connect
 from jobs.console import say
 from jobs.models import head_card, is_finished, lineage, load_segmenter, read_card, save_model
 from jobs.recipes.schema import Recipe
+from jobs.start_weights import fill, refuse_unfit_starts
 from jobs.training.identity import plain
 from jobs.training.trainer import Stage, TrainingJob, train
 from jobs.verb import next_command, recorded, run
@@ -46,6 +48,7 @@ def main(recipe: Recipe) -> dict[str, Any]:
     if is_finished((folder,), identity):
         say(f"{folder} is finished: nothing to do")
         return {"model": str(folder), "resumed": True}
+    refuse_unfit_starts(recipe, "stage_two")
     connect(recipe.cluster)
     say(f"stage two of {recipe.name}: {len(cache.videos)} videos, {cache.manifest['totals']['clips']} clips, "
         f"{cache.manifest['totals']['bytes'] / 2**20:.1f} MiB in {cache.folder}")
@@ -71,6 +74,7 @@ def build_stage(recipe: Recipe) -> Stage:
     head = config.head.build()
     segmenter, _ = load_segmenter(recipe.segmenter_folder)
     head.initialise_from(segmenter.state_dict())
+    fill(head, recipe, "stage_two.start_from")
     criterion = config.losses.build()
 
     def losses_of(wrapped: nn.Module, batch):

@@ -102,7 +102,7 @@ def given_paths(recipe: Recipe) -> dict[str, str]:
              "stage_one_from": recipe.stage_one_from,
              "dataset.root": "" if recipe.world else recipe.dataset.root,
              "stage_one.stills.dataset.root": recipe.stage_one.stills.dataset.root if recipe.stage_one.stills else "",
-             "stage_one.start_from": recipe.stage_one.start_from,
+             **recipe.starts,
              "evaluation.output": recipe.evaluation.output,
              "evaluation.predictions": recipe.evaluation.predictions,
              "evaluation.video_sets": recipe.evaluation.video_sets,

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from jobs import cache_queries, evaluate, make_shards, train_stage_one, train_stage_two, verify_shards
 from jobs.cache_queries import CacheShard, cache_folder, cache_source
-from jobs.models import head_card, open_system, read_card, save_model, segmenter_card
+from jobs.models import head_card, load_weights, open_system, read_card, save_model, segmenter_card
 from jobs.recipes import find_recipe
 from jobs.recipes.schema import JointConfig, Recipe, StillsConfig
 from jobs.train_stage_two import build_stage, open_cache
@@ -192,6 +193,48 @@ def test_every_verb_runs_where_the_detector_is_frozen(tmp_path):
     cache_queries.main(recipe)
     assert train_stage_two.main(recipe)["steps"] == 2
     check_scores_and_rest(recipe)
+
+
+def pre_training(folder: Path) -> Recipe:
+    """Detector and head on single images, as `coco_vita_r50` trains them, of a synthetic world."""
+    recipe = jointly(short_vita(folder), clip_frames=1)
+    return here(replace(recipe, dataset=replace(recipe.dataset, name="coco_instance"),
+                        world=replace(recipe.world, layout="coco", videos_train=6, frames=1),
+                        evaluation=replace(recipe.evaluation, split="val", mode="offline")))
+
+
+def check_start(part: nn.Module, folder: Path) -> None:
+    weights = load_weights(folder)
+    assert part.state_dict().keys() == weights.keys()
+    assert all(torch.equal(weight, weights[name]) for name, weight in part.state_dict().items())
+
+
+@pytest.mark.slow
+def test_runs_on_videos_start_from_detector_and_head_as_single_images_left_them(tmp_path):
+    images = pre_training(tmp_path / "coco")
+    make_shards.main(images)
+    assert train_stage_one.main(images)["steps"] == 2
+    scores = evaluate.main(images)
+    assert (scores["frames"], scores["skipped"]) == (3, [])
+    starts = {"segmenter": str(images.segmenter_folder), "head": str(images.head_folder)}
+
+    recipe = jointly(here(short_vita(tmp_path / "run")), clip_frames=3)
+    one = recipe.stage_one
+    recipe = replace(recipe, stage_one=replace(one, start_from=starts["segmenter"],
+                                               joint=replace(one.joint, start_from=starts["head"])))
+    make_shards.main(recipe)
+    model = train_stage_one.build_stage(recipe).model
+    check_start(model.segmenter, images.segmenter_folder)
+    check_start(model.head, images.head_folder)
+    assert train_stage_one.main(recipe)["steps"] == 2
+
+    frozen = here(short_vita(tmp_path / "frozen"))
+    frozen = replace(frozen, stage_one=replace(frozen.stage_one, train=False, start_from=starts["segmenter"]),
+                     stage_two=replace(frozen.stage_two, start_from=starts["head"]))
+    for verb in (make_shards, train_stage_one, cache_queries):
+        verb.main(frozen)
+    check_start(build_stage(frozen).model, images.head_folder)
+    assert train_stage_two.main(frozen)["steps"] == 2
 
 
 def check_scores_and_rest(recipe: Recipe) -> None:

@@ -13,6 +13,7 @@ from jobs.recipes import (
     tiny_tube_link,
     tiny_vita,
     tube_link,
+    video_kmax,
     vipseg,
     vita,
     youtube_vis,
@@ -22,6 +23,7 @@ from jobs.recipes.schema import Recipe
 RECIPES: dict[str, Callable[[], Recipe]] = {
     **{recipe.__name__: recipe for recipe in (tiny.tiny, tiny.demo, tiny.synthetic, tiny.synthetic_hard)},
     **tiny_tube_link.RECIPES, **tiny_vita.RECIPES, **coco.RECIPES, **vipseg.RECIPES, **ablations.RECIPES,
+    **video_kmax.RECIPES,
     **coco_mask2former.RECIPES, **youtube_vis.RECIPES, **tube_link.RECIPES, **vita.RECIPES,
 }
 

@@ -55,6 +55,7 @@ class JointConfig:
     head: VitaHeadConfig
     losses: VitaLossConfig = field(default_factory=VitaLossConfig)
     layers: int = 3     # the detector's last decoder layers, that the head reads and learns from; official: 3
+    start_from: str = ""        # folder of a finished or converted head; empty: from random weights
 
     def __post_init__(self) -> None:
         _refuse_other_similarity("stage_one.joint", self.head, self.losses)
@@ -71,7 +72,7 @@ class StageOneConfig:
     optimizer: OptimizerConfig
     fit: FitConfig
     stills: StillsConfig | None = None          # beside the videos of the train split
-    start_from: str = ""        # folder of a finished or converted model; empty: from the backbone's own weights
+    start_from: str = ""        # folder of a finished or converted segmenter; empty: from the backbone's own weights
     joint: JointConfig | None = None            # VITA: the head that trains along; there is no stage two then
     train: bool = True          # False: `start_from` is kept as it is, as a frozen detector of another data set
 
@@ -125,6 +126,7 @@ class StageTwoConfig:
     input: QueryInputConfig
     optimizer: OptimizerConfig
     fit: FitConfig
+    start_from: str = ""        # folder of a finished or converted head; empty: as the head's config says
 
     def __post_init__(self) -> None:
         _refuse_other_similarity("stage_two", self.head, self.losses)
@@ -258,6 +260,15 @@ class Recipe:
     def predict_mode(self) -> Mode:
         """The mode of `predict`: the one that is set, or the best one."""
         return self.predict.mode or self.modes[-1]
+
+    @property
+    def starts(self) -> dict[str, str]:
+        """Setting -> folder of the model from which it fills a part of this run; empty settings are left out."""
+        one = self.stage_one
+        folders = {"stage_one.start_from": one.start_from,
+                   "stage_one.joint.start_from": "" if one.joint is None else one.joint.start_from,
+                   "stage_two.start_from": "" if self.stage_two is None else self.stage_two.start_from}
+        return {setting: folder for setting, folder in folders.items() if folder}
 
     @property
     def splits(self) -> tuple[str, ...]:

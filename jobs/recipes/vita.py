@@ -1,9 +1,11 @@
 """VITA, YouTube-VIS and OVIS: the official settings of the published rows (arXiv 2206.04403, tables 1 to 3, 6, 7).
 
-Source: sukjunhwang/VITA, configs, which differ from the paper in depths, iterations and one weight. A run starts from
-a COCO run (`coco_mask2former.py`), or from a converted checkpoint that `stage_one.start_from` names; a released VITA
-(jobs.convert_checkpoint) needs no training at all. In the main setting detector and head learn together in stage one,
-and there is no stage two. `_frozen` keeps the detector as COCO left it and trains the head from the query cache.
+Source: sukjunhwang/VITA, configs, which differ from the paper in depths, iterations and one weight. Training has two
+steps (appendix A.1): `coco_vita_` trains detector and head together on single images of COCO, and every run on videos
+starts both from there, or from a converted checkpoint (`vita_r50_coco.pth`) that `stage_one.start_from` and
+`stage_one.joint.start_from` name. The rows of classes start at random. A released VITA (jobs.convert_checkpoint) needs
+no training at all. In the main setting detector and head learn together in stage one, and there is no stage two.
+`_frozen` keeps the detector as COCO left it and trains the head, which starts from COCO too, from the query cache.
 Clips made of COCO's stills, in the classes of the videos, train beside them; make_shards reads data/coco too.
 Different here: one network input serves training and test, so the longest training sides are cropped; stills and videos
 share a batch, where the released code fills each with one kind.
@@ -17,9 +19,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
+from jobs.recipes import coco_mask2former
 from jobs.recipes.coco_mask2former import BACKBONES, CACHE, CLUSTER, FROZEN_NORMS, NO_DECAY, TITLES
 from jobs.recipes.schema import EvaluationConfig, JointConfig, Recipe, StageOneConfig, StageTwoConfig, StillsConfig
-from jobs.recipes.youtube_vis import LOW, START, VIDEOS
+from jobs.recipes.youtube_vis import LOW, VIDEOS
 from jobs.training.loop import FitConfig
 from jobs.training.optimizer import OptimizerConfig
 from model.cross_clip.vita import VitaHeadConfig, VitaTestConfig
@@ -66,6 +69,26 @@ WINDOWS = {3: 49.4, 12: 50.0, 0: 50.1}                       # AP on YouTube-VIS
 KEPT = {0.75: 49.7, 0.5: 48.9, 0.25: 48.1}                   # the same, of the shares of frame queries, table 6
 
 
+def coco(backbone: str) -> Recipe:
+    """Pre-training on single images of COCO, detector and head together. No score is published.
+
+    Images, schedule, rates and queries (200 with Swin-L) are those of Mask2Former (`coco_mask2former.py`). Scored
+    offline, an image is a video of one frame.
+    """
+    base = coco_mask2former.mask2former("instance", backbone)
+    one = base.stage_one
+    segmenter = Mask2FormerConfig(num_classes=one.segmenter.num_classes, backbone=one.segmenter.backbone,
+                                  query_decoder=one.segmenter.query_decoder)
+    head = VitaHeadConfig(num_classes=segmenter.num_classes, frame_queries=QUERIES[backbone])
+    return replace(
+        base, name=f"coco_vita_{backbone}",
+        about=f"COCO val, VITA's pre-training, {TITLES[backbone]}, instance labels; no published score",
+        stage_one=replace(one, segmenter=segmenter, joint=JointConfig(head=head),
+                          fit=replace(one.fit, precision="fp16")),
+        inference=replace(base.inference, tracks=TrackConfig(candidates=100, scored="video")),
+        evaluation=EvaluationConfig(mode="offline"), cluster=replace(CLUSTER, workers=8, actors=8))
+
+
 def vita(data: DatasetName, backbone: str) -> Recipe:
     """VITA, detector and head trained together. Expect 49.8 AP on YouTube-VIS 2019 with R50."""
     schedule = SCHEDULES[data]
@@ -81,8 +104,9 @@ def vita(data: DatasetName, backbone: str) -> Recipe:
                 num_classes=videos.classes, backbone=BACKBONES[backbone],
                 query_decoder=Mask2FormerDecoderConfig(num_queries=QUERIES[backbone], positions="frame")),
             losses=Mask2FormerLossConfig(),
-            joint=JointConfig(head=VitaHeadConfig(num_classes=videos.classes, frame_queries=QUERIES[backbone])),
-            start_from=f"runs/{START[backbone]}/stage_one/model",
+            joint=JointConfig(head=VitaHeadConfig(num_classes=videos.classes, frame_queries=QUERIES[backbone]),
+                              start_from=f"runs/coco_vita_{backbone}/stage_two/model"),
+            start_from=f"runs/coco_vita_{backbone}/stage_one/model",
             stills=StillsConfig(dataset=DatasetConfig(name="coco_instance", root="data/coco", classes=data),
                                 share=1 / (1 + schedule.videos_per_still)),
             input=InputConfig(
@@ -108,7 +132,8 @@ def frozen(data: DatasetName, backbone: str) -> Recipe:
         stage_one=replace(one, joint=None, train=False, stills=None, input=replace(one.input, clip_frames=1)),
         cache=CACHE,
         stage_two=StageTwoConfig(
-            head=one.joint.head, losses=VitaLossConfig(frame_costs=MatchingCosts(class_weight=0.0)),
+            head=one.joint.head, start_from=one.joint.start_from,
+            losses=VitaLossConfig(frame_costs=MatchingCosts(class_weight=0.0)),
             input=QueryInputConfig(clips=one.input.clip_frames, batch_size=BATCH, reverse=0.0),
             optimizer=replace(one.optimizer, multipliers=()), fit=one.fit))
 
@@ -136,6 +161,7 @@ def _about(data: DatasetName, backbone: str, system: str, score: float) -> str:
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
+    **{f"coco_vita_{backbone}": partial(coco, backbone) for backbone in QUERIES},
     **{f"{data}_vita_{backbone}": partial(vita, data, backbone)
        for data, schedule in SCHEDULES.items() for backbone in schedule.scores},
     **{f"youtube_vis_2019_vita_{backbone}_frozen": partial(frozen, "youtube_vis_2019", backbone)

@@ -114,9 +114,9 @@ class VitaHead(nn.Module):
         self.video_similarity = nn.Linear(dim, dim) if config.similarity == "all" else None
 
     def initialise_from(self, segmenter: Mapping[str, Tensor]) -> None:
-        """VITA starts from scratch; refuse a segmenter whose queries or pixels do not fit the head.
+        """VITA copies nothing of the segmenter; refuse one whose queries or pixels do not fit the head.
 
-        segmenter: its state dict. Raises ValueError.
+        The weights of a pre-trained head come from a start of their own. segmenter: its state dict. Raises ValueError.
         """
         queries = "query_decoder.initial_queries"
         pixels = "pixel_decoder.pixel_out.conv.weight"

@@ -37,6 +37,10 @@ class InferenceConfig:
                              "result, and clips of at least one frame")
         if len(set(self.results)) < len(self.results):
             raise ValueError(f"inference.results={self.results} names a result twice; name each once")
+        if getattr(self.panoptic, "sure_first", False) and self.association.kind == "hungarian":
+            raise ValueError("inference.panoptic.sure_first=true needs the classes of each clip, but hungarian merges "
+                             "all clips at once; set sure_first=false, or inference.association='{\"kind\": "
+                             "\"memory_buffer\"}'")
         if self.last_clip == "shorten" and self.association.overlap:
             raise ValueError(f"inference.last_clip='shorten' cuts clips that share no frame, {self.association.kind} "
                              f"asks for overlap={self.association.overlap}; set last_clip to 'repeat'")

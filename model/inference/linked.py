@@ -85,9 +85,20 @@ class LinkedPanoptic:
 
 
 def merge_clip(clip: ClipPrediction, frames: int, merger: PanopticMerger) -> MergedVideo:
-    """The first `frames` frames of a clip, b = 1, as if they were a video."""
-    merger.add(clip.mask_logits[0, :, :frames])
-    return merger.finish(clip.class_logits[0])
+    """The first `frames` frames of a clip, b = 1, as if they were a video.
+
+    With `sure_first` the queries without a sufficient class score are left out before pixels are shared. With
+    `pixel=0.5` no two of the others claim a pixel: this is the pixel-wise merging of the public Video-kMaX code.
+    """
+    masks = clip.mask_logits[0, :, :frames]
+    classes = clip.class_logits[0]
+    if not merger.config.sure_first:
+        merger.add(masks)
+        return merger.finish(classes)
+    sure = merger.sure_queries(classes)
+    merger.add(masks[sure])
+    merged = merger.finish(classes[sure])
+    return replace(merged, queries={owner: sure[query] for owner, query in merged.queries.items()})
 
 
 def clip_segments(merged: MergedVideo, clip: ClipPrediction, *, looks: Looks,

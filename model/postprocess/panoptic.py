@@ -43,6 +43,7 @@ class PanopticConfig:
     stuff: float = 0.3          # class score that stuff needs
     pixel: float = 0.3          # share of a pixel that a query needs to claim it
     overlap: float = 0.8        # more than this part of its claimed pixels must be free
+    sure_first: bool = False    # queries without that class score share no pixel; only for clips merged one by one
     class_power: float = 1.0    # queries are visited by class score ** class_power * mean share ** mask_power
     mask_power: float = 1.0
     # As in the public code: after 100 things of one class, further ones are written as the next class; and near-online
@@ -182,10 +183,17 @@ class PanopticMerger:
         if tuple(class_logits.shape) != (self._queries, len(self.is_thing) + 1):
             raise ValueError(f"class logits {tuple(class_logits.shape)} do not fit {self._queries} queries and "
                              f"{len(self.is_thing)} classes (plus one for no object); is this the right class table?")
-        scores, classes = class_logits.detach().cpu().double().softmax(-1)[:, :-1].max(-1)
-        owners, segments, queries = self._decide(scores.numpy(), classes.numpy())
+        owners, segments, queries = self._decide(*_classified(class_logits))
         frames = PaintedFrames(tuple(self._maps), self._resizer.output, owners.astype(np.int32))
         return MergedVideo(frames=frames, segments=segments, queries=queries)
+
+    def sure_queries(self, class_logits: Tensor) -> list[int]:
+        """The queries with the class score that a segment needs; where none has it, the one with the highest."""
+        scores, classes = _classified(class_logits)
+        return np.flatnonzero(self._enough(scores, classes)).tolist() or [int(scores.argmax())]
+
+    def _enough(self, scores: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        return scores > np.where(self.is_thing[classes], self.config.thing, self.config.stuff)
 
     def _decide(self, scores: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, dict, dict]:
         """Visit the queries. Returns combination -> panoptic id, the segments, and the query of each segment."""
@@ -195,7 +203,7 @@ class PanopticMerger:
         areas = np.array([counts[c].sum() for c in claimed])
         mean_shares = self._shares.cpu().numpy() / np.maximum(areas, 1)
         ranks = scores ** config.class_power * mean_shares ** config.mask_power
-        enough = scores > np.where(self.is_thing[classes], config.thing, config.stuff)
+        enough = self._enough(scores, classes)
         owners = np.full(len(counts), VOID, dtype=np.int64)
         tracks = np.zeros(len(self.is_thing), dtype=np.int64)
         segments = {}
@@ -230,6 +238,12 @@ class PanopticMerger:
             for query in members:
                 claimed[query].append(combination)
         return [np.array(c) for c in claimed]
+
+
+def _classified(class_logits: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """n classes+1 -> score and index of the best class of each query, "no object" aside."""
+    scores, classes = class_logits.detach().cpu().double().softmax(-1)[:, :-1].max(-1)
+    return scores.numpy(), classes.numpy()
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ class CopyPasteConfig:
 
     probability: float = 1.0    # as in the released code, which always pastes
     scale: float = 0.5          # factor on the smallest and the largest scale of the augmentation
+    all_things: bool = True     # every thing is pasted; False: only those of the random part (Video-kMaX on VIPSeg)
 
     def __post_init__(self) -> None:
         if not 0 <= self.probability <= 1:
@@ -36,12 +37,12 @@ class CopyPasteConfig:
 
 
 def choose_segments(ids: Sequence[np.ndarray], segments: Sequence[Segment], classes: ClassTable,
-                    rng: np.random.Generator, *, overlaps: Overlaps = NO_OVERLAPS,
+                    rng: np.random.Generator, *, overlaps: Overlaps = NO_OVERLAPS, all_things: bool = True,
                     official_compat: bool = False) -> list[Segment]:
     """Choose the segments of a donor clip to paste. ids: maps after its transform, one `H W` per frame.
 
-    These are all things, and the first r of all segments in random order, with r uniform from none to all. Crowd is
-    never pasted.
+    These are all things, unless `all_things` is false, and the first r of all segments in random order, with r uniform
+    from none to all. Crowd is never pasted.
 
     official_compat: only segments in the donor's first frame.
     """
@@ -51,7 +52,7 @@ def choose_segments(ids: Sequence[np.ndarray], segments: Sequence[Segment], clas
     present = [segment for segment in segments if segment.id in seen and not segment.is_crowd]
     drawn = rng.permutation(len(present))[:rng.integers(len(present) + 1)]
     return [segment for position, segment in enumerate(present)
-            if position in drawn or classes.is_thing[segment.class_index]]
+            if position in drawn or (all_things and classes.is_thing[segment.class_index])]
 
 
 def paste(frame: np.ndarray, ids: np.ndarray, real: np.ndarray, donor_frame: np.ndarray, donor_ids: np.ndarray,

@@ -1,16 +1,17 @@
-"""Pseudo-videos: a camera that moves over a still and slowly turns makes a clip.
+"""Pseudo-videos: a camera that moves over a still and slowly turns makes a clip, or its frames are scaled one by one.
 
 Sources: VITA, appendix A.1.1, after SeqFormer (arXiv 2112.08275); the turn follows the data set mapper of the released
-VITA code.
+VITA code. Frames of their own scale are those of Video-kMaX (dlsrbgg33/video_kmax,
+`coco_video_panoptic_dataset_mapper.py`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.clips import AugmentConfig, Transform, draw_color
+from pipeline.clips import AugmentConfig, Transform, draw_color, draw_transform
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +58,13 @@ def draw_camera_path(rng: np.random.Generator, config: PseudoVideoConfig, augmen
             source=source, box=(top, left, bottom, right), padded=augment.size, flip=flip, color=color,
             resized=(max(round(height * factor), 1), max(round(width * factor), 1)), angle=float(angle)))
     return tuple(path)
+
+
+def draw_jitter(rng: np.random.Generator, augment: AugmentConfig, source: tuple[int, int],
+                frames: int) -> tuple[Transform, ...]:
+    """Draw scale and crop of each frame of a still of `source` (height, width); flip and colours are the clip's."""
+    drawn = [draw_transform(rng, augment, source) for _ in range(frames)]
+    return tuple(replace(transform, flip=drawn[0].flip, color=drawn[0].color) for transform in drawn)
 
 
 def _draw_side(rng: np.random.Generator, side: int, smallest: float, largest: float) -> tuple[int, int]:

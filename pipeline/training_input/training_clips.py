@@ -14,7 +14,7 @@ from pipeline.images import decode_jpeg, decode_png
 from pipeline.records import Segment
 from pipeline.shards import StoredVideo
 from pipeline.training_input.copy_paste import CopyPasteConfig, choose_segments, displaced, paste, renumber
-from pipeline.training_input.pseudo_video import PseudoVideoConfig, draw_camera_path
+from pipeline.training_input.pseudo_video import PseudoVideoConfig, draw_camera_path, draw_jitter
 from pipeline.training_input.sample_plan import CLIP, PASTE, Draw
 from pipeline.training_input.targets import ClipTubes, Overlaps, clip_tubes, stride_4
 
@@ -34,6 +34,7 @@ class InputConfig:
     seed: int = 0
     copy_paste: CopyPasteConfig | None = field(default_factory=CopyPasteConfig)
     pseudo_video: PseudoVideoConfig | None = None   # moves a camera over videos of one frame; None: no motion
+    jitter_stills: bool = False     # scale and crop every frame of a still anew, with one flip and one set of colours
     workers: int = 2                # loader processes of each rank; 0: the training process decodes
     prefetch: int = 2               # batches that each worker keeps ready
     streaming: bool = False         # read shards front to back through webdataset, which suits object stores
@@ -47,6 +48,9 @@ class InputConfig:
                 raise ValueError(f"input.{name} is {getattr(self, name)}; it must be at least 1")
         if self.reach < 0:
             raise ValueError(f"input.reach is {self.reach}; give a number of frames, or 0 for consecutive frames")
+        if self.jitter_stills and self.pseudo_video:
+            raise ValueError("input.jitter_stills and input.pseudo_video both make a clip of a still; set "
+                             "jitter_stills=false or pseudo_video=null")
         if self.workers < 0:
             raise ValueError(f"input.workers is {self.workers}; give 0 or more loader processes per rank")
         if self.stream_from and not self.streaming:
@@ -123,6 +127,8 @@ def _draw_transforms(rng: np.random.Generator, video: StoredVideo, config: Input
                      augment: AugmentConfig) -> tuple[Transform, ...]:
     size = (video.height, video.width)
     camera = config.pseudo_video
+    if config.jitter_stills and len(video.frames) == 1:
+        return draw_jitter(rng, augment, size, config.clip_frames)
     if camera and len(video.frames) == 1:
         return draw_camera_path(rng, camera, augment, size, config.clip_frames)
     if camera and camera.of_videos and rng.random() < camera.of_videos:
@@ -160,12 +166,13 @@ def _decode(part: Part, fetch: Fetch, *, out: np.ndarray, at: tuple[slice, slice
 def _paste_donor(plan: ClipPlan, fetch: Fetch, classes: ClassTable, config: InputConfig, *, frames: np.ndarray,
                  real_pixels: np.ndarray, ids: np.ndarray) -> tuple[list[Segment], Overlaps]:
     """Paste part of the donor over the clip, in place. Returns the pasted segments and overlaps, with new ids."""
-    height, width = plan.donor.transforms[0].resized
+    height, width = np.max([transform.resized for transform in plan.donor.transforms], axis=0).tolist()
     donor_frames = np.empty((*frames.shape[:2], height, width), dtype=np.uint8)
     donor_ids = _decode(plan.donor, fetch, out=donor_frames, at=(slice(height), slice(width)))
     donor = plan.donor.video
     chosen = choose_segments(donor_ids, donor.segments, classes, plan.draw.random(config.seed, PASTE),
-                             overlaps=donor.overlaps, official_compat=config.official_compat)
+                             overlaps=donor.overlaps, all_things=config.copy_paste.all_things,
+                             official_compat=config.official_compat)
     moved, shared, new_ids = renumber(chosen, after=plan.clip.video.highest_id, highest=donor.highest_id,
                                       overlaps=donor.overlaps)
     if config.official_compat:

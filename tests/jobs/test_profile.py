@@ -40,6 +40,16 @@ def test_video_kmax_costs_what_is_published(name, frames, ours, published):
     assert gflops == pytest.approx(published[1], rel=0.03)
 
 
+@pytest.mark.parametrize("name", ["coco_video_kmax_r50", "vipseg_original_video_kmax_convnext_l"])
+def test_video_kmax_itself_costs_what_its_re_implementation_costs_but_for_the_rows_of_classes(name):
+    backbone = "convnext_l" if "convnext_l" in name else "r50"
+    ours, theirs = (counted(recipe, size=(65, 65), frames=2)["gflops"]
+                    for recipe in (name, f"vipseg_video_kmax_{backbone}"))
+    assert {part: ours[part] for part in ("backbone", "pixel_decoder")} == {
+        part: theirs[part] for part in ("backbone", "pixel_decoder")}
+    assert ours["total"] == pytest.approx(theirs["total"], rel=1e-3)
+
+
 def test_weights_that_only_training_reads_are_named_and_none_is_left_out():
     numbers = counted("vipseg_video_kmax_r50_near_online", size=(65, 65), frames=2)
     assert numbers["training_only_m"].keys() == {"semantic_head", "query_decoder.layers.*.predictor.class_head"}

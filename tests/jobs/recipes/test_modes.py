@@ -33,6 +33,7 @@ def test_every_mode_a_recipe_claims_can_be_made(name):
      "evaluation.mode=offline cannot be done: video_kmax makes panoptic offline with association hungarian"),
     ("tiny", ["predict.mode=offline", 'inference.association={"kind": "stitching"}'], "predict.mode=offline cannot be"),
     ("tiny", ['inference.panoptic={"kind": "tube"}'], "by kind 'mask_wise', not 'tube'"),
+    ("tiny", ["inference.panoptic.sure_first=true"], "sure_first=true needs the classes of each clip"),
     ("tiny", ["evaluation.mode=offline", "stage_two=null"], "evaluation.mode=offline needs a cross-clip head"),
     ("tiny", ['inference.head={"kind": "vita", "window": 3}'], "inference.head is of kind 'vita'"),
     ("tiny", ['predict.formats=["vspw"]'], r"predict.formats=\['vspw'\]: the format 'vspw' is written from semantic"),

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from jobs.config import differences, to_json
 from jobs.kept_predictions import scores_folder
-from jobs.recipes import RECIPES, ablations, coco, find_recipe, tube_link, vipseg, vita, youtube_vis
+from jobs.recipes import RECIPES, ablations, coco, find_recipe, tube_link, video_kmax, vipseg, vita, youtube_vis
 from jobs.recipes.schema import JointConfig, Recipe, StageOneConfig, StageTwoConfig
 from jobs.train_stage_one import losses_on_clips
 from jobs.training.optimizer import OptimizerConfig, build_optimizer, parameter_groups
@@ -135,10 +135,39 @@ def test_every_published_row_of_tube_link_and_maxtron_is_a_recipe_that_names_its
     assert all(rows[name].startswith(score) for name, score in expected.items())
 
 
+@pytest.mark.parametrize(("backbone", "near_online", "online"), [("r50", 38.2, 36.8), ("convnext_l", 51.9, 49.4)])
+def test_the_released_models_of_video_kmax_are_recipes_that_name_their_scores(backbone, near_online, online):
+    """The README of dlsrbgg33/video_kmax. Both start from COCO: from pseudo-videos, and from images."""
+    video = find_recipe(f"vipseg_original_video_kmax_{backbone}")
+    single = find_recipe(f"{video.name}_online")
+    assert f"expect {near_online} VPQ near-online" in video.about
+    assert f"expect {online} VPQ online" in single.about
+    for recipe, start, frames, overlap, accept in ((video, f"coco_video_kmax_{backbone}", 2, 1, 0.7),
+                                                   (single, f"coco_kmax_{backbone}", 1, 0, 0.5)):
+        assert recipe.starts == {"stage_one.start_from": f"runs/{start}/stage_one/model"}
+        linking = recipe.inference.association
+        assert (recipe.stage_one.input.clip_frames, linking.overlap, linking.accept, linking.patience) == (
+            frames, overlap, accept, 10)
+        image = find_recipe(start).stage_one
+        learnt, fresh = (small_weights(small(stage.segmenter)).keys() for stage in (image, recipe.stage_one))
+        assert {name for name in learnt if not name.startswith("semantic_head.")} == fresh
+
+
+def test_other_ways_of_linking_change_nothing_else_and_keep_their_scores_apart():
+    video = find_recipe("vipseg_original_video_kmax_r50")
+    for variant in video_kmax.VARIANTS:
+        recipe = find_recipe(f"{video.name}_{variant}")
+        assert recipe.inference.association.kind == variant
+        parts = ("inference.association", *(("inference.panoptic",) if variant == "hungarian" else ()))
+        assert all(change.startswith(parts) for change in changes(video, recipe))
+        assert recipe.run_folder == video.run_folder
+        assert scores_folder(recipe) != scores_folder(video)
+
+
 def test_every_published_row_of_vita_is_a_recipe_that_names_its_score():
     """Tables 1 and 2 with R50 and Swin-L; windows (3), pruning (6) and frozen detectors (7) on YouTube-VIS 2019."""
     rows = {name: float(recipe().about.split("expect ")[1].removesuffix(" AP offline"))
-            for name, recipe in vita.RECIPES.items()}
+            for name, recipe in vita.RECIPES.items() if not name.startswith("coco_")}
     r50 = "youtube_vis_2019_vita_r50"
     assert rows == {
         r50: 49.8, "youtube_vis_2019_vita_swin_l": 63.0, "youtube_vis_2021_vita_r50": 45.7,
@@ -153,6 +182,7 @@ def test_a_frozen_detector_keeps_its_weights_and_an_ablation_of_vita_changes_one
     frozen = find_recipe("youtube_vis_2019_vita_r50_frozen")
     assert not frozen.stage_one.train
     assert frozen.stage_one.start_from == joint.stage_one.start_from
+    assert frozen.stage_two.start_from == joint.stage_one.joint.start_from
     assert frozen.stage_two.head == joint.stage_one.joint.head
     for suffix, field in (("window_3", "window"), ("window_all", "window"), ("keep_0_50", "keep")):
         ablation = find_recipe(f"youtube_vis_2019_vita_r50_{suffix}")
@@ -161,6 +191,34 @@ def test_a_frozen_detector_keeps_its_weights_and_an_ablation_of_vita_changes_one
         assert getattr(ablation.inference.head, field) is not None
         assert ablation.run_folder == joint.run_folder
         assert scores_folder(ablation) != scores_folder(joint)
+
+
+@pytest.mark.parametrize("name", [name for name in vita.RECIPES if not name.startswith("coco_")])
+def test_detector_and_head_of_vita_start_from_its_own_pre_training(name):
+    """The same networks, but for the rows of classes; both are made by the recipe that the starts name."""
+    video = find_recipe(name)
+    image = find_recipe(f"coco_vita_{'swin_l' if 'swin_l' in name else 'r50'}")
+    assert set(video.starts.values()) == {str(folder.relative_to(Path().absolute()))
+                                          for folder in (image.segmenter_folder, image.head_folder)}
+    one = image.stage_one
+    assert one.input.clip_frames == 1
+    assert replace(one.joint.head, num_classes=40) == replace(video.head, num_classes=40)
+    started = video.stage_one.segmenter
+    assert replace(one.segmenter, num_classes=40, backbone=started.backbone) == replace(started, num_classes=40)
+    assert one.segmenter.backbone.name.split(".")[0] == started.backbone.name
+
+
+@pytest.mark.parametrize(("name", "start"), [
+    ("youtube_vis_2019_tube_link_r50", "instance_r50"), ("youtube_vis_2019_tube_link_swin_l", "instance_swin_l"),
+    ("youtube_vis_2021_tube_link_swin_l", "instance_swin_l"), ("youtube_vis_2022_tube_link_swin_l", "instance_swin_l"),
+    ("ovis_tube_link_r50", "instance_r50"), ("ovis_tube_link_swin_l", "panoptic_swin_l"),
+    ("youtube_vis_2021_tube_link_r50_near_online", "instance_r50"),
+    ("youtube_vis_2021_tube_link_swin_l_near_online", "panoptic_swin_l"),
+    ("youtube_vis_2022_tube_link_swin_l_offline", "panoptic_swin_l"), ("ovis_tube_link_swin_l_near_online",
+                                                                       "panoptic_swin_l"),
+    ("vipseg_tube_link_swin_b", "panoptic_swin_b"), ("vspw_tube_link_swin_l", "panoptic_swin_l")])
+def test_tube_link_and_maxtron_start_from_the_coco_task_of_the_released_files(name, start):
+    assert find_recipe(name).starts == {"stage_one.start_from": f"runs/coco_mask2former_{start}/stage_one/model"}
 
 
 @pytest.mark.parametrize(("data", "reach", "videos_per_still"), [     # as in the released files

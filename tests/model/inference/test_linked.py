@@ -31,8 +31,8 @@ from tests.model.inference.ways import near_online
 SIZE = (16, 32)
 QUERIES = 6
 IS_THING = (True, False)
-NEW_MERGER = partial(PanopticMerger, PanopticConfig(), is_thing=IS_THING,
-                     geometry=Geometry(source=SIZE, resized=SIZE, padded=SIZE))
+GEOMETRY = Geometry(source=SIZE, resized=SIZE, padded=SIZE)
+NEW_MERGER = partial(PanopticMerger, PanopticConfig(), is_thing=IS_THING, geometry=GEOMETRY)
 LINKERS = [StitchingConfig(), MemoryBufferConfig(), MemoryBufferConfig(overlap=0), NaiveBufferConfig(),
            ClipWiseConfig()]
 VIDEO_FRAMES = 7
@@ -169,6 +169,33 @@ def test_a_linker_sees_each_segment_with_the_looks_of_its_query():
         np.testing.assert_array_equal(segments.embeddings[number], clip.appearance[0, query])
     ids = np.append(list(merged.segments), VOID)
     np.testing.assert_array_equal(ids[np.stack(list(segments.frames))], painted(merged))
+
+
+def pixel_wise(class_logits: torch.Tensor, masks: torch.Tensor, *, sure: float, share: float) -> np.ndarray:
+    """Video-kMaX's pixel-wise merging as a formula: t h w of queries, -1 where none is strong enough."""
+    scores = class_logits.softmax(-1)[:, :-1].amax(-1)
+    masks = masks.masked_fill((scores <= sure)[:, None, None, None], -9999.0)
+    shares, queries = masks.softmax(0).max(0)
+    return torch.where(shares > share, queries, -1).numpy()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_pixels_may_be_given_to_the_strongest_of_the_sure_queries(seed):
+    """Every class counts as things here, so that a segment has one query, and each pixel shows it."""
+    generator = torch.Generator().manual_seed(seed)
+    class_logits = 3 * torch.randn(QUERIES, 3, generator=generator)
+    masks = 3 * torch.randn(QUERIES, 2, *SIZE, generator=generator)
+    config = PanopticConfig(thing=0.3, stuff=0.3, pixel=0.5, sure_first=True)
+    clip, frames = next(predictions(truth()))
+    clip = replace(clip, class_logits=class_logits[None], mask_logits=masks[None])
+    merged = merge_clip(clip, frames, PanopticMerger(config, is_thing=(True, True), geometry=GEOMETRY))
+    query_of = {VOID: -1, **merged.queries}
+    ours = np.vectorize(query_of.get)(painted(merged))
+    np.testing.assert_array_equal(ours, pixel_wise(class_logits, masks, sure=0.3, share=0.5))
+    unsure = replace(clip, class_logits=torch.zeros_like(clip.class_logits))
+    merged = merge_clip(unsure, frames, PanopticMerger(replace(config, thing=0.9), is_thing=(True, True),
+                                                       geometry=GEOMETRY))
+    assert not merged.segments
 
 
 def test_more_tracks_than_panoptic_ids_can_tell_apart_are_refused():

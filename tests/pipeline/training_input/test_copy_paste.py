@@ -39,6 +39,15 @@ def test_all_things_are_chosen_and_each_stuff_half_of_the_time(ids):
         assert np.mean([stuff in ids for ids in chosen]) == pytest.approx(0.5, abs=0.08)
 
 
+def test_things_may_be_chosen_like_stuff(ids):
+    """Each segment half of the time, and as many together as a uniform number says: none in a fifth of 400 draws."""
+    chosen = chosen_ids(ids, all_things=False)
+    for segment in (1, 2, 3, 4):
+        assert np.mean([segment in ids for ids in chosen]) == pytest.approx(0.5, abs=4 * 0.5 / 400 ** 0.5)
+    for count in range(5):
+        assert np.mean([len(ids) == count for ids in chosen]) == pytest.approx(0.2, abs=4 * 0.4 / 400 ** 0.5)
+
+
 def test_officially_only_the_first_frame_counts(ids):
     chosen = chosen_ids(ids, official_compat=True)
     assert all(2 in ids and 3 not in ids for ids in chosen)

@@ -159,6 +159,31 @@ def test_a_still_becomes_a_clip_whose_frames_differ_and_whose_objects_stay_the_s
         assert not clip["masks"].any(dim=0)[clip["void"]].any()
 
 
+def test_frames_of_a_still_and_of_its_donor_may_have_sizes_of_their_own(tmp_path):
+    """Objects keep their track over the frames, pasted ones too, and nothing is pasted outside the donor's pixels."""
+    shards = write_shards(tmp_path, {"a": 1, "b": 1, "c": 6})
+    config = replace(CONFIG, clip_frames=3, batch_size=1, jitter_stills=True)
+    plans = [plan_clip(Draw(position=0, epoch=epoch, video=0), shards.videos, config, donors=range(1, 2))
+             for epoch in range(20)]
+    assert all(plan.donor is None for plan in plans)
+    plans = [plan_clip(Draw(position=0, epoch=epoch, video=0), shards.videos, config, donors=range(2))
+             for epoch in range(20)]
+    for part in ("clip", "donor"):
+        sizes = [{transform.resized for transform in getattr(plan, part).transforms} for plan in plans]
+        assert sum(len(differing) == 3 for differing in sizes) > 10
+    pasted = 0
+    for clip in clips(batches(shards, config, steps=30)):
+        if clip["video"] == "c":
+            continue
+        highest = next(video for video in shards.videos if video.video_id == clip["video"]).highest_id
+        assert len(set(clip["track_ids"].tolist())) == len(clip["track_ids"])
+        pasted += int((clip["track_ids"] > highest).sum())
+        shown = clip["masks"].any(dim=0) | clip["void"]
+        assert not clip["masks"][:, ~clip["real"][:, ::4, ::4]].any()
+        assert shown[clip["real"][:, ::4, ::4]].all()
+    assert pasted > 10
+
+
 @pytest.mark.parametrize("of_videos", [0.0, 0.5, 1.0])
 def test_a_clip_of_a_video_shows_a_window_at_rest_with_the_given_probability(shards, of_videos):
     """The window leaves out half of a 24x40 toy frame; a clip without it shows the whole frame."""
@@ -343,6 +368,7 @@ def test_officially_a_pasted_thing_replaces_the_clips_own_of_the_same_id(shards)
 
 @pytest.mark.parametrize(("wrong", "message"), [
     ({"batch_size": 0}, "input.batch_size"), ({"workers": -1}, "input.workers"), ({"clip_frames": 0}, "clip_frames"),
+    ({"jitter_stills": True, "pseudo_video": PseudoVideoConfig()}, "input.jitter_stills"),
     ({"reach": -1}, "input.reach"), ({"stream_from": "s3://bucket"}, "stream_from")])
 def test_impossible_settings_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):

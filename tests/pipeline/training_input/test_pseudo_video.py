@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.clips import AugmentConfig, Transform
-from pipeline.training_input.pseudo_video import PseudoVideoConfig, draw_camera_path
+from pipeline.training_input.pseudo_video import PseudoVideoConfig, draw_camera_path, draw_jitter
 
 AUGMENT = AugmentConfig(size=(97, 129), short_side=(40, 60, 80), scale=(1.0, 1.0), color=False)
 SIZES = st.tuples(st.integers(8, 90), st.integers(8, 90))
@@ -40,6 +40,28 @@ def test_a_camera_that_covers_the_still_and_does_not_turn_is_at_rest():
     path = draw_camera_path(np.random.default_rng(0), config, AUGMENT, (50, 70), 4)
     assert len(set(path)) == 1
     assert path[0].box == (0, 0, 50, 70)
+
+
+def test_frames_of_a_jittered_still_are_scaled_and_cropped_apart_as_video_kmax_draws_them():
+    """2000 clips of a 480x640 still at 1281x1281: per frame s from 0.2 to 2.0, times 1281 / 640, then a crop anywhere.
+
+    Bounds are four standard errors. A frame of s below 1 fits, so its width tells s.
+    """
+    rng = np.random.default_rng(0)
+    augment = AugmentConfig(size=(1281, 1281), scale=(0.2, 2.0), flip=0.5)
+    clips = [draw_jitter(rng, augment, (480, 640), 2) for _ in range(2000)]
+    assert all(first.flip == second.flip and first.color == second.color for first, second in clips)
+    assert np.mean([clip[0].flip for clip in clips]) == pytest.approx(0.5, abs=4 * 0.5 / 2000 ** 0.5)
+    widths = np.array([[transform.resized[1] for transform in clip] for clip in clips]) / 1281
+    fits = widths < 1
+    assert fits.mean() == pytest.approx(0.8 / 1.8, abs=4 * 0.5 / 4000 ** 0.5)
+    assert widths[fits].mean() == pytest.approx(0.6, abs=4 * 0.8 / 12 ** 0.5 / fits.sum() ** 0.5)
+    assert abs(np.corrcoef(fits.T)[0, 1]) < 4 / 2000 ** 0.5
+    assert (fits[:, 0] & ~fits[:, 1]).mean() == pytest.approx(0.8 / 1.8 * 1.0 / 1.8, abs=4 * 0.5 / 2000 ** 0.5)
+    cropped = [transform.box for clip in clips for transform in clip if transform.box[3] - transform.box[1] < 600]
+    places = [left / (640 - (right - left)) for _, left, _, right in cropped]
+    assert np.mean(places) == pytest.approx(0.5, abs=4 / 12 ** 0.5 / len(places) ** 0.5)
+    assert (min(places), max(places)) == pytest.approx((0, 1), abs=0.02)
 
 
 def turned(angle: float, **changes) -> Transform:
