@@ -72,9 +72,11 @@ def expected_source(recipe: Recipe) -> dict[str, Any]:
     card = read_card(recipe.segmenter_folder)
     cache = recipe.cache
     augment = None if cache.views == 1 else cache.augment or recipe.stage_one.input.augment
+    resize = recipe.inference.resize
     return {"segmenter": card["weights_sha256"], "input_size": card["input_size"],
             "cache": to_json(replace(cache, augment=augment)), "enlarge": recipe.inference.enlarge,
-            "clip_frames": recipe.inference.clip_frames or card["clip_frames"]}
+            "clip_frames": recipe.inference.clip_frames or card["clip_frames"],
+            **({} if resize is None else {"resize": to_json(resize)})}
 
 
 def cache_folder(recipe: Recipe) -> Path:

@@ -93,7 +93,7 @@ def segmenter_card(recipe: Recipe, classes: ClassTable, shards: str) -> dict[str
     stage = recipe.stage_one
     return {"kind": "segmenter", "inference": to_json(recipe.inference),
             "config": to_json(without_download(stage.segmenter)),
-            "classes": classes.to_json(), "input_size": list(stage.input.augment.size),
+            "classes": classes.to_json(), "input_size": stage.input.augment.size and list(stage.input.augment.size),
             "clip_frames": stage.segmenter_frames, "shards_fingerprint": shards, **_made_by(recipe)}
 
 
@@ -187,8 +187,8 @@ def _system(segmenter_folder: Path, head_folder: Path | None, *, inference: Infe
         made_by |= {"mode": "offline", "head_sha256": head_card["weights_sha256"]}
         head = head.to(device)
     return System(segmenter=segmenter.to(device), head=head, classes=known_classes(segmenter_folder),
-                  inference=inference, clip_frames=card["clip_frames"], size=tuple(card["input_size"]),
-                  made_by=made_by)
+                  inference=inference, clip_frames=card["clip_frames"],
+                  size=card["input_size"] and tuple(card["input_size"]), made_by=made_by)
 
 
 def lineage(folder: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The cost of a recipe's networks: parameters, FLOPs, frames per second and peak memory.
 
-In:     a recipe; no data and no weights. --size and --clip-frames replace the recipe's own.
+In:     a recipe; no data and no weights. --size and --clip-frames replace the recipe's own, which is the size of a
+        720x1280 frame at test time where clips are trained on at sizes of their own.
 Out:    a table, and the same numbers as JSON on the last line; no file is written.
 Cost:   counting takes seconds and runs no network; measuring runs --repeats clips, on the GPU where there is one.
 
@@ -81,7 +82,7 @@ class Count:
 def main(recipe: Recipe, *, size: tuple[int, int] | None = None, clip_frames: int | None = None,
          repeats: int = 5) -> dict[str, Any]:
     """Count the segmenter and the head, measure the segmenter, and print; returns the values of the last line."""
-    size = recipe.stage_one.input.augment.size if size is None else size
+    size = size or recipe.stage_one.input.augment.size or recipe.inference.resize.geometry((720, 1280)).padded
     frames = recipe.stage_one.segmenter_frames if clip_frames is None else clip_frames
     if min(*size, frames) < 1 or repeats < 0:
         raise ValueError(f"size {size}, {frames} frames and {repeats} repeats: size and frames must be at least 1, "

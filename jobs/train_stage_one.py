@@ -34,7 +34,7 @@ from model.losses.joint import JointCriterion
 from model.losses.linking import LinkingCriterion, clip_pairs
 from pipeline.files import digest
 from pipeline.shards import ShardSet
-from pipeline.training_input import Stills, training_batches
+from pipeline.training_input import Stills, never_drawn, training_batches
 
 
 def main(recipe: Recipe) -> dict[str, Any]:
@@ -56,9 +56,11 @@ def main(recipe: Recipe) -> dict[str, Any]:
                          "trained as this recipe says; finish the run of that folder, or leave stage_one_from empty")
     refuse_unfit_starts(recipe, "stage_one")
     connect(recipe.cluster)
+    left_out = never_drawn(shards, stage.input)
     say(f"stage one of {recipe.name}: {recipe.about}",
         f"  {len(shards.videos)} videos, {sum(len(v.frames) for v in shards.videos)} frames in {shards.folder}",
-        *([f"  {len(stills.shards.videos)} stills in {stills.shards.folder}"] if stills else []))
+        *([f"  {len(stills.shards.videos)} stills in {stills.shards.folder}"] if stills else []),
+        *([f"  {left_out} videos are never drawn: no object, or fewer frames than a clip"] if left_out else []))
     with recorded(recipe, "train_stage_one", shards=shards.fingerprint) as tracker:
         tracker.json("manifest.json", shards.manifest)
         if stage.train:

@@ -40,6 +40,12 @@ class Geometry:
         return cls(source=source, resized=(height, width), padded=padded)
 
 
+def smallest_canvas(sizes: Iterable[tuple[int, int]], *, multiple: int) -> tuple[int, int]:
+    """The smallest height and width, multiples of `multiple`, in which frames of all these sizes lie. Pixels."""
+    height, width = (-(-max(sides) // multiple) * multiple for sides in zip(*sizes))
+    return height, width
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipTargets:
     """Ground truth of one clip at stride 4: every fourth pixel of the label map, never interpolated."""
@@ -57,7 +63,7 @@ class ClipTargets:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipBatch:
-    """Training input of stage one."""
+    """Training input of stage one. H W: the canvas of the batch, on which clips may differ in size."""
 
     frames: Tensor                      # b t 3 H W   uint8 RGB; the segmenter normalises
     real_pixels: Tensor                 # b t H W     bool; false in padding

@@ -46,12 +46,18 @@ class Family:
     near_online: Mapping[Result, Way]
     offline: Mapping[Result, Way]               # with a cross-clip head
     is_frame_detector: bool = False             # its clips are single frames
+    side_remainders: tuple[int, ...] = (0,)     # of a side of the network input, divided by the largest stride
+    fixed_canvas: bool = False                  # all its inputs have one size
 
 
+STRIDE = 32         # the largest of every segmenter
+
+# Video-kMaX aligns the corners of its maps at sizes 1 + 32 k, and their cells at multiples of 32. What it learns at
+# sizes of one kind does not fit the other.
 FAMILIES = [
     Family(segmenter=VideoKMaxConfig, losses=KMaxLossConfig, heads={MaXTronHeadConfig: CrossClipLossConfig},
            near_online={"panoptic": Way(panoptic="mask_wise", associations=ALIGNED + LINKED)},
-           offline={"panoptic": Way(panoptic="mask_wise")}),
+           offline={"panoptic": Way(panoptic="mask_wise")}, side_remainders=(0, 1), fixed_canvas=True),
     Family(segmenter=TubeLinkConfig, losses=Mask2FormerLossConfig, heads={TubeLinkHeadConfig: MaskCrossClipLossConfig},
            near_online={"panoptic": Way(panoptic="tube", part="linking"), "tracks": Way(), "semantic": Way()},
            offline={"tracks": Way()}),
@@ -82,6 +88,8 @@ def refuse_unfit_results(inference: InferenceConfig, segmenter: Any, *, offline:
             raise ValueError(f"{segmenter.kind} makes {', '.join(ways)} {mode}, not {result}; leave {result} out of "
                              f"inference.results={list(inference.results)}, or choose another mode or recipe")
         _refuse_unfit_way(inference, segmenter, ways[result], result=result, mode=mode)
+    if inference.resize is not None:
+        refuse_unfit_canvas(segmenter, size=None, multiple=inference.resize.multiple, field="inference.resize")
     frames = inference.clip_frames or clip_frames
     if family.is_frame_detector and frames != 1:
         raise ValueError(f"{segmenter.kind} is a frame detector, and takes clips of one frame; got clips of {frames}. "
@@ -92,6 +100,26 @@ def refuse_unfit_results(inference: InferenceConfig, segmenter: Any, *, offline:
         raise ValueError(f"{inference.association.kind} with overlap={overlap} needs longer clips than {frames} "
                          f"frames; set inference.association.overlap below {frames}, or inference.clip_frames above "
                          f"{overlap}")
+
+
+def refuse_unfit_canvas(segmenter: Any, *, size: tuple[int, int] | None, multiple: int | None, field: str) -> None:
+    """Raise ValueError unless the segmenter takes frames on such a canvas.
+
+    segmenter: its config. size: (height, width) of a fixed canvas, pixels. multiple: of the sides of a canvas that
+    follows its frames; None: it is fixed. field: of the recipe, for the message.
+    """
+    family = family_of(segmenter)
+    if multiple is not None:
+        if family.fixed_canvas:
+            raise ValueError(f"{segmenter.kind} takes frames of one size only, but {field} gives each video or batch a "
+                             f"size of its own; set {field}.pad_to=null and {field}.size, or inference.resize=null")
+        if multiple % STRIDE:
+            raise ValueError(f"{segmenter.kind} takes sides that are multiples of {STRIDE}, but {field} pads to "
+                             f"multiples of {multiple}; set it to {STRIDE}")
+    elif {side % STRIDE for side in size} - set(family.side_remainders) or len({side % 2 for side in size}) > 1:
+        kinds = " or both ".join("1 + 32 k" if remainder else "32 k" for remainder in family.side_remainders)
+        raise ValueError(f"{field}.size is {size}, but {segmenter.kind} takes sides that are both {kinds}; the next "
+                         f"size is {tuple(-(-side // STRIDE) * STRIDE for side in size)}")
 
 
 def _refuse_unfit_way(inference: InferenceConfig, segmenter: Any, way: Way, *, result: Result, mode: str) -> None:

@@ -21,7 +21,15 @@ from torch import nn
 from model.association.linker import MatchingSpace
 from model.contracts import ClipPrediction, Geometry, VideoResults
 from model.families import refuse_unfit_results
-from model.inference import InferenceConfig, LinkedPanoptic, ResultMaker, make_results, result_makers
+from model.inference import (
+    FixedCanvas,
+    InferenceConfig,
+    LinkedPanoptic,
+    ResizeConfig,
+    ResultMaker,
+    make_results,
+    result_makers,
+)
 from model.labels import ClassTable
 from model.postprocess.instances import tracks_video
 from model.postprocess.panoptic import panoptic_video
@@ -40,14 +48,22 @@ class System:
     classes: ClassTable
     inference: InferenceConfig
     clip_frames: int                # of training; `inference.clip_frames` comes first
-    size: tuple[int, int]           # network input, pixels
+    size: tuple[int, int] | None    # network input of training, pixels; None: a canvas of its own for each batch
     made_by: Mapping[str, Any]      # for the record
 
     def __post_init__(self) -> None:
         refuse_unfit_results(self.inference, self.segmenter.config, offline=self.head is not None,
                              clip_frames=self.clip_frames)
+        if self.size is None and self.inference.resize is None:
+            raise ValueError("the model was trained without a fixed network input, so none can be used at test time; "
+                             "set inference.resize, such as '{\"short_side\": 360}'")
         if self.head is not None and self.inference.head is not None:
             self.head.config = self.inference.head.applied_to(self.head.config)
+
+    @property
+    def resize(self) -> FixedCanvas | ResizeConfig:
+        """How frames enter the segmenter."""
+        return self.inference.resize or FixedCanvas(size=self.size, enlarge=self.inference.enlarge)
 
     def predict(self, video: VideoSource | Path | str, *, matching: MatchingSpace | None = None) -> VideoResults:
         """Segment and track one video, clip by clip; memory does not grow with its pixels.
@@ -58,7 +74,7 @@ class System:
         source = open_video(video) if isinstance(video, Path | str) else video
         shorten = self.inference.last_clip == "shorten" and self.head is None
         clips = self.clip_predictions(source, overlap=self.inference.association.overlap, shorten=shorten)
-        geometry = Geometry.fit(source.size, padded=self.size, enlarge=self.inference.enlarge)
+        geometry = self.resize.geometry(source.size)
         with closing(TensorSpool()) if self.head is not None else nullcontext() as spool:
             makers = self._makers(geometry, spool, head=self.head)
             results = make_results(((prediction, clip.valid) for clip, prediction in clips), makers,
@@ -78,8 +94,8 @@ class System:
         refuse_unfit_results(self.inference, self.segmenter.config, offline=False, clip_frames=self.clip_frames)
         overlap = self.inference.association.overlap
         makers: list[ResultMaker] = []
-        for clip in streamed_clips(frames, self.inference.clip_frames or self.clip_frames, self.size, overlap=overlap,
-                                   enlarge=self.inference.enlarge):
+        for clip in streamed_clips(frames, self.inference.clip_frames or self.clip_frames, self.resize,
+                                   overlap=overlap):
             makers = makers or self._makers(clip.geometry, None, head=None)
             results = make_results([(self._predict_clip(clip), clip.valid)], makers, num_classes=len(self.classes))
             new = clip.indices[overlap if clip.indices[0] else 0:clip.valid]
@@ -92,8 +108,8 @@ class System:
 
         transform: an augmented view instead of the test-time geometry.
         """
-        for clip in video_clips(source, self.inference.clip_frames or self.clip_frames, self.size, overlap=overlap,
-                                shorten=shorten, enlarge=self.inference.enlarge, transform=transform):
+        for clip in video_clips(source, self.inference.clip_frames or self.clip_frames, self.resize, overlap=overlap,
+                                shorten=shorten, transform=transform):
             yield clip, self._predict_clip(clip)
 
     def _predict_clip(self, clip: VideoClip) -> ClipPrediction:

@@ -11,7 +11,7 @@ from model.backbone import BackboneConfig
 SMALL = {
     "num_classes": 5, "num_queries": 8, "dim": 32, "embedding": 8, "ffn": 32, "points": 4, "count": 64,
     "frame_queries": 8, "pixel_dim": 32,
-    "widths": (32, 16, 8, 8), "width": 8, "fine_widths": (8, 8), "size": (65, 65),
+    "widths": (32, 16, 8, 8), "width": 8, "fine_widths": (8, 8),
     "pixel_samples": 64, "semantic_samples": 64, "start_from": "",
 }
 STUFF = (0, 1, 3)       # of the five classes, for a recipe that reserves queries
@@ -29,6 +29,8 @@ def small(config: Any) -> Any:
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     changed = {name: small(value) if dataclasses.is_dataclass(value) else SMALL.get(name, value)
                for name, value in values.items()}
+    if values.get("size"):                  # odd where the recipe's is
+        changed["size"] = tuple(64 + side % 2 for side in values["size"])
     if values.get("train") is False:        # there is nothing to start from and keep
         changed["train"] = True
     if values.get("stuff_classes"):

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 from jobs import cache_queries, evaluate, make_shards, train_stage_one, train_stage_two
+from jobs.models import load_system
 from jobs.recipes import find_recipe
 from jobs.recipes.schema import Recipe
 from jobs.verb import resolved
+from model.inference import ResizeConfig
 from model.postprocess.tube_panoptic import TubePanopticConfig
-from pipeline.clips import AugmentConfig
+from pipeline.clips import AugmentConfig, StoredVideoSource
 from pipeline.datasets import DatasetConfig, open_dataset
 from pipeline.datasets.synthetic import SyntheticConfig
 from pipeline.images import decode_png
@@ -72,6 +74,30 @@ def test_tracks_go_down_every_verb_and_come_back_from_the_file_for_the_server(tm
         again = evaluate.main(scored(recipe, predictions=str(results)))
         assert again["ap"] == pytest.approx(said["ap"], abs=1e-9)
         assert again["ar10"] == pytest.approx(said["ar10"], abs=1e-9)
+
+
+def test_clips_of_their_own_sizes_go_down_every_verb_and_a_finished_run_keeps_its_resize_rule(tmp_path):
+    """Nothing is cropped, batches and augmented views have several sizes, and the test size is another one."""
+    recipe = short(find_recipe("tiny_vis"), tmp_path / "run")
+    one = recipe.stage_one
+    augment = AugmentConfig(size=None, short_side=(32, 64, 96), scale=(1, 1), pad_to=32, interpolation="opencv")
+    resize = ResizeConfig(short_side=80, long_side=120, interpolation="opencv")
+    recipe = here(replace(
+        recipe, world=replace(recipe.world, videos_train=4, videos_val=2, height=48, width=80),
+        stage_one=replace(one, input=replace(one.input, augment=augment)), cache=replace(recipe.cache, views=3),
+        inference=replace(recipe.inference, resize=resize)))
+    for verb in (make_shards, train_stage_one, cache_queries, train_stage_two):
+        verb.main(recipe)
+    assert 0 <= evaluate.main(scored(recipe, mode="offline"))["ap"] <= 100
+    system = load_system(recipe.run_folder)
+    assert (system.size, system.resize) == (None, resize)
+    shards = ShardSet(recipe.shards_of("valid"))
+    source = StoredVideoSource(shards, shards.videos[0])
+    (clip, prediction), *_ = system.clip_predictions(source)
+    assert clip.geometry.resized == (72, 120)
+    assert clip.frames.shape[-2:] == (96, 128)
+    assert prediction.mask_logits.shape[-2:] == (24, 32)
+    assert system.predict(source).tracks.size == (48, 80)
 
 
 def test_real_instance_videos_go_down_every_verb_and_none_of_their_frames_is_lost(tmp_path, real_data):

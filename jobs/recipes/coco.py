@@ -24,7 +24,7 @@ from model.segmenters.video_kmax import VideoKMaxConfig
 from model.within_clip import WithinClipConfig
 from pipeline.clips import AugmentConfig
 from pipeline.datasets import DatasetConfig
-from pipeline.training_input import CopyPasteConfig, InputConfig
+from pipeline.training_input import CopyPasteConfig, InputConfig, RefusalConfig
 
 CLASSES = 133
 SIZE = (1281, 1281)
@@ -64,6 +64,7 @@ def kmax(backbone: str, *, msda: bool) -> Recipe:
             losses=KMaxLossConfig(class_weight=3.0, dice_weight=3.0, mask_weight=0.3, pixel_temperature=1.5,
                                   semantic_temperature=2.0),
             input=InputConfig(clip_frames=1, batch_size=64, copy_paste=CopyPasteConfig(),
+                              refuse=RefusalConfig(labelled=4096),
                               augment=AugmentConfig(size=SIZE, scale=(0.2, 2.0), reverse=0.0)),
             optimizer=OptimizerConfig(lr=5e-4, weight_decay=0.05, warmup_steps=5000, multipliers=(("backbone.", 0.1),)),
             fit=FitConfig(steps=150_000, precision="fp16")),

@@ -3,8 +3,8 @@
 Tube-Link with clips of one frame and places in the frame only is Mask2Former (arXiv 2112.01527): `youtube_vis.py` and
 `tube_link.py` start from these runs, or from a converted official checkpoint that `stage_one.start_from` names.
 Settings: open-mmlab/mmdetection, configs/mask2former; scores: the tables of the paper. Stage one only: an image has no
-clips to link. Panoptic models are scored as semantic ones: without linking, Tube-Link makes no panoptic result. One
-network input serves training and test here, so an image is tested inside 1024x1024 (official: 800x1333).
+clips to link. Panoptic models are scored as semantic ones: without linking, Tube-Link makes no panoptic result. Images
+are tested whole, with a short side of 800 pixels and a long side of at most 1333.
 Price: 368,750 steps of 16 images of 1024x1024, twice as many for Swin-L.
 """
 
@@ -19,7 +19,7 @@ from jobs.recipes.schema import CacheConfig, ClusterConfig, Recipe, StageOneConf
 from jobs.training.loop import FitConfig
 from jobs.training.optimizer import OptimizerConfig
 from model.backbone import BackboneConfig
-from model.inference import InferenceConfig
+from model.inference import InferenceConfig, ResizeConfig
 from model.layers.convolution import BatchNormConfig
 from model.losses.mask2former import Mask2FormerLossConfig
 from model.postprocess.instances import TrackConfig
@@ -63,6 +63,9 @@ def optimizer(*milestones: int, warmup_steps: int = 500, first: tuple[tuple[str,
                            no_decay=NO_DECAY)
 
 
+TEST_SIZE = ResizeConfig(short_side=800, long_side=1333, interpolation="opencv")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """What the kinds of labels of COCO ask for."""
@@ -77,10 +80,11 @@ class Task:
 TASKS = {
     "instance": Task(
         dataset="coco_instance", num_classes=80, score="AP", scores={"r50": 43.7, "swin_l": 50.1},
-        inference=InferenceConfig(results=("tracks",), tracks=TrackConfig(candidates=100, per_frame=100))),
+        inference=InferenceConfig(results=("tracks",), tracks=TrackConfig(candidates=100, per_frame=100),
+                                  resize=TEST_SIZE)),
     "panoptic": Task(
         dataset="coco_panoptic", num_classes=133, score="mIoU", scores={"r50": 61.7, "swin_b": 67.1, "swin_l": 67.4},
-        inference=InferenceConfig(results=("semantic",))),
+        inference=InferenceConfig(results=("semantic",), resize=TEST_SIZE)),
 }
 
 
@@ -103,8 +107,9 @@ def mask2former(task: str, backbone: str) -> Recipe:
                 num_classes=settings.num_classes, backbone=pretrained(backbone),
                 query_decoder=Mask2FormerDecoderConfig(num_queries=200 if large else 100, positions="frame")),
             losses=Mask2FormerLossConfig(),
-            input=InputConfig(clip_frames=1, batch_size=BATCH, copy_paste=None,
-                              augment=AugmentConfig(size=SIZE, scale=(0.1, 2.0), reverse=0.0, color=False)),
+            input=InputConfig(clip_frames=1, batch_size=BATCH, copy_paste=None, drop_empty=task == "instance",
+                              augment=AugmentConfig(size=SIZE, scale=(0.1, 2.0), reverse=0.0, color=False,
+                                                    interpolation="opencv")),
             optimizer=optimizer(*milestones, warmup_steps=0, first=FROZEN_NORMS if backbone == "r50" else ()),
             fit=FitConfig(steps=steps)),
         inference=settings.inference, cluster=CLUSTER)

@@ -16,7 +16,7 @@ from jobs.training.optimizer import OptimizerConfig
 from jobs.training.tracking import TrackingConfig
 from model.cross_clip import CrossClipConfig
 from model.cross_clip.vita import VitaHeadConfig
-from model.families import family_of, refuse_unfit_head, refuse_unfit_results
+from model.families import family_of, refuse_unfit_canvas, refuse_unfit_head, refuse_unfit_results
 from model.inference import InferenceConfig
 from model.losses import ClipLossConfig, VideoLossConfig
 from model.losses.cross_clip import CrossClipLossConfig
@@ -92,6 +92,7 @@ class StageOneConfig:
             raise ValueError(f"{self.segmenter.kind} is a frame detector, and takes clips of one frame; set "
                              f"stage_one.input.clip_frames=1, not {self.input.clip_frames}, unless a head trains along "
                              "(stage_one.joint)")
+        _refuse_unfit_augment(self.segmenter, self.input.augment, field="stage_one.input.augment")
         if self.joint is not None:
             refuse_unfit_head(self.segmenter, self.joint.head, self.joint.losses, field="stage_one.joint")
 
@@ -99,6 +100,10 @@ class StageOneConfig:
     def segmenter_frames(self) -> int:
         """Frames of a clip as the segmenter takes it: a detector that learns with its head still sees single frames."""
         return self.input.clip_frames if self.joint is None else 1
+
+
+def _refuse_unfit_augment(segmenter: SegmenterConfig, augment: AugmentConfig, *, field: str) -> None:
+    refuse_unfit_canvas(segmenter, size=augment.size, multiple=augment.pad_to, field=field)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,6 +220,7 @@ class Recipe:
             raise ValueError(f"inference.head is of kind {self.inference.head.kind!r}, the recipe's cross-clip head is "
                              f"{self.head and self.head.kind!r}; set inference.head=null")
         refuse_unfit_results(self.inference, one.segmenter, offline=False, clip_frames=one.segmenter_frames)
+        self._refuse_unfit_sizes()
         for part in ("evaluation", "predict"):
             refuse_unfit_formats(getattr(self, part).formats, self.inference.results, setting=f"{part}.formats")
         for field_name in ("evaluation.mode", "predict.mode"):
@@ -228,6 +234,17 @@ class Recipe:
         if batch % workers:
             raise ValueError(f"{name}.input.batch_size={batch} is shared by {workers} workers: it must be a "
                              f"multiple. Set it to {batch // workers * workers or workers}, or cluster.workers.")
+
+    def _refuse_unfit_sizes(self) -> None:
+        """Raise ValueError where frames have no size at test time, or stage two cannot keep views of their sizes."""
+        if self.stage_one.input.augment.size is None and self.inference.resize is None:
+            raise ValueError("stage_one.input.augment.size=null leaves frames no size at test time; set "
+                             "inference.resize, such as '{\"short_side\": 360}'")
+        if self.cache.augment is not None:
+            _refuse_unfit_augment(self.stage_one.segmenter, self.cache.augment, field="cache.augment")
+        if self.stage_two is not None and self.inference.resize and self.cache.evidence.strategy == "dense":
+            raise ValueError("cache.evidence.strategy=dense keeps all pixels, but with inference.resize the number of "
+                             "pixels differs between videos; set the strategy to balanced, or inference.resize=null")
 
     def _refuse_offline(self, field_name: str) -> None:
         """Raise ValueError unless a cross-clip head can make every result."""

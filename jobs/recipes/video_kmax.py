@@ -35,7 +35,7 @@ from model.segmenters.video_kmax import VideoKMaxConfig
 from pipeline.clips import AugmentConfig
 from pipeline.datasets import DatasetConfig
 from pipeline.shards import ShardConfig
-from pipeline.training_input import CopyPasteConfig, InputConfig
+from pipeline.training_input import CopyPasteConfig, InputConfig, RefusalConfig
 
 SIZE = (897, 1601)      # network input; 720p frames are scaled up to it
 BATCH = 8
@@ -71,7 +71,8 @@ VARIANTS: dict[str, AssociationConfig] = {"stitching": StitchingConfig(), "hunga
 def pseudo_videos(backbone: str) -> Recipe:
     """Pre-training on clips of two frames made of COCO's stills. No score is published.
 
-    The network, losses and images are those of kMaX-DeepLab (`coco.py`); nothing is mirrored. Scored on stills.
+    The network, losses and images are those of kMaX-DeepLab (`coco.py`); nothing is mirrored. A clip without a target
+    is drawn again; officially, the target has to be in the first frame. Scored on stills.
     """
     settings = SETTINGS[backbone]
     base = coco.kmax(backbone, msda=False)
@@ -80,8 +81,8 @@ def pseudo_videos(backbone: str) -> Recipe:
         base, name=f"coco_video_kmax_{backbone}",
         about=f"COCO val, Video-kMaX on pseudo-videos, {vipseg.SETTINGS[backbone].title}; no published score",
         stage_one=replace(
-            one, input=replace(one.input, clip_frames=2, jitter_stills=True, batch_size=settings.coco_batch,
-                               augment=replace(one.input.augment, flip=0.0)),
+            one, input=replace(one.input, clip_frames=2, jitter_stills=True, refuse=RefusalConfig(labelled=0),
+                               batch_size=settings.coco_batch, augment=replace(one.input.augment, flip=0.0)),
             optimizer=replace(one.optimizer, lr=1e-4), fit=settings.coco),
         inference=InferenceConfig(clip_frames=1, panoptic=replace(MASK_WISE, pixel=0.4), enlarge=True),
         cluster=base.cluster if settings.coco_batch > BATCH else CLUSTER)

@@ -93,8 +93,8 @@ def baseline(backbone: str) -> Recipe:
                                       backbone=BackboneConfig(name=settings.network, drop_path=settings.drop_path)),
             losses=KMaxLossConfig(mask_weight=settings.mask_weight),
             start_from=f"runs/coco_kmax_{backbone}/stage_one/model",
-            input=InputConfig(batch_size=32, augment=AugmentConfig(size=SIZE, scale=(0.3, 1.7), reverse=0.0),
-                              copy_paste=CopyPasteConfig()),
+            input=InputConfig(batch_size=32, copy_paste=CopyPasteConfig(), augment=AugmentConfig(
+                size=SIZE, scale=(0.3, 1.7), reverse=0.0, color_per_frame=True)),
             optimizer=OptimizerConfig(lr=5e-5, weight_decay=0.05, warmup_steps=settings.warmup_steps,
                                       multipliers=(("backbone.", 0.1), *SLOW_HEADS)),
             fit=FitConfig(steps=settings.steps, precision="fp16")),

@@ -7,8 +7,9 @@ starts both from there, or from a converted checkpoint (`vita_r50_coco.pth`) tha
 no training at all. In the main setting detector and head learn together in stage one, and there is no stage two.
 `_frozen` keeps the detector as COCO left it and trains the head, which starts from COCO too, from the query cache.
 Clips made of COCO's stills, in the classes of the videos, train beside them; make_shards reads data/coco too.
-Different here: one network input serves training and test, so the longest training sides are cropped; stills and videos
-share a batch, where the released code fills each with one kind.
+In training only windows crop, and the long side is at most 768 pixels; clips have sizes of their own. As in the code,
+half the stills and videos show a window that moves; the paper's windows are `stage_one.input.pseudo_video.of_stills=1`
+with `motion=independent`. Stills and videos share a batch, as they do on eight official GPUs of one clip each.
 The labels of `valid` are not public: `jobs.evaluate` writes the results.zip that the evaluation servers score.
 Price: 8 clips a step on 8 GPUs.
 """
@@ -26,7 +27,7 @@ from jobs.recipes.youtube_vis import LOW, VIDEOS
 from jobs.training.loop import FitConfig
 from jobs.training.optimizer import OptimizerConfig
 from model.cross_clip.vita import VitaHeadConfig, VitaTestConfig
-from model.inference import InferenceConfig
+from model.inference import InferenceConfig, ResizeConfig
 from model.losses.binary_masks import MatchingCosts
 from model.losses.mask2former import Mask2FormerLossConfig
 from model.losses.vita import VitaLossConfig
@@ -39,7 +40,8 @@ from pipeline.query_cache import QueryInputConfig
 from pipeline.training_input import InputConfig, PseudoVideoConfig
 
 BATCH = 8
-SIZES = {"r50": (384, 640), "swin_l": (448, 800)}            # a test frame of short side 360 or 448, padded
+LONG_SIDE = 768                                              # at most, in training
+TEST_SIDES = {"r50": 360, "swin_l": 448}                     # short sides; detectron2 caps the long side at 1333
 QUERIES = {"r50": 100, "swin_l": 200}                        # of a frame
 
 
@@ -111,11 +113,14 @@ def vita(data: DatasetName, backbone: str) -> Recipe:
                                 share=1 / (1 + schedule.videos_per_still)),
             input=InputConfig(
                 clip_frames=schedule.clip_frames, reach=schedule.reach, batch_size=BATCH, copy_paste=None,
-                pseudo_video=PseudoVideoConfig(of_videos=0.5), augment=AugmentConfig(
-                    size=SIZES[backbone], short_side=LOW, scale=(1.0, 1.0), reverse=0.0, color=False)),
+                pseudo_video=PseudoVideoConfig(of_stills=0.5, of_videos=0.5, motion="straight"),
+                augment=AugmentConfig(
+                    size=None, short_side=LOW, long_side=LONG_SIDE, scale=(1.0, 1.0), pad_to=32, reverse=0.0,
+                    color=False)),
             optimizer=replace(optimizer, multipliers=(*frozen_norms, ("backbone.", 0.1))),
             fit=FitConfig(steps=schedule.steps)),
         inference=InferenceConfig(results=("tracks",),
+                                  resize=ResizeConfig(short_side=TEST_SIDES[backbone], long_side=1333),
                                   tracks=TrackConfig(candidates=schedule.candidates, scored="video")),
         evaluation=EvaluationConfig(mode="offline", split="valid"), cluster=replace(CLUSTER, workers=8, actors=8))
 

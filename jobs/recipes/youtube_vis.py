@@ -6,8 +6,8 @@ that `stage_one.start_from` names: an instance model, but with Swin-L a panoptic
 OVIS, which MaXTron's authors reproduced. Swin-L's 200 queries of COCO do not fit and 100 random ones learn instead, as
 in the released code. The offline rows go on where the near-online rows end and share their folder.
 The labels of `valid` are not public: `jobs.evaluate` writes the results.zip that the evaluation servers score.
-One network input serves training and test here. It is the official test size, so on YouTube-VIS the longest training
-sides are cropped (official: never; OVIS crops to this very size), and upright videos are tested smaller.
+On YouTube-VIS training never crops: clips have sizes of their own, as where each GPU takes one. OVIS crops to 384x640.
+Whole frames are tested in a box of 854x480 (Tube-Link on YouTube-VIS) or 640x360, which turns with upright videos.
 Price: 16 clips a step on 16 GPUs.
 """
 
@@ -21,7 +21,7 @@ from jobs.recipes.coco_mask2former import BACKBONES, BATCH, CACHE, CLUSTER, TITL
 from jobs.recipes.schema import EvaluationConfig, PredictConfig, Recipe, StageOneConfig, StageTwoConfig
 from jobs.training.loop import FitConfig
 from model.cross_clip.tube_link import TubeLinkHeadConfig
-from model.inference import InferenceConfig
+from model.inference import InferenceConfig, ResizeConfig
 from model.losses.cross_clip import MaskCrossClipLossConfig
 from model.losses.mask2former import Mask2FormerLossConfig
 from model.pixel_decoders.mask2former import DeformableTrajectoryConfig
@@ -29,11 +29,11 @@ from model.segmenters.tube_link import TubeLinkConfig
 from pipeline.clips import AugmentConfig
 from pipeline.datasets import DatasetConfig, DatasetName
 from pipeline.query_cache import QueryInputConfig
-from pipeline.training_input import InputConfig
+from pipeline.training_input import InputConfig, RefusalConfig
 
-# what a test frame inside 360x640 or 480x854 is padded to
-SMALL = (384, 640)
-LARGE = (480, 864)
+# Test sizes: the frame fills a box, by OpenCV without anti-aliasing.
+SMALL = ResizeConfig(short_side=360, long_side=640, interpolation="opencv")
+LARGE = ResizeConfig(short_side=480, long_side=854, interpolation="opencv")
 LOW = tuple(range(288, 513, 32))            # short sides in training
 HIGH = tuple(range(480, 801, 32))
 TEST_FRAMES = 4                             # of Tube-Link's clips, however many it is trained on
@@ -56,20 +56,20 @@ class Videos:
     title: str
     root: str
     classes: int
-    size: tuple[int, int]           # network input of Tube-Link; MaXTron's is SMALL everywhere
-    short_side: tuple[int, ...]
+    resize: ResizeConfig = LARGE    # at test time, of Tube-Link; MaXTron's is SMALL everywhere
+    crop: tuple[int, int] | None = None         # in training
+    short_side: tuple[int, ...] = LOW
     clip_frames: int                # Tube-Link is trained on
     score: str = "AP"
 
 
 VIDEOS: dict[DatasetName, Videos] = {
-    "youtube_vis_2019": Videos(title="YouTube-VIS 2019", root="data/ytvis_2019", classes=40, size=LARGE,
-                               short_side=LOW, clip_frames=5),
-    "youtube_vis_2021": Videos(title="YouTube-VIS 2021", root="data/ytvis_2021", classes=40, size=LARGE,
-                               short_side=LOW, clip_frames=5),
-    "youtube_vis_2022": Videos(title="YouTube-VIS 2022", root="data/ytvis_2022", classes=40, size=LARGE,
-                               short_side=LOW, clip_frames=5, score="AP of the long videos"),
-    "ovis": Videos(title="OVIS", root="data/ovis", classes=25, size=SMALL, short_side=HIGH, clip_frames=4),
+    "youtube_vis_2019": Videos(title="YouTube-VIS 2019", root="data/ytvis_2019", classes=40, clip_frames=5),
+    "youtube_vis_2021": Videos(title="YouTube-VIS 2021", root="data/ytvis_2021", classes=40, clip_frames=5),
+    "youtube_vis_2022": Videos(title="YouTube-VIS 2022", root="data/ytvis_2022", classes=40, clip_frames=5,
+                               score="AP of the long videos"),
+    "ovis": Videos(title="OVIS", root="data/ovis", classes=25, resize=SMALL, crop=(384, 640), short_side=HIGH,
+                   clip_frames=4),
 }
 
 
@@ -134,11 +134,14 @@ def tube_link(data: DatasetName, backbone: str) -> Recipe:
         stage_one=StageOneConfig(
             segmenter=TubeLinkConfig(num_classes=videos.classes, backbone=BACKBONES[backbone]),
             losses=Mask2FormerLossConfig(), start_from=f"runs/{row.start}_{backbone}/stage_one/model",
-            input=InputConfig(clip_frames=videos.clip_frames, batch_size=BATCH, copy_paste=None, augment=AugmentConfig(
-                size=videos.size, short_side=videos.short_side, scale=(1.0, 1.0), reverse=0.0, color=False)),
+            input=InputConfig(clip_frames=videos.clip_frames, sampling="windows", batch_size=BATCH, copy_paste=None,
+                              refuse=RefusalConfig(empty="any" if data == "ovis" else "first"),
+                              augment=AugmentConfig(size=videos.crop, short_side=videos.short_side, scale=(1.0, 1.0),
+                                                    pad_to=32, reverse=0.0, color=False, interpolation="opencv")),
             optimizer=optimizer(*milestones, first=() if backbone == "r50" else SLOW_EMBEDDINGS),
             fit=FitConfig(steps=steps)),
-        inference=InferenceConfig(results=("tracks",), clip_frames=TEST_FRAMES, last_clip="shorten"),
+        inference=InferenceConfig(results=("tracks",), clip_frames=TEST_FRAMES, last_clip="shorten",
+                                  resize=videos.resize),
         evaluation=EvaluationConfig(split="valid"), cluster=CLUSTER)
 
 
@@ -158,10 +161,10 @@ def near_online(data: DatasetName, backbone: str) -> Recipe:
         stage_one=replace(
             one, segmenter=replace(one.segmenter, within_clip=DeformableTrajectoryConfig()),
             start_from=f"runs/{row.start}_{backbone}/stage_one/model",
-            input=replace(one.input, clip_frames=row.clip_frames, augment=replace(one.input.augment, size=SMALL)),
+            input=replace(one.input, clip_frames=row.clip_frames),
             optimizer=replace(one.optimizer, milestones=milestones), fit=replace(one.fit, steps=steps)),
         cache=CACHE, stage_two=stage_two(videos.classes, layers=row.layers, clips=row.clips),
-        inference=replace(base.inference, clip_frames=None), predict=PredictConfig(mode="near_online"))
+        inference=replace(base.inference, clip_frames=None, resize=SMALL), predict=PredictConfig(mode="near_online"))
 
 
 def offline(data: DatasetName, backbone: str) -> Recipe:

@@ -9,6 +9,7 @@ from model.association import AssociationConfig, HungarianConfig
 from model.association.quasi_dense import QuasiDenseConfig
 from model.contracts import Result
 from model.cross_clip import HeadTestConfig
+from model.inference.resize import ResizeConfig
 from model.postprocess.instances import TrackConfig
 from model.postprocess.panoptic import PanopticConfig
 from model.postprocess.tube_panoptic import TubePanopticConfig
@@ -23,7 +24,10 @@ class InferenceConfig:
     # Where frames do not fill the last clip, near-online: its last frame is repeated, or the clips at the end are
     # shorter, as Tube-Link cuts videos for tracks. A cross-clip head always sees full clips.
     last_clip: Literal["repeat", "shorten"] = "repeat"
-    enlarge: bool = False                          # frames smaller than the network input are scaled up to it
+    # How frames enter the network: None: inside the fixed input size of training, scaled down where they do not fit;
+    # with `enlarge`, frames smaller than it are scaled up to it.
+    resize: ResizeConfig | None = None
+    enlarge: bool = False
     panoptic: PanopticConfig | TubePanopticConfig = field(default_factory=PanopticConfig)
     tracker: QuasiDenseConfig = field(default_factory=QuasiDenseConfig)     # of panoptic videos of kind "tube"
     tracks: TrackConfig = field(default_factory=TrackConfig)
@@ -37,6 +41,9 @@ class InferenceConfig:
                              "result, and clips of at least one frame")
         if len(set(self.results)) < len(self.results):
             raise ValueError(f"inference.results={self.results} names a result twice; name each once")
+        if self.resize is not None and self.enlarge:
+            raise ValueError("inference.enlarge=true fills a fixed network input, which inference.resize replaces; set "
+                             "enlarge=false and inference.resize.short_side, or resize=null")
         if getattr(self.panoptic, "sure_first", False) and self.association.kind == "hungarian":
             raise ValueError("inference.panoptic.sure_first=true needs the classes of each clip, but hungarian merges "
                              "all clips at once; set sure_first=false, or inference.association='{\"kind\": "

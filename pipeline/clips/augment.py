@@ -1,12 +1,18 @@
-"""Clip-consistent augmentation: drawn once per clip (or video), then applied alike to every frame, image and id map."""
+"""Clip-consistent augmentation: drawn once per clip (or video), then applied alike to every frame, image and id map.
+
+Only colours may be drawn for each frame, as the released MaXTron code draws them.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import cv2
 import numpy as np
 
+from model.contracts import smallest_canvas
 from pipeline.images import resize_image
 
 _BRIGHTNESS = 32.0                      # ± on a scale of 0-255
@@ -19,18 +25,33 @@ _RGB = np.linalg.inv(_YIQ)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AugmentConfig:
-    """Ranges of the augmentation. `size` is the network input, (height, width), usually 1 + 32 k each."""
+    """Ranges of the augmentation, and the canvas on which a batch lies.
 
-    size: tuple[int, int]
+    A fixed canvas (`pad_to` None) is `size` for every batch. With `pad_to`, a batch is padded to its own largest clip,
+    as if every clip came alone: as in the official code, whose GPUs take one clip each. Points that a loss draws fall
+    on the canvas of the batch.
+    """
+
+    size: tuple[int, int] | None                # height, width; larger frames are cropped to it. None: never cropped
+    pad_to: int | None = None                   # sides of a batch's own canvas are multiples of it; None: `size`
+    long_side: int | None = None                # pixels; frames that would be longer are scaled to it
     short_side: tuple[int, ...] = ()            # pixels; one is drawn for the frame's short side. (): the largest fit
     scale: tuple[float, float] = (0.3, 1.7)     # factors on that size
     crop: bool = True                           # crop at random if a frame does not fit; False: scale it to fit
     flip: float = 0.5                           # probabilities
     reverse: float = 0.5                        # of reversing time; used by `sampling.sample_clip`
     color: bool = True
+    color_per_frame: bool = False               # draw the colours of each frame; False: once for the clip
+    interpolation: Literal["halving", "opencv"] = "halving"     # see `Transform.interpolation`
 
     def __post_init__(self) -> None:
-        if min(self.size) < 1:
+        if self.size is None and not (self.pad_to and self.short_side):
+            raise ValueError("augment.size is null, so frames are neither cropped nor padded to one size; set "
+                             "augment.short_side (pixels) and augment.pad_to (32), or give a size")
+        if min(value for value in (self.pad_to, self.long_side, 1) if value is not None) < 1:
+            raise ValueError(f"augment.pad_to is {self.pad_to} and augment.long_side {self.long_side}; give at least 1 "
+                             "pixel, or null")
+        if self.size is not None and min(self.size) < 1:
             raise ValueError(f"augment.size is {self.size}; give the network input as (height, width) in pixels")
         if min(self.short_side, default=1) < 1:
             raise ValueError(f"augment.short_side is {self.short_side}; give lengths in pixels, or () for the largest "
@@ -40,6 +61,25 @@ class AugmentConfig:
         for name in ("flip", "reverse"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"augment.{name} is {getattr(self, name)}; give a probability between 0 and 1")
+
+    def fit_factor(self, frame: tuple[int, int]) -> float:
+        """The largest scale at which a frame (height, width) lies inside `size` and `long_side`; may be infinite."""
+        inside = float("inf") if self.size is None else min(self.size[0] / frame[0], self.size[1] / frame[1])
+        return inside if self.long_side is None else min(inside, self.long_side / max(frame))
+
+    def canvas(self, frames: Iterable[tuple[int, int]]) -> tuple[int, int]:
+        """Height and width to which frames of these sizes are padded together."""
+        return self.size if self.pad_to is None else smallest_canvas(frames, multiple=self.pad_to)
+
+    def largest_canvas(self, sources: Iterable[tuple[int, int]]) -> tuple[int, int]:
+        """Height and width in which every canvas of clips from `sources` (height, width) lies."""
+        if self.size is not None:
+            return self.canvas([self.size])
+        if self.long_side is not None:
+            return self.canvas([(self.long_side, self.long_side)])
+        factors = {source: self.scale[1] * max(self.short_side) / min(source) for source in sources}
+        return self.canvas([(round(height * factor), round(width * factor))
+                            for (height, width), factor in factors.items()])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,9 +120,14 @@ class Transform:
     padded: tuple[int, int]             # height, width of the result
     flip: bool = False
     color: ColorJitter | None = None
-    antialias: bool = False             # scale images as detectron2 does at test time (Pillow), at 7 times the cost
-    angle: float = 0.0                  # degrees by which the camera turns clockwise about the middle of the box;
-                                        # pixels outside the frame become black and void
+    # How images are scaled, bilinear. halving: first by areas to less than twice the result, then OpenCV, for training;
+    # opencv: OpenCV alone, which aliases, as mmcv does; pillow: over the whole source area, as detectron2 does, at 7
+    # times the cost.
+    interpolation: Literal["halving", "opencv", "pillow"] = "halving"
+    angle: float = 0.0                  # degrees by which the camera turns clockwise about a point of the box; pixels
+                                        # outside the frame become black and void
+    pivot: tuple[float, float] = (0.5, 0.5)     # that point, y and x as fractions of the box
+    cut_first: bool = False             # pixels outside the box become black and void too, when the camera turns
 
     def image(self, image: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
         """H W 3 uint8 of the source -> 3 H W uint8, zeros in the padding. `out`, if given, is overwritten in full."""
@@ -96,7 +141,7 @@ class Transform:
         if grows:       # colours and flip commute with scaling, up to rounding, so use the smaller image
             image = self._recolor(image)
         if image.shape[:2] != self.resized:
-            image = (resize_image if self.antialias else _scale_image)(image, height, width)
+            image = _SCALE[self.interpolation](image, height, width)
         if not grows:
             image = self._recolor(image)
         cv2.split(image, [plane[:height, :width] for plane in out])     # writes the planes in place
@@ -130,12 +175,16 @@ class Transform:
     def _turned(self, pixels: np.ndarray, interpolation: int) -> np.ndarray:
         """Cut out, turn and scale in one step, so that pixels are interpolated only once."""
         top, left, bottom, right = self.box
+        if self.cut_first:
+            pixels = np.ascontiguousarray(pixels[top:bottom, left:right])
+            top, left, bottom, right = 0, 0, bottom - top, right - left
         height, width = self.resized
         cos = np.cos(np.radians(self.angle))
         sin = np.sin(np.radians(self.angle))
         turn = np.array([[cos, -sin], [sin, cos]]) * [(right - left) / width, (bottom - top) / height]
-        middle = np.array([left + right - 1, top + bottom - 1]) / 2      # x, y; pixel centres are whole numbers
-        shift = middle - turn @ [(width - 1) / 2, (height - 1) / 2]
+        y, x = self.pivot
+        pivot = np.array([left + x * (right - left), top + y * (bottom - top)]) - 0.5   # pixel centres are integers
+        shift = pivot - turn @ [x * width - 0.5, y * height - 0.5]
         return cv2.warpAffine(pixels, np.column_stack([turn, shift]), (width, height),
                               flags=interpolation | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_CONSTANT)
 
@@ -158,15 +207,18 @@ def draw_transform(rng: np.random.Generator, config: AugmentConfig, source: tupl
     (mmdetection's Resize): 720 times 1.0 is 720x1280.
     """
     height, width = source
-    fit_factor = min(config.size[0] / height, config.size[1] / width)
+    fit_factor = config.fit_factor(source)
     base = int(rng.choice(config.short_side)) / min(source) if config.short_side else fit_factor
     largest = config.scale[1] if config.crop else min(config.scale[1], fit_factor / base)
     factor = base * rng.uniform(min(config.scale[0], largest), largest)
+    if config.long_side is not None:
+        factor = min(factor, config.long_side / max(source))
     scaled = max(round(height * factor), 1), max(round(width * factor), 1)
     (top, bottom, rows), (left, right, columns) = (
-        _draw_span(rng, *sides) for sides in zip(source, scaled, config.size))
-    return Transform(source=source, box=(top, left, bottom, right), resized=(rows, columns), padded=config.size,
-                     flip=bool(rng.random() < config.flip), color=draw_color(rng) if config.color else None)
+        _draw_span(rng, *sides) for sides in zip(source, scaled, config.size or scaled))
+    return Transform(source=source, box=(top, left, bottom, right), resized=(rows, columns),
+                     padded=config.canvas([(rows, columns)]), flip=bool(rng.random() < config.flip),
+                     color=draw_color(rng) if config.color else None, interpolation=config.interpolation)
 
 
 def _draw_span(rng: np.random.Generator, side: int, scaled: int, limit: int) -> tuple[int, int, int]:
@@ -180,6 +232,14 @@ def _draw_span(rng: np.random.Generator, side: int, scaled: int, limit: int) -> 
 def _nearest(pixels: int, source: int) -> np.ndarray:
     """The source pixel under the centre of each result pixel, in integer arithmetic."""
     return (2 * np.arange(pixels) + 1) * source // (2 * pixels)
+
+
+def color_frames(rng: np.random.Generator, config: AugmentConfig, transforms: tuple[Transform, ...]
+                 ) -> tuple[Transform, ...]:
+    """The transforms of a clip, with new colours for every frame but the first if `color_per_frame` asks for them."""
+    if not (config.color and config.color_per_frame):
+        return transforms
+    return (*transforms[:1], *(replace(transform, color=draw_color(rng)) for transform in transforms[1:]))
 
 
 def draw_color(rng: np.random.Generator) -> ColorJitter | None:
@@ -200,4 +260,12 @@ def _scale_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
     while image.shape[0] >= 2 * height and image.shape[1] >= 2 * width:
         half = image.shape[0] // 2, image.shape[1] // 2
         image = cv2.resize(image[:2 * half[0], :2 * half[1]], half[::-1], interpolation=cv2.INTER_AREA)
+    return _resize_by_four(image, height, width)
+
+
+def _resize_by_four(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Bilinear between the four nearest pixels."""
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+_SCALE = {"halving": _scale_image, "opencv": _resize_by_four, "pillow": resize_image}

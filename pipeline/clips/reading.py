@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from model.contracts import Geometry
+from model.inference.resize import FixedCanvas, Interpolation, ResizeConfig
 from pipeline.clips.augment import Transform
 from pipeline.clips.sampling import split_clips, split_tubes
 from pipeline.errors import BadInput
@@ -119,19 +120,18 @@ class VideoClip:
         return self.read_ids()
 
 
-def video_clips(source: VideoSource, clip_frames: int, size: tuple[int, int], *, overlap: int = 0,
-                shorten: bool = False, enlarge: bool = False, transform: Transform | None = None
-                ) -> Iterator[VideoClip]:
-    """The consecutive clips of a video at network input `size` (height, width); neighbours share `overlap` frames.
+def video_clips(source: VideoSource, clip_frames: int, resize: FixedCanvas | ResizeConfig, *, overlap: int = 0,
+                shorten: bool = False, transform: Transform | None = None) -> Iterator[VideoClip]:
+    """The consecutive clips of a video as network input; neighbours share `overlap` frames.
 
-    Frames that do not fit are scaled down (bilinear, aspect ratio kept), and all are padded right and bottom with 0.
-    enlarge: scale small frames up too. shorten: the last clips may be shorter, as Tube-Link cuts them; otherwise, the
-    last frame is repeated. transform: give this augmented view instead, the same for the whole video.
+    resize: how frames are scaled (bilinear, aspect ratio kept) and padded right and bottom with 0. shorten: the last
+    clips may be shorter, as Tube-Link cuts them; otherwise, the last frame is repeated. transform: give this augmented
+    view instead, the same for the whole video.
     """
     geometry = None
     if transform is None:
-        geometry = Geometry.fit(source.size, padded=size, enlarge=enlarge)
-        transform = _test_transform(geometry)
+        geometry = resize.geometry(source.size)
+        transform = _test_transform(geometry, resize.interpolation)
     total = len(source.frame_names)
     for indices, valid in split_tubes(total, clip_frames) if shorten else split_clips(total, clip_frames,
                                                                                       overlap=overlap):
@@ -139,8 +139,8 @@ def video_clips(source: VideoSource, clip_frames: int, size: tuple[int, int], *,
                     read_ids=partial(_read_ids, source, indices, transform))
 
 
-def streamed_clips(frames: Iterable[np.ndarray], clip_frames: int, size: tuple[int, int], *, overlap: int = 0,
-                   enlarge: bool = False) -> Iterator[VideoClip]:
+def streamed_clips(frames: Iterable[np.ndarray], clip_frames: int, resize: FixedCanvas | ResizeConfig, *,
+                   overlap: int = 0) -> Iterator[VideoClip]:
     """The clips of a video whose length nobody knows, each as soon as its last frame is there; see `video_clips`.
 
     frames: H W 3 uint8 RGB, all of one size. Raises ValueError for another frame.
@@ -149,23 +149,24 @@ def streamed_clips(frames: Iterable[np.ndarray], clip_frames: int, size: tuple[i
     geometry = None
     start = 0
     for image in frames:
-        geometry = geometry or Geometry.fit(image.shape[:2], padded=size, enlarge=enlarge)
+        geometry = geometry or resize.geometry(image.shape[:2])
         if image.dtype != np.uint8 or image.shape != (*geometry.source, 3):
             raise ValueError(f"frame {start + len(waiting)} is {image.dtype} {image.shape}; give uint8 arrays of "
                              f"{(*geometry.source, 3)} (height, width, red green blue) like the first frame")
         waiting.append(image)
         if len(waiting) == clip_frames:
-            yield _streamed_clip(waiting, start, clip_frames, geometry)
+            yield _streamed_clip(waiting, start, clip_frames, geometry, resize.interpolation)
             start += clip_frames - overlap
             waiting = waiting[clip_frames - overlap:]
     if len(waiting) > (overlap if start else 0):
-        yield _streamed_clip(waiting, start, clip_frames, geometry)
+        yield _streamed_clip(waiting, start, clip_frames, geometry, resize.interpolation)
 
 
-def _streamed_clip(images: Sequence[np.ndarray], start: int, clip_frames: int, geometry: Geometry) -> VideoClip:
+def _streamed_clip(images: Sequence[np.ndarray], start: int, clip_frames: int, geometry: Geometry,
+                   interpolation: Interpolation) -> VideoClip:
     last = start + len(images) - 1
     indices = tuple(min(frame, last) for frame in range(start, start + clip_frames))
-    return _clip(images, indices, _test_transform(geometry), geometry, read_ids=_no_ids)
+    return _clip(images, indices, _test_transform(geometry, interpolation), geometry, read_ids=_no_ids)
 
 
 def _clip(images: Sequence[np.ndarray], indices: tuple[int, ...], transform: Transform, geometry: Geometry | None, *,
@@ -183,9 +184,9 @@ def _clip(images: Sequence[np.ndarray], indices: tuple[int, ...], transform: Tra
                      geometry=geometry, read_ids=read_ids)
 
 
-def _test_transform(geometry: Geometry) -> Transform:
+def _test_transform(geometry: Geometry, interpolation: Interpolation) -> Transform:
     return Transform(source=geometry.source, box=(0, 0, *geometry.source), resized=geometry.resized,
-                     padded=geometry.padded, antialias=True)
+                     padded=geometry.padded, interpolation=interpolation)
 
 
 def _no_ids() -> np.ndarray:

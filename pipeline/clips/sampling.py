@@ -7,16 +7,22 @@ from collections.abc import Iterable
 import numpy as np
 
 
-def sample_clip(num_frames: int, clip_frames: int, rng: np.random.Generator, *, reverse: float = 0.0,
-                official_compat: bool = False) -> tuple[int, ...]:
-    """Draw `clip_frames` consecutive frames of a video; a video that is too short repeats its last frame.
+def count_windows(num_frames: int, clip_frames: int, *, stride: int = 1) -> int:
+    """The number of frames of a video at which a clip can start without repeating a frame; 0 for a short video."""
+    return max(num_frames - (clip_frames - 1) * stride, 0)
 
-    reverse: probability that time runs backwards.
+
+def sample_clip(num_frames: int, clip_frames: int, rng: np.random.Generator, *, stride: int = 1,
+                start: int | None = None, reverse: float = 0.0, official_compat: bool = False) -> tuple[int, ...]:
+    """Draw `clip_frames` frames of a video that are `stride` apart; a video that is too short repeats its last frame.
+
+    start: the first frame; None: it is drawn. reverse: probability that time runs backwards.
     official_compat: never draw the last possible clip, as in the released MaXTron code.
     """
-    starts = max(num_frames - clip_frames + 1, 1)
-    start = int(rng.integers(max(starts - official_compat, 1)))
-    frames = _consecutive(start, num_frames, clip_frames)
+    if start is None:
+        starts = max(count_windows(num_frames, clip_frames, stride=stride), 1)
+        start = int(rng.integers(max(starts - official_compat, 1)))
+    frames = _spaced(start, num_frames, clip_frames, stride)
     return frames[::-1] if rng.random() < reverse else frames
 
 
@@ -53,7 +59,7 @@ def split_clips(num_frames: int, clip_frames: int, *, overlap: int = 0) -> list[
     """
     if not 0 <= overlap < clip_frames:
         raise ValueError(f"clips of {clip_frames} frames cannot overlap by {overlap}; choose 0 ... {clip_frames - 1}")
-    return [(_consecutive(start, num_frames, clip_frames), min(clip_frames, num_frames - start))
+    return [(_spaced(start, num_frames, clip_frames), min(clip_frames, num_frames - start))
             for start in range(0, max(num_frames - overlap, min(num_frames, 1)), clip_frames - overlap)]
 
 
@@ -84,5 +90,5 @@ def tube_lengths(num_frames: int, interval: int) -> tuple[int, ...]:
     return (interval,) * (tubes - 1) + (interval - surplus,)
 
 
-def _consecutive(start: int, num_frames: int, clip_frames: int) -> tuple[int, ...]:
-    return tuple(min(start + frame, num_frames - 1) for frame in range(clip_frames))
+def _spaced(start: int, num_frames: int, clip_frames: int, stride: int = 1) -> tuple[int, ...]:
+    return tuple(min(start + frame * stride, num_frames - 1) for frame in range(clip_frames))

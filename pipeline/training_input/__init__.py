@@ -2,12 +2,21 @@
 
 from pipeline.training_input.batch_slots import BatchSlots
 from pipeline.training_input.copy_paste import CopyPasteConfig
-from pipeline.training_input.loading import IndexedClips, Stills, read_frames, training_batches, training_plan
+from pipeline.training_input.loading import (
+    IndexedClips,
+    Stills,
+    never_drawn,
+    read_frames,
+    training_batches,
+    training_plan,
+)
 from pipeline.training_input.pseudo_video import PseudoVideoConfig
+from pipeline.training_input.refusal import RefusalConfig
 from pipeline.training_input.sample_plan import CLIP, EVIDENCE, VIEW, Draw, SamplePlan, random_stream, step_of
 from pipeline.training_input.targets import at_stride_4, clip_tubes, number_tubes
 from pipeline.training_input.training_clips import InputConfig, make_clip, plan_clip
 
 __all__ = ["BatchSlots", "CLIP", "CopyPasteConfig", "Draw", "EVIDENCE", "IndexedClips", "InputConfig",
-           "PseudoVideoConfig", "SamplePlan", "Stills", "VIEW", "at_stride_4", "clip_tubes", "make_clip",
-           "number_tubes", "plan_clip", "random_stream", "read_frames", "step_of", "training_batches", "training_plan"]
+           "PseudoVideoConfig", "RefusalConfig", "SamplePlan", "Stills", "VIEW", "at_stride_4", "clip_tubes",
+           "make_clip", "never_drawn", "number_tubes", "plan_clip", "random_stream", "read_frames", "step_of",
+           "training_batches", "training_plan"]

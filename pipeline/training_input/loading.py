@@ -3,8 +3,8 @@
 There are two ways to read: by index (any clip with one `pread`, the default), or streaming front to back through
 `webdataset`. Both make the same clips. The content of a clip depends only on (seed, epoch, video); `sample_plan.py`
 beside this file decides the order, and where a resumed run continues. Loader processes are those of
-`torch.utils.data.DataLoader`; their shared memory holds workers x prefetch + 1 batches (a container needs a
-`--shm-size` above that).
+`torch.utils.data.DataLoader`, forked from the training process; the memory they share with it holds workers x prefetch
++ 1 batches.
 
 Decoding allocates and frees megabytes per frame. Start the training process with MALLOC_MMAP_THRESHOLD_=268435456 and
 MALLOC_TRIM_THRESHOLD_=536870912 in its environment; otherwise page faults cost more than a slower decoder would.
@@ -12,10 +12,11 @@ MALLOC_TRIM_THRESHOLD_=536870912 in its environment; otherwise page faults cost 
 
 from __future__ import annotations
 
+import logging
 import tarfile
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, chain, count, groupby, islice
@@ -30,8 +31,19 @@ from pipeline.shards import ShardSet, StoredVideo
 from pipeline.shards.format import clip_key
 from pipeline.training_input.batch_slots import BatchSlots, PackedBatch
 from pipeline.training_input.sample_plan import Draw, MixedPlan, SamplePlan, StreamPlan, share_of_rank, step_of
-from pipeline.training_input.training_clips import ClipPlan, Fetch, InputConfig, plan_clip
+from pipeline.training_input.training_clips import (
+    ClipPlan,
+    Fetch,
+    InputConfig,
+    clips_per_epoch,
+    is_refused,
+    plan_clip,
+)
 
+log = logging.getLogger(__name__)
+
+_ATTEMPTS = 100                                         # draws in one place of a run
+_REPORTED = {10**power for power in range(1, 10)}       # batches after which refused clips are reported
 _STREAM_CURE = "Copy the shard again from its source, or verify the shard set."
 
 
@@ -49,11 +61,13 @@ def training_plan(shards: ShardSet, config: InputConfig, *, world: int = 1,
 
     Raises ValueError if batch size, ranks, workers, videos and stills do not fit together.
     """
-    sizes = {"global_batch": config.batch_size, "seed": config.seed, "samples_per_video": config.samples_per_video}
+    sizes = {"global_batch": config.batch_size, "seed": config.seed}
     share_of_rank(config.batch_size, world)
     if stills is not None:
         _refuse_unfit_stills(shards, stills.shards, config)
-        return MixedPlan(videos=len(shards.videos), stills=len(stills.shards.videos), share=stills.share, **sizes)
+        return MixedPlan(videos=len(shards.videos), stills=len(stills.shards.videos), share=stills.share,
+                         samples_per_video=config.samples_per_video, **sizes)
+    sizes["samples_per_video"] = _clips_per_video(shards, config)
     if not config.streaming:
         return SamplePlan(count=len(shards.videos), **sizes)
     return StreamPlan(videos_per_shard=tuple(len(videos) for videos in _videos_of_shards(shards)), world=world,
@@ -74,16 +88,31 @@ def training_batches(shards: ShardSet, config: InputConfig, *, rank: int = 0, wo
     sets = [shards, stills.shards] if stills else [shards]
     for shard_set in sets:
         _refuse_unlabelled(shard_set)
-    slots = BatchSlots(config, share=config.batch_size // world)
+    sizes = {(video.height, video.width) for shard_set in sets for video in shard_set.videos}
+    slots = BatchSlots(config, share=config.batch_size // world, sources=sizes)
     if isinstance(plan, StreamPlan):
         dataset = StreamedClips(shards, slots, plan, rank=rank, step=step)
         order = None
     else:
-        dataset = IndexedClips(sets, slots)
+        dataset = IndexedClips(sets, slots, redraw=None if stills else plan.redraw)
         order = _Steps(plan, rank=rank, world=world, step=step)
     loader = DataLoader(dataset, sampler=order, batch_size=None, num_workers=config.workers, collate_fn=_as_it_is,
-                        prefetch_factor=config.prefetch if config.workers else None)
-    return (slots.take(packed) for packed in loader)
+                        prefetch_factor=config.prefetch if config.workers else None,
+                        multiprocessing_context="fork" if config.workers else None)
+    return (slots.take(packed) for packed in _reported(loader))
+
+
+def _reported(batches: Iterable[PackedBatch | BadInput]) -> Iterator[PackedBatch | BadInput]:
+    """The same batches; after 10, 100, 1000, ... of them, the log tells how many clips were refused."""
+    refused = clips = 0
+    for number, packed in enumerate(batches, 1):
+        if isinstance(packed, PackedBatch):
+            refused += packed.refused
+            clips += len(packed.samples)
+            if refused and number in _REPORTED:
+                log.warning("%d clips were refused and drawn again for %d clips of training (input.refuse)", refused,
+                            clips)
+        yield packed
 
 
 class IndexedClips(Dataset):
@@ -93,17 +122,37 @@ class IndexedClips(Dataset):
     copy-paste.
     """
 
-    def __init__(self, sets: Sequence[ShardSet], slots: BatchSlots) -> None:
+    def __init__(self, sets: Sequence[ShardSet], slots: BatchSlots, *,
+                 redraw: Callable[[Draw], Draw] | None = None) -> None:
+        """redraw: gives another draw in place of one whose clip is refused; needed if `InputConfig.refuse` is set."""
         self.sets = sets
         self.slots = slots
+        self.redraw = redraw
         self.videos = [video for shards in sets for video in shards.videos]
         self.ends = list(accumulate(len(shards.videos) for shards in sets))
 
     def __getitem__(self, at: tuple[int, list[Draw]]) -> PackedBatch | BadInput:
         step, draws = at
-        plans = [plan_clip(draw, self.videos, self.slots.config, donors=range(self.ends[0])) for draw in draws]
-        fetches = [partial(read_frames, self.sets[bisect_right(self.ends, draw.video)]) for draw in draws]
-        return self.slots.put(step, plans, fetches, self.sets[0].classes)
+        try:
+            plans = [self.accepted(draw) for draw in draws]
+        except BadInput as error:
+            return error
+        return self.slots.put(step, plans, [self._fetch(plan.draw) for plan in plans], self.sets[0].classes)
+
+    def accepted(self, draw: Draw) -> ClipPlan:
+        """The clip of a draw, or the first one after it that is not refused."""
+        config = self.slots.config
+        for _ in range(_ATTEMPTS):
+            plan = plan_clip(draw, self.videos, config, donors=range(self.ends[0]))
+            if not is_refused(plan, self._fetch(draw), self.sets[0].classes, config):
+                return plan
+            draw = self.redraw(draw)
+        raise BadInput("empty-clips", f"{_ATTEMPTS} clips that were drawn one after another hold too little to train "
+                       f"on ({config.refuse}); the last was of this video.", video=plan.clip.video.video_id,
+                       cure="Check that the videos have labels, or set input.refuse=null.")
+
+    def _fetch(self, draw: Draw) -> Fetch:
+        return partial(read_frames, self.sets[bisect_right(self.ends, draw.video)])
 
 
 def read_frames(shards: ShardSet, video: StoredVideo, frames: tuple[int, ...]) -> list[tuple[bytes, bytes | None]]:
@@ -200,6 +249,21 @@ def _as_it_is(packed: PackedBatch | BadInput) -> PackedBatch | BadInput:
     return packed
 
 
+def never_drawn(shards: ShardSet, config: InputConfig) -> int:
+    """The number of videos that training leaves out, since they hold no object or fewer frames than a clip."""
+    return sum(not clips_per_epoch(video, config) for video in shards.videos)
+
+
+def _clips_per_video(shards: ShardSet, config: InputConfig) -> int | tuple[int, ...]:
+    """The clips of an epoch: one number if it is the same for every video."""
+    clips = tuple(clips_per_epoch(video, config) for video in shards.videos)
+    if clips and not any(clips):
+        raise ValueError(f"no video in {shards.folder} has a clip of {config.clip_frames} frames with an object in the "
+                         "video; set input.clip_frames, input.frame_stride, input.sampling or input.drop_empty "
+                         "accordingly")
+    return clips[0] if len(set(clips)) == 1 else clips
+
+
 def _videos_of_shards(shards: ShardSet) -> list[range]:
     """For each shard, the positions of its videos in `shards.videos`, which are consecutive."""
     sizes = Counter(video.shard for video in shards.videos)
@@ -215,6 +279,10 @@ def _refuse_unfit_stills(shards: ShardSet, stills: ShardSet, config: InputConfig
                          "For COCO, set stage_one.stills.dataset.classes and make the shards again")
     if config.streaming:
         raise ValueError("stills are read by index; set input.streaming to false")
+    if config.sampling == "windows" or config.drop_empty or config.refuse:
+        raise ValueError(f"beside stills, every video is drawn equally often, but input.sampling is "
+                         f"{config.sampling!r}, input.drop_empty {config.drop_empty} and input.refuse {config.refuse}; "
+                         "set them to videos, false and null, or leave stage_one.stills out")
 
 
 def _refuse_unlabelled(shards: ShardSet) -> None:

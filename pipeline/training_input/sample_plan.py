@@ -1,29 +1,29 @@
 """The order in which ranks draw videos, as pure functions of (seed, epoch, step) that can be tested without data.
 
-A *draw* is one sample of one video; a run is an endless sequence of draws with `position` 0, 1, 2, .... A global batch
-consists of the next `global_batch` draws, and rank r takes the r-th of the equal parts. Every rank thus makes the same
-number of steps. To continue in the middle of an epoch, only the number of consumed draws, a multiple of the global
-batch, has to be saved.
+A *draw* is one sample of one video, which may stand for one of its windows; a run is an endless sequence of draws with
+`position` 0, 1, 2, .... A global batch consists of the next `global_batch` draws, and rank r takes the r-th of the
+equal parts. Every rank thus makes the same number of steps. To continue in the middle of an epoch, only the number of
+consumed draws, a multiple of the global batch, has to be saved.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 
 # Purposes of random streams; streams of different purposes share no numbers.
-PLAN, SHARD, CLIP, PASTE, VIEW, EVIDENCE, STILLS, MIX = range(8)
+PLAN, SHARD, CLIP, PASTE, VIEW, EVIDENCE, STILLS, MIX, REDRAW = range(9)
 
 
-def random_stream(seed: int, purpose: int, *, epoch: int, index: int = 0) -> np.random.Generator:
+def random_stream(seed: int, purpose: int, *, epoch: int, index: int = 0, attempt: int = 0) -> np.random.Generator:
     """Random numbers that depend only on the arguments.
 
-    Philox counts upwards in the first word of its counter. Epoch and index are in the last two words, so streams never
-    overlap.
+    Philox counts upwards in the first word of its counter. Attempt, index and epoch are in the other words, so streams
+    never overlap.
     """
-    return np.random.Generator(np.random.Philox(key=[seed, purpose], counter=[0, 0, index, epoch]))
+    return np.random.Generator(np.random.Philox(key=[seed, purpose], counter=[0, attempt, index, epoch]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,10 +34,12 @@ class Draw:
     epoch: int
     video: int          # position in the shard set
     repeat: int = 0     # 0 ... samples_per_video-1
+    attempt: int = 0    # number of samples that were refused in its place
 
     def random(self, seed: int, purpose: int) -> np.random.Generator:
         """Random numbers of this sample, the same on every rank and worker and after a resume."""
-        return random_stream(seed, purpose, epoch=self.epoch, index=self.video << 20 | self.repeat)
+        index = self.position if self.attempt else self.video << 20 | self.repeat
+        return random_stream(seed, purpose, epoch=self.epoch, index=index, attempt=self.attempt)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,25 +49,40 @@ class SamplePlan:
     count: int                      # videos
     global_batch: int               # clips per step, all ranks together
     seed: int = 0
-    samples_per_video: int = 1      # clips drawn from each video in an epoch
+    samples_per_video: int | tuple[int, ...] = 1    # clips drawn from each video in an epoch; tuple: a number for each
 
     def __post_init__(self) -> None:
         _check(self)
         _check_fill(self, at_least=self.global_batch, unit="one global batch")
 
     @property
+    def samples(self) -> int:
+        """Number of clips that an epoch has to draw from."""
+        return _samples(self)
+
+    @property
     def steps_per_epoch(self) -> int:
         """Optimisation steps, the same on every rank."""
-        return self.count * self.samples_per_video // self.global_batch
+        return self.samples // self.global_batch
 
     @property
     def dropped(self) -> int:
         """Number of samples per epoch that are left over from full global batches; each epoch drops other ones."""
-        return self.count * self.samples_per_video % self.global_batch
+        return self.samples % self.global_batch
 
     def batch(self, step: int, *, rank: int = 0, world: int = 1) -> list[Draw]:
         """The draws of one rank in one step of the whole run."""
         return _draws(self, step, rank, share_of_rank(self.global_batch, world), first=None)
+
+    def redraw(self, draw: Draw) -> Draw:
+        """Another sample in place of a refused one, in the same position of the run.
+
+        Every sample of the set is equally likely, as in mmdetection (`_rand_another`) and in kMaX-DeepLab's mapper.
+        """
+        attempt = draw.attempt + 1
+        rng = random_stream(self.seed, REDRAW, epoch=draw.epoch, index=draw.position, attempt=attempt)
+        [(video, repeat)] = _locate(self, rng.integers(self.samples, size=1))
+        return replace(draw, video=video, repeat=repeat, attempt=attempt)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +97,7 @@ class StreamPlan:
     videos_per_shard: tuple[int, ...]
     global_batch: int
     seed: int = 0
-    samples_per_video: int = 1
+    samples_per_video: int | tuple[int, ...] = 1    # as of `SamplePlan`
     world: int = 1
     workers: int = 1                # loader workers of each rank, at least 1
 
@@ -96,14 +113,19 @@ class StreamPlan:
         return sum(self.videos_per_shard)
 
     @property
+    def samples(self) -> int:
+        """Number of clips that an epoch has to draw from."""
+        return _samples(self)
+
+    @property
     def steps_per_epoch(self) -> int:
         """Optimisation steps, the same on every rank; each worker makes every `workers`-th of them."""
-        return self.count * self.samples_per_video // (self.global_batch * self.workers) * self.workers
+        return self.samples // (self.global_batch * self.workers) * self.workers
 
     @property
     def dropped(self) -> int:
         """Number of samples per epoch that are left over from the equal parts; each epoch drops other ones."""
-        return self.count * self.samples_per_video - self.steps_per_epoch * self.global_batch
+        return self.samples - self.steps_per_epoch * self.global_batch
 
     def batch(self, step: int, *, rank: int = 0) -> list[Draw]:
         """The draws of one rank in one step of the whole run; worker `step % workers` of the rank makes them."""
@@ -182,22 +204,39 @@ def _draws(plan: SamplePlan | StreamPlan, step: int, rank: int, share: int, *, f
         first = local * plan.global_batch + rank * share
     position = step * plan.global_batch + rank * share
     chosen = _order(plan, epoch)[first:first + share]
-    return [Draw(position=position + index, epoch=epoch, video=int(sample) // plan.samples_per_video,
-                 repeat=int(sample) % plan.samples_per_video) for index, sample in enumerate(chosen)]
+    return [Draw(position=position + index, epoch=epoch, video=video, repeat=repeat)
+            for index, (video, repeat) in enumerate(_locate(plan, chosen))]
 
 
 @lru_cache(maxsize=4)       # all steps of an epoch share one order
 def _order(plan: SamplePlan | StreamPlan, epoch: int) -> np.ndarray:
-    """Samples of an epoch, `video * samples_per_video + repeat`, in the order of reading."""
-    repeats = plan.samples_per_video
+    """Samples of an epoch in the order of reading. The samples of a video have consecutive numbers."""
     if isinstance(plan, SamplePlan):
-        return random_stream(plan.seed, PLAN, epoch=epoch).permutation(plan.count * repeats)
-    starts = np.cumsum([0, *plan.videos_per_shard]) * repeats
+        return random_stream(plan.seed, PLAN, epoch=epoch).permutation(plan.samples)
+    starts = _starts(plan.count, plan.samples_per_video)[np.cumsum([0, *plan.videos_per_shard])]
     shards = random_stream(plan.seed, PLAN, epoch=epoch).permutation(len(plan.videos_per_shard))
     return np.concatenate([
         starts[shard] + random_stream(plan.seed, SHARD, epoch=epoch, index=int(shard)).permutation(
-            plan.videos_per_shard[shard] * repeats)
+            starts[shard + 1] - starts[shard])
         for shard in shards])
+
+
+@lru_cache(maxsize=4)
+def _starts(count: int, samples_per_video: int | tuple[int, ...]) -> np.ndarray:
+    """The number of the first sample of each video, and at the end the number of all samples."""
+    return np.cumsum([0, *np.broadcast_to(samples_per_video, count)])
+
+
+def _locate(plan: SamplePlan | StreamPlan, samples: np.ndarray) -> list[tuple[int, int]]:
+    """The video of each sample, and which sample of that video it is."""
+    starts = _starts(plan.count, plan.samples_per_video)
+    videos = np.searchsorted(starts, samples, side="right") - 1
+    return list(zip(videos.tolist(), (samples - starts[videos]).tolist()))
+
+
+def _samples(plan: SamplePlan | StreamPlan) -> int:
+    repeats = plan.samples_per_video
+    return sum(repeats) if isinstance(repeats, tuple) else plan.count * repeats
 
 
 @lru_cache(maxsize=8)       # a step may reach into two epochs of each set
@@ -206,19 +245,23 @@ def _permutation(seed: int, purpose: int, epoch: int, count: int) -> np.ndarray:
 
 
 def _check(plan: SamplePlan | StreamPlan | MixedPlan) -> None:
-    for name in ("global_batch", "samples_per_video"):
-        if getattr(plan, name) < 1:
-            raise ValueError(f"{name} is {getattr(plan, name)}; it must be at least 1")
+    if plan.global_batch < 1:
+        raise ValueError(f"global_batch is {plan.global_batch}; it must be at least 1")
+    if isinstance(plan.samples_per_video, int) and plan.samples_per_video < 1:
+        raise ValueError(f"samples_per_video is {plan.samples_per_video}; it must be at least 1")
     if not 0 <= plan.seed < 2**63:
         raise ValueError(f"seed is {plan.seed}; choose one from 0 to 2**63 - 1")
 
 
 def _check_fill(plan: SamplePlan | StreamPlan, *, at_least: int, unit: str) -> None:
-    samples = plan.count * plan.samples_per_video
+    samples = _samples(plan)
     if samples >= at_least:
         return
     if plan.count == 0:
         raise ValueError("the shard set holds no video to draw from; read its errors.jsonl and make the shards again")
+    if isinstance(plan.samples_per_video, tuple):
+        raise ValueError(f"{plan.count} videos give {samples} clips an epoch, which do not fill {unit}, {at_least} "
+                         "clips. Choose a smaller batch size, fewer loader workers, or a greater samples_per_video")
     raise ValueError(f"{plan.count} videos x {plan.samples_per_video} samples_per_video = {samples} samples do not "
                      f"fill {unit}, {at_least} clips. Set samples_per_video to at least "
                      f"{-(-at_least // plan.count)}, or choose a smaller batch size or fewer loader workers")

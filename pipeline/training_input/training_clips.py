@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 
-from model.labels import ClassTable
-from pipeline.clips import AugmentConfig, Transform, draw_transform, sample_around, sample_clip
+from model.labels import VOID, ClassTable
+from pipeline.clips import (
+    AugmentConfig,
+    Transform,
+    color_frames,
+    count_windows,
+    draw_transform,
+    sample_around,
+    sample_clip,
+)
 from pipeline.errors import BadInput
 from pipeline.images import decode_jpeg, decode_png
 from pipeline.records import Segment
 from pipeline.shards import StoredVideo
 from pipeline.training_input.copy_paste import CopyPasteConfig, choose_segments, displaced, paste, renumber
 from pipeline.training_input.pseudo_video import PseudoVideoConfig, draw_camera_path, draw_jitter
+from pipeline.training_input.refusal import RefusalConfig, meets_object, objects_of
 from pipeline.training_input.sample_plan import CLIP, PASTE, Draw
 from pipeline.training_input.targets import ClipTubes, Overlaps, clip_tubes, stride_4
 
@@ -28,12 +38,17 @@ class InputConfig:
 
     augment: AugmentConfig
     clip_frames: int = 2
-    reach: int = 0                  # frames of a clip are at most this far from one of them; 0: consecutive frames
+    frame_stride: int = 1           # from a frame of a clip to the next one; 1: neighbours
+    reach: int = 0                  # frames of a clip are at most this far from one of them; 0: every `frame_stride`-th
+    sampling: Literal["videos", "windows"] = "videos"   # what is drawn equally often: a video, or a frame at which a
+                                    # clip can start, so that long videos are drawn more often and too short ones never
+    drop_empty: bool = False        # never draw videos and images without an object
+    refuse: RefusalConfig | None = None     # draw another clip in place of one that holds too little; None: keep all
     batch_size: int = 8             # clips per step, all ranks together
-    samples_per_video: int = 1      # clips drawn from each video in an epoch
+    samples_per_video: int = 1      # clips drawn in an epoch from each video, or from each window
     seed: int = 0
     copy_paste: CopyPasteConfig | None = field(default_factory=CopyPasteConfig)
-    pseudo_video: PseudoVideoConfig | None = None   # moves a camera over videos of one frame; None: no motion
+    pseudo_video: PseudoVideoConfig | None = None   # moves a camera over stills, and over some videos; None: no motion
     jitter_stills: bool = False     # scale and crop every frame of a still anew, with one flip and one set of colours
     workers: int = 2                # loader processes of each rank; 0: the training process decodes
     prefetch: int = 2               # batches that each worker keeps ready
@@ -43,11 +58,17 @@ class InputConfig:
     official_compat: bool = False   # the released code's quirks in sampling and copy-paste
 
     def __post_init__(self) -> None:
-        for name in ("clip_frames", "batch_size", "samples_per_video", "prefetch"):
+        for name in ("clip_frames", "frame_stride", "batch_size", "samples_per_video", "prefetch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"input.{name} is {getattr(self, name)}; it must be at least 1")
         if self.reach < 0:
             raise ValueError(f"input.reach is {self.reach}; give a number of frames, or 0 for consecutive frames")
+        if self.reach and (self.frame_stride > 1 or self.sampling == "windows"):
+            raise ValueError(f"input.reach={self.reach} draws the frames of a clip around one of them, without stride "
+                             "and windows; set input.reach=0, or input.frame_stride=1 and input.sampling=videos")
+        if self.refuse is not None and self.streaming:
+            raise ValueError("input.refuse draws other clips of the whole set, which are read by index; set "
+                             "input.streaming=false, or input.refuse=null")
         if self.jitter_stills and self.pseudo_video:
             raise ValueError("input.jitter_stills and input.pseudo_video both make a clip of a still; set "
                              "jitter_stills=false or pseudo_video=null")
@@ -55,11 +76,20 @@ class InputConfig:
             raise ValueError(f"input.workers is {self.workers}; give 0 or more loader processes per rank")
         if self.stream_from and not self.streaming:
             raise ValueError("input.stream_from is used only if input.streaming is true; set both or neither")
+        if self.copy_paste is not None and self.augment.pad_to is not None:
+            raise ValueError("input.copy_paste needs clips of one size; set input.augment.pad_to=null, or "
+                             "input.copy_paste=null")
+        if self.pseudo_video is not None and self.augment.size is None and self.augment.long_side is None:
+            raise ValueError("input.pseudo_video shows windows of any shape, which nothing limits here; set "
+                             "input.augment.long_side or input.augment.size")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """Frames of one video, and the transform of each. Transforms differ only when a camera moves over a still."""
+    """Frames of one video, and the transform of each.
+
+    Transforms differ where a camera moves over the video, or where the colours of each frame are drawn.
+    """
 
     video: StoredVideo
     frames: tuple[int, ...]             # t
@@ -75,13 +105,26 @@ class ClipPlan:
     donor: Part | None      # the clip from which copy-paste takes segments
 
 
+def clips_per_epoch(video: StoredVideo, config: InputConfig) -> int:
+    """How many clips an epoch draws from a video; 0 if it is never drawn."""
+    if config.drop_empty and not video.segments:
+        return 0
+    return config.samples_per_video * (1 if config.sampling == "videos" else _windows(video, config))
+
+
+def _windows(video: StoredVideo, config: InputConfig) -> int:
+    return count_windows(len(video.frames), config.clip_frames, stride=config.frame_stride)
+
+
 def plan_clip(draw: Draw, videos: Sequence[StoredVideo], config: InputConfig, *, donors: range) -> ClipPlan:
     """Draw frames, transforms and donor: a pure function of (seed, epoch, video, repeat) and the range of `donors`.
 
     donors: videos from which copy-paste may take; a clip of a video outside this range gets nothing pasted.
     """
     rng = draw.random(config.seed, CLIP)
-    clip = _draw_part(rng, videos[draw.video], config, config.augment)
+    video = videos[draw.video]
+    start = draw.repeat % _windows(video, config) if config.sampling == "windows" else None
+    clip = _draw_part(rng, video, config, config.augment, start=start)
     donor = None
     paste_config = config.copy_paste
     if paste_config and draw.video in donors and rng.random() < paste_config.probability:
@@ -93,17 +136,25 @@ def plan_clip(draw: Draw, videos: Sequence[StoredVideo], config: InputConfig, *,
     return ClipPlan(draw=draw, clip=clip, donor=donor)
 
 
+def on_one_canvas(plans: Sequence[ClipPlan], config: InputConfig) -> list[ClipPlan]:
+    """The same clips, padded to the canvas of their batch."""
+    canvas = config.augment.canvas([transform.resized for plan in plans for transform in plan.clip.transforms])
+    return [replace(plan, clip=replace(plan.clip, transforms=tuple(
+        replace(transform, padded=canvas) for transform in plan.clip.transforms))) for plan in plans]
+
+
 def make_clip(plan: ClipPlan, fetch: Fetch, classes: ClassTable, config: InputConfig, *, frames: np.ndarray,
               real_pixels: np.ndarray) -> ClipTubes:
     """Read, decode and transform one clip into the given arrays: frames `t 3 H W` uint8, real pixels `t H W` bool.
 
-    Raises BadInput, which names video and frame, if an image cannot be decoded.
+    H W: the size to which the plan's transforms pad. Raises BadInput, which names video and frame, if an image cannot
+    be decoded.
     """
     real_pixels[:] = False
     for real, transform in zip(real_pixels, plan.clip.transforms):
         height, width = transform.resized
         real[:height, :width] = True
-    labels = _decode(plan.clip, fetch, out=frames, at=stride_4(config.augment.size))
+    labels = _decode(plan.clip, fetch, out=frames, at=stride_4(frames.shape[-2:]))
     ids = np.stack(labels).astype(np.uint16)                                # t h w
     segments = plan.clip.video.segments
     overlaps = plan.clip.video.overlaps
@@ -114,13 +165,51 @@ def make_clip(plan: ClipPlan, fetch: Fetch, classes: ClassTable, config: InputCo
     return clip_tubes(ids, segments, classes, overlaps=overlaps)
 
 
-def _draw_part(rng: np.random.Generator, video: StoredVideo, config: InputConfig, augment: AugmentConfig) -> Part:
+def is_refused(plan: ClipPlan, fetch: Fetch, classes: ClassTable, config: InputConfig) -> bool:
+    """Whether `config.refuse` refuses the content of a clip.
+
+    A frame that cannot be decoded is not refused: `make_clip` raises the error that names it.
+    """
+    rules = config.refuse
+    if rules is None:
+        return False
+    part = plan.clip
+    frames = part.frames[:1] if rules.empty == "first" and rules.labelled is None else part.frames
+    try:
+        maps = [decode_png(png) for _, png in fetch(part.video, frames)]
+    except ValueError:
+        return False
+    looked_at = {"": 0, "first": 1, "any": len(maps)}[rules.empty]
+    for ids, transform in zip(maps[:looked_at], part.transforms):
+        if not meets_object(ids, transform.box, part.video):
+            return True
+    return rules.labelled is not None and _labelled_pixels(plan, maps, fetch, classes, config) <= rules.labelled
+
+
+def _labelled_pixels(plan: ClipPlan, maps: Sequence[np.ndarray], fetch: Fetch, classes: ClassTable,
+                     config: InputConfig) -> int:
+    """Labelled pixels of a clip at stride 4; without pasted ones where these are not needed to exceed the limit."""
+    size = plan.clip.transforms[0].padded
+    is_object = objects_of(plan.clip.video)
+    own = sum(int(np.count_nonzero(is_object[transform.ids(ids, at=stride_4(size))]))
+              for ids, transform in zip(maps, plan.clip.transforms))
+    if plan.donor is None or (own > config.refuse.labelled and not config.official_compat):
+        return own
+    frames = np.empty((len(maps), 3, *size), dtype=np.uint8)
+    clip = make_clip(plan, fetch, classes, config, frames=frames, real_pixels=np.empty((len(maps), *size), dtype=bool))
+    return int(np.count_nonzero(clip.tubes != VOID))
+
+
+def _draw_part(rng: np.random.Generator, video: StoredVideo, config: InputConfig, augment: AugmentConfig, *,
+               start: int | None = None) -> Part:
     lengths = len(video.frames), config.clip_frames
     if config.reach:
         frames = sample_around(*lengths, rng, reach=config.reach, reverse=augment.reverse)
     else:
-        frames = sample_clip(*lengths, rng, reverse=augment.reverse, official_compat=config.official_compat)
-    return Part(video=video, frames=frames, transforms=_draw_transforms(rng, video, config, augment))
+        frames = sample_clip(*lengths, rng, stride=config.frame_stride, start=start, reverse=augment.reverse,
+                             official_compat=config.official_compat)
+    transforms = color_frames(rng, augment, _draw_transforms(rng, video, config, augment))
+    return Part(video=video, frames=frames, transforms=transforms)
 
 
 def _draw_transforms(rng: np.random.Generator, video: StoredVideo, config: InputConfig,
@@ -129,10 +218,8 @@ def _draw_transforms(rng: np.random.Generator, video: StoredVideo, config: Input
     camera = config.pseudo_video
     if config.jitter_stills and len(video.frames) == 1:
         return draw_jitter(rng, augment, size, config.clip_frames)
-    if camera and len(video.frames) == 1:
-        return draw_camera_path(rng, camera, augment, size, config.clip_frames)
-    if camera and camera.of_videos and rng.random() < camera.of_videos:
-        return draw_camera_path(rng, replace(camera, angle=0.0), augment, size, 1) * config.clip_frames
+    if camera:
+        return draw_camera_path(rng, camera, augment, size, config.clip_frames, still=len(video.frames) == 1)
     return (draw_transform(rng, augment, size),) * config.clip_frames
 
 

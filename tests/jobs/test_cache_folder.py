@@ -17,13 +17,17 @@ from pipeline.clips import AugmentConfig
 
 # Another value of every field of the augmentation.
 AUGMENT = {"size": (96, 64), "scale": (0.5, 1.0), "short_side": (48, 64), "crop": True, "flip": 0.1, "color": True,
-           "reverse": 0.1}
+           "color_per_frame": True, "reverse": 0.1, "pad_to": 32, "long_side": 64, "interpolation": "opencv"}
 
 
 @pytest.fixture
 def recipe(tmp_path) -> Recipe:
     """The recipe `tiny` with a finished segmenter, as far as the cache asks for it."""
-    recipe = replace(find_recipe("tiny"), folder=str(tmp_path))
+    return finished("tiny", tmp_path)
+
+
+def finished(name: str, folder: Path) -> Recipe:
+    recipe = replace(find_recipe(name), folder=str(folder))
     save_model(recipe.segmenter_folder, {}, segmenter_card(recipe, ClassTable.numbered(6), "shards"))
     return recipe
 
@@ -44,7 +48,8 @@ def test_a_setting_that_reaches_the_cache_changes_its_folder(recipe, assignment)
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(AugmentConfig)])
-def test_the_training_augmentation_counts_where_views_are_drawn_from_it(recipe, name):
+def test_the_training_augmentation_counts_where_views_are_drawn_from_it(tmp_path, name):
+    recipe = finished("tiny_vis", tmp_path)
     one = recipe.stage_one
     assert getattr(one.input.augment, name) != AUGMENT[name]
     augment = replace(one.input.augment, **{name: AUGMENT[name]})

@@ -10,6 +10,7 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 
+from model.inference import FixedCanvas
 from pipeline.clips.augment import AugmentConfig, draw_transform
 from pipeline.clips.reading import FolderSource, StoredVideoSource, video_clips
 from pipeline.errors import BadInput
@@ -40,7 +41,7 @@ def folder(tmp_path):
 
 
 def test_clips_hold_every_frame_once_and_repeat_the_last(stored):
-    clips = list(video_clips(stored, 2, (33, 49)))
+    clips = list(video_clips(stored, 2, FixedCanvas(size=(33, 49))))
     assert [clip.indices for clip in clips] == [(0, 1), (2, 3), (4, 4)]
     assert [clip.valid for clip in clips] == [2, 2, 1]
     frames = torch.cat([clip.frames[0, :clip.valid] for clip in clips]).numpy()
@@ -52,14 +53,14 @@ def test_clips_hold_every_frame_once_and_repeat_the_last(stored):
 
 
 def test_overlapping_clips_share_frames(stored):
-    clips = list(video_clips(stored, 2, (33, 49), overlap=1))
+    clips = list(video_clips(stored, 2, FixedCanvas(size=(33, 49)), overlap=1))
     assert [clip.indices for clip in clips] == [(0, 1), (1, 2), (2, 3), (3, 4)]
     for before, after in pairwise(clips):
         assert torch.equal(before.frames[0, 1], after.frames[0, 0])
 
 
 def test_real_pixels_and_geometry_mark_the_place_of_the_frame(stored):
-    clip = next(video_clips(stored, 2, (33, 49)))
+    clip = next(video_clips(stored, 2, FixedCanvas(size=(33, 49))))
     assert clip.frames.shape == (1, 2, 3, 33, 49)
     assert clip.real_pixels.shape == (1, 2, 33, 49)
     assert clip.real_pixels.sum() == 2 * 24 * 40
@@ -68,7 +69,7 @@ def test_real_pixels_and_geometry_mark_the_place_of_the_frame(stored):
 
 
 def test_frames_that_do_not_fit_are_scaled_down_together_with_their_ids(stored):
-    clip = next(video_clips(stored, 2, (17, 17)))
+    clip = next(video_clips(stored, 2, FixedCanvas(size=(17, 17))))
     assert clip.geometry.resized == (10, 17)
     assert clip.real_pixels[0, 0].sum() == 170
     assert clip.ids.shape == (2, 17, 17)
@@ -77,7 +78,7 @@ def test_frames_that_do_not_fit_are_scaled_down_together_with_their_ids(stored):
 
 
 def test_small_frames_fill_the_input_with_enlarge(stored):
-    clip = next(video_clips(stored, 2, (96, 80), enlarge=True))
+    clip = next(video_clips(stored, 2, FixedCanvas(size=(96, 80), enlarge=True)))
     assert clip.geometry.resized == (48, 80)
     assert clip.real_pixels[0, 0].sum() == 48 * 80
     assert clip.frames[0, 0, :, :48].any(1).any(0).all()
@@ -85,14 +86,14 @@ def test_small_frames_fill_the_input_with_enlarge(stored):
 
 
 def test_ids_are_the_stored_ones(stored):
-    for clip in video_clips(stored, 2, (24, 40)):
+    for clip in video_clips(stored, 2, FixedCanvas(size=(24, 40))):
         for position, frame in enumerate(clip.indices):
             assert_array_equal(clip.ids[position], stored.ids(frame))
 
 
 def test_an_augmented_view_is_the_same_transform_for_the_whole_video(stored):
     transform = draw_transform(np.random.default_rng(3), AugmentConfig(size=(33, 49)), stored.size)
-    seen = list(video_clips(stored, 2, (33, 49), transform=transform))
+    seen = list(video_clips(stored, 2, FixedCanvas(size=(33, 49)), transform=transform))
     for clip in seen:
         assert clip.geometry is None
         for position, frame in enumerate(clip.indices):
@@ -103,7 +104,7 @@ def test_an_augmented_view_is_the_same_transform_for_the_whole_video(stored):
 def test_clips_are_read_one_at_a_time(stored, monkeypatch):
     reads = []
     monkeypatch.setattr(stored, "frames", lambda *span, frames=stored.frames: reads.append(span) or frames(*span))
-    clips = video_clips(stored, 2, (33, 49))
+    clips = video_clips(stored, 2, FixedCanvas(size=(33, 49)))
     next(clips)
     assert reads == [(0, 2)]
 
@@ -113,12 +114,12 @@ def test_a_folder_is_read_in_the_order_of_its_numbers(folder):
     assert source.frame_names == ("frame8", "frame9", "frame10", "frame11")
     assert source.size == (24, 40)
     assert [int(image[0, 0, 0]) for image in source.frames(0, 4)] == [80, 90, 100, 110]
-    assert [clip.valid for clip in video_clips(source, 3, (33, 65))] == [3, 1]
+    assert [clip.valid for clip in video_clips(source, 3, FixedCanvas(size=(33, 65)))] == [3, 1]
 
 
 def test_a_folder_has_no_labels(folder):
     with pytest.raises(ValueError, match="no labels"):
-        _ = next(video_clips(FolderSource(folder), 2, (33, 65))).ids
+        _ = next(video_clips(FolderSource(folder), 2, FixedCanvas(size=(33, 65)))).ids
 
 
 def test_grey_frames_become_three_equal_colours(tmp_path):
@@ -165,11 +166,11 @@ def test_a_damaged_stored_frame_names_video_and_frame(stored, monkeypatch):
     pairs = stored.shards.read(stored.video, 0, 2)
     monkeypatch.setattr(stored.shards, "read", lambda *_: [pairs[0], (pairs[1][0][:50], None)])
     with pytest.raises(BadInput, match=r"video 'a'.*frame '00003'"):
-        next(video_clips(stored, 2, (33, 49)))
+        next(video_clips(stored, 2, FixedCanvas(size=(33, 49))))
 
 
 def test_real_frames_are_read_as_they_are_on_disk(real_data):
     source = FolderSource(min((real_data / "real_vps").rglob("*.jpg")).parent)
-    first = next(video_clips(source, 2, (2001, 2001)))
+    first = next(video_clips(source, 2, FixedCanvas(size=(2001, 2001))))
     expected = decode_jpeg(source.files[0].read_bytes())
     assert_array_equal(first.frames[0, 0, :, :source.size[0], :source.size[1]].numpy(), expected.transpose(2, 0, 1))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.clips.sampling import neighbours, sample_around, sample_clip, split_clips, tube_lengths
+from pipeline.clips.sampling import count_windows, neighbours, sample_around, sample_clip, split_clips, tube_lengths
 
 
 def drawn(num_frames: int, clip_frames: int, **options) -> set[tuple[int, ...]]:
@@ -22,6 +22,13 @@ def test_every_clip_is_drawn_but_officially_not_the_last():
     windows = {(0, 1), (1, 2), (2, 3), (3, 4)}
     assert drawn(5, 2) == windows
     assert drawn(5, 2, official_compat=True) == windows - {(3, 4)}
+
+
+def test_frames_of_a_clip_may_be_some_steps_apart():
+    assert drawn(8, 4, stride=2) == {(0, 2, 4, 6), (1, 3, 5, 7)}
+    assert drawn(8, 3, stride=3, start=1) == {(1, 4, 7)}
+    assert drawn(4, 3, stride=3) == {(0, 3, 3)}
+    assert [count_windows(8, 4, stride=stride) for stride in (1, 2, 3)] == [5, 2, 0]
 
 
 @pytest.mark.parametrize("official_compat", [False, True])

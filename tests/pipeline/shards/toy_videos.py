@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +29,16 @@ class ToyVideos:
     lengths: dict[str, int]
     height: int = 24
     width: int = 40
+    sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)      # of videos with another height and width
     masks: bool = False
     segments: tuple[Segment, ...] = SEGMENTS
     classes: ClassTable = CLASSES
 
     def video_ids(self) -> list[str]:
         return sorted(self.lengths)
+
+    def size(self, video_id: str) -> tuple[int, int]:
+        return self.sizes.get(video_id, (self.height, self.width))
 
     def image(self, video_id: str, frame: int) -> Path:
         return self.root / video_id.replace("/", "+") / f"{3 * frame:05d}.jpg"
@@ -43,8 +48,8 @@ class ToyVideos:
 
     def read(self, video_id: str) -> VideoRecord:
         frames = tuple(self._frame(video_id, frame) for frame in range(self.lengths[video_id]))
-        return VideoRecord(video_id=video_id, height=self.height, width=self.width, frames=frames,
-                           segments=self.segments)
+        height, width = self.size(video_id)
+        return VideoRecord(video_id=video_id, height=height, width=width, frames=frames, segments=self.segments)
 
     def frame_ids(self, video: VideoRecord, frame: FrameRecord) -> np.ndarray:
         return ids_from_rgb(decode_png(frame.label.read_bytes()))
@@ -86,8 +91,8 @@ def toy_videos(root: Path, lengths: dict[str, int], **kwargs) -> ToyVideos:
         for frame in range(length):
             path = data.image(video_id, frame)
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(encode_jpeg(rng.integers(0, 255, (data.height, data.width, 3), dtype=np.uint8)))
-            ids = toy_map(video_id, frame, data.height, data.width, data.segments)
+            path.write_bytes(encode_jpeg(rng.integers(0, 255, (*data.size(video_id), 3), dtype=np.uint8)))
+            ids = toy_map(video_id, frame, *data.size(video_id), data.segments)
             if data.masks:
                 path.with_suffix(".json").write_text(json.dumps(_run_lengths(ids, data.segments)))
             else:

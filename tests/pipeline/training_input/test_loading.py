@@ -21,7 +21,7 @@ from pipeline.errors import BadInput
 from pipeline.shards import ShardConfig, ShardSet, make_shards
 from pipeline.training_input.batch_slots import BatchSlots
 from pipeline.training_input.copy_paste import CopyPasteConfig
-from pipeline.training_input.loading import IndexedClips, Stills, training_batches, training_plan
+from pipeline.training_input.loading import IndexedClips, Stills, never_drawn, training_batches, training_plan
 from pipeline.training_input.pseudo_video import PseudoVideoConfig
 from pipeline.training_input.sample_plan import Draw
 from pipeline.training_input.training_clips import InputConfig, plan_clip
@@ -144,6 +144,21 @@ def test_every_frame_of_a_still_video_stays_the_same(tmp_path):
         assert (clip["masks"] == clip["masks"][:, :1]).all()
 
 
+def test_colours_of_every_frame_are_drawn_where_asked_and_nothing_else_changes(shards):
+    """The first frame keeps the colours that the whole clip has otherwise, and donors are drawn alike."""
+    config = replace(CONFIG, clip_frames=3)
+    own = replace(config, augment=replace(config.augment, color_per_frame=True))
+    draws = [Draw(position=0, epoch=epoch, video=0) for epoch in range(60)]
+    for draw in draws:
+        shared, apart = (plan_clip(draw, shards.videos, each, donors=range(3)) for each in (config, own))
+        assert apart.clip.transforms[0] == shared.clip.transforms[0]
+        for part in (apart.clip, apart.donor):
+            assert len({replace(transform, color=None) for transform in part.transforms}) == 1
+        assert len(set(shared.clip.transforms)) == 1
+    colors = [plan_clip(draw, shards.videos, own, donors=range(3)).clip.transforms for draw in draws]
+    assert sum(len(set(transforms)) == 3 for transforms in colors) > 55
+
+
 def test_a_still_becomes_a_clip_whose_frames_differ_and_whose_objects_stay_the_same(tmp_path):
     shards = write_shards(tmp_path, {"a": 1, "b": 1, "c": 6})
     config = replace(CONFIG, clip_frames=3, batch_size=1, copy_paste=None,
@@ -224,10 +239,47 @@ def test_a_mix_does_not_depend_on_loader_processes_ranks_or_kills(tmp_path, shar
         assert torch.equal(one["frames"], other["frames"])
 
 
+def test_by_windows_an_epoch_shows_every_window_once_and_short_videos_never(shards):
+    """Reading by index and streaming draw the same windows, and each the same clip."""
+    config = replace(CONFIG, sampling="windows", clip_frames=3, frame_stride=2, batch_size=1, copy_paste=None,
+                     augment=replace(CONFIG.augment, reverse=0.0))
+    windows = {(video, start) for video, length in LENGTHS.items() for start in range(length - 4)}
+    assert never_drawn(shards, config) == sum(length < 5 for length in LENGTHS.values())
+    seen = {}
+    for streaming in (False, True):
+        plan = training_plan(shards, replace(config, streaming=streaming))
+        plans = [plan_clip(draw, shards.videos, config, donors=range(9)) for step in range(len(windows))
+                 for draw in plan.batch(step)]
+        frames = [(plan.clip.video.video_id, plan.clip.frames[0]) for plan in plans]
+        assert len(frames) == len(windows)
+        assert set(frames) == windows
+        assert all(plan.clip.frames == tuple(range(plan.clip.frames[0], plan.clip.frames[0] + 5, 2)) for plan in plans)
+        seen[streaming] = {plan.draw.video << 20 | plan.draw.repeat: plan.clip for plan in plans}
+    assert seen[False] == seen[True]
+    repeated = training_plan(shards, replace(config, samples_per_video=2))
+    assert repeated.samples == 2 * len(windows)
+
+
+def test_videos_without_an_object_may_be_left_out(shards):
+    some = ShardSet(shards.folder)
+    some.videos = tuple(replace(video, segments=() if video.index in (1, 4) else video.segments)
+                        for video in some.videos)
+    config = replace(CONFIG, drop_empty=True, batch_size=1)
+    plan = training_plan(some, config)
+    assert {draw.video for step in range(14) for draw in plan.batch(step)} == {0, 2, 3, 5, 6, 7, 8}
+    assert plan.samples == 7
+    assert never_drawn(some, config) == 2
+    assert never_drawn(some, CONFIG) == 0
+    with pytest.raises(ValueError, match=r"no video in .* input\.frame_stride"):
+        training_plan(some, replace(config, sampling="windows", clip_frames=11))
+
+
 def test_stills_of_other_classes_or_for_streaming_are_refused(tmp_path, shards):
     stills = mix(tmp_path, shards)
     with pytest.raises(ValueError, match=r"read by index; set input\.streaming to false"):
         training_batches(shards, replace(MIXED, streaming=True), stills=stills)
+    with pytest.raises(ValueError, match=r"input\.sampling is 'windows'"):
+        training_batches(shards, replace(MIXED, sampling="windows"), stills=stills)
     stills.shards.classes = ClassTable.numbered(3)
     with pytest.raises(ValueError, match="have the classes of numbered, the videos"):
         training_batches(shards, MIXED, stills=stills)
@@ -369,7 +421,9 @@ def test_officially_a_pasted_thing_replaces_the_clips_own_of_the_same_id(shards)
 @pytest.mark.parametrize(("wrong", "message"), [
     ({"batch_size": 0}, "input.batch_size"), ({"workers": -1}, "input.workers"), ({"clip_frames": 0}, "clip_frames"),
     ({"jitter_stills": True, "pseudo_video": PseudoVideoConfig()}, "input.jitter_stills"),
-    ({"reach": -1}, "input.reach"), ({"stream_from": "s3://bucket"}, "stream_from")])
+    ({"reach": -1}, "input.reach"), ({"frame_stride": 0}, "frame_stride"),
+    ({"reach": 2, "sampling": "windows"}, r"input\.reach=2 .* input\.sampling=videos"),
+    ({"stream_from": "s3://bucket"}, "stream_from")])
 def test_impossible_settings_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         replace(CONFIG, **wrong)

@@ -17,7 +17,7 @@ SIZES = st.tuples(st.integers(8, 90), st.integers(8, 90))
 @given(source=SIZES, frames=st.integers(1, 6), seed=st.integers(0, 99))
 def test_every_window_lies_in_the_still_fits_the_input_and_the_camera_turns_one_way(source, frames, seed):
     config = PseudoVideoConfig(short_side=(40, 60), crop=(20, 50), angle=15)
-    path = draw_camera_path(np.random.default_rng(seed), config, AUGMENT, source, frames)
+    path = draw_camera_path(np.random.default_rng(seed), config, AUGMENT, source, frames, still=True)
     assert len(path) == frames
     pixels = [min(source) / short_side for short_side in config.short_side]
     for transform in path:
@@ -37,9 +37,58 @@ def test_every_window_lies_in_the_still_fits_the_input_and_the_camera_turns_one_
 
 def test_a_camera_that_covers_the_still_and_does_not_turn_is_at_rest():
     config = PseudoVideoConfig(crop=(5000, 9000), angle=0)
-    path = draw_camera_path(np.random.default_rng(0), config, AUGMENT, (50, 70), 4)
+    path = draw_camera_path(np.random.default_rng(0), config, AUGMENT, (50, 70), 4, still=True)
     assert len(set(path)) == 1
     assert path[0].box == (0, 0, 50, 70)
+
+
+STRAIGHT = PseudoVideoConfig(short_side=(40, 60), crop=(20, 50), angle=15, of_videos=1.0, motion="straight")
+
+
+@given(source=SIZES, frames=st.integers(1, 6), seed=st.integers(0, 99), still=st.booleans())
+def test_a_straight_path_has_one_size_stays_in_the_source_and_never_turns_back(source, frames, seed, still):
+    augment = AugmentConfig(size=None, short_side=(40, 60), long_side=90, pad_to=32, scale=(1.0, 1.0), color=False)
+    path = draw_camera_path(np.random.default_rng(seed), STRAIGHT, augment, source, frames, still=still)
+    assert len({(t.resized, t.padded, t.flip, t.pivot) for t in path}) == 1
+    boxes = np.array([transform.box for transform in path])
+    assert len({(bottom - top, right - left) for top, left, bottom, right in boxes.tolist()}) == 1
+    assert (boxes[:, :2] >= 0).all()
+    assert (boxes[:, 2:] <= source).all()
+    height, width = boxes[0, 2:] - boxes[0, :2]
+    scales = [short_side / min(source) for short_side in STRAIGHT.short_side]
+    assert any(all(min(20 / scale, side) - 1 <= kept <= min(50 / scale, side) + 1
+                   for kept, side in zip((height, width), source)) for scale in scales)
+    steps = np.diff(boxes[:, :2], axis=0)
+    assert (steps >= 0).all() or (steps <= 0).all()
+    way, across = (boxes[:, axis] - boxes[0, axis] for axis in (0, 1))      # one and the same share of both ways
+    assert (np.abs(way * across[-1] - across * way[-1]) <= abs(way[-1]) + abs(across[-1]) + 1).all()
+    angles = [transform.angle for transform in path]
+    assert angles in (sorted(angles), sorted(angles, reverse=True))
+    assert all(0.4 <= fraction <= 0.6 for fraction in path[0].pivot)
+    assert still or not any(angles)
+
+
+def test_a_still_without_a_window_is_whole_and_turns_while_a_video_is_at_rest():
+    config = PseudoVideoConfig(motion="straight", of_stills=0.0)
+    still, video = (draw_camera_path(np.random.default_rng(0), config, AUGMENT, (50, 70), 4, still=is_still)
+                    for is_still in (True, False))
+    assert {transform.box for transform in (*still, *video)} == {(0, 0, 50, 70)}
+    assert len({transform.angle for transform in still}) == 4
+    assert len(set(video)) == 1
+    independent = draw_camera_path(np.random.default_rng(0), PseudoVideoConfig(of_stills=0.0), AUGMENT, (50, 70), 4,
+                                   still=True)
+    assert {transform.box for transform in independent} == {(0, 0, 50, 70)}
+
+
+def test_a_frame_turns_about_its_pivot_and_nothing_is_seen_beside_a_window_that_is_cut_first():
+    ids = np.ones((24, 24), np.uint8)
+    ids[6, 18] = 2
+    about = {"source": (24, 24), "box": (4, 8, 24, 24), "resized": (20, 16), "padded": (20, 16)}
+    held = Transform(**about, angle=90.0, pivot=(2.5 / 20, 10.5 / 16), cut_first=True).ids(ids)
+    assert held[2, 10] == 2                     # the pivot stays where it is
+    assert (held == 0).any()
+    assert (Transform(**about, angle=20.0).ids(ids) == 1).sum() > (
+        Transform(**about, angle=20.0, cut_first=True).ids(ids) == 1).sum()
 
 
 def test_frames_of_a_jittered_still_are_scaled_and_cropped_apart_as_video_kmax_draws_them():
@@ -109,7 +158,7 @@ def test_labels_turn_with_their_pixels_and_beside_the_still_all_is_void(angle, f
 
 
 @pytest.mark.parametrize("wrong", [{"short_side": ()}, {"crop": (600, 384)}, {"crop": (0, 9)}, {"angle": 180.0},
-                                   {"of_videos": 1.5}])
+                                   {"of_videos": 1.5}, {"of_stills": -0.5}])
 def test_impossible_paths_are_refused(wrong):
     with pytest.raises(ValueError, match="pseudo_video"):
         PseudoVideoConfig(**wrong)

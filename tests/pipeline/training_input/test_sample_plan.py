@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from itertools import chain, groupby
 
 import numpy as np
@@ -40,6 +41,61 @@ def test_an_epoch_draws_every_sample_once_but_the_dropped(count, repeats, batch,
     assert len(set(drawn)) == len(drawn) == count * repeats - plan.dropped
     assert set(drawn) <= {(video, repeat) for video in range(count) for repeat in range(repeats)}
     assert plan.dropped < batch
+
+
+@given(counts=st.lists(st.integers(0, 6), min_size=1, max_size=12), batch=st.integers(1, 6), epoch=st.integers(0, 3),
+       world=st.sampled_from([1, 2, 3]), resumed=st.integers(0, 5))
+def test_an_epoch_draws_every_window_of_every_video_once_but_the_dropped(counts, batch, epoch, world, resumed):
+    batch *= world
+    if sum(counts) < batch:
+        return
+    plan = SamplePlan(count=len(counts), samples_per_video=tuple(counts), global_batch=batch, seed=5)
+    drawn = epoch_of(plan, epoch)
+    windows = {(video, window) for video, count in enumerate(counts) for window in range(count)}
+    assert len(set(samples(drawn))) == len(drawn) == len(windows) - plan.dropped
+    assert set(samples(drawn)) <= windows
+    assert plan.dropped < batch
+    step = epoch * plan.steps_per_epoch + resumed % plan.steps_per_epoch      # a resume anywhere, on other ranks
+    shared = chain.from_iterable(plan.batch(step, rank=rank, world=world) for rank in range(world))
+    assert list(shared) == drawn[resumed % plan.steps_per_epoch * batch:][:batch]
+
+
+def test_equal_numbers_of_windows_are_drawn_in_the_order_of_one_number_for_all_videos():
+    one, each = (SamplePlan(count=7, samples_per_video=counts, global_batch=4, seed=2) for counts in (3, (3,) * 7))
+    assert [one.batch(step) for step in range(12)] == [each.batch(step) for step in range(12)]
+
+
+@given(counts=st.lists(st.integers(0, 5), min_size=2, max_size=9), epoch=st.integers(0, 2))
+def test_streaming_draws_every_window_of_a_shard_in_one_go(counts, epoch):
+    counts[0] += 8
+    half = len(counts) // 2
+    plan = StreamPlan(videos_per_shard=(half, len(counts) - half), samples_per_video=tuple(counts), global_batch=2,
+                      workers=2, seed=1)
+    drawn = samples(epoch_of(plan, epoch))
+    assert len(set(drawn)) == len(drawn) == sum(counts) - plan.dropped
+    assert set(drawn) <= {(video, window) for video, count in enumerate(counts) for window in range(count)}
+    for worker in range(2):
+        own = chain.from_iterable(plan.batch(step) for step in range(worker, plan.steps_per_epoch, 2))
+        assert len(list(groupby(draw.video >= half for draw in own))) <= 2
+
+
+def test_a_refused_sample_is_replaced_by_any_other_in_its_position_and_always_by_the_same():
+    plan = SamplePlan(count=3, samples_per_video=(2, 0, 3), global_batch=2, seed=4)
+    draw = plan.batch(1)[1]
+    again = plan.redraw(draw)
+    assert again == plan.redraw(draw)
+    assert (again.position, again.epoch, again.attempt) == (draw.position, draw.epoch, 1)
+    assert plan.redraw(again).attempt == 2
+    others = Counter(samples(plan.redraw(replace(draw, position=position)) for position in range(4000)))
+    assert others.keys() == {(0, 0), (0, 1), (2, 0), (2, 1), (2, 2)}
+    assert all(abs(times - 800) < 5 * (4000 * 0.2 * 0.8) ** 0.5 for times in others.values())
+
+
+def test_redrawn_samples_have_random_numbers_of_their_own():
+    """Two refused samples may be replaced by one and the same window."""
+    draws = [Draw(position=position, epoch=0, video=1, attempt=attempt) for position in (0, 1) for attempt in (1, 2)]
+    draws += [Draw(position=0, epoch=0, video=1), Draw(position=0, epoch=0, video=0, repeat=1)]
+    assert len({draw.random(0, CLIP).integers(2**60) for draw in draws}) == 6
 
 
 def test_positions_count_the_consumed_samples_over_all_epochs():
@@ -137,6 +193,7 @@ def test_a_streaming_worker_reads_each_of_its_shards_in_one_go(plan):
     (lambda: SamplePlan(count=9, global_batch=2).batch(0, world=4), "set the batch size to 4,"),
     (lambda: SamplePlan(count=5, global_batch=8), "5 videos x 1 .* samples_per_video to at least 2"),
     (lambda: SamplePlan(count=0, global_batch=8), "holds no video"),
+    (lambda: SamplePlan(count=3, samples_per_video=(1, 0, 2), global_batch=8), "3 videos give 3 clips"),
     (lambda: StreamPlan(videos_per_shard=(5, 5), global_batch=8, workers=2), "fewer loader workers"),
     (lambda: StreamPlan(videos_per_shard=(50,), global_batch=8, world=3), "3 ranks"),
     (lambda: SamplePlan(count=5, global_batch=0), "global_batch is 0"),
