@@ -89,7 +89,7 @@ def refuse_unfit_results(inference: InferenceConfig, segmenter: Any, *, offline:
                              f"inference.results={list(inference.results)}, or choose another mode or recipe")
         _refuse_unfit_way(inference, segmenter, ways[result], result=result, mode=mode)
     if inference.resize is not None:
-        refuse_unfit_canvas(segmenter, size=None, multiple=inference.resize.multiple, field="inference.resize")
+        refuse_unfit_canvas(segmenter, size=None, pad_to=inference.resize.pad_to, field="inference.resize")
     frames = inference.clip_frames or clip_frames
     if family.is_frame_detector and frames != 1:
         raise ValueError(f"{segmenter.kind} is a frame detector, and takes clips of one frame; got clips of {frames}. "
@@ -102,20 +102,21 @@ def refuse_unfit_results(inference: InferenceConfig, segmenter: Any, *, offline:
                          f"{overlap}")
 
 
-def refuse_unfit_canvas(segmenter: Any, *, size: tuple[int, int] | None, multiple: int | None, field: str) -> None:
+def refuse_unfit_canvas(segmenter: Any, *, size: tuple[int, int] | None, pad_to: int | None, field: str) -> None:
     """Raise ValueError unless the segmenter takes frames on such a canvas.
 
-    segmenter: its config. size: (height, width) of a fixed canvas, pixels. multiple: of the sides of a canvas that
-    follows its frames; None: it is fixed. field: of the recipe, for the message.
+    segmenter: its config. size: (height, width) of a fixed canvas, pixels. pad_to: sides of a canvas that follows its
+    frames are multiples of it; None: it is fixed. field: of the recipe, for the message.
     """
     family = family_of(segmenter)
-    if multiple is not None:
+    if pad_to is not None:
         if family.fixed_canvas:
+            cure = f"{field}=null" if field == "inference.resize" else f"{field}.pad_to=null, and its size"
             raise ValueError(f"{segmenter.kind} takes frames of one size only, but {field} gives each video or batch a "
-                             f"size of its own; set {field}.pad_to=null and {field}.size, or inference.resize=null")
-        if multiple % STRIDE:
-            raise ValueError(f"{segmenter.kind} takes sides that are multiples of {STRIDE}, but {field} pads to "
-                             f"multiples of {multiple}; set it to {STRIDE}")
+                             f"size of its own; set {cure}")
+        if pad_to % STRIDE:
+            raise ValueError(f"{segmenter.kind} takes sides that are multiples of {STRIDE}, but {field}.pad_to is "
+                             f"{pad_to}; set it to {STRIDE}")
     elif {side % STRIDE for side in size} - set(family.side_remainders) or len({side % 2 for side in size}) > 1:
         kinds = " or both ".join("1 + 32 k" if remainder else "32 k" for remainder in family.side_remainders)
         raise ValueError(f"{field}.size is {size}, but {segmenter.kind} takes sides that are both {kinds}; the next "

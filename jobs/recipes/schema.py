@@ -103,7 +103,7 @@ class StageOneConfig:
 
 
 def _refuse_unfit_augment(segmenter: SegmenterConfig, augment: AugmentConfig, *, field: str) -> None:
-    refuse_unfit_canvas(segmenter, size=augment.size, multiple=augment.pad_to, field=field)
+    refuse_unfit_canvas(segmenter, size=augment.size, pad_to=augment.pad_to, field=field)
 
 
 @dataclass(frozen=True, kw_only=True)

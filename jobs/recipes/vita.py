@@ -75,7 +75,7 @@ def coco(backbone: str) -> Recipe:
     """Pre-training on single images of COCO, detector and head together. No score is published.
 
     Images, schedule, rates and queries (200 with Swin-L) are those of Mask2Former (`coco_mask2former.py`). Scored
-    offline, an image is a video of one frame.
+    offline, an image is a video of one frame. Images are scaled as detectron2 does, against aliasing.
     """
     base = coco_mask2former.mask2former("instance", backbone)
     one = base.stage_one
@@ -86,8 +86,10 @@ def coco(backbone: str) -> Recipe:
         base, name=f"coco_vita_{backbone}",
         about=f"COCO val, VITA's pre-training, {TITLES[backbone]}, instance labels; no published score",
         stage_one=replace(one, segmenter=segmenter, joint=JointConfig(head=head),
+                          input=replace(one.input, augment=replace(one.input.augment, interpolation="halving")),
                           fit=replace(one.fit, precision="fp16")),
-        inference=replace(base.inference, tracks=TrackConfig(candidates=100, scored="video")),
+        inference=replace(base.inference, tracks=TrackConfig(candidates=100, scored="video"),
+                          resize=replace(base.inference.resize, interpolation="pillow")),
         evaluation=EvaluationConfig(mode="offline"), cluster=replace(CLUSTER, workers=8, actors=8))
 
 

@@ -41,14 +41,14 @@ class ResizeConfig:
 
     short_side: int | None = None   # pixels, smaller frames are enlarged to it; None: frames keep their size
     long_side: int | None = None    # at most, pixels; a longer frame has a smaller short side. None: any length
-    multiple: int = 32              # sides are padded to the next multiple of it
+    pad_to: int = 32                # sides are padded to the next multiple of it
     interpolation: Interpolation = "pillow"
 
     def __post_init__(self) -> None:
-        for name in ("short_side", "long_side", "multiple"):
+        for name in ("short_side", "long_side", "pad_to"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"inference.resize.{name} is {value}; give a length of at least 1 pixel"
-                                 f"{'' if name == 'multiple' else ', or null'}")
+                                 f"{'' if name == 'pad_to' else ', or null'}")
 
     def geometry(self, source: tuple[int, int]) -> Geometry:
         """How frames of `source` (height, width) lie in the network input. Halves of pixels are rounded up."""
@@ -57,4 +57,4 @@ class ResizeConfig:
             factor = min(factor, self.long_side / max(source))
         height, width = (max(int(side * factor + 0.5), 1) for side in source)
         return Geometry(source=source, resized=(height, width),
-                        padded=smallest_canvas([(height, width)], multiple=self.multiple))
+                        padded=smallest_canvas([(height, width)], multiple=self.pad_to))

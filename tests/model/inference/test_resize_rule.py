@@ -58,7 +58,7 @@ def test_the_fixed_canvas_only_shrinks_unless_it_is_filled():
 
 @pytest.mark.parametrize(("wrong", "message"), [({"short_side": 0}, "inference.resize.short_side is 0"),
                                                 ({"long_side": -1}, "inference.resize.long_side"),
-                                                ({"multiple": 0}, "inference.resize.multiple")])
+                                                ({"pad_to": 0}, "inference.resize.pad_to")])
 def test_impossible_rules_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         ResizeConfig(**wrong)
