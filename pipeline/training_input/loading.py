@@ -1,10 +1,10 @@
 """Shards -> training batches, inside one train worker.
 
 There are two ways to read: by index (any clip with one `pread`, the default), or streaming front to back through
-`webdataset`. Both make the same clips. The content of a clip depends only on (seed, epoch, video); `sample_plan.py`
-beside this file decides the order, and where a resumed run continues. Loader processes are those of
-`torch.utils.data.DataLoader`, forked from the training process; the memory they share with it holds workers x prefetch
-+ 1 batches.
+`webdataset`. Both make the same clips. The content of a clip depends only on (seed, epoch, sample), and in place of a
+refused clip on (seed, epoch, position, attempt). `sample_plan.py` beside this file decides the order, and where a
+resumed run continues. Loader processes are those of `torch.utils.data.DataLoader`, forked from the training process;
+the memory they share with it holds workers x prefetch + 1 batches.
 
 Decoding allocates and frees megabytes per frame. Start the training process with MALLOC_MMAP_THRESHOLD_=268435456 and
 MALLOC_TRIM_THRESHOLD_=536870912 in its environment; otherwise page faults cost more than a slower decoder would.

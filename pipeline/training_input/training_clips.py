@@ -117,7 +117,7 @@ def _windows(video: StoredVideo, config: InputConfig) -> int:
 
 
 def plan_clip(draw: Draw, videos: Sequence[StoredVideo], config: InputConfig, *, donors: range) -> ClipPlan:
-    """Draw frames, transforms and donor: a pure function of (seed, epoch, video, repeat) and the range of `donors`.
+    """Draw frames, transforms and donor: a pure function of the seed, the draw and the range of `donors`.
 
     donors: videos from which copy-paste may take; a clip of a video outside this range gets nothing pasted.
     """
