@@ -73,10 +73,14 @@ def expected_source(recipe: Recipe) -> dict[str, Any]:
     cache = recipe.cache
     augment = None if cache.views == 1 else cache.augment or recipe.stage_one.input.augment
     resize = recipe.inference.resize
+    precision = recipe.inference.precision
+    # Earlier caches lack these fields: they were made in fp32, at the size of the network input.
+    later = {"precision": None if precision == "fp32" else precision,
+             "resize": None if resize is None else to_json(resize)}
     return {"segmenter": card["weights_sha256"], "input_size": card["input_size"],
             "cache": to_json(replace(cache, augment=augment)), "enlarge": recipe.inference.enlarge,
             "clip_frames": recipe.inference.clip_frames or card["clip_frames"],
-            **({} if resize is None else {"resize": to_json(resize)})}
+            **{name: value for name, value in later.items() if value is not None}}
 
 
 def cache_folder(recipe: Recipe) -> Path:

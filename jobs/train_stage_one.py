@@ -31,7 +31,7 @@ from jobs.verb import next_command, recorded, run
 from model.contracts import ClipBatch
 from model.joint import DetectorWithHead
 from model.losses.joint import JointCriterion
-from model.losses.linking import LinkingCriterion, clip_pairs
+from model.losses.linking import LinkingCriterion, clip_pairs, pair_losses
 from pipeline.files import digest
 from pipeline.shards import ShardSet
 from pipeline.training_input import Stills, never_drawn, training_batches
@@ -148,7 +148,8 @@ def losses_on_clips(config: StageOneConfig, model: nn.Module) -> Callable[[nn.Mo
         frames, targets = clip_pairs(batch.frames, batch.targets)
         real_pixels, _ = clip_pairs(batch.real_pixels, ())
         prediction = wrapped(frames, real_pixels, supervise=True)
-        return {**criterion(prediction, targets), **linking_criterion(model.linking, prediction, targets)}
+        segmentation = pair_losses(criterion, prediction, targets, segmentation=config.linking.segmentation)
+        return {**segmentation, **linking_criterion(model.linking, prediction, targets)}
 
     return losses_of
 

@@ -116,7 +116,7 @@ class Backbone(nn.Module):
         super().train(mode)
         if self.frozen_statistics:
             for module in self.network.modules():
-                if isinstance(module, nn.BatchNorm2d):
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):     # synchronised ones too
                     module.eval()
         return self
 

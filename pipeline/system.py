@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from model.association.linker import MatchingSpace
 from model.contracts import ClipPrediction, Geometry, VideoResults
@@ -34,6 +34,7 @@ from model.labels import ClassTable
 from model.postprocess.instances import tracks_video
 from model.postprocess.panoptic import panoptic_video
 from model.postprocess.semantic import semantic_video
+from model.precision import autocast
 from pipeline.clips import Transform, VideoClip, VideoSource, streamed_clips, video_clips
 from pipeline.datasets.raw_video import open_video
 from pipeline.spool import TensorSpool
@@ -114,12 +115,19 @@ class System:
 
     def _predict_clip(self, clip: VideoClip) -> ClipPrediction:
         device = next(self.segmenter.parameters()).device
-        with torch.inference_mode():
-            return self.segmenter(clip.frames.to(device), clip.real_pixels.to(device))
+        with torch.inference_mode(), autocast(device, self.inference.precision):
+            prediction = self.segmenter(clip.frames.to(device), clip.real_pixels.to(device))
+        return in_single_precision(prediction)
 
     def _makers(self, geometry: Geometry, spool: TensorSpool | None, *, head: nn.Module | None) -> list[ResultMaker]:
         return result_makers(self.inference, segmenter=self.segmenter, head=head, is_thing=self.classes.is_thing,
                              geometry=geometry, spool=spool)
+
+
+def in_single_precision(prediction: ClipPrediction) -> ClipPrediction:
+    """The same prediction in float32, whatever the segmenter computed in."""
+    values = {field.name: getattr(prediction, field.name) for field in fields(prediction)}
+    return replace(prediction, **{name: value.float() for name, value in values.items() if isinstance(value, Tensor)})
 
 
 def _named(results: Mapping[str, Any], *, video_id: str, frame_names: tuple[str, ...],

@@ -28,7 +28,7 @@ def small(config: Any) -> Any:
         return dataclasses.replace(config, name=families[0] if families else config.name, pretrained=False)
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     changed = {name: small(value) if dataclasses.is_dataclass(value) else SMALL.get(name, value)
-               for name, value in values.items()}
+               for name, value in values.items() if value is not None}
     if values.get("size"):                  # odd where the recipe's is
         changed["size"] = tuple(64 + side % 2 for side in values["size"])
     if values.get("train") is False:        # there is nothing to start from and keep

@@ -66,7 +66,8 @@ def kmax(backbone: str, *, msda: bool) -> Recipe:
             input=InputConfig(clip_frames=1, batch_size=64, copy_paste=CopyPasteConfig(),
                               refuse=RefusalConfig(labelled=4096),
                               augment=AugmentConfig(size=SIZE, scale=(0.2, 2.0), reverse=0.0)),
-            optimizer=OptimizerConfig(lr=5e-4, weight_decay=0.05, warmup_steps=5000, multipliers=(("backbone.", 0.1),)),
+            optimizer=OptimizerConfig(lr=5e-4, weight_decay=0.05, warmup_steps=5000, multipliers=(("backbone.", 0.1),),
+                                      decay=vipseg.SETTINGS[backbone].decay),
             fit=FitConfig(steps=150_000, precision="fp16")),
         inference=InferenceConfig(panoptic=vipseg.COCO, enlarge=True),
         cluster=ClusterConfig(workers=16, cpus_per_worker=6, gpus_per_worker=1, actors=16, gpus_per_actor=1))

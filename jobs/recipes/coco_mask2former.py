@@ -42,9 +42,12 @@ BACKBONES = {
 TITLES = {"r50": "ResNet-50", "swin_b": "Swin-B", "swin_l": "Swin-L"}
 WEIGHTS = {"r50": "tv_in1k", "swin_b": "ms_in22k", "swin_l": "ms_in22k"}    # timm's tags of the official ImageNet ones
 
-# mmdetection decays biases; of the embeddings only the pixel decoder's.
-NO_DECAY = ("relative_", "initial_queries", "query_positions", "query_decoder.level_embedding", "scale")
-FROZEN_NORMS = ((".bn", 0.0), (".downsample.1.", 0.0))      # ResNet's, on COCO
+# Norms do not decay, biases do; of the embeddings only the pixel decoder's do. mmdetection's schedule for ResNet is an
+# exception: its key "backbone" hides the rule for the norms there (mmcv, DefaultOptimizerConstructor), so all of the
+# backbone decays, also that of Swin where a file of Tube-Link takes this schedule.
+NO_DECAY = ("relative_", "initial_queries", "query_positions", "query_decoder.level_embedding")
+BACKBONE_DECAYS = (("backbone.", True),)
+FROZEN_NORMS = (".bn", ".downsample.1.")        # ResNet's, on COCO and for VITA
 
 CLUSTER = ClusterConfig(workers=16, cpus_per_worker=6, gpus_per_worker=1, actors=16, gpus_per_actor=1)
 CACHE = CacheConfig(views=4, evidence=EvidenceConfig(pixels=1024))
@@ -56,11 +59,17 @@ def pretrained(backbone: str) -> BackboneConfig:
     return replace(config, name=f"{config.name}.{WEIGHTS[backbone]}", pretrained=True)
 
 
-def optimizer(*milestones: int, warmup_steps: int = 500, first: tuple[tuple[str, float], ...] = ()) -> OptimizerConfig:
+def optimizer(*milestones: int, warmup_steps: int = 500, first: tuple[tuple[str, float], ...] = (),
+              decay: tuple[tuple[str, bool], ...] = (), frozen: tuple[str, ...] = ()) -> OptimizerConfig:
     """The one of all models of this family. first: multipliers that come before the backbone's."""
     return OptimizerConfig(lr=1e-4, weight_decay=0.05, warmup_steps=warmup_steps, schedule="steps",
                            milestones=milestones, clip_norm=0.01, multipliers=(*first, ("backbone.", 0.1)),
-                           no_decay=NO_DECAY)
+                           decay=decay, no_decay=NO_DECAY, frozen=frozen)
+
+
+def schedule_decay(backbone: str) -> tuple[tuple[str, bool], ...]:
+    """The decay rules by which mmdetection's schedule for the network differs from NO_DECAY."""
+    return BACKBONE_DECAYS if backbone == "r50" else ()
 
 
 TEST_SIZE = ResizeConfig(short_side=800, long_side=1333, interpolation="opencv")
@@ -110,7 +119,8 @@ def mask2former(task: str, backbone: str) -> Recipe:
             input=InputConfig(clip_frames=1, batch_size=BATCH, copy_paste=None, drop_empty=task == "instance",
                               augment=AugmentConfig(size=SIZE, scale=(0.1, 2.0), reverse=0.0, color=False,
                                                     interpolation="opencv")),
-            optimizer=optimizer(*milestones, warmup_steps=0, first=FROZEN_NORMS if backbone == "r50" else ()),
+            optimizer=optimizer(*milestones, warmup_steps=0, decay=schedule_decay(backbone),
+                                frozen=FROZEN_NORMS if backbone == "r50" else ()),
             fit=FitConfig(steps=steps)),
         inference=settings.inference, cluster=CLUSTER)
 

@@ -61,7 +61,8 @@ def tiny() -> Recipe:
             fit=FitConfig(steps=6, log_every=2, checkpoint_every=3)),
         cache=CacheConfig(evidence=EvidenceConfig(pixels=48)),
         stage_two=StageTwoConfig(
-            head=MaXTronHeadConfig(num_classes=CLASSES, dim=64, embedding=64, layers=2, batch_norm=SHORT_RUN),
+            head=MaXTronHeadConfig(num_classes=CLASSES, dim=64, embedding=64, layers=2, batch_norm=SHORT_RUN,
+                                   train_norms=True),
             input=QueryInputConfig(clips=4, batch_size=4),
             optimizer=OptimizerConfig(lr=1e-3, warmup_steps=2, multipliers=(("predictor", 0.1),)),
             fit=FitConfig(steps=6, log_every=2, checkpoint_every=3)),

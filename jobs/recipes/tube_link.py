@@ -20,7 +20,7 @@ from functools import partial
 
 import numpy as np
 
-from jobs.recipes.coco_mask2former import BACKBONES, BATCH, CLUSTER, TITLES, optimizer, pretrained
+from jobs.recipes.coco_mask2former import BACKBONE_DECAYS, BACKBONES, BATCH, CLUSTER, TITLES, optimizer, pretrained
 from jobs.recipes.schema import Recipe, StageOneConfig
 from jobs.training.loop import FitConfig
 from model.association.tube_linking import TubeLinkingConfig
@@ -138,7 +138,8 @@ def panoptic(data: str, backbone: str) -> Recipe:
     stuff = row.videos.stuff_classes
     one = base.stage_one
     one = replace(one, segmenter=replace(one.segmenter, stuff_classes=stuff, linking=TubeLinkingConfig()),
-                  losses=replace(one.losses, stuff_classes=stuff), linking=LinkingLossConfig(stuff_classes=stuff))
+                  losses=replace(one.losses, stuff_classes=stuff),
+                  linking=LinkingLossConfig(stuff_classes=stuff, segmentation="sum"))
     if data == "kitti_step":
         network = replace(pretrained(backbone), frozen_statistics=False)
         one = replace(one, segmenter=replace(one.segmenter, backbone=network), start_from="")
@@ -162,19 +163,19 @@ def _run(data: str, backbone: str, row: Row) -> Recipe:
             input=InputConfig(clip_frames=row.clip_frames, frame_stride=row.stride, sampling="windows",
                               samples_per_video=videos.repeats, refuse=RefusalConfig(empty="any"),
                               batch_size=row.batch, copy_paste=None, augment=videos.augment),
-            optimizer=optimizer(row.steps(row.epochs - 1), first=_frozen(row.frozen_stages)),
+            optimizer=optimizer(row.steps(row.epochs - 1), decay=BACKBONE_DECAYS, frozen=_frozen(row.frozen_stages)),
             fit=FitConfig(steps=row.steps(row.epochs))),
         inference=InferenceConfig(results=("semantic",), clip_frames=row.test_frames, resize=ResizeConfig()),
         cluster=replace(CLUSTER, workers=row.batch))
 
 
-def _frozen(stages: int) -> tuple[tuple[str, float], ...]:
-    """Multipliers that hold Swin's first stages still; timm counts a step down to the stage after it."""
+def _frozen(stages: int) -> tuple[str, ...]:
+    """The names of Swin's first stages with their output norms; timm counts a step down to the stage after it."""
     if not stages:
         return ()
     names = ["patch_embed", *(f"layers_{stage}." for stage in range(stages)), f"layers_{stages}.downsample"]
     norms = [f"backbone.output_norms.{stage}." for stage in range(stages)]
-    return tuple((name, 0.0) for name in (*(f"backbone.network.{name}" for name in names), *norms))
+    return (*(f"backbone.network.{name}" for name in names), *norms)
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {

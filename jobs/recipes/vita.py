@@ -30,6 +30,7 @@ from model.cross_clip.vita import VitaHeadConfig, VitaTestConfig
 from model.inference import InferenceConfig, ResizeConfig
 from model.losses.binary_masks import MatchingCosts
 from model.losses.mask2former import Mask2FormerLossConfig
+from model.losses.points import PointConfig
 from model.losses.vita import VitaLossConfig
 from model.postprocess.instances import TrackConfig
 from model.query_decoders.mask2former import Mask2FormerDecoderConfig
@@ -88,7 +89,7 @@ def coco(backbone: str) -> Recipe:
         stage_one=replace(one, segmenter=segmenter, joint=JointConfig(head=head),
                           input=replace(one.input, augment=replace(one.input.augment, interpolation="halving")),
                           fit=replace(one.fit, precision="fp16")),
-        inference=replace(base.inference, tracks=TrackConfig(candidates=100, scored="video"),
+        inference=replace(base.inference, precision="fp16", tracks=TrackConfig(candidates=100, scored="video"),
                           resize=replace(base.inference.resize, interpolation="pillow")),
         evaluation=EvaluationConfig(mode="offline"), cluster=replace(CLUSTER, workers=8, actors=8))
 
@@ -97,9 +98,9 @@ def vita(data: DatasetName, backbone: str) -> Recipe:
     """VITA, detector and head trained together. Expect 49.8 AP on YouTube-VIS 2019 with R50."""
     schedule = SCHEDULES[data]
     videos = VIDEOS[data]
-    frozen_norms = FROZEN_NORMS if backbone == "r50" else ()
     optimizer = OptimizerConfig(lr=5e-5, weight_decay=0.05, warmup_steps=10, warmup_factor=1.0, schedule="steps",
-                                milestones=schedule.milestones, clip_norm=0.01, no_decay=NO_DECAY)
+                                milestones=schedule.milestones, clip_norm=0.01, multipliers=(("backbone.", 0.1),),
+                                no_decay=NO_DECAY, frozen=FROZEN_NORMS if backbone == "r50" else ())
     return Recipe(
         name=f"{data}_vita_{backbone}", about=_about(data, backbone, "VITA", schedule.scores[backbone]),
         dataset=DatasetConfig(name=data, root=videos.root),
@@ -119,9 +120,8 @@ def vita(data: DatasetName, backbone: str) -> Recipe:
                 augment=AugmentConfig(
                     size=None, short_side=LOW, long_side=LONG_SIDE, scale=(1.0, 1.0), pad_to=32, reverse=0.0,
                     color=False)),
-            optimizer=replace(optimizer, multipliers=(*frozen_norms, ("backbone.", 0.1))),
-            fit=FitConfig(steps=schedule.steps)),
-        inference=InferenceConfig(results=("tracks",),
+            optimizer=optimizer, fit=FitConfig(steps=schedule.steps, precision="fp16")),
+        inference=InferenceConfig(results=("tracks",), precision="fp16",
                                   resize=ResizeConfig(short_side=TEST_SIDES[backbone], long_side=1333),
                                   tracks=TrackConfig(candidates=schedule.candidates, scored="video")),
         evaluation=EvaluationConfig(mode="offline", split="valid"), cluster=replace(CLUSTER, workers=8, actors=8))
@@ -140,9 +140,9 @@ def frozen(data: DatasetName, backbone: str) -> Recipe:
         cache=CACHE,
         stage_two=StageTwoConfig(
             head=one.joint.head, start_from=one.joint.start_from,
-            losses=VitaLossConfig(frame_costs=MatchingCosts(class_weight=0.0)),
+            losses=VitaLossConfig(frame_costs=MatchingCosts(class_weight=0.0), points=PointConfig()),
             input=QueryInputConfig(clips=one.input.clip_frames, batch_size=BATCH, reverse=0.0),
-            optimizer=replace(one.optimizer, multipliers=()), fit=one.fit))
+            optimizer=replace(one.optimizer, multipliers=(), frozen=()), fit=one.fit))
 
 
 def window(frames: int) -> Recipe:

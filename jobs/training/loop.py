@@ -10,13 +10,14 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from jobs.training.optimizer import OptimizerConfig, rate_factor, set_rate
+from model.precision import Precision, autocast
 
 Losses = Mapping[str, Tensor]
 
@@ -27,7 +28,7 @@ class FitConfig:
 
     steps: int = 40_000
     accumulate: int = 1                                    # batches per optimizer step
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"    # fp16 needs a GPU; on a CPU fp32 is used and said so
+    precision: Precision = "fp32"                          # fp16 needs a GPU; on a CPU fp32 is used and said so
     log_every: int = 20
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
@@ -95,13 +96,6 @@ def fit(model: nn.Module, batches: Iterator[Any], losses_of: Callable[[Any], Los
 def seed_step(seed: int, step: int) -> None:
     """Seed torch from (seed, step, rank), so that the numbers drawn in a step do not depend on the steps before it."""
     torch.manual_seed((seed * 1_000_003 + step) * 8191 + rank())
-
-
-def autocast(device: torch.device, precision: str):
-    """Mixed precision. Does nothing for fp32, nor for fp16 on a CPU, where it would not be faster."""
-    if precision == "fp32" or (precision == "fp16" and device.type == "cpu"):
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)
 
 
 def refuse_if_not_finite(losses: Losses, step: int, videos: tuple[str, ...]) -> None:

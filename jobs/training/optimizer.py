@@ -1,9 +1,9 @@
 """AdamW with parameter groups by name, and the learning-rate schedule.
 
-Rules of the official training (MaXTron `train_net_video.py`, kMaX-DeepLab): no weight decay for norms, biases, relative
-positions, query embeddings and layer scales; factors on the learning rate for parts found by a piece of their name.
-Tube-Link and Mask2Former (their configs' `paramwise_cfg`) exempt the embeddings of queries and of the query decoder's
-levels; those of the pixel decoder, and of within-clip tracking, decay everywhere.
+Lists of a recipe decide what happens to a parameter, by parts of its name: `multipliers` of the learning rate, and
+`decay` and `no_decay`. The defaults exempt from decay what kMaX-DeepLab and MaXTron on it exempt (`train_net.py` and
+`train_net_video.py` of TACJu/MaXTron): norms, biases, relative positions, query embeddings and layer scales. Recipes of
+other families have rules of their own. Frozen parts (`jobs.training.freezing`) are in no group.
 """
 
 from __future__ import annotations
@@ -32,8 +32,11 @@ class OptimizerConfig:
     milestones: tuple[int, ...] = ()                    # steps: the rate is divided by 10 at each
     clip_norm: float | None = None
     multipliers: tuple[tuple[str, float], ...] = ()     # (part of a parameter's name, factor); first match wins
-    no_decay: tuple[str, ...] = ("bias", "relative_", "initial_queries", "query_positions",    # parts of names too
+    decay: tuple[tuple[str, bool], ...] = ()            # (part of a name, whether it decays); first match wins
+    # Parts of names. What no rule of `decay` matches decays, unless it is in a norm or one of these matches.
+    no_decay: tuple[str, ...] = ("bias", "relative_", "initial_queries", "query_positions",
                                  "query_decoder.level_embedding", "gamma", "scale")
+    frozen: tuple[str, ...] = ()                        # parts of names; these parameters keep their weights
 
     def __post_init__(self) -> None:
         if self.lr <= 0 or self.warmup_steps < 0:
@@ -41,6 +44,9 @@ class OptimizerConfig:
                              f"{self.warmup_steps}")
         if self.schedule == "steps" and not self.milestones:
             raise ValueError("optimizer.schedule='steps' needs milestones, e.g. optimizer.milestones=[5000,10000]")
+        if still := [part for part, factor in self.multipliers if factor <= 0]:
+            raise ValueError(f"optimizer.multipliers: the factors of {still} are not above 0; to keep a part as it is, "
+                             "name it in optimizer.frozen")
 
 
 def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict]:
@@ -103,6 +109,9 @@ def _named(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, nn.Module]]:
 
 
 def _decays(name: str, module: nn.Module, config: OptimizerConfig) -> bool:
+    for part, decays in config.decay:
+        if part in name:
+            return decays
     kind = type(module).__name__
     if kind == "GlobalResponseNorm":        # ConvNeXtV2's authors call timm's weight gamma, and its bias beta, which
         return name.endswith(".bias")       # no official rule matches: its class is no norm, its name not "bias"

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from jobs.cluster import ClusterConfig
 from jobs.console import say
 from jobs.training.checkpoint import load_checkpoint, save_checkpoint
+from jobs.training.freezing import freeze
 from jobs.training.identity import DIVERGED, Identity, claim_folder
 from jobs.training.loop import FitConfig, Losses, NotFinite, fit, rank, refuse_infinite_weights, world
 from jobs.training.optimizer import OptimizerConfig, build_optimizer, parameter_groups
@@ -46,7 +47,7 @@ from pipeline.files import atomic_write
 class Stage:
     """Everything the loop needs of a stage, built inside each worker."""
 
-    model: nn.Module                                            # on the CPU; frozen parameters are not trained
+    model: nn.Module                                            # on the CPU; `optimizer.frozen` is not yet applied
     losses_of: Callable[[nn.Module, Any], Losses]               # (wrapped model, batch on the device) -> weighted terms
     batches: Callable[[int, int, int], Iterator[Any]]           # (rank, world, consumed samples) -> endless batches
     optimizer: OptimizerConfig
@@ -160,8 +161,7 @@ def _train(job: TrainingJob, process: RayWorker | SingleProcess) -> Exception | 
     stage = None
     error = None
     try:
-        stage = job.build()
-        parameter_groups(stage.model, stage.optimizer)      # raises for multipliers that match nothing
+        stage = _built(job, process.device)
     except (ValueError, FileNotFoundError) as raised:
         error = raised
     if (error := _first_error(error)) is not None:
@@ -171,6 +171,20 @@ def _train(job: TrainingJob, process: RayWorker | SingleProcess) -> Exception | 
     except NotFinite as error:
         return error
     return None
+
+
+def _built(job: TrainingJob, device: torch.device) -> Stage:
+    """The stage, its model in training mode with its frozen parts. Raises ValueError for settings that match nothing.
+    """
+    stage = job.build()
+    if device.type == "cuda" and world() > 1:
+        nn.SyncBatchNorm.convert_sync_batchnorm(stage.model)      # in place; before freezing, since it makes new norms
+    elif world() > 1 and rank() == 0:
+        say("batch norm is not synchronised on CPUs: each rank normalises over its own part of the batch")
+    freeze(stage.model, stage.optimizer.frozen)
+    parameter_groups(stage.model, stage.optimizer)
+    stage.model.train()     # a new module is in training mode, but norms that keep their statistics wait for this call
+    return stage
 
 
 def _first_error(error: Exception | None) -> Exception | None:
@@ -185,10 +199,6 @@ def _first_error(error: Exception | None) -> Exception | None:
 def _fit(stage: Stage, job: TrainingJob, process: RayWorker | SingleProcess) -> None:
     model = stage.model
     device = process.device
-    if device.type == "cuda" and world() > 1:
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    elif world() > 1 and rank() == 0:
-        say("batch norm is not synchronised on CPUs: each rank normalises over its own part of the batch")
     wrapped = process.wrap(model)
     optimizer = build_optimizer(model, stage.optimizer)
     state = process.newest(partial(load_checkpoint, model=model, optimizer=optimizer))

@@ -52,6 +52,6 @@ def result_makers(config: InferenceConfig, *, segmenter: nn.Module, head: CrossC
     if not mergers:
         return per_clip
     if head is not None:
-        return [*per_clip, Aligned([Offline(head, mergers, spool=spool)])]
+        return [*per_clip, Aligned([Offline(head, mergers, spool=spool, precision=config.precision)])]
     repeats_count = "panoptic" in mergers and config.panoptic.official_compat
     return [*per_clip, Aligned([NearOnline(mergers, repeats_count=repeats_count)])]

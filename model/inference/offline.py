@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from model.contracts import ClipPrediction, VideoQueries
 from model.cross_clip import CrossClipHead
 from model.inference.near_online import Merger
+from model.precision import Precision, autocast
 
 
 class FeatureSpool(Protocol):
@@ -47,9 +49,10 @@ class Offline:
     """
 
     def __init__(self, head: CrossClipHead, new_mergers: Mapping[str, Callable[[], Merger]], *,
-                 spool: FeatureSpool | None = None) -> None:
-        """spool: where pixel features wait; by default in memory."""
+                 spool: FeatureSpool | None = None, precision: Precision = "fp32") -> None:
+        """spool: where pixel features wait; by default in memory. precision: of the head."""
         self.head = head
+        self.precision = precision
         self.new_mergers = new_mergers
         self.spool = [] if spool is None else spool
         self._collector = QueryCollector()
@@ -61,18 +64,25 @@ class Offline:
 
     def finish(self) -> dict[str, Any]:
         """See `ResultMaker`; once for a video, whose clips must all be known."""
-        return merge_video(self._collector.finish()["queries"], self.spool, self.head, new_mergers=self.new_mergers)
+        return merge_video(self._collector.finish()["queries"], self.spool, self.head, new_mergers=self.new_mergers,
+                           precision=self.precision)
 
 
 @torch.no_grad()
 def merge_video(queries: VideoQueries, features: Iterable[tuple[Tensor, int]], head: CrossClipHead, *,
-                new_mergers: Mapping[str, Callable[[], Merger]]) -> dict[str, Any]:
-    """queries: of one video. features: d t h w and the number of real frames, for every clip in time."""
+                new_mergers: Mapping[str, Callable[[], Merger]], precision: Precision = "fp32") -> dict[str, Any]:
+    """queries: of one video. features: d t h w and the number of real frames, for every clip in time.
+
+    precision: of the head; what the mergers get is float32.
+    """
     mergers = {name: new() for name, new in new_mergers.items()}
-    video = head(queries)[-1]
+    network = partial(autocast, queries.queries.device, precision)
+    with network():
+        video = head(queries)[-1]
     for embeddings, (pixels, frames) in zip(video.mask_embeddings.unbind(1), features, strict=True):
         pixels = pixels[None, None, :, :frames].to(embeddings)                      # b k d t h w, b = k = 1
-        masks = head.mask_logits(embeddings[:, None], pixels)[0, 0]                 # n t h w
+        with network():
+            masks = head.mask_logits(embeddings[:, None], pixels)[0, 0].float()     # n t h w
         for merger in mergers.values():
             merger.add(masks)
-    return {name: merger.finish(video.class_logits[0]) for name, merger in mergers.items()}
+    return {name: merger.finish(video.class_logits[0].float()) for name, merger in mergers.items()}

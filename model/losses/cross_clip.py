@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from einops import rearrange
@@ -19,6 +19,7 @@ from torch import Tensor
 from model.contracts import PixelEvidence, VideoPrediction, VideoQueries
 from model.losses.binary_masks import MaskLossConfig, class_term, mask_terms, match_masks, mean_over_ranks
 from model.losses.matching import Matches, match_queries
+from model.losses.points import PointConfig, expected_points
 from model.losses.queries import QueryLossConfig, query_losses, weighted_sum
 from model.losses.targets import NO_TUBE, PixelTargets, video_targets
 
@@ -84,8 +85,19 @@ class CrossClipLossConfig(QueryLossConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskCrossClipLossConfig(MaskLossConfig):
-    """MaXTron on Tube-Link. Defaults: every offline model on YouTube-VIS and OVIS. See `own_match_losses`."""
+class EvidenceLossConfig(MaskLossConfig):
+    """Losses by binary masks on stored pixels, see `own_match_losses`."""
+
+    # As many points as the released code draws for each mask, mostly where it is uncertain, spread over the stored
+    # pixels as they would fall on average (`expected_points`); the drawing of points is not undone by weights, there as
+    # here. None: every stored pixel counts by its weight alone.
+    points: PointConfig | None = None
+    points_in_each_clip: ClassVar[bool] = False     # so many points in each clip, not in all clips together
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskCrossClipLossConfig(EvidenceLossConfig):
+    """MaXTron on Tube-Link. Defaults: every offline model on YouTube-VIS and OVIS, except for `points`."""
 
     kind: Literal["tube_link"] = "tube_link"
 
@@ -134,7 +146,7 @@ def match_layers(layers: VideoLayers, *, config: MaskLossConfig) -> list[Tensor]
             for class_logits, mask_logits in layers.each()]
 
 
-def own_match_losses(layers: VideoLayers, tubes: Sequence[Tensor], *, config: MaskLossConfig
+def own_match_losses(layers: VideoLayers, tubes: Sequence[Tensor], *, config: EvidenceLossConfig
                      ) -> list[dict[str, Tensor]]:
     """Losses (scalars) of each layer, each by its own match. tubes: b n of each layer, from `match_layers`.
 
@@ -147,9 +159,25 @@ def own_match_losses(layers: VideoLayers, tubes: Sequence[Tensor], *, config: Ma
     for (class_logits, mask_logits), tube_of_query in zip(layers.each(), tubes, strict=True):
         items, queries = (tube_of_query != NO_TUBE).nonzero(as_tuple=True)
         rows = tube_of_query[items, queries]
-        mask, dice = mask_terms(mask_logits[items, queries].float(), targets.masks[items, rows],
-                                weights=targets.weights[items], areas=targets.areas[items, rows])
+        logits = mask_logits[items, queries].float()
+        covered = targets.masks[items, rows]
+        weights = targets.weights[items]
+        areas = targets.areas[items, rows]
+        if config.points is not None:
+            points = _points(logits, weights, clips=layers.evidence.weights.shape[1], config=config)
+            covered = covered * points / weights.clamp(min=torch.finfo(weights.dtype).tiny)
+            weights = points
+            areas = covered.sum(-1)
+        mask, dice = mask_terms(logits, covered, weights=weights, areas=areas)
         losses.append({"class": class_term(class_logits, targets.classes, tube_of_query,
                                            no_object_weight=config.no_object_weight),
                        "mask": mask.sum() / count, "dice": dice.sum() / count})
     return losses
+
+
+def _points(logits: Tensor, weights: Tensor, *, clips: int, config: EvidenceLossConfig) -> Tensor:
+    """logits and weights x (k p) of matched masks, k clips -> the points on each entry x (k p)."""
+    if not config.points_in_each_clip:
+        return expected_points(logits, weights, config=config.points)
+    apart = (rearrange(part, "x (k p) -> (x k) p", k=clips) for part in (logits, weights))
+    return rearrange(expected_points(*apart, config=config.points), "(x k) p -> x (k p)", k=clips)

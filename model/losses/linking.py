@@ -8,8 +8,8 @@ settings.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
 import torch
@@ -18,11 +18,13 @@ from einops import einsum, rearrange
 from torch import Tensor
 
 from model.association.tube_linking import TubeLinking
-from model.contracts import ClipPrediction, ClipTargets
+from model.contracts import ClipPrediction, ClipTargets, LayerPrediction
 from model.losses.binary_masks import MatchingCosts, match_masks
 from model.losses.mask2former import ImageTargets, as_images, at_points
 from model.losses.points import Draw, uniform
 from model.losses.targets import NO_TUBE, clip_targets
+
+Losses = Mapping[str, Tensor]
 
 # labels of a pair of queries
 SAME = 1
@@ -44,6 +46,9 @@ class LinkingLossConfig:
     same_overlap: float = 0.7               # "overlap": a query is assigned to a tube above this IoU
     different_overlap: float = 0.3          # "overlap": a query and a tube are different objects below this IoU
     stuff_classes: tuple[int, ...] = ()     # these have no tracks; as many of the last queries are reserved for them
+    # The segmentation losses beside these: those of the key clips plus those of the reference clips, each normalised by
+    # itself, as released; or one mean over both, against which the linking losses weigh about twice as much.
+    segmentation: Literal["sum", "mean"] = "mean"
 
     def __post_init__(self) -> None:
         if not 0 <= self.different_overlap <= self.same_overlap <= 1:
@@ -145,6 +150,30 @@ def tube_overlaps(mask_logits: Tensor, targets: Sequence[ClipTargets]) -> Tensor
     tubes = clip_targets(targets).masks
     both = einsum(masks, tubes, "b n p, b m p -> b n m")
     return both / (masks.sum(-1)[..., None] + tubes.sum(-1)[:, None] - both).clamp(min=1)
+
+
+def pair_losses(criterion: Callable[..., Losses], prediction: ClipPrediction, targets: Sequence[ClipTargets], *,
+                segmentation: Literal["sum", "mean"]) -> Losses:
+    """The segmentation losses of pairs by name, see `LinkingLossConfig.segmentation`.
+
+    criterion: of clips. prediction and targets: of 2 b clips, the b key clips first.
+    """
+    if segmentation == "mean":
+        return criterion(prediction, targets)
+    pairs = len(targets) // 2
+    key, reference = (criterion(clips_of(prediction, part), targets[part])
+                      for part in (slice(None, pairs), slice(pairs, None)))
+    return {name: key[name] + reference[name] for name in key}
+
+
+def clips_of(prediction: ClipPrediction, part: slice) -> ClipPrediction:
+    """Some clips of a batch: every field, also of the auxiliary layers, cut along its first axis."""
+    def cut(layer: ClipPrediction | LayerPrediction) -> dict[str, Tensor]:
+        values = {field.name: getattr(layer, field.name) for field in fields(layer)}
+        return {name: value[part] for name, value in values.items() if isinstance(value, Tensor)}
+
+    auxiliary = tuple(replace(layer, **cut(layer)) for layer in prediction.auxiliary)
+    return replace(prediction, **cut(prediction), auxiliary=auxiliary)
 
 
 def clip_pairs(frames: Tensor, targets: Sequence[ClipTargets]) -> tuple[Tensor, tuple[ClipTargets, ...]]:

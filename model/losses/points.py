@@ -53,3 +53,20 @@ def uncertain_points(mask_logits: Tensor, *, config: PointConfig, draw: Draw) ->
     chosen = certainty.topk(config.count - uniform_count, largest=False).indices
     points = candidates.take_along_dim(chosen[..., None], 1)
     return torch.cat([points, draw(len(mask_logits), uniform_count, 2)], 1) if uniform_count else points
+
+
+@torch.no_grad()
+def expected_points(mask_logits: Tensor, weights: Tensor, *, config: PointConfig) -> Tensor:
+    """mask_logits x p of weighted pixels, weights x p -> x p: how many points fall on each entry on average.
+
+    This is what `uncertain_points` does to a map of which only a weighted sample of pixels is known, with the chance
+    taken out of it: among many uniform candidates, `oversample` for each point, the share `importance / oversample`
+    with logits nearest to zero is kept. Rows without any weight get no points.
+    """
+    share = weights / weights.sum(-1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
+    order = mask_logits.abs().argsort(-1)
+    ordered = share.take_along_dim(order, -1)
+    before = ordered.cumsum(-1) - ordered                   # share of the map that is less certain
+    kept = (config.importance / config.oversample - before).clamp(min=0).minimum(ordered)
+    chosen = torch.zeros_like(share).scatter(-1, order, kept)
+    return config.count * ((1 - config.importance) * share + config.oversample * chosen)

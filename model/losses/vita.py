@@ -9,7 +9,7 @@ mask losses beside it are Mask2Former's over whole volumes: on clips those of `M
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,18 +18,22 @@ from torch import Tensor
 
 from model.contracts import PixelEvidence, VideoPrediction, VideoQueries
 from model.layers.convolution import dot_pixels
-from model.losses.binary_masks import MaskLossConfig, MatchingCosts, match_masks
-from model.losses.cross_clip import CrossClipCriterion, VideoLayers, match_layers, own_match_losses
+from model.losses.binary_masks import MatchingCosts, match_masks
+from model.losses.cross_clip import CrossClipCriterion, EvidenceLossConfig, VideoLayers, match_layers, own_match_losses
 from model.losses.targets import NO_TUBE, PixelTargets, each_clip
 
 EPSILON = 1e-6      # pairs, so that a batch without any has a loss of 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class VitaLossConfig(MaskLossConfig):
-    """Stage two of VITA. Defaults: every released model."""
+class VitaLossConfig(EvidenceLossConfig):
+    """Stage two of VITA. Defaults: every released model, except for `points`.
+
+    Where the head trains along with its detector, points are drawn as the detector's losses say.
+    """
 
     kind: Literal["vita"] = "vita"
+    points_in_each_clip: ClassVar[bool] = True      # a clip is one frame
     similarity_weight: float = 0.5      # of the last decoder layer's similarity loss; 0: none
     # Costs of assigning a frame query to a tube of its frame. Without class_weight the frame detector may have other
     # classes than the head, like a detector that was never trained on the videos.

@@ -65,23 +65,35 @@ def clip_config(case: Case) -> KMaxLossConfig:
         share_matching=arguments["share_final_matching"], void_counts=not arguments["masking_void_pixel"])
 
 
+def video_config(case: Case) -> CrossClipLossConfig:
+    """MaXTron's stage two."""
+    weights = {name: weight for name, weight in wanted(case).items() if name in ("class_weight", "mask_weight",
+                                                                                  "dice_weight")}
+    return CrossClipLossConfig(**weights, share_matching=case.arguments["share_final_matching"],
+                               void_counts=not case.arguments["masking_void_pixel"])
+
+
 def run_clips(case: Case, config: KMaxLossConfig) -> None:
-    """An image is a clip of one frame."""
     leaves = predicted(case)
     targets = ground_truth(case)
+    final = clip_prediction(case, leaves, targets)
+    compare(case, leaves, config.build().layer_losses(final, targets, draw=recorded_draw(case, config)))
+
+    compare_matching(case, final.class_logits, final.mask_logits.flatten(2), clip_targets(targets))
+    assert final.class_logits.shape[-1] == case.arguments["num_classes"] + 1
+
+
+def clip_prediction(case: Case, leaves: list[dict[str, Tensor]], targets: list[ClipTargets]) -> ClipPrediction:
+    """The predictions of a case about clips, the final one first among its leaves. An image is a clip of one frame."""
     frames = targets[0].void.shape[0]
     layers = [LayerPrediction(class_logits=leaf["pred_logits"], mask_logits=in_time(case, leaf["pred_masks"]),
                               pixel_features=in_time(case, leaf["pixel_feature"]) if "pixel_feature" in leaf else None)
               for leaf in leaves]
     semantic = leaves[0].get("aux_semantic_pred")
-    final = ClipPrediction(
+    return ClipPrediction(
         class_logits=layers[0].class_logits, mask_logits=layers[0].mask_logits, auxiliary=tuple(layers[1:]),
         pixel_features=layers[0].pixel_features, queries=torch.empty(0), mask_embeddings=torch.empty(0),
         semantic_logits=None if semantic is None else rearrange(semantic, "b c (t h) w -> b c t h w", t=frames))
-    compare(case, leaves, config.build().layer_losses(final, targets, draw=recorded_draw(case, config)))
-
-    compare_matching(case, final.class_logits, final.mask_logits.flatten(2), clip_targets(targets))
-    assert final.class_logits.shape[-1] == case.arguments["num_classes"] + 1
 
 
 def recorded_draw(case: Case, config: KMaxLossConfig) -> Draw:
@@ -99,24 +111,23 @@ def recorded_draw(case: Case, config: KMaxLossConfig) -> Draw:
 
 
 def run_videos(case: Case) -> None:
-    """Every pixel of the video is evidence of weight 1; each frame is a clip."""
     leaves = predicted(case)
-    targets = ground_truth(case)
-    evidence = dense_evidence(*targets)
-    layers = [*leaves[1:], leaves[0]]                                           # the last one counts
-    predictions = [VideoPrediction(class_logits=layer["pred_logits"], mask_embeddings=torch.empty(0),
-                                   queries=torch.empty(0)) for layer in layers]
-    mask_logits = [rearrange(layer["pred_masks"], "b n T h w -> b T n (h w)") for layer in layers]
-    config = CrossClipLossConfig(
-        **{name: weight for name, weight in wanted(case).items()
-           if name in ("class_weight", "mask_weight", "dice_weight")},
-        share_matching=case.arguments["share_final_matching"], void_counts=not case.arguments["masking_void_pixel"])
-    compare(case, leaves, config.build().layer_losses(predictions, mask_logits, evidence))
+    evidence = dense_evidence(*ground_truth(case))
+    predictions, mask_logits = video_predictions(leaves)
+    compare(case, leaves, video_config(case).build().layer_losses(predictions, mask_logits, evidence))
 
-    compare_matching(case, layers[-1]["pred_logits"], layers[-1]["pred_masks"].flatten(2), video_targets(evidence))
-    assert layers[-1]["pred_logits"].shape[-1] == case.arguments["num_classes"] + 1
+    compare_matching(case, leaves[0]["pred_logits"], leaves[0]["pred_masks"].flatten(2), video_targets(evidence))
+    assert leaves[0]["pred_logits"].shape[-1] == case.arguments["num_classes"] + 1
     for unused in ("pixel_insdis_temperature", "aux_semantic_temperature", "sample_k"):
         case.arguments.get(unused)     # a setting of terms that stage two does not have
+
+
+def video_predictions(leaves: list[dict[str, Tensor]]) -> tuple[list[VideoPrediction], list[Tensor]]:
+    """The layers of a case about videos, the last one counts; each frame is a clip of which every pixel is stored."""
+    layers = [*leaves[1:], leaves[0]]
+    predictions = [VideoPrediction(class_logits=layer["pred_logits"], mask_embeddings=torch.empty(0),
+                                   queries=torch.empty(0)) for layer in layers]
+    return predictions, [rearrange(layer["pred_masks"], "b n T h w -> b T n (h w)") for layer in layers]
 
 
 def predicted(case: Case) -> list[dict[str, Tensor]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.cache_queries import cache_folder
+from jobs.cache_queries import cache_folder, expected_source
 from jobs.config import override
 from jobs.models import save_model, segmenter_card
 from jobs.recipes import find_recipe
@@ -41,7 +41,8 @@ def folder(recipe: Recipe) -> Path:
 
 
 @pytest.mark.parametrize("assignment", [
-    "inference.enlarge=true", "inference.clip_frames=3", "cache.views=2", "cache.dtype=float32", "cache.seed=1",
+    "inference.enlarge=true", "inference.clip_frames=3", "inference.precision=bf16", "cache.views=2",
+    "cache.dtype=float32", "cache.seed=1",
     'cache.splits=["train","val"]', "cache.evidence.pixels=47", "cache.evidence.strategy=dense"])
 def test_a_setting_that_reaches_the_cache_changes_its_folder(recipe, assignment):
     assert changed(recipe, assignment)
@@ -59,6 +60,11 @@ def test_the_training_augmentation_counts_where_views_are_drawn_from_it(tmp_path
     own = {*views, "cache.augment={\"size\": [64, 64]}"}
     assert folder(override(other, own)) == folder(override(recipe, own))        # the views have their own
     assert folder(other) == folder(recipe)                                      # there are no augmented views
+
+
+def test_a_cache_of_an_earlier_version_which_had_no_precision_is_still_the_one_of_fp32(recipe):
+    assert "precision" not in expected_source(recipe)
+    assert expected_source(override(recipe, ["inference.precision=fp16"]))["precision"] == "fp16"
 
 
 @pytest.mark.parametrize("assignment", [

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from jobs.config import from_json, to_json
 from jobs.recipes import find_recipe, tube_link, youtube_vis
 from model.association import MemoryBufferConfig
 from model.association.tube_linking import TubeLinkingConfig
@@ -65,6 +66,31 @@ def test_clips_are_as_long_as_asked_with_the_same_weights_and_tracks_shorten_the
 def test_panoptic_and_semantic_video_fill_the_last_clip_up(results):
     one = system(clip_frames=3, results=results, panoptic=TubePanopticConfig(score=0.0))
     assert seen(one, 7) == [3, 3, 3]
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_half_precision_is_near_single_and_reaches_the_networks_alone(offline):
+    computed = []
+    masks = {}
+    for precision in ("fp32", "bf16", "fp16"):
+        one = system(clip_frames=2, results=("tracks",), precision=precision, offline=offline)
+        network = one.head.predictor.class_head if offline else one.segmenter.query_decoder.class_head
+        network.register_forward_hook(lambda *parts: computed.append(parts[2].dtype))
+        _, clip = next(one.clip_predictions(NoisyVideo(2)))
+        masks[precision] = clip.mask_logits
+        assert {clip.mask_logits.dtype, clip.queries.dtype, clip.pixel_features.dtype} == {torch.float32}
+        assert one.predict(NoisyVideo(3)).tracks.tracks
+    used = list(dict.fromkeys(computed))
+    assert used == [torch.float32, torch.bfloat16]       # fp16 on a CPU is fp32
+    assert torch.equal(masks["fp16"], masks["fp32"])
+    assert not torch.equal(masks["bf16"], masks["fp32"])
+    assert (masks["bf16"] - masks["fp32"]).abs().mean() < 0.05 * masks["fp32"].abs().mean()
+
+
+def test_settings_without_a_precision_were_written_when_there_was_only_single():
+    stored = to_json(InferenceConfig())
+    del stored["precision"]
+    assert from_json(InferenceConfig, stored).precision == "fp32"
 
 
 def test_a_head_sees_full_clips_whatever_is_asked():

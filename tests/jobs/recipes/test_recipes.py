@@ -7,7 +7,7 @@ import math
 import pickle
 from collections import Counter
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from jobs.kept_predictions import scores_folder
 from jobs.recipes import RECIPES, ablations, coco, find_recipe, tube_link, video_kmax, vipseg, vita, youtube_vis
 from jobs.recipes.schema import JointConfig, Recipe, StageOneConfig, StageTwoConfig
 from jobs.train_stage_one import losses_on_clips
+from jobs.training.freezing import freeze
 from jobs.training.optimizer import OptimizerConfig, build_optimizer, parameter_groups
 from model.contracts import ClipBatch, ClipTargets, PixelEvidence, VideoQueries
 from model.converters.official import has_head
@@ -194,6 +195,20 @@ def test_a_frozen_detector_keeps_its_weights_and_an_ablation_of_vita_changes_one
         assert scores_folder(ablation) != scores_folder(joint)
 
 
+@pytest.mark.parametrize("offline", [partial(vipseg.offline, "r50"), partial(vipseg.offline, "convnextv2_l"), partial(
+    youtube_vis.offline, "ovis", "r50"), partial(youtube_vis.offline, "youtube_vis_2022", "swin_l")])
+def test_the_variant_of_an_offline_run_starts_at_the_near_online_result_and_reads_the_cache_of_that_run(offline):
+    """Published rows start as the released code does (post-norm); on Video-kMaX the copied norms train there too."""
+    official = offline()
+    variant = find_recipe(f"{official.name}_near_online_start")
+    changed = {line.split(": ")[0]: line.split(": ")[1] for line in changes(official, variant)}
+    norms = {"stage_two.head.train_norms": "True != False"} if official.name.startswith("vipseg") else {}
+    assert changed == {"stage_two.head.start": "'official' != 'near_online'", **norms}
+    assert official.stage_two == find_recipe(official.name.replace("_offline", "_near_online")).stage_two
+    assert cache_source_folders(variant) == cache_source_folders(official)
+    assert variant.run_folder != official.run_folder
+
+
 @pytest.mark.parametrize("name", [name for name in vita.RECIPES if not name.startswith("coco_")])
 def test_detector_and_head_of_vita_start_from_its_own_pre_training(name):
     """The same networks, but for the rows of classes; both are made by the recipe that the starts name."""
@@ -312,15 +327,22 @@ def test_the_things_of_vipseg_are_those_its_own_file_lists(real_data):
         tube_link.VIPSEG.stuff_classes)
 
 
-def moving_parts(name: str) -> set[str]:
-    """Modules of the backbone that learn at all."""
+def frozen_segmenter(name: str) -> nn.Module:
+    """The segmenter of a recipe in training mode, with its frozen parts, without memory."""
     one = find_recipe(name).stage_one
     config = replace(one.segmenter, backbone=replace(one.segmenter.backbone, pretrained=False))
     with torch.device("meta"):
         segmenter = config.build()
+    freeze(segmenter, one.optimizer.frozen)
+    return segmenter.train()
+
+
+def moving_parts(name: str) -> set[str]:
+    """Modules of the backbone that learn at all."""
+    segmenter = frozen_segmenter(name)
     names = {weight: name for name, weight in segmenter.named_parameters()}
-    moving = [names[weight] for group in parameter_groups(segmenter, one.optimizer) if group["lr"]
-              for weight in group["params"]]
+    groups = parameter_groups(segmenter, find_recipe(name).stage_one.optimizer)
+    moving = [names[weight] for group in groups for weight in group["params"]]
     assert all(name in moving for name in names.values() if not name.startswith("backbone."))
     return {name.removeprefix("backbone.").rsplit(".", 1)[0] for name in moving if name.startswith("backbone.")}
 
@@ -329,6 +351,21 @@ def test_the_frozen_stages_of_swin_keep_their_weights():
     """VSPW, Swin-L: all of the backbone but the last stage and its norm; the step down to it stays too."""
     parts = moving_parts("vspw_tube_link_swin_l")
     assert {part.split(".blocks.")[0] for part in parts} == {"network.layers_3", "output_norms.3"}
+
+
+def test_paths_are_dropped_in_the_last_stage_of_swin_alone_where_the_others_are_frozen():
+    """mmdetection puts frozen stages in evaluation mode at every call of `train`."""
+    network = frozen_segmenter("vspw_tube_link_swin_l").backbone.network
+    active = {name.split(".")[0] for name, module in network.named_modules()
+              if getattr(module, "drop_prob", 0) and module.training}
+    assert active == {"layers_3"}
+
+
+@pytest.mark.parametrize("name", ["coco_mask2former_instance_r50", "youtube_vis_2019_vita_r50"])
+def test_the_norms_of_resnet_keep_their_statistics_and_their_weights(name):
+    norms = [module for module in frozen_segmenter(name).backbone.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert len(norms) == 53
+    assert not any(norm.training or norm.weight.requires_grad for norm in norms)
 
 
 def test_resnet_learns_all_but_its_norms_on_coco_and_these_too_in_video():
@@ -426,6 +463,21 @@ def test_a_small_version_of_every_recipe_takes_a_step_of_both_stages(name):
         assert step_of_stage_two(one.segmenter, small(recipe.stage_two)) == []
 
 
+@pytest.mark.parametrize("name", ["youtube_vis_2019_vita_r50", "coco_vita_swin_l", "vipseg_video_kmax_r50_offline",
+                                  "youtube_vis_2019_vita_r50_frozen"])
+def test_a_recipe_that_trains_in_half_precision_takes_a_step_in_it(name):
+    """fp16 as in the public configurations; here in bf16, the half precision of CPUs."""
+    recipe = find_recipe(name)
+    one = recipe.stage_one
+    assert one.fit.precision == "fp16"
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert step_of_stage_one.__wrapped__(small(one)) == []
+        if recipe.stage_two is not None:
+            assert recipe.stage_two.fit.precision == "fp16"
+            assert step_of_stage_two.__wrapped__(small(one).segmenter, small(recipe.stage_two)) == []
+    assert recipe.inference.precision == ("fp16" if "vita" in name else "fp32")
+
+
 @cache
 def step_of_stage_one(stage: StageOneConfig) -> list[str]:
     """Names of the weights no loss reaches. Recipes that share a stage share the step."""
@@ -473,6 +525,7 @@ def step_of_stage_two(segmenter: SegmenterConfig, stage: StageTwoConfig) -> list
 
 def step(model: nn.Module, losses: dict[str, Tensor], config: OptimizerConfig) -> list[str]:
     """One step of the recipe's own optimizer; names of the weights without a gradient, and of what is not finite."""
+    freeze(model, config.frozen)
     optimizer = build_optimizer(model, config)
     sum(losses.values()).backward()
     missed = [name for name, weight in model.named_parameters() if weight.requires_grad and weight.grad is None]

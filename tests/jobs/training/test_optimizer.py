@@ -39,8 +39,8 @@ def test_norms_and_biases_do_not_decay_and_the_backbone_learns_slower():
     assert group_of[id(net.head.weight)]["lr"] == pytest.approx(1.0)
 
 
-def decaying(net: nn.Module) -> set[str]:
-    groups = parameter_groups(net, OptimizerConfig())
+def decaying(net: nn.Module, config: OptimizerConfig | None = None) -> set[str]:
+    groups = parameter_groups(net, config or OptimizerConfig())
     ids = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
     return {name for name, p in net.named_parameters() if id(p) in ids}
 
@@ -61,6 +61,22 @@ def test_query_embeddings_never_decay_and_level_embeddings_only_outside_the_quer
     assert embeddings == {
         "tube_link": {"pixel_decoder.level_embedding", "pixel_decoder.clip_level_embedding"},
         "video_kmax": {"within_clip.level_embedding", "within_clip.clip_level_embedding"}}
+
+
+def test_the_first_decay_rule_that_matches_wins_over_the_rules_for_norms_and_names():
+    net = model()
+    every = {name for name, parameter in net.named_parameters() if parameter.requires_grad}
+    norms = {"backbone.1.weight", "backbone.1.bias"}
+    for rules, exempt, expected in (
+            ((), (), every - norms), ((("backbone", True),), ("backbone", "bias"), every - {"head.bias"}),
+            ((("bias", False), ("backbone", True)), (), {name for name in every if name.endswith("weight")}),
+            ((("backbone.1", True), ("backbone", False)), ("head",), norms)):
+        assert decaying(net, OptimizerConfig(decay=rules, no_decay=exempt)) == expected
+
+
+def test_a_rate_of_0_is_refused():
+    with pytest.raises(ValueError, match=r"the factors of \['backbone.'\] are not above 0; .* optimizer.frozen"):
+        OptimizerConfig(multipliers=(("backbone.", 0.0),))
 
 
 def test_a_multiplier_that_matches_nothing_is_refused():

@@ -8,14 +8,16 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from ray.train import WorkerGroupError
+from torch import nn
 
 from jobs.cluster import ClusterConfig
 from jobs.recipes import find_recipe
 from jobs.train_stage_one import build_stage
 from jobs.training.loop import FitConfig
 from jobs.training.tracking import RunHandle
-from jobs.training.trainer import TrainingJob, _user_error, check_resources
+from jobs.training.trainer import Stage, TrainingJob, _built, _user_error, check_resources
 from pipeline.errors import BadInput
 
 
@@ -40,6 +42,26 @@ def test_a_users_mistake_is_found_among_the_errors_of_the_workers():
     mistake = BadInput("corrupt-image", "cut off.", video="v")
     assert _user_error(WorkerGroupError("text", {0: RuntimeError("connection closed"), 1: mistake})) is mistake
     assert _user_error(WorkerGroupError("text", {0: RuntimeError("connection closed")})) is None
+
+
+def test_a_stage_trains_in_training_mode_except_for_norms_that_keep_their_statistics_and_frozen_parts():
+    """A new module is in training mode without being told, and then batch norms that should not would follow the batch.
+    """
+    recipe = find_recipe("tiny")
+    stage = recipe.stage_one
+    backbone = replace(stage.segmenter.backbone, frozen_statistics=True)
+    model = replace(stage.segmenter, backbone=backbone).build()
+    optimizer = replace(stage.optimizer, frozen=("pixel_decoder.",))
+    handle = RunHandle(uri="sqlite:///a.db", run_id="1", parent_id="0", experiment_id="0")
+    job = TrainingJob(build=lambda: Stage(model=model, losses_of=None, batches=None, optimizer=optimizer, fit=stage.fit,
+                                          batch_size=1),
+                      folder=Path("/unused"), cluster=recipe.cluster, fit=stage.fit, handle=handle)
+    built = _built(job, torch.device("cpu")).model
+    norms = [module for module in built.backbone.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert norms
+    assert not any(norm.training for norm in norms)
+    assert not built.pixel_decoder.training
+    assert all(part.training for part in (built, built.backbone, built.query_decoder))
 
 
 def test_batches_that_the_workers_cannot_share_are_refused_by_the_recipe():

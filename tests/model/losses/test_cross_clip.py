@@ -12,6 +12,7 @@ from torch.testing import assert_close
 from model.contracts import VideoPrediction
 from model.losses.cross_clip import CrossClipCriterion, CrossClipLossConfig, MaskCrossClipLossConfig
 from model.losses.kmax import KMaxCriterion, KMaxLossConfig
+from model.losses.points import PointConfig
 from model.losses.vita import VitaLossConfig
 from tests.model.losses.world import QUERIES, as_videos, clip, dense_evidence, perfect_logits, random_prediction
 
@@ -200,3 +201,42 @@ def test_masks_of_fewer_layers_than_predictions_are_refused():
     predictions, masks = as_videos(random_prediction(1))
     with pytest.raises(ValueError, match="zip"):
         CrossClipCriterion(CONFIG)(predictions, masks[1:], dense_evidence(clip(2)))
+
+
+@pytest.mark.parametrize("config", [TUBE_LINK, VitaLossConfig(similarity_weight=0.0)], ids=["tube_link", "vita"])
+def test_points_gather_where_a_matched_mask_is_uncertain_and_both_mask_losses_are_means_over_them(config):
+    """Plainly: 3/4 of the points on the least certain quarter of the pixels, the rest evenly; VITA frame by frame."""
+    video = clip(3)
+    classes, masks = perfect_logits(video)
+    masks = masks / 20 + torch.randn(masks.shape, generator=torch.Generator().manual_seed(3))
+    prediction = replace(random_prediction(1, layers=0), class_logits=classes, mask_logits=masks)
+    points = PointConfig(count=1000)
+    losses = CrossClipCriterion(replace(config, points=points))(*as_videos(prediction), dense_evidence(video))
+    groups = video.void.shape[0] if isinstance(config, VitaLossConfig) else 1
+    entropy = []
+    dice = []
+    for tube in range(3):
+        logits = masks[0, tube].reshape(groups, -1)
+        truth = video.masks[tube].reshape(groups, -1).float()
+        counts = torch.full_like(logits, 250 / logits.shape[1])
+        quarter = logits.shape[1] // 4
+        for row, order in zip(counts, logits.abs().argsort(1)):
+            row[order[:quarter]] += 750 / quarter
+        both = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+        entropy.append((counts * both).sum() / counts.sum())
+        covered = (counts * logits.sigmoid() * truth).sum()
+        dice.append(1 - (2 * covered + 1) / ((counts * (logits.sigmoid() + truth)).sum() + 1))
+    assert_close(losses["mask"], 5 * torch.stack(entropy).mean())
+    assert_close(losses["dice"], 5 * torch.stack(dice).mean())
+    plain = CrossClipCriterion(config)(*as_videos(prediction), dense_evidence(video))
+    assert losses["mask"] > 1.2 * plain["mask"]         # more of the hard pixels
+
+
+def test_points_do_not_depend_on_how_many_pixels_an_entry_stands_for_as_long_as_all_stand_for_as_many():
+    video = clip(2)
+    prediction = random_prediction(1, layers=0)
+    config = replace(TUBE_LINK, points=PointConfig(count=500), no_object_weight=1.0)
+    dense = dense_evidence(video)
+    doubled = replace(dense, weights=dense.weights * 2, areas=tuple(2 * area for area in dense.areas))
+    for name, loss in CrossClipCriterion(config)(*as_videos(prediction), dense).items():
+        assert_close(CrossClipCriterion(config)(*as_videos(prediction), doubled)[name], loss)

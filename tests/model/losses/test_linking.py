@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -12,11 +13,15 @@ from model.losses.linking import (
     LinkingCriterion,
     LinkingLossConfig,
     clip_pairs,
+    clips_of,
     contrast_loss,
     cosine_loss,
+    pair_losses,
     tube_overlaps,
 )
-from tests.model.losses.world import CLASSES, QUERIES, clip, perfect_logits
+from model.losses.mask2former import Mask2FormerCriterion, Mask2FormerLossConfig
+from model.losses.points import PointConfig
+from tests.model.losses.world import CLASSES, QUERIES, clip, items, perfect_logits, random_prediction
 
 DIM = 8
 
@@ -164,6 +169,43 @@ def test_a_batch_of_pairs_is_the_mean_of_its_pairs(linking):
     alone = [criterion(linking, each, targets) for each in (one, two)]
     for name, loss in batch.items():
         assert_close(loss, (alone[0][name] + alone[1][name]) / 2)
+
+
+@pytest.mark.parametrize("tubes", [(3, 1), (2, 0)])
+def test_segmentation_losses_of_both_clips_are_added_each_normalised_by_itself(tubes):
+    prediction = random_prediction(2)
+    targets = [clip(count, seed=count) for count in tubes]
+    criterion = Mask2FormerCriterion(Mask2FormerLossConfig(points=PointConfig(count=16)))
+    generator = torch.Generator().manual_seed(1)
+    alone = [criterion(one, [target], generator=generator) for one, target in zip(items(prediction), targets)]
+    generator.manual_seed(1)
+    drawn = partial(criterion, generator=generator)
+    both = pair_losses(drawn, prediction, targets, segmentation="sum")
+    assert_close(both, {name: alone[0][name] + alone[1][name] for name in alone[0]})
+    generator.manual_seed(1)
+    mean = pair_losses(drawn, prediction, targets, segmentation="mean")
+    generator.manual_seed(1)
+    assert_close(mean, criterion(prediction, targets, generator=generator))
+
+
+def test_against_the_mean_over_both_clips_the_sum_of_equal_clips_counts_double():
+    target = clip(3)
+    classes, masks = (part.expand(2, *part.shape[1:]) for part in perfect_logits(target))
+    prediction = replace(random_prediction(2, layers=0), class_logits=classes / 9, mask_logits=masks / 9)
+    criterion = Mask2FormerCriterion(Mask2FormerLossConfig(points=PointConfig(count=16, importance=0.0)))
+    both, mean = (pair_losses(criterion, prediction, [target, target], segmentation=segmentation)["class"]
+                  for segmentation in ("sum", "mean"))
+    assert_close(both, 2 * mean)
+
+
+def test_a_part_of_a_batch_has_the_clips_of_every_field_and_layer():
+    prediction = random_prediction(3)
+    part = clips_of(prediction, slice(1, 3))
+    for ours, whole in zip((part, *part.auxiliary), (prediction, *prediction.auxiliary), strict=True):
+        for name in ("class_logits", "mask_logits", "pixel_features"):
+            assert torch.equal(getattr(ours, name), getattr(whole, name)[1:])
+    assert torch.equal(part.semantic_logits, prediction.semantic_logits[1:])
+    assert part.alignment is None
 
 
 def test_clips_are_cut_in_the_middle_and_absent_tubes_dropped():
