@@ -1,9 +1,10 @@
 """Run the frozen segmenter over all videos once and keep, per clip, what stage two needs: the query cache.
 
 In:     the finished segmenter (jobs.train_stage_one) and shards.
-Out:    <folder>/cache/<fingerprint>: one Parquet part per shard and view set, manifest.json last.
+Out:    <folder>/cache/<fingerprint>: one Parquet part per shard and view, manifest.json last.
 Again:  finished parts are kept; missing ones, and those that lack a video, are made. Another segmenter, other shards or
-        other settings have another fingerprint and so another folder.
+        other settings have another fingerprint and so another folder. What another cache of the run already holds is
+        linked, not made: with more views, only the new ones are.
 Cost:   one pass of inference over the train split, `cache.views` times.
 
     python -m jobs.cache_queries --recipe tiny
@@ -14,7 +15,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +28,29 @@ from jobs.recipes.schema import Recipe
 from jobs.verb import next_command, recorded, run
 from model.contracts import ClipPrediction
 from model.inference import Aligned, QueryCollector, make_results
-from pipeline.clips import StoredVideoSource, Transform, draw_transform
+from pipeline.clips import StoredVideoSource
 from pipeline.errors import BadInput
 from pipeline.outcomes import Outcomes, VideoOutcome
 from pipeline.progress import Progress
-from pipeline.query_cache import CachedClip, CacheWriter, EvidenceRecorder, fingerprint, finish_cache, part_outcomes
+from pipeline.query_cache import (
+    CachedClip,
+    CacheWriter,
+    EvidenceRecorder,
+    ViewClip,
+    ViewConfig,
+    ViewReader,
+    draw_view,
+    fingerprint,
+    finish_cache,
+    part_outcomes,
+)
 from pipeline.shards import ShardSet, StoredVideo
-from pipeline.training_input import VIEW, at_stride_4, random_stream
+from pipeline.training_input import VIEW, at_stride_4, random_stream, read_frames
+
+# Fields of the cache and its augmentation that the first caches had. A later one is left out of the fingerprint while
+# it has its default, so that a cache made before there was such a field is still found.
+FIRST_FIELDS = {"splits", "views", "augment", "evidence", "dtype", "seed",
+                "size", "short_side", "scale", "crop", "flip", "reverse", "color"}
 
 
 def main(recipe: Recipe) -> dict[str, Any]:
@@ -54,9 +72,9 @@ def main(recipe: Recipe) -> dict[str, Any]:
     with recorded(recipe, "cache_queries", segmenter=source["segmenter"], cache=fingerprint(source)) as tracker:
         with Progress("caching", sum(len(shard_set.videos) for shard_set in sets.values())) as progress:
             outcomes = Outcomes(progress)
-            for summary in results_of(CacheShard, rows, arguments={"recipe": recipe}, cluster=recipe.cluster):
-                summaries.append(summary)
-                outcomes.add(part_outcomes(summary))
+            for made in results_of(CacheShard, rows, arguments={"recipe": recipe}, cluster=recipe.cluster):
+                summaries += made["parts"]
+                outcomes.add(part_outcomes(made["parts"]))
         outcomes.refuse_nothing_done(recipe.stage_one_run / "shards")
         manifest = finish_cache(folder, source, summaries)
         totals = {key: sum(s[key] for s in summaries) for key in ("clips", "bytes")}
@@ -67,20 +85,44 @@ def main(recipe: Recipe) -> dict[str, Any]:
     return {"cache": str(folder), **totals, "skipped": len(outcomes.skipped)}
 
 
-def expected_source(recipe: Recipe) -> dict[str, Any]:
-    """What stage two can ask of a cache without a shard in sight: segmenter, its input, the cache's settings."""
+def expected_source(recipe: Recipe, *, views: int | None = None) -> dict[str, Any]:
+    """What stage two can ask of a cache without a shard in sight: segmenter, its input, the cache's settings.
+
+    views: of a smaller cache with the same settings, which this one contains.
+    """
     card = read_card(recipe.segmenter_folder)
-    cache = recipe.cache
-    augment = None if cache.views == 1 else cache.augment or recipe.stage_one.input.augment
+    views = views or recipe.cache.views
+    cache = replace(recipe.cache, views=views, augment=view_config(recipe).augment)
+    if views == 1:      # nothing is drawn for the test-time view
+        cache = replace(cache, augment=None, copy_paste=None, window_frames=0)
     resize = recipe.inference.resize
     precision = recipe.inference.precision
     # Earlier caches lack these fields: they were made in fp32, at the size of the network input.
     later = {"precision": None if precision == "fp32" else precision,
              "resize": None if resize is None else to_json(resize)}
     return {"segmenter": card["weights_sha256"], "input_size": card["input_size"],
-            "cache": to_json(replace(cache, augment=augment)), "enlarge": recipe.inference.enlarge,
+            "cache": _without_new_defaults(cache), "enlarge": recipe.inference.enlarge,
             "clip_frames": recipe.inference.clip_frames or card["clip_frames"],
             **{name: value for name, value in later.items() if value is not None}}
+
+
+def view_config(recipe: Recipe) -> ViewConfig:
+    """How the augmented views are drawn."""
+    cache = recipe.cache
+    return ViewConfig(augment=cache.augment or recipe.stage_one.input.augment, copy_paste=cache.copy_paste,
+                      window_frames=cache.window_frames)
+
+
+def _without_new_defaults(config: Any) -> dict[str, Any]:
+    """A configuration of the cache as JSON, without later fields that have their defaults."""
+    values = to_json(config)
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.name not in FIRST_FIELDS and value == field.default:
+            del values[field.name]
+        elif field.name == "augment" and value is not None:
+            values["augment"] = _without_new_defaults(value)
+    return values
 
 
 def cache_folder(recipe: Recipe) -> Path:
@@ -95,7 +137,7 @@ def cache_source(recipe: Recipe) -> dict[str, Any]:
 
 
 class CacheShard:
-    """Ray Data actor: one shard in, one Parquet part out."""
+    """Ray Data actor: one shard in, one Parquet part out for each view."""
 
     def __init__(self, *, recipe: Recipe) -> None:
         self.recipe = recipe
@@ -103,10 +145,15 @@ class CacheShard:
         self.source = cache_source(recipe)
 
     def __call__(self, *, split: str, shard: int, part: int) -> dict[str, Any]:
-        """Cache one shard as part number `part`; returns the part's summary, with what was skipped and why."""
+        """Cache all views of one shard as parts number `part`; returns their summaries, "parts"."""
         shards = ShardSet(self.recipe.shards_of(split))
-        writer = CacheWriter(cache_folder(self.recipe), part, dtype=self.recipe.cache.dtype,
-                             fingerprint=fingerprint(self.source))
+        return {"parts": [self.part(shards, shard, part, view) for view in range(self.recipe.cache.views)]}
+
+    def part(self, shards: ShardSet, shard: int, part: int, view: int) -> dict[str, Any]:
+        """Cache one view of one shard; returns the part's summary, with what was skipped and why."""
+        source = {**self.source, **expected_source(self.recipe, views=view + 1)}
+        writer = CacheWriter(cache_folder(self.recipe), part, view=view, dtype=self.recipe.cache.dtype,
+                             fingerprint=fingerprint(source))
         known = writer.finished()
         if known is not None and not known["skipped"]:      # what was skipped may have been repaired since
             return known
@@ -114,8 +161,7 @@ class CacheShard:
         try:
             for video in (v for v in shards.videos if v.shard == shard):
                 try:
-                    for view in range(self.recipe.cache.views):
-                        writer.add(self.clips(shards, video, view))
+                    writer.add(self.clips(shards, video, view))
                 except BadInput as error:
                     if self.recipe.strict:
                         raise
@@ -128,25 +174,36 @@ class CacheShard:
     def clips(self, shards: ShardSet, video: StoredVideo, view: int) -> list[CachedClip]:
         """One view of one video, aligned as the head wants it and with its pixel evidence."""
         cache = self.recipe.cache
-        recorder = EvidenceRecorder(video, shards.classes, view=view, config=cache.evidence, seed=cache.seed)
-        source = StoredVideoSource(shards, video)
+        reader = self.reader(shards, video, view) if view else None
+        segments, overlaps = (video.segments, video.overlaps) if reader is None else (reader.segments, reader.overlaps)
+        recorder = EvidenceRecorder(video, shards.classes, view=view, config=cache.evidence, seed=cache.seed,
+                                    segments=segments, overlaps=overlaps)
+        clips = self.at_test_time(shards, video) if reader is None else self.augmented(reader)
 
         def passing() -> Iterator[tuple[ClipPrediction, int]]:
-            for clip, prediction in self.system.clip_predictions(source, transform=self.transform(video, view)):
-                recorder.add(at_stride_4(clip.ids), prediction.pixel_features[0], start=clip.indices[0],
-                             valid=clip.valid)
+            for clip, prediction in clips:
+                recorder.add(clip.ids, prediction.pixel_features[0], start=clip.start, valid=clip.valid)
                 yield prediction, clip.valid
 
         queries = make_results(passing(), [Aligned([QueryCollector()])], num_classes=len(shards.classes))["queries"]
         return list(recorder.clips(queries))
 
-    def transform(self, video: StoredVideo, view: int) -> Transform | None:
-        """The geometry and colours of a view, drawn once for the whole video; none for the test-time view."""
-        if view == 0:
-            return None
-        cache = self.recipe.cache
-        rng = random_stream(cache.seed, VIEW, epoch=view, index=video.index)
-        return draw_transform(rng, cache.augment or self.recipe.stage_one.input.augment, (video.height, video.width))
+    def at_test_time(self, shards: ShardSet, video: StoredVideo) -> Iterator[tuple[ViewClip, ClipPrediction]]:
+        """The clips of a video as the segmenter reads them at test time, with its predictions."""
+        for clip, prediction in self.system.clip_predictions(StoredVideoSource(shards, video)):
+            yield ViewClip(frames=clip.frames, real_pixels=clip.real_pixels, ids=at_stride_4(clip.ids),
+                           start=clip.indices[0], valid=clip.valid), prediction
+
+    def augmented(self, reader: ViewReader) -> Iterator[tuple[ViewClip, ClipPrediction]]:
+        """The clips of an augmented view, with the segmenter's predictions."""
+        return ((clip, self.system.predict_clip(clip.frames, clip.real_pixels)) for clip in reader.clips())
+
+    def reader(self, shards: ShardSet, video: StoredVideo, view: int) -> ViewReader:
+        """An augmented view of a video. What is drawn depends only on the seed, the view and the video."""
+        rng = random_stream(self.recipe.cache.seed, VIEW, epoch=view, index=video.index)
+        length = self.system.clip_length
+        drawn = draw_view(rng, video, shards.videos, view_config(self.recipe), clip_frames=length)
+        return ViewReader(drawn, partial(read_frames, shards), shards.classes, rng, clip_frames=length)
 
 
 if __name__ == "__main__":

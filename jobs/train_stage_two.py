@@ -13,6 +13,7 @@ Cost:   `tiny` under a minute on two CPU cores.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -29,7 +30,7 @@ from jobs.training.identity import plain
 from jobs.training.trainer import Stage, TrainingJob, train
 from jobs.verb import next_command, recorded, run
 from pipeline.files import digest
-from pipeline.query_cache import QueryCache, query_batches
+from pipeline.query_cache import QueryCache, drawn_videos, query_batches
 
 
 def main(recipe: Recipe) -> dict[str, Any]:
@@ -50,8 +51,7 @@ def main(recipe: Recipe) -> dict[str, Any]:
         return {"model": str(folder), "resumed": True}
     refuse_unfit_starts(recipe, "stage_two")
     connect(recipe.cluster)
-    say(f"stage two of {recipe.name}: {len(cache.videos)} videos, {cache.manifest['totals']['clips']} clips, "
-        f"{cache.manifest['totals']['bytes'] / 2**20:.1f} MiB in {cache.folder}")
+    say(*opening_lines(recipe, cache))
     with recorded(recipe, "train_stage_two", cache=cache.fingerprint) as tracker:
         tracker.json("manifest.json", cache.manifest)
         job = TrainingJob(build=partial(build_stage, recipe), folder=recipe.run_folder / "stage_two",
@@ -65,6 +65,16 @@ def main(recipe: Recipe) -> dict[str, Any]:
             "segmenter": segmenter["weights_sha256"], **lineage(folder)})
     say(f"head: {folder}", next_command(recipe, "train_stage_two"))
     return {"model": str(folder), "steps": stage.fit.steps, "registered_version": version}
+
+
+def opening_lines(recipe: Recipe, cache: QueryCache) -> Iterator[str]:
+    """What is read, and how many of its videos are left out. Raises ValueError, with the cure, if all of them are."""
+    windows = recipe.stage_two.input
+    left_out = len(cache.videos) - len(drawn_videos(cache, windows))
+    yield (f"stage two of {recipe.name}: {len(cache.videos)} videos, {cache.manifest['totals']['clips']} clips, "
+           f"{cache.manifest['totals']['bytes'] / 2**20:.1f} MiB in {cache.folder}")
+    if left_out:
+        yield f"videos never drawn, since no view of them fills a window of {windows.clips} clips: {left_out}"
 
 
 def build_stage(recipe: Recipe) -> Stage:

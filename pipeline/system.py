@@ -35,7 +35,7 @@ from model.postprocess.instances import tracks_video
 from model.postprocess.panoptic import panoptic_video
 from model.postprocess.semantic import semantic_video
 from model.precision import autocast
-from pipeline.clips import Transform, VideoClip, VideoSource, streamed_clips, video_clips
+from pipeline.clips import VideoClip, VideoSource, streamed_clips, video_clips
 from pipeline.datasets.raw_video import open_video
 from pipeline.spool import TensorSpool
 
@@ -95,28 +95,30 @@ class System:
         refuse_unfit_results(self.inference, self.segmenter.config, offline=False, clip_frames=self.clip_frames)
         overlap = self.inference.association.overlap
         makers: list[ResultMaker] = []
-        for clip in streamed_clips(frames, self.inference.clip_frames or self.clip_frames, self.resize,
-                                   overlap=overlap):
+        for clip in streamed_clips(frames, self.clip_length, self.resize, overlap=overlap):
             makers = makers or self._makers(clip.geometry, None, head=None)
-            results = make_results([(self._predict_clip(clip), clip.valid)], makers, num_classes=len(self.classes))
+            prediction = self.predict_clip(clip.frames, clip.real_pixels)
+            results = make_results([(prediction, clip.valid)], makers, num_classes=len(self.classes))
             new = clip.indices[overlap if clip.indices[0] else 0:clip.valid]
             yield _named(results, video_id=video_id, frame_names=tuple(f"{frame:06d}" for frame in new),
                          size=clip.geometry.source)
 
-    def clip_predictions(self, source: VideoSource, *, overlap: int = 0, shorten: bool = False,
-                         transform: Transform | None = None) -> Iterator[tuple[VideoClip, ClipPrediction]]:
-        """The segmenter on each clip, in order, as `video_clips` cuts them.
+    @property
+    def clip_length(self) -> int:
+        """Frames of a clip at test time."""
+        return self.inference.clip_frames or self.clip_frames
 
-        transform: an augmented view instead of the test-time geometry.
-        """
-        for clip in video_clips(source, self.inference.clip_frames or self.clip_frames, self.resize, overlap=overlap,
-                                shorten=shorten, transform=transform):
-            yield clip, self._predict_clip(clip)
+    def clip_predictions(self, source: VideoSource, *, overlap: int = 0,
+                         shorten: bool = False) -> Iterator[tuple[VideoClip, ClipPrediction]]:
+        """The segmenter on each clip, in order, as `video_clips` cuts them."""
+        for clip in video_clips(source, self.clip_length, self.resize, overlap=overlap, shorten=shorten):
+            yield clip, self.predict_clip(clip.frames, clip.real_pixels)
 
-    def _predict_clip(self, clip: VideoClip) -> ClipPrediction:
+    def predict_clip(self, frames: Tensor, real_pixels: Tensor) -> ClipPrediction:
+        """The segmenter on one clip. frames: 1 t 3 H W uint8 RGB, real_pixels: 1 t H W bool."""
         device = next(self.segmenter.parameters()).device
         with torch.inference_mode(), autocast(device, self.inference.precision):
-            prediction = self.segmenter(clip.frames.to(device), clip.real_pixels.to(device))
+            prediction = self.segmenter(frames.to(device), real_pixels.to(device))
         return in_single_precision(prediction)
 
     def _makers(self, geometry: Geometry, spool: TensorSpool | None, *, head: nn.Module | None) -> list[ResultMaker]:

@@ -50,7 +50,7 @@ BACKBONE_DECAYS = (("backbone.", True),)
 FROZEN_NORMS = (".bn", ".downsample.1.")        # ResNet's, on COCO and for VITA
 
 CLUSTER = ClusterConfig(workers=16, cpus_per_worker=6, gpus_per_worker=1, actors=16, gpus_per_actor=1)
-CACHE = CacheConfig(views=4, evidence=EvidenceConfig(pixels=1024))
+CACHE = CacheConfig(views=5, evidence=EvidenceConfig(pixels=1024))      # four are augmented, and they alone are drawn
 
 
 def pretrained(backbone: str) -> BackboneConfig:

@@ -30,7 +30,7 @@ from pipeline.datasets.synthetic import SyntheticConfig
 from pipeline.predictions import FormatName, refuse_unfit_formats
 from pipeline.query_cache import EvidenceConfig, QueryInputConfig
 from pipeline.shards import ShardConfig
-from pipeline.training_input import InputConfig
+from pipeline.training_input import CopyPasteConfig, InputConfig
 
 Mode = Literal["untrained", "near_online", "offline"]
 
@@ -108,11 +108,17 @@ def _refuse_unfit_augment(segmenter: SegmenterConfig, augment: AugmentConfig, *,
 
 @dataclass(frozen=True, kw_only=True)
 class CacheConfig:
-    """What is kept of every clip for stage two."""
+    """What is kept of every clip for stage two, and of which views of a video (`pipeline/query_cache/views.py`).
+
+    A cache of more views contains that of fewer: what is finished is kept, and only the new views are made.
+    """
 
     splits: tuple[str, ...] = ("train",)
     views: int = 1                                          # 1: as at test time only; more: augmented views beside it
     augment: AugmentConfig | None = None                    # of the further views; None: the training augmentation
+    copy_paste: CopyPasteConfig | None = None               # of the further views; official on VIPSeg: every clip
+    window_frames: int = 0          # of stage two's windows: the clips of a further view are cut from any frame on at
+                                    # which a window of so many frames may begin; 0: from frame 0 on
     evidence: EvidenceConfig = field(default_factory=EvidenceConfig)
     dtype: Literal["float16", "float32"] = "float16"
     seed: int = 0
@@ -120,6 +126,9 @@ class CacheConfig:
     def __post_init__(self) -> None:
         if self.views < 1:
             raise ValueError(f"cache.views must be at least 1 (the test-time view), got {self.views}")
+        if self.window_frames < 0:
+            raise ValueError(f"cache.window_frames is {self.window_frames}; give the frames of a window of stage two "
+                             "(stage_two.input.clips x frames of a clip), or 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,6 +219,9 @@ class Recipe:
                 raise ValueError("stage_one.joint trains the cross-clip head along, so there is no stage two; set "
                                  "stage_two=null or stage_one.joint=null")
             refuse_unfit_head(one.segmenter, self.stage_two.head, self.stage_two.losses, field="stage_two")
+            if self.cache.views == 1 and not self.stage_two.input.test_view:
+                raise ValueError("stage_two.input.test_view=false leaves nothing to draw from a cache with "
+                                 "cache.views=1, the test-time view; set cache.views to 2 or more, or test_view=true")
         for name in ("stage_one", "stage_two"):
             self._refuse_unshared_batch(name, getattr(self, name))
         if self.evaluation.video_sets and "tracks" not in self.inference.results:

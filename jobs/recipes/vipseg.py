@@ -122,10 +122,11 @@ def near_online(backbone: str) -> Recipe:
                           start_from=f"runs/coco_kmax_msda_{backbone}/stage_one/model",
                           optimizer=replace(one.optimizer, multipliers=(
                               *one.optimizer.multipliers, ("within_clip.trajectory_stacks", 2.0)))),
-        cache=CacheConfig(views=4, evidence=EvidenceConfig(pixels=1024)),
+        cache=CacheConfig(views=5, copy_paste=CopyPasteConfig(reverse=settings.reverse), window_frames=24,
+                          evidence=EvidenceConfig(pixels=1024)),
         stage_two=StageTwoConfig(
             head=MaXTronHeadConfig(num_classes=CLASSES, start="official", train_norms=True),
-            input=QueryInputConfig(clips=12, batch_size=16, reverse=settings.reverse),
+            input=QueryInputConfig(clips=12, batch_size=16, reverse=settings.reverse, test_view=False),
             optimizer=OptimizerConfig(lr=5e-5, weight_decay=0.05, warmup_steps=750, multipliers=SLOW_HEADS),
             fit=FitConfig(steps=15_000, precision="fp16")),
         predict=PredictConfig(mode="near_online"))

@@ -131,6 +131,9 @@ def frozen(data: DatasetName, backbone: str) -> Recipe:
     """The detector stays as COCO left it. Expect 40.9 AP on YouTube-VIS 2019 with R50.
 
     Its class rows are those of the videos and random, as in the released code, so masks alone match frame queries.
+    The released run also trains on stills and on moving windows of videos, and its head reads the last three layers of
+    the detector; the cache holds whole frames of videos and the last layer. (Two more would make it a third larger, and
+    a training step three times as long.)
     """
     base = vita(data, backbone)
     one = base.stage_one
@@ -141,7 +144,8 @@ def frozen(data: DatasetName, backbone: str) -> Recipe:
         stage_two=StageTwoConfig(
             head=one.joint.head, start_from=one.joint.start_from,
             losses=VitaLossConfig(frame_costs=MatchingCosts(class_weight=0.0), points=PointConfig()),
-            input=QueryInputConfig(clips=one.input.clip_frames, batch_size=BATCH, reverse=0.0),
+            input=QueryInputConfig(clips=one.input.clip_frames, reach=one.input.reach, batch_size=BATCH, reverse=0.0,
+                                   test_view=False),
             optimizer=replace(one.optimizer, multipliers=(), frozen=()), fit=one.fit))
 
 

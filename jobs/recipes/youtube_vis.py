@@ -126,7 +126,7 @@ def stage_two(num_classes: int, *, layers: int, clips: int) -> StageTwoConfig:
     return StageTwoConfig(
         head=TubeLinkHeadConfig(num_classes=num_classes, layers=layers, start="official"),
         losses=MaskCrossClipLossConfig(points=PointConfig()),
-        input=QueryInputConfig(clips=clips, batch_size=BATCH, reverse=0.0),
+        input=QueryInputConfig(clips=clips, batch_size=BATCH, reverse=0.0, sampling="windows", test_view=False),
         optimizer=replace(optimizer(2500, 7500, decay=HEAD_DECAY), multipliers=()), fit=FitConfig(steps=10_000))
 
 
@@ -172,7 +172,8 @@ def near_online(data: DatasetName, backbone: str) -> Recipe:
             start_from=f"runs/{row.start}_{backbone}/stage_one/model",
             input=replace(one.input, clip_frames=row.clip_frames),
             optimizer=replace(one.optimizer, milestones=milestones, decay=decay), fit=replace(one.fit, steps=steps)),
-        cache=CACHE, stage_two=stage_two(videos.classes, layers=row.layers, clips=row.clips),
+        cache=replace(CACHE, window_frames=row.clips * row.clip_frames),
+        stage_two=stage_two(videos.classes, layers=row.layers, clips=row.clips),
         inference=replace(base.inference, clip_frames=None, resize=SMALL), predict=PredictConfig(mode="near_online"))
 
 
@@ -187,6 +188,7 @@ def offline(data: DatasetName, backbone: str) -> Recipe:
         base, name=f"{data}_tube_link_{backbone}_offline", folder=f"runs/{base.name}",
         about=_about("MaXTron", data, backbone, row.scores[1], "offline"),
         inference=replace(base.inference, clip_frames=row.offline_frames),
+        cache=replace(base.cache, window_frames=row.clips * (row.offline_frames or row.clip_frames)),
         evaluation=replace(base.evaluation, mode="offline"),
         predict=PredictConfig(mode="offline"))
 

@@ -108,7 +108,7 @@ class VideoClip:
     real_pixels: Tensor             # 1 t H W      bool
     indices: tuple[int, ...]        # t            frames of the video
     valid: int                      # number of frames that are not repeats
-    geometry: Geometry | None       # of each frame; None for an augmented view, which is never mapped back
+    geometry: Geometry              # of each frame
     read_ids: Callable[[], np.ndarray] = field(repr=False)
 
     @cached_property
@@ -121,17 +121,14 @@ class VideoClip:
 
 
 def video_clips(source: VideoSource, clip_frames: int, resize: FixedCanvas | ResizeConfig, *, overlap: int = 0,
-                shorten: bool = False, transform: Transform | None = None) -> Iterator[VideoClip]:
+                shorten: bool = False) -> Iterator[VideoClip]:
     """The consecutive clips of a video as network input; neighbours share `overlap` frames.
 
     resize: how frames are scaled (bilinear, aspect ratio kept) and padded right and bottom with 0. shorten: the last
-    clips may be shorter, as Tube-Link cuts them; otherwise, the last frame is repeated. transform: give this augmented
-    view instead, the same for the whole video.
+    clips may be shorter, as Tube-Link cuts them; otherwise, the last frame is repeated.
     """
-    geometry = None
-    if transform is None:
-        geometry = resize.geometry(source.size)
-        transform = _test_transform(geometry, resize.interpolation)
+    geometry = resize.geometry(source.size)
+    transform = _test_transform(geometry, resize.interpolation)
     total = len(source.frame_names)
     for indices, valid in split_tubes(total, clip_frames) if shorten else split_clips(total, clip_frames,
                                                                                       overlap=overlap):
@@ -169,7 +166,7 @@ def _streamed_clip(images: Sequence[np.ndarray], start: int, clip_frames: int, g
     return _clip(images, indices, _test_transform(geometry, interpolation), geometry, read_ids=_no_ids)
 
 
-def _clip(images: Sequence[np.ndarray], indices: tuple[int, ...], transform: Transform, geometry: Geometry | None, *,
+def _clip(images: Sequence[np.ndarray], indices: tuple[int, ...], transform: Transform, geometry: Geometry, *,
           read_ids: Callable[[], np.ndarray]) -> VideoClip:
     """images: the frames that are not repeats."""
     height, width = transform.resized

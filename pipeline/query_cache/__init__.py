@@ -1,6 +1,6 @@
 """The query cache: the output of a frozen segmenter for every clip, and the batches that stage two draws from it."""
 
-from pipeline.query_cache.batches import QueryInputConfig, collate, query_batches
+from pipeline.query_cache.batches import QueryInputConfig, collate, drawn_videos, query_batches
 from pipeline.query_cache.cache import (
     BLOBS,
     CachedClip,
@@ -13,7 +13,8 @@ from pipeline.query_cache.cache import (
 )
 from pipeline.query_cache.evidence_recorder import EvidenceRecorder
 from pipeline.query_cache.pixel_evidence import EvidenceConfig
+from pipeline.query_cache.views import ViewClip, ViewConfig, ViewReader, draw_view
 
 __all__ = ["BLOBS", "CacheWriter", "CachedClip", "EvidenceConfig", "EvidenceRecorder", "QueryCache",
-           "QueryInputConfig", "collate", "fingerprint", "finish_cache", "part_outcomes", "part_path",
-           "query_batches"]
+           "QueryInputConfig", "ViewClip", "ViewConfig", "ViewReader", "collate", "draw_view",
+           "drawn_videos", "fingerprint", "finish_cache", "part_outcomes", "part_path", "query_batches"]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 
 from model.contracts import PixelEvidence, VideoQueries
 from model.labels import FIRST_OVERLAP
+from pipeline.clips import count_windows, sample_around
 from pipeline.query_cache.cache import CachedClip, QueryCache
 from pipeline.training_input import CLIP, SamplePlan, step_of
 
@@ -20,12 +22,21 @@ class QueryInputConfig:
     """The windows of clips on which stage two trains."""
 
     clips: int = 12                # per window; a shorter video repeats its last clip with weight 0
+    reach: int = 0                 # clips of a window are at most this far from one of them; 0: consecutive clips
+    sampling: Literal["videos", "windows"] = "videos"   # what is drawn equally often: a video, or a frame at which a
+                                   # full window can start, so that videos shorter than a window are never drawn
+    test_view: bool = True         # draw windows of the test-time view too; False: of augmented views alone
     batch_size: int = 16           # windows per step, all ranks together
-    samples_per_video: int = 1     # windows of each video in an epoch
+    samples_per_video: int = 1     # windows drawn in an epoch from each video, or from each frame that is counted
     reverse: float = 0.5           # probability of reading a window backwards in time
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.reach < 0:
+            raise ValueError(f"stage_two.input.reach is {self.reach}; give a number of clips, or 0 for neighbours")
+        if self.reach and self.sampling == "windows":
+            raise ValueError(f"stage_two.input.reach={self.reach} draws the clips of a window around one of them, and "
+                             "stage_two.input.sampling=windows draws neighbours; set reach=0 or sampling=videos")
         if self.clips < 1 or self.batch_size < 1 or self.samples_per_video < 1:
             raise ValueError("clips, batch_size and samples_per_video must be at least 1, got "
                              f"{self.clips}, {self.batch_size}, {self.samples_per_video}")
@@ -53,22 +64,53 @@ def query_batches(cache: QueryCache, config: QueryInputConfig, *, rank: int = 0,
     """Endless batches of this rank, epoch after epoch, starting after `consumed` samples of the whole run.
 
     The window of a sample depends only on (seed, epoch, sample), so it is the same for any number of ranks and after a
-    resume.
+    resume. Raises ValueError when no video has a window to draw.
     """
-    videos = list(cache.videos.values())
-    plan = SamplePlan(count=len(videos), global_batch=config.batch_size, seed=config.seed,
+    samples = list(itertools.chain.from_iterable(
+        [views] * count for views, count in drawn_videos(cache, config).values()))
+    plan = SamplePlan(count=len(samples), global_batch=config.batch_size, seed=config.seed,
                       samples_per_video=config.samples_per_video)
     for step in itertools.count(step_of(consumed, config.batch_size)):
         draws = plan.batch(step, rank=rank, world=world)
-        windows = [_window(cache, videos[draw.video], config, draw.random(config.seed, CLIP)) for draw in draws]
+        windows = [_window(cache, samples[draw.video], config, draw.random(config.seed, CLIP)) for draw in draws]
         yield collate(windows, tuple(draw.position for draw in draws))
+
+
+def drawn_videos(cache: QueryCache, config: QueryInputConfig) -> dict[str, tuple[list[int], int]]:
+    """Video -> its views (positions in `cache.groups`) that have a window to draw, and how many windows it counts as.
+
+    Videos without any are left out. Raises ValueError, with the cure, if none is left.
+    """
+    views = {video: [group for group in groups if config.test_view or cache.groups[group][1] > 0]
+             for video, groups in cache.videos.items()}
+    if cache.videos and not any(views.values()):
+        raise ValueError(f"the cache {cache.folder} has no augmented view; set cache.views to 2 or more and run "
+                         "jobs.cache_queries, or set stage_two.input.test_view=true")
+    if config.sampling == "videos":
+        return {video: (groups, 1) for video, groups in views.items() if groups}
+    frames = config.clips * cache.manifest["made_from"]["clip_frames"]
+    drawn = {}
+    for video, groups in views.items():
+        full = [group for group in groups if cache.lengths[group][1] >= config.clips]
+        if full:
+            drawn[video] = full, count_windows(max(cache.lengths[group][0] for group in full), frames)
+    if cache.videos and not drawn:
+        raise ValueError(f"all {len(cache.videos)} videos are shorter than a window of {config.clips} clips, {frames} "
+                         "frames; set a smaller stage_two.input.clips, or stage_two.input.sampling=videos to draw "
+                         "shorter ones too")
+    return drawn
 
 
 def _window(cache: QueryCache, groups: Sequence[int], config: QueryInputConfig,
             rng: np.random.Generator) -> list[CachedClip | None]:
-    """`clips` consecutive clips of one view; None stands for a repeated clip without evidence."""
-    clips = cache.read(groups[rng.integers(len(groups))])
-    start = int(rng.integers(max(len(clips) - config.clips, 0) + 1))
+    """`clips` clips of one view; None stands for a repeated clip without evidence."""
+    group = groups[rng.integers(len(groups))]
+    clips = cache.read(group)
+    if config.reach:
+        return [clips[clip] for clip in sample_around(len(clips), config.clips, rng, reach=config.reach,
+                                                      reverse=config.reverse)]
+    usable = len(clips) if config.sampling == "videos" else cache.lengths[group][1]
+    start = int(rng.integers(max(usable - config.clips, 0) + 1))
     window: list[CachedClip | None] = list(clips[start:start + config.clips])
     if rng.random() < config.reverse:
         window.reverse()

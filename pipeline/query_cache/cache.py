@@ -1,20 +1,24 @@
 """The query cache: the output of a frozen segmenter for every clip, in Parquet files on which stage two trains.
 
 A row is one clip. Tensors are fixed-size binary columns (tens of times faster to read than list columns), and the
-schema metadata holds their shapes. A row group is one view of one video, and a part is one input shard. Queries are
-stored *aligned*: query n is the same object in every clip of the video, for every window of clips and in both
-directions of time. (Frame queries for VITA keep the order of the detector.) `manifest.json` is written last and holds
-the fingerprint. A cache made by another segmenter, from other shards or with other settings is refused, and the error
-names the fields that differ.
+schema metadata holds their shapes. A row group is one view of one video, and a part is one view of all videos of an
+input shard. (Earlier versions kept all views of a shard in one part, which is read just the same.) Queries are stored
+*aligned*: query n is the same object in every clip of the video, for every window of clips and in both directions of
+time. (Frame queries for VITA keep the order of the detector.) `manifest.json` is written last and holds the
+fingerprint. A cache made by another segmenter, from other shards or with other settings is refused, and the error names
+the fields that differ.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +61,14 @@ class CachedClip:
 
 
 class CacheWriter:
-    """Writes the part of one shard, which gets its final name and its sidecar only when it is complete."""
+    """Writes one view of the videos of one shard, a part, which gets its final name and its sidecar when complete.
 
-    def __init__(self, folder: Path, shard: int, *, dtype: str, fingerprint: str) -> None:
-        self.path = part_path(folder, shard)
-        self.sidecar = part_path(folder, shard).with_suffix(".json")
+    fingerprint: that of the smallest cache which holds this view, so that a part is recognised in larger ones.
+    """
+
+    def __init__(self, folder: Path, shard: int, *, view: int = 0, dtype: str, fingerprint: str) -> None:
+        self.path = part_path(folder, shard, view)
+        self.sidecar = self.path.with_suffix(".json")
         self.partial = self.path.with_suffix(PARTIAL)
         self.dtype = np.dtype(dtype)
         self.fingerprint = fingerprint
@@ -69,11 +76,27 @@ class CacheWriter:
         self.groups: list[tuple[str, int, int]] = []    # video, view, clips of each row group
 
     def finished(self) -> dict[str, Any] | None:
-        """The sidecar, if this part was completed before with the same fingerprint and has its full size."""
-        if not (self.sidecar.is_file() and self.path.is_file()):
+        """The sidecar, if this part was completed before with the same fingerprint and has its full size.
+
+        A part that another cache beside this one holds is linked into this folder: it is the same file, made once.
+        """
+        if (own := self._summary(self.path)) is not None:
+            return own
+        for other in sorted(self.path.parent.parent.glob(f"*/{self.path.name}")):
+            summary = self._summary(other)
+            if summary is not None and not summary["skipped"] and sha256_of(other) == summary["sha256"]:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                _link(other, self.path)
+                _link(other.with_suffix(".json"), self.sidecar)
+                return summary
+        return None
+
+    def _summary(self, path: Path) -> dict[str, Any] | None:
+        sidecar = path.with_suffix(".json")
+        if not (sidecar.is_file() and path.is_file()):
             return None
-        summary = json.loads(self.sidecar.read_text())
-        same = summary["fingerprint"] == self.fingerprint and summary["bytes"] == self.path.stat().st_size
+        summary = json.loads(sidecar.read_text())
+        same = summary["fingerprint"] == self.fingerprint and summary["bytes"] == path.stat().st_size
         return summary if same else None
 
     def add(self, clips: list[CachedClip]) -> None:
@@ -158,8 +181,8 @@ class QueryCache:
     @cached_property
     def groups(self) -> tuple[tuple[str, int, int, int, int], ...]:
         """(video, view, part, row group, clips) of every view of every video, sorted by video and view."""
-        return tuple(sorted((video, view, _shard(part), group, clips) for part in self.manifest["parts"]
-                            for group, (video, view, clips) in enumerate(part["groups"])))
+        return tuple(sorted((video, view, part, group, clips) for part, entry in enumerate(self.manifest["parts"])
+                            for group, (video, view, clips) in enumerate(entry["groups"])))
 
     @cached_property
     def videos(self) -> dict[str, list[int]]:
@@ -169,6 +192,21 @@ class QueryCache:
             views.setdefault(video, []).append(position)
         return views
 
+    @cached_property
+    def lengths(self) -> tuple[tuple[int, int], ...]:
+        """For every view in `groups`: the frames of the video up to its last clip, and its clips without a repeat."""
+        clip_frames = self.manifest["made_from"]["clip_frames"]
+        columns = {part: file.read(["start_frame", "num_frames"]).to_pydict() for part, file in self._files.items()}
+        first_row = {part: [0, *accumulate(clips for *_, clips in self.manifest["parts"][part]["groups"])]
+                     for part in columns}
+        lengths = []
+        for _, _, part, row_group, clips in self.groups:
+            rows = slice(first_row[part][row_group], first_row[part][row_group] + clips)
+            starts = columns[part]["start_frame"][rows]
+            valid = columns[part]["num_frames"][rows]
+            lengths.append((max(map(sum, zip(starts, valid))), valid.count(clip_frames)))
+        return tuple(lengths)
+
     def read(self, group: int) -> list[CachedClip]:
         """All clips of one view in the order of time. Raises BadInput when a row's checksum is wrong."""
         _, _, part, row_group, _ = self.groups[group]
@@ -177,14 +215,14 @@ class QueryCache:
             table = file.read_row_group(row_group)
         except (pa.ArrowException, OSError) as error:
             raise BadInput("corrupt-cache", f"row group {row_group} cannot be read ({error}).",
-                           file=part_path(self.folder, part), cure=REDO) from error
+                           file=self._path(part), cure=REDO) from error
         shapes = json.loads(file.schema_arrow.metadata[b"tensors"])
         return [self._clip(row, shapes, part) for row in sorted(table.to_pylist(), key=lambda row: row["clip_index"])]
 
     def _clip(self, row: dict[str, Any], shapes: dict, part: int) -> CachedClip:
         if _crc(row) != row.pop("crc32"):
             raise BadInput("corrupt-cache", f"clip {row['clip_index']} does not match its checksum.",
-                           video=row["video_id"], file=part_path(self.folder, part), cure=REDO)
+                           video=row["video_id"], file=self._path(part), cure=REDO)
         for name, (dtype, shape) in shapes.items():
             row[name] = np.frombuffer(row[name], dtype).reshape(shape)
         for name, dtype in (("tube_ids", np.int64), ("tube_classes", np.int32), ("tube_areas", np.int32)):
@@ -194,28 +232,36 @@ class QueryCache:
 
     @cached_property
     def _files(self) -> dict[int, pq.ParquetFile]:
-        return {_shard(part): pq.ParquetFile(self.folder / part["file"], memory_map=True)
-                for part in self.manifest["parts"] if part["clips"]}
+        return {part: pq.ParquetFile(self._path(part), memory_map=True)
+                for part, entry in enumerate(self.manifest["parts"]) if entry["clips"]}
+
+    def _path(self, part: int) -> Path:
+        return self.folder / self.manifest["parts"][part]["file"]
 
     def __getstate__(self) -> dict:
         return {k: v for k, v in self.__dict__.items() if k != "_files"}
 
 
-def part_path(folder: Path, shard: int) -> Path:
-    """The file of a shard's part."""
-    return Path(folder) / f"queries-{shard:06d}.parquet"
+def part_path(folder: Path, shard: int, view: int = 0) -> Path:
+    """The file of one view of a shard's videos."""
+    return Path(folder) / f"queries-{shard:06d}{f'-view-{view}' if view else ''}.parquet"
 
 
-def _shard(part: Mapping[str, Any]) -> int:
-    return int(part["file"].removeprefix("queries-").removesuffix(".parquet"))
+def _link(source: Path, target: Path) -> None:
+    """One more name for a file; a copy where the file system has no such names."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
-def part_outcomes(summary: Mapping[str, Any]) -> list[VideoOutcome]:
-    """The outcome of every video of a part, from its summary. A video that failed in a later view counts as skipped."""
-    skipped = [VideoOutcome.from_json(row) for row in summary["skipped"]]
-    failed = {outcome.video for outcome in skipped}
-    done = sorted({video for video, *_ in summary["groups"]} - failed)
-    return [*(VideoOutcome(video=video) for video in done), *skipped]
+def part_outcomes(summaries: Sequence[Mapping[str, Any]]) -> list[VideoOutcome]:
+    """The outcome of every video of a shard, from the summaries of its views; it is skipped if any view of it was."""
+    skipped = {row["video"]: VideoOutcome.from_json(row) for row in chain.from_iterable(
+        summary["skipped"] for summary in reversed(summaries))}
+    videos = dict.fromkeys(video for summary in summaries for video, *_ in summary["groups"])
+    return [*(VideoOutcome(video=video) for video in videos if video not in skipped), *skipped.values()]
 
 
 def finish_cache(folder: Path, made_from: Mapping[str, Any], summaries: Iterable[Mapping[str, Any]]) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from torch import Tensor
@@ -12,21 +12,25 @@ from model.labels import VOID, ClassTable
 from pipeline.errors import BadInput
 from pipeline.query_cache.cache import CachedClip
 from pipeline.query_cache.pixel_evidence import EvidenceConfig, draw_evidence, tube_areas
+from pipeline.records import Segment
 from pipeline.shards import StoredVideo
-from pipeline.training_input import EVIDENCE, number_tubes, random_stream
+from pipeline.training_input import EVIDENCE, Overlaps, number_tubes, random_stream
 
 
 class EvidenceRecorder:
     """Draws the pixels of each clip when it is added, so that pixel features of clips need not be kept."""
 
     def __init__(self, video: StoredVideo, classes: ClassTable, *, view: int, config: EvidenceConfig,
-                 seed: int) -> None:
+                 seed: int, segments: Sequence[Segment] | None = None, overlaps: Overlaps | None = None) -> None:
+        """segments, overlaps: those in the id maps of the view, where copy-paste added some to those of the video."""
         self.video = video
         self.view = view
         self.config = config
         self.seed = seed
-        ids = (*(segment.id for segment in video.segments), *video.overlaps)
-        self.numbers = number_tubes(ids, video.segments, classes, overlaps=video.overlaps)
+        segments = video.segments if segments is None else segments
+        overlaps = video.overlaps if overlaps is None else overlaps
+        ids = (*(segment.id for segment in segments), *overlaps)
+        self.numbers = number_tubes(ids, segments, classes, overlaps=overlaps)
         self.rows: list[dict] = []
 
     def add(self, ids: np.ndarray, pixel_features: Tensor, *, start: int, valid: int) -> None:

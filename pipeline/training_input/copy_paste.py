@@ -9,13 +9,15 @@ the same class in the clip.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import cv2
 import numpy as np
 
 from model.labels import ClassTable
+from pipeline.clips import AugmentConfig
 from pipeline.records import Segment
 from pipeline.shards import StoredVideo
 from pipeline.training_input.targets import NO_OVERLAPS, Overlaps, stride_4
@@ -23,20 +25,35 @@ from pipeline.training_input.targets import NO_OVERLAPS, Overlaps, stride_4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopyPasteConfig:
-    """How often segments are pasted, and at which fraction of the usual scales."""
+    """How often segments are pasted, and how the donor's frames differ from those of the clip."""
 
-    probability: float = 1.0    # as in the released code, which always pastes
-    scale: float = 0.5          # factor on the smallest and the largest scale of the augmentation
-    all_things: bool = True     # every thing is pasted; False: only those of the random part (Video-kMaX on VIPSeg)
+    probability: float = 1.0        # as in the released code, which always pastes
+    scale: float = 0.5              # factor on the smallest and the largest scale of the augmentation
+    all_things: bool = True         # every thing is pasted; False: only those of the random part (Video-kMaX on VIPSeg)
+    reverse: float | None = None    # probability that the donor runs backwards; None: that of the augmentation
 
     def __post_init__(self) -> None:
         if not 0 <= self.probability <= 1:
             raise ValueError(f"copy_paste.probability is {self.probability}; give a value between 0 and 1")
         if self.scale <= 0:
             raise ValueError(f"copy_paste.scale is {self.scale}; it must be above 0")
+        if self.reverse is not None and not 0 <= self.reverse <= 1:
+            raise ValueError(f"copy_paste.reverse is {self.reverse}; give a probability between 0 and 1, or null")
+
+    def of_donor(self, augment: AugmentConfig) -> AugmentConfig:
+        """The augmentation of the donor's frames. augment: that of the clip."""
+        low, high = augment.scale
+        return replace(augment, scale=(low * self.scale, high * self.scale),
+                       reverse=augment.reverse if self.reverse is None else self.reverse)
 
 
-def choose_segments(ids: Sequence[np.ndarray], segments: Sequence[Segment], classes: ClassTable,
+def draw_donor(rng: np.random.Generator, donors: range, video: int) -> int:
+    """One of `donors`, another one than `video` if there is another. All are positions in a shard set."""
+    step = 1 + int(rng.integers(len(donors) - 1)) if len(donors) > 1 else 0
+    return donors[(donors.index(video) + step) % len(donors)]
+
+
+def choose_segments(ids: Iterable[np.ndarray], segments: Sequence[Segment], classes: ClassTable,
                     rng: np.random.Generator, *, overlaps: Overlaps = NO_OVERLAPS, all_things: bool = True,
                     official_compat: bool = False) -> list[Segment]:
     """Choose the segments of a donor clip to paste. ids: maps after its transform, one `H W` per frame.
@@ -46,7 +63,7 @@ def choose_segments(ids: Sequence[np.ndarray], segments: Sequence[Segment], clas
 
     official_compat: only segments in the donor's first frame.
     """
-    seen = {segment for frame in (ids[:1] if official_compat else ids)
+    seen = {segment for frame in (islice(ids, 1) if official_compat else ids)
             for id in np.flatnonzero(np.bincount(frame[::4, ::4].ravel())).tolist()
             for segment in overlaps.get(id, (id,))}
     present = [segment for segment in segments if segment.id in seen and not segment.is_crowd]

@@ -22,7 +22,14 @@ from pipeline.errors import BadInput
 from pipeline.images import decode_jpeg, decode_png
 from pipeline.records import Segment
 from pipeline.shards import StoredVideo
-from pipeline.training_input.copy_paste import CopyPasteConfig, choose_segments, displaced, paste, renumber
+from pipeline.training_input.copy_paste import (
+    CopyPasteConfig,
+    choose_segments,
+    displaced,
+    draw_donor,
+    paste,
+    renumber,
+)
 from pipeline.training_input.pseudo_video import PseudoVideoConfig, draw_camera_path, draw_jitter
 from pipeline.training_input.refusal import RefusalConfig, meets_object, objects_of
 from pipeline.training_input.sample_plan import CLIP, PASTE, Draw
@@ -128,11 +135,8 @@ def plan_clip(draw: Draw, videos: Sequence[StoredVideo], config: InputConfig, *,
     donor = None
     paste_config = config.copy_paste
     if paste_config and draw.video in donors and rng.random() < paste_config.probability:
-        low, high = config.augment.scale
-        smaller = replace(config.augment, scale=(low * paste_config.scale, high * paste_config.scale))
-        step = 1 + int(rng.integers(len(donors) - 1)) if len(donors) > 1 else 0      # another video if there is one
-        other = donors[(donors.index(draw.video) + step) % len(donors)]
-        donor = _draw_part(rng, videos[other], replace(config, pseudo_video=None), smaller)
+        other = videos[draw_donor(rng, donors, draw.video)]
+        donor = _draw_part(rng, other, replace(config, pseudo_video=None), paste_config.of_donor(config.augment))
     return ClipPlan(draw=draw, clip=clip, donor=donor)
 
 
@@ -154,7 +158,7 @@ def make_clip(plan: ClipPlan, fetch: Fetch, classes: ClassTable, config: InputCo
     for real, transform in zip(real_pixels, plan.clip.transforms):
         height, width = transform.resized
         real[:height, :width] = True
-    labels = _decode(plan.clip, fetch, out=frames, at=stride_4(frames.shape[-2:]))
+    labels = decode_part(plan.clip, fetch, out=frames, at=stride_4(frames.shape[-2:]))
     ids = np.stack(labels).astype(np.uint16)                                # t h w
     segments = plan.clip.video.segments
     overlaps = plan.clip.video.overlaps
@@ -223,24 +227,26 @@ def _draw_transforms(rng: np.random.Generator, video: StoredVideo, config: Input
     return (draw_transform(rng, augment, size),) * config.clip_frames
 
 
-def _decode(part: Part, fetch: Fetch, *, out: np.ndarray, at: tuple[slice, slice]) -> list[np.ndarray]:
-    """Write frames into `out`, t 3 H W. Returns the ids of each, at rows and columns `at`.
+def decode_part(part: Part, fetch: Fetch, *, out: np.ndarray | None, at: tuple[slice, slice]) -> list[np.ndarray]:
+    """Write frames into `out`, t 3 H W uint8, if given. Returns the ids of each, at rows and columns `at`.
 
-    Repeated frames are consecutive and decoded once.
+    Repeated frames are consecutive and decoded once. Raises BadInput, which names video and frame.
     """
     ids: list[np.ndarray] = []
     before = None
     for position, (frame, transform, (jpeg, png)) in enumerate(zip(part.frames, part.transforms,
                                                                    fetch(part.video, part.frames))):
         if before == (frame, transform):
-            out[position] = out[position - 1]
+            if out is not None:
+                out[position] = out[position - 1]
             ids.append(ids[-1])
             continue
         try:
             if before is None or before[0] != frame:
-                image = decode_jpeg(jpeg)
+                image = decode_jpeg(jpeg) if out is not None else None
                 labels = decode_png(png)
-            transform.image(image, out=out[position])
+            if out is not None:
+                transform.image(image, out=out[position])
             ids.append(transform.ids(labels, at=at))
             before = frame, transform
         except ValueError as error:
@@ -255,7 +261,7 @@ def _paste_donor(plan: ClipPlan, fetch: Fetch, classes: ClassTable, config: Inpu
     """Paste part of the donor over the clip, in place. Returns the pasted segments and overlaps, with new ids."""
     height, width = np.max([transform.resized for transform in plan.donor.transforms], axis=0).tolist()
     donor_frames = np.empty((*frames.shape[:2], height, width), dtype=np.uint8)
-    donor_ids = _decode(plan.donor, fetch, out=donor_frames, at=(slice(height), slice(width)))
+    donor_ids = decode_part(plan.donor, fetch, out=donor_frames, at=(slice(height), slice(width)))
     donor = plan.donor.video
     chosen = choose_segments(donor_ids, donor.segments, classes, plan.draw.random(config.seed, PASTE),
                              overlaps=donor.overlaps, all_things=config.copy_paste.all_things,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from model.association.hungarian import align_clips
+from model.inference.alignment import align_clips
 from tests.fidelity.cases import assert_close_to, case_id, cases, load_case, unhandled
 
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from einops import rearrange
 
-from model.association.hungarian import align_clips
 from model.contracts import VideoQueries
 from model.converters.cross_clip import MAXTRON_TUBE_LINK, SHARED_HEADS
 from model.converters.rename import load_strict, rename
 from model.cross_clip.tube_link import TubeLinkHead, TubeLinkHeadConfig
+from model.inference.alignment import align_clips
 from tests.fidelity.cases import Case, assert_close_to, case_id, cases, load_case, unhandled
 from tests.fidelity.test_cross_clip_kmax import NORMS, temporal_aspp, trajectory_layer
 

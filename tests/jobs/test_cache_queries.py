@@ -59,12 +59,12 @@ def test_augmented_views_stand_beside_an_unchanged_test_time_view(finished_run, 
     plain = cache_of(finished_run.recipe)
     recipe = finished_run.copy(tmp_path / "run")
     recipe = replace(recipe, cache=replace(recipe.cache, views=3, augment=AugmentConfig(size=(64, 64))))
-    summary = CacheShard(recipe=recipe)(split="train", shard=0, part=0)
+    parts = CacheShard(recipe=recipe)(split="train", shard=0, part=0)["parts"]
     views: dict[str, list[int]] = {}
-    for video, view, _ in summary["groups"]:
+    for video, view, _ in (group for part in parts for group in part["groups"]):
         views.setdefault(video, []).append(view)
     assert set(map(tuple, views.values())) == {(0, 1, 2)}
-    cache_queries.finish_cache(cache_folder(recipe), cache_queries.cache_source(recipe), [summary])
+    cache_queries.finish_cache(cache_folder(recipe), cache_queries.cache_source(recipe), parts)
     cache = cache_of(recipe)
     for video in views:
         (expected,), (first, *augmented) = (
@@ -85,13 +85,14 @@ def test_a_video_that_cannot_be_read_is_named_and_costs_no_other(finished_run, t
     damage(shards, bad)
     with pytest.raises(BadInput, match=bad.video_id):
         CacheShard(recipe=replace(recipe, strict=True))(split="train", shard=0, part=0)
-    summary = CacheShard(recipe=recipe)(split="train", shard=0, part=0)
+    (summary,) = CacheShard(recipe=recipe)(split="train", shard=0, part=0)["parts"]
     assert [(row["video"], row["reason"]) for row in summary["skipped"]] == [(bad.video_id, "corrupt-image")]
     assert [video for video, *_ in summary["groups"]] == [video.video_id for video in others]
     # Run again, the finished part still says whom it lacks; once the shard is whole, it lacks nobody.
-    assert plain(CacheShard(recipe=recipe)(split="train", shard=0, part=0)) == plain(summary)
+    (again,) = CacheShard(recipe=recipe)(split="train", shard=0, part=0)["parts"]
+    assert plain(again) == plain(summary)
     tar.write_bytes(whole)
-    repaired = CacheShard(recipe=recipe)(split="train", shard=0, part=0)
+    (repaired,) = CacheShard(recipe=recipe)(split="train", shard=0, part=0)["parts"]
     assert repaired["skipped"] == []
     assert [video for video, *_ in repaired["groups"]] == [bad.video_id, *(video.video_id for video in others)]
 

@@ -272,7 +272,8 @@ def test_offline_instances_go_on_in_the_run_of_near_online_ones(row):
     offline = youtube_vis.offline(*row)
     assert offline.run_folder == near_online.run_folder
     changed = {line.split(":")[0] for line in changes(offline, near_online)}
-    lengths = {"inference.clip_frames"} if youtube_vis.ROWS[row].maxtron.offline_frames else set()
+    shorter = youtube_vis.ROWS[row].maxtron.offline_frames is not None
+    lengths = {"inference.clip_frames", "cache.window_frames"} if shorter else set()
     assert changed == {"evaluation.mode", "predict.mode"} | lengths
 
 

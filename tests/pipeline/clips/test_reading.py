@@ -11,7 +11,6 @@ import torch
 from numpy.testing import assert_array_equal
 
 from model.inference import FixedCanvas
-from pipeline.clips.augment import AugmentConfig, draw_transform
 from pipeline.clips.reading import FolderSource, StoredVideoSource, video_clips
 from pipeline.errors import BadInput
 from pipeline.images import decode_jpeg, encode_jpeg
@@ -89,16 +88,6 @@ def test_ids_are_the_stored_ones(stored):
     for clip in video_clips(stored, 2, FixedCanvas(size=(24, 40))):
         for position, frame in enumerate(clip.indices):
             assert_array_equal(clip.ids[position], stored.ids(frame))
-
-
-def test_an_augmented_view_is_the_same_transform_for_the_whole_video(stored):
-    transform = draw_transform(np.random.default_rng(3), AugmentConfig(size=(33, 49)), stored.size)
-    seen = list(video_clips(stored, 2, FixedCanvas(size=(33, 49)), transform=transform))
-    for clip in seen:
-        assert clip.geometry is None
-        for position, frame in enumerate(clip.indices):
-            assert_array_equal(clip.frames[0, position].numpy(), transform.image(stored.frames(frame, frame + 1)[0]))
-            assert_array_equal(clip.ids[position], transform.ids(stored.ids(frame)))
 
 
 def test_clips_are_read_one_at_a_time(stored, monkeypatch):

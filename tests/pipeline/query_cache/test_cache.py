@@ -13,7 +13,15 @@ import pytest
 
 from pipeline.errors import BadInput
 from pipeline.query_cache.batches import QueryInputConfig, collate, query_batches
-from pipeline.query_cache.cache import CachedClip, CacheWriter, QueryCache, fingerprint, finish_cache, part_path
+from pipeline.query_cache.cache import (
+    CachedClip,
+    CacheWriter,
+    QueryCache,
+    fingerprint,
+    finish_cache,
+    part_outcomes,
+    part_path,
+)
 from tests.full_disk import disk_of
 
 SOURCE = {"segmenter": "abc", "clip_frames": 2}
@@ -90,6 +98,32 @@ def test_writing_twice_gives_the_same_bytes_and_a_finished_part_is_recognised(tm
     assert first == second
     assert CacheWriter(tmp_path / "a", 0, dtype="float16", fingerprint=fingerprint(SOURCE)).finished() is not None
     assert CacheWriter(tmp_path / "a", 0, dtype="float16", fingerprint="another").finished() is None
+
+
+def test_a_part_that_another_cache_of_the_run_holds_is_linked_and_a_damaged_one_is_not(tmp_path):
+    def written(view: int, folder: str) -> dict | None:
+        return CacheWriter(tmp_path / folder, 0, view=view, dtype="float16", fingerprint=f"view {view}").finished()
+
+    writer = CacheWriter(tmp_path / "small", 0, view=1, dtype="float16", fingerprint="view 1")
+    writer.add([clip("x", 0, view=1)])
+    summary = writer.close()
+    path = part_path(tmp_path / "small", 0, 1)
+    assert written(2, "large") is None
+    assert written(1, "large") == json.loads(json.dumps(summary))
+    linked = part_path(tmp_path / "large", 0, 1)
+    assert linked.stat().st_ino == path.stat().st_ino
+    assert linked.with_suffix(".json").read_bytes() == path.with_suffix(".json").read_bytes()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-60] + bytes(60))
+    assert written(1, "third") is None
+
+
+def test_a_video_is_skipped_if_any_view_of_it_is():
+    skipped = {"video": "b", "reason": "too-many-tubes", "message": "the second view"}
+    parts = [{"groups": [("a", 0, 2), ("b", 0, 2)], "skipped": []},
+             {"groups": [("a", 1, 2)], "skipped": [skipped]},
+             {"groups": [("a", 2, 2)], "skipped": [{**skipped, "message": "the third"}]}]
+    assert [outcome.to_json() for outcome in part_outcomes(parts)] == [{"video": "a", "frames": 0}, skipped]
 
 
 def test_an_unfinished_cache_names_the_verb(tmp_path):

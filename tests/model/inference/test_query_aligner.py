@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from model.association.hungarian import QueryAligner, align_clips
+from model.inference.alignment import QueryAligner, align_clips
 
 
 def shuffled_video(clips=5, queries=9, channels=16, noise=0.05):

@@ -1,0 +1,133 @@
+"""A cache of more views contains that of fewer; what is drawn depends on seed, view and video alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jobs import train_stage_two
+from jobs.cache_queries import CacheShard, cache_folder, cache_source
+from jobs.config import override
+from jobs.models import save_model, segmenter_card, untrained_segmenter
+from jobs.recipes import find_recipe
+from jobs.recipes.schema import Recipe
+from jobs.train_stage_two import open_cache
+from jobs.verb import guarded
+from pipeline.datasets import open_dataset
+from pipeline.datasets.synthetic import write_world
+from pipeline.query_cache import BLOBS, CachedClip, QueryCache, finish_cache, part_path
+from pipeline.shards import ShardSet, make_shards
+
+PASTING = ("cache.copy_paste={}", "cache.window_frames=6")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Recipe:
+    """The recipe `tiny` on four videos, with an untrained segmenter."""
+    recipe = find_recipe("tiny")
+    recipe = replace(recipe, folder=str(tmp_path_factory.mktemp("run")),
+                     world=replace(recipe.world, videos_train=4, videos_val=1))
+    dataset = open_dataset(replace(recipe.dataset, root=str(write_world(recipe.data_root, recipe.world))))
+    make_shards(dataset, recipe.shards_of("train"), recipe.shards, split="train")
+    shards = ShardSet(recipe.shards_of("train"))
+    save_model(recipe.segmenter_folder, untrained_segmenter(recipe).state_dict(),
+               segmenter_card(recipe, shards.classes, shards.fingerprint))
+    return recipe
+
+
+def cached(run: Recipe, *settings: str) -> QueryCache:
+    """The cache of these settings, as the verb makes it, in this process."""
+    recipe = override(run, settings)
+    actor = CacheShard(recipe=recipe)
+    shards = len(ShardSet(recipe.shards_of("train")).manifest["shards"])
+    parts = [part for shard in range(shards) for part in actor(split="train", shard=shard, part=shard)["parts"]]
+    finish_cache(cache_folder(recipe), cache_source(recipe), parts)
+    return open_cache(recipe)
+
+
+def same(a: CachedClip, b: CachedClip) -> bool:
+    return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in (
+        *BLOBS, "tube_ids", "tube_classes", "tube_areas", "start_frame", "num_frames"))
+
+
+def files(cache: QueryCache) -> dict[str, Path]:
+    return {part["file"]: cache.folder / part["file"] for part in cache.manifest["parts"]}
+
+
+def test_more_views_keep_the_files_of_fewer_and_the_test_time_view_is_that_of_any_settings(run):
+    one = files(cached(run))
+    two = files(cached(run, "cache.views=2", *PASTING))
+    four = files(cached(run, "cache.views=4", *PASTING))
+    plain = files(cached(run, "cache.views=2"))
+    assert set(one) < set(two) < set(four)
+    for smaller, larger in ((one, two), (two, four), (one, plain)):
+        for name, path in smaller.items():
+            assert path.stat().st_ino == larger[name].stat().st_ino
+            assert path.parent != larger[name].parent
+    for name in set(two) - set(one):
+        assert two[name].read_bytes() != plain[name].read_bytes()       # other draws
+
+
+def test_a_view_is_the_same_whatever_else_is_cached(run, tmp_path):
+    """Made alone in another folder, in any order, it has the same bytes."""
+    whole = files(cached(run, "cache.views=3", *PASTING))
+    recipe = override(run, ["cache.views=3", *PASTING])
+    shards = ShardSet(recipe.shards_of("train"))
+    actor = CacheShard(recipe=recipe)
+    part = part_path(cache_folder(recipe), 1, 2)
+    content = part.read_bytes()
+    for path in (part, part.with_suffix(".json")):
+        path.rename(tmp_path / path.name)
+    actor.part(shards, 1, 1, 2)
+    assert whole[part.name].read_bytes() == content
+
+
+def test_augmented_clips_may_begin_at_any_frame_and_the_test_time_view_begins_at_the_first(run):
+    cache = cached(run, "cache.views=6", "cache.window_frames=6")
+    starts = {(view > 0, cache.read(group)[0].start_frame) for group, (_, view, *_) in enumerate(cache.groups)}
+    assert starts == {(False, 0), (True, 0), (True, 1)}
+    frames = {video.video_id: len(video.frames) for video in ShardSet(run.shards_of("train")).videos}
+    for group, (video, *_) in enumerate(cache.groups):
+        clips = cache.read(group)
+        assert [clip.start_frame for clip in clips] == list(range(clips[0].start_frame, frames[video], 2))
+
+
+def test_pasted_objects_are_tubes_of_the_augmented_views_alone(run):
+    cache = cached(run, "cache.views=3", *PASTING)
+    shards = ShardSet(run.shards_of("train"))
+    known = {video.video_id: video.highest_id for video in shards.videos}
+    pasted = {True: 0, False: 0}
+    for group, (video, view, *_) in enumerate(cache.groups):
+        clips = cache.read(group)
+        new = clips[0].tube_ids > known[video]
+        pasted[view > 0] += int(sum(clip.tube_areas for clip in clips)[new].sum())
+        for clip in clips:
+            for tube in np.flatnonzero(new & (clip.tube_areas > 0)):
+                assert clip.pixel_weights[clip.pixel_tubes == tube].sum() == pytest.approx(clip.tube_areas[tube])
+    assert pasted[True] > 0
+    assert pasted[False] == 0
+
+
+def test_a_part_that_lacks_a_video_is_not_taken_over(run):
+    """What was skipped in one cache may have been repaired when the next one is made."""
+    first = cached(run, "cache.views=2", "cache.seed=5")
+    path = part_path(first.folder, 0, 1)
+    sidecar = path.with_suffix(".json")
+    sidecar.write_text(sidecar.read_text().replace('"skipped":[]', '"skipped":[{"video":"x"}]'))
+    assert '"x"' in sidecar.read_text()
+    second = cached(run, "cache.views=3", "cache.seed=5")
+    assert files(second)[path.name].stat().st_ino != path.stat().st_ino
+    assert files(second)[path.name].read_bytes() == path.read_bytes()
+    unchanged = part_path(second.folder, 0, 0)
+    assert unchanged.stat().st_ino == part_path(first.folder, 0, 0).stat().st_ino
+
+
+def test_where_no_video_fills_a_window_training_ends_before_it_begins(run, capsys):
+    settings = ("stage_two.input.sampling=windows", "stage_two.input.clips=9", "cluster.in_process=true")
+    cached(run, *settings)
+    assert guarded(train_stage_two.main, lambda: override(run, settings)) == 2
+    assert "all 4 videos are shorter than a window of 9 clips, 18 frames" in capsys.readouterr().err
+    assert not (run.run_folder / "stage_two").exists()
