@@ -104,7 +104,8 @@ def test_frozen_detector_cache_head_and_tracks_fit_together(tmp_path):
     save_model(recipe.segmenter_folder, recipe.stage_one.segmenter.build().state_dict(),
                segmenter_card(recipe, shards.classes, shards.fingerprint))
     caching = CacheShard(recipe=recipe)
-    parts = [caching(split="train", shard=shard, part=shard) for shard in range(len(shards.manifest["shards"]))]
+    parts = [part for shard in range(len(shards.manifest["shards"]))
+             for part in caching(split="train", shard=shard, part=shard)["parts"]]
     finish_cache(cache_folder(recipe), cache_source(recipe), parts)
     check_what_is_cached(recipe)
 
