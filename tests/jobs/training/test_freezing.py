@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from types import MethodType
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from jobs.training.freezing import freeze
@@ -99,6 +101,25 @@ def test_a_frozen_backbone_follows_its_own_way_to_switch_modes():
 def test_a_part_that_matches_nothing_and_a_model_without_anything_left_are_refused(parts, complaint):
     with pytest.raises(ValueError, match=complaint):
         freeze(network(), parts)
+
+
+def test_workers_exchange_no_gradients_of_frozen_parts(tmp_path):
+    """DDP of one process: its reducer waits for a gradient of every parameter that it knows, and would fail here."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        net = frozen_network().train()
+        net.forward = MethodType(lambda self, frames: self.second(self.first(frames)), net)
+        before = {name: value.clone() for name, value in net.state_dict().items()}
+        workers = nn.parallel.DistributedDataParallel(net)
+        optimizer = build_optimizer(net, CONFIG)
+        for _ in range(2):
+            workers(torch.randn(2, 3, 16, 16)).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    finally:
+        dist.destroy_process_group()
+    changed = {name for name, value in net.state_dict().items() if not torch.equal(before[name], value)}
+    assert changed == {"second.0.weight", "second.0.bias"}
 
 
 def test_a_resumed_training_continues_with_the_same_groups():
