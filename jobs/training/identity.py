@@ -1,7 +1,8 @@
 """The identity of a training run: everything that decides its result, stored beside it as `identity.json`.
 
 Versions of this project add settings. A setting that a stored identity lacks has its default value, which is how the
-version that wrote the identity behaved: new settings are introduced with the old behaviour as their default.
+version that wrote the identity behaved: new settings are introduced with the old behaviour as their default. Where a
+setting is there but meant something else, `_upgraded` gives it the value that says the same today.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pipeline.errors import Mismatch
 from pipeline.files import atomic_write
 
 IDENTITY = "identity.json"
+VERSION = 2
 DIVERGED = "diverged.json"      # written where training ended with numbers that are not finite
 
 # Names -> configurations (dataclasses) and fingerprints of inputs.
@@ -43,7 +45,7 @@ def claim_folder(folder: Path, identity: Identity, *, left_by_training: tuple[st
                 shutil.rmtree(folder / name, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / DIVERGED).unlink(missing_ok=True)
-    atomic_write(path, json.dumps(plain(identity), indent=1, sort_keys=True).encode())
+    atomic_write(path, json.dumps({"version": VERSION, **plain(identity)}, indent=1, sort_keys=True).encode())
 
 
 def has_identity(folder: Path, identity: Identity) -> bool:
@@ -54,13 +56,21 @@ def has_identity(folder: Path, identity: Identity) -> bool:
 
 def identity_differences(path: Path, identity: Identity) -> list[str]:
     """The fields in which a stored identity differs, as 'path: there != here'. Absent settings have their defaults."""
-    stored = json.loads(path.read_text())
+    stored = _upgraded(json.loads(path.read_text()))
     try:
         stored |= {name: to_json(from_json(type(value), stored[name])) for name, value in identity.items()
                    if dataclasses.is_dataclass(value) and name in stored}
     except ValueError as error:
         return [f"its settings are of an older version, which this one cannot read: {error}"]
     return differences(stored, plain(identity))
+
+
+def _upgraded(stored: dict[str, Any]) -> dict[str, Any]:
+    """A stored identity in the terms of this version, without its version."""
+    head = stored.get("stage", {}).get("head") or {}
+    if stored.pop("version", 1) < 2 and "train_norms" in head:
+        head["train_norms"] = True      # version 1 trained the norms that a head copies, whatever the setting said
+    return stored
 
 
 def plain(identity: Identity) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
+from jobs.config import to_json
 from jobs.recipes import find_recipe
-from jobs.training.identity import DIVERGED, IDENTITY, claim_folder, has_identity
+from jobs.training.identity import DIVERGED, IDENTITY, VERSION, claim_folder, has_identity
 from jobs.training.loop import NotFinite, refuse_infinite_weights
 from pipeline.errors import Mismatch
 
@@ -28,7 +29,7 @@ def test_the_first_run_in_a_folder_stores_its_identity_and_the_same_run_may_cont
     for _ in range(2):
         claim_folder(tmp_path, OURS)
     assert json.loads((tmp_path / IDENTITY).read_text()) == {
-        "stage": {"lr": 0.1, "steps": 6, "windows": [1, 2]}, "shards": "abc"}
+        "version": VERSION, "stage": {"lr": 0.1, "steps": 6, "windows": [1, 2]}, "shards": "abc"}
     assert has_identity(tmp_path, OURS)
 
 
@@ -63,6 +64,15 @@ def test_the_stages_of_recipes_are_recognised_from_their_json(tmp_path, name):
     identity = {"stage": find_recipe(name).stage_one}
     claim_folder(tmp_path, identity)
     assert has_identity(tmp_path, identity)
+
+
+@pytest.mark.parametrize(("version", "same"), [({}, True), ({"version": VERSION}, False)])
+def test_a_head_of_version_one_trained_its_norms_whatever_the_setting_said(tmp_path, version, same):
+    stage = find_recipe("tiny").stage_two
+    assert stage.head.train_norms
+    stored = {**version, "stage": to_json(replace(stage, head=replace(stage.head, train_norms=False)))}
+    (tmp_path / IDENTITY).write_text(json.dumps(stored))
+    assert has_identity(tmp_path, {"stage": stage}) == same
 
 
 def test_a_run_that_diverged_is_trained_anew_with_other_settings_and_its_leftovers_are_removed(tmp_path):
