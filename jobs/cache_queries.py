@@ -80,7 +80,9 @@ def main(recipe: Recipe) -> dict[str, Any]:
         totals = {key: sum(s[key] for s in summaries) for key in ("clips", "bytes")}
         tracker.file(manifest)
         tracker.numbers(0, {**totals, "skipped": len(outcomes.skipped), "seconds": time.perf_counter() - started})
+    unlabelled = sum(not video.has_labels for shard_set in sets.values() for video in shard_set.videos)
     say(f"cache: {totals['clips']} clips, {totals['bytes'] / 2**20:.1f} MiB in {folder}", *outcomes.skipped_lines(),
+        *([f"left out: {unlabelled} videos without labels"] if unlabelled else []),
         next_command(recipe, "cache_queries"))
     return {"cache": str(folder), **totals, "skipped": len(outcomes.skipped)}
 
@@ -159,7 +161,7 @@ class CacheShard:
             return known
         skipped = []
         try:
-            for video in (v for v in shards.videos if v.shard == shard):
+            for video in (v for v in shards.videos if v.shard == shard and v.has_labels):
                 try:
                     writer.add(self.clips(shards, video, view))
                 except BadInput as error:

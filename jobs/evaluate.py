@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from model.labels import ClassTable
 from pipeline.clips import StoredVideoSource
 from pipeline.errors import BadInput
 from pipeline.files import atomic_write
+from pipeline.metrics.labelled_frames import tracks_in
 from pipeline.metrics.scorecard import Scorecard, headline
 from pipeline.metrics.track_ap_scores import sets_table
 from pipeline.outcomes import Outcomes, VideoOutcome
@@ -145,6 +146,14 @@ def record(tracker, folder: Path, summary: dict[str, Any]) -> None:
         tracker.file(Path(video), "overlays")
 
 
+def scored_part(predicted: VideoResults, video: StoredVideo) -> VideoResults:
+    """The results without what tracks show in frames that nobody labelled; maps keep it, since void is ignored."""
+    labelled = {index for index, frame in enumerate(video.frames) if frame.label is not None}
+    if predicted.tracks is None or len(labelled) == len(video.frames):
+        return predicted
+    return replace(predicted, tracks=tracks_in(predicted.tracks, labelled))
+
+
 @dataclass(frozen=True, kw_only=True)
 class ScoredVideo(VideoOutcome):
     """One video of the split."""
@@ -177,7 +186,7 @@ class ScoreVideo:
             truth = self._truth(stored)
             card = scorecard(self.recipe, self.shards.classes)
             if truth is not None:
-                card.update(predicted, truth)
+                card.update(scored_part(predicted, stored), truth)
         except BadInput as error:
             if self.recipe.strict:
                 raise

@@ -1,7 +1,8 @@
 """Convert a data set from its official layout into WebDataset tar shards of clips, with Ray Data.
 
 In:     a data set on disk (docs/data.md); a recipe with a synthetic world writes it first.
-Out:    <folder>/shards/<split>, and shards/stills where images train beside the videos (stage_one.stills): tars,
+Out:    a table of the classes of each split, in which a lost or shifted class shows.
+        <folder>/shards/<split>, and shards/stills where images train beside the videos (stage_one.stills): tars,
         index.parquet, errors.jsonl, and manifest.json, which is written last and marks a finished set.
 Again:  finished shards are skipped; the same recipe gives the same bytes. Bad videos are skipped and counted by
         reason; under --strict the first one stops the verb.
@@ -26,7 +27,7 @@ from jobs.verb import next_command, recorded, run
 from pipeline.datasets import open_dataset
 from pipeline.datasets.synthetic import write_world
 from pipeline.records import Dataset
-from pipeline.shards import ShardReport, ShardSet, make_shards
+from pipeline.shards import ShardReport, ShardSet, class_table, make_shards
 
 
 def main(recipe: Recipe) -> dict[str, Any]:
@@ -40,7 +41,9 @@ def main(recipe: Recipe) -> dict[str, Any]:
         reports = {}
         for split, dataset in datasets.items():
             reports[split] = shard_split(recipe, split, dataset)
-            tracker.json(f"manifest_{split}.json", ShardSet(reports[split].folder).manifest)
+            manifest = ShardSet(reports[split].folder).manifest
+            tracker.json(f"manifest_{split}.json", manifest)
+            tracker.json(f"classes_{split}.json", manifest.get("classes", []))
             tracker.tags({f"shards_{split}": reports[split].fingerprint})
             tracker.numbers(0, {f"{split}/{name}": getattr(reports[split], name)
                                 for name in ("videos", "clips", "frames", "megabytes")})
@@ -49,13 +52,17 @@ def main(recipe: Recipe) -> dict[str, Any]:
 
 
 def shard_split(recipe: Recipe, split: str, dataset: Dataset) -> ShardReport:
-    """Shard one split, or the stills, and print the counts."""
+    """Shard one split, or the stills, and print the counts and the table of classes."""
     workers = 0 if recipe.cluster.in_process else max(int(ray.cluster_resources().get("CPU", 1)), 1)
     report = make_shards(dataset, recipe.shards_of(split), recipe.shards, split=split, workers=workers,
                          strict=recipe.strict)
     skipped = f"; skipped {report.skipped}, listed in {report.folder / 'errors.jsonl'}" if report.skipped else ""
     say(f"{split}: {report.videos} videos, {report.clips} clips, {report.frames} frames, {report.megabytes:.1f} MB in "
         f"{report.shards} shards{skipped}")
+    if report.remarks:
+        say(f"  remarks: {', '.join(f'{times} {what}' for what, times in sorted(report.remarks.items()))}")
+    if rows := ShardSet(report.folder).manifest.get("classes"):
+        say(class_table(rows), "")
     return report
 
 

@@ -56,9 +56,12 @@ def main(recipe: Recipe) -> dict[str, Any]:
                          "trained as this recipe says; finish the run of that folder, or leave stage_one_from empty")
     refuse_unfit_starts(recipe, "stage_one")
     connect(recipe.cluster)
-    left_out = never_drawn(shards, stage.input)
+    labelled = shards.with_labels()
+    unlabelled = len(shards.videos) - len(labelled.videos)
+    left_out = never_drawn(labelled, stage.input)
     say(f"stage one of {recipe.name}: {recipe.about}",
         f"  {len(shards.videos)} videos, {sum(len(v.frames) for v in shards.videos)} frames in {shards.folder}",
+        *([f"  left out: {unlabelled} videos without labels"] if unlabelled else []),
         *([f"  {len(stills.shards.videos)} stills in {stills.shards.folder}"] if stills else []),
         *([f"  {left_out} videos are never drawn: no object, or fewer frames than a clip"] if left_out else []))
     with recorded(recipe, "train_stage_one", shards=shards.fingerprint) as tracker:

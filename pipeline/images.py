@@ -1,4 +1,4 @@
-"""Decoding, encoding and resizing of JPEG and PNG. A file that is cut off or damaged is refused, never half decoded."""
+"""Decoding, encoding and resizing of pictures. A file that is cut off or damaged is refused, never half decoded."""
 
 from __future__ import annotations
 
@@ -11,6 +11,14 @@ import numpy as np
 from PIL import Image
 
 from pipeline.errors import BadInput
+from pipeline.picture_formats import (
+    decode_other,
+    orientation,
+    picture_format,
+    refuse_large,
+    upright,
+    upright_size,
+)
 
 try:
     import simplejpeg
@@ -54,23 +62,32 @@ def jpeg_size(data: bytes) -> tuple[int, int]:
 
 
 def image_size(data: bytes) -> tuple[int, int]:
-    """Height and width of a JPEG or a PNG; raises BadInput "corrupt-image" if its end is missing."""
-    if not is_png(data):
-        return jpeg_size(data)
-    _check_png(data, reason="corrupt-image")
-    width, height = struct.unpack_from(">II", data, len(_PNG_SIGNATURE) + 8)     # the first fields of the first chunk
-    return height, width
+    """Height and width of a picture that is shown upright (EXIF orientation), as `decode_image` returns it.
+
+    Raises BadInput as `decode_image` does; of a JPEG or PNG only the structure is checked.
+    """
+    if is_png(data):
+        _check_png(data, reason="corrupt-image")
+        size = _png_size(data)
+    elif picture_format(data) in ("JPEG", ""):
+        size = jpeg_size(data)
+    else:
+        return decode_other(data).shape[:2]
+    return upright_size(size, orientation(data))
 
 
 def decode_jpeg(data: bytes) -> np.ndarray:
-    """JPEG -> H W 3 uint8 RGB; a rotation tag is ignored, since labels match the pixels as stored.
+    """JPEG -> H W 3 uint8 RGB as stored; `decode_image` turns it upright.
 
     Raises BadInput "corrupt-image", also in cases in which a decoder would only warn.
     """
     try:
-        if simplejpeg is not None and simplejpeg.decode_jpeg_header(data)[2] not in ("CMYK", "YCCK"):
-            return simplejpeg.decode_jpeg(data)
-        jpeg_size(data)                     # Pillow alone accepts some cut files
+        if simplejpeg is not None:
+            height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
+            refuse_large(width, height)
+            if colors not in ("CMYK", "YCCK"):
+                return simplejpeg.decode_jpeg(data)
+        refuse_large(*jpeg_size(data))      # Pillow alone accepts some cut files
         return np.array(Image.open(io.BytesIO(data)).convert("RGB"))
     except (ValueError, OSError) as error:
         if isinstance(error, BadInput):
@@ -79,17 +96,23 @@ def decode_jpeg(data: bytes) -> np.ndarray:
 
 
 def decode_image(data: bytes) -> np.ndarray:
-    """A frame, JPEG or PNG (told apart by the first bytes) -> H W 3 uint8 RGB; grey becomes three equal channels.
+    """A frame in any format that `picture_format` tells and Pillow reads -> H W 3 uint8 RGB, upright.
 
-    Raises BadInput "corrupt-image", also for a PNG with 16 bits per colour.
+    The first bytes decide, not the name of the file; grey becomes three equal channels. Raises BadInput
+    "corrupt-image", also for 16 bits per colour, "unknown-format" and "too-large".
     """
-    if not is_png(data):
-        return decode_jpeg(data)
-    image = decode_png(data, reason="corrupt-image")
-    if image.dtype != np.uint8:
-        raise BadInput("corrupt-image", f"the image has {8 * image.itemsize} bits per colour.",
-                       cure="Save the frames with 8 bits per colour.")
-    return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
+    if is_png(data):
+        image = decode_png(data, reason="corrupt-image")
+        if image.dtype != np.uint8:
+            raise BadInput("corrupt-image", f"the image has {8 * image.itemsize} bits per colour.",
+                           cure="Save the frames with 8 bits per colour.")
+        image = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
+    elif picture_format(data) in ("JPEG", ""):
+        image = decode_jpeg(data)
+    else:
+        return decode_other(data)
+    turned = orientation(data)
+    return image if turned == 1 else upright(image, turned)
 
 
 def encode_jpeg(image: np.ndarray, *, quality: int = 95) -> bytes:
@@ -106,12 +129,18 @@ def is_png(data: bytes) -> bool:
     return data.startswith(_PNG_SIGNATURE)
 
 
+def is_upright_jpeg(data: bytes) -> bool:
+    """Whether a picture is a JPEG whose stored pixels are those to be seen."""
+    return data.startswith(b"\xff\xd8") and orientation(data) == 1
+
+
 def decode_png(data: bytes, *, reason: str = "corrupt-label") -> np.ndarray:
     """PNG -> H W or H W 3 (RGB), uint8 or uint16, with palette colours resolved and alpha dropped.
 
     Raises BadInput, by default "corrupt-label", if a chunk is missing or its checksum is wrong.
     """
     _check_png(data, reason=reason)
+    refuse_large(*_png_size(data))
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
         raise BadInput(reason, f"the PNG cannot be decoded ({len(data)} bytes).", cure=_COPY_AGAIN)
@@ -148,11 +177,17 @@ def resize_ids(ids: np.ndarray, height: int, width: int) -> np.ndarray:
     return cv2.resize(ids, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
 
 
+def _png_size(data: bytes) -> tuple[int, int]:
+    """Height and width as stored, the first fields of the first chunk of a PNG that `_check_png` has passed."""
+    width, height = struct.unpack_from(">II", data, len(_PNG_SIGNATURE) + 8)
+    return height, width
+
+
 def _check_png(data: bytes, *, reason: str) -> None:
     position = len(_PNG_SIGNATURE)
     if not is_png(data):
         raise BadInput(reason, f"the file is not a PNG: it starts with {data[:4]!r}.", cure=_COPY_AGAIN)
-    while position + 12 <= len(data):
+    while position + 12 <= len(data) and data[12:16] == b"IHDR" and len(data) > 33:
         length, kind = struct.unpack_from(">I4s", data, position)
         end = position + 8 + length
         if end + 4 > len(data) or zlib.crc32(data[position + 4:end]) != int.from_bytes(data[end:end + 4], "big"):

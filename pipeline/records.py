@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -41,12 +41,14 @@ class VideoRecord:
     width: int
     frames: tuple[FrameRecord, ...]
     segments: tuple[Segment, ...]        # in the order of listing or of ids; empty without labels
+    remarks: Mapping[str, int] = field(default_factory=dict)     # what was left out or changed -> how often
 
 
 class Dataset(Protocol):
     """A data set in its official layout on disk. Listing is cheap; reading one video touches only that video."""
 
     classes: ClassTable
+    remarks: Mapping[str, int]      # what was left out of the whole split, such as "annotations of no listed video"
 
     def video_ids(self) -> list[str]:
         """All videos of the split, sorted."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,10 +18,9 @@ from model.inference.resize import FixedCanvas, Interpolation, ResizeConfig
 from pipeline.clips.augment import Transform
 from pipeline.clips.sampling import split_clips, split_tubes
 from pipeline.errors import BadInput
+from pipeline.file_names import PICTURES, is_companion, natural
 from pipeline.images import decode_image, decode_jpeg
 from pipeline.shards import ShardSet, StoredVideo
-
-_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 class VideoSource(Protocol):
@@ -63,7 +61,7 @@ class StoredVideoSource:
 
 
 class FolderSource:
-    """A folder of JPEG or PNG frames, in the order of the numbers in their names (frame2 before frame10).
+    """A folder of frames, pictures in the order of the numbers in their names (frame2 before frame10).
 
     Raises FileNotFoundError if there are no frames, and BadInput if two share a name, differ in size, or cannot be
     decoded.
@@ -71,9 +69,10 @@ class FolderSource:
 
     def __init__(self, folder: Path | str) -> None:
         folder = Path(folder)
-        self.files = sorted((file for file in folder.glob("*") if file.suffix.lower() in _SUFFIXES), key=_natural)
+        self.files = sorted((file for file in folder.glob("*") if file.suffix.lower() in PICTURES
+                             and not is_companion(file.name)), key=lambda file: natural(file.stem))
         if not self.files:
-            raise FileNotFoundError(f"no frames in {folder}: it needs files ending in {', '.join(_SUFFIXES)}")
+            raise FileNotFoundError(f"no frames in {folder}: it needs files ending in {', '.join(PICTURES)}")
         self.video_id = folder.name
         self.frame_names = tuple(file.stem for file in self.files)
         if twice := [name for name, times in Counter(self.frame_names).items() if times > 1]:
@@ -194,7 +193,3 @@ def _read_ids(source: VideoSource, indices: tuple[int, ...], transform: Transfor
     if not isinstance(source, StoredVideoSource):
         raise ValueError(f"video {source.video_id!r} has no labels; only the videos of a shard set have labels")
     return np.stack([transform.ids(source.ids(frame)) for frame in indices])
-
-
-def _natural(file: Path) -> list[str | int]:
-    return [int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", file.stem)]

@@ -7,8 +7,10 @@ Source: cocodataset.org, "Data format". Your own data in these layouts are read 
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import PurePosixPath
@@ -16,15 +18,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from model.labels import ClassInfo, ClassTable
+from model.labels import ClassTable
+from pipeline.datasets.class_rows import table_of_rows
 from pipeline.datasets.classes_coco import TABLES
 from pipeline.datasets.classes_youtube_vis import TABLES as VIDEO_TABLES
-from pipeline.datasets.classes_youtube_vis import distinct_color
 from pipeline.datasets.coco_as_videos import COUNTERPARTS
-from pipeline.datasets.folders import first_existing, load_json, root_folder
+from pipeline.datasets.folders import first_existing, load_entry, root_folder
 from pipeline.datasets.id_maps import listed_segments, read_label
+from pipeline.datasets.json_entries import Entry, shown, whole_number, whole_or_text
 from pipeline.datasets.run_lengths import packed_mask
 from pipeline.errors import BadInput
+from pipeline.file_names import video_name
 from pipeline.images import ids_from_rgb
 from pipeline.records import FrameRecord, Segment, VideoRecord
 
@@ -56,83 +60,110 @@ class _Coco(ABC):
         return {"split": self.split}
 
     def video_ids(self) -> list[str]:
-        """All images of the split, by file name without suffix, sorted."""
+        """All images of the split, by file name without suffix, sorted.
+
+        Where two images have the same, their folder is part of it, joined by "+".
+        """
         return sorted(self._entries)
+
+    @property
+    def remarks(self) -> Mapping[str, int]:
+        """Annotations of no image, which are left out."""
+        return {"annotations of no listed image": self._orphans} if self._orphans else {}
 
     def read(self, video_id: str) -> VideoRecord:
         """Describe one image.
 
         Raises `BadInput` for an unknown image, for missing files, and for a faulty annotation: ids that are missing,
-        below 1 or used twice, unknown categories, masks of another size.
+        below 1 or used twice, unknown categories, masks of another size, fields of the wrong type.
         """
-        if video_id not in self._entries:
+        entry = self._entries.get(video_id)
+        if entry is None:
             raise BadInput("not-in-json", f"the json of split {self.split!r} has no such image.", video=video_id,
                            file=self.annotations, cure="Use a name that video_ids() lists.")
-        entry = self._entries[video_id]
-        try:
-            image = self.images / entry["file_name"]
-            size = (entry["height"], entry["width"])
-            labels, segments = self._labels(video_id, entry["id"], size)
-        except (KeyError, TypeError) as error:
-            raise self._bad("bad-json", f"a field of this image is missing or has the wrong type: {error}.",
-                            video_id) from None
-        if not image.is_file():
+        if isinstance(entry, BadInput):
+            raise BadInput(entry.reason, entry.what, video=video_id, file=self.annotations, cure=COPY_AGAIN)
+        entry = entry.of_video(video_id)
+        image = self.images / entry.path("file_name")
+        size = entry.size()
+        remarks: Counter[str] = Counter()
+        labels, segments = self._labels(entry, size, remarks)
+        if not os.path.isfile(image):
             raise BadInput("missing-image", "the json lists this image, but the file does not exist.", video=video_id,
                            file=image, cure="Copy the missing files.")
-        frame = FrameRecord(name=video_id, image=image, **labels)
-        return VideoRecord(video_id=video_id, height=size[0], width=size[1], frames=(frame,), segments=segments)
+        frame = FrameRecord(name=PurePosixPath(image).stem, image=image, **labels)
+        return VideoRecord(video_id=video_id, height=size[0], width=size[1], frames=(frame,), segments=segments,
+                           remarks=remarks)
 
     @abstractmethod
-    def _labels(self, video_id: str, image: int, size: tuple[int, int]) -> tuple[dict[str, Any], tuple[Segment, ...]]:
-        """The label fields of the frame record, and the segments."""
+    def _labels(self, image: Entry, size: tuple[int, int],
+                remarks: Counter[str]) -> tuple[dict[str, Any], tuple[Segment, ...]]:
+        """The label fields of the frame record, and the segments; counts what is left out."""
 
     def _class_table(self) -> ClassTable:
         names = {info.dataset_id: info.name for info in TABLES[self.name].classes}
-        try:
-            rows = {row["id"]: row for row in load_json(self.annotations).get("categories", [])}
-            if all(names.get(id) == row["name"] for id, row in rows.items()):
-                return TABLES[self.name]
-            return ClassTable(self.name, tuple(
-                ClassInfo(id, row["name"], bool(row.get("isthing", 1)), tuple(row.get("color", distinct_color(id))))
-                for id, row in sorted(rows.items())))
-        except (KeyError, TypeError) as error:
-            raise self._bad("bad-json", f"a field of a category is missing or has the wrong type: {error}.") from None
+        rows = list(self._content.entries("categories", "category")) if self._content.values.get("categories") else []
+        if all(names.get(row.whole("id")) == row.text("name") for row in rows):
+            return TABLES[self.name]
+        return table_of_rows(self.name, rows, things=True, sort=True)
 
     @cached_property
-    def _entries(self) -> dict[str, dict]:
-        """File name without suffix -> the image's entry in the json."""
-        try:
-            images = load_json(self.annotations)["images"]
-            entries = {_stem(entry): entry for entry in images}
-            ids = {entry["id"] for entry in images}
-        except (KeyError, TypeError) as error:
-            raise self._bad("bad-json", f"a field of an image is missing or has the wrong type: {error}.") from None
-        if not len(entries) == len(ids) == len(images):
-            raise self._bad("duplicate-id", f"{len(images)} images have only {len(ids)} different ids and "
-                            f"{len(entries)} different names; each image needs its own.")
+    def _content(self) -> Entry:
+        return load_entry(self.annotations, cure=COPY_AGAIN)
+
+    @cached_property
+    def _entries(self) -> dict[str, Entry | BadInput]:
+        """Name -> the image's entry in the json, or the reason why it cannot be read."""
+        images = self._content.list("images")
+        ids = Counter(whole_or_text(values.get("id")) for values in images if isinstance(values, dict))
+        stems = Counter(_stem(values) for values in images)
+        entries: dict[str, Entry | BadInput] = {}
+        for index, values in enumerate(images):
+            name = f"images[{index}]"
+            try:
+                entry = self._content.part(values, "image")
+                path = entry.path("file_name")
+                name = PurePosixPath(path).stem
+                if stems[name] > 1:
+                    name = video_name(str(PurePosixPath(path).with_suffix("")))
+                entry.key("id")
+                if ids[entry.key("id")] > 1 or name in entries:
+                    entry = entry.bad(f"the id {shown(entry.value('id'))} or the name of this image is listed twice; "
+                                      "each image needs its own.", "duplicate-id")
+                entries[name] = entry
+            except BadInput as error:
+                entries[name] = error
         return entries
 
     @cached_property
-    def _annotated(self) -> dict[int, list[dict]] | None:
-        """Image id -> its annotations; None if the json has no list of annotations."""
-        annotations = load_json(self.annotations).get("annotations")
-        if annotations is None:
-            return None
+    def _grouped(self) -> tuple[dict[int | str, list[Entry]] | None, int]:
+        """Image id -> its annotations, None if the json has no list of them; and how many belong to no image."""
+        if self._content.values.get("annotations") is None:
+            return None, 0
+        ids = {whole_or_text(values.get("id")) for values in self._content.list("images") if isinstance(values, dict)}
         grouped = defaultdict(list)
-        try:
-            for annotation in annotations:
-                grouped[annotation["image_id"]].append(annotation)
-            orphans = grouped.keys() - {entry["id"] for entry in self._entries.values()}
-        except (KeyError, TypeError) as error:
-            raise self._bad("bad-json",
-                            f"a field of an annotation is missing or has the wrong type: {error}.") from None
-        if orphans:
-            raise self._bad("orphan-annotation", f"annotations belong to the image ids {sorted(orphans)[:5]}, which "
-                            f"the json does not list.")
-        return dict(grouped)
+        orphans = 0
+        for values in self._content.list("annotations"):
+            image = whole_or_text(values.get("image_id")) if isinstance(values, dict) else None
+            if image is None or image not in ids:
+                orphans += 1
+            else:
+                grouped[image].append(self._content.part(values, "annotation"))
+        if orphans and not grouped:
+            raise self._content.bad(f"none of {orphans} annotations belongs to an image that the json lists; compare "
+                                    "their image_id with the id of the images.", "orphan-annotation")
+        return dict(grouped), orphans
 
-    def _bad(self, reason: str, problem: str, video_id: str | None = None) -> BadInput:
-        return BadInput(reason, problem, video=video_id, file=self.annotations, cure=COPY_AGAIN)
+    @property
+    def _annotated(self) -> dict[int | str, list[Entry]] | None:
+        return self._grouped[0]
+
+    @property
+    def _orphans(self) -> int:
+        return self._grouped[1]
+
+    def _annotations_of(self, image: Entry) -> list[Entry]:
+        return [entry.of_video(image.video) for entry in self._annotated.get(image.key("id"), [])]
 
 
 class CocoPanoptic(_Coco):
@@ -153,27 +184,29 @@ class CocoPanoptic(_Coco):
                            video=video.video_id, file=frame.label, cure="Copy or convert this label again.")
         return ids_from_rgb(label)
 
-    def _labels(self, video_id: str, image: int, size: tuple[int, int]) -> tuple[dict[str, Any], tuple[Segment, ...]]:
+    def _labels(self, image: Entry, size: tuple[int, int],
+                remarks: Counter[str]) -> tuple[dict[str, Any], tuple[Segment, ...]]:
         if self._annotated is None:
             return {}, ()
-        annotations = self._annotated.get(image, [])
+        annotations = self._annotations_of(image)
+        if not annotations:
+            return {}, ()
         if len(annotations) != 1:
-            raise self._bad("duplicate-id" if annotations else "not-in-json",
-                            f"the json has {len(annotations)} annotations for this image; each image needs one.",
-                            video_id)
-        label = self.root / f"panoptic_{self.split}2017" / annotations[0]["file_name"]
-        if not label.is_file():
-            raise BadInput("missing-label", "the json lists this label, but the file does not exist.", video=video_id,
-                           file=label, cure="Unpack the panoptic PNGs of this split again.")
-        segments = listed_segments({video_id: annotations[0]["segments_info"]}, self.classes,
-                                   refuse=lambda reason, problem: self._bad(reason, problem, video_id))
+            raise image.bad(f"the json has {len(annotations)} annotations for this image; each image has one.",
+                            "duplicate-id")
+        label = self.root / f"panoptic_{self.split}2017" / annotations[0].path("file_name")
+        if not os.path.isfile(label):
+            raise BadInput("missing-label", "the json lists this label, but the file does not exist.",
+                           video=image.video, file=label, cure="Unpack the panoptic PNGs of this split again.")
+        segments = listed_segments({image.video: list(annotations[0].entries("segments_info", "segment"))},
+                                   self.classes)
         return {"label": label, "segment_ids": tuple(segment.id for segment in segments)}, segments
 
 
 class CocoInstance(_Coco):
     """Instance segmentation: 80 classes of things. Masks are polygons (run lengths for crowds), and they may overlap.
 
-    An object that is too small or too thin to cover the centre of a pixel is left out.
+    An object without a mask, or too small or too thin to cover the centre of a pixel, is left out and counted.
     classes: name of a video data set in `coco_as_videos`; objects get the classes of that data set. Objects without a
     counterpart are left out, and so are images that show only such objects.
     """
@@ -200,23 +233,26 @@ class CocoInstance(_Coco):
         """File names of all images without suffix, sorted; with `classes`, only images that show one of them."""
         if not self.mapped_to or self._annotated is None:
             return super().video_ids()
-        return sorted(name for name, entry in self._entries.items() if any(
-            annotation.get("category_id") in self.counterparts for annotation in self._annotated.get(entry["id"], [])))
+        return sorted(name for name, entry in self._entries.items() if isinstance(entry, BadInput) or any(
+            whole_number(annotation.values.get("category_id")) in self.counterparts
+            for annotation in self._annotated.get(entry.key("id"), [])))
 
     def frame_ids(self, video: VideoRecord, frame: FrameRecord) -> np.ndarray:
         """Raises `TypeError`: instances may overlap, so no id map can hold them. Read `FrameRecord.masks` instead."""
         raise TypeError(f"{self.name} has masks that may overlap and therefore no id maps; read FrameRecord.masks")
 
-    def _labels(self, video_id: str, image: int, size: tuple[int, int]) -> tuple[dict[str, Any], tuple[Segment, ...]]:
+    def _labels(self, image: Entry, size: tuple[int, int],
+                remarks: Counter[str]) -> tuple[dict[str, Any], tuple[Segment, ...]]:
         if self._annotated is None:
             return {}, ()
-        annotations = self._annotated.get(image, [])
-        listed = listed_segments({video_id: annotations}, self.categories,
-                                 refuse=lambda reason, problem: self._bad(reason, problem, video_id))
-        masks = {annotation["id"]: self._mask(annotation, size, video_id) for annotation in annotations}
+        annotations = self._annotations_of(image)
+        listed = listed_segments({image.video: annotations}, self.categories)
+        masks = {entry.whole("id"): _mask(entry, size, remarks) for entry in annotations}
         segments = tuple(segment for segment in map(self._counterpart, listed)
                          if segment is not None and masks[segment.id] is not None)
         shown = {segment.id: masks[segment.id] for segment in segments}
+        if other := sum(self._counterpart(segment) is None for segment in listed):
+            remarks[f"objects without a class in {self.classes.name}"] += other
         return {"segment_ids": tuple(shown), "masks": shown}, segments
 
     def _counterpart(self, segment: Segment) -> Segment | None:
@@ -224,12 +260,23 @@ class CocoInstance(_Coco):
         counterpart = self.counterparts.get(self.categories.classes[segment.class_index].dataset_id)
         return None if counterpart is None else replace(segment, class_index=self.classes.index_of[counterpart])
 
-    def _mask(self, annotation: dict, size: tuple[int, int], video_id: str) -> dict | None:
-        try:
-            return packed_mask(annotation["segmentation"], height=size[0], width=size[1])
-        except ValueError as error:
-            raise self._bad("size-differs", f"annotation {annotation['id']}: {error}", video_id) from None
+
+def _mask(annotation: Entry, size: tuple[int, int], remarks: Counter[str]) -> dict | None:
+    """Raises BadInput, which names the annotation, for a mask that is none. One without a pixel is None and counted."""
+    told = annotation.values.get("segmentation")
+    box = annotation.values.get("bbox")
+    if told is None and box is None:
+        annotation.value("segmentation")
+    try:
+        mask = packed_mask(told, height=size[0], width=size[1])
+    except ValueError as error:
+        raise annotation.bad(f"{annotation.name}: {error}", "size-differs") from None
+    if mask is None:
+        remarks["objects without a pixel" if told or not box else "boxes without a mask"] += 1
+    return mask
 
 
-def _stem(entry: dict) -> str:
-    return PurePosixPath(entry["file_name"]).stem
+def _stem(image: Any) -> str:
+    """The file name of an image without folder and suffix; "" where there is none."""
+    name = image.get("file_name") if isinstance(image, dict) else None
+    return PurePosixPath(name.replace("\\", "/")).stem if isinstance(name, str) else ""

@@ -8,8 +8,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from model.labels import ClassInfo, ClassTable
+from model.labels import ClassTable
+from pipeline.datasets.class_rows import table_of_rows
+from pipeline.datasets.json_entries import Entry
 from pipeline.errors import BadInput
+from pipeline.file_names import is_companion, naturally
 
 
 def load_json(path: Path) -> Any:
@@ -25,31 +28,52 @@ def load_json(path: Path) -> Any:
                        cure="Check root and split; docs/data.md shows the expected files.") from None
     except OSError as error:
         raise BadInput("unreadable", f"{error.strerror}.", file=path, cure="Give this user read permission.") from None
-    except ValueError as error:    # also UnicodeDecodeError
+    except (ValueError, RecursionError, MemoryError) as error:    # also UnicodeDecodeError
         raise BadInput("bad-json", f"the file is not valid json ({error}).", file=path,
-                       cure="Copy the file again.") from None
+                       cure="Copy the file again, or correct it at this place.") from None
 
 
 @lru_cache(maxsize=8)
 def _parsed(path: Path, _changed: int, _size: int) -> Any:
-    return json.loads(path.read_text())
+    return json.loads(path.read_bytes())        # bytes: also with a byte order mark, and in UTF-16
 
 
-def class_table(name: str, path: Path, *, only_stuff: bool = False) -> ClassTable:
-    """The classes that a json file lists at its top level or under "categories", as rows of id, name, isthing and color
-    (r, g, b).
+def load_entry(path: Path, *, cure: str) -> Entry:
+    """The object that a json file holds. Raises `BadInput` as `load_json` does, and where it holds something else."""
+    return Entry(load_json(path), "the file", file=path, cure=cure)
 
-    only_stuff: every class is stuff, and isthing is ignored. Raises `BadInput` for rows in which a field is missing or
-    has the wrong type, `ValueError` for ids that occur twice.
+
+def read_list(path: Path) -> list[str]:
+    """The lines of a list of videos that are not empty, each once, sorted; paths have slashes.
+
+    Raises `BadInput` for a file that is no text, and for a line that is no path inside the data set.
     """
-    content = load_json(path)
+    cure = "Write one video per line, as its folder is named."
     try:
-        rows = content["categories"] if isinstance(content, dict) else content
-        return ClassTable(name, tuple(ClassInfo(row["id"], row["name"], bool(row["isthing"]) and not only_stuff,
-                                                tuple(row["color"])) for row in rows))
-    except (KeyError, TypeError) as error:
-        raise BadInput("bad-json", f"a field of a category is missing or has the wrong type: {error}.", file=path,
-                       cure="Each category needs id, name, isthing and color.") from None
+        lines = path.read_bytes().decode("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput("bad-list", f"it cannot be read as text ({error}).", file=path, cure=cure) from None
+    listed = Entry({"line": ""}, "the list", file=path, cure=cure)
+    return sorted({listed.checked_path(line.strip(), "line") for line in lines if line.strip()})
+
+
+def class_table(name: str, path: Path, *, only_stuff: bool = False, highest: int | None = None) -> ClassTable:
+    """The classes that a json lists at its top level or under "categories", as rows of id, name, isthing and color.
+
+    only_stuff: every class is stuff, and isthing is ignored. highest: the largest id that the label maps can store.
+    Raises `BadInput` for rows in which a field is missing or has the wrong type, and for ids that occur twice.
+    """
+    cure = "Each category needs id, name, isthing and color."
+    content = load_json(path)
+    file = Entry({"categories": content} if isinstance(content, list) else content, "the file", file=path, cure=cure)
+    if not file.list("categories"):
+        raise file.bad("the file lists no categories.")
+    table = table_of_rows(name, file.entries("categories", "category"), only_stuff=only_stuff)
+    if highest is not None and (above := [info for info in table.classes if info.dataset_id > highest]):
+        raise BadInput("unknown-category", f"category {above[0].name!r} has the id {above[0].dataset_id}, but label "
+                       f"maps in this layout store ids up to {highest}.", file=path,
+                       cure=f"Number the classes from 0 to {highest}, in the label maps too.")
+    return table
 
 
 def root_folder(root: str, *, name: str) -> Path:
@@ -64,7 +88,7 @@ def root_folder(root: str, *, name: str) -> Path:
 def first_existing(candidates: list[Path], *, description: str) -> Path:
     """The first path that exists. Raises `FileNotFoundError` listing all of them."""
     for candidate in candidates:
-        if candidate.exists():
+        if os.path.exists(candidate):
             return candidate
     tried = ", ".join(str(path) for path in candidates)
     raise FileNotFoundError(f"no {description}: looked for {tried}. Check root and split; docs/data.md shows the "
@@ -72,19 +96,20 @@ def first_existing(candidates: list[Path], *, description: str) -> Path:
 
 
 def files_by_stem(folder: Path, suffixes: tuple[str, ...], *, video: str, kind: str) -> dict[str, Path]:
-    """Name without suffix -> path of every file of one kind in a folder, sorted by name. Lists the folder once.
+    """Name without suffix -> path of every file of one kind in a folder, in natural order. Lists the folder once.
 
     Raises `BadInput` when the folder is missing ("missing-<kind>") or may not be read ("unreadable"), and when two
     files name the same frame ("frame-mismatch").
     """
     try:
-        names = sorted(name for name in os.listdir(folder) if name.lower().endswith(suffixes))
+        names = naturally(name for name in os.listdir(folder)
+                          if name.lower().endswith(suffixes) and not is_companion(name))
     except FileNotFoundError:
         raise BadInput(f"missing-{kind}", f"the {kind} folder of this video does not exist.", video=video, file=folder,
                        cure="Copy it again, or remove the video from the split list.") from None
-    except OSError as error:
-        raise BadInput("unreadable", f"{error.strerror}.", video=video, file=folder,
-                       cure="Give this user read permission.") from None
+    except (OSError, ValueError) as error:      # ValueError: a name that no file system allows
+        raise BadInput("unreadable", f"{getattr(error, 'strerror', error)}.", video=video, file=folder,
+                       cure="Give this user read permission, or correct the name.") from None
     files = {os.path.splitext(name)[0]: folder / name for name in names}
     if twice := [name for name in names if files[os.path.splitext(name)[0]] != folder / name]:
         raise BadInput("frame-mismatch", f"{len(twice)} frames have two {kind} files, such as {twice[0]!r}.",

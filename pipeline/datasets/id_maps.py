@@ -9,19 +9,22 @@ instance; the class number is the id in the data set + 1. Segment ids are the da
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from model.labels import ClassTable
+from pipeline.datasets.json_entries import Entry
 from pipeline.errors import BadInput
 from pipeline.images import decode_png
 from pipeline.records import Segment
 
 RAW_ARTEFACT = 200        # an error of the annotation tool that occurs in the release; counts as void
 RAW_FIRST_INSTANCE = 125  # smaller values name a class without instance
+RAW_HIGHEST_CLASS = 654   # id in the data set; its instances end at the last value of 16 bits
 PALETTE = b"\3"           # colour type, byte 25 of a PNG
 
 
@@ -30,25 +33,38 @@ def rgb_of_ids(ids: np.ndarray) -> np.ndarray:
     return np.stack([ids & 255, ids >> 8 & 255, ids >> 16 & 255], axis=-1).astype(np.uint8)
 
 
-def raw_table(classes: ClassTable) -> np.ndarray:
-    """Lookup table of VIPSeg's raw coding: value -> segment id (65536 int32; 0 void, -1 not a legal value).
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawCoding:
+    """VIPSeg's raw coding for one class table; both arrays have an entry for each of the 65536 values."""
 
-    All values of a stuff class become its class number, since stuff is one segment. A thing keeps its value as its id.
+    ids: np.ndarray         # int32, value -> segment id; 0 void, -1 not a legal value
+    classes: np.ndarray     # int32, segment id -> position in the class table; -1 for other numbers
+
+
+def raw_coding(classes: ClassTable, *, artefact: bool) -> RawCoding:
+    """All values of a stuff class become its class number, since stuff is one segment; a thing keeps its value as id.
+
+    artefact: `RAW_ARTEFACT` is void, as in the release; otherwise it is an instance like every other value. A value
+    from 100 to 124 is a class number where there is such a class, else an instance of the first class.
+    Raises ValueError for a class whose instances do not fit 16 bits.
     """
-    table = np.full(1 << 16, -1, dtype=np.int32)
-    for info in classes.classes:
+    ids = np.full(1 << 16, -1, dtype=np.int32)
+    class_of = ids.copy()
+    for index, info in enumerate(classes.classes):
         class_number = info.dataset_id + 1
-        instances = np.arange(max(100 * class_number, RAW_FIRST_INSTANCE), 100 * class_number + 100)
-        table[instances] = instances if info.is_thing else class_number
+        if 100 * class_number >= len(ids):
+            raise ValueError(f"class {info.name!r} has the id {info.dataset_id}; raw label maps store 100 * (id + 1) + "
+                             f"instance in 16 bits, so ids go up to {RAW_HIGHEST_CLASS}.")
+        instances = np.arange(100 * class_number, min(100 * class_number + 100, len(ids)))
+        ids[instances] = instances if info.is_thing else class_number
+        class_of[instances if info.is_thing else class_number] = index
+    for index, info in enumerate(classes.classes):
+        class_number = info.dataset_id + 1
         if class_number < RAW_FIRST_INSTANCE:
-            table[class_number] = class_number
-    table[[0, RAW_ARTEFACT]] = 0
-    return table
-
-
-def raw_dataset_class(segment_id: int) -> int:
-    """Segment id of the raw coding -> class id in the data set."""
-    return (segment_id if segment_id < RAW_FIRST_INSTANCE else segment_id // 100) - 1
+            ids[class_number] = class_number
+            class_of[class_number] = index
+    ids[[0, RAW_ARTEFACT] if artefact else [0]] = 0
+    return RawCoding(ids=ids, classes=class_of)
 
 
 def ids_in(ids: np.ndarray) -> list[int]:
@@ -75,45 +91,46 @@ def read_label(path: Path, *, video: str, indexed: bool, size: tuple[int, int] |
 def _decoded_label(path: Path, *, video: str, indexed: bool) -> np.ndarray:
     try:
         data = path.read_bytes()
+        label = decode_png(data)
         if indexed and data[25:26] == PALETTE:
             with Image.open(io.BytesIO(data)) as image:
                 return np.asarray(image)
-        return decode_png(data)
+        return label
     except FileNotFoundError:
         raise BadInput("missing-label", "the label file does not exist.", video=video, file=path,
                        cure="Copy the labels again, or remove the video from the split list.") from None
     except PermissionError:
         raise BadInput("unreadable", "this user may not read the label.", video=video, file=path,
                        cure="Give this user read permission.") from None
-    except (BadInput, OSError) as error:    # Pillow raises OSError for damaged pictures
+    except IsADirectoryError:
+        raise BadInput("unreadable", "the label is a folder.", video=video, file=path,
+                       cure="Remove the folder, or give it another name.") from None
+    except (BadInput, OSError, SyntaxError) as error:    # Pillow raises the latter two for damaged pictures
         raise BadInput("corrupt-label", getattr(error, "what", f"{error}."), video=video, file=path,
                        cure="Copy or convert this label again.") from None
 
 
-def listed_segments(infos: Mapping[str, list[dict]], classes: ClassTable, *,
-                    refuse: Callable[[str, str], BadInput]) -> tuple[Segment, ...]:
+def listed_segments(infos: Mapping[str, list[Entry]], classes: ClassTable) -> tuple[Segment, ...]:
     """The segments of all frames, each once, in the order in which they are first listed.
 
-    infos: frame name -> its `segments_info` in the json.
-    refuse: (reason, problem) -> the error to raise for an id that is void or listed twice in a frame, has an unknown
-    category, or changes its category or crowd flag. Raises KeyError or TypeError if a field is missing or has the wrong
-    type.
+    infos: frame name -> its `segments_info` in the json. Raises BadInput for an id that is void or listed twice in a
+    frame, an unknown category, a change of category or crowd flag, and a field that is missing or has the wrong type.
     """
     segments: dict[int, Segment] = {}
     for name, listed in infos.items():
-        ids = [info["id"] for info in listed]
+        ids = [info.whole("id") for info in listed]
         if len(set(ids)) != len(ids) or min(ids, default=1) <= 0:
-            raise refuse("bad-id", f"frame {name!r} lists the segment ids {sorted(ids)[:5]}...; they must be different "
-                         f"and above 0 (0 is void).")
-        for info in listed:
-            if info["category_id"] not in classes.index_of:
-                raise refuse("unknown-category", f"segment {info['id']} of frame {name!r} has the category "
-                             f"{info['category_id']}, which is not in the data set's list of categories.")
-            segment = Segment(id=info["id"], class_index=classes.index_of[info["category_id"]],
-                              is_crowd=bool(info.get("iscrowd", 0)))
+            raise listed[0].bad(f"frame {name!r} lists the segment ids {sorted(ids)[:5]}...; they must be different "
+                                f"and above 0 (0 is void).", "bad-id")
+        for id, info in zip(ids, listed):
+            category = info.whole("category_id")
+            if category not in classes.index_of:
+                raise info.bad(f"segment {id} of frame {name!r} has the category {category}, which is not in the data "
+                               f"set's list of categories.", "unknown-category")
+            segment = Segment(id=id, class_index=classes.index_of[category], is_crowd=info.flag("iscrowd"))
             if segments.setdefault(segment.id, segment) != segment:
-                raise refuse("inconsistent-id", f"segment {segment.id} changes its category or crowd flag in frame "
-                             f"{name!r}; both must stay the same through the video.")
+                raise info.bad(f"segment {id} changes its category or crowd flag in frame {name!r}; both must stay the "
+                               f"same through the video.", "inconsistent-id")
     return tuple(segments.values())
 
 

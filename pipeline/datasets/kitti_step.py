@@ -7,8 +7,10 @@ images/<split>/<sequence>/<frame>.png and panoptic_maps/<split>/<sequence>/<fram
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -17,6 +19,7 @@ from pipeline.datasets.folders import class_table, first_existing, root_folder
 from pipeline.datasets.id_maps import ids_in, read_label
 from pipeline.datasets.video_files import VideoFiles
 from pipeline.errors import BadInput
+from pipeline.file_names import is_companion
 from pipeline.records import FrameRecord, Segment, VideoRecord
 
 CATEGORIES = "categories.json"
@@ -37,8 +40,11 @@ class KittiStep:
     """One split. The id of a segment is (class + 1) * 65536 + instance; stuff has the instance 0.
 
     The classes are KITTI-STEP's unless the folder has a categories.json. The split "test" may lack maps.
-    Raises `FileNotFoundError` when the root, the frames or the maps do not exist.
+    A frame need not have a map. Raises `FileNotFoundError` when the root, the frames or the maps do not exist, and
+    `BadInput` for categories that cannot be read or stored in a map.
     """
+
+    remarks: ClassVar[Mapping[str, int]] = {}
 
     def __init__(self, root: str, *, split: str = "train") -> None:
         self.root = root_folder(root, name="kitti_step")
@@ -48,20 +54,20 @@ class KittiStep:
         unlabelled = split == "test" and not labels.exists()
         self.labels = None if unlabelled else first_existing([labels], description=f"maps of the split {split!r}")
         categories = self.root / CATEGORIES
-        self.classes = class_table("kitti_step", categories) if categories.is_file() else TABLE
+        self.classes = class_table("kitti_step", categories, highest=VOID_CLASS - 1) if categories.is_file() else TABLE
 
     def __reduce__(self):
         return _reopen, (str(self.root), self.split)
 
     def video_ids(self) -> list[str]:
         """The names of all sequences of the split, sorted."""
-        return sorted(path.name for path in self.images.iterdir() if path.is_dir())
+        return sorted(path.name for path in self.images.iterdir() if path.is_dir() and not is_companion(path.name))
 
     def read(self, video_id: str) -> VideoRecord:
         """Describe one sequence. All its maps are decoded, since only they list the segments of a frame.
 
-        Raises `BadInput` for missing or unreadable files, frames that have only an image or only a map, classes outside
-        the table, and sizes that differ.
+        Raises `BadInput` for missing or unreadable files, frames that have only a map, classes outside the
+        table, and sizes that differ.
         """
         files = VideoFiles.find(video_id, images=self.images / video_id,
                                 labels=None if self.labels is None else self.labels / video_id)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,43 +12,47 @@ import numpy as np
 from pipeline.datasets.folders import files_by_stem
 from pipeline.datasets.id_maps import ids_in
 from pipeline.errors import BadInput
+from pipeline.file_names import PICTURES, naturally
 from pipeline.images import image_size
 from pipeline.records import FrameRecord, Segment, VideoRecord
-
-IMAGES = (".jpg", ".jpeg", ".png")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoFiles:
-    """Images and label maps by the name of the frame (without suffix), and their folders, which messages name."""
+    """Images and label maps by the name of the frame (without suffix), and their folders, which messages name.
+
+    A frame need not have a label, and a video need not have any.
+    """
 
     video_id: str
     image_folder: Path
-    label_folder: Path | None       # None: a split without labels
+    label_folder: Path | None       # None: a split without labels; the folder of a video need not exist
     images: Mapping[str, Path]
     labels: Mapping[str, Path]
 
     @classmethod
     def find(cls, video_id: str, *, images: Path, labels: Path | None) -> VideoFiles:
-        """List the folders of one video. Raises `BadInput` for a folder that is missing or may not be read."""
-        return cls(video_id=video_id, image_folder=images, label_folder=labels,
-                   images=files_by_stem(images, IMAGES, video=video_id, kind="image"),
-                   labels={} if labels is None else files_by_stem(labels, (".png",), video=video_id, kind="label"))
+        """List the folders of one video; one without a folder of labels has none.
 
-    def refuse_mismatch(self, names: Sequence[str]) -> None:
-        """Raise `BadInput` if `names` is empty, if one of the frames lacks a file, or if a file belongs to none."""
+        Raises `BadInput` for a folder of images that is missing, and for folders that may not be read.
+        """
+        has_labels = labels is not None and os.path.exists(labels)
+        return cls(video_id=video_id, image_folder=images, label_folder=labels,
+                   images=files_by_stem(images, PICTURES, video=video_id, kind="image"),
+                   labels=files_by_stem(labels, (".png",), video=video_id, kind="label") if has_labels else {})
+
+    def refuse_mismatch(self, names: Sequence[str], labelled: Collection[str]) -> None:
+        """Raise `BadInput` if `names` is empty, or if images and labels are not those of `names` and `labelled`."""
         if not names:
             raise BadInput("empty-video", "the video has no frames.", video=self.video_id, file=self.image_folder,
                            cure="Copy its frames, or remove the video from the split list.")
-        for kind, files, folder in (("image", self.images, self.image_folder),
-                                    ("label", self.labels, self.label_folder)):
-            if folder is None:
-                continue
-            missing = set(names) - files.keys()
-            extra = files.keys() - set(names)
+        for kind, files, folder, wanted in (("image", self.images, self.image_folder, names),
+                                            ("label", self.labels, self.label_folder, labelled)):
+            missing = set(wanted) - files.keys()
+            extra = files.keys() - set(wanted)
             if missing:
                 suffix = next((path.suffix for path in files.values()), "")
-                raise BadInput(f"missing-{kind}", f"{len(missing)} of {len(names)} frames have no {kind}.",
+                raise BadInput(f"missing-{kind}", f"{len(missing)} of {len(wanted)} frames have no {kind}.",
                                video=self.video_id, file=folder / f"{min(missing)}{suffix}",
                                cure="Copy the missing files, or remove these frames everywhere.")
             if extra:
@@ -68,13 +73,13 @@ class VideoFiles:
 
         read_ids: file of a map -> H W segment ids, 0 void. make_segment: id -> segment.
         """
-        names = sorted(self.images.keys() | self.labels.keys())
-        self.refuse_mismatch(names)
+        names = naturally(self.images.keys() | self.labels.keys())
+        self.refuse_mismatch(names, self.labels)
         frames = []
         sizes = {}
         seen = set()
         for name in names:
-            if self.label_folder is None:
+            if name not in self.labels:
                 frames.append(FrameRecord(name=name, image=self.images[name]))
                 continue
             map_of_frame = read_ids(self.labels[name])
@@ -89,6 +94,9 @@ class VideoFiles:
     def _image_size(self, name: str) -> tuple[int, int]:
         try:
             return image_size(self.images[name].read_bytes())
+        except OSError as error:
+            raise BadInput("unreadable", f"{error.strerror}.", video=self.video_id, file=self.images[name],
+                           cure="Copy it again, or give this user read permission.") from None
         except BadInput as error:
             raise BadInput("corrupt-image", error.what, video=self.video_id, file=self.images[name], cure=error.cure
                            ) from None

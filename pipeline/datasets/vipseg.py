@@ -7,17 +7,21 @@ the same id in the whole video. Source: VIPSeg-Dataset, README and conversion sc
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import ClassVar
 
 import numpy as np
 
-from model.labels import ClassTable
-from pipeline.datasets.folders import class_table, first_existing, load_json, root_folder
-from pipeline.datasets.id_maps import ids_in, listed_segments, raw_dataset_class, raw_table, read_label
+from pipeline.datasets.classes_vipseg import TABLE
+from pipeline.datasets.folders import class_table, first_existing, load_entry, read_list, root_folder
+from pipeline.datasets.id_maps import RawCoding, ids_in, listed_segments, raw_coding, read_label
+from pipeline.datasets.json_entries import Entry, whole_or_text
 from pipeline.datasets.video_files import VideoFiles, first_names
 from pipeline.errors import BadInput
+from pipeline.file_names import natural, video_name
 from pipeline.images import ids_from_rgb
 from pipeline.records import FrameRecord, Segment, VideoRecord
 
@@ -28,8 +32,11 @@ CONVERT_AGAIN = "Make the json and the label maps in the same run of the convert
 class VipSeg:
     """One split of VIPSeg. Building and pickling are cheap: files are read when they are needed, and a json only once.
 
-    Raises `FileNotFoundError` when the root, the frames, the labels, the categories or the split do not exist.
+    Raises `FileNotFoundError` when the root, the frames, the labels, the categories or the split do not exist, and
+    `BadInput` for categories that cannot be read or do not fit the coding.
     """
+
+    remarks: ClassVar[Mapping[str, int]] = {}
 
     def __init__(self, root: str, *, split: str = "train", layout: str = "auto") -> None:
         self.root = root_folder(root, name="vipseg")
@@ -43,26 +50,33 @@ class VipSeg:
         self.annotations = first_existing(jsons, description="annotation file") if self.layout == "rgb" else None
         self.list = first_existing([self.root / f"{split}.txt", self.root.parent / f"{split}.txt", jsons[0]],
                                    description=f"list of the split {split!r}")
-        self.classes = self._class_table()
+        self.categories = first_existing([self.root / CATEGORIES, self.root.parent / CATEGORIES,
+                                          *([self.annotations] if self.annotations else [])],
+                                         description="category file")
+        self.classes = class_table("vipseg", self.categories)
+        self._raw = self._raw_coding() if self.layout == "raw" else None
 
     def __reduce__(self):
         return _reopen, (str(self.root), self.split, self.layout)
 
     def video_ids(self) -> list[str]:
-        """All videos of the split, sorted: from <split>.txt if it exists, else from the json of the split."""
-        if self.list.suffix == ".json":
-            return sorted(self._entries)
-        return sorted({line.strip() for line in self.list.read_text().splitlines() if line.strip()})
+        """All videos of the split, sorted: from <split>.txt if it exists, else from the json of the split.
+
+        Folders that lie in others are joined by "+".
+        """
+        return sorted(self._folders)
 
     def read(self, video_id: str) -> VideoRecord:
         """Describe one video. The raw layout decodes all its label maps, since only they list the segments of a frame.
 
-        Raises `BadInput` for missing or unreadable files, frames that have only an image or only a label, a video that
-        is empty or not in the json, unknown categories, ids that change their class, and sizes that differ.
+        Frames are in natural order; those without a label, of which a json has no annotation, are left unlabelled.
+        Raises `BadInput` for missing or unreadable files, frames that have only a label, a video that is empty or not
+        in the json, unknown categories, ids that change their class, and sizes that differ.
         """
-        files = VideoFiles.find(video_id, images=self.images / video_id, labels=self.labels / video_id)
+        folder = self._folders.get(video_id, video_id)
+        files = VideoFiles.find(video_id, images=self.images / folder, labels=self.labels / folder)
         if self.layout == "rgb":
-            return self._read_rgb(video_id, files)
+            return self._read_rgb(video_id, folder, files)
         return files.record(read_ids=lambda file: self._label_ids(file, video_id), make_segment=self._raw_segment)
 
     def frame_ids(self, video: VideoRecord, frame: FrameRecord) -> np.ndarray:
@@ -73,27 +87,37 @@ class VipSeg:
         """
         return self._label_ids(frame.label, video.video_id, size=(video.height, video.width))
 
-    def _class_table(self) -> ClassTable:
-        file = first_existing([self.root / CATEGORIES, self.root.parent / CATEGORIES,
-                               *([self.annotations] if self.annotations else [])], description="category file")
-        return class_table("vipseg", file)
-
-    @cached_property
-    def _raw_ids(self) -> np.ndarray:
-        return raw_table(self.classes)
-
-    @cached_property
-    def _entries(self) -> dict[str, tuple[list[dict], list[dict]]]:
-        """video id -> (its images, its annotations), as in the json."""
-        file = self.annotations or self.list
-        content = load_json(file)
+    def _raw_coding(self) -> RawCoding:
+        """The value 200 is an error of the release, and an ordinary value in your own data."""
+        released = [(info.dataset_id, info.name) for info in TABLE.classes]
         try:
-            annotated = {entry["video_id"]: entry["annotations"] for entry in content["annotations"]}
-            return {entry["video_id"]: (entry["images"], annotated.get(entry["video_id"], []))
-                    for entry in content["videos"]}
-        except (KeyError, TypeError) as error:
-            raise BadInput("bad-json", f"a field of a video is missing or has the wrong type: {error}.", file=file,
-                           cure=CONVERT_AGAIN) from None
+            return raw_coding(self.classes, artefact=released == [(info.dataset_id, info.name)
+                                                                  for info in self.classes.classes])
+        except ValueError as error:
+            raise BadInput("unknown-category", str(error), file=self.categories,
+                           cure="Number the classes from 0, or store the labels in the rgb layout.") from None
+
+    @cached_property
+    def _folders(self) -> dict[str, str]:
+        """Name of each video -> its folder."""
+        folders = sorted(self._entries) if self.list.suffix == ".json" else read_list(self.list)
+        return {video_name(folder): folder for folder in folders}
+
+    @cached_property
+    def _entries(self) -> dict[str, tuple[Entry, Entry | None]]:
+        """Folder of a video -> its entry in the json, and that of its annotations if there is one."""
+        file = load_entry(self.annotations or self.list, cure=CONVERT_AGAIN)
+        annotated = {}
+        for values in file.list("annotations") if file.values.get("annotations") is not None else []:
+            if isinstance(values, dict):
+                annotated[whole_or_text(values.get("video_id"))] = file.part(values, "annotation")
+        entries = {}
+        for values in file.list("videos"):
+            if isinstance(values, dict) and whole_or_text(values.get("video_id")) is not None:
+                entry = file.part(values, "video")
+                folder = entry.path("video_id") if isinstance(values["video_id"], str) else str(entry.key("video_id"))
+                entries[folder] = (entry, annotated.get(entry.key("video_id")))
+        return entries
 
     def _label_ids(self, file: Path, video_id: str, *, size: tuple[int, int] | None = None) -> np.ndarray:
         label = read_label(file, video=video_id, indexed=self.layout == "raw", size=size)
@@ -103,7 +127,7 @@ class VipSeg:
                            cure="Set layout to the coding of these labels, or convert the labels again.")
         if self.layout == "rgb":
             return ids_from_rgb(label)
-        ids = self._raw_ids[label]
+        ids = self._raw.ids[label]
         if ids.min() < 0:
             raise BadInput("unknown-category", f"the label holds the values {ids_in(label[ids < 0])[:5]}, which "
                            f"belong to no class of {CATEGORIES}.", video=video_id, file=file,
@@ -111,37 +135,36 @@ class VipSeg:
         return ids
 
     def _raw_segment(self, id: int) -> Segment:
-        return Segment(id=id, class_index=self.classes.index_of[raw_dataset_class(id)])
+        return Segment(id=id, class_index=int(self._raw.classes[id]))
 
-    def _read_rgb(self, video_id: str, files: VideoFiles) -> VideoRecord:
-        if video_id not in self._entries:
+    def _read_rgb(self, video_id: str, folder: str, files: VideoFiles) -> VideoRecord:
+        if folder not in self._entries:
             raise BadInput("not-in-json", f"the video is on the list {self.list.name}, but the json has no entry for "
                            f"it.", video=video_id, file=self.annotations,
                            cure="Convert the labels of this split again, or remove the video from the list.")
-        try:
-            entries, annotations = self._entries[video_id]
-            sizes = {(entry["height"], entry["width"]): entry["file_name"] for entry in entries}
-            names = [Path(entry["file_name"]).stem for entry in entries]
-            infos = {Path(entry["file_name"]).stem: entry["segments_info"] for entry in annotations}
-            files.refuse_mismatch(names)
-            if set(names) != set(infos):
-                raise BadInput("frame-mismatch", f"the json lists {len(names)} images and {len(infos)} annotations; "
-                               f"the frames {first_names(set(names) ^ set(infos))} are in only one of the two.",
-                               video=video_id, file=self.annotations, cure=CONVERT_AGAIN)
-            segments = self._segments(video_id, infos)
-            frames = tuple(FrameRecord(name=name, image=files.images[name], label=files.labels[name],
-                                       segment_ids=tuple(info["id"] for info in infos[name])) for name in names)
-        except (KeyError, TypeError) as error:
-            raise BadInput("bad-json", f"a field of this video is missing or has the wrong type: {error}.",
-                           video=video_id, file=self.annotations, cure=CONVERT_AGAIN) from None
-        height, width = files.one_size(sizes)
-        return VideoRecord(video_id=video_id, height=height, width=width, frames=frames, segments=segments)
+        (video, annotation) = self._entries[folder]
+        images = {_stem(image): image for image in video.of_video(video_id).entries("images", "image")}
+        infos = {}
+        if annotation is not None:
+            infos = {_stem(entry): list(entry.entries("segments_info", "segment"))
+                     for entry in annotation.of_video(video_id).entries("annotations", "annotation")}
+        files.refuse_mismatch(list(images), infos)
+        if unlisted := infos.keys() - images.keys():
+            raise BadInput("frame-mismatch", f"the json annotates the frames {first_names(unlisted)}, which are not "
+                           "among its images.", video=video_id, file=self.annotations, cure=CONVERT_AGAIN)
+        segments = listed_segments(infos, self.classes)
+        names = sorted(images, key=natural)
+        remarks = Counter({"videos whose frames were put in natural order": int(names != list(images))})
+        ids = {name: tuple(info.whole("id") for info in listed) for name, listed in infos.items()}
+        frames = tuple(FrameRecord(name=name, image=files.images[name], label=files.labels.get(name),
+                                   segment_ids=ids.get(name, ())) for name in names)
+        height, width = files.one_size({image.size(): name for name, image in images.items()})
+        return VideoRecord(video_id=video_id, height=height, width=width, frames=frames, segments=segments,
+                           remarks=+remarks)
 
-    def _segments(self, video_id: str, infos: Mapping[str, list[dict]]) -> tuple[Segment, ...]:
-        def refuse(reason: str, problem: str) -> BadInput:
-            return BadInput(reason, problem, video=video_id, file=self.annotations, cure=CONVERT_AGAIN)
 
-        return listed_segments(infos, self.classes, refuse=refuse)
+def _stem(image: Entry) -> str:
+    return PurePosixPath(image.path("file_name")).stem
 
 
 def _reopen(root: str, split: str, layout: str) -> VipSeg:

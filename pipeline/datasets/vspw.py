@@ -6,28 +6,35 @@ data/<video>/origin/<frame>.jpg, data/<video>/mask/<frame>.png and <split>.txt. 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 from pipeline.datasets.classes_vspw import TABLE
-from pipeline.datasets.folders import class_table, first_existing, root_folder
+from pipeline.datasets.folders import class_table, first_existing, read_list, root_folder
 from pipeline.datasets.id_maps import ids_in, read_label
 from pipeline.datasets.video_files import VideoFiles
 from pipeline.errors import BadInput
+from pipeline.file_names import video_name
 from pipeline.records import FrameRecord, Segment, VideoRecord
 
 CATEGORIES = "categories.json"
 FIRST_IGNORED = 253     # values from here on mark pixels that are not scored
+RELEASED_ARTEFACT = 252     # occurs in the release, where it names no class; read as void there only
 
 
 class Vspw:
     """One split. A video has one segment per class, all of them stuff; the id of a segment is the stored value.
 
-    The classes are the 124 of VSPW unless the folder has a categories.json. The split "test" may lack masks.
-    Raises `FileNotFoundError` when the root, the frames or the list of the split do not exist.
+    The classes are the 124 of VSPW unless the folder has a categories.json.
+    A frame need not have a mask. Raises `FileNotFoundError` when the root, the frames or the list of the split do not
+    exist, and `BadInput` for categories that cannot be read or stored in a mask.
     """
+
+    remarks: ClassVar[Mapping[str, int]] = {}
 
     def __init__(self, root: str, *, split: str = "train") -> None:
         self.root = root_folder(root, name="vspw")
@@ -35,30 +42,35 @@ class Vspw:
         self.videos = first_existing([self.root / "data"], description="folder of videos")
         self.list = first_existing([self.root / f"{split}.txt"], description=f"list of the split {split!r}")
         categories = self.root / CATEGORIES
-        self.classes = class_table("vspw", categories, only_stuff=True) if categories.is_file() else TABLE
+        self.classes = TABLE
+        if categories.is_file():
+            self.classes = class_table("vspw", categories, only_stuff=True, highest=FIRST_IGNORED - 2)
 
     def __reduce__(self):
         return _reopen, (str(self.root), self.split)
 
     def video_ids(self) -> list[str]:
-        """All videos on the split's list, sorted."""
-        return sorted({line.strip() for line in self.list.read_text().splitlines() if line.strip()})
+        """All videos on the split's list, sorted; folders that lie in others are joined by "+"."""
+        return sorted(self._folders)
 
     def read(self, video_id: str) -> VideoRecord:
         """Describe one video. All its masks are decoded, since only they list the classes of a frame.
 
-        Raises `BadInput` for missing or unreadable files, frames that have only an image or only a mask, values that
-        belong to no class, and sizes that differ.
+        Raises `BadInput` for missing or unreadable files, frames that have only a mask, values that belong to no class,
+        and sizes that differ.
         """
-        folder = self.videos / video_id
-        labels = folder / "mask"
-        files = VideoFiles.find(video_id, images=folder / "origin",
-                                labels=None if self.split == "test" and not labels.exists() else labels)
+        folder = self.videos / self._folders.get(video_id, video_id)
+        files = VideoFiles.find(video_id, images=folder / "origin", labels=folder / "mask")
         return files.record(read_ids=lambda file: self._ids(file, video_id), make_segment=self._segment)
 
     def frame_ids(self, video: VideoRecord, frame: FrameRecord) -> np.ndarray:
         """H W int32: the stored value of every pixel, 0 void. Raises `BadInput` for a missing or faulty mask."""
         return self._ids(frame.label, video.video_id, size=(video.height, video.width))
+
+    @cached_property
+    def _folders(self) -> dict[str, str]:
+        """Name of each video -> its folder."""
+        return {video_name(folder): folder for folder in read_list(self.list)}
 
     @cached_property
     def _table(self) -> np.ndarray:
@@ -67,6 +79,8 @@ class Vspw:
         for info in self.classes.classes:
             table[info.dataset_id + 1] = info.dataset_id + 1
         table[0] = table[FIRST_IGNORED:256] = 0
+        if self.classes is TABLE:
+            table[RELEASED_ARTEFACT] = 0
         return table
 
     def _segment(self, id: int) -> Segment:

@@ -8,7 +8,9 @@ al., IJCV 2022).
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
 
@@ -16,22 +18,33 @@ import numpy as np
 
 from model.labels import ClassTable
 from pipeline.datasets.classes_youtube_vis import TABLES, thing_table
-from pipeline.datasets.folders import files_by_stem, first_existing, load_json, root_folder
+from pipeline.datasets.coco_video import as_youtube_vis, is_coco_video
+from pipeline.datasets.folders import files_by_stem, first_existing, load_entry, root_folder
+from pipeline.datasets.json_entries import Entry, shown, whole_number, whole_or_text
 from pipeline.datasets.run_lengths import packed_mask
-from pipeline.datasets.video_files import IMAGES
 from pipeline.errors import BadInput
+from pipeline.file_names import PICTURES, natural, video_name
 from pipeline.records import FrameRecord, Segment, VideoRecord
 
 COPY_AGAIN = "Copy the json of this split again, or correct this entry."
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """One video as the json lists it."""
+
+    entry: Entry
+    folder: str                 # of its frames, inside the folder of all frames; "" if they lie in that one
+    files: tuple[str, ...]      # names of its frames in the order of the json, without the folder
+
+
 class YouTubeVis:
     """One split. Its json is parsed once per process, however many copies of this object the process holds.
 
-    name: the class table; "youtube_vis" takes the classes from the json, for your own data. In a split without any
-    annotation (the public valid json), videos have no labels.
-    Raises `FileNotFoundError` when the root, the frames or the json do not exist, `ValueError` when the json is of
-    another year.
+    name: the class table; "youtube_vis" takes the classes from the json, for your own data, which may also be a COCO
+    video json (`coco_video.py`). In a split without any annotation (the public valid json), videos have no labels.
+    Raises `FileNotFoundError` when the root, the frames or the json do not exist, `BadInput` for a json that cannot be
+    read, `ValueError` when it is of another year.
     """
 
     def __init__(self, root: str, *, split: str = "train", name: str = "youtube_vis") -> None:
@@ -51,56 +64,67 @@ class YouTubeVis:
         return _reopen, (str(self.root), self.split, self.name)
 
     def video_ids(self) -> list[str]:
-        """The folder names of all videos of the split, sorted."""
+        """The folder names of all videos of the split, sorted; nested folders are joined by "+"."""
         return sorted(self._videos)
 
+    @property
+    def remarks(self) -> Mapping[str, int]:
+        """Entries of the json that belong to no video, and are left out."""
+        return {"annotations of no listed video": self._orphans} if self._orphans else {}
+
+    def listed(self) -> dict[str, Listed]:
+        """The videos whose entries can be read, by name."""
+        return {name: video for name, video in self._videos.items() if isinstance(video, Listed)}
+
     def read(self, video_id: str) -> VideoRecord:
-        """Describe one video; its masks are COCO run lengths.
+        """Describe one video; its masks are COCO run lengths. Frames are in natural order, whatever that of the json.
 
         Raises `BadInput` for an unknown or empty video, missing images, ids that are missing, below 1 or used twice,
-        categories outside the table, tracks without any pixel, and masks of another size than the video.
+        categories outside the table, masks of another size than the video, and fields of the wrong type. Tracks without
+        any pixel are left out and counted.
         """
-        if video_id not in self._videos:
+        video = self._videos.get(video_id)
+        if video is None:
             raise BadInput("not-in-json", f"the json of split {self.split!r} has no such video.", video=video_id,
                            file=self.annotations, cure="Use a name that video_ids() lists.")
-        video = self._videos[video_id]
-        try:
-            names = video["file_names"]
-            height = video["height"]
-            width = video["width"]
-            if not names:
-                raise self._bad("empty-video", "the video has no frames.", video_id)
-            segments, masks = self._tracks(video_id, self._annotated.get(video["id"], []), len(names), height, width)
-            if not self._annotated:
-                masks = [None] * len(names)
-        except (KeyError, TypeError) as error:
-            raise self._bad("bad-json", f"a field of this video is missing or has the wrong type: {error}.",
-                            video_id) from None
-        images = files_by_stem(self.images / video_id, IMAGES, video=video_id, kind="image")
-        frames = []
-        for name, masks_of_frame in zip(names, masks, strict=True):
-            stem = PurePosixPath(name).stem
+        if isinstance(video, BadInput):
+            raise BadInput(video.reason, video.what, video=video_id, file=self.annotations, cure=COPY_AGAIN)
+        entry = video.entry.of_video(video_id)
+        if not video.files:
+            raise entry.bad("the video has no frames.", "empty-video")
+        size = entry.size()
+        remarks: Counter[str] = Counter()
+        annotations = [annotation.of_video(video_id) for annotation in self._annotated.get(entry.key("id"), [])]
+        segments, masks = self._tracks(annotations, len(video.files), size, remarks)
+        images = files_by_stem(self.images / video.folder, PICTURES, video=video_id, kind="image")
+        stems = [PurePosixPath(name).stem for name in video.files]
+        for name, stem in zip(video.files, stems):
             if stem not in images:
                 raise BadInput("missing-image", "the json lists this frame, but the file does not exist.",
-                               video=video_id, file=self.images / name, cure="Copy the missing files.")
-            frames.append(FrameRecord(name=stem, image=images[stem], segment_ids=tuple(masks_of_frame or ()),
-                                      masks=masks_of_frame))
-        return VideoRecord(video_id=video_id, height=height, width=width, frames=tuple(frames), segments=segments)
+                               video=video_id, file=self.images / video.folder / name, cure="Copy the missing files.")
+        if len(set(stems)) < len(stems):
+            raise entry.bad("its file_names list a frame twice.", "frame-mismatch")
+        frames = [FrameRecord(name=stem, image=images[stem], segment_ids=tuple(of_frame),
+                              masks=of_frame if self._annotated else None) for stem, of_frame in zip(stems, masks)]
+        in_order = sorted(frames, key=lambda frame: natural(frame.name))
+        if in_order != frames:
+            remarks["videos whose frames were put in natural order"] += 1
+        return VideoRecord(video_id=video_id, height=size[0], width=size[1], frames=tuple(in_order), segments=segments,
+                           remarks=remarks)
 
     def frame_ids(self, video: VideoRecord, frame: FrameRecord) -> np.ndarray:
         """Raises `TypeError`: instances may overlap, so no id map can hold them. Read `FrameRecord.masks` instead."""
         raise TypeError(f"{self.name} has masks as run lengths and no id maps; read FrameRecord.masks")
 
     def _class_table(self) -> ClassTable:
-        try:
-            rows = load_json(self.annotations).get("categories") or []
-            listed = {row["id"]: row["name"] for row in rows}
-        except (KeyError, TypeError) as error:
-            raise self._bad("bad-json", f"a field of a category is missing or has the wrong type: {error}.") from None
-        if len(listed) != len(rows):
-            raise self._bad("duplicate-id", f"{len(rows)} categories have only {len(listed)} different ids; each "
-                            f"needs its own.")
+        rows = list(self._content.entries("categories", "category")) if self._content.values.get("categories") else []
+        listed = {row.whole("id", least=0): row.text("name") for row in rows}
+        if len(listed) < len(rows):
+            raise self._content.bad(f"{len(rows)} categories have only {len(listed)} different ids; each needs its "
+                                    "own.", "duplicate-id")
         if self.name not in TABLES:
+            if not listed:
+                raise self._content.bad("the json lists no categories.", "unknown-category")
             return thing_table(self.name, listed)
         table = TABLES[self.name]
         known = [info for info in table.classes if info.dataset_id in listed]
@@ -112,75 +136,115 @@ class YouTubeVis:
         return table
 
     @cached_property
-    def _videos(self) -> dict[str, dict]:
-        """Folder name -> the video's entry in the json."""
-        content = load_json(self.annotations)
-        try:
-            videos = {_folder(entry): entry for entry in content["videos"]}
-            ids = {entry["id"] for entry in content["videos"]}
-            orphans = {entry["video_id"] for entry in content.get("annotations") or []} - ids
-        except (KeyError, TypeError) as error:
-            raise self._bad("bad-json", f"a field of a video or track is missing or has the wrong type: "
-                            f"{error}.") from None
-        if not len(videos) == len(ids) == len(content["videos"]):
-            raise self._bad("duplicate-id", f"{len(content['videos'])} videos have only {len(ids)} different ids and "
-                            f"{len(videos)} different folders; each video needs its own.")
-        if orphans:
-            raise self._bad("orphan-annotation", f"annotations belong to the video ids {sorted(orphans)[:5]}, which "
-                            f"the json does not list.")
+    def _content(self) -> Entry:
+        content = load_entry(self.annotations, cure=COPY_AGAIN)
+        return content.part(as_youtube_vis(content), content.kind) if is_coco_video(content) else content
+
+    @cached_property
+    def _videos(self) -> dict[str, Listed | BadInput]:
+        """Name -> the video, or the reason why its entry cannot be read."""
+        videos: dict[str, Listed | BadInput] = {}
+        ids = Counter(whole_or_text(values.get("id")) for values in self._content.list("videos")
+                      if isinstance(values, dict))
+        for index, values in enumerate(self._content.list("videos")):
+            name = f"videos[{index}]"
+            try:
+                video = _listed(self._content.part(values, "video"))
+                name = video_name(video.folder) or f"video_{video.entry.key('id')}"
+                if ids[video.entry.key("id")] > 1 or name in videos:
+                    video = video.entry.bad(f"the id {shown(video.entry.value('id'))} or the folder of this video is "
+                                            "listed twice; each video needs its own.", "duplicate-id")
+                videos[name] = video
+            except BadInput as error:
+                videos[name] = error
         return videos
 
     @cached_property
-    def _annotated(self) -> dict[int, list[dict]]:
-        annotated = defaultdict(list)
-        for entry in load_json(self.annotations).get("annotations") or []:
-            annotated[entry["video_id"]].append(entry)
-        return annotated
+    def _grouped(self) -> tuple[dict[int | str, list[Entry]], int]:
+        """The annotations of each video by its id, and the number of those that belong to no video."""
+        if self._content.values.get("annotations") is None:
+            return {}, 0
+        ids = {video.entry.key("id") for video in self.listed().values()}
+        ids |= {whole_or_text(values.get("id")) for values in self._content.list("videos") if isinstance(values, dict)}
+        grouped = defaultdict(list)
+        orphans = 0
+        for values in self._content.list("annotations"):
+            video = whole_or_text(values.get("video_id")) if isinstance(values, dict) else None
+            if video is None or video not in ids:
+                orphans += 1
+            else:
+                grouped[video].append(self._content.part(values, "track"))
+        if orphans and not grouped:
+            raise self._content.bad(f"none of {orphans} annotations belongs to a video that the json lists; compare "
+                                    "their video_id with the id of the videos.", "orphan-annotation")
+        return dict(grouped), orphans
 
-    def _tracks(self, video_id: str, annotations: list[dict], length: int, height: int,
-                width: int) -> tuple[tuple[Segment, ...], list[dict[int, dict]]]:
-        """The segments, and for each frame a dict of track id -> run lengths."""
+    @property
+    def _annotated(self) -> dict[int | str, list[Entry]]:
+        return self._grouped[0]
+
+    @property
+    def _orphans(self) -> int:
+        return self._grouped[1]
+
+    def _tracks(self, annotations: list[Entry], length: int, size: tuple[int, int],
+                remarks: Counter[str]) -> tuple[tuple[Segment, ...], list[dict[int, dict]]]:
+        """The segments, and for each frame a dict of track id -> run lengths. What is left out is counted."""
         masks: list[dict[int, dict]] = [{} for _ in range(length)]
         segments = []
-        ids = [entry.get("id") for entry in annotations]
-        if any(not isinstance(i, int) or i < 1 for i in ids) or len(set(ids)) != len(ids):
-            raise self._bad("bad-id", f"the track ids are {ids}; they must be whole numbers above 0, each used once.",
-                            video_id)
-        for entry in sorted(annotations, key=lambda entry: entry["id"]):
-            track = entry["id"]
-            category = entry["category_id"]
-            masks_of_track = entry["segmentations"]
-            if category not in self.classes.index_of:
-                raise self._bad("unknown-category", f"track {track} has the category {category}, which is "
-                                f"not in the classes of {self.classes.name}.", video_id)
-            if len(masks_of_track) != length:
-                raise self._bad("frame-mismatch", f"track {track} has {len(masks_of_track)} masks for {length} "
-                                f"frames.",
-                                video_id)
-            packed = [self._mask(mask, height, width, f"track {track}, frame {t}", video_id)
-                      for t, mask in enumerate(masks_of_track)]
+        told = [entry.values.get("id") for entry in annotations]
+        ids = [whole_number(id) for id in told]
+        if any(id is None or id < 1 for id in ids) or len(set(ids)) != len(ids):
+            raise annotations[0].bad(f"the track ids are {', '.join(map(shown, told[:5]))}; they must be whole numbers "
+                                     "above 0, each used once.", "bad-id")
+        for track, entry in sorted(zip(ids, annotations), key=lambda pair: pair[0]):
+            class_index = self._class_of(entry)
+            packed = _masks(entry, length, size, remarks)
             if not any(packed):
-                raise self._bad("track-without-frames", f"track {track} has no pixel in any frame.", video_id)
+                remarks["objects without a pixel"] += 1
+                continue
             for frame, mask in zip(masks, packed, strict=True):
                 if mask is not None:
                     frame[track] = mask
-            segments.append(Segment(id=track, class_index=self.classes.index_of[category],
-                                    is_crowd=bool(entry.get("iscrowd", 0))))
+            segments.append(Segment(id=track, class_index=class_index, is_crowd=entry.flag("iscrowd")))
         return tuple(segments), masks
 
-    def _mask(self, mask: dict | list | None, height: int, width: int, where: str, video_id: str) -> dict | None:
+    def _class_of(self, entry: Entry) -> int:
+        category = entry.whole("category_id")
+        if category not in self.classes.index_of:
+            raise entry.bad(f"{entry.name} has the category {category}, which is not in the classes of "
+                            f"{self.classes.name}.", "unknown-category")
+        return self.classes.index_of[category]
+
+
+def _listed(entry: Entry) -> Listed:
+    """Raises BadInput for file names that are no paths, or lie in several folders."""
+    entry.key("id")
+    files = [PurePosixPath(entry.checked_path(name, "file_names")) for name in entry.list("file_names")]
+    folders = {str(file.parent) for file in files}
+    if len(folders) > 1:
+        raise entry.bad(f"the frames of {entry.name} lie in several folders, such as {sorted(folders)[:2]}; a video "
+                        "needs a folder of its own.", "frame-mismatch")
+    folder = folders.pop() if folders else "."
+    return Listed(entry=entry, folder="" if folder == "." else folder, files=tuple(file.name for file in files))
+
+
+def _masks(entry: Entry, length: int, size: tuple[int, int], remarks: Counter[str]) -> list[dict | None]:
+    """The mask of a track in every frame. Raises BadInput, which names track and frame, for one that is no mask."""
+    masks = entry.list("segmentations")
+    if len(masks) != length:
+        raise entry.bad(f"{entry.name} has {len(masks)} masks for {length} frames.", "frame-mismatch")
+    boxes = entry.values.get("bboxes")
+    boxes = boxes if isinstance(boxes, list) and len(boxes) == length else [None] * length
+    packed = []
+    for frame, (mask, box) in enumerate(zip(masks, boxes)):
         try:
-            return packed_mask(mask, height=height, width=width)
+            packed.append(packed_mask(mask, height=size[0], width=size[1]))
         except ValueError as error:
-            raise self._bad("size-differs", f"{where}: {error}", video_id) from None
-
-    def _bad(self, reason: str, problem: str, video_id: str | None = None) -> BadInput:
-        return BadInput(reason, problem, video=video_id, file=self.annotations, cure=COPY_AGAIN)
-
-
-def _folder(entry: dict) -> str:
-    """The folder of a video's frames; a video without frames gets a name made from its id."""
-    return str(PurePosixPath(entry["file_names"][0]).parent) if entry["file_names"] else f"video_{entry['id']}"
+            raise entry.bad(f"{entry.name}, frame {frame}: {error}", "size-differs") from None
+        if packed[-1] is None and (mask or box):
+            remarks["masks without a pixel" if mask else "boxes without a mask"] += 1
+    return packed
 
 
 def _plain(name: str) -> str:

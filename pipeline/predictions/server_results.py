@@ -21,8 +21,9 @@ from model.contracts import Track, Tracks
 from model.labels import ClassTable
 from pipeline.datasets.folders import load_json
 from pipeline.datasets.run_lengths import runs_of
-from pipeline.datasets.youtube_vis import YouTubeVis
+from pipeline.datasets.youtube_vis import Listed, YouTubeVis
 from pipeline.errors import BadInput
+from pipeline.file_names import naturally
 from pipeline.files import atomic_file, canonical_json, digest
 from pipeline.predictions.video_to_write import mask_as_text
 from pipeline.records import Dataset
@@ -43,11 +44,26 @@ class ListedVideo:
 
 
 def listed_videos(dataset: Dataset) -> dict[str, ListedVideo] | None:
-    """The videos that the evaluation server of a split lists; None for a data set in another layout than YouTube-VIS.
+    """The videos that the evaluation server of a split lists; None for a data set that no server scores.
 
-    Raises BadInput as `read_listed_videos` does.
+    Such are other layouts than YouTube-VIS, and your own data whose ids are no numbers, whose frames are not listed in
+    natural order, or of which a video cannot be read.
     """
-    return read_listed_videos(dataset.annotations) if isinstance(dataset, YouTubeVis) else None
+    if not isinstance(dataset, YouTubeVis):
+        return None
+    try:
+        videos = {name: _listed_video(name, video) for name, video in dataset.listed().items()}
+    except BadInput:
+        return None
+    served = videos.keys() == set(dataset.video_ids()) and all(
+        isinstance(video.number, int) and list(video.frame_names) == naturally(video.frame_names)
+        for video in videos.values())
+    return videos if served else None
+
+
+def _listed_video(name: str, video: Listed) -> ListedVideo:
+    return ListedVideo(number=video.entry.key("id"), video_id=name, size=video.entry.size(),
+                       frame_names=tuple(PurePosixPath(file).stem for file in video.files))
 
 
 def read_listed_videos(annotations: Path) -> dict[str, ListedVideo]:

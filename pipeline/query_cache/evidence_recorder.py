@@ -31,6 +31,7 @@ class EvidenceRecorder:
         overlaps = video.overlaps if overlaps is None else overlaps
         ids = (*(segment.id for segment in segments), *overlaps)
         self.numbers = number_tubes(ids, segments, classes, overlaps=overlaps)
+        self.unlabelled = [index for index, frame in enumerate(video.frames) if frame.label is None]
         self.rows: list[dict] = []
 
     def add(self, ids: np.ndarray, pixel_features: Tensor, *, start: int, valid: int) -> None:
@@ -46,6 +47,7 @@ class EvidenceRecorder:
             raise BadInput(error.reason, f"the clip that starts at frame {start}: {error.what}", cure=error.cure,
                            video=self.video.video_id) from None
         t, y, x = positions.T.astype(np.int64)
+        weights[np.isin(start + t, self.unlabelled)] = 0        # nobody knows what is there
         features = pixel_features[:, t, y, x].T.float().cpu().numpy()                           # p d
         missing = (ids.size if self.config.strategy == "dense" else min(self.config.pixels, ids.size)) - len(drawn)
         self.rows.append({

@@ -1,5 +1,6 @@
 """Shards: planning, writing, reading and verifying. No other folder opens a shard."""
 
+from pipeline.shards.class_counts import class_table
 from pipeline.shards.format import StoredFrame, StoredVideo
 from pipeline.shards.index import write_index
 from pipeline.shards.make import ShardReport, make_shards
@@ -7,5 +8,5 @@ from pipeline.shards.plan import ShardConfig, ShardPlan, plan_shards
 from pipeline.shards.reader import ShardSet
 from pipeline.shards.verify import verify
 
-__all__ = ["ShardConfig", "ShardPlan", "ShardReport", "ShardSet", "StoredFrame", "StoredVideo", "make_shards",
-           "plan_shards", "verify", "write_index"]
+__all__ = ["ShardConfig", "ShardPlan", "ShardReport", "ShardSet", "StoredFrame", "StoredVideo", "class_table",
+           "make_shards", "plan_shards", "verify", "write_index"]

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import BadInput
 from pipeline.files import canonical_json
-from pipeline.images import decode_image, decode_jpeg, encode_jpeg, encode_png, image_size, is_png, resize_image
+from pipeline.images import (
+    decode_image,
+    decode_jpeg,
+    encode_jpeg,
+    encode_png,
+    image_size,
+    is_upright_jpeg,
+    resize_image,
+)
+from pipeline.picture_formats import orientation
 from pipeline.records import Dataset, FrameRecord, VideoRecord
+from pipeline.shards.allowed import refuse_unfit_video
+from pipeline.shards.class_counts import Counts, video_counts
 from pipeline.shards.format import META, SCHEMA, clip_key
 from pipeline.shards.plan import ShardConfig
-from pipeline.shards.stored_ids import HIGHEST_ID, SAME_RUN, StoredIds, some
+from pipeline.shards.stored_ids import StoredIds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,21 +36,39 @@ class EncodedClip:
     members: tuple[tuple[str, bytes], ...]
 
 
-def encode_video(dataset: Dataset, video_id: str, config: ShardConfig) -> list[EncodedClip]:
-    """All stored clips of one video, in memory.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedVideo:
+    """The stored clips of one video, how often its classes occur, and what the reader or a check remarked."""
+
+    clips: list[EncodedClip]
+    classes: Counts
+    remarks: Mapping[str, int]
+
+
+def encode_video(dataset: Dataset, video_id: str, config: ShardConfig) -> EncodedVideo:
+    """One video, in memory.
 
     Raises BadInput naming the video, the file and the cure for any fault of any frame: "empty-video", "missing-image",
     "missing-label", "unreadable", "corrupt-image", "corrupt-label", "size-differs", "unlisted-id", "no-pixels",
-    "unknown-category", "too-many-segments", or a reason of the data set's reader.
+    "unknown-category", "too-many-segments", "bad-name", or a reason of the data set's reader.
     """
     with _blame(video_id):
         video = dataset.read(video_id)
-        _check_record(video, len(dataset.classes))
+        refuse_unfit_video(video, dataset.classes)
         stored_ids = StoredIds(video)
         starts = range(0, len(video.frames), config.clip_frames)
         frames = [_encode_frames(dataset, video, start, stored_ids, config) for start in starts]
         # The meta of every clip lists all overlaps, which are complete only now.
-        return [_encode_clip(video, clip, members, stored_ids, config) for clip, members in enumerate(frames)]
+        return EncodedVideo(
+            clips=[_encode_clip(video, clip, members, stored_ids, config) for clip, members in enumerate(frames)],
+            classes=video_counts(stored_ids.table, stored_ids.overlaps, stored_ids.pixels), remarks=_remarks(video))
+
+
+def _remarks(video: VideoRecord) -> Mapping[str, int]:
+    unlabelled = sum(frame.label is None and frame.masks is None for frame in video.frames)
+    if unlabelled == len(video.frames):
+        return {**video.remarks, "videos without a label": 1}
+    return {**video.remarks, "frames without a label": unlabelled} if unlabelled else video.remarks
 
 
 def _encode_frames(dataset: Dataset, video: VideoRecord, start: int, stored_ids: StoredIds,
@@ -69,17 +98,16 @@ def _encode_clip(video: VideoRecord, clip: int, members: list[tuple[str, bytes]]
 
 def _encode_image(video: VideoRecord, frame: FrameRecord, size: tuple[int, int], config: ShardConfig, *,
                   decode: bool) -> bytes:
-    """The data set's own JPEG, checked. Only a resized frame or a PNG is encoded as a new JPEG.
+    """The data set's own JPEG, checked. A frame that is resized, turned upright or no JPEG is encoded as a new one.
 
-    PNGs are converted because JPEGs decode in a fraction of the time in every epoch, and so that shards hold one kind
-    of image.
+    Other formats are converted because JPEGs decode in a fraction of the time in every epoch, and so that shards hold
+    one kind of image.
     """
     with _blame(video.video_id, frame.image, missing="missing-image"):
         data = frame.image.read_bytes()
         if (actual := image_size(data)) != (video.height, video.width):
-            raise BadInput("size-differs", f"the frame is {actual[1]}x{actual[0]} pixels, but the video is "
-                           f"{video.width}x{video.height}.", cure="Resize frames, labels and annotations together.")
-        if size == actual and not is_png(data):
+            raise _other_size(data, actual, video)
+        if size == actual and is_upright_jpeg(data):
             if decode:
                 decode_jpeg(data)
             return data
@@ -87,25 +115,13 @@ def _encode_image(video: VideoRecord, frame: FrameRecord, size: tuple[int, int],
         return encode_jpeg(pixels if size == actual else resize_image(pixels, *size), quality=config.jpeg_quality)
 
 
-def _check_record(video: VideoRecord, classes: int) -> None:
-    if not video.frames:
-        raise BadInput("empty-video", "it has no frames.",
-                       cure="Copy its frames, or remove it from the list of the split.")
-    ids = [segment.id for segment in video.segments]
-    if len(set(ids)) != len(ids) or min(ids, default=1) < 1:
-        raise BadInput("bad-id", f"its segments have the ids {some(ids)}; ids must be above 0 and unique.",
-                       cure=SAME_RUN)
-    unknown = sorted({s.class_index for s in video.segments if not 0 <= s.class_index < classes})
-    if unknown:
-        raise BadInput("unknown-category", f"its segments have the classes {some(unknown)}, but the table has "
-                       f"{classes} classes.", cure="Use the category file of this data set.")
-    if len(video.segments) > HIGHEST_ID:
-        raise BadInput("too-many-segments", f"it has {len(video.segments)} segments, but a 16 bit id map holds only "
-                       f"{HIGHEST_ID}.", cure="Cut the video into shorter ones.")
-    unlabelled = [frame.name for frame in video.frames if frame.label is None and frame.masks is None]
-    if 0 < len(unlabelled) < len(video.frames):
-        raise BadInput("missing-label", f"the frames {unlabelled[:5]} have no label file, but others have.",
-                       cure="Add the labels (all zero means void), or remove these frames.")
+def _other_size(data: bytes, actual: tuple[int, int], video: VideoRecord) -> BadInput:
+    turned = orientation(data)
+    upright = f" once it is turned upright (EXIF orientation {turned})" if turned > 1 else ""
+    cure = "Save the frames without an orientation, as the labels see them." if upright else \
+        "Resize frames, labels and annotations together."
+    return BadInput("size-differs", f"the frame is {actual[1]}x{actual[0]} pixels{upright}, but the video is "
+                    f"{video.width}x{video.height}.", cure=cure)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ A tar is a WebDataset: sample = one stored clip, members `{key}.f000.jpg`, `{key
 The JPEGs are the data set's own bytes; PNG frames are converted to JPEG. The PNGs are id maps of one channel, 8 or 16
 bit: 0 is void, 1 ... m are the video's segments, ids above m its overlaps. An overlap is the set of all pixels that
 belong to the same two or more segments, which `overlaps` of `meta.json` lists. In this way overlapping instance masks
-become one map without loss.
+become one map without loss. A frame that nobody labelled has no PNG.
 """
 
 from __future__ import annotations
@@ -50,8 +50,9 @@ class StoredFrame:
 
     name: str
     image: tuple[int, int]              # offset, length of the JPEG, bytes
-    label: tuple[int, int] | None       # offset, length of the id PNG; None without label maps
+    label: tuple[int, int] | None       # offset, length of the id PNG; None for a frame that nobody labelled
     crc32: tuple[int, ...] = ()         # of the JPEG, then of the PNG
+    index: int = 0                      # position in its video, counting frames without label too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +71,8 @@ class StoredVideo:
 
     @property
     def has_labels(self) -> bool:
-        """Whether the frames have id maps."""
-        return self.frames[0].label is not None
+        """Whether any frame has an id map."""
+        return any(frame.label is not None for frame in self.frames)
 
     @property
     def highest_id(self) -> int:
@@ -115,10 +116,11 @@ def _stored_video(index: int, video_id: str, clips: list[dict]) -> StoredVideo:
 
 def _frames(clip: dict) -> Iterable[StoredFrame]:
     """The frames of a clip, whose members are in the order jpg, [png,] jpg, [png,] ..., meta."""
-    members = clip["members"][:-1]
-    per_frame = (len(clip["members"]) - 1) // clip["num_frames"]
-    for index, name in enumerate(clip["frame_names"]):
-        image, *label = members[index * per_frame:(index + 1) * per_frame]
+    images = [place for place, member in enumerate(clip["members"]) if member["name"].endswith(".jpg")]
+    ends = [*images[1:], len(clip["members"]) - 1]
+    for index, (name, start, end) in enumerate(zip(clip["frame_names"], images, ends, strict=True),
+                                               clip["start_frame"]):
+        image, *label = clip["members"][start:end]
         yield StoredFrame(name=name, image=(image["offset"], image["length"]),
                           label=(label[0]["offset"], label[0]["length"]) if label else None,
-                          crc32=tuple(member["crc32"] for member in (image, *label)))
+                          crc32=tuple(member["crc32"] for member in (image, *label)), index=index)

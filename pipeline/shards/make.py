@@ -5,16 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import BadInput
 from pipeline.files import atomic_write, canonical_json, sweep_partials
 from pipeline.outcomes import Outcomes
 from pipeline.progress import Progress
 from pipeline.records import Dataset
+from pipeline.shards.allowed import refuse_unfit_classes
+from pipeline.shards.class_counts import Counts, add_counts, class_rows
 from pipeline.shards.format import ERRORS, INDEX, MANIFEST, PLAN, SCHEMA
 from pipeline.shards.index import save_index
 from pipeline.shards.plan import ShardConfig, ShardPlan, plan_shards
@@ -35,6 +39,7 @@ class ShardReport:
     frames: int
     megabytes: float
     skipped: dict[str, int]     # number of videos by reason; errors.jsonl lists them
+    remarks: dict[str, int]     # what was left out of the videos, or changed, and how often
 
 
 def make_shards(dataset: Dataset, folder: Path | str, config: ShardConfig | None = None, *, split: str,
@@ -42,11 +47,13 @@ def make_shards(dataset: Dataset, folder: Path | str, config: ShardConfig | None
     """Write one split of a data set as a shard set into `folder`, or complete one that an earlier run began.
 
     workers: Ray tasks at a time; with 0 this process does the work, without Ray. Only one run may write to a folder.
-    Raises ValueError where the folder holds shards of another plan or more than `max_bad_fraction` of the videos are
-    bad, BadInput at the first bad video under `strict`, and OSError when a shard cannot be written.
+    Raises ValueError where the folder holds shards of another plan, BadInput where more than `max_bad_fraction` of the
+    videos are bad, at the first bad one under `strict`, and for classes that no verb can write (`allowed.py`), and
+    OSError when a shard cannot be written.
     """
     folder = Path(folder)
     config = config or ShardConfig()
+    refuse_unfit_classes(dataset.classes)
     plan = plan_shards(dataset, config, split=split)
     folder.mkdir(parents=True, exist_ok=True)
     plan = _claim(folder, plan)
@@ -58,7 +65,7 @@ def make_shards(dataset: Dataset, folder: Path | str, config: ShardConfig | None
         outcomes = Outcomes(progress)
         for facts in _write_shards(dataset, folder, plan, workers=workers, strict=strict):
             outcomes.add(shard_outcomes(facts))
-    return _finish(folder, plan)
+    return _finish(folder, plan, dataset.remarks)
 
 
 def _write_shards(dataset: Dataset, folder: Path, plan: ShardPlan, *, workers: int,
@@ -97,7 +104,7 @@ def _claim(folder: Path, plan: ShardPlan) -> ShardPlan:
                      "Choose another folder, or delete this one.")
 
 
-def _finish(folder: Path, plan: ShardPlan) -> ShardReport:
+def _finish(folder: Path, plan: ShardPlan, remarks: Mapping[str, int]) -> ShardReport:
     """Merge the sidecars into errors.jsonl, the index and, last, the manifest."""
     sidecars = [json.loads((folder / plan.name(shard)).with_suffix(".json").read_bytes())
                 for shard in range(len(plan.shards))]
@@ -107,18 +114,34 @@ def _finish(folder: Path, plan: ShardPlan) -> ShardReport:
     skipped = outcomes.skipped
     atomic_write(folder / ERRORS, b"".join(canonical_json(row) + b"\n" for row in outcomes.skipped_rows()))
     if len(skipped) > plan.config.max_bad_fraction * plan.videos:
-        raise ValueError(f"{len(skipped)} of {plan.videos} videos are bad, more than max_bad_fraction="
-                         f"{plan.config.max_bad_fraction}; {folder / ERRORS} names each with its cure. The first: "
-                         f"{skipped[0].skipped.message}")
+        raise BadInput("bad-videos", f"{len(skipped)} of {plan.videos} videos are bad, more than "
+                       f"shards.max_bad_fraction={plan.config.max_bad_fraction}; {folder / ERRORS} names each with its "
+                       f"cure. The first: {skipped[0].skipped.message}")
     save_index(folder / INDEX, (row for sidecar in sidecars for row in sidecar["index"]), plan=plan.digest)
     totals = {name: sum(sidecar[name] for sidecar in sidecars) for name in ("videos", "clips", "frames", "size")}
     plain = plan.to_json()
+    content = _content(sidecars, plan, remarks)
     manifest = canonical_json({
         "schema": SCHEMA, "dataset": plan.categories["name"], "split": plan.split, "categories": plan.categories,
         "config": plain["config"], "plan": plan.digest, "totals": totals | {"skipped": outcomes.reasons},
         "shards": [{name: sidecar[name] for name in ("name", "size", "sha256", "videos", "clips", "frames")}
-                   for sidecar in sidecars]})
+                   for sidecar in sidecars], **content})
     atomic_write(folder / MANIFEST, manifest)
     return ShardReport(folder=folder, fingerprint=hashlib.sha256(manifest).hexdigest(), shards=len(sidecars),
                        videos=totals["videos"], clips=totals["clips"], frames=totals["frames"],
-                       megabytes=totals["size"] / 1e6, skipped=outcomes.reasons)
+                       megabytes=totals["size"] / 1e6, skipped=outcomes.reasons, remarks=content.get("remarks", {}))
+
+
+def _content(sidecars: list[dict], plan: ShardPlan, remarks: Mapping[str, int]) -> dict[str, Any]:
+    """The table of classes, and remarks on the data; nothing where an earlier version wrote shards without counting.
+
+    The manifest of such a set then stays the same, and with it the fingerprint that models know.
+    """
+    if not all("classes" in sidecar for sidecar in sidecars):
+        return {}
+    counts: Counts = {}
+    total = Counter(remarks)
+    for sidecar in sidecars:
+        add_counts(counts, {class_index: row for class_index, *row in sidecar["classes"]})
+        total.update(sidecar["remarks"])
+    return {"classes": class_rows(plan.categories, counts), "remarks": dict(total)}

@@ -8,6 +8,8 @@ import logging
 import os
 import zlib
 from collections.abc import Iterator, Mapping
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +58,7 @@ class ShardSet:
 
     def read(self, video: StoredVideo, start: int, stop: int, *,
              check: bool = False) -> list[tuple[bytes, bytes | None]]:
-        """JPEG and id PNG (None without label maps) of frames `start` ... `stop` - 1, with one `pread`.
+        """JPEG and id PNG (None without label) of frames `start` ... `stop` - 1, with one `pread`.
 
         check: also compare the checksums of the index. Raises BadInput "damaged-shard" where they differ.
         """
@@ -74,8 +76,26 @@ class ShardSet:
                     raise self._damaged(video, f"the checksum of frame {frame.name!r} differs from the index")
         return [(parts[0], parts[1] if len(parts) == 2 else None) for parts in members]
 
+    def with_labels(self) -> ShardSet:
+        """The set as training sees it: without the frames that nobody labelled, and videos in which no frame is.
+
+        Raises ValueError where no video is left.
+        """
+        videos = tuple(_labelled_part(video) for video in self.videos if video.has_labels)
+        if videos == self.videos:
+            return self
+        if not videos:
+            raise ValueError(f"none of the {len(self.videos)} videos in {self.folder} has labels, which training "
+                             "needs. Take another split, or add the labels and make the shards again")
+        labelled = copy(self)           # with files of its own
+        labelled.videos = videos
+        return labelled
+
     def ids(self, video: StoredVideo, frame_index: int) -> np.ndarray:
-        """Id map of one frame, H W uint8 or uint16: 0 for void, or an id of `video.segments` or `video.overlaps`."""
+        """Id map of one frame, H W uint8 or uint16: 0 for void, or an id of `video.segments` or `video.overlaps`.
+
+        A frame without label is void. Raises ValueError for a video without labels.
+        """
         return self._decode(video, self.read(video, frame_index, frame_index + 1)[0][1])
 
     def masks(self, video: StoredVideo, frame_index: int) -> dict[int, dict]:
@@ -125,6 +145,8 @@ class ShardSet:
                              "allow; score its tracks instead")
 
     def _decode(self, video: StoredVideo, png: bytes | None) -> np.ndarray:
+        if png is None and video.has_labels:
+            return np.zeros((video.height, video.width), np.uint8)
         if png is None:
             raise ValueError(f"video {video.video_id!r} in {self.folder} has no label maps")
         try:
@@ -172,6 +194,11 @@ class _TranslatedFrames:
             for _, png in self.shards.read(self.video, start, stop):
                 ids = self.shards._decode(self.video, png)
                 yield ids if self.table is None else self.table[ids]
+
+
+def _labelled_part(video: StoredVideo) -> StoredVideo:
+    frames = tuple(frame for frame in video.frames if frame.label is not None)
+    return video if frames == video.frames else replace(video, frames=frames)
 
 
 def _names(video: StoredVideo) -> tuple[str, ...]:

@@ -31,6 +31,7 @@ class StoredIds:
         self.stored = {segment.id: id for id, segment in enumerate(segments, start=1)}  # source id -> stored id
         self._lookup: np.ndarray | None = None
         self._overlaps: dict[tuple[int, ...], int] = {}         # segments -> id
+        self.pixels = np.zeros(len(segments) + 1, np.int64)     # of every stored id, in the frames so far
 
     @property
     def overlaps(self) -> list[dict]:
@@ -46,7 +47,14 @@ class StoredIds:
         if frame.label is None and frame.masks is None:
             return None
         ids = self._from_masks(video, frame) if frame.label is None else self._from_map(dataset, video, frame)
-        return ids if ids.shape == size else resize_ids(ids, *size)
+        ids = ids if ids.shape == size else resize_ids(ids, *size)
+        self._count(ids)
+        return ids
+
+    def _count(self, ids: np.ndarray) -> None:
+        highest = len(self.table) + len(self._overlaps)
+        counts = cv2.calcHist([ids], [0], None, [highest + 1], [0, highest + 1]).ravel().astype(np.int64)
+        self.pixels = np.pad(self.pixels, (0, highest + 1 - len(self.pixels))) + counts
 
     def _from_map(self, dataset: Dataset, video: VideoRecord, frame: FrameRecord) -> np.ndarray:
         source = dataset.frame_ids(video, frame)                                        # H W int32

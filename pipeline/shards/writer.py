@@ -16,6 +16,7 @@ from pipeline.errors import BadInput
 from pipeline.files import atomic_file, atomic_write, canonical_json, sha256_of
 from pipeline.outcomes import Outcomes, VideoOutcome
 from pipeline.records import Dataset
+from pipeline.shards.class_counts import Counts, add_counts
 from pipeline.shards.encode import EncodedClip, encode_video
 from pipeline.shards.format import MANIFEST, SCHEMA
 from pipeline.shards.index import index_row
@@ -59,11 +60,17 @@ def shard_outcomes(facts: Mapping[str, Any]) -> list[VideoOutcome]:
 def _write_tar(dataset: Dataset, path: Path, plan: ShardPlan, shard: int, *, strict: bool) -> dict:
     rows = []
     outcomes = Outcomes()
+    classes: Counts = {}
+    remarks: Counter[str] = Counter()
     with atomic_file(path) as file:
         tar = _Tar(file)
         for video_id in plan.shards[shard]:
             try:
-                clips = _add_video(tar, dataset, video_id, plan, shard)
+                video = encode_video(dataset, video_id, plan.config)    # memory holds one video at a time
+                clips = [index_row(clip.meta, key=clip.key, shard=shard, members=tar.add(clip)) for clip in video.clips]
+                add_counts(classes, video.classes)
+                remarks.update(video.remarks)
+                del video
                 rows += clips
                 outcomes.add([VideoOutcome(video=video_id, frames=sum(row["num_frames"] for row in clips))])
             except BadInput as error:
@@ -75,13 +82,8 @@ def _write_tar(dataset: Dataset, path: Path, plan: ShardPlan, shard: int, *, str
     return {"schema": SCHEMA, "plan": plan.digest,
             "name": path.name, "size": tar.size, "sha256": tar.sha256.hexdigest(),
             "videos": len(outcomes.done), "clips": len(rows), "frames": outcomes.frames,
-            "skipped": outcomes.reasons, "errors": outcomes.skipped_rows(), "index": rows}
-
-
-def _add_video(tar: _Tar, dataset: Dataset, video_id: str, plan: ShardPlan, shard: int) -> list[dict]:
-    """Check and encode a whole video, then write it; returns its index rows. Memory holds one video at a time."""
-    clips = encode_video(dataset, video_id, plan.config)
-    return [index_row(clip.meta, key=clip.key, shard=shard, members=tar.add(clip)) for clip in clips]
+            "skipped": outcomes.reasons, "errors": outcomes.skipped_rows(), "index": rows,
+            "classes": sorted([class_index, *row] for class_index, row in classes.items()), "remarks": dict(remarks)}
 
 
 class _Tar:

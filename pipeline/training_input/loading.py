@@ -61,11 +61,13 @@ def training_plan(shards: ShardSet, config: InputConfig, *, world: int = 1,
 
     Raises ValueError if batch size, ranks, workers, videos and stills do not fit together.
     """
+    shards = shards.with_labels()
     sizes = {"global_batch": config.batch_size, "seed": config.seed}
     share_of_rank(config.batch_size, world)
     if stills is not None:
         _refuse_unfit_stills(shards, stills.shards, config)
-        return MixedPlan(videos=len(shards.videos), stills=len(stills.shards.videos), share=stills.share,
+        images = stills.shards.with_labels().videos
+        return MixedPlan(videos=len(shards.videos), stills=len(images), share=stills.share,
                          samples_per_video=config.samples_per_video, **sizes)
     sizes["samples_per_video"] = _clips_per_video(shards, config)
     if not config.streaming:
@@ -80,14 +82,14 @@ def training_batches(shards: ShardSet, config: InputConfig, *, rank: int = 0, wo
 
     stills: need the same classes and are read by index; `config.pseudo_video` turns them into clips.
     consumed: samples that all ranks have consumed before; the run continues with the next one, even within an epoch.
+    Frames without a label are left out, as if they were not in their video.
     Batches are in pinned memory if CUDA is available. Closing the iterator ends its loader processes.
     Raises ValueError at once for impossible settings, and BadInput, which names the video, in place of a faulty batch.
     """
     plan = training_plan(shards, config, world=world, stills=stills)
     step = step_of(consumed, config.batch_size)
-    sets = [shards, stills.shards] if stills else [shards]
-    for shard_set in sets:
-        _refuse_unlabelled(shard_set)
+    shards = shards.with_labels()
+    sets = [shards, stills.shards.with_labels()] if stills else [shards]
     sizes = {(video.height, video.width) for shard_set in sets for video in shard_set.videos}
     slots = BatchSlots(config, share=config.batch_size // world, sources=sizes)
     if isinstance(plan, StreamPlan):
@@ -228,7 +230,8 @@ def _read_shard(shards: ShardSet, shard: int, plans: list[ClipPlan], config: Inp
 
 
 def _members(shards: ShardSet, video: StoredVideo, frame: int) -> list[str]:
-    clip, index = divmod(frame, shards.clip_frames)
+    """Names of the two members of a frame, which has a label."""
+    clip, index = divmod(video.frames[frame].index, shards.clip_frames)
     return [f"{clip_key(video.video_id, clip)}.f{index:03d}.{suffix}" for suffix in ("jpg", "png")]
 
 
@@ -283,10 +286,3 @@ def _refuse_unfit_stills(shards: ShardSet, stills: ShardSet, config: InputConfig
         raise ValueError(f"beside stills, every video is drawn equally often, but input.sampling is "
                          f"{config.sampling!r}, input.drop_empty {config.drop_empty} and input.refuse {config.refuse}; "
                          "set them to videos, false and null, or leave stage_one.stills out")
-
-
-def _refuse_unlabelled(shards: ShardSet) -> None:
-    for video in shards.videos:
-        if not video.has_labels:
-            raise ValueError(f"video {video.video_id!r} in {shards.folder} has no labels, which training needs. Take "
-                             "another split, or leave the video out when making the shards")

@@ -244,7 +244,7 @@ def decode_part(part: Part, fetch: Fetch, *, out: np.ndarray | None, at: tuple[s
         try:
             if before is None or before[0] != frame:
                 image = decode_jpeg(jpeg) if out is not None else None
-                labels = decode_png(png)
+                labels = _no_labels(part.video) if png is None else decode_png(png)
             if out is not None:
                 transform.image(image, out=out[position])
             ids.append(transform.ids(labels, at=at))
@@ -254,6 +254,11 @@ def decode_part(part: Part, fetch: Fetch, *, out: np.ndarray | None, at: tuple[s
                            video=part.video.video_id, cure="Verify the shards; if they match the data set, leave the "
                            "video out.") from error
     return ids
+
+
+def _no_labels(video: StoredVideo) -> np.ndarray:
+    """The id map of a frame that nobody labelled: void everywhere."""
+    return np.zeros((video.height, video.width), np.uint8)
 
 
 def _paste_donor(plan: ClipPlan, fetch: Fetch, classes: ClassTable, config: InputConfig, *, frames: np.ndarray,

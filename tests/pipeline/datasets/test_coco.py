@@ -220,14 +220,13 @@ DAMAGE = {
     "duplicate-id": [("both", lambda f: f["images"][0].update(id=2)),
                      ("both", lambda f: f["images"].append({**f["images"][1], "id": 9})),
                      ("panoptic", lambda f: f["annotations"].append(f["annotations"][1]))],
-    "orphan-annotation": [("both", lambda f: f["annotations"][0].update(image_id=77))],
-    "not-in-json": [("panoptic", lambda f: f["annotations"].pop(1)), ("both", lambda f: f["images"][1].update(
-        file_name="other.jpg"))],
+    "orphan-annotation": [("both", lambda f: [entry.update(image_id=77) for entry in f["annotations"]])],
+    "not-in-json": [("both", lambda f: f["images"][1].update(file_name="other.jpg"))],
     "bad-json": [("both", lambda f: f["images"][1].pop("height")), ("both", lambda f: f.pop("images")),
                  ("both", lambda f: image_annotations(f)[0].pop("id")),
                  ("both", lambda f: image_annotations(f)[0].pop("category_id")),
-                 ("both", lambda f: f["annotations"][1].pop("image_id")),
-                 ("instances", lambda f: image_annotations(f)[0].pop("segmentation")),
+                 ("instances", lambda f: (image_annotations(f)[0].pop("segmentation"),
+                                          image_annotations(f)[0].pop("bbox", None))),
                  ("both", lambda f: f["categories"][0].pop("name"))],
 }
 

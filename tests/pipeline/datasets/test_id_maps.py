@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from model.labels import ClassInfo, ClassTable
-from pipeline.datasets.id_maps import IdGenerator, ids_in, raw_dataset_class, raw_table, read_label, rgb_of_ids
+from pipeline.datasets.id_maps import IdGenerator, ids_in, raw_coding, read_label, rgb_of_ids
 from pipeline.errors import BadInput
 from pipeline.images import encode_png, ids_from_rgb
 
@@ -22,13 +22,28 @@ def test_rgb_coding_is_exact_for_every_kind_of_id():
 
 
 def test_raw_values_have_the_meaning_that_vipseg_defines():
-    table = raw_table(CLASSES)
+    coding = raw_coding(CLASSES, artefact=True)
+    table = coding.ids
     assert table[[0, 200]].tolist() == [0, 0]                         # void, and the artefact
     assert table[[1, 14, 124]].tolist() == [1, 14, 124]               # stuff without instance
     assert table[[1400, 1405]].tolist() == [14, 14]                   # stuff is one segment
     assert table[[6100, 6199, 300]].tolist() == [6100, 6199, 300]     # person 0 and 99, door 0
     assert table[[5, 125, 201, 299, 700, 65535]].tolist() == [-1, 1, -1, -1, -1, -1]
-    assert [raw_dataset_class(i) for i in (1, 14, 6100, 300, 3)] == [0, 13, 60, 2, 2]
+    assert coding.classes[[1, 14, 6100, 300, 3]].tolist() == [0, 2, 3, 1, 1]
+
+
+def test_in_own_data_every_value_of_the_raw_coding_is_what_its_digits_say():
+    """200 is the first instance of the second class, and 101 one of the first, where no class has the number 101."""
+    own = ClassTable("own", tuple(ClassInfo(id, f"class{id}", True, (id, 7, 9)) for id in range(4)))
+    coding = raw_coding(own, artefact=False)
+    assert coding.ids[[100, 101, 199, 200, 400, 499]].tolist() == [100, 101, 199, 200, 400, 499]
+    assert coding.classes[[100, 101, 199, 200, 400, 499]].tolist() == [0, 0, 0, 1, 3, 3]
+    many = ClassTable("many", tuple(ClassInfo(id, f"class{id}", True, (id, 7, 9)) for id in range(124)))
+    assert raw_coding(many, artefact=False).classes[[100, 124, 125, 200]].tolist() == [99, 123, 0, 1]
+    last = ClassTable("last", (ClassInfo(654, "last", True, (0, 0, 0)),))
+    assert raw_coding(last, artefact=False).ids[65535] == 65535
+    with pytest.raises(ValueError, match=r"id 655; .* ids go up to 654"):
+        raw_coding(ClassTable("above", (ClassInfo(655, "above", True, (0, 0, 0)),)), artefact=False)
 
 
 def test_ids_in_equals_sorting_everything():

@@ -124,7 +124,6 @@ def test_a_pickled_reader_reads_the_same(world):
 
 
 DAMAGE = {
-    "missing-label": [lambda root: map_of(root).unlink(), lambda root: shutil.rmtree(map_of(root).parent)],
     "missing-image": [lambda root: (root / "images" / "train" / VIDEO / "000003.png").unlink()],
     "corrupt-label": [lambda root: map_of(root).write_bytes(map_of(root).read_bytes()[:-9]),
                       lambda root: map_of(root).write_bytes(encode_png(np.zeros((48, 64), np.uint8)))],

@@ -106,7 +106,6 @@ def test_a_pickled_reader_reads_the_same(world):
 
 
 DAMAGE = {
-    "missing-label": [lambda root: mask_of(root).unlink(), lambda root: shutil.rmtree(mask_of(root).parent)],
     "missing-image": [lambda root: shutil.rmtree(root / "data" / VIDEO / "origin"),
                       lambda root: next((root / "data" / VIDEO / "origin").iterdir()).unlink()],
     "corrupt-label": [lambda root: mask_of(root).write_bytes(mask_of(root).read_bytes()[:-9]),

@@ -144,21 +144,34 @@ def test_a_pickled_reader_reads_the_same(instance_world):
     assert len(pickle.dumps(dataset)) < 1000
 
 
+@pytest.mark.parametrize("masks", [[None] * 12, [{"size": [48, 64], "counts": [3072]}] + [None] * 11])
+def test_a_track_without_any_pixel_is_left_out_and_counted(instance_copy, masks):
+    before = YouTubeVis(str(instance_copy)).read(VIDEO)
+    edit_json(instance_copy, lambda f: video_annotations(f)[0].update(segmentations=masks))
+    video = YouTubeVis(str(instance_copy)).read(VIDEO)
+    assert video.segments == before.segments[1:]
+    assert video.remarks["objects without a pixel"] == 1
+
+
+def test_a_track_of_no_listed_video_is_left_out_and_counted(instance_copy):
+    edit_json(instance_copy, lambda f: f["annotations"][0].update(video_id=77))
+    dataset = YouTubeVis(str(instance_copy))
+    assert dataset.read(VIDEO).segments
+    assert dataset.remarks == {"annotations of no listed video": 1}
+
+
 DAMAGE = {
     "size-differs": [lambda f: set_first_mask(f, [48, 65], [3120]), lambda f: set_first_mask(f, [48, 64], [3, 4]),
                      lambda f: set_first_mask(f, [48, 64], [3080, -9, 1]),
                      lambda f: set_first_mask(f, [48, 64], "04")],
     "bad-id": [lambda f: video_annotations(f)[0].update(id=-1), lambda f: video_annotations(f)[0].pop("id"),
                lambda f: video_annotations(f)[0].update(id=video_annotations(f)[1]["id"])],
-    "track-without-frames": [lambda f: video_annotations(f)[0].update(segmentations=[None] * 12),
-                             lambda f: video_annotations(f)[0].update(
-                                 segmentations=[{"size": [48, 64], "counts": [3072]}] + [None] * 11)],
     "unknown-category": [lambda f: video_annotations(f)[0].update(category_id=41)],
     "frame-mismatch": [lambda f: video_annotations(f)[0]["segmentations"].pop()],
     "missing-image": [lambda f: f["videos"][1]["file_names"].__setitem__(3, f"{VIDEO}/99.jpg")],
     "duplicate-id": [lambda f: f["videos"][0].update(id=2), lambda f: f["videos"].append({**f["videos"][1], "id": 9}),
                      lambda f: f["categories"].append({"id": 1, "name": "wolf"})],
-    "orphan-annotation": [lambda f: f["annotations"][0].update(video_id=77)],
+    "orphan-annotation": [lambda f: [entry.update(video_id=77) for entry in f["annotations"]]],
     "bad-json": [lambda f: f["videos"][1].pop("height"), lambda f: video_annotations(f)[0].pop("segmentations"),
                  lambda f: f.pop("videos"), lambda f: f["categories"][0].pop("name")],
     "not-in-json": [lambda f: (f["videos"].pop(), video_annotations(f) and f.update(annotations=[]))],

@@ -21,7 +21,7 @@ from tests.full_disk import disk_of
 from tests.pipeline.shards.toy_videos import SEGMENTS, ToyVideos, toy_videos, without
 
 CONFIG = ShardConfig(clip_frames=4, min_shards=3)
-LENGTHS = {"a": 6, "B.mov": 1, "c/d": 4, "e": 9}
+LENGTHS = {"a": 6, "B.mov": 1, "c d": 4, "e": 9}
 
 
 @pytest.fixture
@@ -58,8 +58,10 @@ def test_memory_holds_one_video_at_a_time(tmp_path, monkeypatch):
     data = toy_videos(tmp_path / "toy", LENGTHS, segments=SEGMENTS[:2])     # small ids need a small lookup table
 
     def large_video(dataset, video_id, config, encode=writing.encode_video):
-        clips = encode(dataset, video_id, config)
-        return [replace(clips[0], members=(("f000.jpg", os.urandom(4_000_000)), *clips[0].members[1:]))]
+        video = encode(dataset, video_id, config)
+        first = video.clips[0]
+        return replace(video, clips=[replace(first, members=(("f000.jpg", os.urandom(4_000_000)), *first.members[1:]))])
+
     monkeypatch.setattr(writing, "encode_video", large_video)
     plan = plan_shards(data, ShardConfig(), split="train")
     tracemalloc.start()
@@ -100,7 +102,7 @@ def test_a_bad_video_is_skipped_completely_and_no_other_with_it(data, tmp_path):
     report = make_shards(data, tmp_path / "out", CONFIG, split="train")
     assert report.skipped == {"missing-image": 1}
     shards = ShardSet(tmp_path / "out")
-    assert [video.video_id for video in shards.videos] == ["B.mov", "c/d", "e"]
+    assert [video.video_id for video in shards.videos] == ["B.mov", "c d", "e"]
     [error] = map(json.loads, (tmp_path / "out" / "errors.jsonl").read_text().splitlines())
     assert (error["video"], error["reason"]) == ("a", "missing-image")
     assert str(data.image("a", 5)) in error["message"]
@@ -146,8 +148,8 @@ def test_a_damaged_plan_is_named_and_made_again(data, tmp_path):
 
 
 def test_strict_stops_at_the_first_bad_video(data, tmp_path):
-    data.image("c/d", 0).unlink()
-    with pytest.raises(BadInput, match="c/d"):
+    data.image("c d", 0).unlink()
+    with pytest.raises(BadInput, match="c d"):
         make_shards(data, tmp_path / "out", CONFIG, split="train", strict=True)
     assert not (tmp_path / "out" / "manifest.json").exists()
     assert not list((tmp_path / "out").glob("*.partial"))
@@ -181,11 +183,11 @@ from tests.pipeline.shards.toy_videos import ToyVideos
 
 class Dying(ToyVideos):
     def frame_ids(self, video, frame):
-        if video.video_id == "c/d":
+        if video.video_id == "c d":
             os._exit(9)
         return super().frame_ids(video, frame)
 
-toy, out, lengths = Path(sys.argv[1]), Path(sys.argv[2]), {"a": 6, "B.mov": 1, "c/d": 4, "e": 9}
+toy, out, lengths = Path(sys.argv[1]), Path(sys.argv[2]), {"a": 6, "B.mov": 1, "c d": 4, "e": 9}
 """
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from pycocotools import mask as coco
@@ -33,6 +34,7 @@ class ToyVideos:
     masks: bool = False
     segments: tuple[Segment, ...] = SEGMENTS
     classes: ClassTable = CLASSES
+    remarks: ClassVar[Mapping[str, int]] = {}
 
     def video_ids(self) -> list[str]:
         return sorted(self.lengths)

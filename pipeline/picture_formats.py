@@ -1,0 +1,102 @@
+"""What the bytes of a picture tell about it: its real format, whatever its name, and the way up (EXIF orientation)."""
+
+from __future__ import annotations
+
+import io
+import struct
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from pipeline.errors import BadInput
+
+LARGEST = 2**26         # pixels of a picture; a small damaged or malicious file can claim any size
+EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")     # Pillow's modes
+_ORIENTATION = 0x0112   # EXIF tag; 1 is upright, 2 to 8 are turned or mirrored
+_SHORT = 3              # type of its value
+
+
+def picture_format(data: bytes) -> str:
+    """The format by the first bytes: JPEG, PNG, WebP, AVIF, HEIC, BMP, TIFF or GIF; "" for anything else."""
+    brand = data[8:12] if data[4:8] == b"ftyp" else b""
+    if brand in (b"avif", b"avis"):
+        return "AVIF"
+    if brand in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"):
+        return "HEIC"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WebP"
+    starts = {b"\xff\xd8": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF",
+              b"GIF8": "GIF"}
+    return next((name for start, name in starts.items() if data.startswith(start)), "")
+
+
+def decode_other(data: bytes) -> np.ndarray:
+    """A picture that is neither JPEG nor PNG -> H W 3 uint8 RGB, upright.
+
+    Raises BadInput: "unknown-format" with the real format where it cannot be read, "corrupt-image" where it is damaged,
+    has more than 8 bits per colour or holds several pictures.
+    """
+    name = picture_format(data)
+    if name in ("", "HEIC"):
+        described = f"a {name} picture" if name else f"no picture: it starts with {data[:8]!r}"
+        raise BadInput("unknown-format", f"the file is {described}.",
+                       cure="Save the frames as JPEG or PNG, whatever their names end in.")
+    try:
+        image = Image.open(io.BytesIO(data))
+        refuse_large(*image.size)
+        frames = getattr(image, "n_frames", 1)
+        if image.mode in EIGHT_BITS and frames == 1:
+            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
+        if isinstance(error, BadInput):
+            raise
+        raise BadInput("corrupt-image", f"the file is a {name} picture that cannot be decoded: {error}.",
+                       cure="Copy it again, or save the frames as JPEG or PNG.") from None
+    raise BadInput("corrupt-image", f"the file is a {name} picture with {frames} frames of mode {image.mode}.",
+                   cure="Save each frame as one picture with 8 bits per colour.")
+
+
+def refuse_large(width: int, height: int) -> None:
+    """Raise BadInput "too-large" before memory is taken for a picture of more than `LARGEST` pixels."""
+    if width * height > LARGEST:
+        raise BadInput("too-large", f"the picture claims {width}x{height} pixels; at most {LARGEST:,} are read.",
+                       cure="If the size is right, scale the frames down.")
+
+
+def orientation(data: bytes) -> int:
+    """The EXIF orientation of a JPEG or PNG, 1 to 8; 1 where there is none or it cannot be read."""
+    marker = b"Exif\0\0" if picture_format(data) == "JPEG" else b"eXIf"
+    at = data.find(marker) if marker == b"eXIf" else data.find(marker, 0, 1 << 17)
+    return 1 if at < 0 else _tag(data[at + len(marker):at + (1 << 16)])
+
+
+def upright_size(size: tuple[int, int], turned: int) -> tuple[int, int]:
+    """Stored (height, width) -> that of the upright picture."""
+    return size[::-1] if turned >= 5 else size
+
+
+def upright(image: np.ndarray, turned: int) -> np.ndarray:
+    """H W 3 as stored -> the picture as it is meant to be seen. turned: its EXIF orientation."""
+    if turned >= 5:
+        image = image.swapaxes(0, 1)
+    if turned in (3, 4, 7, 8):
+        image = image[::-1]
+    if turned in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    return np.ascontiguousarray(image)
+
+
+def _tag(tiff: bytes) -> int:
+    """The orientation in the first directory of a TIFF structure, which is what EXIF is."""
+    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
+    if order is None or len(tiff) < 10:
+        return 1
+    (directory,) = struct.unpack_from(f"{order}I", tiff, 4)
+    if directory + 2 > len(tiff):
+        return 1
+    (count,) = struct.unpack_from(f"{order}H", tiff, directory)
+    for entry in range(directory + 2, min(directory + 2 + 12 * count, len(tiff) - 11), 12):
+        tag, kind, _, value = struct.unpack_from(f"{order}HHIH", tiff, entry)
+        if tag == _ORIENTATION and kind == _SHORT:
+            return value if 1 <= value <= 8 else 1
+    return 1
