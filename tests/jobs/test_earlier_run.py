@@ -1,0 +1,74 @@
+"""A run that an earlier version finished is recognised and used: nothing is trained or cached again.
+
+`tests/earlier_runs/<commit>` holds the JSON files of a run of the recipe `tiny` as that commit wrote them. Weights and
+shards are of today; the digests that name them are put in their place.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs import cache_queries, train_stage_one, train_stage_two
+from jobs.cache_queries import cache_folder
+from jobs.models import load_system, read_card
+from jobs.recipes.schema import Recipe
+from pipeline.files import digest
+from pipeline.shards import ShardSet
+from tests.runs import FinishedRun, here
+
+STORED = Path(__file__).resolve().parents[1] / "earlier_runs"
+EARLIER = sorted(path.name for path in STORED.iterdir())
+
+
+@pytest.fixture(params=EARLIER)
+def earlier(request, finished_run: FinishedRun, tmp_path: Path) -> Recipe:
+    """The finished run as the earlier version would have left it."""
+    recipe = here(finished_run.copy(tmp_path / "run"))
+
+    def stored(name: str) -> dict[str, Any]:
+        return json.loads((STORED / request.param / f"{name}.json").read_text())
+
+    def put(values: dict[str, Any], path: str) -> None:
+        (recipe.run_folder / path).write_text(json.dumps(values, indent=1, sort_keys=True))
+
+    segmenter = read_card(recipe.segmenter_folder)["weights_sha256"]
+    shards = ShardSet(recipe.shards_of("train")).fingerprint
+    put({**stored("stage_one_identity"), "shards": shards}, "stage_one/identity.json")
+    put({**stored("stage_one_model"), "weights_sha256": segmenter, "shards_fingerprint": shards, "identity": ""},
+        "stage_one/model/model.json")
+    made_from = {**stored("cache_manifest")["made_from"], "segmenter": segmenter, "shards": {"train": shards}}
+    cache = digest({"schema": stored("cache_manifest")["schema"], **made_from})
+    put({**stored("stage_two_identity"), "cache": cache}, "stage_two/identity.json")
+    head = read_card(recipe.head_folder)["weights_sha256"]
+    put({**stored("stage_two_model"), "weights_sha256": head, "segmenter_sha256": segmenter, "identity": ""},
+        "stage_two/model/model.json")
+    return recipe
+
+
+def test_its_trainings_are_finished_and_its_cache_is_found(earlier):
+    made = [path for folder in ("stage_one", "stage_two", "cache") for path in (earlier.run_folder / folder).rglob("*")]
+    before = {path: path.stat().st_mtime_ns for path in made if path.suffix in (".safetensors", ".parquet")}
+    assert train_stage_one.main(earlier)["resumed"]
+    cache_queries.main(earlier)
+    assert train_stage_two.main(earlier)["resumed"]
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert [path.name for path in (earlier.run_folder / "cache").iterdir()] == [cache_folder(earlier).name]
+
+
+@pytest.mark.parametrize("mode", ["near_online", "offline"])
+def test_it_predicts_by_itself(earlier, mode):
+    video = next((earlier.run_folder / "world" / "images").iterdir())
+    assert load_system(earlier.run_folder, mode=mode).predict(video).panoptic.segments
+
+
+def test_a_setting_that_has_changed_is_still_another_run(earlier):
+    path = earlier.run_folder / "stage_one" / "identity.json"
+    identity = json.loads(path.read_text())
+    identity["stage"]["optimizer"]["lr"] = 0.5
+    path.write_text(json.dumps(identity))
+    with pytest.raises(ValueError, match=r"stage\.optimizer\.lr: 0\.5 != "):
+        train_stage_one.main(earlier)
