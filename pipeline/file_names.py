@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff")     # suffixes of frames, lower case
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff",     # suffixes of frames, lower case;
+            ".gif", ".heic", ".heif")                                               # what cannot be read is named
 _DIGITS = re.compile("([0-9]+)")                    # not \d: a superscript two is a digit, but no number
 _FOREIGN = ("__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini")
 

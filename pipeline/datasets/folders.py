@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from model.labels import ClassTable
 from pipeline.datasets.class_rows import table_of_rows
 from pipeline.datasets.json_entries import Entry
 from pipeline.errors import BadInput
-from pipeline.file_names import is_companion, naturally
+from pipeline.file_names import is_companion, naturally, video_name
 
 
 def load_json(path: Path) -> Any:
@@ -55,6 +56,16 @@ def read_list(path: Path) -> list[str]:
         raise BadInput("bad-list", f"it cannot be read as text ({error}).", file=path, cure=cure) from None
     listed = Entry({"line": ""}, "the list", file=path, cure=cure)
     return sorted({listed.checked_path(line.strip(), "line") for line in lines if line.strip()})
+
+
+def videos_by_name(folders: Iterable[str], *, file: Path) -> dict[str, str]:
+    """Name of each video -> its folder. Raises `BadInput` for two folders whose names become the same."""
+    names: dict[str, str] = {}
+    for folder in folders:
+        if (other := names.setdefault(video_name(folder), folder)) != folder:
+            raise BadInput("duplicate-id", f"the folders {other!r} and {folder!r} both become the video "
+                           f"{video_name(folder)!r}.", file=file, cure="Rename one of them.")
+    return names
 
 
 def class_table(name: str, path: Path, *, only_stuff: bool = False, highest: int | None = None) -> ClassTable:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 
@@ -44,8 +43,6 @@ class KittiStep:
     `BadInput` for categories that cannot be read or stored in a map.
     """
 
-    remarks: ClassVar[Mapping[str, int]] = {}
-
     def __init__(self, root: str, *, split: str = "train") -> None:
         self.root = root_folder(root, name="kitti_step")
         self.split = split
@@ -60,8 +57,14 @@ class KittiStep:
         return _reopen, (str(self.root), self.split)
 
     def video_ids(self) -> list[str]:
-        """The names of all sequences of the split, sorted."""
-        return sorted(path.name for path in self.images.iterdir() if path.is_dir() and not is_companion(path.name))
+        """The names of all sequences of the split, sorted; links to nowhere too, which `read` names."""
+        return sorted(path.name for path in self._listed() if path.is_dir() or path.is_symlink())
+
+    @property
+    def remarks(self) -> Mapping[str, int]:
+        """Files beside the folders of frames, which are left out."""
+        files = sum(path.is_file() for path in self._listed())
+        return {"files beside the folders of frames": files} if files else {}
 
     def read(self, video_id: str) -> VideoRecord:
         """Describe one sequence. All its maps are decoded, since only they list the segments of a frame.
@@ -76,6 +79,9 @@ class KittiStep:
     def frame_ids(self, video: VideoRecord, frame: FrameRecord) -> np.ndarray:
         """H W int32: segment id of every pixel, 0 void. Raises `BadInput` for a map that is missing or faulty."""
         return self._ids(frame.label, video.video_id, size=(video.height, video.width))
+
+    def _listed(self) -> list[Path]:
+        return [path for path in self.images.iterdir() if not is_companion(path.name)]
 
     @cached_property
     def _first_ids(self) -> np.ndarray:

@@ -7,21 +7,20 @@ the same id in the whole video. Source: VIPSeg-Dataset, README and conversion sc
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import ClassVar
 
 import numpy as np
 
 from pipeline.datasets.classes_vipseg import TABLE
-from pipeline.datasets.folders import class_table, first_existing, load_entry, read_list, root_folder
+from pipeline.datasets.folders import class_table, first_existing, load_entry, read_list, root_folder, videos_by_name
 from pipeline.datasets.id_maps import RawCoding, ids_in, listed_segments, raw_coding, read_label
 from pipeline.datasets.json_entries import Entry, whole_or_text
 from pipeline.datasets.video_files import VideoFiles, first_names
 from pipeline.errors import BadInput
-from pipeline.file_names import natural, video_name
+from pipeline.file_names import natural
 from pipeline.images import ids_from_rgb
 from pipeline.records import FrameRecord, Segment, VideoRecord
 
@@ -35,8 +34,6 @@ class VipSeg:
     Raises `FileNotFoundError` when the root, the frames, the labels, the categories or the split do not exist, and
     `BadInput` for categories that cannot be read or do not fit the coding.
     """
-
-    remarks: ClassVar[Mapping[str, int]] = {}
 
     def __init__(self, root: str, *, split: str = "train", layout: str = "auto") -> None:
         self.root = root_folder(root, name="vipseg")
@@ -65,6 +62,16 @@ class VipSeg:
         Folders that lie in others are joined by "+".
         """
         return sorted(self._folders)
+
+    @property
+    def remarks(self) -> Mapping[str, int]:
+        """Entries of the json that name no video, and are left out."""
+        if self.layout != "rgb":
+            return {}
+        file = load_entry(self.annotations, cure=CONVERT_AGAIN)
+        listed = sum(len(file.list(field)) for field in ("videos", "annotations") if file.values.get(field) is not None)
+        unnamed = listed - len(self._listed("videos")) - len(self._listed("annotations"))
+        return {"entries of the json without a video": unnamed} if unnamed else {}
 
     def read(self, video_id: str) -> VideoRecord:
         """Describe one video. The raw layout decodes all its label maps, since only they list the segments of a frame.
@@ -101,23 +108,27 @@ class VipSeg:
     def _folders(self) -> dict[str, str]:
         """Name of each video -> its folder."""
         folders = sorted(self._entries) if self.list.suffix == ".json" else read_list(self.list)
-        return {video_name(folder): folder for folder in folders}
+        return videos_by_name(folders, file=self.list)
 
     @cached_property
-    def _entries(self) -> dict[str, tuple[Entry, Entry | None]]:
-        """Folder of a video -> its entry in the json, and that of its annotations if there is one."""
-        file = load_entry(self.annotations or self.list, cure=CONVERT_AGAIN)
-        annotated = {}
-        for values in file.list("annotations") if file.values.get("annotations") is not None else []:
-            if isinstance(values, dict):
-                annotated[whole_or_text(values.get("video_id"))] = file.part(values, "annotation")
-        entries = {}
-        for values in file.list("videos"):
-            if isinstance(values, dict) and whole_or_text(values.get("video_id")) is not None:
-                entry = file.part(values, "video")
-                folder = entry.path("video_id") if isinstance(values["video_id"], str) else str(entry.key("video_id"))
-                entries[folder] = (entry, annotated.get(entry.key("video_id")))
+    def _entries(self) -> dict[str, tuple[list[Entry], list[Entry]]]:
+        """Folder of a video -> its entries in the json, and those of its annotations; one of each in a sound json."""
+        annotated = defaultdict(list)
+        for entry in self._listed("annotations"):
+            annotated[entry.key("video_id")].append(entry)
+        entries: dict[str, tuple[list[Entry], list[Entry]]] = {}
+        for entry in self._listed("videos"):
+            folder = str(entry.value("video_id")).replace("\\", "/")
+            entries.setdefault(folder, ([], annotated[entry.key("video_id")]))[0].append(entry)
         return entries
+
+    def _listed(self, field: str) -> list[Entry]:
+        """The entries of a list in the json that name a video."""
+        file = load_entry(self.annotations or self.list, cure=CONVERT_AGAIN)
+        if field == "annotations" and file.values.get(field) is None:
+            return []
+        return [file.part(values, field.removesuffix("s")) for values in file.list(field)
+                if isinstance(values, dict) and whole_or_text(values.get("video_id")) is not None]
 
     def _label_ids(self, file: Path, video_id: str, *, size: tuple[int, int] | None = None) -> np.ndarray:
         label = read_label(file, video=video_id, indexed=self.layout == "raw", size=size)
@@ -142,10 +153,14 @@ class VipSeg:
             raise BadInput("not-in-json", f"the video is on the list {self.list.name}, but the json has no entry for "
                            f"it.", video=video_id, file=self.annotations,
                            cure="Convert the labels of this split again, or remove the video from the list.")
-        (video, annotation) = self._entries[folder]
+        videos, annotations = self._entries[folder]
+        if len(videos) > 1 or len(annotations) > 1:
+            raise videos[0].of_video(video_id).bad(f"the json has {len(videos)} entries and {len(annotations)} "
+                                                   "annotations of this video; it needs one of each.", "duplicate-id")
+        (video,) = videos
         images = {_stem(image): image for image in video.of_video(video_id).entries("images", "image")}
         infos = {}
-        if annotation is not None:
+        for annotation in annotations:
             infos = {_stem(entry): list(entry.entries("segments_info", "segment"))
                      for entry in annotation.of_video(video_id).entries("annotations", "annotation")}
         files.refuse_mismatch(list(images), infos)

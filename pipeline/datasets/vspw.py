@@ -14,11 +14,10 @@ from typing import ClassVar
 import numpy as np
 
 from pipeline.datasets.classes_vspw import TABLE
-from pipeline.datasets.folders import class_table, first_existing, read_list, root_folder
+from pipeline.datasets.folders import class_table, first_existing, read_list, root_folder, videos_by_name
 from pipeline.datasets.id_maps import ids_in, read_label
 from pipeline.datasets.video_files import VideoFiles
 from pipeline.errors import BadInput
-from pipeline.file_names import video_name
 from pipeline.records import FrameRecord, Segment, VideoRecord
 
 CATEGORIES = "categories.json"
@@ -70,7 +69,7 @@ class Vspw:
     @cached_property
     def _folders(self) -> dict[str, str]:
         """Name of each video -> its folder."""
-        return {video_name(folder): folder for folder in read_list(self.list)}
+        return videos_by_name(read_list(self.list), file=self.list)
 
     @cached_property
     def _table(self) -> np.ndarray:

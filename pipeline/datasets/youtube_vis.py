@@ -104,6 +104,8 @@ class YouTubeVis:
                                video=video_id, file=self.images / video.folder / name, cure="Copy the missing files.")
         if len(set(stems)) < len(stems):
             raise entry.bad("its file_names list a frame twice.", "frame-mismatch")
+        if video.folder and len(images) > len(stems):
+            remarks["frames that the json does not list"] += len(images) - len(stems)
         frames = [FrameRecord(name=stem, image=images[stem], segment_ids=tuple(of_frame),
                               masks=of_frame if self._annotated else None) for stem, of_frame in zip(stems, masks)]
         in_order = sorted(frames, key=lambda frame: natural(frame.name))

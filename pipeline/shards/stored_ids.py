@@ -14,6 +14,7 @@ from pipeline.records import Dataset, FrameRecord, VideoRecord
 
 SAME_RUN = "Use annotations and label maps of the same run of the converter."
 HIGHEST_ID = np.iinfo(np.uint16).max    # of an id map
+HIGHEST_SOURCE = 257 * 2**16            # of a data set's own map: 24 bits, and a little more in KITTI-STEP's coding
 
 
 class StoredIds:
@@ -61,6 +62,9 @@ class StoredIds:
         if source.shape != (video.height, video.width):
             raise BadInput("size-differs", f"the label is {source.shape[1]}x{source.shape[0]} pixels, but the video is "
                            f"{video.width}x{video.height}.", cure="Resize frames, labels and annotations together.")
+        if self.source.max() > HIGHEST_SOURCE:
+            raise BadInput("bad-id", f"the annotation lists the id {self.source.max()}, but label maps store ids of at "
+                           f"most {HIGHEST_SOURCE}.", cure=SAME_RUN)
         if self._lookup is None:        # its last entry stays 0
             self._lookup = np.zeros(int(self.source.max()) + 2, _smallest(len(self.table)))
             self._lookup[self.source] = np.arange(len(self.source))

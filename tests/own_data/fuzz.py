@@ -28,6 +28,7 @@ from pipeline.shards.encode import encode_video
 from tests.own_data.worlds import SOURCES, Source, save
 
 MEGABYTES = 300         # that the process may grow by in one run of the fuzz
+ADDRESS_SPACE = 6 * 2**30
 
 AWKWARD = [None, True, False, 0, -1, 1, 2, 3.0, 1.5, 1e300, -1e300, float("nan"), float("inf"), 10**9, 2**31, 2**63,
            10**40, "", " ", "1", "-1", "x", "a/b", "..", "/etc", "a\\b", "\0", "\ud800", "ä" * 300, [], {}, [[]], [{}],
@@ -114,12 +115,14 @@ def main(examples: int = 20_000) -> None:
     """Fuzz every reader of a json.
 
     Args:
-        examples: changed files per reader.
+        examples: changed files; the readers share them equally.
     """
+    each = -(-examples // len(SOURCES))
+    resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))      # a MemoryError shows where it went
     for name, source in SOURCES.items():
         with tempfile.TemporaryDirectory() as folder:
-            grown = fuzz(source, examples, Path(folder) / "world")
-        print(f"{name}: {examples} examples, only named errors, {grown} MB more memory", flush=True)
+            grown = fuzz(source, each, Path(folder) / "world")
+        print(f"{name}: {each} examples, only named errors, {grown} MB more memory", flush=True)
         if grown > MEGABYTES:
             sys.exit(f"{name}: memory is not bounded")
 

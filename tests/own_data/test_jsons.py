@@ -187,11 +187,11 @@ def test_boxes_without_masks_and_thin_objects_are_left_out_and_counted(tmp_path)
     assert ShardSet(tmp_path / "shards").manifest["remarks"] == report.remarks
 
 
-LISTS = {"vipseg": "videos", "youtube_vis": "videos", "coco_panoptic": "images", "coco_instance": "images"}
+LISTS = {"youtube_vis": "videos", "coco_panoptic": "images", "coco_instance": "images"}
 
 
 @pytest.mark.parametrize("entry", [None, 7, "text", [], {}, {"id": 1.5}], ids=repr)
-@pytest.mark.parametrize("name", [name for name in LISTS if name != "vipseg"])
+@pytest.mark.parametrize("name", LISTS)
 def test_a_bad_entry_costs_one_entry(tmp_path, name, entry):
     root = SOURCES[name].write(tmp_path / "world")
     before = records(name, root)
@@ -202,6 +202,24 @@ def test_a_bad_entry_costs_one_entry(tmp_path, name, entry):
     assert error["video"] == f"{LISTS[name]}[2]"
     assert str(root / SOURCES[name].json) in error["message"]
     assert [video.video_id for video in before] == [v.video_id for v in ShardSet(tmp_path / "shards").videos]
+
+
+@pytest.mark.parametrize("entry", [None, 7, "text", [], {}, {"video_id": 1.5}], ids=repr)
+def test_an_entry_without_a_video_costs_nothing_else(tmp_path, entry):
+    root = SOURCES["vipseg"].write(tmp_path / "world")
+    before = records("vipseg", root)
+    edit(root / SOURCES["vipseg"].json, lambda content: content["videos"].append(entry))
+    report = make_shards(SOURCES["vipseg"].open(root), tmp_path / "shards", split="train")
+    assert (report.videos, report.skipped, report.remarks) == (2, {}, {"entries of the json without a video": 1})
+    assert records("vipseg", root) == before
+
+
+@pytest.mark.parametrize("field", ["videos", "annotations"])
+def test_a_video_that_is_listed_twice_costs_itself(tmp_path, field):
+    root = SOURCES["vipseg"].write(tmp_path / "world")
+    edit(root / SOURCES["vipseg"].json, lambda content: content[field].append(content[field][0]))
+    report = make_shards(SOURCES["vipseg"].open(root), tmp_path / "shards", split="train")
+    assert (report.videos, report.skipped) == (1, {"duplicate-id": 1})
 
 
 @pytest.mark.parametrize("name", ["youtube_vis", "coco_panoptic", "coco_instance"])
@@ -253,3 +271,18 @@ def test_the_frames_of_all_videos_may_lie_in_one_folder(tmp_path):
     assert [video.video_id for video in videos] == ["video_1", "video_2"]
     assert [[frame.masks for frame in video.frames] for video in videos] == [[frame.masks for frame in video.frames]
                                                                             for video in before]
+
+
+@pytest.mark.parametrize("id", [2**25, 5_229_970_388, 2**62])
+@pytest.mark.parametrize("name", ["vipseg", "coco_panoptic"])
+def test_a_huge_id_takes_no_memory(tmp_path, name, id):
+    root = SOURCES[name].write(tmp_path / "world")
+
+    def change(content: dict) -> None:
+        first = content["annotations"][0]
+        (first.get("annotations") or [first])[0]["segments_info"][0]["id"] = id
+
+    edit(root / SOURCES[name].json, change)
+    report = make_shards(SOURCES[name].open(root), tmp_path / "shards", split="train")
+    assert report.skipped == {"bad-id": 1}
+    assert str(id) in (tmp_path / "shards" / "errors.jsonl").read_text()
