@@ -33,6 +33,7 @@ from model.joint import DetectorWithHead
 from model.losses.joint import JointCriterion
 from model.losses.linking import LinkingCriterion, clip_pairs, pair_losses
 from pipeline.files import digest
+from pipeline.query_cache import crowded_videos
 from pipeline.shards import ShardSet
 from pipeline.training_input import Stills, never_drawn, training_batches
 
@@ -59,11 +60,15 @@ def main(recipe: Recipe) -> dict[str, Any]:
     labelled = shards.with_labels()
     unlabelled = len(shards.videos) - len(labelled.videos)
     left_out = never_drawn(labelled, stage.input)
+    crowded = [] if recipe.stage_two is None else crowded_videos(labelled.videos, shards.classes, recipe.cache.evidence)
     say(f"stage one of {recipe.name}: {recipe.about}",
         f"  {len(shards.videos)} videos, {sum(len(v.frames) for v in shards.videos)} frames in {shards.folder}",
         *([f"  left out: {unlabelled} videos without labels"] if unlabelled else []),
         *([f"  {len(stills.shards.videos)} stills in {stills.shards.folder}"] if stills else []),
-        *([f"  {left_out} videos are never drawn: no object, or fewer frames than a clip"] if left_out else []))
+        *([f"  {left_out} videos are never drawn: no object, or fewer frames than a clip"] if left_out else []),
+        *([f"  {len(crowded)} videos have more objects (up to {max(crowded)}) than cache.evidence.pixels="
+           f"{recipe.cache.evidence.pixels}; cache_queries skips those with a clip that shows more: set "
+           f"cache.evidence.pixels={max(crowded)} there"] if crowded else []))
     with recorded(recipe, "train_stage_one", shards=shards.fingerprint) as tracker:
         tracker.json("manifest.json", shards.manifest)
         if stage.train:

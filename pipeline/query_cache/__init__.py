@@ -11,10 +11,10 @@ from pipeline.query_cache.cache import (
     part_outcomes,
     part_path,
 )
-from pipeline.query_cache.evidence_recorder import EvidenceRecorder
+from pipeline.query_cache.evidence_recorder import EvidenceRecorder, crowded_videos
 from pipeline.query_cache.pixel_evidence import EvidenceConfig
 from pipeline.query_cache.views import ViewClip, ViewConfig, ViewReader, draw_view
 
 __all__ = ["BLOBS", "CacheWriter", "CachedClip", "EvidenceConfig", "EvidenceRecorder", "QueryCache",
-           "QueryInputConfig", "ViewClip", "ViewConfig", "ViewReader", "collate", "draw_view",
+           "QueryInputConfig", "ViewClip", "ViewConfig", "ViewReader", "collate", "crowded_videos", "draw_view",
            "drawn_videos", "fingerprint", "finish_cache", "part_outcomes", "part_path", "query_batches"]

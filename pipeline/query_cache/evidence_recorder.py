@@ -17,6 +17,24 @@ from pipeline.shards import StoredVideo
 from pipeline.training_input import EVIDENCE, Overlaps, number_tubes, random_stream
 
 
+def crowded_videos(videos: Sequence[StoredVideo], classes: ClassTable, config: EvidenceConfig) -> list[int]:
+    """The number of tubes of every video that has more of them than a clip has stored pixels.
+
+    A clip that shows them all cannot be cached, since no sample would show each of them.
+    """
+    if config.strategy in ("uniform", "dense"):
+        return []
+    counts = [_count_tubes(video.segments, classes) for video in videos]
+    return [count for count in counts if count > config.pixels]
+
+
+def _count_tubes(segments: Sequence[Segment], classes: ClassTable) -> int:
+    """Things count one by one, stuff by class, crowd not at all."""
+    shown = [segment for segment in segments if not segment.is_crowd]
+    things = [segment for segment in shown if classes.is_thing[segment.class_index]]
+    return len(things) + len({segment.class_index for segment in shown} - {segment.class_index for segment in things})
+
+
 class EvidenceRecorder:
     """Draws the pixels of each clip when it is added, so that pixel features of clips need not be kept."""
 

@@ -14,7 +14,7 @@ from model.labels import ClassInfo, ClassTable
 from model.losses.targets import clip_targets, video_targets
 from pipeline.errors import BadInput
 from pipeline.query_cache.batches import collate
-from pipeline.query_cache.evidence_recorder import EvidenceRecorder
+from pipeline.query_cache.evidence_recorder import EvidenceRecorder, crowded_videos
 from pipeline.query_cache.pixel_evidence import EvidenceConfig
 from pipeline.records import Segment
 from pipeline.shards import StoredVideo
@@ -143,3 +143,11 @@ def test_a_set_without_overlaps_stores_none():
     evidence = windows(EvidenceConfig(pixels=24))
     assert [len(overlaps) for overlaps in evidence.overlaps] == [3, 0]
     assert evidence.tubes[1].min() == -1
+
+
+@pytest.mark.parametrize(("config", "crowded"), [
+    (EvidenceConfig(pixels=3), []), (EvidenceConfig(pixels=2), [3]), (EvidenceConfig(pixels=2, strategy="mixed"), [3]),
+    (EvidenceConfig(pixels=2, strategy="dense"), []), (EvidenceConfig(pixels=2, strategy="uniform"), [])])
+def test_a_video_with_more_tubes_than_stored_pixels_is_found_without_its_frames(config, crowded):
+    """Two things and one class of stuff; crowd is no tube."""
+    assert crowded_videos([VIDEO], CLASSES, config) == crowded
