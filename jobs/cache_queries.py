@@ -31,7 +31,7 @@ from model.inference import Aligned, QueryCollector, make_results
 from pipeline.clips import StoredVideoSource
 from pipeline.errors import BadInput
 from pipeline.outcomes import Outcomes, VideoOutcome
-from pipeline.progress import Progress
+from pipeline.progress import Progress, Report, Watch, unwatched
 from pipeline.query_cache import (
     CachedClip,
     CacheWriter,
@@ -65,21 +65,22 @@ def main(recipe: Recipe) -> dict[str, Any]:
         known_classes(recipe.segmenter_folder, expected=shard_set.classes)
     shards = [(split, shard) for split in sets for shard in range(len(sets[split].manifest["shards"]))]
     rows = [{"split": split, "shard": shard, "part": part} for part, (split, shard) in enumerate(shards)]
-    connect(recipe.cluster)
     folder.mkdir(parents=True, exist_ok=True)
     summaries = []
-    started = time.perf_counter()
-    with recorded(recipe, "cache_queries", segmenter=source["segmenter"], cache=fingerprint(source)) as tracker:
-        with Progress("caching", sum(len(shard_set.videos) for shard_set in sets.values())) as progress:
+    with Progress("caching", sum(len(shard_set.videos) for shard_set in sets.values())) as progress:
+        connect(recipe.cluster)
+        started = time.perf_counter()
+        with recorded(recipe, "cache_queries", segmenter=source["segmenter"], cache=fingerprint(source)) as tracker:
             outcomes = Outcomes(progress)
-            for made in results_of(CacheShard, rows, arguments={"recipe": recipe}, cluster=recipe.cluster):
+            for made in results_of(CacheShard, rows, arguments={"recipe": recipe}, cluster=recipe.cluster,
+                                   report=progress.report):
                 summaries += made["parts"]
                 outcomes.add(part_outcomes(made["parts"]))
-        outcomes.refuse_nothing_done(recipe.stage_one_run / "shards")
-        manifest = finish_cache(folder, source, summaries)
-        totals = {key: sum(s[key] for s in summaries) for key in ("clips", "bytes")}
-        tracker.file(manifest)
-        tracker.numbers(0, {**totals, "skipped": len(outcomes.skipped), "seconds": time.perf_counter() - started})
+            outcomes.refuse_nothing_done(recipe.stage_one_run / "shards")
+            manifest = finish_cache(folder, source, summaries)
+            totals = {key: sum(s[key] for s in summaries) for key in ("clips", "bytes")}
+            tracker.file(manifest)
+            tracker.numbers(0, {**totals, "skipped": len(outcomes.skipped), "seconds": time.perf_counter() - started})
     unlabelled = sum(not video.has_labels for shard_set in sets.values() for video in shard_set.videos)
     say(f"cache: {totals['clips']} clips, {totals['bytes'] / 2**20:.1f} MiB in {folder}", *outcomes.skipped_lines(),
         *([f"left out: {unlabelled} videos without labels"] if unlabelled else []),
@@ -141,8 +142,9 @@ def cache_source(recipe: Recipe) -> dict[str, Any]:
 class CacheShard:
     """Ray Data actor: one shard in, one Parquet part out for each view."""
 
-    def __init__(self, *, recipe: Recipe) -> None:
+    def __init__(self, *, recipe: Recipe, report: Report = unwatched) -> None:
         self.recipe = recipe
+        self.report = report
         self.system = open_system(recipe, "near_online")
         self.source = cache_source(recipe)
 
@@ -163,7 +165,8 @@ class CacheShard:
         try:
             for video in (v for v in shards.videos if v.shard == shard and v.has_labels):
                 try:
-                    writer.add(self.clips(shards, video, view))
+                    with Watch(video.video_id, self.report) as watch:
+                        writer.add(self.clips(shards, video, view, watch))
                 except BadInput as error:
                     if self.recipe.strict:
                         raise
@@ -173,7 +176,8 @@ class CacheShard:
             writer.abandon()
             raise
 
-    def clips(self, shards: ShardSet, video: StoredVideo, view: int) -> list[CachedClip]:
+    def clips(self, shards: ShardSet, video: StoredVideo, view: int, watch: Watch | None = None
+              ) -> list[CachedClip]:
         """One view of one video, aligned as the head wants it and with its pixel evidence."""
         cache = self.recipe.cache
         reader = self.reader(shards, video, view) if view else None
@@ -183,7 +187,10 @@ class CacheShard:
         clips = self.at_test_time(shards, video) if reader is None else self.augmented(reader)
 
         def passing() -> Iterator[tuple[ClipPrediction, int]]:
-            for clip, prediction in clips:
+            watched = clips if watch is None else watch.over(
+                f"view {view + 1} of {self.recipe.cache.views},", clips, len(video.frames),
+                frames=lambda pair: pair[0].valid)
+            for clip, prediction in watched:
                 recorder.add(clip.ids, prediction.pixel_features[0], start=clip.start, valid=clip.valid)
                 yield prediction, clip.valid
 

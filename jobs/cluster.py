@@ -15,6 +15,7 @@ import ray
 
 from jobs.console import say
 from jobs.own_cluster import start_own_cluster
+from pipeline.progress import Report
 from pipeline.streams import actor_stream
 
 SUBMITTED_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"       # set by `ray job submit`: the job's configuration
@@ -98,16 +99,17 @@ def refuse_dead_address(address: str) -> None:
 
 
 def results_of(actor: type, rows: list[dict[str, Any]], *, arguments: dict[str, Any],
-               cluster: ClusterConfig) -> Iterator[dict[str, Any]]:
+               cluster: ClusterConfig, report: Report | None = None) -> Iterator[dict[str, Any]]:
     """Yield the result of `actor(**arguments)(**row)` for every row, in the order in which they finish.
 
     On the cluster a pool of actors shares the rows. Under `cluster.in_process` one actor works through them in this
-    process. Errors of the actor are raised here.
+    process. Errors of the actor are raised here. report: is told where the actors are in their videos; they are then
+    built with an argument `report` of their own.
     """
     if not cluster.in_process:
         return actor_stream(rows, actor, arguments=arguments, actors=cluster.actors, cpus=cluster.cpus_per_actor,
-                            gpus=cluster.gpus_per_actor)
-    call = actor(**arguments)
+                            gpus=cluster.gpus_per_actor, report=report)
+    call = actor(**arguments, **({} if report is None else {"report": report}))
     return (call(**row) for row in rows)
 
 

@@ -222,8 +222,8 @@ def command(source: Path, recipe: str, output: Path, back: bool = False,
         set: path.to.field=value, may be given several times.
     """
     def convert_checkpoint(recipe: Recipe) -> dict[str, Any]:
-        refuse_addresses({"--source": source, "--output": output})
-        return (convert_back if back else convert)(recipe, source=source, output=output)
+        refuse_addresses({"--source": (source,), "--output": (output,)})
+        return (convert_back if back else convert)(recipe, source=source.expanduser(), output=output.expanduser())
 
     return guarded(convert_checkpoint, lambda: override(find_recipe(recipe), set))
 

@@ -39,7 +39,7 @@ from pipeline.metrics.labelled_frames import tracks_in
 from pipeline.metrics.scorecard import Scorecard, headline
 from pipeline.metrics.track_ap_scores import sets_table
 from pipeline.outcomes import Outcomes, VideoOutcome
-from pipeline.progress import Progress
+from pipeline.progress import Progress, Report, Watch, unwatched
 from pipeline.shards import ShardSet, StoredVideo
 from pipeline.visualise.drawing import draw
 from pipeline.visualise.painted import pictured
@@ -55,34 +55,35 @@ def main(recipe: Recipe) -> dict[str, Any]:
     predictions = stored_predictions(recipe, shards.classes)
     system = open_system(recipe, config.mode, shards.classes) if predictions is None else None
     writer = prediction_writer(recipe, system, shards)
-    connect(recipe.cluster)
     folder.mkdir(parents=True, exist_ok=True)
     card = scorecard(recipe, shards.classes)
     matching = MatchingSpace()
-    started = time.perf_counter()
-    with recorded(recipe, f"evaluate_{folder.name}", shards=shards.fingerprint) as tracker:
-        with Progress("evaluating", len(shards.videos)) as progress:
+    with Progress("evaluating", len(shards.videos)) as progress:
+        connect(recipe.cluster)
+        started = time.perf_counter()
+        with recorded(recipe, f"evaluate_{folder.name}", shards=shards.fingerprint) as tracker:
             outcomes = Outcomes(progress)
             rows = [{"video": video.index} for video in shards.videos]
-            for row in results_of(ScoreVideo, rows, arguments={"recipe": recipe}, cluster=recipe.cluster):
+            for row in results_of(ScoreVideo, rows, arguments={"recipe": recipe}, cluster=recipe.cluster,
+                                  report=progress.report):
                 video = ScoredVideo.from_json(row)
                 outcomes.add([video])
                 matching.merge(MatchingSpace(**video.matching))
                 if video.scores is not None:
                     card.merge(Scorecard.from_json(video.scores))
-        outcomes.refuse_nothing_done(shards.folder)
-        files = finish_predictions(recipe, writer, [video.video for video in outcomes.done])
-        seconds = time.perf_counter() - started
-        scores = card.scores()
-        by_set = card.ap_by_set(sets) if sets else {}
-        summary = {"mode": folder.name, **headline(scores), "video_sets": by_set, "videos": len(outcomes.done),
-                   "frames": outcomes.frames, "skipped": outcomes.skipped_rows(),
-                   "frames_per_second": outcomes.frames / seconds,
-                   "matching_space": matching.summary(), "predictions": files,
-                   "overlays": sorted(map(str, folder.glob("overlays/*.mp4")))}
-        atomic_write(folder / "scores.json", json.dumps(summary, indent=1).encode())
-        atomic_write(folder / "classes.json", json.dumps(class_rows(scores), indent=1).encode())
-        record(tracker, folder, summary)
+            outcomes.refuse_nothing_done(shards.folder)
+            files = finish_predictions(recipe, writer, [video.video for video in outcomes.done])
+            seconds = time.perf_counter() - started
+            scores = card.scores()
+            by_set = card.ap_by_set(sets) if sets else {}
+            summary = {"mode": folder.name, **headline(scores), "video_sets": by_set, "videos": len(outcomes.done),
+                       "frames": outcomes.frames, "skipped": outcomes.skipped_rows(),
+                       "frames_per_second": outcomes.frames / seconds,
+                       "matching_space": matching.summary(), "predictions": files,
+                       "overlays": sorted(map(str, folder.glob("overlays/*.mp4")))}
+            atomic_write(folder / "scores.json", json.dumps(summary, indent=1).encode())
+            atomic_write(folder / "classes.json", json.dumps(class_rows(scores), indent=1).encode())
+            record(tracker, folder, summary)
     say(*(f"{result.table()}\n" for result in scores.values()), *([f"{sets_table(by_set)}\n"] if by_set else []),
         *outcomes.skipped_lines(),
         f"{folder.name}: {in_words(summary)} over {len(outcomes.done)} videos; everything in {folder}")
@@ -165,8 +166,9 @@ class ScoredVideo(VideoOutcome):
 class ScoreVideo:
     """Ray Data actor: one video in, its share of the scores out; predictions and overlays go to disk on the way."""
 
-    def __init__(self, *, recipe: Recipe) -> None:
+    def __init__(self, *, recipe: Recipe, report: Report = unwatched) -> None:
         self.recipe = recipe
+        self.report = report
         self.config = recipe.evaluation
         self.folder = scores_folder(recipe)
         self.shards = ShardSet(recipe.shards_of(self.config.split))
@@ -178,26 +180,30 @@ class ScoreVideo:
     def __call__(self, *, video: int) -> dict[str, Any]:
         """The `ScoredVideo` as JSON."""
         stored = self.shards.videos[video]
+        with Watch(stored.video_id, self.report) as watch:
+            return self._scored(video, stored, watch).to_json()
+
+    def _scored(self, video: int, stored: StoredVideo, watch: Watch) -> ScoredVideo:
         matching = MatchingSpace()
         source = StoredVideoSource(self.shards, stored)
         try:
-            predicted = (self.system.predict(source, matching=matching) if self.system
+            predicted = (self.system.predict(source, matching=matching, watch=watch) if self.system
                          else self._stored(stored.video_id))
             truth = self._truth(stored)
             card = scorecard(self.recipe, self.shards.classes)
             if truth is not None:
-                card.update(scored_part(predicted, stored), truth)
+                card.update(watch.over_results("scoring", scored_part(predicted, stored)), truth)
         except BadInput as error:
             if self.recipe.strict:
                 raise
-            return ScoredVideo.skip(stored.video_id, error).to_json()
+            return ScoredVideo.skip(stored.video_id, error)
         if self.writer is not None:
-            self.writer.write(predicted)
+            self.writer.write(watch.over_results("writing", predicted))
         if video < self.config.overlays:
             draw(source, pictured(predicted, self.shards.classes), self.shards.classes, self.folder / "overlays",
-                 truth=None if truth is None else pictured(truth, self.shards.classes))
+                 truth=None if truth is None else pictured(truth, self.shards.classes), watch=watch)
         return ScoredVideo(video=stored.video_id, frames=len(stored.frames), matching=asdict(matching),
-                           scores=None if truth is None else card.to_json()).to_json()
+                           scores=None if truth is None else card.to_json())
 
     def _stored(self, video_id: str) -> VideoResults:
         if video_id not in self.predictions:

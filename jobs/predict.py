@@ -1,20 +1,20 @@
-"""Segment and track videos of one's own: an mp4 (or a folder of frames, or a folder of videos) in, results out.
+"""Segment and track videos and pictures of one's own: files, folders, globs or lists in, results out.
 
 In:     predict.input, and the finished models (predict.mode = near_online, offline).
-Out:    predict.output: overlays/<video>.mp4, and the results in predict.formats: vipseg (panoptic PNGs with pred.json),
-        youtube_vis (tracks.json: one entry per object, COCO run lengths per frame), vspw, kitti_step.
-Again:  every video is predicted again; results of another model are never mixed in. A broken file is named, counted and
-        skipped.
+Out:    predict.output: overlays/<video>.mp4 (.png of a single picture), and the results in predict.formats: vipseg
+        (panoptic PNGs with pred.json), youtube_vis (tracks.json: one entry per object), vspw, kitti_step.
+Again:  every video is predicted again; videos of earlier runs into the same folder stay in its json files; results of
+        another model are never mixed in. A broken file is named, counted and skipped.
 Cost:   one pass of inference; memory does not grow with the length of the video.
 
     python -m jobs.predict --recipe demo --set predict.input=my_video.mp4
+    python -m jobs.predict --recipe demo --set predict.input='/data/*.mp4' --set predict.every=5 --set predict.end=60
     python -m jobs.predict --recipe demo --set predict.input=/data/videos --set predict.mode=near_online
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,38 +23,64 @@ from jobs.console import say
 from jobs.models import open_system
 from jobs.recipes.schema import Recipe
 from jobs.verb import recorded, run
+from pipeline.clips import FolderSource
+from pipeline.datasets.excerpt import Excerpt
+from pipeline.datasets.own_videos import OwnVideo, OwnVideos, find_videos
 from pipeline.datasets.raw_video import open_video
 from pipeline.errors import BadInput
 from pipeline.outcomes import Outcomes, VideoOutcome
-from pipeline.predictions import PredictionWriter
-from pipeline.progress import Progress
+from pipeline.predictions import PredictionWriter, Selection, earlier_videos
+from pipeline.progress import Progress, Report, Watch, unwatched
 from pipeline.system import System
 from pipeline.visualise.drawing import draw
-from pipeline.visualise.painted import pictured
-
-VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".ts", ".mpg", ".mpeg", ".3gp")
+from pipeline.visualise.painted import MIN_SCORE, pictured
+from pipeline.visualise.sound import add_sound
 
 
 def main(recipe: Recipe) -> dict[str, Any]:
     """Predict every video of the input; returns where each result lies and what was skipped."""
-    videos = find_videos(recipe.predict.input)
+    recipe = with_mode(recipe)
     output = output_folder(recipe)
-    writer = prediction_writer(recipe, open_system(recipe, recipe.predict_mode))   # a missing model stops here
-    connect(recipe.cluster)
-    tags = {"mode": recipe.predict_mode, "segmenter": writer.made_by["segmenter_sha256"]}
-    with recorded(recipe, "predict", **tags) as tracker, Progress("predicting", len(videos)) as progress:
-        outcomes = Outcomes(progress)
-        rows = [{"path": str(path)} for path in videos]
-        for row in results_of(PredictVideo, rows, arguments={"recipe": recipe}, cluster=recipe.cluster):
-            outcomes.add([PredictedVideo.from_json(row)])
-        done = outcomes.done
-        tracker.numbers(0, {"videos": len(done), "frames": outcomes.frames, "skipped": len(outcomes.skipped)})
-        if done:
-            writer.finish(video.video for video in done)
-            tracker.file(Path(done[0].overlay), "overlays")
-    say(*outcomes.skipped_lines(), f"{len(done)} videos in {output}")
-    outcomes.refuse_nothing_done(recipe.predict.input)
-    return {"output": str(output), "videos": [video.to_json() for video in done], "skipped": outcomes.skipped_rows()}
+    earlier = earlier_videos(output)
+    given = find_videos(recipe.predict.input, taken=earlier)
+    kept = sorted(earlier.keys() - {video.name for video in given.videos})
+    with Progress("predicting", len(given.videos) + len(given.left_out)) as progress:
+        writer = prediction_writer(recipe, open_system(recipe, recipe.predict_mode))   # a missing model stops here
+        writer.refuse_unlike(kept)
+        connect(recipe.cluster)
+        tags = {"mode": recipe.predict_mode, "segmenter": writer.made_by["segmenter_sha256"]}
+        with recorded(recipe, "predict", **tags) as tracker:
+            outcomes = predict_all(recipe, given, progress)
+            done = outcomes.done
+            tracker.numbers(0, {"videos": len(done), "frames": outcomes.frames, "skipped": len(outcomes.skipped)})
+            if done:
+                writer.finish(filter(writer.is_finished, {*earlier, *(video.video for video in done)}))
+                tracker.file(Path(done[0].overlay), "overlays")
+    say(*outcomes.skipped_lines(), *(f"damaged: {video.damage}" for video in done if video.damage),
+        f"{len(done)} videos in {output}" + (f", beside {len(kept)} of earlier runs" if kept else ""))
+    outcomes.refuse_nothing_done(str(recipe.predict.input))
+    return {"output": str(output), "videos": [video.to_json() for video in done], "skipped": outcomes.skipped_rows(),
+            "kept": kept}
+
+
+def predict_all(recipe: Recipe, given: OwnVideos, progress: Progress) -> Outcomes:
+    """Predict the videos on the cluster, and count what was left out."""
+    outcomes = Outcomes(progress)
+    rows = [{"video": video.to_text()} for video in given.videos]
+    for row in results_of(PredictVideo, rows, arguments={"recipe": recipe}, cluster=recipe.cluster,
+                          report=progress.report):
+        outcomes.add([PredictedVideo.from_json(row)])
+    outcomes.add([PredictedVideo.skip(Path(error.file or "").name, error) for error in given.left_out])
+    return outcomes
+
+
+def with_mode(recipe: Recipe) -> Recipe:
+    """The recipe with its mode decided: offline needs a finished cross-clip head, without one it is near-online."""
+    mode = recipe.predict_mode
+    if recipe.predict.mode is None and mode == "offline" and not (recipe.head_folder / "model.json").is_file():
+        say(f"predicting near-online: {recipe.head_folder} holds no cross-clip head yet (train_stage_two makes it)")
+        mode = "near_online"
+    return replace(recipe, predict=replace(recipe.predict, mode=mode))
 
 
 def output_folder(recipe: Recipe) -> Path:
@@ -64,35 +90,10 @@ def output_folder(recipe: Recipe) -> Path:
 
 def prediction_writer(recipe: Recipe, system: System) -> PredictionWriter:
     """Writes into the output folder. Raises ValueError when it holds the results of another model."""
-    return PredictionWriter(folder=output_folder(recipe), classes=system.classes,
-                            made_by=system.made_by, formats=recipe.predict.formats)
-
-
-def find_videos(given: str) -> list[Path]:
-    """A video file, a folder of frames, or every video and frame folder in a folder.
-
-    Raises FileNotFoundError where there is none, ValueError where two would have the same name.
-    """
-    path = Path(given).absolute() if given else None
-    if path is None or not path.exists():
-        raise FileNotFoundError(f"predict.input={given!r} does not exist; give a video file, a folder of frames or a "
-                                "folder of videos: --set predict.input=my_video.mp4")
-    if path.is_file() or holds_frames(path):
-        return [path]
-    videos = [p for p in sorted(path.iterdir())
-             if p.suffix.lower() in VIDEO_SUFFIXES or (p.is_dir() and holds_frames(p))]
-    if not videos:
-        raise FileNotFoundError(f"{path} holds no frames (.jpg, .png) and no videos ({', '.join(VIDEO_SUFFIXES)})")
-    twice = [stem for stem, count in Counter(p.stem for p in videos).items() if count > 1]
-    if twice:
-        raise ValueError(f"{path} holds several videos called {twice[0]!r}, whose results would overwrite each other; "
-                         "rename all but one")
-    return videos
-
-
-def holds_frames(folder: Path) -> bool:
-    """Whether a folder's files are frames."""
-    return any(file.suffix.lower() in (".jpg", ".jpeg", ".png") for file in folder.glob("*"))
+    config = recipe.predict
+    chosen = {"threshold": config.threshold, "classes": list(config.classes)}
+    return PredictionWriter(folder=output_folder(recipe), classes=system.classes, formats=config.formats,
+                            made_by=system.made_by | {name: value for name, value in chosen.items() if value})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,33 +101,63 @@ class PredictedVideo(VideoOutcome):
     """One video of the input."""
 
     path: str = ""          # the file or folder that was read
-    overlay: str = ""       # the drawn video
+    overlay: str = ""       # the drawn video, or picture
     segments: int = 0
+    sound: bool = False     # whether the overlay has that of the video
+    damage: str = ""        # of a video of which only the readable part was predicted
 
 
 class PredictVideo:
     """Ray Data actor: one video in, its overlay, PNGs and tracks out."""
 
-    def __init__(self, *, recipe: Recipe) -> None:
+    def __init__(self, *, recipe: Recipe, report: Report = unwatched) -> None:
         self.recipe = recipe
+        self.report = report
+        self.config = recipe.predict
         self.system = open_system(recipe, recipe.predict_mode)
         self.writer = prediction_writer(recipe, self.system)
+        self.selection = Selection.named(self.config.threshold, self.config.classes, self.system.classes)
 
-    def __call__(self, *, path: str) -> dict[str, Any]:
-        """The `PredictedVideo` as JSON."""
+    def __call__(self, *, video: str) -> dict[str, Any]:
+        """video: an `OwnVideo` as text. Returns the `PredictedVideo` as JSON."""
+        own = OwnVideo.from_text(video)
         try:
-            source = open_video(path)
-            predicted = self.system.predict(source)
-            self.writer.write(predicted)
-            picture = pictured(predicted, self.system.classes)
-            overlay = draw(source, picture, self.system.classes, output_folder(self.recipe) / "overlays",
-                           times=getattr(source, "times", None))
-        except BadInput as error:
+            with Watch(own.name, self.report) as watch:
+                return self._predicted(own, watch).to_json()
+        except ValueError as error:     # a `BadInput`, or a video beyond what results can hold
             if self.recipe.strict:
                 raise
-            return PredictedVideo.skip(Path(path).name, error).to_json()
-        return PredictedVideo(video=picture.video_id, frames=len(picture.frame_names), path=path, overlay=str(overlay),
-                              segments=len(picture.segments)).to_json()
+            if not isinstance(error, BadInput):
+                error = BadInput("unpredictable", f"it cannot be predicted: {error}.", file=own.path)
+            return PredictedVideo.skip(Path(own.path).name, error).to_json()
+
+    def _predicted(self, own: OwnVideo, watch: Watch) -> PredictedVideo:
+        source = self._open(own, watch)
+        results = self.selection.applied_to(self.system.predict(source, watch=watch))
+        self.writer.write(watch.over_results("writing", results), path=own.path, times=source.times)
+        is_film = not isinstance(source.source, FolderSource)
+        threshold = MIN_SCORE if self.config.threshold is None else self.config.threshold
+        picture = pictured(results, self.system.classes, min_score=threshold)
+        overlay = draw(source, picture, self.system.classes, output_folder(self.recipe) / "overlays", watch=watch,
+                       times=source.times, still=not is_film and Path(own.path).is_file())
+        has_sound = is_film and add_sound(overlay, Path(own.path), start=source.span[0], end=source.span[1])
+        damage = getattr(source.source, "damage", "")
+        if damage:
+            damage = f"{own.path}: {len(source.times)} frames before the damage were predicted ({damage})"
+        return PredictedVideo(video=own.name, frames=len(source.times), path=own.path, overlay=str(overlay),
+                              segments=len(picture.segments), damage=damage, sound=has_sound)
+
+    def _open(self, own: OwnVideo, watch: Watch) -> Excerpt:
+        """The wanted frames of a video. Raises BadInput also where its file is not there or may not be read."""
+        config = self.config
+        try:
+            source = open_video(own.path, keep_damaged=config.keep_damaged,
+                                counted=lambda frames: watch.at("checking", frames))
+        except OSError as error:
+            raise BadInput("unreadable", f"it cannot be opened: {error.strerror or error}.", file=own.path,
+                           cure="Copy it again, or give this user read permission.") from error
+        return Excerpt(source, video_id=own.name, every=config.every, start=config.start, end=config.end,
+                       fps=config.fps)
 
 
 if __name__ == "__main__":

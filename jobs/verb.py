@@ -13,7 +13,7 @@ import logging
 import re
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -75,16 +75,17 @@ def guarded(verb: Verb, build_recipe: Callable[[], Recipe], *, dry_run: bool = F
 
 def refuse_relative_paths(recipe: Recipe) -> None:
     """Raise ValueError for relative paths inside a submitted job, whose working folder is deleted with it."""
-    relative = {name: path for name, path in given_paths(recipe).items() if not Path(path).is_absolute()}
+    relative = {name: path for name, paths in given_paths(recipe).items() for path in paths
+                if not Path(path).expanduser().is_absolute()}
     if inside_a_job() and relative:
         name, path = next(iter(relative.items()))
         raise ValueError(f"relative paths in {', '.join(relative)}: a submitted job runs in a copy of the code, so "
                          f"give absolute paths that all machines can read, e.g. --set {name}={Path('/data') / path}")
 
 
-def refuse_addresses(paths: Mapping[str, Path | str]) -> None:
+def refuse_addresses(paths: Mapping[str, Iterable[Path | str]]) -> None:
     """Raise ValueError for an address (`s3://...`) among paths by setting: it would become a local folder `s3:`."""
-    for name, path in paths.items():
+    for name, path in [(name, path) for name, group in paths.items() for path in group]:
         if ADDRESS.match(str(path)):
             raise ValueError(f"{name}={path} is an address, but {name} must be on a file system that all machines see; "
                              f"mount it and set {name} to the mounted path. (Only stage_one.input.stream_from reads "
@@ -92,12 +93,17 @@ def refuse_addresses(paths: Mapping[str, Path | str]) -> None:
 
 
 def resolved(recipe: Recipe) -> Recipe:
-    """The recipe with absolute paths, since workers run in other folders."""
-    return override(recipe, [f"{name}={Path(path).absolute()}" for name, path in given_paths(recipe).items()])
+    """The recipe with absolute paths, without `~`, since workers run in other folders."""
+    return override(recipe, [f"{name}={_absolute(paths)}" for name, paths in given_paths(recipe).items()])
 
 
-def given_paths(recipe: Recipe) -> dict[str, str]:
-    """Field -> path for every file and folder that a recipe names. A synthetic world lies inside the run's folder."""
+def _absolute(paths: tuple[str, ...]) -> str:
+    absolute = [str(Path(path).expanduser().absolute()) for path in paths]
+    return absolute[0] if len(absolute) == 1 else json.dumps(absolute)
+
+
+def given_paths(recipe: Recipe) -> dict[str, tuple[str, ...]]:
+    """Field -> paths for every file and folder that a recipe names. A synthetic world lies inside the run's folder."""
     paths = {"folder": recipe.folder or f"runs/{recipe.name}",
              "stage_one_from": recipe.stage_one_from,
              "dataset.root": "" if recipe.world else recipe.dataset.root,
@@ -107,7 +113,7 @@ def given_paths(recipe: Recipe) -> dict[str, str]:
              "evaluation.predictions": recipe.evaluation.predictions,
              "evaluation.video_sets": recipe.evaluation.video_sets,
              "predict.input": recipe.predict.input, "predict.output": recipe.predict.output}
-    return {name: path for name, path in paths.items() if path}
+    return {name: (path,) if isinstance(path, str) else path for name, path in paths.items() if path}
 
 
 def next_command(recipe: Recipe, verb: str) -> str:

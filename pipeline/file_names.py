@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff",     # suffixes of frames, lower case;
-            ".gif", ".heic", ".heif")                                               # what cannot be read is named
+# Suffixes of frames, lower case. What cannot be read all the same is named.
+PICTURES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".gif", ".heic",
+            ".heif")
 _DIGITS = re.compile("([0-9]+)")                    # not \d: a superscript two is a digit, but no number
-_FOREIGN = ("__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini")
+_FOREIGN = frozenset(("__macosx", "@eadir", "thumbs.db", "desktop.ini"))
 
 
 def natural(name: str) -> tuple:
@@ -25,7 +26,7 @@ def naturally(names: Iterable[str]) -> list[str]:
 
 def is_companion(name: str) -> bool:
     """Whether a file or folder is hidden, or one that macOS, Windows or a NAS leaves beside people's own files."""
-    return name.startswith(".") or name in _FOREIGN
+    return name.startswith(".") or name.lower() in _FOREIGN
 
 
 def video_name(folder: str) -> str:

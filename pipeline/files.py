@@ -20,7 +20,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
 
     Raises OSError naming `path` when the disk is full or cannot be written to; no file is left behind then.
     """
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}{PARTIAL}")
+    partial = partial_path(path)
     try:
         with naming(path), open(partial, "wb") as file:
             yield file
@@ -31,6 +31,11 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def partial_path(path: Path) -> Path:
+    """A new name beside `path` for writing it; not longer than file systems allow, where that of `path` is not."""
+    return path.with_name(f"{path.name[:50]}.{uuid.uuid4().hex[:12]}{PARTIAL}")
 
 
 @contextmanager

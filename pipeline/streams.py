@@ -7,15 +7,20 @@ beside each link of a chain names what its rows hold.
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import threading
+import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
 import ray.data
+from ray.experimental import internal_kv as kv
 
 from pipeline.files import canonical_json
+from pipeline.progress import REPORT_EVERY, Place, Report
 from pipeline.records import Dataset
 from pipeline.shards.plan import ShardPlan
 from pipeline.shards.writer import make_shard
@@ -36,29 +41,81 @@ def shard_stream(dataset: Dataset, folder: Path, plan: ShardPlan, *, workers: in
 
 
 def actor_stream(rows: list[dict], actor: type, *, arguments: dict, actors: int, cpus: float = 1,
-                 gpus: float = 0) -> Iterator[dict]:
+                 gpus: float = 0, report: Report | None = None) -> Iterator[dict]:
     """Send rows through a pool of actors; yields what they return, in the order they finish.
 
     actor: a class that is built once per process with `arguments`; its instances are called with the values of a row
     and return what JSON can hold. The pool starts with one actor and grows: a fixed pool as large as the cluster would
-    leave no CPU for the rest of the chain, which would then never start.
+    leave no CPU for the rest of the chain, which would then never start. report: is told where the actors are in their
+    videos; they are then built with an argument `report` of their own.
     """
     pool = ray.data.ActorPoolStrategy(min_size=1, max_size=max(min(actors, len(rows)), 1))
-    return _results(
-        _one_task_per_row(rows)                                                                 # a row's values
-        .map(_Stage, fn_constructor_args=(actor, arguments), num_cpus=cpus, num_gpus=gpus,
-             compute=pool)                                                                      # 1 -> 1  result, error
-    )
+    with _reports_to(report) as board:
+        yield from _results(
+            _one_task_per_row(rows)                                                             # a row's values
+            .map(_Stage, fn_constructor_args=(actor, arguments, board), num_cpus=cpus, num_gpus=gpus,
+                 compute=pool)                                                                  # 1 -> 1  result, error
+        )
 
 
 class _Stage:
     """An actor of the pool. It holds the stage, which is expensive to build."""
 
-    def __init__(self, actor: type, arguments: dict) -> None:
-        self.stage = actor(**arguments)
+    def __init__(self, actor: type, arguments: dict, board: _Board | None) -> None:
+        reports = {} if board is None else {"report": board.put}
+        self.stage = actor(**arguments, **reports)
 
     def __call__(self, row: dict) -> dict:
         return _run(self.stage, row)
+
+
+class _Board:
+    """Where actors pin up their places for the driver to read: a few entries of the cluster's own key-value store.
+
+    An actor that collected them would take a process and seconds to start.
+    """
+
+    def __init__(self) -> None:
+        self.prefix = f"places/{uuid.uuid4().hex}/".encode()
+
+    def put(self, place: Place) -> None:
+        """Pin up the place of an actor, in place of the earlier one of the same video."""
+        with suppress(Exception):       # a busy store costs a place in the status line, never the video
+            kv._internal_kv_put(self.prefix + os.fsencode(place.video), pickle.dumps(place))
+
+    def take(self, *, everything: bool = False) -> list[Place]:
+        """All places; those of finished videos, or all, are taken down."""
+        places = []
+        with suppress(Exception):
+            for key in kv._internal_kv_list(self.prefix):
+                places.append(pickle.loads(kv._internal_kv_get(key)))
+                if everything or not places[-1].step:
+                    kv._internal_kv_del(key)
+        return places
+
+
+@contextmanager
+def _reports_to(report: Report | None) -> Iterator[_Board | None]:
+    """A board whose places a thread passes on to `report`; None where nobody wants to know."""
+    if report is None:
+        yield None
+        return
+    board = _Board()
+    ended = threading.Event()
+
+    def pass_on() -> None:
+        while not ended.wait(REPORT_EVERY):
+            for place in board.take():
+                report(place)
+
+    thread = threading.Thread(target=pass_on, daemon=True)
+    thread.start()
+    try:
+        yield board
+    finally:
+        ended.set()
+        thread.join()
+        board.take(everything=True)
 
 
 def _one_task_per_row(rows: list[dict]) -> ray.data.Dataset:

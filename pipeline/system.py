@@ -37,6 +37,7 @@ from model.postprocess.semantic import semantic_video
 from model.precision import autocast
 from pipeline.clips import VideoClip, VideoSource, streamed_clips, video_clips
 from pipeline.datasets.raw_video import open_video
+from pipeline.progress import Watch
 from pipeline.spool import TensorSpool
 
 
@@ -66,17 +67,24 @@ class System:
         """How frames enter the segmenter."""
         return self.inference.resize or FixedCanvas(size=self.size, enlarge=self.inference.enlarge)
 
-    def predict(self, video: VideoSource | Path | str, *, matching: MatchingSpace | None = None) -> VideoResults:
+    def predict(self, video: VideoSource | Path | str, *, matching: MatchingSpace | None = None,
+                watch: Watch | None = None) -> VideoResults:
         """Segment and track one video, clip by clip; memory does not grow with its pixels.
 
         video: a source of frames, a video file, or a folder of frames. matching: counts the comparisons that linking
-        the segments of clips took. Raises BadInput for a video that cannot be read.
+        the segments of clips took. watch: notes the place in the video. Raises BadInput for one that cannot be read.
         """
         source = open_video(video) if isinstance(video, Path | str) else video
         shorten = self.inference.last_clip == "shorten" and self.head is None
-        clips = self.clip_predictions(source, overlap=self.inference.association.overlap, shorten=shorten)
+        overlap = self.inference.association.overlap
+        clips = self.clip_predictions(source, overlap=overlap, shorten=shorten)
+        total = len(source.frame_names)
+        noted = None
+        if watch is not None:
+            clips = watch.over("segmenting", clips, total, frames=lambda pair: max(pair[0].valid - overlap, 1))
+            noted = partial(watch.at, "merging", total=total)
         geometry = self.resize.geometry(source.size)
-        with closing(TensorSpool()) if self.head is not None else nullcontext() as spool:
+        with closing(TensorSpool(noted=noted)) if self.head is not None else nullcontext() as spool:
             makers = self._makers(geometry, spool, head=self.head)
             results = make_results(((prediction, clip.valid) for clip, prediction in clips), makers,
                                 num_classes=len(self.classes))

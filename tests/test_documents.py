@@ -58,7 +58,8 @@ def test_a_command_names_a_module_a_recipe_and_fields_that_exist(submitted, word
     given = {name: [value for word, value in pairwise(words) if word == name] for name in ("--recipe", "--set")}
     named = find_recipe(*given["--recipe"] or [{"demo": "demo"}.get(verb, "tiny")])
     recipe = override(named, given["--set"])
-    assert not submitted or all(Path(path).is_absolute() for path in given_paths(recipe).values()), given_paths(recipe)
+    paths = [path for paths in given_paths(recipe).values() for path in paths]
+    assert not submitted or all(Path(path).is_absolute() for path in paths), paths
     if verb == "train_stage_two" and recipe.folder != named.folder:
         assert recipe.stage_one_from, "a new folder holds no cache: stage_one_from says where it lies"
 

@@ -179,12 +179,26 @@ class EvaluationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig:
-    """One video or a folder of them, without labels."""
+    """Videos without labels, and what is wanted of them. docs/predict.md explains every field."""
 
-    input: str = ""                                # a video file, a folder of frames, or a folder of videos
-    output: str = ""                               # folder; empty: `predictions` in the run's folder
-    mode: Literal["near_online", "offline"] | None = None      # None: offline where the recipe has a head that can
+    input: str | tuple[str, ...] = ""   # video files, pictures, folders of frames or videos, globs, lists (.txt)
+    output: str = ""                    # folder, to which further runs add; empty: `predictions` in the run's folder
+    mode: Literal["near_online", "offline"] | None = None      # None: offline where the run has a head that can
     formats: tuple[FormatName, ...] = ()           # of the results on disk; empty: those of inference.results
+    every: int = 1                      # 1: all frames; n: every nth one
+    start: float = 0.0                  # seconds after the first frame
+    end: float | None = None            # the first second that is left out; None: to the last frame
+    fps: float = 6.0                    # of folders of frames; video files have their own times. 6: as in VIPSeg
+    threshold: float | None = None      # lowest score of a segment or track that is kept; None: as the model decides
+    classes: tuple[str, ...] = ()       # names of the classes that are kept; empty: all
+    keep_damaged: bool = False          # predict the readable part of a damaged video file instead of skipping it
+
+    def __post_init__(self) -> None:
+        if self.every < 1 or self.start < 0 or self.fps <= 0 or (self.end is not None and self.end <= self.start):
+            raise ValueError(f"predict.every={self.every}, start={self.start}, end={self.end}, fps={self.fps}: every "
+                             "must be at least 1, start at least 0 seconds, end later than start, and fps above 0")
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise ValueError(f"predict.threshold={self.threshold} must lie between 0 and 1, as scores do")
 
 
 STILLS = "stills"       # name of their shard folder, beside those of the splits
@@ -314,17 +328,17 @@ class Recipe:
     @property
     def run_folder(self) -> Path:
         """The folder of everything this recipe makes, absolute."""
-        return Path(self.folder or f"runs/{self.name}").absolute()
+        return Path(self.folder or f"runs/{self.name}").expanduser().absolute()
 
     @property
     def stage_one_run(self) -> Path:
         """The folder of everything up to the query cache, absolute: this run's own, or that of `stage_one_from`."""
-        return Path(self.stage_one_from).absolute() if self.stage_one_from else self.run_folder
+        return Path(self.stage_one_from).expanduser().absolute() if self.stage_one_from else self.run_folder
 
     @property
     def data_root(self) -> Path:
         """Where the data set lies; a synthetic world's relative folder is inside the folder of stage one."""
-        return (self.stage_one_run if self.world is not None else Path()) / self.dataset.root
+        return (self.stage_one_run if self.world is not None else Path()) / Path(self.dataset.root).expanduser()
 
     def shards_of(self, split: str) -> Path:
         """Folder of the shards of a split, or of the stills."""

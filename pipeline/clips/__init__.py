@@ -1,9 +1,17 @@
 """Videos as clips: which frames form a clip, and how they become network input."""
 
 from pipeline.clips.augment import AugmentConfig, Transform, color_frames, draw_color, draw_transform
-from pipeline.clips.reading import FolderSource, StoredVideoSource, VideoClip, VideoSource, streamed_clips, video_clips
+from pipeline.clips.reading import (
+    FolderSource,
+    StoredVideoSource,
+    VideoClip,
+    VideoSource,
+    pictures_in,
+    streamed_clips,
+    video_clips,
+)
 from pipeline.clips.sampling import count_windows, neighbours, sample_around, sample_clip, split_clips
 
 __all__ = ["AugmentConfig", "FolderSource", "StoredVideoSource", "Transform", "VideoClip", "VideoSource",
-           "color_frames", "count_windows", "draw_color", "draw_transform", "neighbours", "sample_around",
-           "sample_clip", "split_clips", "streamed_clips", "video_clips"]
+           "color_frames", "count_windows", "draw_color", "draw_transform", "neighbours", "pictures_in",
+           "sample_around", "sample_clip", "split_clips", "streamed_clips", "video_clips"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from model.inference.resize import FixedCanvas, Interpolation, ResizeConfig
 from pipeline.clips.augment import Transform
 from pipeline.clips.sampling import split_clips, split_tubes
 from pipeline.errors import BadInput
-from pipeline.file_names import PICTURES, is_companion, natural
+from pipeline.file_names import PICTURES, is_companion, naturally
 from pipeline.images import decode_image, decode_jpeg
 from pipeline.shards import ShardSet, StoredVideo
 
@@ -61,23 +62,23 @@ class StoredVideoSource:
 
 
 class FolderSource:
-    """A folder of frames, pictures in the order of the numbers in their names (frame2 before frame10).
+    """A folder of frames, in the order of the numbers in their names (frame2 before frame10), or one picture.
 
-    Raises FileNotFoundError if there are no frames, and BadInput if two share a name, differ in size, or cannot be
-    decoded.
+    Frames are set upright. Raises FileNotFoundError if there are no frames, and BadInput if two share a name, differ in
+    size, or cannot be decoded.
     """
 
-    def __init__(self, folder: Path | str) -> None:
-        folder = Path(folder)
-        self.files = sorted((file for file in folder.glob("*") if file.suffix.lower() in PICTURES
-                             and not is_companion(file.name)), key=lambda file: natural(file.stem))
+    def __init__(self, path: Path | str) -> None:
+        path = Path(path)
+        is_folder = path.is_dir()
+        self.files = pictures_in(path) if is_folder else [path]
         if not self.files:
-            raise FileNotFoundError(f"no frames in {folder}: it needs files ending in {', '.join(PICTURES)}")
-        self.video_id = folder.name
+            raise FileNotFoundError(f"no frames in {path}: it needs files ending in {', '.join(PICTURES)}")
+        self.video_id = path.name if is_folder else path.stem
         self.frame_names = tuple(file.stem for file in self.files)
         if twice := [name for name, times in Counter(self.frame_names).items() if times > 1]:
             raise BadInput("frame-mismatch", f"{len(twice)} frames have two files, such as {twice[0]!r}.",
-                           video=self.video_id, file=folder, cure="Keep one picture of each frame in the folder.")
+                           video=self.video_id, file=path, cure="Keep one picture of each frame in the folder.")
         self.size = self._read(self.files[0]).shape[:2]
 
     def frames(self, start: int, stop: int) -> list[np.ndarray]:
@@ -97,6 +98,15 @@ class FolderSource:
         except OSError as error:
             raise BadInput("unreadable", f"it cannot be read: {error.strerror}.", video=self.video_id, file=file,
                            cure="Copy it again, or give this user read permission.") from error
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures of a folder in natural order, without the companions that systems leave beside them.
+
+    Raises OSError where the folder may not be read.
+    """
+    names = [name for name in os.listdir(folder) if not is_companion(name) and name.lower().endswith(PICTURES)]
+    return [folder / name for name in naturally(names) if not (folder / name).is_dir()]
 
 
 @dataclass(frozen=True, kw_only=True)

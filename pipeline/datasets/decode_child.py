@@ -12,11 +12,15 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+
+EXACT_DURATIONS = ("matroska,webm", "flv", "asf", "avi")    # formats whose header has the duration of what follows
+DURATION_SLACK = 0.5    # seconds by which durations of intact files are too long
 
 
 def die_after(seconds: float) -> None:
@@ -24,11 +28,12 @@ def die_after(seconds: float) -> None:
     signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
-def probe(path: str, *, timeout: float) -> dict[str, Any]:
+def probe(path: str, *, timeout: float, counted: Callable[[int], None]) -> dict[str, Any]:
     """Decode everything once, without colour conversion, and describe the file or say why it is refused.
 
-    Returns frames, times, size (upright height, width), turns (quarter turns to the left that set a picture upright),
-    streams, lost and damage; or reason, what and cure of a refusal.
+    counted: is told about once a second how many frames were decoded. Returns frames, times, size (upright height,
+    width), turns (quarter turns to the left that set a picture upright), streams, expected and damage; or reason, what
+    and cure of a refusal. expected: frames that index, packets and duration promise.
     """
     import av
 
@@ -38,11 +43,12 @@ def probe(path: str, *, timeout: float) -> dict[str, Any]:
         return _refusal("corrupt-video", f"this file cannot be opened as a video ({_message(error)}).")
     with container:
         if container.format.name.endswith("_pipe") or container.format.name == "image2":
-            return _refusal("not-a-video", "the file is a still picture.", "Give a folder of pictures instead.")
+            return _refusal("not-a-video", "the file is a still picture.",
+                            "Rename it as one (.jpg, .png), or give a folder of pictures.")
         streams = _pictures(container)
         if not streams:
             return _refusal("no-video-stream", "the file has no pictures, only other streams.", "Give another file.")
-        facts = _decode_all(container, streams[0], timeout)
+        facts = _decode_all(container, streams[0], timeout, counted)
     if not facts["times"]:
         return _refusal("corrupt-video", f"no frame can be decoded ({facts['damage'] or 'the stream is empty'}).")
     if len(facts["sizes"]) > 1:
@@ -51,17 +57,23 @@ def probe(path: str, *, timeout: float) -> dict[str, Any]:
     return facts | {"streams": len(streams), "frames": len(facts["times"]), "size": facts["sizes"][0]}
 
 
-def _decode_all(container, stream, timeout: float) -> dict[str, Any]:
+def _decode_all(container, stream, timeout: float, counted: Callable[[int], None]) -> dict[str, Any]:
     import av
 
     times = []
     sizes = {}
     turns = 0
     packets = 0
+    end = 0.0       # of the last packet of any stream, seconds
     damage = ""
+    reported = time.monotonic()
     try:
-        for packet in container.demux(stream):
+        for packet in container.demux():
             die_after(timeout)
+            if packet.pts is not None:
+                end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+            if packet.stream.index != stream.index:
+                continue
             packets += packet.size > 0
             for frame in [] if damage else _decoded(packet):
                 turns = _turns(frame)
@@ -69,15 +81,20 @@ def _decode_all(container, stream, timeout: float) -> dict[str, Any]:
                 times.append(frame.time)
             if packet.size and not damage and packet.is_corrupt:
                 damage = f"the file ends in the middle of frame {len(times)}"
+            if time.monotonic() - reported >= 1:
+                reported = time.monotonic()
+                counted(len(times))
     except _Damage as error:
         damage = str(error)
         packets += sum(packet.size > 0 for packet in _rest(container, stream))
     except av.FFmpegError as error:
         damage = _message(error)
-    lost = max(packets, stream.frames) - len(times) if damage else 0    # the header counts hidden frames too
     rate = float(stream.average_rate or stream.guessed_rate or 25)
-    return {"times": _growing(times, rate), "sizes": list(sizes), "turns": turns, "damage": damage, "lost": lost,
-            "rate": rate}
+    duration = container.duration / av.time_base if container.duration else 0.0
+    if not damage and container.format.name in EXACT_DURATIONS and end < 0.98 * duration - DURATION_SLACK:
+        damage = f"it ends after {end:.1f} of {duration:.1f} seconds"
+    return {"times": _growing(times, rate), "sizes": list(sizes), "turns": turns, "damage": damage, "rate": rate,
+            "expected": max(packets, stream.frames, round(duration * rate))}
 
 
 def frames(path: str, *, timeout: float, decoder: str, start: int, count: int, size: tuple[int, int]) -> Iterator:
@@ -163,7 +180,7 @@ def _message(error: Exception) -> str:
 
 
 def main() -> None:
-    """Write the result to standard output: json of `probe`, raw pixels of `frames`."""
+    """Write the result to standard output: a line for each count and the json of `probe`, or raw pixels of `frames`."""
     mode = sys.argv[1]
     arguments = json.loads(sys.argv[2])
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -172,7 +189,8 @@ def main() -> None:
     output = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)     # text that a library prints must not mix with the pixels
     if mode == "probe":
-        output.write(json.dumps(probe(**arguments)).encode())
+        facts = probe(**arguments, counted=lambda frames: output.write(f"{frames}\n".encode()))
+        output.write(json.dumps(facts).encode())
         return
     for image in frames(**arguments):
         die_after(0)  # the reader may take as long as it likes

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -22,16 +23,26 @@ from typing import IO, Any
 import numpy as np
 
 from pipeline.clips import FolderSource, VideoSource
+from pipeline.datasets.container_end import missing_bytes
 from pipeline.errors import BadInput
+from pipeline.file_names import PICTURES
 
 CHILD = Path(__file__).with_name("decode_child.py")
 KEPT = 24           # frames kept in memory, so that clips may overlap
+SKIPPED = 250       # frames that are read without use rather than starting a new child, which seeks
 PIPE_BYTES = 2**20  # Linux's largest pipe for ordinary users; a 720p frame then needs 3 reads instead of 42
 
 
-def open_video(path: Path | str) -> VideoSource:
-    """Open a video file or a folder of frames. Raises the errors of `RawVideo` and `FolderSource`."""
-    return FolderSource(path) if Path(path).is_dir() else RawVideo(path)
+def open_video(path: Path | str, *, keep_damaged: bool = False, counted: Callable[[int], None] = lambda _: None
+               ) -> VideoSource:
+    """Open a video file, a folder of frames or a picture. Raises the errors of `RawVideo` and `FolderSource`.
+
+    keep_damaged, counted: as for `RawVideo`.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir() or path.name.lower().endswith(PICTURES):
+        return FolderSource(path)
+    return RawVideo(path, keep_damaged=keep_damaged, counted=counted)
 
 
 class RawVideo:
@@ -40,24 +51,28 @@ class RawVideo:
     Frames have the pixels as stored; a pixel aspect ratio is not applied. Of several video streams, the first is read.
 
     video_id: name without suffix. times: seconds of each frame as stored in the file; steps may be uneven, and the
-    first may differ from 0. fps: mean rate. keep_damaged: read a damaged file up to the damage; `frames_lost` and
-    `damage` then describe the missing part. timeout: seconds that one frame may take.
+    first may differ from 0. fps: mean rate. keep_damaged: read a damaged file up to the damage; `damage` and
+    `frames_lost`, at least so many, then describe the missing part. timeout: seconds that one frame may take. counted:
+    is told about once a second how many frames the constructor has decoded.
 
     Raises FileNotFoundError, and BadInput for anything but an intact video: "empty-file", "unreadable",
     "corrupt-video", "not-a-video", "no-video-stream", "size-differs", "decode-timeout".
     """
 
-    def __init__(self, path: Path | str, *, keep_damaged: bool = False, timeout: float = 30) -> None:
+    def __init__(self, path: Path | str, *, keep_damaged: bool = False, timeout: float = 30,
+                 counted: Callable[[int], None] = lambda _: None) -> None:
         self.path = Path(path)
         self.timeout = timeout
         self.video_id = self.path.stem
-        facts = self._probe()
-        if facts["damage"] and not keep_damaged:
-            raise self._bad("corrupt-video", f"only {facts['frames']} of {facts['frames'] + facts['lost']} frames can "
-                            f"be decoded ({facts['damage']}).", "Copy it again, repair it (ffmpeg -i FILE NEW.mp4), or "
-                            "set keep_damaged=True to use the frames before the damage.")
+        facts = self._probe(counted)
         self.damage = facts["damage"]
-        self.frames_lost = facts["lost"]
+        self.frames_lost = max(facts["expected"] - facts["frames"], 1) if self.damage else 0
+        if self.damage and not keep_damaged:
+            of_all = f" of {facts['expected']}" if facts["expected"] > facts["frames"] else ""
+            raise self._bad("corrupt-video", f"only {facts['frames']}{of_all} frames can be decoded ({self.damage}).",
+                            "Copy it again, or repair it (ffmpeg -i FILE NEW.mp4). To use the frames before the "
+                            "damage: --set predict.keep_damaged=true, or in Python open_video(FILE, "
+                            "keep_damaged=True).")
         self.size: tuple[int, int] = tuple(facts["size"])                     # height, width, upright
         self.times: tuple[float, ...] = tuple(facts["times"])                 # T
         self.frame_names = tuple(f"{index:06d}" for index in range(facts["frames"]))
@@ -78,9 +93,12 @@ class RawVideo:
         if not 0 <= start <= stop <= len(self.times):
             raise IndexError(f"frames {start} to {stop} are outside video {self.video_id!r}, which has "
                              f"{len(self.times)} frames")
-        if not self._next - len(self._recent) <= start <= self._next:
+        if not self._next - len(self._recent) <= start <= self._next + SKIPPED:
             self.close()
             self._next = start
+        while self._next < start:
+            self._recent = []
+            self._read()
         kept = self._recent[len(self._recent) - (self._next - start):]
         new = [self._read() for _ in range(self._next, stop)]
         self._recent = (self._recent + new)[-KEPT:]
@@ -110,24 +128,33 @@ class RawVideo:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_child": None, "_errors": None, "_recent": [], "_next": 0}
 
-    def _probe(self) -> dict[str, Any]:
+    def _probe(self, counted: Callable[[int], None]) -> dict[str, Any]:
         try:
             if self.path.stat().st_size == 0:
                 raise self._bad("empty-file", "the file is empty (0 bytes).", "Copy it again.")
-            self.path.open("rb").close()
+            missing = missing_bytes(self.path)
         except FileNotFoundError:
             raise FileNotFoundError(f"no video file {self.path}; check the path") from None
         except OSError as error:
             raise self._bad("unreadable", f"{error.strerror}.", "Give this user read permission.") from None
+        facts = self._decode_all(counted)
+        cut = f"the file ends {missing:,} bytes early" if missing else ""
+        if "reason" in facts:
+            raise self._bad(facts["reason"], f"{cut}: " * bool(cut) + facts["what"], facts["cure"])
+        return facts | {"damage": cut or facts["damage"]}
+
+    def _decode_all(self, counted: Callable[[int], None]) -> dict[str, Any]:
+        """What `decode_child.probe` returns."""
+        last = b""
         with tempfile.TemporaryFile() as errors:
-            process = subprocess.run(self._command("probe"), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                     stderr=errors, check=False)
+            with subprocess.Popen(self._command("probe"), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                  stderr=errors) as process:
+                for last in process.stdout:
+                    if last.endswith(b"\n"):
+                        counted(int(last))
             if process.returncode:
                 raise self._death(process.returncode, errors)
-        facts = json.loads(process.stdout)
-        if "reason" in facts:
-            raise self._bad(facts["reason"], facts["what"], facts["cure"])
-        return facts
+        return json.loads(last)
 
     def _read(self) -> np.ndarray:
         """The next frame. If a child with decord ends early, one with PyAV goes on; if that ends early, raise."""

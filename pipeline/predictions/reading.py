@@ -84,7 +84,7 @@ def refuse_other_source(made_by: Mapping[str, Any], expected: Mapping[str, Any],
              if made_by.get(key) != value]
     if wrong:
         raise ValueError(f"the predictions in {folder} were made by something else: {'; '.join(wrong)}. "
-                         "Give another folder, or delete this one to predict again.")
+                         "Give another folder (--set predict.output=FOLDER), or delete this one to predict again.")
 
 
 def panoptic_video(entry: Mapping[str, Any], maps: Path, classes: ClassTable) -> PanopticVideo:

@@ -1,10 +1,13 @@
 """The format `youtube_vis`: tracks by the name of their video, and the zip that an evaluation server takes.
 
-    tracks.json    [{video_id, category_id, score, segmentations}] with the names of the videos as ids
+    tracks.json    [{video_id, category_id, category_name, score, segmentations, bboxes, areas, frame_names, times,
+                   id_in_maps}] with the names of the videos as ids
     results.zip    the same with the data set's own numbers as ids; only where tracks were made and the json of the
                    data set is at hand
 
-The tracks of a panoptic video are its things, where no tracks were made.
+segmentations, bboxes (x, y, width, height) and areas have one entry per frame, null where the object is not seen.
+times are seconds, null where they are not known. id_in_maps is the object's id in the maps of `vipseg`, null for
+tracks, which may overlap and so have no maps. The tracks of a panoptic video are its things, where no tracks were made.
 """
 
 from __future__ import annotations
@@ -13,12 +16,14 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pycocotools import mask as coco
+
 from model.contracts import Track, Tracks
 from model.labels import ClassTable
 from pipeline.files import atomic_write, canonical_json
 from pipeline.predictions.all_videos import AllVideos
 from pipeline.predictions.server_results import write_results
-from pipeline.predictions.video_to_write import VideoToWrite, mask_as_text
+from pipeline.predictions.video_to_write import VideoToWrite, id_in_maps, mask_as_text
 
 TRACKS = "tracks.json"
 ZIP = "results.zip"
@@ -34,7 +39,7 @@ def write_tracks(video: VideoToWrite) -> dict[str, Any]:
     tracks = video.results.tracks
     if tracks is None:
         return {"tracks": _rows_of_segments(video), "size": None}
-    rows = [_row(tracks.video_id, video.classes, track.class_index, track.score, list(map(mask_as_text, track.masks)))
+    rows = [_row(video, track.class_index, track.score, list(map(mask_as_text, track.masks)))
             for track in tracks.tracks]
     return {"tracks": rows, "size": tracks.size}
 
@@ -81,11 +86,16 @@ def _rows_of_segments(video: VideoToWrite) -> list[dict[str, Any]]:
     panoptic = video.results.panoptic
     chosen = [i for i in sorted(panoptic.segments)
               if video.stuff_tracks or video.classes.classes[panoptic.segments[i].class_index].is_thing]
-    return [_row(panoptic.video_id, video.classes, panoptic.segments[i].class_index, panoptic.segments[i].score,
-                 [masks.get(i) for masks in video.run_lengths]) for i in chosen]
+    return [_row(video, panoptic.segments[i].class_index, panoptic.segments[i].score,
+                 [masks.get(i) for masks in video.run_lengths], id_in_maps=id_in_maps(video.colors[i])) for i in chosen]
 
 
-def _row(video_id: str, classes: ClassTable, class_index: int, score: float,
-         masks: Sequence[dict | None]) -> dict[str, Any]:
-    return {"video_id": video_id, "category_id": classes.classes[class_index].dataset_id, "score": score,
-            "segmentations": masks}
+def _row(video: VideoToWrite, class_index: int, score: float, masks: Sequence[dict | None], *,
+         id_in_maps: int | None = None) -> dict[str, Any]:
+    result = video.first_result
+    info = video.classes.classes[class_index]
+    return {"video_id": result.video_id, "category_id": info.dataset_id, "category_name": info.name, "score": score,
+            "segmentations": masks, "areas": [mask and int(coco.area(mask)) for mask in masks],
+            "bboxes": [mask and [int(value) for value in coco.toBbox(mask)] for mask in masks],
+            "frame_names": list(result.frame_names), "times": None if video.times is None else list(video.times),
+            "id_in_maps": id_in_maps}

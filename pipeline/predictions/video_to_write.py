@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from model.contracts import PanopticVideo, SemanticVideo, Tracks, VideoResults
 from model.labels import VOID, ClassTable
 from pipeline.datasets.id_maps import ids_in
 from pipeline.errors import BadInput
+from pipeline.visualise.palette import Color, unique_colors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,7 @@ class VideoToWrite:
     folder: Path                  # of the predictions of all videos
     classes: ClassTable
     stuff_tracks: bool = False    # whether stuff segments of a panoptic video are tracks too
+    times: Sequence[float] | None = None    # T seconds of the frames, where they are known
 
     @property
     def first_result(self) -> PanopticVideo | Tracks | SemanticVideo:
@@ -49,6 +51,18 @@ class VideoToWrite:
             raise BadInput("empty-segment", f"the ids {empty[:5]} are listed, but have no pixel in any frame.",
                            video=video.video_id, cure="List only segments that own pixels.")
         return frames
+
+
+    @cached_property
+    def colors(self) -> dict[int, Color]:
+        """Panoptic id -> the colour that is its id in the maps of `vipseg`."""
+        return unique_colors(self.results.panoptic.segments, self.classes)
+
+
+def id_in_maps(color: Color) -> int:
+    """The number that a colour stands for in the maps of `vipseg`."""
+    red, green, blue = color
+    return red + 256 * green + 65536 * blue
 
 
 def mask_as_text(mask: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -18,8 +18,8 @@ from model.labels import ClassTable, panoptic_id
 from pipeline.files import atomic_write, canonical_json
 from pipeline.images import encode_png
 from pipeline.predictions.all_videos import AllVideos
-from pipeline.predictions.video_to_write import VideoToWrite
-from pipeline.visualise.palette import paint, unique_colors
+from pipeline.predictions.video_to_write import VideoToWrite, id_in_maps
+from pipeline.visualise.palette import paint
 
 MAPS = "pan_pred"
 PANOPTIC = "pred.json"
@@ -32,7 +32,7 @@ def write_vipseg(video: VideoToWrite) -> dict[str, Any]:
     if wrong := [i for i, s in segments.items() if i != panoptic_id(s.class_index, s.track)]:
         raise ValueError(f"panoptic ids {wrong} of {panoptic.video_id} do not code the classes and tracks of their "
                          "segments; make them by model.labels.panoptic_id")
-    colors = unique_colors(segments, video.classes)
+    colors = video.colors
     maps = video.folder / MAPS / panoptic.video_id
     maps.mkdir(parents=True, exist_ok=True)
     frames = []
@@ -52,7 +52,6 @@ def join_vipseg(videos: AllVideos) -> str:
 
 def _segment_info(segment: VideoSegment, color: tuple[int, int, int], mask: dict[str, Any],
                   classes: ClassTable) -> dict[str, Any]:
-    red, green, blue = color
-    return {"id": red + 256 * green + 65536 * blue, "iscrowd": int(segment.is_crowd), "track_id": segment.track,
+    return {"id": id_in_maps(color), "iscrowd": int(segment.is_crowd), "track_id": segment.track,
             "category_id": classes.classes[segment.class_index].dataset_id, "score": segment.score,
             "area": int(coco.area(mask)), "bbox": [int(value) for value in coco.toBbox(mask)]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -44,25 +44,34 @@ class PredictionWriter:
         part = self._part(video_id)
         return part.is_file() and json.loads(part.read_text())["made_by"] == self._source()
 
-    def write(self, results: VideoResults) -> Path:
+    def refuse_unlike(self, videos: Iterable[str]) -> None:
+        """Raise ValueError where one of these videos of the folder was written by other settings than these."""
+        videos = list(videos)
+        if unlike := [name for name in videos if not self.is_finished(name)]:
+            raise ValueError(f"{self.folder} holds {len(videos)} other videos, of which {len(unlike)} were predicted "
+                             f"with other settings or formats, first {unlike[0]!r}. Use the same settings to add to "
+                             "them, give another folder (--set predict.output=FOLDER), or delete this one")
+
+    def write(self, results: VideoResults, *, path: str = "", times: Sequence[float] | None = None) -> Path:
         """Write the results of one video, holding one frame at a time; returns the path of its json.
 
-        The video is complete or, after an error, not finished. Raises BadInput naming video and frame for results that
-        do not fit a format, and ValueError for a format that reads none of the results.
+        path: of the video, for the record. times: T seconds of its frames, where they are known. The video is complete
+        or, after an error, not finished. Raises BadInput naming video and frame for results that do not fit a format,
+        and ValueError for a format that reads none of the results.
         """
         names = [field.name for field in fields(results) if getattr(results, field.name) is not None]
         refuse_unfit_formats(self.formats, names)
         formats = self.formats or default_formats(names)
         video = VideoToWrite(results=results, folder=Path(self.folder), classes=self.classes,
-                             stuff_tracks=self.stuff_tracks)
-        path = self._part(video.first_result.video_id)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
-        part = {"made_by": self._source(), "frames": list(video.first_result.frame_names)}
+                             stuff_tracks=self.stuff_tracks, times=times)
+        file = self._part(video.first_result.video_id)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.unlink(missing_ok=True)
+        part = {"made_by": self._source(), "frames": list(video.first_result.frame_names), "path": path}
         for name, row in FORMATS.items():
             part |= row.write(video) if name in formats else row.nothing
-        atomic_write(path, canonical_json(part))
-        return path
+        atomic_write(file, canonical_json(part))
+        return file
 
     def finish(self, videos: Iterable[str] | None = None, *,
                listed: Callable[[], Mapping[str, ListedVideo] | None] = lambda: None) -> Path:
@@ -105,3 +114,9 @@ class PredictionWriter:
         if not re.fullmatch(r"[^/\0]+", video_id) or video_id in (".", ".."):
             raise ValueError(f"video id {video_id!r} cannot name a folder; rename the video")
         return Path(self.folder) / PARTS / f"{video_id}.json"
+
+
+def earlier_videos(folder: Path) -> dict[str, str]:
+    """The videos that a folder of predictions holds already: name -> path that was predicted, "" where unknown."""
+    return {file.stem: json.loads(file.read_text()).get("path", "")
+            for file in sorted((Path(folder) / PARTS).glob("*.json"))}

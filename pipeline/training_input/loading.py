@@ -13,6 +13,7 @@ MALLOC_TRIM_THRESHOLD_=536870912 in its environment; otherwise page faults cost 
 from __future__ import annotations
 
 import logging
+import os
 import tarfile
 from bisect import bisect_right
 from collections import Counter
@@ -206,7 +207,7 @@ def _read_shard(shards: ShardSet, shard: int, plans: list[ClipPlan], config: Inp
     """Stream one tar and keep the members that the plans need. Returns a function that looks them up."""
     parts = [part for plan in plans for part in (plan.clip, plan.donor) if part]
     names = {name for part in parts for frame in part.frames for name in _members(shards, part.video, frame)}
-    pattern = config.stream_from or str(shards.folder)
+    pattern = os.path.expanduser(config.stream_from) or str(shards.folder)
     pattern = pattern if "{shard}" in pattern else pattern.rstrip("/") + "/{shard}"
     url = pattern.replace("{shard}", shards.manifest["shards"][shard]["name"])
     members: dict[str, bytes] = {}

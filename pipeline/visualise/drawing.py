@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,28 +10,47 @@ import numpy as np
 from model.contracts import PanopticVideo
 from model.labels import ClassTable
 from pipeline.clips import VideoSource
+from pipeline.files import atomic_write
+from pipeline.images import encode_png
+from pipeline.progress import Watch
 from pipeline.visualise.overlay import beside, overlay
 from pipeline.visualise.video_writer import VideoWriter
 
+LARGEST = 1920      # columns of an enlarged picture
+
 
 def draw(source: VideoSource, predicted: PanopticVideo, classes: ClassTable, folder: Path, *,
-         truth: PanopticVideo | None = None, times: Sequence[float] | None = None) -> Path:
+         truth: PanopticVideo | None = None, times: Sequence[float] | None = None, still: bool = False,
+         watch: Watch | None = None) -> Path:
     """Write an overlay video: the prediction over the frames, beside frame and truth when there is a truth.
 
     times: seconds of each frame, where the source has them; otherwise six frames a second, as in VIPSeg and
-    YouTube-VIS. Frames of less than 320 lines are enlarged, because the names would cover them.
+    YouTube-VIS. still: write a picture of the only frame instead. watch: notes the place in the video.
     """
+    pictures = overlays(source, predicted, classes, truth=truth)
+    if watch is not None:
+        pictures = watch.over("drawing", pictures, len(predicted.frame_names))
+    if still:
+        path = folder / f"{predicted.video_id}.png"
+        folder.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, encode_png(next(pictures)))
+        return path
     path = folder / f"{predicted.video_id}.mp4"
-    scale = max(1, 320 // source.size[0])
-    videos = [video for video in (truth, predicted) if video is not None]
     with VideoWriter(path, fps=6.0) as writer:
-        for index, maps in enumerate(zip(*(video.frames for video in videos))):
-            frame = enlarged(source.frames(index, index + 1)[0], scale)
-            pictures = [overlay(frame, enlarged(ids, scale), video.segments, classes)
-                        for ids, video in zip(maps, videos)]
-            writer.write(beside([frame, *pictures]) if truth is not None else pictures[0],
-                         time=times[index] - times[0] if times else None)
+        for index, picture in enumerate(pictures):
+            writer.write(picture, time=times[index] - times[0] if times else None)
     return path
+
+
+def overlays(source: VideoSource, predicted: PanopticVideo, classes: ClassTable, *,
+             truth: PanopticVideo | None = None) -> Iterator[np.ndarray]:
+    """The pictures of `draw`. Small frames are enlarged to about 320 lines or columns: names would cover them."""
+    scale = max(1, min(320 // source.size[0], LARGEST // source.size[1]))
+    videos = [video for video in (truth, predicted) if video is not None]
+    for index, maps in enumerate(zip(*(video.frames for video in videos))):
+        frame = enlarged(source.frames(index, index + 1)[0], scale)
+        panes = [overlay(frame, enlarged(ids, scale), video.segments, classes) for ids, video in zip(maps, videos)]
+        yield panes[0] if truth is None else beside([frame, *panes], titles=("frame", "truth", "prediction"))
 
 
 def enlarged(pixels: np.ndarray, scale: int) -> np.ndarray:

@@ -15,12 +15,15 @@ from model.labels import VOID, ClassTable, panoptic_id
 MIN_SCORE = 0.3    # of a track that is drawn; result files also list tracks of far lower scores
 
 
-def pictured(results: VideoResults, classes: ClassTable) -> PanopticVideo:
-    """The video to draw: the panoptic result, without one the tracks, and without those the semantic result."""
+def pictured(results: VideoResults, classes: ClassTable, *, min_score: float = MIN_SCORE) -> PanopticVideo:
+    """The video to draw: the panoptic result, without one the tracks, and without those the semantic result.
+
+    min_score: of tracks.
+    """
     if results.panoptic is not None:
         return results.panoptic
     if results.tracks is not None:
-        return painted_tracks(results.tracks)
+        return painted_tracks(results.tracks, min_score=min_score)
     return painted_classes(results.semantic, classes)
 
 

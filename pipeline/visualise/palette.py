@@ -1,9 +1,10 @@
-"""Colours of classes and tracks, the same in every frame, video and run."""
+"""Colours of classes and objects, the same in every frame, video and run."""
 
 from __future__ import annotations
 
 import colorsys
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 
 import numpy as np
 
@@ -12,23 +13,57 @@ from model.labels import ClassTable
 
 Color = tuple[int, int, int]    # red, green, blue in 0-255
 
-_GOLDEN = 0.618034    # of a turn: each next hue falls into the widest gap the earlier ones left
-_SHADES = ((0.85, 0.95), (0.60, 0.80), (0.95, 0.70), (0.45, 1.00))    # saturation, value; taken in turn
+HUES = 36
+SHADES = ((1.0, 1.0), (0.6, 1.0), (1.0, 0.65), (0.45, 0.75), (1.0, 0.4))    # saturation, value
+CLEAR = 90          # distance of an object's colour to those of all classes, in red, green and blue together
+APART = 30          # least distance of the colours of two objects
+FEWEST = 32         # colours of objects; where the classes leave no room for so many, they come nearer to the classes
+_GOLDEN = 0.618034  # of the list: the objects of the next class begin where those of the others have not yet come
 
 
-def color_of(base: Color, track: int) -> Color:
-    """Colour of a track: that of the class for stuff (track 0) and for track 1, and other hues and shades after it."""
-    if track <= 1:
-        return base
-    hue = colorsys.rgb_to_hsv(*(channel / 255 for channel in base))[0]
-    turned = colorsys.hsv_to_rgb((hue + _GOLDEN * (track - 1)) % 1, *_SHADES[(track - 1) % len(_SHADES)])
-    return tuple(round(255 * channel) for channel in turned)
+@lru_cache(maxsize=16)
+def identity_colors(classes: ClassTable) -> tuple[Color, ...]:
+    """Colours of objects, far from the colour of every class; each is as far from those before as can be.
+
+    So an object is told apart from others of its class, and from one that was missed and shows its own colour.
+    """
+    candidates = np.array([[round(255 * channel) for channel in colorsys.hsv_to_rgb(hue / HUES, *shade)]
+                           for shade in SHADES for hue in range(HUES)])                                     # n 3
+    clearance = _distances(candidates, np.array([info.color for info in classes.classes])).min(1)           # n
+    for clear in range(CLEAR, -1, -5):
+        colors = _farthest_first(candidates[clearance >= clear])
+        if len(colors) >= FEWEST:
+            break
+    return tuple(tuple(map(int, color)) for color in colors)
+
+
+def _farthest_first(colors: np.ndarray) -> list[np.ndarray]:
+    """The colours, n 3, each as far as possible from all before it, as long as that is `APART`."""
+    nearest = np.full(len(colors), np.inf)      # distance to a colour that was chosen before
+    chosen = []
+    while len(colors) and nearest.max() >= APART:
+        chosen.append(colors[int(nearest.argmax())])
+        nearest = np.minimum(nearest, _distances(colors, chosen[-1][None])[:, 0])
+    return chosen
 
 
 def palette(segments: Mapping[int, VideoSegment], classes: ClassTable) -> dict[int, Color]:
-    """Panoptic id -> colour of every segment of a video."""
-    return {panoptic: color_of(classes.classes[segment.class_index].color, segment.track)
-            for panoptic, segment in segments.items()}
+    """Panoptic id -> colour of every segment of a video: its class's, or that of the object's identity."""
+    return {panoptic: color_of(segment, classes) for panoptic, segment in segments.items()}
+
+
+def color_of(segment: VideoSegment, classes: ClassTable) -> Color:
+    """The colour of the class for stuff and crowds (track 0); the same one for an object in every video and run."""
+    if not segment.track:
+        return classes.classes[segment.class_index].color
+    colors = identity_colors(classes)
+    first = round(_GOLDEN * len(colors) * int(classes.is_thing[:segment.class_index].sum()))
+    return colors[(first + segment.track - 1) % len(colors)]
+
+
+def _distances(some: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """n 3 and m 3 colours -> n m."""
+    return np.linalg.norm(some[:, None].astype(float) - others[None], axis=-1)
 
 
 def unique_colors(segments: Mapping[int, VideoSegment], classes: ClassTable) -> dict[int, Color]:

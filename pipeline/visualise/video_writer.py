@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import uuid
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 
-from pipeline.files import PARTIAL
+from pipeline.files import partial_path
 
 CODECS = (("libx264", {"crf": "20", "preset": "veryfast"}), ("mpeg4", {"qscale": "3"}))
 TICKS = 60_000    # time stamps per second, for even and uneven rates alike; MPEG-4 allows up to 65,535
@@ -29,7 +28,7 @@ class VideoWriter:
         self.path = Path(path)
         self.fps = fps
         self.frames = 0
-        self._partial = self.path.with_name(f"{self.path.name}.{uuid.uuid4().hex[:12]}{PARTIAL}")
+        self._partial = partial_path(self.path)
         self._container = None
         self._stream = None
         self._last = -1

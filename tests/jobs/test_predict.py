@@ -15,6 +15,7 @@ from jobs import predict
 from jobs.predict import PredictVideo
 from jobs.verb import guarded
 from pipeline.datasets.kitti_step import KittiStep
+from pipeline.datasets.own_videos import OwnVideo
 from pipeline.datasets.synthetic import write_world
 from pipeline.errors import BadInput
 from pipeline.images import decode_jpeg, encode_jpeg, encode_png
@@ -86,9 +87,11 @@ def test_each_broken_file_is_named_and_skipped_and_the_good_one_is_done(finished
 def test_strict_stops_at_the_first_broken_file(finished_run, tmp_path):
     (tmp_path / "empty.mp4").write_bytes(b"")
     recipe = predicting(finished_run.recipe, tmp_path / "empty.mp4", tmp_path / "out")
-    assert PredictVideo(recipe=recipe)(path=recipe.predict.input)["reason"] == "empty-file"
+    video = OwnVideo(name="empty", path=recipe.predict.input).to_text()
+    recipe = predict.with_mode(recipe)
+    assert PredictVideo(recipe=recipe)(video=video)["reason"] == "empty-file"
     with pytest.raises(BadInput, match=r"empty\.mp4"):
-        PredictVideo(recipe=replace(recipe, strict=True))(path=recipe.predict.input)
+        PredictVideo(recipe=replace(recipe, strict=True))(video=video)
 
 
 def test_nothing_but_broken_files_is_a_data_error_that_quotes_the_first(finished_run, tmp_path, capsys):
@@ -129,16 +132,3 @@ def test_the_kitti_step_reader_reads_what_is_predicted_in_kitti_step(finished_ru
     for frame, ids in zip(record.frames, written.frames, strict=True):
         numbers = np.array([(info.dataset_id + 1) << 16 for info in dataset.classes.classes])
         assert (dataset.frame_ids(record, frame) == np.where(ids < 0, 0, numbers[ids // 10_000] + ids % 10_000)).all()
-
-
-def test_inputs_that_cannot_be_meant_are_refused_with_the_cure(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"--set predict\.input="):
-        predict.find_videos("")
-    with pytest.raises(FileNotFoundError, match="does not exist"):
-        predict.find_videos(str(tmp_path / "nothing.mp4"))
-    with pytest.raises(FileNotFoundError, match="holds no frames"):
-        predict.find_videos(str(tmp_path))
-    for name in ("film.mp4", "film.mov"):
-        (tmp_path / name).touch()
-    with pytest.raises(ValueError, match=r"several videos called 'film'"):
-        predict.find_videos(str(tmp_path))

@@ -96,23 +96,34 @@ def test_the_panoptic_part_is_what_the_official_tools_read(writer):
 def test_tracks_are_youtube_vis_results(writer, stuff_tracks):
     video = some_video()
     writer = replace(writer, stuff_tracks=stuff_tracks)
-    writer.write(VideoResults(panoptic=video))
+    writer.write(VideoResults(panoptic=video), path="film.mp4", times=[0.0, 0.5, 1.25])
     writer.finish()
     tracks = json.loads((writer.folder / "tracks.json").read_text())
+    maps = [ids_from_rgb(decode_png((writer.folder / "pan_pred" / "v" / f"{name}.png").read_bytes()))
+            for name in video.frame_names]
     wanted = [i for i in sorted(video.segments) if stuff_tracks or CLASSES.is_thing[class_of(i)]]
     assert [track["category_id"] for track in tracks] == [CLASSES.classes[class_of(i)].dataset_id for i in wanted]
     assert [track["score"] for track in tracks] == [video.segments[i].score for i in wanted]
     for i, track in zip(wanted, tracks):
-        assert set(track) == {"video_id", "category_id", "score", "segmentations"}
-        for ids, mask in zip(video.frames, track["segmentations"], strict=True):
+        assert track["category_name"] == CLASSES.classes[class_of(i)].name
+        assert (track["frame_names"], track["times"]) == (list(video.frame_names), [0.0, 0.5, 1.25])
+        rows = zip(video.frames, maps, *(track[key] for key in ("segmentations", "bboxes", "areas")), strict=True)
+        for ids, colors, mask, (left, top, width, height), area in rows:
             assert (run_lengths.decode(mask).astype(bool) == (ids == i)).all()
+            assert ((colors == track["id_in_maps"]) == (ids == i)).all()
+            assert area == (ids == i).sum()
+            assert (ids == i)[top:top + height, left:left + width].sum() == area
+            assert (ids == i)[top].any()
+            assert (ids == i)[:, left + width - 1].any()
 
 
 def test_a_frame_without_the_track_has_no_mask(writer):
     writer.write(VideoResults(panoptic=video_of([[[1, 1]], [[VOID, VOID]], [[1, VOID]]])))
     writer.finish()
     (track,) = json.loads((writer.folder / "tracks.json").read_text())
-    assert [mask is None for mask in track["segmentations"]] == [False, True, False]
+    for key in ("segmentations", "bboxes", "areas"):
+        assert [value is None for value in track[key]] == [False, True, False]
+    assert track["times"] is None
 
 
 def test_workers_in_any_order_give_the_same_bytes(tmp_path, writer):

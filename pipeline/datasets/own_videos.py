@@ -1,0 +1,166 @@
+"""The videos in what people give to `predict`: files, folders, globs and lists, each under a name of its own."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Self
+
+from pipeline.clips import pictures_in
+from pipeline.errors import BadInput
+from pipeline.file_names import PICTURES, is_companion, natural, naturally
+
+VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".vob",
+                  ".3gp", ".wmv", ".flv", ".ogv", ".gif")
+LIST_SUFFIX = ".txt"
+NAME_BYTES = 180    # of a file name's 255: result files add suffixes, and a mark while they are written
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnVideo:
+    """A video file, a folder of frames or a single picture."""
+
+    name: str       # of its results; can name a file on any system
+    path: str
+
+    def to_text(self) -> str:
+        """The fields as ASCII: names of files need not be valid Unicode, which tables of other libraries ask for."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_text(cls, text: str) -> Self:
+        """What `to_text` was called on."""
+        return cls(**json.loads(text))
+
+
+@dataclass(frozen=True, slots=True)
+class OwnVideos:
+    """All videos that were given, and one error for every file and folder, or group of them, that is left out."""
+
+    videos: list[OwnVideo] = field(default_factory=list)
+    left_out: list[BadInput] = field(default_factory=list)
+
+
+def find_videos(given: str | Sequence[str], *, taken: Mapping[str, str] | None = None) -> OwnVideos:
+    """The videos of one or several files, folders, globs or lists (.txt, one of these a line).
+
+    A folder that holds videos and folders of frames gives each of them; a folder of pictures is one video. A picture
+    that is named itself, or by a glob, is a video of one frame. taken: names of earlier results -> path of their video;
+    another video gets another name. Raises FileNotFoundError where there is nothing to predict.
+    """
+    entries = [given] if isinstance(given, str) else list(given)
+    left_out: list[BadInput] = []
+    paths: list[Path] = []
+    for entry in entries:
+        for path in _expanded(entry, left_out):
+            paths += _videos_of(path, left_out)
+    paths = list(dict.fromkeys(paths))
+    if not paths:
+        why = f": {left_out[0]}" if left_out else "."
+        raise FileNotFoundError(f"predict.input={given!r} holds nothing to predict{why} Give a video file, a picture, "
+                                "a folder of frames, a folder of videos, a glob, or a list of them: "
+                                "--set predict.input=my_video.mp4")
+    names = distinct_names(paths, taken or {})
+    return OwnVideos([OwnVideo(name=name, path=str(path)) for name, path in zip(names, paths)], left_out)
+
+
+def distinct_names(paths: Sequence[Path], taken: Mapping[str, str]) -> list[str]:
+    """A name for the results of each path: its own without suffix; more of the path where another has that name."""
+    choices = [_names(path) for path in paths]
+    counts = Counter(name for names in choices for name in set(names))
+    chosen: list[str] = []
+    for path, names in zip(paths, choices):
+        free = [name for name in names if taken.get(name) in (None, "", str(path)) and name not in chosen]
+        chosen.append(next((name for name in free if name in taken or counts[name] == 1), free[-1]))
+    return chosen
+
+
+def _names(path: Path) -> list[str]:
+    """Possible names, the best first; the last one belongs to this path alone."""
+    own = path.name if path.is_dir() else path.stem
+    with_suffix = path.name.replace(".", "_")
+    code = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
+    return [safe_name(name) for name in (own, with_suffix, f"{path.parent.name}_{with_suffix}", f"{own}_{code}")]
+
+
+def safe_name(name: str) -> str:
+    """The name, or for one that is too long or holds control characters or broken Unicode, a shortened one."""
+    safe = re.sub(r"[\x00-\x1f\x7f/\\\ud800-\udfff]", "_", name).strip() or "video"
+    if safe in (".", "..") or len(safe.encode()) > NAME_BYTES:
+        code = hashlib.sha256(os.fsencode(name)).hexdigest()[:8]
+        safe = f"{safe.encode()[:NAME_BYTES - 9].decode(errors='ignore')}~{code}"
+    return safe
+
+
+def _expanded(entry: str, left_out: list[BadInput]) -> Iterator[Path]:
+    """The paths that a path, a glob or a list names; what does not exist is left out."""
+    path = Path(entry).expanduser().absolute()
+    if entry and path.suffix.lower() == LIST_SUFFIX and path.is_file():
+        for line in path.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines():
+            if line.strip() and not line.lstrip().startswith("#"):
+                yield from _expanded(str(path.parent / Path(line.strip()).expanduser()), left_out)
+    elif entry and os.path.lexists(path):
+        yield path
+    elif entry and (matches := glob.glob(str(path), recursive=True)):
+        yield from map(Path, naturally(matches))
+    else:
+        left_out.append(BadInput("missing-file", f"{entry!r} does not exist, and no file fits it as a glob.",
+                                 cure="Check the path."))
+
+
+def _videos_of(path: Path, left_out: list[BadInput]) -> list[Path]:
+    """The videos that one path stands for."""
+    if not path.is_dir():
+        return [path]
+    try:
+        names = naturally(name for name in os.listdir(path) if not is_companion(name))
+        folders = [path / name for name in names if (path / name).is_dir()]
+        of_frames = [folder for folder in folders if _holds_pictures(folder)]
+        pictures = pictures_in(path)
+    except OSError as error:
+        left_out.append(BadInput("unreadable", f"it cannot be listed: {error.strerror}.", file=path,
+                                 cure="Give this user read permission."))
+        return []
+    films = [path / name for name in names if name.lower().endswith(VIDEO_SUFFIXES) and path / name not in folders]
+    others = [path / name for name in names if path / name not in {*folders, *films, *pictures}]
+    if films or (of_frames and len(pictures) < 2):
+        _leave_out(left_out, "picture-beside-videos", pictures, "lies beside videos and is not predicted",
+                   f"To predict pictures: --set predict.input='{path}/*.jpg'")
+        videos = sorted([*films, *of_frames], key=lambda file: natural(file.name))
+    elif pictures:
+        _leave_out(left_out, "folder-beside-frames", of_frames, "lies beside frames and is not predicted",
+                   f"To predict folders: --set predict.input='{path}/*/'")
+        videos = [path]
+    else:
+        videos = []
+    _leave_out(left_out, "not-a-video", [folder for folder in folders if folder not in of_frames],
+               "is a folder without frames, and folders in it are not searched",
+               f"To search all folders: --set predict.input='{path}/**/*.mp4'")
+    _leave_out(left_out, "not-a-video", others, "is neither a video nor a picture by its name",
+               f"Videos end in {', '.join(VIDEO_SUFFIXES)}, pictures in {', '.join(PICTURES)}.")
+    return videos
+
+
+def _holds_pictures(folder: Path) -> bool:
+    """Whether a folder is a video; one that cannot be listed counts as such, so that opening it names the reason."""
+    try:
+        return bool(pictures_in(folder))
+    except OSError:
+        return True
+
+
+def _leave_out(left_out: list[BadInput], reason: str, paths: Iterable[Path], why: str, cure: str) -> None:
+    """Name what is left out, in one line for all files of one suffix."""
+    groups: dict[str, list[Path]] = {}
+    for path in paths:
+        groups.setdefault(path.suffix.lower(), []).append(path)
+    for group in groups.values():
+        more = f", like {len(group) - 1} more" if len(group) > 1 else ""
+        left_out.append(BadInput(reason, f"it {why}{more}.", file=group[0], cure=cure))

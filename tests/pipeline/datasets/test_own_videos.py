@@ -1,0 +1,96 @@
+"""What people give to `predict` becomes videos with names of their own; whatever is left out is named."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pipeline.datasets.own_videos import NAME_BYTES, OwnVideo, find_videos, safe_name
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def found(given, **options) -> dict[str, str]:
+    return {video.name: Path(video.path).name for video in find_videos(given, **options).videos}
+
+
+def left_out(given) -> dict[str, str]:
+    return {Path(error.file).name: error.reason for error in find_videos(given).left_out}
+
+
+def test_a_folder_of_videos_gives_each_in_natural_order_and_names_everything_else(tmp_path):
+    touch(tmp_path, "film10.mp4", "film2.MOV", "cover.jpg", "notes.txt", "frames/0.jpg", "clips.mp4/1.png",
+          "deep/er/film.mp4", ".hidden.mp4", "._film2.MOV", "Thumbs.db")
+    (tmp_path / "gone.mp4").symlink_to("nowhere")
+    assert list(found(str(tmp_path)).values()) == ["clips.mp4", "film2.MOV", "film10.mp4", "frames", "gone.mp4"]
+    assert left_out(str(tmp_path)) == {"cover.jpg": "picture-beside-videos", "notes.txt": "not-a-video",
+                                       "deep": "not-a-video"}
+
+
+def test_many_files_of_a_kind_are_named_in_one_line_with_their_count(tmp_path):
+    touch(tmp_path, "film.mp4", *(f"{number}.jpg" for number in range(12)))
+    error, = find_videos(str(tmp_path)).left_out
+    assert error.file == tmp_path / "0.jpg"
+    assert "like 11 more" in str(error)
+    assert f"--set predict.input='{tmp_path}/*.jpg'" in str(error)
+
+
+def test_a_folder_of_pictures_is_one_video_and_named_pictures_are_one_each(tmp_path):
+    touch(tmp_path, "trip/0.jpg", "trip/1.webp", "trip/masks/0.png")
+    assert found(str(tmp_path / "trip")) == {"trip": "trip"}
+    assert left_out(str(tmp_path / "trip")) == {"masks": "folder-beside-frames"}
+    assert found(str(tmp_path / "trip" / "1.webp")) == {"1": "1.webp"}
+    assert found(str(tmp_path / "trip" / "*.*")) == {"0": "0.jpg", "1": "1.webp"}
+    assert found(str(tmp_path / "**" / "*.png")) == {"0": "0.png"}
+
+
+def test_lists_name_paths_globs_and_what_does_not_exist(tmp_path, monkeypatch):
+    touch(tmp_path, "a/film.mp4", "b/film.mp4", "c1.avi", "c2.avi")
+    (tmp_path / "videos.txt").write_bytes("\ufeff# mine\r\na/film.mp4\r\n\r\nc*.avi\r\ngone.mp4\r\n".encode())
+    assert found(str(tmp_path / "videos.txt")) == {"film": "film.mp4", "c1": "c1.avi", "c2": "c2.avi"}
+    assert "gone.mp4" in str(find_videos(str(tmp_path / "videos.txt")).left_out[0])
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert list(found(("~/a/film.mp4", "~/b", "~/a/film.mp4"))) == ["a_film_mp4", "b_film_mp4"]
+
+
+def test_videos_of_one_name_get_more_of_their_path_and_earlier_results_keep_theirs(tmp_path):
+    touch(tmp_path, "film.mp4", "film.mov", "other/film.mp4")
+    assert set(found(str(tmp_path))) == {"film_mp4", "film_mov"}
+    given = str(tmp_path / "film.mp4")
+    assert found(given, taken={"film": str(tmp_path / "other" / "film.mp4")}) == {"film_mp4": "film.mp4"}
+    assert found(str(tmp_path), taken={"film": given}) == {"film_mov": "film.mov", "film": "film.mp4"}
+    assert found(given, taken={"film": ""}) == {"film": "film.mp4"}     # results of a version that noted no path
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "ü" * 200, "new\nline", "a/b\\c", os.fsdecode(b"broken\xff"), "..", " "])
+def test_any_name_of_a_file_becomes_one_that_result_files_can_have(name):
+    safe = safe_name(name)
+    assert len(safe.encode()) <= NAME_BYTES
+    assert safe.isprintable()
+    assert not set(safe) & set("/\\")
+    assert safe not in (".", "..")
+    assert safe_name(safe) == safe
+
+
+def test_two_long_names_stay_apart():
+    assert safe_name("n" * 300 + "a") != safe_name("n" * 300 + "b")
+
+
+def test_a_video_travels_as_plain_text_whatever_its_name():
+    video = OwnVideo(name="a", path=os.fsdecode(b"/tmp/\xff.mp4"))
+    assert video.to_text().isascii()
+    assert OwnVideo.from_text(video.to_text()) == video
+
+
+@pytest.mark.parametrize("given", ["", "nothing.mp4", "*.mp4", "empty", ("a.mp4", "b.mp4")])
+def test_nothing_to_predict_is_an_error_with_the_cure(tmp_path, monkeypatch, given):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"nothing to predict.*--set predict\.input="):
+        find_videos(given)
