@@ -1,6 +1,6 @@
 """Videos and windows without an object train and score in every family, and what passes make_shards passes each verb.
 
-The panoptic run also has nested folders, colours as fractions, equal colours of stuff and partial labels.
+The panoptic run also has nested folders, strange names, colours as fractions, equal colours and partial labels.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jobs import cache_queries, evaluate, make_shards, train_stage_one, train_st
 from jobs.recipes import find_recipe
 from jobs.recipes.schema import Recipe
 from jobs.verb import resolved
-from pipeline.images import encode_png
+from pipeline.images import decode_image, decode_png, encode_jpeg, encode_png, resize_ids, resize_image
 from pipeline.shards import ShardSet
 from tests.own_data.worlds import SOURCES, edit
 from tests.runs import EVERYTHING, here, inferred, scored
@@ -91,6 +91,29 @@ def nest(root: Path) -> None:
             for entry in [*content["videos"], *content["annotations"]]] and None)
 
 
+def give_strange_names(root: Path) -> str:
+    """Rename the second video of `val`, its frames and some classes; returns the video's new name."""
+    name = "Ümläut #1 %s 'é' {x} 猫 " + "n" * 100
+    for folder in ("images", "panomasksRGB"):
+        video = root / folder / "site" / "cam" / "val_00001"
+        for path in list(video.iterdir()):
+            path.rename(path.with_name(f"{'%d ' * 30}{path.name}"))
+        video.rename(video.with_name(name))
+    path = root / "val.txt"
+    path.write_text(path.read_text().replace("val_00001", name))
+
+    def change(content: dict) -> None:
+        for field in ("videos", "annotations"):
+            entry = content[field][1]
+            entry["video_id"] = f"site/cam/{name}"
+            for row in entry["images" if field == "videos" else "annotations"]:
+                row["file_name"] = f"{'%d ' * 30}{row['file_name']}"
+
+    edit(root / "panoptic_gt_VIPSeg_val.json", change)
+    edit(root / "panoVIPSeg_categories.json", lambda rows: [row.update(name="50% {the} same") for row in rows] and None)
+    return f"site+cam+{name}"
+
+
 def empty(root: Path, split: str, video: str) -> None:
     """Make all frames of a video void."""
     def change(content: dict) -> None:
@@ -107,6 +130,7 @@ def test_what_passes_make_shards_passes_every_verb(tmp_path):
     nest(root)
     empty(root, "train", "site/cam/train_00000")
     empty(root, "val", "site/cam/val_00000")
+    strange = give_strange_names(root)
     edit(root / "panoVIPSeg_categories.json", lambda rows: [
         row.update(color=[0.25, 0.5, 0.0] if row["isthing"] else "#102030") for row in rows] and None)
     edit(root / "panoptic_gt_VIPSeg_train.json", lambda content: [      # every second frame has no label
@@ -122,7 +146,20 @@ def test_what_passes_make_shards_passes_every_verb(tmp_path):
         assert mode["miou"] is not None
         predictions = Path(mode["predictions"])
         assert {entry["video_id"] for entry in json.loads((predictions / "pred.json").read_text())["annotations"]} == {
-            "site+cam+val_00000", "site+cam+val_00001"}
+            "site+cam+val_00000", strange}
+
+
+def test_strips_pass_every_verb(tmp_path):
+    """Frames of 1200 x 16 pixels, as line cameras and panoramas have them."""
+    root = SOURCES["vipseg"].write(tmp_path / "data", frames=4)
+    for path in root.glob("images/*/*.jpg"):
+        path.write_bytes(encode_jpeg(resize_image(decode_image(path.read_bytes()), 16, 1200)))
+    for path in root.glob("panomasks/*/*.png"):
+        path.write_bytes(encode_png(resize_ids(decode_png(path.read_bytes()), 16, 1200)))
+    recipe = on_own_data("tiny", tmp_path / "run", root)
+    recipe = scored(replace(recipe, dataset=replace(recipe.dataset, layout="raw")), overlays=0)
+    for mode in all_verbs(inferred(recipe, panoptic=EVERYTHING)):
+        assert (mode["videos"], mode["frames"], mode["skipped"]) == (1, 4, [])
 
 
 def test_a_split_of_nothing_but_void_has_no_score(tmp_path):
