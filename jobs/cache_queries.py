@@ -185,12 +185,12 @@ class CacheShard:
         recorder = EvidenceRecorder(video, shards.classes, view=view, config=cache.evidence, seed=cache.seed,
                                     segments=segments, overlaps=overlaps)
         clips = self.at_test_time(shards, video) if reader is None else self.augmented(reader)
+        if watch is not None:
+            clips = watch.over(f"view {view + 1} of {cache.views},", clips, len(video.frames),
+                               frames=lambda pair: pair[0].valid)
 
         def passing() -> Iterator[tuple[ClipPrediction, int]]:
-            watched = clips if watch is None else watch.over(
-                f"view {view + 1} of {self.recipe.cache.views},", clips, len(video.frames),
-                frames=lambda pair: pair[0].valid)
-            for clip, prediction in watched:
+            for clip, prediction in clips:
                 recorder.add(clip.ids, prediction.pixel_features[0], start=clip.start, valid=clip.valid)
                 yield prediction, clip.valid
 

@@ -19,7 +19,7 @@ from model.inference.resize import FixedCanvas, Interpolation, ResizeConfig
 from pipeline.clips.augment import Transform
 from pipeline.clips.sampling import split_clips, split_tubes
 from pipeline.errors import BadInput
-from pipeline.file_names import PICTURES, is_companion, naturally
+from pipeline.file_names import PICTURES, is_companion, natural
 from pipeline.images import decode_image, decode_jpeg
 from pipeline.shards import ShardSet, StoredVideo
 
@@ -105,8 +105,9 @@ def pictures_in(folder: Path) -> list[Path]:
 
     Raises OSError where the folder may not be read.
     """
-    names = [name for name in os.listdir(folder) if not is_companion(name) and name.lower().endswith(PICTURES)]
-    return [folder / name for name in naturally(names) if not (folder / name).is_dir()]
+    names = [name for name in os.listdir(folder) if name.lower().endswith(PICTURES) and not is_companion(name)]
+    return [path for name in sorted(names, key=lambda name: natural(os.path.splitext(name)[0]))
+            if not (path := folder / name).is_dir()]
 
 
 @dataclass(frozen=True, kw_only=True)
