@@ -63,11 +63,13 @@ def main(recipe: Recipe) -> dict[str, Any]:
         started = time.perf_counter()
         with recorded(recipe, f"evaluate_{folder.name}", shards=shards.fingerprint) as tracker:
             outcomes = Outcomes(progress)
+            objects = 0
             rows = [{"video": video.index} for video in shards.videos]
             for row in results_of(ScoreVideo, rows, arguments={"recipe": recipe}, cluster=recipe.cluster,
                                   report=progress.report):
                 video = ScoredVideo.from_json(row)
                 outcomes.add([video])
+                objects += video.objects
                 matching.merge(MatchingSpace(**video.matching))
                 if video.scores is not None:
                     card.merge(Scorecard.from_json(video.scores))
@@ -85,7 +87,7 @@ def main(recipe: Recipe) -> dict[str, Any]:
             atomic_write(folder / "classes.json", json.dumps(class_rows(scores), indent=1).encode())
             record(tracker, folder, summary)
     say(*(f"{result.table()}\n" for result in scores.values()), *([f"{sets_table(by_set)}\n"] if by_set else []),
-        *outcomes.skipped_lines(),
+        *outcomes.skipped_lines(), *(nothing_predicted(recipe, len(outcomes.done)) if not objects else []),
         f"{folder.name}: {in_words(summary)} over {len(outcomes.done)} videos; everything in {folder}")
     return {**summary, "tracking_uri": tracker.handle.uri, "mlflow_run_id": tracker.handle.run_id,
             "mlflow_parent_run_id": tracker.handle.parent_id}
@@ -129,6 +131,20 @@ def in_words(summary: dict[str, Any]) -> str:
     return ", ".join(f"{points(summary[key])} {name}" for key, name in names.items() if key in summary)
 
 
+def count_objects(predicted: VideoResults) -> int:
+    """The segments and tracks of a video's results."""
+    panoptic = 0 if predicted.panoptic is None else len(predicted.panoptic.segments)
+    return panoptic + (0 if predicted.tracks is None else len(predicted.tracks.tracks))
+
+
+def nothing_predicted(recipe: Recipe, videos: int) -> list[str]:
+    """A line for scores of 0 that come from empty results; none where every pixel has a class."""
+    if "semantic" in recipe.inference.results:
+        return []
+    return [f"nothing was predicted in any of {videos} videos, so there is nothing to score: the model has not learnt "
+            "yet, or the thresholds (inference.panoptic, inference.tracks) are above its scores"]
+
+
 def class_rows(scores: dict[str, Any]) -> dict[str, Any]:
     """Every metric's rows, one per class."""
     return {name: result.class_rows() for name, result in scores.items() if hasattr(result, "class_rows")}
@@ -161,6 +177,7 @@ class ScoredVideo(VideoOutcome):
 
     scores: dict[str, Any] | None = None                             # the Scorecard as JSON; None without labels
     matching: dict[str, int] = field(default_factory=dict)           # the fields of MatchingSpace
+    objects: int = 0                                                 # segments and tracks that were predicted
 
 
 class ScoreVideo:
@@ -203,7 +220,7 @@ class ScoreVideo:
             draw(source, pictured(predicted, self.shards.classes), self.shards.classes, self.folder / "overlays",
                  truth=None if truth is None else pictured(truth, self.shards.classes), watch=watch)
         return ScoredVideo(video=stored.video_id, frames=len(stored.frames), matching=asdict(matching),
-                           scores=None if truth is None else card.to_json())
+                           objects=count_objects(predicted), scores=None if truth is None else card.to_json())
 
     def _stored(self, video_id: str) -> VideoResults:
         if video_id not in self.predictions:

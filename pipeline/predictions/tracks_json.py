@@ -65,11 +65,16 @@ def submit_tracks(videos: AllVideos) -> None:
         return
     if listed is None:
         return
-    if missing := [name for name in listed if videos.parts.get(name, {}).get("size") is None]:
-        log.warning("no %s for an evaluation server: %d of its %d videos have no tracks, the first is %r", ZIP,
-                    len(missing), len(listed), missing[0])
+    missing = [name for name in listed if videos.parts.get(name, {}).get("size") is None]
+    if len(missing) == len(listed):
+        log.warning("no %s for an evaluation server: none of its %d videos has tracks", ZIP, len(listed))
         return
-    tracks = (tracks_of(name, videos.parts[name], videos.classes) for name in listed)
+    if missing:
+        log.warning("%s lists %d of its %d videos without tracks, since they were not predicted; the first is %r", ZIP,
+                    len(missing), len(listed), missing[0])
+    empty = {name: Tracks(video_id=name, frame_names=listed[name].frame_names, size=listed[name].size, tracks=())
+             for name in missing}
+    tracks = (empty.get(name) or tracks_of(name, videos.parts[name], videos.classes) for name in listed)
     write_results(videos.folder / ZIP, tracks, videos=listed, classes=videos.classes)
 
 

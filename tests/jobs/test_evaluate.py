@@ -17,6 +17,7 @@ from jobs.recipes import find_recipe
 from jobs.verb import guarded, resolved
 from model.association import ClipWiseConfig, MemoryBufferConfig, NaiveBufferConfig, StitchingConfig
 from model.contracts import VideoResults
+from model.postprocess.panoptic import PanopticConfig
 from pipeline.errors import BadInput
 from pipeline.metrics.scorecard import Scorecard, headline
 from pipeline.predictions import read_predictions
@@ -73,6 +74,15 @@ def test_a_split_of_which_nothing_can_be_scored_is_a_data_error_that_quotes_the_
         damage(shards, video)
     assert guarded(evaluate.main, lambda: here(recipe)) == 3
     assert f"none of 4 videos could be read; the first: video {shards.videos[0].video_id!r}" in capsys.readouterr().err
+
+
+def test_scores_of_empty_results_say_that_nothing_was_predicted(finished_run, tmp_path, capsys):
+    recipe = scored(here(finished_run.copy(tmp_path / "run")), mode="near_online", overlays=0)
+    said = evaluate.main(inferred(recipe, panoptic=PanopticConfig(thing=1.0, stuff=1.0)))
+    assert said["vpq"] == 0
+    assert "nothing was predicted in any of 4 videos" in capsys.readouterr().out
+    evaluate.main(recipe)
+    assert "nothing was predicted" not in capsys.readouterr().out
 
 
 def test_predictions_of_other_classes_or_of_nowhere_are_refused(finished_run, tmp_path, capsys):

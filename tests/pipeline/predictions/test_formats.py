@@ -127,15 +127,25 @@ def test_the_zip_for_the_server_holds_the_tracks_of_all_listed_videos(tmp_path, 
     assert found == {"v": tracks("v"), "w": tracks("w")}
 
 
-def test_without_the_json_or_a_video_of_it_there_is_no_zip_and_the_reason_is_logged(tmp_path, listed, caplog):
+def test_a_video_that_was_not_predicted_is_listed_without_tracks_and_named(tmp_path, listed, caplog):
+    writer = written(tmp_path / "out", tracks=tracks("v"))
+    writer.finish(listed=lambda: listed)
+    assert "results.zip lists 1 of its 2 videos without tracks, since they were not predicted; the first is 'w'" in (
+        caplog.text)
+    found = read_results(tmp_path / "out" / "results.zip", videos=listed, classes=CLASSES)
+    assert found["v"] == tracks("v")
+    assert found["w"].tracks == ()
+
+
+def test_without_the_json_or_any_video_of_it_there_is_no_zip_and_the_reason_is_logged(tmp_path, listed, caplog):
     def absent():
         raise FileNotFoundError("the data set is elsewhere")
 
     writer = written(tmp_path / "out", tracks=tracks("v"))
     writer.finish(listed=absent)
     assert "no results.zip for an evaluation server: the data set is elsewhere" in caplog.text
-    writer.finish(listed=lambda: listed)
-    assert "1 of its 2 videos have no tracks, the first is 'w'" in caplog.text
+    writer.finish(listed=lambda: {"w": listed["w"]})
+    assert "none of its 1 videos has tracks" in caplog.text
     writer.finish(listed=lambda: None)
     assert len(caplog.records) == 2             # a data set without a server is nothing to report
     assert not (tmp_path / "out" / "results.zip").exists()
