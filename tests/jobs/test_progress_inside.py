@@ -53,9 +53,9 @@ def test_places_arrive_while_the_worker_is_busy(request, in_process):
 @pytest.fixture
 def slow_clips(monkeypatch, caplog):
     """A segmenter that takes 3 seconds for each of 4 clips; and the lines of progress with their times."""
-    predict_clip = System._predict_clip
+    predict_clip = System.predict_clip
     pauses = iter([3] * 4)
-    monkeypatch.setattr(System, "_predict_clip", lambda *words: time.sleep(next(pauses, 0)) or predict_clip(*words))
+    monkeypatch.setattr(System, "predict_clip", lambda *words: time.sleep(next(pauses, 0)) or predict_clip(*words))
     caplog.set_level(logging.INFO, logger="pipeline.progress")
     return caplog
 
