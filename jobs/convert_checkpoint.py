@@ -30,13 +30,12 @@ import tyro
 from safetensors.torch import save_file
 from torch import Tensor
 
-from jobs.config import override, to_json
+from jobs.config import to_json
 from jobs.console import say
 from jobs.foreign_checkpoints import read_checkpoint
 from jobs.models import head_card, load_weights, read_card, save_model, segmenter_card, without_download
-from jobs.recipes import find_recipe
 from jobs.recipes.schema import Recipe
-from jobs.verb import command_line, guarded, refuse_addresses
+from jobs.verb import chosen_recipe, command_line, guarded, refuse_addresses
 from model.converters.layouts import HEAD, Layout, read_layout, restore_layout, usual_layout
 from model.converters.official import Conversion, has_head, has_semantic_head, to_ours, to_theirs
 from model.labels import ClassTable
@@ -203,7 +202,7 @@ def report(recipe: Recipe, conversion: Conversion, origin: Mapping[str, Any]) ->
     if head and recipe.stage_two is None:
         starts["stage_one.joint.start_from"] = head
     settings = " ".join(f"--set {setting}={folder}" for setting, folder in starts.items())
-    say(f"next: python -m jobs.train_stage_one --recipe {recipe.name} {settings}" if must_learn else
+    say(f"next: python -m jobs.train_stage_one --recipe {recipe.file or recipe.name} {settings}" if must_learn else
         command_line(recipe, "evaluate", f"evaluation.mode={mode}"))
     return {"segmenter": str(recipe.segmenter_folder), "head": str(head) if head else None, "report":
             str(folder / REPORT), "taken": len(conversion.names), "unused": len(conversion.unused),
@@ -216,7 +215,8 @@ def command(source: Path, recipe: str, output: Path, back: bool = False,
 
     Args:
         source: the foreign file; with --back the folder of our models.
-        recipe: name of the recipe that describes the network; an unknown name lists all of them.
+        recipe: name of the recipe that describes the network, or a .toml file that changes one; an unknown name
+                lists all of them.
         output: the folder of our models; with --back the foreign file.
         back: from ours to official names.
         set: path.to.field=value, may be given several times.
@@ -225,7 +225,7 @@ def command(source: Path, recipe: str, output: Path, back: bool = False,
         refuse_addresses({"--source": (source,), "--output": (output,)})
         return (convert_back if back else convert)(recipe, source=source.expanduser(), output=output.expanduser())
 
-    return guarded(convert_checkpoint, lambda: override(find_recipe(recipe), set))
+    return guarded(convert_checkpoint, lambda: chosen_recipe(recipe, set))
 
 
 if __name__ == "__main__":

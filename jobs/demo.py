@@ -19,6 +19,7 @@ from typing import Any
 from jobs import cache_queries, evaluate, make_shards, train_stage_one, train_stage_two
 from jobs.cluster import connect
 from jobs.console import say
+from jobs.counted_classes import with_counted_classes
 from jobs.evaluate import points
 from jobs.recipes.schema import Recipe
 from jobs.verb import command_line, run
@@ -35,6 +36,7 @@ def main(recipe: Recipe) -> dict[str, Any]:
     connect(recipe.cluster)
     announce("make_shards", started)
     make_shards.main(recipe)
+    recipe = with_counted_classes(recipe)
     announce("evaluate, untrained", started)
     untrained = evaluate.main(scored(recipe, "untrained"))
     announce("train_stage_one", started)

@@ -48,13 +48,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from jobs.config import override
 from jobs.console import say
 from jobs.memory import peak_memory
 from jobs.models import without_download
-from jobs.recipes import find_recipe
 from jobs.recipes.schema import Recipe
-from jobs.verb import guarded
+from jobs.verb import chosen_recipe, guarded
 from model.contracts import ClipPrediction, VideoQueries
 from model.segmenters import SegmenterConfig
 
@@ -239,7 +237,7 @@ def command(recipe: str, size: tuple[int, int] | None = None, clip_frames: int |
     """Count and measure a recipe's networks.
 
     Args:
-        recipe: name of a recipe; an unknown name lists all of them.
+        recipe: name of a recipe, or a .toml file that changes one; an unknown name lists all of them.
         size: height and width of the network input, pixels; the recipe's where not given.
         clip_frames: frames of a clip; the recipe's where not given.
         repeats: clips to measure; 0 only counts.
@@ -248,7 +246,7 @@ def command(recipe: str, size: tuple[int, int] | None = None, clip_frames: int |
     def profile(chosen: Recipe) -> dict[str, Any]:
         return main(chosen, size=size, clip_frames=clip_frames, repeats=repeats)
 
-    return guarded(profile, lambda: override(find_recipe(recipe), set))
+    return guarded(profile, lambda: chosen_recipe(recipe, set))
 
 
 if __name__ == "__main__":

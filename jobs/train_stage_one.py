@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from jobs.cluster import connect
 from jobs.console import say
+from jobs.counted_classes import number_settings
 from jobs.models import head_card, is_finished, lineage, read_card, save_model, segmenter_card
 from jobs.recipes.schema import STILLS, Recipe, StageOneConfig
 from jobs.start_weights import fill, refuse_unfit_starts
@@ -173,11 +174,9 @@ def refuse_other_classes(recipe: Recipe, shards: ShardSet) -> None:
     classes = recipe.stage_one.segmenter.num_classes
     if classes == len(shards.classes):
         return
-    heads = {"stage_two": recipe.stage_two, "stage_one.joint": recipe.stage_one.joint}
-    settings = ["stage_one.segmenter.num_classes",
-                *(f"{name}.head.num_classes" for name, part in heads.items() if part is not None)]
     raise ValueError(f"{shards.folder} has {len(shards.classes)} classes ({shards.classes.name}), the recipe's "
-                     f"segmenter {classes}; set {' and '.join(settings)} to {len(shards.classes)}")
+                     f"segmenter {classes}; set {' and '.join(number_settings(recipe))} to {len(shards.classes)}, or "
+                     "--set count_classes=true")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The parts that all verbs share: command line, exit codes, summary line, next command and recorded run.
 
     python -m jobs.<verb> --recipe NAME [--set path.to.field=value ...]
+    python -m jobs.<verb> --recipe my_data.toml      (jobs/recipe_file.py)
 
 Exit codes: 0 done, 2 usage or configuration, 3 data, 4 parts that do not belong together, 1 anything else.
 The last line printed is the summary as JSON.
@@ -23,6 +24,8 @@ from jobs.cluster import inside_a_job
 from jobs.code_version import code_version
 from jobs.config import assignments, config_digest, override, to_json
 from jobs.console import accept_all_characters, say
+from jobs.counted_classes import with_counted_classes
+from jobs.recipe_file import is_recipe_file, read_recipe_file, with_data_of_its_own
 from jobs.recipes import find_recipe
 from jobs.recipes.schema import Recipe
 from jobs.training.tracking import NoTracker, RunHandle, Tracker, can_record, close_run, open_run
@@ -34,6 +37,8 @@ EXIT_CODES = ((Mismatch, 4), (BadInput, 3), (ValueError, 2), (FileNotFoundError,
 
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")      # `pathlib` makes one slash of two
 
+COUNTED = (".num_classes", ".stuff_classes")            # settings that `count_classes` fills in
+
 Verb = Callable[[Recipe], dict[str, Any]]
 
 
@@ -44,13 +49,13 @@ def run(verb: Verb, *, default_recipe: str = "tiny") -> None:
         """Run this verb.
 
         Args:
-            recipe: name of a recipe; an unknown name lists all of them.
+            recipe: name of a recipe, or a .toml file that changes one; an unknown name lists all of them.
             set: path.to.field=value, may be given several times.
             strict: stop at the first bad video instead of skipping and counting it.
             dry_run: print the complete recipe and exit.
         """
         changes = [*set, *(["strict=true"] if strict else [])]
-        return guarded(verb, lambda: override(find_recipe(recipe), changes), dry_run=dry_run)
+        return guarded(verb, lambda: chosen_recipe(recipe, changes), dry_run=dry_run)
 
     accept_all_characters()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -66,11 +71,32 @@ def guarded(verb: Verb, build_recipe: Callable[[], Recipe], *, dry_run: bool = F
             say(json.dumps(to_json(recipe), indent=1))
             return 0
         refuse_relative_paths(recipe)
-        say(json.dumps({"verb": _module(verb), **verb(resolved(recipe))}, default=str))
+        say(json.dumps({"verb": _module(verb), **verb(with_counted_classes(resolved(recipe)))}, default=str))
         return 0
     except tuple(kind for kind, _ in EXIT_CODES) as error:
         print("\n  ".join([f"error: {error}", *getattr(error, "__notes__", [])]), file=sys.stderr, flush=True)
         return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
+
+
+def chosen_recipe(recipe: str, changes: Iterable[str] = ()) -> Recipe:
+    """The recipe of a name or of a file, with `path=value` changes. Relative paths in a file are relative to it.
+
+    A recipe with a synthetic world loses it where data of one's own take its place.
+    Raises FileNotFoundError without the file, ValueError for everything in it or in the changes that is no setting.
+    """
+    if not is_recipe_file(recipe):
+        return override(find_recipe(recipe), with_data_of_its_own(changes))
+    if inside_a_job() and not Path(recipe).is_absolute():
+        raise ValueError(f"--recipe {recipe}: a submitted job runs in a copy of the code, so give the absolute path of "
+                         f"a file that all machines can read, e.g. --recipe {Path('/data') / recipe}")
+    file = read_recipe_file(recipe)
+    try:
+        base = override(file.base, with_data_of_its_own(file.settings))
+    except ValueError as error:
+        raise ValueError(f"{file.path}: {error}") from None
+    here = [f"{name}={file.path.parent / Path(path).expanduser()}" for name, path in given_paths(base).items()
+            if file.sets(name) and not ADDRESS.match(path)]
+    return override(override(base, here), with_data_of_its_own(changes))
 
 
 def refuse_relative_paths(recipe: Recipe) -> None:
@@ -121,6 +147,8 @@ def next_command(recipe: Recipe, verb: str) -> str:
     has_stage_two = recipe.stage_two is not None
     best = f"evaluation.mode={recipe.modes[-1]}"
     match verb:
+        case "check_dataset":
+            return command_line(recipe, "make_shards")
         case "make_shards":
             return command_line(recipe, "train_stage_one")
         case "train_stage_one" if has_stage_two:
@@ -139,11 +167,18 @@ def command_line(recipe: Recipe, verb: str, *changes: str) -> str:
 
     changes: further `path=value`, which come last and so win.
     """
-    given = assignments(to_json(resolved(find_recipe(recipe.name))), to_json(resolved(recipe)))
-    changed = {change.partition("=")[0] for change in changes}
-    kept = [assignment for assignment in given if assignment.partition("=")[0] not in changed]
+    name = recipe.file or recipe.name
+    given = assignments(to_json(resolved(chosen_recipe(name))), to_json(resolved(recipe)))
+    known = set(map(_setting, changes))
+    if recipe.count_classes:
+        known |= {setting for setting in map(_setting, given) if setting.endswith(COUNTED)}
+    kept = [assignment for assignment in given if _setting(assignment) not in known]
     settings = [word for change in (*kept, *changes) for word in ("--set", change)]
-    return "next: " + shlex.join(["python", "-m", f"jobs.{verb}", "--recipe", recipe.name, *settings])
+    return "next: " + shlex.join(["python", "-m", f"jobs.{verb}", "--recipe", name, *settings])
+
+
+def _setting(assignment: str) -> str:
+    return assignment.partition("=")[0]
 
 
 class recorded:

@@ -210,9 +210,12 @@ class Recipe:
 
     name: str
     about: str                                    # what it reproduces, and the score to expect
+    file: str = ""                                # the file that it was read from; empty: a recipe of this folder
     folder: str = ""                              # all results; empty: runs/<name>. Absolute when submitted as a job
     stage_one_from: str = ""                      # folder of another run, to read its shards, stage one and cache
     dataset: DatasetConfig
+    count_classes: bool = False                   # segmenter and heads have the classes of the shards, whatever the
+                                                  # recipe says (jobs/counted_classes.py)
     train_split: str = "train"
     world: SyntheticConfig | None = None          # written to dataset.root first when given
     shards: ShardConfig = field(default_factory=ShardConfig)

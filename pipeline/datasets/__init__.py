@@ -9,18 +9,22 @@ from model.labels import ClassTable
 from pipeline.datasets import classes_coco, classes_vipseg, classes_vspw, classes_youtube_vis, kitti_step
 from pipeline.datasets.coco import CocoInstance, CocoPanoptic
 from pipeline.datasets.coco_as_videos import COUNTERPARTS
+from pipeline.datasets.cvat import Cvat
+from pipeline.datasets.davis import Davis
 from pipeline.datasets.kitti_step import KittiStep
+from pipeline.datasets.labelme import LabelMe
 from pipeline.datasets.vipseg import VipSeg
 from pipeline.datasets.vspw import Vspw
 from pipeline.datasets.youtube_vis import YouTubeVis
 from pipeline.records import Dataset
 
 DatasetName = Literal["vipseg", "youtube_vis", "youtube_vis_2019", "youtube_vis_2021", "youtube_vis_2022", "ovis",
-                      "vspw", "kitti_step", "coco_panoptic", "coco_instance"]
+                      "vspw", "kitti_step", "coco_panoptic", "coco_instance", "cvat", "labelme", "davis"]
 Layout = Literal["auto", "rgb", "raw"]
 
-# Classes as released; your own data in the same layout may have others. "youtube_vis" stands for any data in that
-# layout, so it has no entry.
+# Classes as released; your own data in the same layout may have others. Names of layouts that have no official classes
+# are in `WITHOUT_CLASSES`.
+WITHOUT_CLASSES = ("youtube_vis", "cvat", "labelme", "davis")
 OFFICIAL_CLASSES: dict[str, ClassTable] = {
     "vipseg": classes_vipseg.TABLE, "vspw": classes_vspw.TABLE, "kitti_step": kitti_step.TABLE,
     **classes_youtube_vis.TABLES, **classes_coco.TABLES,
@@ -43,13 +47,13 @@ class DatasetConfig:
             if value not in allowed:
                 raise ValueError(f"dataset {field} {value!r} is unknown; choose one of {', '.join(allowed)}")
         if not self.root or not self.split:
-            raise ValueError(f"dataset {self.name!r} needs root and split, got {self.root!r} and {self.split!r}; "
-                             f"docs/data.md shows the folder")
+            raise ValueError(f"dataset {self.name!r} needs dataset.root and dataset.split, got {self.root!r} and "
+                             f"{self.split!r}; docs/data.md shows the folder")
         if self.classes and (self.name != "coco_instance" or self.classes not in COUNTERPARTS):
             raise ValueError(f"dataset.classes={self.classes!r} is for coco_instance only, one of "
                              f"{', '.join(COUNTERPARTS)}; leave it out for {self.name!r}")
         if self.layout != "auto" and self.name != "vipseg":
-            raise ValueError(f"layout={self.layout!r} is for vipseg only; leave it out for {self.name!r}")
+            raise ValueError(f"dataset.layout={self.layout!r} is for vipseg only; leave it out for {self.name!r}")
 
 
 def open_dataset(config: DatasetConfig) -> Dataset:
@@ -65,5 +69,11 @@ def open_dataset(config: DatasetConfig) -> Dataset:
             return CocoPanoptic(config.root, split=config.split)
         case "coco_instance":
             return CocoInstance(config.root, split=config.split, classes=config.classes)
+        case "cvat":
+            return Cvat(config.root, split=config.split)
+        case "labelme":
+            return LabelMe(config.root, split=config.split)
+        case "davis":
+            return Davis(config.root, split=config.split)
         case _:
             return YouTubeVis(config.root, split=config.split, name=config.name)

@@ -26,7 +26,7 @@ def load_json(path: Path) -> Any:
         return _parsed(path, stat.st_mtime_ns, stat.st_size)
     except FileNotFoundError:
         raise BadInput("missing-json", "the annotation file does not exist.", file=path,
-                       cure="Check root and split; docs/data.md shows the expected files.") from None
+                       cure="Check dataset.root and the split; docs/data.md shows the expected files.") from None
     except OSError as error:
         raise BadInput("unreadable", f"{error.strerror}.", file=path, cure="Give this user read permission.") from None
     except (ValueError, RecursionError, MemoryError) as error:    # also UnicodeDecodeError
@@ -91,8 +91,8 @@ def root_folder(root: str, *, name: str) -> Path:
     """The folder of a data set. Raises `FileNotFoundError` when `root` is not a folder."""
     folder = Path(root).expanduser()
     if not folder.is_dir():
-        raise FileNotFoundError(f"data set {name!r}: {folder} is not a folder. Set root to the folder of the "
-                                f"unpacked data set; docs/data.md shows its files.")
+        raise FileNotFoundError(f"data set {name!r}: {folder} is not a folder. Set dataset.root to the folder "
+                                f"of the unpacked data set; docs/data.md shows its files.")
     return folder
 
 
@@ -102,8 +102,8 @@ def first_existing(candidates: list[Path], *, description: str) -> Path:
         if os.path.exists(candidate):
             return candidate
     tried = ", ".join(str(path) for path in candidates)
-    raise FileNotFoundError(f"no {description}: looked for {tried}. Check root and split; docs/data.md shows the "
-                            f"layout.")
+    raise FileNotFoundError(f"no {description}: looked for {tried}. Check dataset.root, and the splits that are "
+                            f"read: train_split, evaluation.split, cache.splits; docs/data.md shows the layout.")
 
 
 def files_by_stem(folder: Path, suffixes: tuple[str, ...], *, video: str, kind: str) -> dict[str, Path]:

@@ -134,7 +134,7 @@ class YouTubeVis:
         if len(renamed) > len(known) // 2:    # a few differences are spellings; this many mean another year
             raise ValueError(f"{self.annotations} calls category {renamed[0].dataset_id} "
                              f"{listed[renamed[0].dataset_id]!r}, but in {self.name} it is {renamed[0].name!r}. Set "
-                             f"the name of the right year, or name='youtube_vis' for the categories of the json.")
+                             f"dataset.name to the right year, or to youtube_vis for the categories of the json.")
         return table
 
     @cached_property

@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from pipeline.datasets import OFFICIAL_CLASSES, DatasetConfig, DatasetName, open_dataset
+from pipeline.datasets import OFFICIAL_CLASSES, WITHOUT_CLASSES, DatasetConfig, DatasetName, open_dataset
 from pipeline.datasets.kitti_step import KittiStep
 from pipeline.datasets.synthetic import SyntheticConfig, write_world
 from pipeline.datasets.vipseg import VipSeg
@@ -38,12 +38,12 @@ def test_official_classes_are_those_of_the_data_set_named():
         "vipseg": (124, 58), "vspw": (124, 0), "kitti_step": (19, 2), "ovis": (25, 25), "coco_panoptic": (133, 80),
         "coco_instance": (80, 80), **{f"youtube_vis_{year}": (40, 40) for year in (2019, 2021, 2022)}}
     assert all(table.name == name for name, table in OFFICIAL_CLASSES.items())
-    assert set(OFFICIAL_CLASSES) == set(get_args(DatasetName)) - {"youtube_vis"}
+    assert set(OFFICIAL_CLASSES) == set(get_args(DatasetName)) - set(WITHOUT_CLASSES)
 
 
 @pytest.mark.parametrize(("change", "message"), [
     ({"name": "vipsegg"}, "choose one of vipseg"), ({"layout": "720p"}, "choose one of auto, rgb, raw"),
-    ({"root": ""}, "needs root"), ({"name": "youtube_vis_2019", "layout": "raw"}, "for vipseg only")])
+    ({"root": ""}, "needs dataset.root"), ({"name": "youtube_vis_2019", "layout": "raw"}, "for vipseg only")])
 def test_a_wrong_setting_is_refused_with_its_cure(change, message):
     with pytest.raises(ValueError, match=message):
         DatasetConfig(**{"name": "vipseg", "root": "somewhere", **change})

@@ -16,9 +16,10 @@ from tests.jobs.recipes.official.facts import matches
 
 NO_OFFICIAL_VALUE: dict[str, tuple[str, ...]] = {
     "what a run is called, where its files lie": (
-        "name", "about", "folder", "stage_one_from", "*dataset.root", "*dataset.split", "*dataset.classes",
-        "*dataset.layout", "train_split", "world", "predict.*", "tracking.*", "evaluation.predictions",
-        "evaluation.keep_predictions", "evaluation.output", "evaluation.overlays", "evaluation.formats"),
+        "name", "about", "file", "folder", "stage_one_from", "count_classes", "*dataset.root",
+        "*dataset.split", "*dataset.classes", "*dataset.layout", "train_split", "world", "predict.*", "tracking.*",
+        "evaluation.predictions", "evaluation.keep_predictions", "evaluation.output", "evaluation.overlays",
+        "evaluation.formats"),
     "how the work is spread and read; no result depends on it": (
         "cluster.*", "shards.clip_frames", "shards.shard_megabytes", "shards.min_shards", "*.workers", "*.prefetch",
         "*.streaming", "*.stream_from", "*.log_every", "*.checkpoint_every", "*.keep_checkpoints", "strict",

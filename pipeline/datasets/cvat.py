@@ -1,0 +1,95 @@
+"""Videos that were labelled with CVAT: <split>/<video> is an unpacked export of one task, pictures included.
+
+Two exports hold tracks: "CVAT for video 1.1" (annotations.xml) and "COCO 1.0" (a json in annotations/, in which objects
+have a track_id). Every frame counts as labelled. Source: docs.cvat.ai, "XML annotation format" and "Formats".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from pipeline.datasets.cvat_coco import CocoExport
+from pipeline.datasets.cvat_xml import XmlExport
+from pipeline.datasets.folders import files_by_stem, root_folder
+from pipeline.datasets.own_folders import all_videos, folder_of_pictures, own_classes, videos_of
+from pipeline.datasets.tracked_masks import TrackedMasks
+from pipeline.errors import BadInput
+from pipeline.file_names import PICTURES, is_companion, naturally
+from pipeline.records import FrameRecord, VideoRecord
+
+XML = "annotations.xml"
+Export = XmlExport | CocoExport
+
+
+class Cvat:
+    """One split; its videos are the folders in the folder of the split.
+
+    Raises `FileNotFoundError` when the root or the split does not exist, `BadInput` for classes that cannot be read.
+    """
+
+    remarks: ClassVar[Mapping[str, int]] = {}
+
+    def __init__(self, root: str, *, split: str = "train") -> None:
+        self.root = root_folder(root, name="cvat")
+        self.split = split
+        self._folders = videos_of(self.root, split)
+        self.classes = own_classes("cvat", self.root, self._labels)
+        self._class_of = {info.name: index for index, info in enumerate(self.classes.classes)}
+
+    def video_ids(self) -> list[str]:
+        """The names of the folders, sorted."""
+        return sorted(self._folders)
+
+    def read(self, video_id: str) -> VideoRecord:
+        """Describe one video; its masks are run lengths. Boxes and points have no mask and are counted.
+
+        Raises `BadInput` for an export without tracks, of frames that are not there, or with a label outside the
+        classes, and for masks that are none.
+        """
+        folder = self._folders.get(video_id, self.root / self.split / video_id)
+        images = files_by_stem(
+            folder_of_pictures(video_id, [folder / "images" / "default", folder / "images", folder]), PICTURES,
+            video=video_id, kind="image")
+        masks = TrackedMasks(video_id, images)
+        export = _export(folder, video_id)
+        for track in export.tracks(list(images), masks):
+            if track.label not in self._class_of:
+                raise BadInput("unknown-category", f"track {track.key} has the label {track.label!r}, which is not one "
+                               f"of the classes {', '.join(self._class_of)[:60]}.", video=video_id, file=export.file,
+                               cure="Add it to the list of classes of this data set.")
+            for frame, mask in track.masks:
+                masks.add(frame, track.key, self._class_of[track.label], mask, is_crowd=track.is_crowd)
+        lengths = masks.frames_of_objects()
+        if len(images) > 1 and (brief := lengths.count(1)):
+            masks.remarks["objects in one frame only (in CVAT, 'Track' follows an object and 'Shape' does not)"] = brief
+        return masks.record(images)
+
+    def frame_ids(self, video: VideoRecord, frame: FrameRecord) -> np.ndarray:
+        """Raises `TypeError`: polygons may overlap. Read `FrameRecord.masks` instead."""
+        raise TypeError("cvat has masks as run lengths and no id maps; read FrameRecord.masks")
+
+    def _labels(self) -> Iterable[str]:
+        """The labels of all tasks; an export that cannot be read is named when its video is."""
+        for folder in all_videos(self.root):
+            try:
+                yield from _export(folder, folder.name).labels()
+            except BadInput:
+                continue
+
+
+def _export(folder: Path, video: str) -> Export:
+    """The annotations of a task. Raises BadInput "missing-label" without any, and where there are several."""
+    if (folder / XML).is_file():
+        return XmlExport(folder / XML, video)
+    files = [path for place in (folder / "annotations", folder) if place.is_dir()
+             for path in map(place.joinpath, naturally(entry.name for entry in place.iterdir()))
+             if path.suffix.lower() == ".json" and not is_companion(path.name)]
+    if len(files) != 1:
+        listed = f"{len(files)} json files" if files else "no json"
+        raise BadInput("missing-label", f"it holds no {XML} and {listed} in annotations/.", video=video, file=folder,
+                       cure="Export the task of this video as 'CVAT for video 1.1' or 'COCO 1.0', and unpack it here.")
+    return CocoExport(files[0], video)

@@ -1,0 +1,67 @@
+"""CVAT's export "COCO 1.0" of one task: an annotation per object and frame, with a track_id among its attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from pipeline.datasets.cvat_xml import TrackedObject
+from pipeline.datasets.folders import load_entry
+from pipeline.datasets.json_entries import Entry
+from pipeline.datasets.run_lengths import packed_mask
+from pipeline.datasets.tracked_masks import TrackedMasks
+from pipeline.errors import BadInput
+
+CURE = "Export the task again as 'COCO 1.0'."
+DRAW_TRACKS = "In CVAT, draw objects as 'Track', not as 'Shape', and export the task again."
+
+
+class CocoExport:
+    """Raises BadInput for a file that is no such json."""
+
+    def __init__(self, file: Path, video: str) -> None:
+        self.file = file
+        self._content = load_entry(file, cure=CURE).of_video(video)
+
+    def labels(self) -> list[str]:
+        """The names of the categories, in the order of their ids."""
+        rows = sorted((row.whole("id"), row.text("name")) for row in self._content.entries("categories", "category"))
+        return [name for _, name in rows]
+
+    def tracks(self, frames: Sequence[str], masks: TrackedMasks) -> Iterator[TrackedObject]:
+        """One object with one mask for every annotation; those of a track have the same key."""
+        names = {image.key("id"): PurePosixPath(image.path("file_name")).stem
+                 for image in self._content.entries("images", "image")}
+        labels = {row.key("id"): row.text("name") for row in self._content.entries("categories", "category")}
+        pictures = set(frames)
+        for annotation in self._content.entries("annotations", "annotation"):
+            name = names.get(annotation.key("image_id"))
+            if name not in pictures:
+                raise annotation.bad(f"{annotation.name} belongs to the image {name or annotation.key('image_id')!r}, "
+                                     "which is not among the pictures.", "missing-image")
+            if annotation.key("category_id") not in labels:
+                raise annotation.bad(f"{annotation.name} has the category {annotation.key('category_id')}, which the "
+                                     "json does not list.", "unknown-category")
+            label = labels[annotation.key("category_id")]
+            yield TrackedObject(f"{label} {_track(annotation)}", label, annotation.flag("iscrowd"),
+                                self._mask(annotation, name, masks))
+
+    def _mask(self, annotation: Entry, name: str, masks: TrackedMasks) -> Iterator[tuple[str, dict | None]]:
+        segmentation = annotation.values.get("segmentation")
+        if not segmentation:
+            masks.remarks["boxes without a mask"] += 1
+            return
+        try:
+            yield name, packed_mask(segmentation, height=masks.height, width=masks.width)
+        except ValueError as error:
+            raise annotation.bad(f"{annotation.name}, frame {name!r}: {error}", "bad-mask") from None
+
+
+def _track(annotation: Entry) -> int | str:
+    attributes = annotation.values.get("attributes")
+    for values in (attributes, annotation.values):
+        for field in ("track_id", "instance_id"):
+            if isinstance(values, dict) and field in values:
+                return annotation.part(values, annotation.name).key(field)
+    raise BadInput("inconsistent-id", f"{annotation.name} has no track_id, so nothing tells which object it is in the "
+                   "next frame.", video=annotation.video, file=annotation.file, cure=DRAW_TRACKS)

@@ -1,0 +1,132 @@
+"""The export "CVAT for video 1.1": an XML with a track per object, and in it a shape per frame."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+import numpy as np
+from pycocotools import mask as coco
+
+from pipeline.datasets.json_entries import Entry, shown, whole_number
+from pipeline.datasets.run_lengths import packed_mask
+from pipeline.datasets.tracked_masks import TrackedMasks
+from pipeline.errors import BadInput
+from pipeline.file_names import natural
+
+CURE = "Export the task again as 'CVAT for video 1.1'."
+NUMBERED = re.compile(r"frame_([0-9]{6,})")     # how CVAT names the frames of a video file
+
+
+class TrackedObject(NamedTuple):
+    """One object of an export."""
+
+    key: str
+    label: str
+    is_crowd: bool
+    masks: Iterator[tuple[str, dict | None]]        # name of a frame, run lengths
+
+
+class XmlExport:
+    """Raises BadInput for a file that is no XML, or that is an export without tracks."""
+
+    def __init__(self, file: Path, video: str) -> None:
+        self.file = file
+        self.video = video
+        try:
+            self._content = ElementTree.parse(file).getroot()
+        except OSError as error:
+            raise BadInput("unreadable", f"{error.strerror}.", video=video, file=file,
+                           cure="Give this user read permission.") from None
+        except (ElementTree.ParseError, ValueError, LookupError) as error:      # also of encodings
+            raise BadInput("bad-xml", f"the file is not valid XML ({error}).", video=video, file=file, cure=CURE
+                           ) from None
+        if self._content.find("image") is not None:
+            raise BadInput("bad-xml", "it is an export 'CVAT for images', which does not tell which object is which in "
+                           "the next frame.", video=video, file=file,
+                           cure="Export the task as 'CVAT for video 1.1', with objects drawn as tracks.")
+
+    def labels(self) -> list[str]:
+        """The labels of the task or project, in its order."""
+        return [name.text.strip() for name in self._content.findall("meta/*/labels/label/name") if name.text]
+
+    def tracks(self, frames: Sequence[str], masks: TrackedMasks) -> Iterator[TrackedObject]:
+        """The tracks; shapes without a mask are counted. frames: the names of the pictures in natural order."""
+        names = self._numbered(frames)
+        for index, track in enumerate(self._content.findall("track")):
+            entry = self._entry(track.attrib, "track")
+            key = str(entry.key("id")) if "id" in entry.values else f"number {index}"
+            yield TrackedObject(key, entry.text("label"), False, self._masks(track, key, names, masks))
+
+    def _entry(self, values: Mapping[str, str], kind: str) -> Entry:
+        return Entry(dict(values), kind, file=self.file, cure=CURE, video=self.video)
+
+    def _numbered(self, frames: Sequence[str]) -> dict[int, str]:
+        """Number of a frame -> its name: that in the name if CVAT named the frames, else the place in order.
+
+        Raises BadInput where CVAT's order, that of the alphabet, is not the order of the numbers in the names.
+        """
+        numbers = [NUMBERED.fullmatch(name) for name in frames]
+        if all(numbers):
+            return {int(match[1]): name for match, name in zip(numbers, frames)}
+        if sorted(frames) != sorted(frames, key=natural):
+            raise BadInput("frame-mismatch", f"the names of its frames, such as {frames[-1]!r}, are in another order "
+                           "as numbers than as words, so the numbers of frames in the XML have two meanings.",
+                           video=self.video, file=self.file,
+                           cure="Export the task as 'COCO 1.0', which names the frames.")
+        return dict(enumerate(frames))
+
+    def _masks(self, track: ElementTree.Element, key: str, names: Mapping[int, str],
+               masks: TrackedMasks) -> Iterator[tuple[str, dict | None]]:
+        for shape in track:
+            if shape.tag == "attribute":
+                continue
+            entry = self._entry(shape.attrib, f"{shape.tag} of track {key}")
+            frame = entry.whole("frame", least=0)
+            if entry.flag("outside"):
+                continue
+            if shape.tag not in ("polygon", "mask"):
+                masks.remarks["boxes without a mask" if shape.tag == "box" else f"shapes that are no mask ({shape.tag})"
+                              ] += 1
+                continue
+            if frame not in names:
+                raise entry.bad(f"track {key} is labelled in frame {frame}, but the pictures are the frames "
+                                f"{min(names)} to {max(names)}.", "missing-image")
+            read = _polygon if shape.tag == "polygon" else _pasted
+            try:
+                yield names[frame], read(entry, masks)
+            except BadInput:
+                raise
+            except ValueError as error:
+                raise entry.bad(f"track {key}, frame {frame}: {error}", "bad-mask") from None
+
+
+def _polygon(shape: Entry, masks: TrackedMasks) -> dict | None:
+    numbers = [_number(part) for part in re.split("[;,]", shape.text("points"))]
+    return packed_mask(numbers, height=masks.height, width=masks.width)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"a corner of the polygon is {shown(text)}; corners must be numbers of pixels.") from None
+
+
+def _pasted(shape: Entry, masks: TrackedMasks) -> dict | None:
+    """A mask: the lengths of runs over the rows of its box, background first."""
+    left, top, width, height = (shape.whole(field) for field in ("left", "top", "width", "height"))
+    if min(left, top) < 0 or min(width, height) < 1 or left + width > masks.width or top + height > masks.height:
+        raise ValueError(f"its box of {width}x{height} pixels at {left}, {top} does not lie inside the frame of "
+                         f"{masks.width}x{masks.height}.")
+    runs = [whole_number(part) for part in shape.text("rle").split(",")]
+    if None in runs or min(runs) < 0 or sum(runs) != width * height:
+        raise ValueError(f"its run lengths do not add up to the {width * height} pixels of its box.")
+    inside = np.repeat(np.arange(len(runs)) % 2, runs).reshape(height, width)
+    whole = np.zeros((masks.height, masks.width), np.uint8, order="F")
+    whole[top:top + height, left:left + width] = inside
+    packed = coco.encode(whole)
+    return packed if coco.area(packed) else None

@@ -1,0 +1,61 @@
+"""Collects the masks of one video, object by object and frame by frame, into the record that all readers give."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Hashable, Mapping
+from pathlib import Path
+
+from pycocotools import mask as coco
+
+from pipeline.errors import BadInput
+from pipeline.images import image_size
+from pipeline.records import FrameRecord, Segment, VideoRecord
+
+
+class TrackedMasks:
+    """The objects of a video whose labels are run lengths. An object is known by any key; ids are 1, 2, ... in order.
+
+    images: name of each frame -> its file, in the order of time. Raises BadInput where the first cannot be read.
+    """
+
+    def __init__(self, video_id: str, images: Mapping[str, Path]) -> None:
+        self.video_id = video_id
+        self.images = images
+        self.height, self.width = _size(video_id, next(iter(images.values())))
+        self.remarks: Counter[str] = Counter()
+        self._ids: dict[Hashable, int] = {}
+        self._segments: dict[int, Segment] = {}
+        self._masks: dict[str, dict[int, dict]] = {name: {} for name in images}
+
+    def add(self, frame: str, key: Hashable, class_index: int, mask: dict | None, *, is_crowd: bool = False) -> None:
+        """One mask of an object, as `packed_mask` gives it. Several in a frame are its parts; None is counted."""
+        if mask is None:
+            self.remarks["masks without a pixel"] += 1
+            return
+        id = self._ids.setdefault(key, len(self._ids) + 1)
+        self._segments[id] = Segment(id=id, class_index=class_index, is_crowd=is_crowd)
+        masks = self._masks[frame]
+        masks[id] = coco.merge([masks[id], mask]) if id in masks else mask
+
+    def record(self, labelled: Collection[str]) -> VideoRecord:
+        """The record of the video. labelled: the frames that somebody labelled, whatever is in them."""
+        frames = tuple(FrameRecord(name=name, image=image, segment_ids=tuple(sorted(self._masks[name])),
+                                   masks=dict(sorted(self._masks[name].items())) if name in labelled else None)
+                       for name, image in self.images.items())
+        return VideoRecord(video_id=self.video_id, height=self.height, width=self.width, frames=frames,
+                           segments=tuple(self._segments.values()), remarks=self.remarks)
+
+    def frames_of_objects(self) -> list[int]:
+        """In how many frames each object has a mask."""
+        return list(Counter(id for masks in self._masks.values() for id in masks).values())
+
+
+def _size(video_id: str, image: Path) -> tuple[int, int]:
+    try:
+        return image_size(image.read_bytes())
+    except OSError as error:
+        raise BadInput("unreadable", f"{error.strerror}.", video=video_id, file=image,
+                       cure="Copy it again, or give this user read permission.") from None
+    except BadInput as error:
+        raise BadInput("corrupt-image", error.what, video=video_id, file=image, cure=error.cure) from None
