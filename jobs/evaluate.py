@@ -33,7 +33,9 @@ from model.association.linker import MatchingSpace
 from model.contracts import Tracks, VideoResults
 from model.labels import ClassTable
 from pipeline.clips import StoredVideoSource
+from pipeline.datasets.folders import load_json
 from pipeline.errors import BadInput
+from pipeline.file_names import name_for
 from pipeline.files import atomic_write
 from pipeline.metrics.labelled_frames import tracks_in
 from pipeline.metrics.scorecard import Scorecard, headline
@@ -110,7 +112,11 @@ def read_video_sets(path: str, shards: ShardSet) -> dict[str, list[str]]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {path}; evaluation.video_sets names a json such as "
                                 '{"short": [video ids], "long": [video ids]}')
-    sets = json.loads(Path(path).read_text())
+    sets = load_json(Path(path))
+    if not isinstance(sets, dict) or not all(isinstance(videos, list) and set(map(type, videos)) <= {str}
+                                             for videos in sets.values()):
+        raise ValueError(f"{path} is no object with a list of video ids for each set, such as "
+                         '{"short": [video ids], "long": [video ids]}')
     members = Counter(video for videos in sets.values() for video in videos)
     if wrong := sorted(video for video, times in (members + Counter(v.video_id for v in shards.videos)).items()
                        if times != 2 or members[video] != 1):
@@ -204,21 +210,22 @@ class ScoreVideo:
         matching = MatchingSpace()
         source = StoredVideoSource(self.shards, stored)
         try:
+            name_for(stored.video_id)
             predicted = (self.system.predict(source, matching=matching, watch=watch) if self.system
                          else self._stored(stored.video_id))
             truth = self._truth(stored)
             card = scorecard(self.recipe, self.shards.classes)
             if truth is not None:
                 card.update(watch.over_results("scoring", scored_part(predicted, stored)), truth)
+            if self.writer is not None:
+                self.writer.write(watch.over_results("writing", predicted))
+            if video < self.config.overlays:
+                draw(source, pictured(predicted, self.shards.classes), self.shards.classes, self.folder / "overlays",
+                     truth=None if truth is None else pictured(truth, self.shards.classes), watch=watch)
         except BadInput as error:
             if self.recipe.strict:
                 raise
             return ScoredVideo.skip(stored.video_id, error)
-        if self.writer is not None:
-            self.writer.write(watch.over_results("writing", predicted))
-        if video < self.config.overlays:
-            draw(source, pictured(predicted, self.shards.classes), self.shards.classes, self.folder / "overlays",
-                 truth=None if truth is None else pictured(truth, self.shards.classes), watch=watch)
         return ScoredVideo(video=stored.video_id, frames=len(stored.frames), matching=asdict(matching),
                            objects=count_objects(predicted), scores=None if truth is None else card.to_json())
 

@@ -1,13 +1,16 @@
-"""Names of files as people's tools leave them: their natural order, companion files, and pictures."""
+"""Names of files: as people's tools leave them, as data list them, and as results are written."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 
+from pipeline.errors import BadInput
+
 # Suffixes of frames, lower case. What cannot be read all the same is named.
 PICTURES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".gif", ".heic",
             ".heif")
+LONGEST_NAME = 200      # bytes; file systems allow 255, and results are first written under a name with a suffix
 _DIGITS = re.compile("([0-9]+)")                    # not \d: a superscript two is a digit, but no number
 _FOREIGN = frozenset(("__macosx", "@eadir", "thumbs.db", "desktop.ini"))
 
@@ -35,6 +38,26 @@ def video_name(folder: str) -> str:
     Results are files and folders named after their video, so the name itself cannot be a path.
     """
     return folder.replace("/", "+")
+
+
+def can_name_a_file(name: object) -> bool:
+    """Whether a value is a name that every folder can hold as it is: printable, without separators, not too long."""
+    return (isinstance(name, str) and name.isprintable() and "/" not in name and name not in ("", ".", "..")
+            and len(name.encode()) <= LONGEST_NAME)
+
+
+def name_for(id: str, *, video: str | None = None) -> str:
+    """The name of the file or folder in which results of a video or frame are written: its id.
+
+    video: of a frame. Raises BadInput "bad-name" for an id that is a path, holds a control character or is too long, so
+    that nothing is written outside of the folder of results.
+    """
+    if can_name_a_file(id):
+        return id
+    kind = "video id" if video is None else "frame name"
+    raise BadInput("bad-name", f"the {kind} {id[:60]!r}{'...' * (len(id) > 60)} cannot name a folder or file of "
+                   f"results: it needs 1 to {LONGEST_NAME} bytes of printable characters without '/'.",
+                   video=video or id[:60], cure=f"Rename the {kind.split()[0]}.")
 
 
 def _number(digits: str) -> tuple[int, str]:

@@ -64,15 +64,16 @@ def jpeg_size(data: bytes) -> tuple[int, int]:
 def image_size(data: bytes) -> tuple[int, int]:
     """Height and width of a picture that is shown upright (EXIF orientation), as `decode_image` returns it.
 
-    Raises BadInput as `decode_image` does; of a JPEG or PNG only the structure is checked.
+    Raises BadInput as `decode_image` does, also "too-large"; of a JPEG or PNG only the structure is checked.
     """
     if is_png(data):
         _check_png(data, reason="corrupt-image")
-        size = _png_size(data)
+        size = png_size(data)
     elif picture_format(data) in ("JPEG", ""):
         size = jpeg_size(data)
     else:
         return decode_other(data).shape[:2]
+    refuse_large(*size)
     return upright_size(size, orientation(data))
 
 
@@ -140,8 +141,11 @@ def decode_png(data: bytes, *, reason: str = "corrupt-label") -> np.ndarray:
     Raises BadInput, by default "corrupt-label", if a chunk is missing or its checksum is wrong.
     """
     _check_png(data, reason=reason)
-    refuse_large(*_png_size(data))
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    refuse_large(*png_size(data))
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise BadInput(reason, f"the PNG cannot be decoded ({error.err}).", cure=_COPY_AGAIN) from None
     if image is None:
         raise BadInput(reason, f"the PNG cannot be decoded ({len(data)} bytes).", cure=_COPY_AGAIN)
     if image.ndim == 2:
@@ -177,8 +181,8 @@ def resize_ids(ids: np.ndarray, height: int, width: int) -> np.ndarray:
     return cv2.resize(ids, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
 
 
-def _png_size(data: bytes) -> tuple[int, int]:
-    """Height and width as stored, the first fields of the first chunk of a PNG that `_check_png` has passed."""
+def png_size(data: bytes) -> tuple[int, int]:
+    """Height and width as stored: the first fields of the first chunk of a PNG, which has more than 32 bytes."""
     width, height = struct.unpack_from(">II", data, len(_PNG_SIGNATURE) + 8)
     return height, width
 

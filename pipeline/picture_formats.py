@@ -13,6 +13,7 @@ from pipeline.errors import BadInput
 LARGEST = 2**26         # pixels of a picture; a small damaged or malicious file can claim any size
 EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")     # Pillow's modes
 _ORIENTATION = 0x0112   # EXIF tag; 1 is upright, 2 to 8 are turned or mirrored
+_TILE = (0x0142, 0x0143)    # TIFF tags: width and length of a tile
 _SHORT = 3              # type of its value
 
 
@@ -42,18 +43,38 @@ def decode_other(data: bytes) -> np.ndarray:
         raise BadInput("unknown-format", f"the file is {described}.",
                        cure="Save the frames as JPEG or PNG, whatever their names end in.")
     try:
+        if name == "WebP":          # Pillow takes memory for the whole picture when it opens one
+            refuse_large(*_webp_size(data))
         image = Image.open(io.BytesIO(data))
         refuse_large(*image.size)
+        if name == "TIFF":          # and for a whole tile, which may be larger than the picture
+            refuse_large(*(int(image.tag_v2.get(tag, 0)) for tag in _TILE))
         frames = getattr(image, "n_frames", 1)
         if image.mode in EIGHT_BITS and frames == 1:
             return np.array(ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise BadInput("too-large", f"the picture is refused by its header: {error}.",
+                       cure="If the size is right, scale the frames down.") from None
+    except (OSError, ValueError, TypeError, SyntaxError, struct.error) as error:
         if isinstance(error, BadInput):
             raise
         raise BadInput("corrupt-image", f"the file is a {name} picture that cannot be decoded: {error}.",
                        cure="Copy it again, or save the frames as JPEG or PNG.") from None
     raise BadInput("corrupt-image", f"the file is a {name} picture with {frames} frames of mode {image.mode}.",
                    cure="Save each frame as one picture with 8 bits per colour.")
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """Width and height in the header of a WebP; (0, 0) where there is none. Source: RFC 9649."""
+    match data[12:16]:
+        case b"VP8X":
+            return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+        case b"VP8L":
+            bits = int.from_bytes(data[21:25], "little")
+            return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+        case b"VP8 ":
+            return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
+    return 0, 0
 
 
 def refuse_large(width: int, height: int) -> None:

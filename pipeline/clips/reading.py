@@ -20,6 +20,7 @@ from pipeline.clips.augment import Transform
 from pipeline.clips.sampling import split_clips, split_tubes
 from pipeline.errors import BadInput
 from pipeline.file_names import PICTURES, is_companion, natural
+from pipeline.foreign_files import read_file
 from pipeline.images import decode_image, decode_jpeg
 from pipeline.shards import ShardSet, StoredVideo
 
@@ -92,7 +93,7 @@ class FolderSource:
 
     def _read(self, file: Path) -> np.ndarray:
         try:
-            return decode_image(file.read_bytes())
+            return decode_image(read_file(file))
         except BadInput as error:
             raise BadInput(error.reason, error.what, video=self.video_id, file=file, cure=error.cure) from error
         except OSError as error:

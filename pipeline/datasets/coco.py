@@ -29,6 +29,7 @@ from pipeline.datasets.json_entries import Entry, shown, whole_number, whole_or_
 from pipeline.datasets.run_lengths import packed_mask
 from pipeline.errors import BadInput
 from pipeline.file_names import video_name
+from pipeline.foreign_files import inside
 from pipeline.images import ids_from_rgb
 from pipeline.records import FrameRecord, Segment, VideoRecord
 
@@ -84,11 +85,11 @@ class _Coco(ABC):
         if isinstance(entry, BadInput):
             raise BadInput(entry.reason, entry.what, video=video_id, file=self.annotations, cure=COPY_AGAIN)
         entry = entry.of_video(video_id)
-        image = self.images / entry.path("file_name")
+        image = inside(self.images / entry.path("file_name"), self.root, self.images)
         size = entry.size()
         remarks: Counter[str] = Counter()
         labels, segments = self._labels(entry, size, remarks)
-        if not os.path.isfile(image):
+        if not os.path.exists(image):
             raise BadInput("missing-image", "the json lists this image, but the file does not exist.", video=video_id,
                            file=image, cure="Copy the missing files.")
         frame = FrameRecord(name=PurePosixPath(image).stem, image=image, **labels)
@@ -194,8 +195,9 @@ class CocoPanoptic(_Coco):
         if len(annotations) != 1:
             raise image.bad(f"the json has {len(annotations)} annotations for this image; each image has one.",
                             "duplicate-id")
-        label = self.root / f"panoptic_{self.split}2017" / annotations[0].path("file_name")
-        if not os.path.isfile(label):
+        folder = self.root / f"panoptic_{self.split}2017"
+        label = inside(folder / annotations[0].path("file_name"), self.root, folder)
+        if not os.path.exists(label):
             raise BadInput("missing-label", "the json lists this label, but the file does not exist.",
                            video=image.video, file=label, cure="Unpack the panoptic PNGs of this split again.")
         segments = listed_segments({image.video: list(annotations[0].entries("segments_info", "segment"))},

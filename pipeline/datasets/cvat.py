@@ -53,7 +53,7 @@ class Cvat:
         folder = self._folders.get(video_id, self.root / self.split / video_id)
         images = files_by_stem(
             folder_of_pictures(video_id, [folder / "images" / "default", folder / "images", folder]), PICTURES,
-            video=video_id, kind="image")
+            roots=(self.root,), video=video_id, kind="image")
         masks = TrackedMasks(video_id, images)
         export = _export(folder, video_id)
         for track in export.tracks(list(images), masks):

@@ -63,7 +63,8 @@ class Davis:
         without a class.
         """
         folder = self._folders.get(video_id, video_id)
-        files = VideoFiles.find(video_id, images=self.images / folder, labels=self.labels / folder)
+        files = VideoFiles.find(video_id, images=self.images / folder, labels=self.labels / folder,
+                                roots=(self.root, self.images, self.labels))
         values = set()
         for file in files.labels.values():
             values.update(np.unique(_map(file, video_id)).tolist())

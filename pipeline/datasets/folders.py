@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,29 +13,32 @@ from pipeline.datasets.class_rows import table_of_rows
 from pipeline.datasets.json_entries import Entry
 from pipeline.errors import BadInput
 from pipeline.file_names import is_companion, naturally, video_name
+from pipeline.foreign_files import LARGEST_JSON, LARGEST_LIST, inside, parse_json, read_file
 
 
 def load_json(path: Path) -> Any:
     """A json file, parsed once per process and again only when the file changes. Callers must not change the result.
 
-    Raises `BadInput` for a file that is missing, unreadable or not valid json.
+    Raises `BadInput` for a file that is missing, unreadable, no regular file, too large, or not valid json.
     """
     try:
         stat = path.stat()
         return _parsed(path, stat.st_mtime_ns, stat.st_size)
+    except BadInput:
+        raise
     except FileNotFoundError:
         raise BadInput("missing-json", "the annotation file does not exist.", file=path,
                        cure="Check dataset.root and the split; docs/data.md shows the expected files.") from None
     except OSError as error:
         raise BadInput("unreadable", f"{error.strerror}.", file=path, cure="Give this user read permission.") from None
-    except (ValueError, RecursionError, MemoryError) as error:    # also UnicodeDecodeError
+    except ValueError as error:     # also UnicodeDecodeError
         raise BadInput("bad-json", f"the file is not valid json ({error}).", file=path,
                        cure="Copy the file again, or correct it at this place.") from None
 
 
 @lru_cache(maxsize=8)
 def _parsed(path: Path, _changed: int, _size: int) -> Any:
-    return json.loads(path.read_bytes())        # bytes: also with a byte order mark, and in UTF-16
+    return parse_json(read_file(path, largest=LARGEST_JSON))     # bytes: also with a byte order mark, and in UTF-16
 
 
 def load_entry(path: Path, *, cure: str) -> Entry:
@@ -51,7 +53,9 @@ def read_list(path: Path) -> list[str]:
     """
     cure = "Write one video per line, as its folder is named."
     try:
-        lines = path.read_bytes().decode("utf-8-sig").splitlines()
+        lines = read_file(path, largest=LARGEST_LIST).decode("utf-8-sig").splitlines()
+    except BadInput:
+        raise
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput("bad-list", f"it cannot be read as text ({error}).", file=path, cure=cure) from None
     listed = Entry({"line": ""}, "the list", file=path, cure=cure)
@@ -106,15 +110,22 @@ def first_existing(candidates: list[Path], *, description: str) -> Path:
                             f"read: train_split, evaluation.split, cache.splits; docs/data.md shows the layout.")
 
 
-def files_by_stem(folder: Path, suffixes: tuple[str, ...], *, video: str, kind: str) -> dict[str, Path]:
+def files_by_stem(folder: Path, suffixes: tuple[str, ...], *, roots: Sequence[Path], video: str,
+                  kind: str) -> dict[str, Path]:
     """Name without suffix -> path of every file of one kind in a folder, in natural order. Lists the folder once.
 
-    Raises `BadInput` when the folder is missing ("missing-<kind>") or may not be read ("unreadable"), and when two
-    files name the same frame ("frame-mismatch").
+    roots: the folders out of which neither the folder nor a link in it may lead. Raises `BadInput` when the folder is
+    missing ("missing-<kind>") or may not be read ("unreadable"), when two files name the same frame ("frame-mismatch"),
+    and for what leads out of the roots ("outside").
     """
     try:
-        names = naturally(name for name in os.listdir(folder)
+        names = naturally(name for name in os.listdir(inside(folder, *roots))
                           if name.lower().endswith(suffixes) and not is_companion(name))
+        for name in names:
+            if os.path.islink(folder / name):
+                inside(folder / name, *roots)
+    except BadInput as error:
+        raise BadInput(error.reason, error.what, video=video, file=error.file or folder, cure=error.cure) from None
     except FileNotFoundError:
         raise BadInput(f"missing-{kind}", f"the {kind} folder of this video does not exist.", video=video, file=folder,
                        cure="Copy it again, or remove the video from the split list.") from None

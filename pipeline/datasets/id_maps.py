@@ -19,7 +19,8 @@ from PIL import Image
 from model.labels import ClassTable
 from pipeline.datasets.json_entries import Entry
 from pipeline.errors import BadInput
-from pipeline.images import decode_png
+from pipeline.foreign_files import read_file
+from pipeline.images import decode_png, is_png, png_size
 from pipeline.records import Segment
 
 RAW_ARTEFACT = 200        # an error of the annotation tool that occurs in the release; counts as void
@@ -80,17 +81,12 @@ def read_label(path: Path, *, video: str, indexed: bool, size: tuple[int, int] |
     indexed: of a palette PNG, return the indices (as the raw coding uses them) instead of the colours. size: the
     (height, width) it must have. Raises `BadInput` for a file that is missing, unreadable, damaged or of another size.
     """
-    label = _decoded_label(path, video=video, indexed=indexed)
-    if size is not None and label.shape[:2] != size:
-        raise BadInput("size-differs", f"the label has {label.shape[1]}x{label.shape[0]} pixels, the video "
-                       f"has {size[1]}x{size[0]}.", video=video, file=path,
-                       cure="Resize frames, labels and json together.")
-    return label
-
-
-def _decoded_label(path: Path, *, video: str, indexed: bool) -> np.ndarray:
     try:
-        data = path.read_bytes()
+        data = read_file(path)
+        if size is not None and is_png(data) and len(data) > 32 and png_size(data) != size:     # before memory is taken
+            height, width = png_size(data)
+            raise BadInput("size-differs", f"the label has {width}x{height} pixels, the video has {size[1]}x{size[0]}.",
+                           cure="Resize frames, labels and json together.")
         label = decode_png(data)
         if indexed and data[25:26] == PALETTE:
             with Image.open(io.BytesIO(data)) as image:
@@ -105,8 +101,11 @@ def _decoded_label(path: Path, *, video: str, indexed: bool) -> np.ndarray:
     except IsADirectoryError:
         raise BadInput("unreadable", "the label is a folder.", video=video, file=path,
                        cure="Remove the folder, or give it another name.") from None
-    except (BadInput, OSError, SyntaxError) as error:    # Pillow raises the latter two for damaged pictures
-        raise BadInput("corrupt-label", getattr(error, "what", f"{error}."), video=video, file=path,
+    except BadInput as error:
+        cure = "Copy or convert this label again." if error.reason == "corrupt-label" else error.cure
+        raise BadInput(error.reason, error.what, video=video, file=path, cure=cure) from None
+    except (OSError, SyntaxError, ValueError) as error:     # Pillow raises all three for damaged pictures
+        raise BadInput("corrupt-label", f"{error}.", video=video, file=path,
                        cure="Copy or convert this label again.") from None
 
 

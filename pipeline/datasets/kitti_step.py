@@ -73,7 +73,8 @@ class KittiStep:
         table, and sizes that differ.
         """
         files = VideoFiles.find(video_id, images=self.images / video_id,
-                                labels=None if self.labels is None else self.labels / video_id)
+                                labels=None if self.labels is None else self.labels / video_id,
+                                roots=(self.root, self.images, *([self.labels] if self.labels else [])))
         return files.record(read_ids=lambda file: self._ids(file, video_id), make_segment=self._segment)
 
     def frame_ids(self, video: VideoRecord, frame: FrameRecord) -> np.ndarray:

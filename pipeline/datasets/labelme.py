@@ -58,8 +58,8 @@ class LabelMe:
         none, and objects of one class that nothing tells apart.
         """
         folder = folder_of_pictures(video_id, [self._folders.get(video_id, self.root / self.split / video_id)])
-        images = files_by_stem(folder, PICTURES, video=video_id, kind="image")
-        jsons = files_by_stem(folder, (".json",), video=video_id, kind="label")
+        images = files_by_stem(folder, PICTURES, roots=(self.root,), video=video_id, kind="image")
+        jsons = files_by_stem(folder, (".json",), roots=(self.root,), video=video_id, kind="label")
         if orphans := sorted(jsons.keys() - images.keys()):
             raise BadInput("missing-image", f"{len(orphans)} json files have no picture of the same name.",
                            video=video_id, file=jsons[orphans[0]], cure="Copy the pictures, or remove these files.")
@@ -81,7 +81,7 @@ class LabelMe:
         """The labels that any frame of any split uses; what cannot be read is named when its video is."""
         labels = []
         for folder in all_videos(self.root):
-            for path in files_by_stem(folder, (".json",), video=folder.name, kind="label").values():
+            for path in files_by_stem(folder, (".json",), roots=(self.root,), video=folder.name, kind="label").values():
                 try:
                     labels += [shape.text("label") for shape in load_entry(path, cure=CURE).entries("shapes", "shape")]
                 except BadInput:

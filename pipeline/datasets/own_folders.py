@@ -11,6 +11,7 @@ from pipeline.datasets.classes_youtube_vis import thing_table
 from pipeline.datasets.folders import class_table, first_existing
 from pipeline.errors import BadInput
 from pipeline.file_names import PICTURES, is_companion, naturally
+from pipeline.foreign_files import LARGEST_LIST, read_file
 
 CATEGORIES = "categories.json"
 LABELS = "labels.txt"
@@ -68,7 +69,7 @@ def own_classes(name: str, root: Path, names: Callable[[], Iterable[str]]) -> Cl
 
 def _lines(file: Path) -> list[str]:
     try:
-        lines = [line.strip() for line in file.read_bytes().decode("utf-8-sig").splitlines()]
+        lines = [line.strip() for line in read_file(file, largest=LARGEST_LIST).decode("utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput("bad-list", f"it cannot be read as text ({error}).", file=file,
                        cure="Write the name of a class on each line.") from None

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from pipeline.errors import BadInput
+from pipeline.foreign_files import read_file
 from pipeline.images import decode_image
 from pipeline.records import Dataset, FrameRecord, VideoRecord
 
@@ -96,7 +97,7 @@ def _distance(a: Look, b: Look) -> float:
 def _looks(dataset: Dataset, video: VideoRecord, frame: FrameRecord) -> dict[int, Look]:
     """Track id -> look, for every thing in a frame."""
     try:
-        image = decode_image(frame.image.read_bytes())
+        image = decode_image(read_file(frame.image))
     except BadInput as error:
         raise BadInput(error.reason, error.what, video=video.video_id, file=frame.image, cure=error.cure) from None
     ids = dataset.frame_ids(video, frame)

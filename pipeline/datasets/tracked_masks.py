@@ -9,6 +9,7 @@ from pathlib import Path
 from pycocotools import mask as coco
 
 from pipeline.errors import BadInput
+from pipeline.foreign_files import read_file
 from pipeline.images import image_size
 from pipeline.records import FrameRecord, Segment, VideoRecord
 
@@ -53,7 +54,7 @@ class TrackedMasks:
 
 def _size(video_id: str, image: Path) -> tuple[int, int]:
     try:
-        return image_size(image.read_bytes())
+        return image_size(read_file(image))
     except OSError as error:
         raise BadInput("unreadable", f"{error.strerror}.", video=video_id, file=image,
                        cure="Copy it again, or give this user read permission.") from None

@@ -13,6 +13,7 @@ from pipeline.datasets.folders import files_by_stem
 from pipeline.datasets.id_maps import ids_in
 from pipeline.errors import BadInput
 from pipeline.file_names import PICTURES, naturally
+from pipeline.foreign_files import read_file
 from pipeline.images import image_size
 from pipeline.records import FrameRecord, Segment, VideoRecord
 
@@ -31,15 +32,17 @@ class VideoFiles:
     labels: Mapping[str, Path]
 
     @classmethod
-    def find(cls, video_id: str, *, images: Path, labels: Path | None) -> VideoFiles:
+    def find(cls, video_id: str, *, images: Path, labels: Path | None, roots: Sequence[Path]) -> VideoFiles:
         """List the folders of one video; one without a folder of labels has none.
 
-        Raises `BadInput` for a folder of images that is missing, and for folders that may not be read.
+        Raises `BadInput` for a folder of images that is missing, and for folders that may not be read or lead out of
+        the `roots`.
         """
         has_labels = labels is not None and os.path.exists(labels)
         return cls(video_id=video_id, image_folder=images, label_folder=labels,
-                   images=files_by_stem(images, PICTURES, video=video_id, kind="image"),
-                   labels=files_by_stem(labels, (".png",), video=video_id, kind="label") if has_labels else {})
+                   images=files_by_stem(images, PICTURES, roots=roots, video=video_id, kind="image"),
+                   labels=files_by_stem(labels, (".png",), roots=roots, video=video_id, kind="label") if has_labels
+                   else {})
 
     def refuse_mismatch(self, names: Sequence[str], labelled: Collection[str]) -> None:
         """Raise `BadInput` if `names` is empty, or if images and labels are not those of `names` and `labelled`."""
@@ -93,12 +96,12 @@ class VideoFiles:
 
     def _image_size(self, name: str) -> tuple[int, int]:
         try:
-            return image_size(self.images[name].read_bytes())
+            return image_size(read_file(self.images[name]))
         except OSError as error:
             raise BadInput("unreadable", f"{error.strerror}.", video=self.video_id, file=self.images[name],
                            cure="Copy it again, or give this user read permission.") from None
         except BadInput as error:
-            raise BadInput("corrupt-image", error.what, video=self.video_id, file=self.images[name], cure=error.cure
+            raise BadInput(error.reason, error.what, video=self.video_id, file=self.images[name], cure=error.cure
                            ) from None
 
 

@@ -81,7 +81,8 @@ class VipSeg:
         in the json, unknown categories, ids that change their class, and sizes that differ.
         """
         folder = self._folders.get(video_id, video_id)
-        files = VideoFiles.find(video_id, images=self.images / folder, labels=self.labels / folder)
+        files = VideoFiles.find(video_id, images=self.images / folder, labels=self.labels / folder,
+                                roots=(self.root, self.images, self.labels))
         if self.layout == "rgb":
             return self._read_rgb(video_id, folder, files)
         return files.record(read_ids=lambda file: self._label_ids(file, video_id), make_segment=self._raw_segment)

@@ -59,7 +59,8 @@ class Vspw:
         and sizes that differ.
         """
         folder = self.videos / self._folders.get(video_id, video_id)
-        files = VideoFiles.find(video_id, images=folder / "origin", labels=folder / "mask")
+        files = VideoFiles.find(video_id, images=folder / "origin", labels=folder / "mask",
+                                roots=(self.root, self.videos))
         return files.record(read_ids=lambda file: self._ids(file, video_id), make_segment=self._segment)
 
     def frame_ids(self, video: VideoRecord, frame: FrameRecord) -> np.ndarray:

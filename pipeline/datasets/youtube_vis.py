@@ -96,7 +96,8 @@ class YouTubeVis:
         remarks: Counter[str] = Counter()
         annotations = [annotation.of_video(video_id) for annotation in self._annotated.get(entry.key("id"), [])]
         segments, masks = self._tracks(annotations, len(video.files), size, remarks)
-        images = files_by_stem(self.images / video.folder, PICTURES, video=video_id, kind="image")
+        images = files_by_stem(self.images / video.folder, PICTURES, roots=(self.root, self.images), video=video_id,
+                               kind="image")
         stems = [PurePosixPath(name).stem for name in video.files]
         for name, stem in zip(video.files, stems):
             if stem not in images:

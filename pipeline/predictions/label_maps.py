@@ -14,6 +14,7 @@ from model.contracts import PanopticVideo, SemanticVideo
 from model.labels import VOID, ClassTable
 from pipeline.datasets.id_maps import ids_in
 from pipeline.errors import BadInput
+from pipeline.file_names import name_for
 from pipeline.files import atomic_write
 from pipeline.images import encode_png
 from pipeline.visualise.palette import paint
@@ -69,8 +70,8 @@ def write_step_maps(video: PanopticVideo, folder: Path, *, classes: ClassTable) 
 
 
 def _write(video: PanopticVideo | SemanticVideo, folder: Path, encode: Callable[[np.ndarray], np.ndarray]) -> Path:
-    maps = Path(folder) / video.video_id
+    maps = Path(folder) / name_for(video.video_id)
     maps.mkdir(parents=True, exist_ok=True)
     for name, ids in zip(video.frame_names, video.frames, strict=True):
-        atomic_write(maps / f"{name}.png", encode_png(encode(ids)))
+        atomic_write(maps / f"{name_for(name, video=video.video_id)}.png", encode_png(encode(ids)))
     return maps

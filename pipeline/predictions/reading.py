@@ -14,7 +14,6 @@ are read back from the format `vipseg`.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -28,12 +27,15 @@ from model.labels import DIVISOR, VOID, ClassTable, panoptic_id
 from pipeline.datasets.folders import load_json
 from pipeline.datasets.id_maps import read_label
 from pipeline.errors import BadInput
+from pipeline.file_names import name_for
+from pipeline.foreign_files import inside, own_json
 from pipeline.images import ids_from_rgb
 from pipeline.predictions.vipseg import MAPS, PANOPTIC
 
 SCHEMA = 1
 PARTS = "videos"
 MANIFEST = "predictions.json"
+PREDICT_AGAIN = "Delete it and predict again; the results of finished videos are kept."
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -118,7 +120,7 @@ def panoptic_video(entry: Mapping[str, Any], maps: Path, classes: ClassTable) ->
             raise BadInput("bad-id", f"class {classes.classes[index].name!r} has {track} tracks or more.", video=video,
                            cure=f"A video holds up to {DIVISOR - 1} tracks of a class.")
     listed = {panoptic[file_id]: segments[panoptic[file_id]] for file_id in infos}
-    return PanopticVideo(video_id=video, segments=listed, frames=_Maps(entry, Path(maps) / video, panoptic),
+    return PanopticVideo(video_id=video, segments=listed, frames=_Maps(entry, Path(maps) / name_for(video), panoptic),
                          frame_names=tuple(Path(frame["file_name"]).stem for frame in entry["annotations"]))
 
 
@@ -137,12 +139,20 @@ class _Maps:
     def __iter__(self) -> Iterator[np.ndarray]:
         """T maps, H W int32 of panoptic ids. Raises BadInput "unlisted-id" or "empty-segment" naming the file."""
         for frame in self.entry["annotations"]:
-            file = self.folder / frame["file_name"]
+            file = self._file(frame["file_name"])
             rgb = read_label(file, video=self.entry["video_id"], indexed=False)
             if rgb.ndim != 3:
                 raise BadInput("corrupt-label", "the map has one channel, not red, green and blue.",
                                video=self.entry["video_id"], file=file, cure="Write ids as R + 256 G + 65536 B.")
             yield self._translate(ids_from_rgb(rgb), {info["id"] for info in frame["segments_info"]}, file)
+
+    def _file(self, name: str) -> Path:
+        """The map of a frame. Raises BadInput "outside" for a name, or a link, that leads out of the folder of maps."""
+        try:
+            return inside(self.folder / name, self.folder.parent)
+        except BadInput as error:
+            raise BadInput(error.reason, error.what, video=self.entry["video_id"], file=error.file or self.folder,
+                           cure=error.cure) from None
 
     def _translate(self, ids: np.ndarray, listed: set[int], file: Path) -> np.ndarray:
         flat = ids.ravel()
@@ -162,7 +172,7 @@ def read_prediction_manifest(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no finished predictions in {folder} ({MANIFEST} is missing); run jobs.evaluate or "
                                 "jobs.predict again")
-    manifest = json.loads(path.read_text())
+    manifest = own_json(path, needs={"made_by": dict, "classes": dict, "sha256": dict}, cure=PREDICT_AGAIN)
     if manifest.get("schema") != SCHEMA:
         raise ValueError(f"{path} has schema {manifest.get('schema')}, this version reads {SCHEMA}; predict again")
     return manifest

@@ -8,8 +8,9 @@ that the server would refuse, or score as nothing without a message, are refused
 
 from __future__ import annotations
 
-import json
+import lzma
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import isfinite
@@ -25,11 +26,16 @@ from pipeline.datasets.youtube_vis import Listed, YouTubeVis
 from pipeline.errors import BadInput
 from pipeline.file_names import naturally
 from pipeline.files import atomic_file, canonical_json, digest
+from pipeline.foreign_files import LARGEST_JSON, open_regular, parse_json, read_file
 from pipeline.predictions.video_to_write import mask_as_text
 from pipeline.records import Dataset
 
 RESULTS = "results.json"    # the name the servers look for, inside any zip
 MASK = {"size": list, "counts": str}
+SMALL_RESULTS = 2**26       # bytes of unpacked results that are always read
+LARGEST_RATIO = 100         # of unpacked to packed bytes beyond that; written results have less than 10
+# What a zip raises that is damaged, encrypted, or packed by a method that Python lacks.
+_ZIP_ERRORS = (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, OSError, zlib.error, lzma.LZMAError)
 WRITE_AGAIN = "Correct the program that wrote the file, and write it again."
 
 
@@ -213,16 +219,28 @@ def _refuse_video(video: Tracks, listed: ListedVideo | None, videos: Mapping[str
                        video=video.video_id, file=path, cure="Predict every frame of the json, at its own size.")
 
 
+def _unzipped(path: Path) -> bytes:
+    """The results in a zip. Raises BadInput for a member that claims far more bytes than a zip of this size holds."""
+    with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+        entry = archive.getinfo(RESULTS)
+        largest = min(LARGEST_JSON, SMALL_RESULTS + LARGEST_RATIO * path.stat().st_size)
+        if entry.file_size > largest:
+            raise BadInput("too-large", f"{RESULTS} in it claims {entry.file_size:,} bytes; of a zip of "
+                           f"{path.stat().st_size:,} bytes, at most {largest:,} are read.", file=path,
+                           cure=f"Unpack it, look at it, and give {RESULTS} itself.")
+        return archive.read(entry)
+
+
 def _load(path: Path) -> list[Any]:
     try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                rows = json.loads(archive.read(RESULTS))
-        else:
-            rows = json.loads(path.read_bytes())
+        with open_regular(path) as file:
+            is_zip = zipfile.is_zipfile(file)
+        rows = parse_json(_unzipped(path) if is_zip else read_file(path, largest=LARGEST_JSON))
     except FileNotFoundError:
         raise FileNotFoundError(f"no results at {path}; write_results makes them") from None
-    except (KeyError, ValueError, zipfile.BadZipFile) as error:
+    except BadInput:
+        raise
+    except (*_ZIP_ERRORS, KeyError, ValueError) as error:
         raise BadInput("bad-json", f"not a results file ({error}).", file=path, cure=f"Give {RESULTS}, or a zip with "
                        "exactly that file at its top.") from None
     if not isinstance(rows, list):

@@ -15,6 +15,7 @@ from pycocotools import mask as coco
 
 from model.contracts import VideoSegment
 from model.labels import ClassTable, panoptic_id
+from pipeline.file_names import name_for
 from pipeline.files import atomic_write, canonical_json
 from pipeline.images import encode_png
 from pipeline.predictions.all_videos import AllVideos
@@ -33,13 +34,13 @@ def write_vipseg(video: VideoToWrite) -> dict[str, Any]:
         raise ValueError(f"panoptic ids {wrong} of {panoptic.video_id} do not code the classes and tracks of their "
                          "segments; make them by model.labels.panoptic_id")
     colors = video.colors
-    maps = video.folder / MAPS / panoptic.video_id
+    maps = video.folder / MAPS / name_for(panoptic.video_id)
     maps.mkdir(parents=True, exist_ok=True)
     frames = []
     for name, ids, masks in zip(panoptic.frame_names, panoptic.frames, video.run_lengths, strict=True):
-        atomic_write(maps / f"{name}.png", encode_png(paint(ids, colors)))
+        atomic_write(maps / f"{name_for(name, video=panoptic.video_id)}.png", encode_png(paint(ids, colors)))
         infos = [_segment_info(segments[i], colors[i], mask, video.classes) for i, mask in masks.items()]
-        frames.append({"file_name": f"{name}.png", "segments_info": infos})
+        frames.append({"file_name": f"{name_for(name, video=panoptic.video_id)}.png", "segments_info": infos})
     return {"panoptic": {"video_id": panoptic.video_id, "annotations": frames}}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,10 +10,19 @@ from typing import Any
 
 from model.contracts import Tracks, VideoResults
 from model.labels import ClassTable
+from pipeline.file_names import name_for
 from pipeline.files import atomic_write, canonical_json, digest, sha256_of
+from pipeline.foreign_files import own_json, whole_json
 from pipeline.predictions.all_videos import AllVideos
 from pipeline.predictions.formats import FORMATS, FormatName, default_formats, refuse_unfit_formats
-from pipeline.predictions.reading import MANIFEST, PARTS, SCHEMA, read_prediction_manifest, refuse_other_source
+from pipeline.predictions.reading import (
+    MANIFEST,
+    PARTS,
+    PREDICT_AGAIN,
+    SCHEMA,
+    read_prediction_manifest,
+    refuse_other_source,
+)
 from pipeline.predictions.server_results import ListedVideo
 from pipeline.predictions.tracks_json import tracks_of
 from pipeline.predictions.video_to_write import VideoToWrite
@@ -42,7 +50,8 @@ class PredictionWriter:
     def is_finished(self, video_id: str) -> bool:
         """Whether a run with the same `made_by` and formats has written the video."""
         part = self._part(video_id)
-        return part.is_file() and json.loads(part.read_text())["made_by"] == self._source()
+        written = whole_json(part)      # one that was cut off is predicted again
+        return written is not None and written.get("made_by") == self._source()
 
     def refuse_unlike(self, videos: Iterable[str]) -> None:
         """Raise ValueError where one of these videos of the folder was written by other settings than these."""
@@ -86,7 +95,7 @@ class PredictionWriter:
         if missing or not names:
             raise ValueError(f"{folder}: {len(missing)} of {len(names)} videos are not predicted by this run, first "
                              f"{missing[:3]}; predict them again with these settings")
-        parts = {name: json.loads(self._part(name).read_text()) for name in names}
+        parts = {name: own_json(self._part(name), cure=PREDICT_AGAIN) for name in names}
         joined = AllVideos(folder=folder, classes=self.classes, parts=parts, listed=listed)
         formats = [FORMATS[name] for name in self.formats or FORMATS]
         files = [row.join(joined) for row in formats if row.join is not None]
@@ -101,7 +110,7 @@ class PredictionWriter:
 
     def tracks(self, video_id: str) -> Tracks:
         """The tracks of a video that `write` was given. Raises ValueError where it was given none."""
-        part = json.loads(self._part(video_id).read_text())
+        part = own_json(self._part(video_id), cure=PREDICT_AGAIN)
         if part["size"] is None:
             raise ValueError(f"{self._part(video_id)} holds no tracks; predict with tracks among the results")
         return tracks_of(video_id, part, self.classes)
@@ -111,9 +120,7 @@ class PredictionWriter:
         return digest({**self.made_by, "formats": list(self.formats)} if self.formats else self.made_by)
 
     def _part(self, video_id: str) -> Path:
-        if not re.fullmatch(r"[^/\0]+", video_id) or video_id in (".", ".."):
-            raise ValueError(f"video id {video_id!r} cannot name a folder; rename the video")
-        return Path(self.folder) / PARTS / f"{video_id}.json"
+        return Path(self.folder) / PARTS / f"{name_for(video_id)}.json"
 
 
 def earlier_videos(folder: Path) -> dict[str, str]:

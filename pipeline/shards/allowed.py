@@ -9,10 +9,9 @@ from collections import Counter
 
 from model.labels import DIVISOR, ClassTable
 from pipeline.errors import BadInput
+from pipeline.file_names import LONGEST_NAME, can_name_a_file
 from pipeline.records import VideoRecord
 from pipeline.shards.stored_ids import HIGHEST_ID, SAME_RUN, some
-
-LONGEST_NAME = 200      # bytes; file systems allow 255, and results are first written under a name with a suffix
 
 
 def refuse_unfit_classes(classes: ClassTable) -> None:
@@ -57,7 +56,7 @@ def refuse_unfit_video(video: VideoRecord, classes: ClassTable) -> None:
 def _refuse_names(video: VideoRecord) -> None:
     names = [frame.name for frame in video.frames]
     for kind, name in (("video", video.video_id), *(("frame", name) for name in names)):
-        if not name.isprintable() or "/" in name or name in ("", ".", "..") or len(name.encode()) > LONGEST_NAME:
+        if not can_name_a_file(name):
             raise BadInput("bad-name", f"the {kind} name {name[:60]!r}{'...' * (len(name) > 60)} cannot name a file of "
                            f"results: it needs 1 to {LONGEST_NAME} bytes of printable characters without '/'.",
                            cure=f"Rename the {kind}, in the annotations too.")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pipeline.errors import BadInput
 from pipeline.files import canonical_json
+from pipeline.foreign_files import read_file
 from pipeline.images import (
     decode_image,
     decode_jpeg,
@@ -104,7 +105,7 @@ def _encode_image(video: VideoRecord, frame: FrameRecord, size: tuple[int, int],
     one kind of image.
     """
     with _blame(video.video_id, frame.image, missing="missing-image"):
-        data = frame.image.read_bytes()
+        data = read_file(frame.image)
         if (actual := image_size(data)) != (video.height, video.width):
             raise _other_size(data, actual, video)
         if size == actual and is_upright_jpeg(data):

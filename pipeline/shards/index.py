@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tarfile
 import zlib
 from collections.abc import Iterable
@@ -14,7 +13,10 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import BadInput
 from pipeline.files import atomic_file
-from pipeline.shards.format import INDEX, INDEX_SCHEMA, MANIFEST, META, SCHEMA
+from pipeline.foreign_files import open_regular, parse_json
+from pipeline.picture_formats import LARGEST
+from pipeline.shards.format import INDEX, INDEX_SCHEMA, META, SCHEMA
+from pipeline.shards.manifest import read_manifest
 
 _REBUILD = "Delete the index; it is rebuilt from the shards."
 
@@ -34,10 +36,18 @@ def save_index(path: Path, rows: Iterable[dict], *, plan: str) -> None:
         pq.write_table(table, file, compression="zstd", write_page_checksum=True)
 
 
-def read_index(path: Path, *, plan: str) -> list[dict]:
-    """The rows of an index. Raises BadInput where it is damaged or belongs to another plan than the manifest."""
+def read_index(path: Path, *, plan: str, most: int) -> list[dict]:
+    """The rows of an index, at most `most`.
+
+    Raises BadInput where it is damaged, has more rows or other columns, or belongs to another plan than the manifest.
+    """
     try:
-        table = pq.read_table(path, page_checksum_verification=True)
+        with open_regular(path) as file:
+            parquet = pq.ParquetFile(file, page_checksum_verification=True)
+            if parquet.metadata.num_rows > most or not parquet.schema_arrow.equals(INDEX_SCHEMA):
+                raise BadInput("damaged-shard", f"it has {parquet.metadata.num_rows} rows or other columns than an "
+                               f"index, but its manifest lists {most} clips.", file=path, cure=_REBUILD)
+            table = parquet.read()
     except (pa.ArrowException, OSError) as error:
         raise BadInput("damaged-shard", f"it cannot be read ({error}).", file=path, cure=_REBUILD) from error
     actual = (table.schema.metadata or {}).get(b"plan", b"").decode()
@@ -47,6 +57,23 @@ def read_index(path: Path, *, plan: str) -> list[dict]:
     return table.to_pylist()
 
 
+def refuse_unfit_rows(rows: Iterable[dict], manifest: dict, path: Path) -> None:
+    """Raise BadInput "damaged-shard" for rows with places outside of their tar, or sizes that no picture has."""
+    sizes = [shard["size"] for shard in manifest["shards"]]
+    for row in rows:
+        places = row["members"] or ()
+        known = row["shard"] is not None and 0 <= row["shard"] < len(sizes)
+        if not known or any(None in place.values() or place["offset"] < 0 or place["length"] < 0 or
+                            place["offset"] + place["length"] > sizes[row["shard"]] for place in places):
+            raise BadInput("damaged-shard", f"clip {row['key']!r} lists places outside of its shard.", file=path,
+                           cure=_REBUILD)
+        images = sum(place["name"].endswith(".jpg") for place in places)
+        if None in row.values() or not places or images != len(row["frame_names"]) or not row["video_id"] or \
+                min(row["height"], row["width"]) < 1 or row["height"] * row["width"] > LARGEST:
+            raise BadInput("damaged-shard", f"clip {row['key']!r} has {images} frames of {row['width']}x"
+                           f"{row['height']} pixels and other values that do not fit.", file=path, cure=_REBUILD)
+
+
 def rebuild_rows(tar: Path, shard: int) -> list[dict]:
     """The index rows of one shard, read from its tar alone.
 
@@ -54,17 +81,19 @@ def rebuild_rows(tar: Path, shard: int) -> list[dict]:
     """
     rows = []
     try:
-        with tarfile.open(tar) as file:
+        with open_regular(tar) as opened, tarfile.open(fileobj=opened, mode="r:") as file:
             for key, infos in groupby(file, key=lambda info: info.name.partition(".")[0]):
                 members = []
                 content = b""
                 for info in infos:
+                    if not info.isreg() or info.issparse() or info.size > tar.stat().st_size:
+                        raise ValueError(f"its member {info.name[:80]!r} is no plain file inside the shard")
                     content = file.extractfile(info).read()
                     members.append({"name": info.name, "offset": info.offset_data, "length": info.size,
                                     "crc32": zlib.crc32(content)})
                 if members[-1]["name"] != f"{key}.{META}":
                     raise ValueError(f"clip {key!r} does not end with its {META}")
-                rows.append(index_row(json.loads(content), key=key, shard=shard, members=members))
+                rows.append(index_row(parse_json(content), key=key, shard=shard, members=members))
     except (tarfile.TarError, ValueError, KeyError, TypeError) as error:
         raise BadInput("damaged-shard", f"the shard cannot be read: {error}.", file=tar,
                        cure="Delete it and run make_shards again.") from error
@@ -79,5 +108,5 @@ def rows_of_tars(folder: Path, manifest: dict) -> list[dict]:
 
 def write_index(folder: Path) -> None:
     """Rebuild a lost `index.parquet`, byte for byte, from the tars of a finished shard set."""
-    manifest = json.loads((folder / MANIFEST).read_bytes())
+    manifest, _ = read_manifest(folder)
     save_index(folder / INDEX, rows_of_tars(folder, manifest), plan=manifest["plan"])

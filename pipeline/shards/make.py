@@ -14,6 +14,7 @@ from typing import Any
 
 from pipeline.errors import BadInput
 from pipeline.files import atomic_write, canonical_json, sweep_partials
+from pipeline.foreign_files import own_json
 from pipeline.outcomes import Outcomes
 from pipeline.progress import Progress
 from pipeline.records import Dataset
@@ -23,6 +24,8 @@ from pipeline.shards.format import ERRORS, INDEX, MANIFEST, PLAN, SCHEMA
 from pipeline.shards.index import save_index
 from pipeline.shards.plan import ShardConfig, ShardPlan, plan_shards
 from pipeline.shards.writer import make_shard, shard_outcomes
+
+SIDECAR_CURE = "Run the same command again: this shard is written anew, and the others are kept."
 
 log = logging.getLogger(__name__)
 
@@ -86,13 +89,11 @@ def _claim(folder: Path, plan: ShardPlan) -> ShardPlan:
     """
     content = canonical_json(plan.to_json())
     try:
-        stored = json.loads((folder / PLAN).read_bytes())
+        stored = own_json(folder / PLAN, needs={"shards": list, "config": dict},
+                          cure="Delete it and run the same command again: finished shards are kept.")
     except FileNotFoundError:
         atomic_write(folder / PLAN, content)
         return plan
-    except ValueError as error:
-        raise BadInput("damaged-shard", f"it cannot be read ({error}).", file=folder / PLAN,
-                       cure="Delete it and run the same command again: finished shards are kept.") from error
     wanted = json.loads(content)
     differing = [name for name in wanted if stored.get(name) != wanted[name]]
     if set(differing) <= {"shards"} and list(chain(*stored["shards"])) == list(chain(*wanted["shards"])):
@@ -106,7 +107,7 @@ def _claim(folder: Path, plan: ShardPlan) -> ShardPlan:
 
 def _finish(folder: Path, plan: ShardPlan, remarks: Mapping[str, int]) -> ShardReport:
     """Merge the sidecars into errors.jsonl, the index and, last, the manifest."""
-    sidecars = [json.loads((folder / plan.name(shard)).with_suffix(".json").read_bytes())
+    sidecars = [own_json((folder / plan.name(shard)).with_suffix(".json"), cure=SIDECAR_CURE)
                 for shard in range(len(plan.shards))]
     outcomes = Outcomes()
     for sidecar in sidecars:

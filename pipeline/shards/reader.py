@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 import zlib
@@ -19,13 +17,14 @@ from model.contracts import PanopticVideo, SemanticVideo, Track, Tracks, VideoSe
 from model.labels import VOID, ClassTable, panoptic_id
 from pipeline.datasets.id_maps import ids_in
 from pipeline.errors import BadInput
+from pipeline.foreign_files import open_regular
 from pipeline.images import decode_png
-from pipeline.shards.format import INDEX, MANIFEST, SCHEMA, StoredVideo, stored_videos
-from pipeline.shards.index import read_index, rows_of_tars
+from pipeline.shards.format import INDEX, StoredVideo, stored_videos
+from pipeline.shards.index import read_index, refuse_unfit_rows, rows_of_tars
+from pipeline.shards.manifest import MAKE_AGAIN, read_manifest
 
 log = logging.getLogger(__name__)
 
-_MAKE_AGAIN = "Delete it and run make_shards again: finished shards are kept."
 _FRAMES_AT_ONCE = 8     # of the ground truth; bounds memory, not results
 
 
@@ -39,7 +38,7 @@ class ShardSet:
 
     def __init__(self, folder: Path | str, *, tars_here: bool = True) -> None:
         self.folder = Path(folder)
-        self.manifest, self.fingerprint = _read_manifest(self.folder)
+        self.manifest, self.fingerprint = read_manifest(self.folder)
         self.classes = ClassTable.from_json(self.manifest["categories"])
         self.split: str = self.manifest["split"]
         self.clip_frames: int = self.manifest["config"]["clip_frames"]
@@ -159,7 +158,8 @@ class ShardSet:
         process = os.getpid()
         if (process, shard) not in self._files:
             try:
-                self._files[process, shard] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                with open_regular(path) as file:
+                    self._files[process, shard] = os.dup(file.fileno())
             except FileNotFoundError:
                 raise FileNotFoundError(f"shard {path} is not on this machine, and only training can stream it "
                                         "(input.streaming, input.stream_from). Copy the tars to the folder "
@@ -168,13 +168,13 @@ class ShardSet:
         while len(data) < length:               # the kernel returns at most 2 GiB at once
             more = os.pread(self._files[process, shard], length - len(data), offset + len(data))
             if not more:
-                raise BadInput("damaged-shard", f"it ends before byte {offset + length}.", file=path, cure=_MAKE_AGAIN)
+                raise BadInput("damaged-shard", f"it ends before byte {offset + length}.", file=path, cure=MAKE_AGAIN)
             data += more
         return data
 
     def _damaged(self, video: StoredVideo, fault: str) -> BadInput:
         path = self.folder / self.manifest["shards"][video.shard]["name"]
-        return BadInput("damaged-shard", fault + ".", video=video.video_id, file=path, cure=_MAKE_AGAIN)
+        return BadInput("damaged-shard", fault + ".", video=video.video_id, file=path, cure=MAKE_AGAIN)
 
 
 class _TranslatedFrames:
@@ -238,35 +238,20 @@ def _panoptic_segments(video: StoredVideo, classes: ClassTable) -> tuple[np.ndar
     return panoptic, segments
 
 
-def _read_manifest(folder: Path) -> tuple[dict, str]:
-    try:
-        content = (folder / MANIFEST).read_bytes()
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no {MANIFEST} in {folder}: it is not a shard set, or make_shards has not finished. "
-                                "Run make_shards (again) on this folder; finished shards are kept.") from None
-    try:
-        manifest = json.loads(content)
-    except ValueError as error:
-        raise BadInput("damaged-shard", f"it cannot be read ({error}).", file=folder / MANIFEST,
-                       cure=_MAKE_AGAIN) from None
-    if manifest.get("schema") != SCHEMA:
-        raise ValueError(f"shard set {folder} has schema {manifest.get('schema')!r}, but this version reads {SCHEMA}. "
-                         "Make the shards again with this version, or use the version that made them.")
-    return manifest, hashlib.sha256(content).hexdigest()
-
-
 def _check_size(path: Path, size: int) -> None:
     if not path.exists():
         raise FileNotFoundError(f"shard {path} is in the manifest but not on disk. Run make_shards again; the other "
                                 "shards are kept.")
     if path.stat().st_size != size:
         raise BadInput("damaged-shard", f"shard {path.name} has {path.stat().st_size} bytes, but the manifest lists "
-                       f"{size}: it was truncated or changed.", file=path, cure=_MAKE_AGAIN)
+                       f"{size}: it was truncated or changed.", file=path, cure=MAKE_AGAIN)
 
 
 def _index_rows(folder: Path, manifest: dict, *, tars_here: bool) -> list[dict]:
     if (folder / INDEX).exists():
-        return read_index(folder / INDEX, plan=manifest["plan"])
+        rows = read_index(folder / INDEX, plan=manifest["plan"], most=sum(s["clips"] for s in manifest["shards"]))
+        refuse_unfit_rows(rows, manifest, folder / INDEX)
+        return rows
     if not tars_here:
         raise FileNotFoundError(f"no {INDEX} in {folder}, which streaming needs: copy it from the folder of the "
                                 "tars, or run write_index there.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from itertools import groupby
@@ -12,9 +11,11 @@ import numpy as np
 
 from pipeline.errors import BadInput
 from pipeline.files import digest, sha256_of
+from pipeline.foreign_files import LARGEST_JSON, own_json, parse_json, read_file
 from pipeline.images import decode_jpeg, decode_png
 from pipeline.shards.format import INDEX, MANIFEST, META, PLAN, SCHEMA, clip_key
 from pipeline.shards.index import read_index, rebuild_rows
+from pipeline.shards.manifest import refuse_unfit_manifest
 
 
 def verify(folder: Path | str) -> list[str]:
@@ -25,12 +26,16 @@ def verify(folder: Path | str) -> list[str]:
     """
     folder = Path(folder)
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
+        manifest = parse_json(read_file(folder / MANIFEST, largest=LARGEST_JSON))
     except (OSError, ValueError) as error:
         return [f"{folder / MANIFEST}: cannot be read ({error}); run make_shards again"]
-    if manifest.get("schema") != SCHEMA:
+    if isinstance(manifest, dict) and manifest.get("schema") != SCHEMA:
         return [f"{folder / MANIFEST}: it has schema {manifest.get('schema')!r}, but this version reads {SCHEMA}; make "
                 "the shards again"]
+    try:
+        refuse_unfit_manifest(manifest, folder / MANIFEST)
+    except BadInput as error:
+        return [f"{folder / MANIFEST}: {error.what} {error.cure}"]
     findings = []
     try:
         for finding in _findings(folder, manifest):
@@ -47,7 +52,7 @@ def _findings(folder: Path, manifest: dict) -> Iterator[str]:
         yield f"{folder / stray}: it is not in the manifest; delete it"
     yield from _plan_findings(folder, manifest)
     try:
-        index = read_index(folder / INDEX, plan=manifest["plan"])
+        index = read_index(folder / INDEX, plan=manifest["plan"], most=sum(s["clips"] for s in manifest["shards"]))
     except BadInput as error:
         index = None
         yield f"{folder / INDEX}: {error.what} write_index(folder) rebuilds it"
@@ -66,7 +71,7 @@ def _plan_findings(folder: Path, manifest: dict) -> Iterator[str]:
     if not (folder / PLAN).exists():
         return
     try:
-        plan = json.loads((folder / PLAN).read_bytes())
+        plan = own_json(folder / PLAN, cure="")
     except (OSError, ValueError) as error:
         yield f"{folder / PLAN}: cannot be read ({error}); delete it and run make_shards again"
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import tarfile
 import zlib
@@ -14,6 +13,7 @@ from typing import IO, Any
 
 from pipeline.errors import BadInput
 from pipeline.files import atomic_file, atomic_write, canonical_json, sha256_of
+from pipeline.foreign_files import whole_json
 from pipeline.outcomes import Outcomes, VideoOutcome
 from pipeline.records import Dataset
 from pipeline.shards.class_counts import Counts, add_counts
@@ -23,6 +23,9 @@ from pipeline.shards.index import index_row
 from pipeline.shards.plan import ShardPlan
 
 log = logging.getLogger(__name__)
+
+_SIDECAR = {"plan": str, "name": str, "size": int, "sha256": str, "videos": int, "clips": int, "frames": int,
+            "errors": list, "index": list}
 
 
 def make_shard(dataset: Dataset, folder: Path, plan: ShardPlan, shard: int, *, strict: bool = False) -> dict:
@@ -122,9 +125,8 @@ def _finished(path: Path, sidecar: Path, plan: ShardPlan) -> dict | None:
     """The sidecar of a shard, or None where the shard is not complete or of another plan."""
     if not (path.exists() and sidecar.exists()):
         return None
-    try:
-        facts = json.loads(sidecar.read_bytes())
-    except ValueError:
+    facts = whole_json(sidecar, needs=_SIDECAR)
+    if facts is None:
         return None     # only this shard is written again
     same = facts.get("schema") == SCHEMA and facts["plan"] == plan.digest and facts["size"] == path.stat().st_size
     return facts if same and sha256_of(path) == facts["sha256"] else None

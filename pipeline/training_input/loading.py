@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 import os
-import tarfile
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,7 +21,6 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, chain, count, groupby, islice
 
-import webdataset
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 from model.contracts import ClipBatch
@@ -30,6 +28,7 @@ from pipeline.clips import neighbours
 from pipeline.errors import BadInput
 from pipeline.shards import ShardSet, StoredVideo
 from pipeline.shards.format import clip_key
+from pipeline.shards.streaming import stream_members
 from pipeline.training_input.batch_slots import BatchSlots, PackedBatch
 from pipeline.training_input.sample_plan import Draw, MixedPlan, SamplePlan, StreamPlan, share_of_rank, step_of
 from pipeline.training_input.training_clips import (
@@ -45,7 +44,6 @@ log = logging.getLogger(__name__)
 
 _ATTEMPTS = 100                                         # draws in one place of a run
 _REPORTED = {10**power for power in range(1, 10)}       # batches after which refused clips are reported
-_STREAM_CURE = "Copy the shard again from its source, or verify the shard set."
 
 
 @dataclass(frozen=True)
@@ -206,23 +204,10 @@ class StreamedClips(IterableDataset):
 def _read_shard(shards: ShardSet, shard: int, plans: list[ClipPlan], config: InputConfig) -> Fetch:
     """Stream one tar and keep the members that the plans need. Returns a function that looks them up."""
     parts = [part for plan in plans for part in (plan.clip, plan.donor) if part]
-    names = {name for part in parts for frame in part.frames for name in _members(shards, part.video, frame)}
-    pattern = os.path.expanduser(config.stream_from) or str(shards.folder)
-    pattern = pattern if "{shard}" in pattern else pattern.rstrip("/") + "/{shard}"
-    url = pattern.replace("{shard}", shards.manifest["shards"][shard]["name"])
-    members: dict[str, bytes] = {}
-    try:
-        for sample in webdataset.tariterators.tarfile_samples([{"url": url}], select_files=names.__contains__):
-            members |= {f"{sample['__key__']}.{suffix}": content for suffix, content in sample.items()
-                        if not suffix.startswith("__")}
-            if len(members) == len(names):
-                break
-    except (OSError, EOFError, ValueError, tarfile.TarError) as error:
-        raise BadInput("damaged-shard", f"cannot stream the shard: {error.args[0]}.", file=url,
-                       cure=_STREAM_CURE) from error
-    if missing := sorted(names - members.keys()):
-        raise BadInput("damaged-shard", f"the shard lacks {len(missing)} members that the index lists, such as "
-                       f"{missing[0]!r}.", file=url, cure=_STREAM_CURE)
+    lengths = {name: length for part in parts for frame in part.frames
+               for name, length in _members(shards, part.video, frame).items()}
+    name = shards.manifest["shards"][shard]["name"]
+    members = stream_members(os.path.expanduser(config.stream_from) or str(shards.folder), name, lengths)
 
     def fetch(video: StoredVideo, frames: tuple[int, ...]) -> list[tuple[bytes, bytes | None]]:
         return [tuple(members[name] for name in _members(shards, video, frame)) for frame in frames]
@@ -230,10 +215,12 @@ def _read_shard(shards: ShardSet, shard: int, plans: list[ClipPlan], config: Inp
     return fetch
 
 
-def _members(shards: ShardSet, video: StoredVideo, frame: int) -> list[str]:
-    """Names of the two members of a frame, which has a label."""
-    clip, index = divmod(video.frames[frame].index, shards.clip_frames)
-    return [f"{clip_key(video.video_id, clip)}.f{index:03d}.{suffix}" for suffix in ("jpg", "png")]
+def _members(shards: ShardSet, video: StoredVideo, frame: int) -> dict[str, int]:
+    """The two members of a frame, which has a label: name -> length in bytes."""
+    stored = video.frames[frame]
+    clip, index = divmod(stored.index, shards.clip_frames)
+    return {f"{clip_key(video.video_id, clip)}.f{index:03d}.{suffix}": length
+            for suffix, (_, length) in (("jpg", stored.image), ("png", stored.label))}
 
 
 class _Steps:

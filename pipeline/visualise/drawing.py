@@ -10,6 +10,7 @@ import numpy as np
 from model.contracts import PanopticVideo
 from model.labels import ClassTable
 from pipeline.clips import VideoSource
+from pipeline.file_names import name_for
 from pipeline.files import atomic_write
 from pipeline.images import encode_png
 from pipeline.progress import Watch
@@ -31,11 +32,11 @@ def draw(source: VideoSource, predicted: PanopticVideo, classes: ClassTable, fol
     if watch is not None:
         pictures = watch.over("drawing", pictures, len(predicted.frame_names))
     if still:
-        path = folder / f"{predicted.video_id}.png"
+        path = folder / f"{name_for(predicted.video_id)}.png"
         folder.mkdir(parents=True, exist_ok=True)
         atomic_write(path, encode_png(next(pictures)))
         return path
-    path = folder / f"{predicted.video_id}.mp4"
+    path = folder / f"{name_for(predicted.video_id)}.mp4"
     with VideoWriter(path, fps=6.0) as writer:
         for index, picture in enumerate(pictures):
             writer.write(picture, time=times[index] - times[0] if times else None)

@@ -1,0 +1,316 @@
+"""Data sets made by others: what leads out of the root, never ends or claims gigapixels costs one video, at once."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import resource
+import socket
+import struct
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.clips import FolderSource
+from pipeline.datasets.folders import load_json
+from pipeline.errors import BadInput
+from pipeline.foreign_files import inside, read_file
+from pipeline.images import decode_image, image_size
+from pipeline.shards import ShardSet, make_shards
+from tests.own_data.worlds import SOURCES, edit
+
+BY_FOLDER = ("vipseg", "youtube_vis", "vspw categories", "kitti_step categories")
+FRAMES = {"vipseg": "images", "youtube_vis": "train/JPEGImages", "vspw categories": "data/*/origin",
+          "kitti_step categories": "images/train"}
+SECONDS = 20            # for a small data set; what hangs takes for ever
+MEGABYTES = 300
+
+
+def frames_of(root: Path, name: str) -> list[Path]:
+    """The frames of the first video of the training split."""
+    files = sorted(path for path in root.glob(f"{FRAMES[name]}/**/*") if path.suffix in (".jpg", ".png"))
+    return [path for path in files if "train_00000" in path.parts]
+
+
+@pytest.fixture(autouse=True)
+def _bounded():
+    """Nothing hangs, and nothing takes memory for what a header claims."""
+    started = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    yield
+    assert time.monotonic() - started < SECONDS
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MEGABYTES * 1024
+
+
+def skipped(root: Path, name: str, out: Path) -> list[dict]:
+    """Make the shards of a data set of two videos; returns the errors of those that were skipped."""
+    report = make_shards(SOURCES[name].open(root), out, split="train")
+    errors = [json.loads(line) for line in (out / "errors.jsonl").read_text().splitlines()]
+    assert report.videos + len(errors) == 2
+    assert len(ShardSet(out).videos) == report.videos
+    return errors
+
+
+def fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def listening(path: Path) -> None:
+    """A socket; it is bound by a short relative name, since its address may hold about 100 bytes."""
+    here = Path.cwd()
+    os.chdir(path.parent)
+    try:
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(path.name)
+    finally:
+        os.chdir(here)
+
+
+def endless(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def ring(path: Path) -> None:
+    other = path.with_name("ring")
+    path.symlink_to(other.name)
+    other.symlink_to(path.name)
+
+
+def zeros(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def sparse(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(2**40)
+
+
+
+
+PLACES: dict[Callable[[Path], None], str] = {
+    fifo: "not-a-file", listening: "not-a-file", endless: "unreadable", ring: "unreadable", zeros: "outside",
+    sparse: "too-large"}
+
+
+@pytest.mark.parametrize("name", BY_FOLDER)
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
+def test_what_is_no_file_in_place_of_a_frame_costs_its_video(tmp_path, name, place):
+    root = SOURCES[name].write(tmp_path / "world")
+    frame = frames_of(root, name)[1]
+    frame.unlink()
+    place(frame)
+    (error,) = skipped(root, name, tmp_path / "out")
+    assert (error["video"], error["reason"]) == ("train_00000", PLACES[place])
+    assert str(frame) in error["message"]
+
+
+@pytest.mark.parametrize("name", ["vipseg", "vspw categories", "kitti_step categories", "coco_panoptic"])
+@pytest.mark.parametrize("place", [fifo, sparse, zeros], ids=lambda place: place.__name__)
+def test_what_is_no_file_in_place_of_a_label_costs_its_video(tmp_path, name, place):
+    root = SOURCES[name].write(tmp_path / "world")
+    folder = {"vipseg": "panomasksRGB", "vspw categories": "data/*/mask", "coco_panoptic": "panoptic_train2017",
+              "kitti_step categories": "panoptic_maps/train"}[name]
+    label = next(path for path in sorted(root.glob(f"{folder}/**/*.png")) if "train" in str(path.relative_to(root)))
+    label.unlink()
+    place(label)
+    (error,) = skipped(root, name, tmp_path / "out")
+    assert error["reason"] == PLACES[place]
+
+
+@pytest.mark.parametrize("name", BY_FOLDER)
+@pytest.mark.parametrize("what", ["frame", "folder"])
+def test_a_link_out_of_the_data_set_is_not_followed(tmp_path, name, what):
+    root = SOURCES[name].write(tmp_path / "world")
+    frame = frames_of(root, name)[1]
+    target = frame if what == "frame" else frame.parent
+    moved = tmp_path / f"elsewhere{target.suffix}"
+    target.rename(moved)
+    target.symlink_to(moved)
+    (error,) = skipped(root, name, tmp_path / "out")
+    assert (error["video"], error["reason"]) == ("train_00000", "outside")
+    assert str(moved) in error["message"]
+
+
+@pytest.mark.parametrize("name", BY_FOLDER)
+def test_links_inside_the_data_set_and_a_linked_folder_of_all_frames_are_followed(tmp_path, name):
+    root = SOURCES[name].write(tmp_path / "world")
+    frame = frames_of(root, name)[1]
+    frame.rename(root / f"pool{frame.suffix}")
+    frame.symlink_to(root / f"pool{frame.suffix}")
+    assert skipped(root, name, tmp_path / "out") == []
+    top = root / FRAMES[name].split("/")[0]
+    frame.unlink()
+    (root / f"pool{frame.suffix}").rename(frame)
+    top.rename(tmp_path / "disk")
+    top.symlink_to(tmp_path / "disk")
+    assert skipped(root, name, tmp_path / "again") == []
+
+
+@pytest.mark.parametrize("id", ["../../secret", "/etc", "..", "a/../../../secret", "\0", "n" * 5000])
+@pytest.mark.parametrize("name", BY_FOLDER)
+def test_the_id_of_a_video_never_leads_out_of_the_data_set(tmp_path, name, id):
+    root = SOURCES[name].write(tmp_path / "world")
+    (tmp_path / "secret").mkdir()
+    Image.new("RGB", (64, 48)).save(tmp_path / "secret" / "00000.jpg")
+    with pytest.raises(BadInput):
+        SOURCES[name].open(root).read(id)
+
+
+@pytest.mark.parametrize("file_name", ["../../secret.jpg", "/etc/passwd", "link/secret.jpg"])
+def test_an_image_of_coco_is_inside_its_folder(tmp_path, file_name):
+    root = SOURCES["coco_instance"].write(tmp_path / "world")
+    (tmp_path / "private").mkdir()
+    Image.new("RGB", (64, 48)).save(tmp_path / "private" / "secret.jpg")
+    (root / "train2017" / "link").symlink_to(tmp_path / "private")
+    edit(root / SOURCES["coco_instance"].json,
+         lambda content: content["images"][0].update(file_name=file_name))
+    images = len(SOURCES["coco_instance"].open(root).video_ids())
+    report = make_shards(SOURCES["coco_instance"].open(root), tmp_path / "out", split="train")
+    assert report.videos == images - 1
+
+
+def png_header(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    rows = zlib.compress(bytes(10**6), 9)
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+            + chunk(b"IDAT", rows) + chunk(b"IEND", b""))
+
+
+def jpeg_header(width: int, height: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 48)).save(buffer, "JPEG")
+    data = bytearray(buffer.getvalue())
+    place = data.index(b"\xff\xc0")
+    data[place + 5:place + 9] = struct.pack(">HH", height, width)
+    return bytes(data)
+
+
+def webp_header(width: int, height: int, *, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    picture = Image.new("RGBA" if kind == "VP8X" else "RGB", (64, 48), (1, 2, 3, 9)[:4 if kind == "VP8X" else 3])
+    picture.save(buffer, "WebP", lossless=kind == "VP8L", **({"exif": b"Exif\0\0II*\0"} if kind == "VP8X" else {}))
+    data = bytearray(buffer.getvalue())
+    assert data[12:16] == kind.ljust(4).encode()
+    if kind == "VP8X":
+        data[24:30] = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    elif kind == "VP8L":
+        data[21:25] = (width - 1 | (height - 1) << 14 | 1 << 28).to_bytes(4, "little")
+    else:
+        data[26:30] = struct.pack("<HH", width, height)
+    return bytes(data)
+
+
+def tiff_tile(width: int, height: int) -> bytes:
+    """A picture of 64 by 48 pixels, stored in one tile that claims to be far larger."""
+    entries = [(256, 4, 64), (257, 4, 48), (258, 3, 8), (259, 3, 8), (262, 3, 1), (277, 3, 1), (322, 4, width),
+               (323, 4, height), (324, 4, 8), (325, 4, 8)]
+    content = zlib.compress(bytes(64 * 48))[:8].ljust(8, b"\0")
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", tag, kind, 1, value)
+                                                           for tag, kind, value in entries) + bytes(4)
+    return b"II*\0" + struct.pack("<I", 16) + content + directory
+
+
+def bmp_header(width: int, height: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 48)).save(buffer, "BMP")
+    data = bytearray(buffer.getvalue())
+    data[18:26] = struct.pack("<ii", width, height)
+    return bytes(data)
+
+
+BOMBS = {"png": png_header(50_000, 50_000), "png of two gigapixels": png_header(2**31 - 1, 2**31 - 1),
+         "jpeg": jpeg_header(65_500, 65_500), "webp": webp_header(16_383, 16_383, kind="VP8"),
+         "webp lossless": webp_header(16_384, 16_384, kind="VP8L"),
+         "webp extended": webp_header(2**24 - 1, 2**24 - 1, kind="VP8X"), "bmp": bmp_header(60_000, 60_000),
+         "tile of a tiff": tiff_tile(2**15, 2**15)}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+@pytest.mark.parametrize("decode", [decode_image, image_size])
+def test_a_picture_that_claims_gigapixels_is_refused_by_its_header(bomb, decode):
+    with pytest.raises(BadInput) as raised:
+        decode(BOMBS[bomb])
+    assert raised.value.reason == "too-large"
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+@pytest.mark.parametrize("name", BY_FOLDER)
+def test_such_a_picture_costs_its_video(tmp_path, name, bomb):
+    root = SOURCES[name].write(tmp_path / "world")
+    frame = frames_of(root, name)[0]
+    frame.write_bytes(BOMBS[bomb])
+    (error,) = skipped(root, name, tmp_path / "out")
+    assert (error["video"], error["reason"]) == ("train_00000", "too-large")
+
+
+@pytest.mark.parametrize("place", [fifo, listening, endless, sparse], ids=lambda place: place.__name__)
+def test_a_folder_to_predict_with_what_is_no_file_is_refused(tmp_path, place):
+    Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save(tmp_path / "0.jpg")
+    place(tmp_path / "1.jpg")
+    with pytest.raises(BadInput, match=r"1\.jpg") as raised:
+        FolderSource(tmp_path).frames(0, 2)
+    assert raised.value.reason == PLACES[place]
+
+
+@pytest.mark.parametrize("content", [b"[" * 10**6, b'{"a":' * 10**6, b"[" * 10**6 + b"]" * 10**6], ids=["[", "{", "[]"])
+@pytest.mark.parametrize("name", ["vipseg", "youtube_vis", "coco_instance", "vspw categories"])
+def test_json_a_million_levels_deep_is_named(tmp_path, name, content):
+    root = SOURCES[name].write(tmp_path / "world")
+    path = root / SOURCES[name].json
+    path.write_bytes(content)
+    with pytest.raises(BadInput, match=path.name) as raised:     # noqa: PT012 - some read it at once, some later
+        dataset = SOURCES[name].open(root)
+        dataset.read(dataset.video_ids()[0])
+    assert raised.value.reason == "bad-json"
+
+
+@pytest.mark.parametrize("place", [fifo, sparse], ids=lambda place: place.__name__)
+def test_what_is_no_file_in_place_of_a_json_is_named(tmp_path, place):
+    place(tmp_path / "train.json")
+    with pytest.raises(BadInput, match=r"train\.json") as raised:
+        load_json(tmp_path / "train.json")
+    assert raised.value.reason == PLACES[place]
+
+
+@pytest.mark.parametrize("far", [1e5, 1e9, 1e14, -1e14])
+def test_a_polygon_far_outside_takes_neither_memory_nor_the_video(tmp_path, far):
+    root = SOURCES["coco_instance"].write(tmp_path / "world")
+    polygon = [-far, -far, far, -far, far, far, -far, far]
+    edit(root / SOURCES["coco_instance"].json,
+         lambda content: content["annotations"][0].update(segmentation=[polygon], iscrowd=0))
+    dataset = SOURCES["coco_instance"].open(root)
+    report = make_shards(dataset, tmp_path / "out", split="train")
+    assert report.videos == len(dataset.video_ids())
+
+
+def test_a_regular_file_is_read_whole_and_bounded(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"0123456789")
+    assert read_file(path, largest=10) == b"0123456789"
+    with pytest.raises(BadInput, match="10 bytes; at most 9"):
+        read_file(path, largest=9)
+    with pytest.raises(FileNotFoundError):
+        read_file(tmp_path / "nowhere")
+    with pytest.raises(IsADirectoryError):
+        read_file(tmp_path)
+
+
+def test_a_path_is_inside_its_root_or_refused(tmp_path):
+    root = tmp_path / "root"
+    (root / "a").mkdir(parents=True)
+    (tmp_path / "root2").mkdir()
+    assert inside(root / "a", root) == root / "a"
+    assert inside(root / "a/../a", root) == root / "a/../a"
+    assert inside(root / "not there", root) == root / "not there"
+    for path in (root / "..", root / "../root2", Path("/"), root / "\0"):
+        with pytest.raises(BadInput) as raised:
+            inside(path, root)
+        assert raised.value.reason == "outside"
