@@ -157,7 +157,7 @@ def test_strips_pass_every_verb(tmp_path):
     for path in root.glob("panomasks/*/*.png"):
         path.write_bytes(encode_png(resize_ids(decode_png(path.read_bytes()), 16, 1200)))
     recipe = on_own_data("tiny", tmp_path / "run", root)
-    recipe = scored(replace(recipe, dataset=replace(recipe.dataset, layout="raw")), overlays=0)
+    recipe = replace(recipe, dataset=replace(recipe.dataset, layout="raw"))
     for mode in all_verbs(inferred(recipe, panoptic=EVERYTHING)):
         assert (mode["videos"], mode["frames"], mode["skipped"]) == (1, 4, [])
 
