@@ -28,8 +28,9 @@ from model.cross_clip import CrossClipConfig
 from model.inference import InferenceConfig
 from model.labels import ClassTable
 from model.segmenters import SegmenterConfig
-from pipeline.errors import Mismatch
+from pipeline.errors import BadInput, Mismatch
 from pipeline.files import atomic_write, digest, sha256_of
+from pipeline.foreign_files import own_json, whole_json
 from pipeline.system import System
 
 SCHEMA = 1
@@ -52,7 +53,8 @@ def read_card(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no finished model in {folder} (model.json is missing); run the training verb first, "
                                 "or point the recipe at another folder")
-    card = json.loads(path.read_text())
+    card = own_json(path, cure="Copy the folder of the model again; if it was made here, delete it and run the "
+                    "training verb again, which resumes from its last checkpoint.")
     if card.get("schema") != SCHEMA:
         raise Mismatch(f"{path} has schema {card.get('schema')}, this version reads {SCHEMA}: train it again")
     return card
@@ -61,6 +63,9 @@ def read_card(folder: Path) -> dict[str, Any]:
 def card_of(folder: Path, kind: Literal["segmenter", "head"]) -> dict[str, Any]:
     """`model.json` of a finished model of one kind. Raises ValueError where the folder holds the other kind."""
     card = read_card(folder)
+    if missing := [name for name in ("kind", "config", "weights_sha256") if name not in card]:
+        raise BadInput("damaged-json", f"it lacks the field {missing[0]!r}.", file=Path(folder) / "model.json",
+                       cure="Copy the folder of the model again.")
     if card["kind"] != kind:
         raise ValueError(f"{folder} holds a {card['kind']}, a {kind} is needed; check the recipe's folders")
     return card
@@ -72,9 +77,10 @@ def is_finished(folders: Iterable[Path], identity: Identity) -> bool:
     The first is that of the stage whose folder holds the identity.
     """
     folders = list(folders)
-    if not all((folder / "model.json").is_file() for folder in folders):
+    cards = [whole_json(folder / "model.json") for folder in folders]
+    if None in cards:           # missing, or cut off: the training writes it again from its last checkpoint
         return False
-    same_digest = read_card(folders[0]).get("identity") == digest(plain(identity))
+    same_digest = cards[0].get("identity") == digest(plain(identity))
     return same_digest or has_identity(folders[0].parent, identity)
 
 

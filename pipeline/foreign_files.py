@@ -58,11 +58,11 @@ def open_regular(path: Path | str) -> IO[bytes]:
         raise
 
 
-def refuse_special(path: Path | str, mode: int) -> None:
+def refuse_special(path: Path | str, mode: int, *, video: str | None = None) -> None:
     """Raise BadInput "not-a-file" where `mode`, from `os.stat`, is that of a pipe, a socket or a device."""
     kind = next((name for is_kind, name in _KINDS if is_kind(mode)), None)
     if kind is not None:
-        raise BadInput("not-a-file", f"it is {kind}, not a file.", file=path,
+        raise BadInput("not-a-file", f"it is {kind}, not a file.", video=video, file=path,
                        cure="Replace it by a file, or remove it.")
 
 

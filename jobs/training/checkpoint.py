@@ -17,8 +17,10 @@ from torch import Tensor, nn
 
 from pipeline.errors import Mismatch
 from pipeline.files import atomic_write, sha256_of
+from pipeline.foreign_files import own_json
 
 SCHEMA = 1
+CHECKPOINT_CURE = "Remove the folder of this checkpoint to resume from an earlier one."
 
 
 def save_checkpoint(folder: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer,
@@ -32,7 +34,7 @@ def save_checkpoint(folder: Path, *, model: nn.Module, optimizer: torch.optim.Op
 
 def load_checkpoint(folder: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Restore a checkpoint and return its state. Raises Mismatch when a file differs from the one in `state.json`."""
-    state = json.loads((folder / "state.json").read_text())
+    state = own_json(folder / "state.json", needs={"files": dict}, cure=CHECKPOINT_CURE)
     for name, expected in state["files"].items():
         if (actual := sha256_of(folder / name)) != expected:
             raise Mismatch(f"{folder / name} has sha256 {actual[:12]}..., but state.json lists {expected[:12]}...; "

@@ -18,6 +18,7 @@ from jobs.config import differences, from_json, to_json
 from jobs.console import say
 from pipeline.errors import Mismatch
 from pipeline.files import atomic_write
+from pipeline.foreign_files import own_json
 
 IDENTITY = "identity.json"
 VERSION = 2
@@ -55,8 +56,12 @@ def has_identity(folder: Path, identity: Identity) -> bool:
 
 
 def identity_differences(path: Path, identity: Identity) -> list[str]:
-    """The fields in which a stored identity differs, as 'path: there != here'. Absent settings have their defaults."""
-    stored = _upgraded(json.loads(path.read_text()))
+    """The fields in which a stored identity differs, as 'path: there != here'. Absent settings have their defaults.
+
+    Raises BadInput for a stored identity that is cut off.
+    """
+    stored = _upgraded(own_json(path, cure="It tells which settings this run was trained with. Delete it to train on "
+                                "with the settings given here, or give another folder (--set folder=...)."))
     try:
         stored |= {name: to_json(from_json(type(value), stored[name])) for name, value in identity.items()
                    if dataclasses.is_dataclass(value) and name in stored}
@@ -67,7 +72,8 @@ def identity_differences(path: Path, identity: Identity) -> list[str]:
 
 def _upgraded(stored: dict[str, Any]) -> dict[str, Any]:
     """A stored identity in the terms of this version, without its version."""
-    head = stored.get("stage", {}).get("head") or {}
+    stage = stored.get("stage")
+    head = (stage.get("head") if isinstance(stage, dict) else None) or {}
     if stored.pop("version", 1) < 2 and "train_norms" in head:
         head["train_norms"] = True      # version 1 trained the norms that a head copies, whatever the setting said
     return stored

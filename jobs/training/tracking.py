@@ -21,6 +21,7 @@ from typing import Any
 from jobs.console import say
 from jobs.training.own_store import ARTIFACTS, DATABASE, can_hold_store, is_own_store, prepare_store
 from pipeline.files import atomic_write
+from pipeline.foreign_files import whole_json
 
 FLUSH_SECONDS = 5.0             # between writes of numbers
 SILENT_SECONDS = 300.0          # after a failed write, until the next attempt; numbers wait in memory
@@ -75,7 +76,7 @@ def open_run(config: TrackingConfig, *, folder: Path, run_name: str, verb: str, 
     Raises ConnectionError naming the uri when the tracker cannot be reached.
     """
     stored = folder / "tracking.json"
-    known = json.loads(stored.read_text()) if stored.is_file() else {}
+    known = _stored_runs(stored)
     mlflow = _mlflow()
     uri = _chosen_uri(config)
     if uri and not config.uri:
@@ -226,9 +227,19 @@ def close_run(folder: Path, verb: str) -> None:
     """Forget the finished child run of a verb, so that running the verb again opens a new one."""
     stored = folder / "tracking.json"
     if stored.is_file() and os.access(folder, os.W_OK):
-        known = json.loads(stored.read_text())
+        known = _stored_runs(stored)
         known.get("open", {}).pop(verb, None)
         atomic_write(stored, json.dumps(known, indent=1).encode())
+
+
+def _stored_runs(path: Path) -> dict[str, Any]:
+    """The content of `tracking.json`. One that is cut off is made again: the verbs then get a new parent run."""
+    if not path.is_file():
+        return {}
+    known = whole_json(path, needs={"open": dict})
+    if known is None:
+        say(f"{path} is cut off or damaged; this run is recorded under a new parent run of MLflow")
+    return known or {}
 
 
 def _experiment(client, project: str, folder: Path) -> str:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from jobs.cluster import ClusterConfig
 from jobs.console import say
-from jobs.training.checkpoint import load_checkpoint, save_checkpoint
+from jobs.training.checkpoint import CHECKPOINT_CURE, load_checkpoint, save_checkpoint
 from jobs.training.freezing import freeze
 from jobs.training.identity import DIVERGED, Identity, claim_folder
 from jobs.training.loop import FitConfig, Losses, NotFinite, fit, rank, refuse_infinite_weights, world
@@ -41,6 +41,7 @@ from jobs.training.progress import Progress
 from jobs.training.tracking import RunHandle, Tracker
 from pipeline.errors import Mismatch
 from pipeline.files import atomic_write
+from pipeline.foreign_files import own_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +124,7 @@ def _train_on_cluster(job: TrainingJob) -> dict[str, Tensor]:
 
 
 def _finished_weights(checkpoint: Path, *, steps: int) -> dict[str, Tensor]:
-    state = json.loads((checkpoint / "state.json").read_text())
+    state = own_json(checkpoint / "state.json", needs={"step": int}, cure=CHECKPOINT_CURE)
     if state["step"] != steps:
         raise Mismatch(f"the last checkpoint, {checkpoint}, has step {state['step']}, not {steps}; run the command "
                        "again to train on from there")

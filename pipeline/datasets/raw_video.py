@@ -26,6 +26,7 @@ from pipeline.clips import FolderSource, VideoSource
 from pipeline.datasets.container_end import missing_bytes
 from pipeline.errors import BadInput
 from pipeline.file_names import PICTURES
+from pipeline.foreign_files import refuse_special
 
 CHILD = Path(__file__).with_name("decode_child.py")
 KEPT = 24           # frames kept in memory, so that clips may overlap
@@ -130,6 +131,7 @@ class RawVideo:
 
     def _probe(self, counted: Callable[[int], None]) -> dict[str, Any]:
         try:
+            refuse_special(self.path, self.path.stat().st_mode, video=self.video_id)
             if self.path.stat().st_size == 0:
                 raise self._bad("empty-file", "the file is empty (0 bytes).", "Copy it again.")
             missing = missing_bytes(self.path)

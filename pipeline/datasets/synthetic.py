@@ -24,6 +24,7 @@ from pipeline.datasets.synthetic_coco import write_coco_split
 from pipeline.datasets.synthetic_drawing import draw
 from pipeline.datasets.synthetic_maps import write_kitti_step_split, write_vspw_split
 from pipeline.datasets.synthetic_scene import COLORS, LONG_HIDING, STUFF, THINGS, Scene, make_scene
+from pipeline.foreign_files import own_json
 from pipeline.images import encode_jpeg, encode_png
 
 WORLD = "world.json"      # holds the configuration; written last
@@ -106,7 +107,7 @@ def _is_there(root: Path, config: SyntheticConfig) -> bool:
     if not (root / WORLD).is_file():
         raise ValueError(f"{root} is not empty and holds no {WORLD}, so it is not a synthetic world. Choose another "
                          f"folder, or empty this one.")
-    existing = json.loads((root / WORLD).read_text())
+    existing = own_json(root / WORLD, cure="Delete the folder, which is then drawn again, or choose another one.")
     wanted = asdict(config)
     if existing != wanted:
         names = [name for name in {**existing, **wanted} if existing.get(name) != wanted.get(name)]

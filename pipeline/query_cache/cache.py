@@ -27,11 +27,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import BadInput, Mismatch
+from pipeline.file_names import can_name_a_file
 from pipeline.files import PARTIAL, atomic_write, canonical_json, digest, naming, sha256_of
+from pipeline.foreign_files import own_json, whole_json
 from pipeline.outcomes import VideoOutcome
 
 SCHEMA = 2
 REDO = "Remove this part and its .json sidecar, then run jobs.cache_queries again: only this part is redone."
+MANIFEST_CURE = "Delete it and run jobs.cache_queries again: finished parts are kept."
+_SUMMARY = {"fingerprint": str, "file": str, "groups": list, "skipped": list, "clips": int, "bytes": int, "sha256": str}
 BLOBS = ("queries", "mask_embeddings", "class_logits", "pixel_features", "pixel_positions", "pixel_tubes",
          "pixel_weights")
 
@@ -92,10 +96,9 @@ class CacheWriter:
         return None
 
     def _summary(self, path: Path) -> dict[str, Any] | None:
-        sidecar = path.with_suffix(".json")
-        if not (sidecar.is_file() and path.is_file()):
+        summary = whole_json(path.with_suffix(".json"), needs=_SUMMARY)     # a part whose sidecar is cut is made again
+        if summary is None or not path.is_file():
             return None
-        summary = json.loads(sidecar.read_text())
         same = summary["fingerprint"] == self.fingerprint and summary["bytes"] == path.stat().st_size
         return summary if same else None
 
@@ -164,10 +167,11 @@ class QueryCache:
         if not manifest.is_file():
             raise FileNotFoundError(f"no finished query cache in {folder} (manifest.json is missing); "
                                     "run jobs.cache_queries with the same recipe first")
-        self.manifest = json.loads(manifest.read_text())
+        self.manifest = own_json(manifest, cure=MANIFEST_CURE)
         if self.manifest.get("schema") != SCHEMA:
             raise ValueError(f"{manifest} has schema {self.manifest.get('schema')}, but this version reads {SCHEMA}; "
                              "run jobs.cache_queries again")
+        refuse_unfit_manifest(self.manifest, manifest)
         if expected is not None:
             refuse_other_source(self.manifest["made_from"], expected, self.folder)
         self.fingerprint = self.manifest["fingerprint"]
@@ -240,6 +244,19 @@ class QueryCache:
 
     def __getstate__(self) -> dict:
         return {k: v for k, v in self.__dict__.items() if k != "_files"}
+
+
+def refuse_unfit_manifest(manifest: Mapping[str, Any], path: Path) -> None:
+    """Raise BadInput "cut-cache" where a field is missing, or where a part is not a file in the folder of the cache."""
+    parts = manifest.get("parts")
+    if not isinstance(parts, list) or not isinstance(manifest.get("made_from"), dict) or "fingerprint" not in manifest:
+        raise BadInput("cut-cache", "the manifest lacks parts, made_from or fingerprint.", file=path,
+                       cure=MANIFEST_CURE)
+    for part in parts:
+        if not isinstance(part, dict) or not can_name_a_file(part.get("file")) or not {"clips", "bytes", "groups"} <= \
+                part.keys():
+            raise BadInput("cut-cache", f"the manifest lists the part {str(part)[:80]!r}, which is no file in its "
+                           "folder.", file=path, cure=MANIFEST_CURE)
 
 
 def part_path(folder: Path, shard: int, view: int = 0) -> Path:

@@ -1,0 +1,186 @@
+"""Every json that the project writes, cut anywhere as a power cut leaves it: named with its cure, or made again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jobs.models import is_finished, read_card, save_model
+from jobs.training.checkpoint import load_checkpoint
+from jobs.training.identity import claim_folder
+from jobs.training.tracking import close_run
+from model.contracts import PanopticVideo, VideoResults, VideoSegment
+from model.labels import panoptic_id
+from pipeline.datasets.synthetic import SyntheticConfig, write_world
+from pipeline.errors import BadInput
+from pipeline.files import sha256_of
+from pipeline.foreign_files import own_json, whole_json
+from pipeline.predictions import PredictionWriter, read_predictions
+from pipeline.query_cache.cache import CacheWriter, QueryCache, finish_cache
+from pipeline.shards import ShardConfig, ShardSet, make_shards
+from tests.pipeline.shards.toy_videos import CLASSES, toy_videos
+
+TORN: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda content: b"", "first byte": lambda content: content[:1],
+    "a third": lambda content: content[:len(content) // 3], "last byte": lambda content: content.rstrip()[:-1],
+    "zeros": lambda content: bytes(len(content)), "half zeros":
+    lambda content: content[:len(content) // 2].ljust(len(content), b"\0"),
+    "a list": lambda content: b"[]", "deep": lambda content: b"[" * 10**6}
+
+
+@pytest.fixture(params=TORN)
+def tear(request) -> Callable[[Path], None]:
+    """Replaces the content of a file by what is left of it."""
+    return lambda path: path.write_bytes(TORN[request.param](path.read_bytes()))
+
+
+def refused(path: Path, use: Callable[[], object], cure: str) -> None:
+    with pytest.raises(BadInput, match=cure) as raised:
+        use()
+    assert str(path) in str(raised.value)
+
+
+def test_every_cut_of_a_file_is_seen(tmp_path):
+    content = json.dumps({"a": [1, 2, {"b": "ü"}], "c": None}, indent=1).encode()
+    path = tmp_path / "x.json"
+    for length in range(len(content)):
+        path.write_bytes(content[:length])
+        with pytest.raises(BadInput, match=r"x\.json.*do this"):
+            own_json(path, cure="do this")
+        assert whole_json(path) is None
+    path.write_bytes(content)
+    assert own_json(path, cure="") == whole_json(path, needs={"a": list}) == json.loads(content)
+    assert whole_json(path, needs={"a": dict}) is None
+    assert whole_json(tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "train-000000.json", "plan.json"])
+def test_a_torn_file_of_a_shard_set_is_named_or_made_again(tmp_path, tear, name):
+    data = toy_videos(tmp_path / "toy", {"a": 3, "b": 2})
+    folder = tmp_path / "set"
+
+    def make():
+        make_shards(data, folder, ShardConfig(clip_frames=4), split="train")
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    before = make()
+    tear(folder / name)
+    if name == "manifest.json":
+        refused(folder / name, lambda: ShardSet(folder), "run make_shards again")
+    elif name == "plan.json":
+        refused(folder / name, make, "Delete it and run the same command again")
+        (folder / name).unlink()
+    assert make() == before
+
+
+@pytest.fixture
+def writer(tmp_path) -> PredictionWriter:
+    return PredictionWriter(folder=tmp_path / "out", classes=CLASSES, made_by={"recipe": "tiny"})
+
+
+def some_video(name: str = "v") -> VideoResults:
+    id = panoptic_id(1, 1)
+    return VideoResults(panoptic=PanopticVideo(video_id=name, frame_names=("0",),
+                                               frames=[np.full((4, 5), id, np.int32)],
+                                               segments={id: VideoSegment(class_index=1, track=1)}))
+
+
+def test_a_torn_part_of_predictions_is_predicted_again(writer, tear):
+    path = writer.write(some_video())
+    writer.finish()
+    before = path.read_bytes()
+    tear(path)
+    assert not writer.is_finished("v")
+    with pytest.raises(ValueError, match="1 of 1 videos are not predicted"):
+        writer.finish()
+    writer.write(some_video())
+    writer.finish()
+    assert path.read_bytes() == before
+
+
+def test_a_torn_manifest_of_predictions_is_named(writer, tear):
+    writer.write(some_video())
+    path = writer.finish()
+    tear(path)
+    refused(path, lambda: read_predictions(writer.folder), "Delete it and predict again")
+    path.unlink()
+    assert writer.is_finished("v")
+    writer.finish()
+    assert list(read_predictions(writer.folder)) == ["v"]
+
+
+def empty_part(folder: Path) -> CacheWriter:
+    folder.mkdir(exist_ok=True)
+    return CacheWriter(folder, 0, dtype="float32", fingerprint="f")
+
+
+def test_a_torn_sidecar_of_the_cache_means_that_its_part_is_made_again(tmp_path, tear):
+    part = empty_part(tmp_path / "cache")
+    summary = part.close()
+    part.path.touch()       # a part without clips leaves only its sidecar
+    assert empty_part(tmp_path / "cache").finished() == json.loads(json.dumps(summary))
+    tear(part.sidecar)
+    assert empty_part(tmp_path / "cache").finished() is None
+    assert empty_part(tmp_path / "cache").close() == summary
+
+
+def test_a_torn_manifest_of_the_cache_is_named(tmp_path, tear):
+    summary = empty_part(tmp_path / "cache").close()
+    path = finish_cache(tmp_path / "cache", {"clip_frames": 2}, [summary])
+    assert QueryCache(path.parent).groups == ()
+    tear(path)
+    refused(path, lambda: QueryCache(path.parent), "run jobs.cache_queries again")
+
+
+@pytest.mark.parametrize("file", ["../x.parquet", "/etc/passwd", "", None, 7])
+def test_a_part_of_the_cache_is_a_file_in_its_folder(tmp_path, file):
+    summary = empty_part(tmp_path / "cache").close()
+    path = finish_cache(tmp_path / "cache", {"clip_frames": 2}, [{**summary, "file": file}])
+    refused(path, lambda: QueryCache(path.parent), "run jobs.cache_queries again")
+
+
+def test_a_torn_card_is_named_and_the_training_writes_it_again(tmp_path, tear):
+    folder = tmp_path / "stage_one" / "model"
+    card = {"kind": "segmenter", "config": {}, "recipe": "tiny", "identity": "i"}
+    save_model(folder, {}, card)
+    assert read_card(folder)["kind"] == "segmenter"
+    tear(folder / "model.json")
+    refused(folder / "model.json", lambda: read_card(folder), "delete it and run the training verb again")
+    assert not is_finished([folder], {})
+
+
+def test_a_torn_identity_is_named(tmp_path, tear):
+    claim_folder(tmp_path, {"shards": "abc"})
+    tear(tmp_path / "identity.json")
+    refused(tmp_path / "identity.json", lambda: claim_folder(tmp_path, {"shards": "abc"}), "Delete it to train on")
+    (tmp_path / "identity.json").unlink()
+    claim_folder(tmp_path, {"shards": "abc"})
+
+
+def test_a_torn_state_of_a_checkpoint_is_named(tmp_path, tear):
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    state = {"step": 3, "files": {"model.safetensors": sha256_of(tmp_path / "model.safetensors")}}
+    (tmp_path / "state.json").write_text(json.dumps(state))
+    tear(tmp_path / "state.json")
+    refused(tmp_path / "state.json", lambda: load_checkpoint(tmp_path, model=None, optimizer=None),
+            "resume from an earlier one")
+
+
+def test_a_torn_tracking_file_is_made_again(tmp_path, tear, capsys):
+    path = tmp_path / "tracking.json"
+    path.write_text(json.dumps({"uri": "sqlite:///x", "parent": "p", "open": {"evaluate": "c"}}))
+    tear(path)
+    close_run(tmp_path, "evaluate")
+    assert "cut off or damaged" in capsys.readouterr().out
+    assert isinstance(json.loads(path.read_text()), dict)
+
+
+def test_a_torn_world_is_named_and_drawn_again(tmp_path, tear):
+    config = SyntheticConfig(videos_train=1, videos_val=1, frames=2, height=48, width=64)
+    root = write_world(tmp_path / "world", config)
+    tear(root / "world.json")
+    refused(root / "world.json", lambda: write_world(root, config), "Delete the folder")
