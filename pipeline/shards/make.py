@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import logging
@@ -64,11 +65,17 @@ def make_shards(dataset: Dataset, folder: Path | str, config: ShardConfig | None
         log.info("removed %d unfinished files of an earlier run", swept)
     log.info("%d videos of %s %s into %d shards in %s", plan.videos, dataset.classes.name, split, len(plan.shards),
              folder)
-    with Progress("sharding", plan.videos) as progress:
-        outcomes = Outcomes(progress)
-        for facts in _write_shards(dataset, folder, plan, workers=workers, strict=strict):
-            outcomes.add(shard_outcomes(facts))
-    return _finish(folder, plan, dataset.remarks)
+    try:
+        with Progress("sharding", plan.videos) as progress:
+            outcomes = Outcomes(progress)
+            for facts in _write_shards(dataset, folder, plan, workers=workers, strict=strict):
+                outcomes.add(shard_outcomes(facts))
+        return _finish(folder, plan, dataset.remarks)
+    except BadInput:
+        # Corrected data may have other videos and classes, which the plan of a set that never was must not refuse.
+        if not (folder / MANIFEST).exists():
+            (folder / PLAN).unlink(missing_ok=True)
+        raise
 
 
 def _write_shards(dataset: Dataset, folder: Path, plan: ShardPlan, *, workers: int,
@@ -92,6 +99,7 @@ def _claim(folder: Path, plan: ShardPlan) -> ShardPlan:
         stored = own_json(folder / PLAN, needs={"shards": list, "config": dict},
                           cure="Delete it and run the same command again: finished shards are kept.")
     except FileNotFoundError:
+        _sweep_others(folder, plan)
         atomic_write(folder / PLAN, content)
         return plan
     wanted = json.loads(content)
@@ -103,6 +111,15 @@ def _claim(folder: Path, plan: ShardPlan) -> ShardPlan:
     raise ValueError(f"{folder} holds shards of another plan, which differs in {', '.join(differing)}"
                      f"{' (' + '; '.join(settings) + ')' if settings else ''}. "
                      "Choose another folder, or delete this one.")
+
+
+def _sweep_others(folder: Path, plan: ShardPlan) -> None:
+    """Delete the shards of a failed start that had more of them than this plan."""
+    names = {plan.name(shard) for shard in range(len(plan.shards))}
+    for path in folder.glob(f"{glob.escape(plan.split)}-*.tar"):
+        if path.name not in names:
+            path.with_suffix(".json").unlink(missing_ok=True)
+            path.unlink()
 
 
 def _finish(folder: Path, plan: ShardPlan, remarks: Mapping[str, int]) -> ShardReport:

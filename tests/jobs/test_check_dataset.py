@@ -14,6 +14,7 @@ from jobs.verb import chosen_recipe, guarded, resolved
 from model.labels import ClassInfo, ClassTable
 from pipeline.errors import BadInput
 from pipeline.images import decode_jpeg, encode_jpeg, encode_png
+from pipeline.visualise.palette import identity_colors
 from pipeline.visualise.stored_labels import labelled_picture
 from tests.own_data.worlds import SOURCES
 
@@ -111,7 +112,8 @@ def test_the_picture_shows_every_object_where_it_is():
     gray = np.full((320, 320, 3), 100, np.uint8)
     picture = labelled_picture(encode_jpeg(gray), encode_png(label), json.loads(json.dumps(meta)), classes)
     labels = picture[-320:, -320:]
-    expected = {(20, 20): (178, 50, 50), (20, 300): (50, 50, 178), (300, 20): (50, 50, 178), (300, 300): (100,) * 3}
+    thing = (np.array(identity_colors(classes)[0]) + 100) / 2
+    expected = {(20, 20): thing, (20, 300): (50, 50, 178), (300, 20): (50, 50, 178), (300, 300): (100,) * 3}
     for place, color in expected.items():
         np.testing.assert_allclose(labels[place], color, atol=3)
     np.testing.assert_allclose(picture[-320:, :320], decode_jpeg(encode_jpeg(gray)))

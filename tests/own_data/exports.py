@@ -6,6 +6,7 @@ import base64
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as run_lengths
 
+from pipeline.datasets import DatasetConfig, open_dataset
 from pipeline.datasets.youtube_vis import YouTubeVis
 from pipeline.images import encode_png
-from pipeline.records import VideoRecord
+from pipeline.records import Dataset, VideoRecord
+from tests.own_data.worlds import SOURCES
 
 SPLITS = {"train": "train", "valid": "val"}     # of the world -> of the export
 
@@ -32,6 +35,29 @@ def export(tool: str, world: Path, root: Path) -> Path:
             (root / "ImageSets" / "2017" / f"{ours}.txt").write_text(
                 "\n".join(path.name for path in sorted((root / "JPEGImages" / "480p").glob(f"{ours[:3]}*"))))
     return root
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An export and the json of it that a fuzz changes, as a `Source` of worlds."""
+
+    tool: str
+    json: str       # in its folder
+
+    def write(self, root: Path) -> Path:
+        """Write two videos for training and one for validation, of three frames."""
+        return export(self.tool, SOURCES["youtube_vis"].write(root.with_name("world of youtube_vis")), root)
+
+    def open(self, root: Path, split: str = "train") -> Dataset:
+        """The reader."""
+        return open_dataset(DatasetConfig(name=self.tool.split()[0], root=str(root), split=split))
+
+
+EXPORTS = {
+    "labelme": Exported("labelme", "train/train_00000/0.json"),
+    "cvat coco": Exported("cvat coco", "train/train_00000/annotations/instances_default.json"),
+    "davis": Exported("davis", "meta.json"),
+}
 
 
 def cvat_xml(root: Path, split: str, video: VideoRecord, names: list[str]) -> None:

@@ -25,8 +25,10 @@ from pipeline.errors import BadInput
 from pipeline.shards import ShardConfig
 from pipeline.shards.allowed import refuse_unfit_classes
 from pipeline.shards.encode import encode_video
+from tests.own_data.exports import EXPORTS, Exported
 from tests.own_data.worlds import SOURCES, Source, save
 
+READERS = {**SOURCES, **EXPORTS}
 MEGABYTES = 300         # that the process may grow by in one run of the fuzz
 ADDRESS_SPACE = 6 * 2**30
 
@@ -78,7 +80,7 @@ def changed(content: Any, edits: list[tuple[float, str, Any]]) -> Any:
     return content
 
 
-def read_everything(source: Source, root: Path) -> None:
+def read_everything(source: Source | Exported, root: Path) -> None:
     """All that making shards reads; BadInput is the one error that a file may cause."""
     with suppress(BadInput):
         dataset = source.open(root)
@@ -89,7 +91,7 @@ def read_everything(source: Source, root: Path) -> None:
                 encode_video(dataset, video, ShardConfig())
 
 
-def fuzz(source: Source, examples: int, root: Path) -> int:
+def fuzz(source: Source | Exported, examples: int, root: Path) -> int:
     """Read `examples` changed jsons of one reader; returns the megabytes by which the process grew."""
     path = source.write(root) / source.json
     content = json.loads(path.read_text())
@@ -117,9 +119,9 @@ def main(examples: int = 20_000) -> None:
     Args:
         examples: changed files; the readers share them equally.
     """
-    each = -(-examples // len(SOURCES))
+    each = -(-examples // len(READERS))
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))      # a MemoryError shows where it went
-    for name, source in SOURCES.items():
+    for name, source in READERS.items():
         with tempfile.TemporaryDirectory() as folder:
             grown = fuzz(source, each, Path(folder) / "world")
         print(f"{name}: {each} examples, only named errors, {grown} MB more memory", flush=True)

@@ -6,10 +6,14 @@ import json
 import pickle
 import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as run_lengths
 
@@ -18,7 +22,8 @@ from pipeline.datasets.id_maps import ids_in
 from pipeline.datasets.youtube_vis import YouTubeVis
 from pipeline.errors import BadInput
 from pipeline.images import encode_png
-from pipeline.shards import ShardSet, make_shards
+from pipeline.shards import ShardConfig, ShardSet, make_shards
+from pipeline.shards.encode import encode_video
 from tests.own_data.exports import TOOLS, export
 from tests.own_data.worlds import SOURCES, edit, save
 
@@ -219,6 +224,31 @@ def test_faults_of_an_xml_cost_its_video_and_are_named(copy, change, message):
     assert refused.value.file == folder / "annotations.xml"
     other = max((root / "train").iterdir())
     assert dataset.read(other.name).segments
+
+
+TEXTS = st.one_of(st.text(max_size=4), st.sampled_from([
+    "-1", "1e9", "nan", "1;2", "1,2;3", "10" * 30, "0,0;9,0;9,9", ""]))
+
+
+@settings(max_examples=150, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(where=st.floats(0, 1, exclude_max=True), value=TEXTS, drop=st.booleans())
+def test_whatever_an_attribute_of_an_xml_holds_only_named_errors_are_raised(exports, tmp_path_factory, where, value,
+                                                                            drop):
+    root = tmp_path_factory.getbasetemp() / "fuzzed xml"
+    folder = root / "train" / "v"
+    if not root.exists():
+        shutil.copytree(min((exports["cvat"] / "train").iterdir()), folder)
+        (folder / "annotations.xml").rename(root / "original.xml")
+    tree = ElementTree.parse(root / "original.xml")
+    places = [(element, name) for element in tree.iter() for name in element.attrib]
+    element, name = places[int(where * len(places))]
+    element.set(name, "".join(c for c in value if c.isprintable() and not 0xD800 <= ord(c) < 0xE000))
+    if drop:
+        del element.attrib[name]
+    tree.write(folder / "annotations.xml")
+    with suppress(BadInput):
+        dataset = opened("cvat", root)
+        encode_video(dataset, "v", ShardConfig())
 
 
 def test_polygons_are_read_and_boxes_are_counted(copy):

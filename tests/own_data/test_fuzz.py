@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.own_data.fuzz import MEGABYTES, fuzz
-from tests.own_data.worlds import SOURCES
+from tests.own_data.fuzz import MEGABYTES, READERS, fuzz
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", READERS)
 def test_whatever_a_json_holds_only_named_errors_are_raised_and_memory_is_bounded(tmp_path, name):
-    assert fuzz(SOURCES[name], 100, tmp_path / "world") < MEGABYTES
+    assert fuzz(READERS[name], 100, tmp_path / "world") < MEGABYTES

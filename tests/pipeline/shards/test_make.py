@@ -165,6 +165,32 @@ def test_too_many_bad_videos_fail_at_the_end_and_leave_no_manifest(data, tmp_pat
         ShardSet(tmp_path / "out")
 
 
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_failed_start_does_not_refuse_the_corrected_one(data, tmp_path, strict):
+    """The corrected data have fewer videos, and another setting: a second plan."""
+    bad = ("a", "B.mov", "e")
+    good = {video: data.image(video, 0).read_bytes() for video in bad}
+    for video in bad:
+        data.image(video, 0).write_bytes(b"no jpeg")
+    with pytest.raises(BadInput):
+        make_shards(data, tmp_path / "out", CONFIG, split="train", strict=strict)
+    for video, image in good.items():
+        data.image(video, 0).write_bytes(image)
+    other = replace(CONFIG, max_bad_fraction=1.0, min_shards=2)
+    make_shards(without(data, "e"), tmp_path / "out", other, split="train")
+    assert [video.video_id for video in ShardSet(tmp_path / "out").videos] == ["B.mov", "a", "c d"]
+    assert verify(tmp_path / "out") == []
+
+
+def test_a_failed_start_of_a_finished_set_keeps_its_plan(data, tmp_path):
+    make_shards(data, tmp_path / "out", CONFIG, split="train")
+    damaged = data.image("a", 0)
+    damaged.write_bytes(b"no jpeg")
+    with pytest.raises(ValueError, match="another plan"):
+        make_shards(data, tmp_path / "out", ShardConfig(), split="train", strict=True)
+    assert make_shards(data, tmp_path / "out", CONFIG, split="train", strict=True).videos == 4
+
+
 def test_shards_of_two_plans_are_not_mixed(data, tmp_path):
     make_shards(data, tmp_path / "out", CONFIG, split="train")
     before = contents(tmp_path / "out")
