@@ -19,6 +19,7 @@ from pipeline.datasets.own_folders import all_videos, folder_of_pictures, own_cl
 from pipeline.datasets.tracked_masks import TrackedMasks
 from pipeline.errors import BadInput
 from pipeline.file_names import PICTURES, is_companion, naturally
+from pipeline.foreign_files import inside
 from pipeline.records import FrameRecord, VideoRecord
 
 XML = "annotations.xml"
@@ -55,7 +56,7 @@ class Cvat:
             folder_of_pictures(video_id, [folder / "images" / "default", folder / "images", folder]), PICTURES,
             roots=(self.root,), video=video_id, kind="image")
         masks = TrackedMasks(video_id, images)
-        export = _export(folder, video_id)
+        export = _export(folder, video_id, root=self.root)
         for track in export.tracks(list(images), masks):
             if track.label not in self._class_of:
                 raise BadInput("unknown-category", f"track {track.key} has the label {track.label!r}, which is not one "
@@ -76,15 +77,15 @@ class Cvat:
         """The labels of all tasks; an export that cannot be read is named when its video is."""
         for folder in all_videos(self.root):
             try:
-                yield from _export(folder, folder.name).labels()
+                yield from _export(folder, folder.name, root=self.root).labels()
             except BadInput:
                 continue
 
 
-def _export(folder: Path, video: str) -> Export:
+def _export(folder: Path, video: str, *, root: Path) -> Export:
     """The annotations of a task. Raises BadInput "missing-label" without any, and where there are several."""
     if (folder / XML).is_file():
-        return XmlExport(folder / XML, video)
+        return XmlExport(inside(folder / XML, root), video)
     files = [path for place in (folder / "annotations", folder) if place.is_dir()
              for path in map(place.joinpath, naturally(entry.name for entry in place.iterdir()))
              if path.suffix.lower() == ".json" and not is_companion(path.name)]
@@ -92,4 +93,4 @@ def _export(folder: Path, video: str) -> Export:
         listed = f"{len(files)} json files" if files else "no json"
         raise BadInput("missing-label", f"it holds no {XML} and {listed} in annotations/.", video=video, file=folder,
                        cure="Export the task of this video as 'CVAT for video 1.1' or 'COCO 1.0', and unpack it here.")
-    return CocoExport(files[0], video)
+    return CocoExport(inside(files[0], root), video)

@@ -11,6 +11,7 @@ import binascii
 import math
 from collections import Counter
 from collections.abc import Hashable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -81,11 +82,12 @@ class LabelMe:
         """The labels that any frame of any split uses; what cannot be read is named when its video is."""
         labels = []
         for folder in all_videos(self.root):
-            for path in files_by_stem(folder, (".json",), roots=(self.root,), video=folder.name, kind="label").values():
-                try:
-                    labels += [shape.text("label") for shape in load_entry(path, cure=CURE).entries("shapes", "shape")]
-                except BadInput:
-                    continue
+            with suppress(BadInput):
+                files = files_by_stem(folder, (".json",), roots=(self.root,), video=folder.name, kind="label")
+                for path in files.values():
+                    with suppress(BadInput):
+                        labels += [shape.text("label")
+                                   for shape in load_entry(path, cure=CURE).entries("shapes", "shape")]
         return labels
 
     def _shapes(self, path: Path, masks: TrackedMasks) -> list[Entry]:

@@ -70,7 +70,7 @@ def own_classes(name: str, root: Path, names: Callable[[], Iterable[str]]) -> Cl
 def _lines(file: Path) -> list[str]:
     try:
         lines = [line.strip() for line in read_file(file, largest=LARGEST_LIST).decode("utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, BadInput, UnicodeDecodeError) as error:
         raise BadInput("bad-list", f"it cannot be read as text ({error}).", file=file,
                        cure="Write the name of a class on each line.") from None
     if twice := sorted({line for line in lines if line and lines.count(line) > 1}):

@@ -59,4 +59,4 @@ def _size(video_id: str, image: Path) -> tuple[int, int]:
         raise BadInput("unreadable", f"{error.strerror}.", video=video_id, file=image,
                        cure="Copy it again, or give this user read permission.") from None
     except BadInput as error:
-        raise BadInput("corrupt-image", error.what, video=video_id, file=image, cure=error.cure) from None
+        raise BadInput(error.reason, error.what, video=video_id, file=image, cure=error.cure) from None

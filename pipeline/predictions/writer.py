@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -125,5 +124,5 @@ class PredictionWriter:
 
 def earlier_videos(folder: Path) -> dict[str, str]:
     """The videos that a folder of predictions holds already: name -> path that was predicted, "" where unknown."""
-    return {file.stem: json.loads(file.read_text()).get("path", "")
+    return {file.stem: (whole_json(file) or {}).get("path", "")
             for file in sorted((Path(folder) / PARTS).glob("*.json"))}

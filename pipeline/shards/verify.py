@@ -84,7 +84,7 @@ def _plan_findings(folder: Path, manifest: dict) -> Iterator[str]:
 
 
 def _shard_findings(path: Path, shard: dict, position: int, indexed: list[dict] | None, classes: int) -> Iterator[str]:
-    if not path.exists():
+    if not path.is_file():
         yield f"{path}: the file is missing; run make_shards again"
         return
     if path.stat().st_size != shard["size"]:
