@@ -78,7 +78,7 @@ class Mask2Former(nn.Module):
         """
         if (t := check_frames(frames, real_pixels)) != 1:
             raise ValueError(f"a clip of {t} frames: a frame detector takes clips of one; set "
-                             "stage_one.input.clip_frames=1 and evaluation.clip_frames=1")
+                             "stage_one.input.clip_frames=1 and inference.clip_frames=1")
         frames = normalise(frames, real_pixels, mean=self.config.pixel_mean, std=self.config.pixel_std)
         pixels = self.pixel_decoder(self.backbone(frames), frames=1)
         mask_features = rearrange(pixels.pixel_features, "b d h w -> b d 1 h w")

@@ -162,8 +162,8 @@ class ShardSet:
                     self._files[process, shard] = os.dup(file.fileno())
             except FileNotFoundError:
                 raise FileNotFoundError(f"shard {path} is not on this machine, and only training can stream it "
-                                        "(input.streaming, input.stream_from). Copy the tars to the folder "
-                                        "of their manifest.") from None
+                                        "(stage_one.input.streaming, stage_one.input.stream_from). Copy the tars to "
+                                        "the folder of their manifest.") from None
         data = os.pread(self._files[process, shard], length, offset)
         while len(data) < length:               # the kernel returns at most 2 GiB at once
             more = os.pread(self._files[process, shard], length - len(data), offset + len(data))

@@ -111,8 +111,8 @@ def _reported(batches: Iterable[PackedBatch | BadInput]) -> Iterator[PackedBatch
             refused += packed.refused
             clips += len(packed.samples)
             if refused and number in _REPORTED:
-                log.warning("%d clips were refused and drawn again for %d clips of training (input.refuse)", refused,
-                            clips)
+                log.warning("%d clips were refused and drawn again for %d clips of training (stage_one.input.refuse)",
+                            refused, clips)
         yield packed
 
 
@@ -150,7 +150,7 @@ class IndexedClips(Dataset):
             draw = self.redraw(draw)
         raise BadInput("empty-clips", f"{_ATTEMPTS} clips that were drawn one after another hold too little to train "
                        f"on ({config.refuse}); the last was of this video.", video=plan.clip.video.video_id,
-                       cure="Check that the videos have labels, or set input.refuse=null.")
+                       cure="Check that the videos have labels, or set stage_one.input.refuse=null.")
 
     def _fetch(self, draw: Draw) -> Fetch:
         return partial(read_frames, self.sets[bisect_right(self.ends, draw.video)])
@@ -250,8 +250,8 @@ def _clips_per_video(shards: ShardSet, config: InputConfig) -> int | tuple[int, 
     clips = tuple(clips_per_epoch(video, config) for video in shards.videos)
     if clips and not any(clips):
         raise ValueError(f"no video in {shards.folder} has a clip of {config.clip_frames} frames with an object in the "
-                         "video; set input.clip_frames, input.frame_stride, input.sampling or input.drop_empty "
-                         "accordingly")
+                         "video; set stage_one.input.clip_frames, stage_one.input.frame_stride, "
+                         "stage_one.input.sampling or stage_one.input.drop_empty accordingly")
     return clips[0] if len(set(clips)) == 1 else clips
 
 
@@ -269,8 +269,8 @@ def _refuse_unfit_stills(shards: ShardSet, stills: ShardSet, config: InputConfig
                          f"{shards.folder} those of {shards.classes.name}; both need the same names in the same order. "
                          "For COCO, set stage_one.stills.dataset.classes and make the shards again")
     if config.streaming:
-        raise ValueError("stills are read by index; set input.streaming to false")
+        raise ValueError("stills are read by index; set stage_one.input.streaming=false")
     if config.sampling == "windows" or config.drop_empty or config.refuse:
-        raise ValueError(f"beside stills, every video is drawn equally often, but input.sampling is "
-                         f"{config.sampling!r}, input.drop_empty {config.drop_empty} and input.refuse {config.refuse}; "
-                         "set them to videos, false and null, or leave stage_one.stills out")
+        raise ValueError(f"beside stills, every video is drawn equally often, but stage_one.input has "
+                         f"sampling={config.sampling}, drop_empty={config.drop_empty} and refuse={config.refuse}; set "
+                         "them to videos, false and null, or leave stage_one.stills out")

@@ -27,10 +27,10 @@ class RefusalConfig:
 
     def __post_init__(self) -> None:
         if not self.empty and self.labelled is None:
-            raise ValueError("input.refuse has no rule; set input.refuse.empty or input.refuse.labelled, or "
-                             "input.refuse=null")
+            raise ValueError("stage_one.input.refuse has no rule; set its empty or labelled, or "
+                             "stage_one.input.refuse=null")
         if self.labelled is not None and self.labelled < 0:
-            raise ValueError(f"input.refuse.labelled is {self.labelled}; give a number of pixels, or null")
+            raise ValueError(f"stage_one.input.refuse.labelled is {self.labelled}; give a number of pixels, or null")
 
 
 def objects_of(video: StoredVideo) -> np.ndarray:

@@ -67,28 +67,31 @@ class InputConfig:
     def __post_init__(self) -> None:
         for name in ("clip_frames", "frame_stride", "batch_size", "samples_per_video", "prefetch"):
             if getattr(self, name) < 1:
-                raise ValueError(f"input.{name} is {getattr(self, name)}; it must be at least 1")
+                raise ValueError(f"stage_one.input.{name} is {getattr(self, name)}; it must be at least 1")
         if self.reach < 0:
-            raise ValueError(f"input.reach is {self.reach}; give a number of frames, or 0 for consecutive frames")
+            raise ValueError(f"stage_one.input.reach is {self.reach}; give a number of frames, or 0 for consecutive "
+                             "frames")
         if self.reach and (self.frame_stride > 1 or self.sampling == "windows"):
-            raise ValueError(f"input.reach={self.reach} draws the frames of a clip around one of them, without stride "
-                             "and windows; set input.reach=0, or input.frame_stride=1 and input.sampling=videos")
+            raise ValueError(f"stage_one.input.reach={self.reach} draws the frames of a clip around one of them, "
+                             "without stride and windows; set stage_one.input.reach=0, or "
+                             "stage_one.input.frame_stride=1 and stage_one.input.sampling=videos")
         if self.refuse is not None and self.streaming:
-            raise ValueError("input.refuse draws other clips of the whole set, which are read by index; set "
-                             "input.streaming=false, or input.refuse=null")
+            raise ValueError("stage_one.input.refuse draws other clips of the whole set, which are read by index; set "
+                             "stage_one.input.streaming=false, or stage_one.input.refuse=null")
         if self.jitter_stills and self.pseudo_video:
-            raise ValueError("input.jitter_stills and input.pseudo_video both make a clip of a still; set "
-                             "jitter_stills=false or pseudo_video=null")
+            raise ValueError("jitter_stills and pseudo_video of stage_one.input both make a clip of a still; set "
+                             "stage_one.input.jitter_stills=false or stage_one.input.pseudo_video=null")
         if self.workers < 0:
-            raise ValueError(f"input.workers is {self.workers}; give 0 or more loader processes per rank")
+            raise ValueError(f"stage_one.input.workers is {self.workers}; give 0 or more loader processes per rank")
         if self.stream_from and not self.streaming:
-            raise ValueError("input.stream_from is used only if input.streaming is true; set both or neither")
+            raise ValueError("stage_one.input.stream_from is used only if stage_one.input.streaming is true; set both "
+                             "or neither")
         if self.copy_paste is not None and self.augment.pad_to is not None:
-            raise ValueError("input.copy_paste needs clips of one size; set input.augment.pad_to=null, or "
-                             "input.copy_paste=null")
+            raise ValueError("stage_one.input.copy_paste needs clips of one size; set "
+                             "stage_one.input.augment.pad_to=null, or stage_one.input.copy_paste=null")
         if self.pseudo_video is not None and self.augment.size is None and self.augment.long_side is None:
-            raise ValueError("input.pseudo_video shows windows of any shape, which nothing limits here; set "
-                             "input.augment.long_side or input.augment.size")
+            raise ValueError("stage_one.input.pseudo_video shows windows of any shape, which nothing limits here; set "
+                             "stage_one.input.augment.long_side or stage_one.input.augment.size")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

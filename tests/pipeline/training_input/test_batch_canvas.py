@@ -154,7 +154,8 @@ def test_the_largest_canvas_holds_every_clip_of_the_videos(shards):
 
 
 def test_what_needs_one_size_is_refused():
-    with pytest.raises(ValueError, match=r"copy_paste needs clips of one size; set input\.augment\.pad_to=null"):
+    with pytest.raises(ValueError, match=r"copy_paste needs clips of one size; set "
+                                         r"stage_one\.input\.augment\.pad_to=null"):
         replace(CONFIG, copy_paste=CopyPasteConfig())
     with pytest.raises(ValueError, match=r"windows of any shape.*input\.augment\.long_side"):
         replace(CONFIG, pseudo_video=PseudoVideoConfig())

@@ -270,15 +270,15 @@ def test_videos_without_an_object_may_be_left_out(shards):
     assert plan.samples == 7
     assert never_drawn(some, config) == 2
     assert never_drawn(some, CONFIG) == 0
-    with pytest.raises(ValueError, match=r"no video in .* input\.frame_stride"):
+    with pytest.raises(ValueError, match=r"no video in .* stage_one\.input\.frame_stride"):
         training_plan(some, replace(config, sampling="windows", clip_frames=11))
 
 
 def test_stills_of_other_classes_or_for_streaming_are_refused(tmp_path, shards):
     stills = mix(tmp_path, shards)
-    with pytest.raises(ValueError, match=r"read by index; set input\.streaming to false"):
+    with pytest.raises(ValueError, match=r"read by index; set stage_one\.input\.streaming=false"):
         training_batches(shards, replace(MIXED, streaming=True), stills=stills)
-    with pytest.raises(ValueError, match=r"input\.sampling is 'windows'"):
+    with pytest.raises(ValueError, match=r"stage_one\.input has sampling=windows"):
         training_batches(shards, replace(MIXED, sampling="windows"), stills=stills)
     stills.shards.classes = ClassTable.numbered(3)
     with pytest.raises(ValueError, match="have the classes of numbered, the videos"):
@@ -422,7 +422,7 @@ def test_officially_a_pasted_thing_replaces_the_clips_own_of_the_same_id(shards)
     ({"batch_size": 0}, "input.batch_size"), ({"workers": -1}, "input.workers"), ({"clip_frames": 0}, "clip_frames"),
     ({"jitter_stills": True, "pseudo_video": PseudoVideoConfig()}, "input.jitter_stills"),
     ({"reach": -1}, "input.reach"), ({"frame_stride": 0}, "frame_stride"),
-    ({"reach": 2, "sampling": "windows"}, r"input\.reach=2 .* input\.sampling=videos"),
+    ({"reach": 2, "sampling": "windows"}, r"input\.reach=2 .* stage_one\.input\.sampling=videos"),
     ({"stream_from": "s3://bucket"}, "stream_from")])
 def test_impossible_settings_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):

@@ -191,7 +191,7 @@ def test_clips_with_too_few_labelled_pixels_are_refused_after_pasting(shards, pa
 
 def test_a_set_that_holds_nothing_is_refused_with_a_cure(shards):
     config = replace(CONFIG, refuse=RefusalConfig(labelled=10**6))
-    with pytest.raises(BadInput, match=r"100 clips .* hold too little .* set input\.refuse=null"):
+    with pytest.raises(BadInput, match=r"100 clips .* hold too little .* set stage_one\.input\.refuse=null"):
         next(training_batches(shards, config))
 
 
