@@ -137,7 +137,7 @@ def test_a_frozen_detector_is_the_one_it_starts_from_but_for_the_rows_of_other_c
     shards = write_all_shards(recipe)
     one = recipe.stage_one
     pretrained = replace(one.segmenter, num_classes=9).build().state_dict()
-    save_model(tmp_path / "coco", pretrained, {"kind": "segmenter"})
+    save_model(tmp_path / "coco", pretrained, {"kind": "segmenter", "config": {}})
     recipe = replace(recipe, stage_one=replace(one, train=False, start_from=str(tmp_path / "coco")))
     weights = train_stage_one.kept(recipe)
     assert len(shards.classes) == one.segmenter.num_classes
@@ -188,7 +188,7 @@ def test_every_verb_runs_where_detector_and_head_learn_together_from_videos_and_
 def test_every_verb_runs_where_the_detector_is_frozen(tmp_path):
     recipe = here(short_vita(tmp_path / "run"))
     make_shards.main(recipe)
-    save_model(tmp_path / "coco", recipe.stage_one.segmenter.build().state_dict(), {"kind": "segmenter"})
+    save_model(tmp_path / "coco", recipe.stage_one.segmenter.build().state_dict(), {"kind": "segmenter", "config": {}})
     recipe = replace(recipe, stage_one=replace(recipe.stage_one, train=False, start_from=str(tmp_path / "coco")))
     assert train_stage_one.main(recipe)["steps"] == 0
     cache_queries.main(recipe)

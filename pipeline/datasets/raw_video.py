@@ -26,9 +26,11 @@ from pipeline.clips import FolderSource, VideoSource
 from pipeline.datasets.container_end import missing_bytes
 from pipeline.errors import BadInput
 from pipeline.file_names import PICTURES
-from pipeline.foreign_files import refuse_special
+from pipeline.foreign_files import open_regular, refuse_special
 
 CHILD = Path(__file__).with_name("decode_child.py")
+PLAYLISTS = (b"#EXTM3U", b"ffconcat version", b"<MPD ", b"\nc=IN ")     # decoders would open the files that they name
+PLAYLIST_BYTES = 4096       # of the start of a file, in which decoders look for them
 KEPT = 24           # frames kept in memory, so that clips may overlap
 SKIPPED = 250       # frames that are read without use rather than starting a new child, which seeks
 PIPE_BYTES = 2**20  # Linux's largest pipe for ordinary users; a 720p frame then needs 3 reads instead of 42
@@ -134,6 +136,11 @@ class RawVideo:
             refuse_special(self.path, self.path.stat().st_mode, video=self.video_id)
             if self.path.stat().st_size == 0:
                 raise self._bad("empty-file", "the file is empty (0 bytes).", "Copy it again.")
+            with open_regular(self.path) as file:
+                start = file.read(PLAYLIST_BYTES)
+            if any(mark in start for mark in PLAYLISTS):
+                raise self._bad("not-a-video", "the file is a playlist or a description of a stream, which names other "
+                                "files.", "Give those files themselves.")
             missing = missing_bytes(self.path)
         except FileNotFoundError:
             raise FileNotFoundError(f"no video file {self.path}; check the path") from None

@@ -23,6 +23,7 @@ from pipeline.errors import BadInput
 from pipeline.foreign_files import inside, read_file
 from pipeline.images import decode_image, image_size
 from pipeline.shards import ShardSet, make_shards
+from tests.own_data.exports import EXPORTS
 from tests.own_data.worlds import SOURCES, edit
 
 BY_FOLDER = ("vipseg", "youtube_vis", "vspw categories", "kitti_step categories")
@@ -91,6 +92,13 @@ def sparse(path: Path) -> None:
         file.truncate(2**40)
 
 
+
+
+def stranger(path: Path) -> None:
+    """A link to a picture of somebody else, which is not in the data set."""
+    secret = next(folder for folder in path.parents if folder.name == "export").with_name("secret.jpg")
+    Image.new("RGB", (64, 48)).save(secret)
+    path.symlink_to(secret)
 
 
 PLACES: dict[Callable[[Path], None], str] = {
@@ -318,3 +326,25 @@ def test_a_path_is_inside_its_root_or_refused(tmp_path):
         with pytest.raises(BadInput) as raised:
             inside(path, root)
         assert raised.value.reason == "outside"
+
+
+@pytest.mark.parametrize("tool", EXPORTS)
+@pytest.mark.parametrize("place", [fifo, sparse, zeros, stranger], ids=lambda place: place.__name__)
+def test_a_frame_of_an_export_is_a_file_inside_it(tmp_path, tool, place):
+    root = EXPORTS[tool].write(tmp_path / "export")
+    frame = next(path for path in sorted(root.glob("**/*.jpg")) if "train_00000" in path.parts)
+    frame.unlink()
+    place(frame)
+    report = make_shards(EXPORTS[tool].open(root), tmp_path / "out", split="train")
+    assert (report.videos, report.skipped) == (1, {{**PLACES, stranger: "outside"}[place]: 1})
+
+
+@pytest.mark.parametrize("tool", ["labelme", "cvat coco"])
+@pytest.mark.parametrize("place", [fifo, sparse, zeros, stranger], ids=lambda place: place.__name__)
+def test_the_json_of_an_export_is_a_file_inside_it(tmp_path, tool, place):
+    root = EXPORTS[tool].write(tmp_path / "export")
+    path = root / EXPORTS[tool].json
+    path.unlink()
+    place(path)
+    report = make_shards(EXPORTS[tool].open(root), tmp_path / "out", split="train")
+    assert (report.videos, report.skipped) == (1, {{**PLACES, stranger: "outside"}[place]: 1})

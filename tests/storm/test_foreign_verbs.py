@@ -16,6 +16,8 @@ from jobs import evaluate, make_shards, predict, train_stage_one
 from jobs.evaluate import ScoreVideo
 from jobs.recipes.schema import Recipe
 from jobs.verb import guarded
+from pipeline.datasets.raw_video import RawVideo
+from pipeline.errors import BadInput
 from pipeline.shards import ShardSet
 from tests.runs import here, scored, tiny_run
 from tests.untrained_run import predicting, untrained_run, write_video
@@ -103,3 +105,17 @@ def test_what_is_no_file_beside_videos_costs_itself_when_it_is_predicted(tmp_pat
     assert [Path(video["path"]).name for video in said["videos"]] == ["good.mp4"]
     assert {Path(row["video"]).stem: row["reason"] for row in said["skipped"]} == {
         "pipe": "not-a-file", "zero": "not-a-file", "loop": "unreadable"}
+
+
+@pytest.mark.parametrize("content", ["#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{secret}\n#EXT-X-ENDLIST\n",
+                                     "ffconcat version 1.0\nfile 'secret.mp4'\n",
+                                     "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\n"
+                                     "m=video 5004 RTP/AVP 96\n"],
+                         ids=["m3u8", "ffconcat", "sdp"])
+def test_a_playlist_that_is_called_a_video_opens_no_other_file(tmp_path, content):
+    write_video(tmp_path / "secret.mp4")
+    (tmp_path / "in.mp4").write_text(content.replace("{secret}", str(tmp_path / "secret.mp4")))
+    with pytest.raises(BadInput, match="playlist") as raised:
+        RawVideo(tmp_path / "in.mp4")
+    assert raised.value.reason == "not-a-video"
+    assert RawVideo(tmp_path / "secret.mp4").frame_names

@@ -47,7 +47,9 @@ def videos_of(lengths: Iterable[int], size: tuple[int, int] = SIZE) -> SimpleNam
         index=index, video_id=f"video {index}", shard=0, height=size[0], width=size[1],
         frames=tuple(StoredFrame(name=f"{frame}", image=(0, 0), label=(0, 0)) for frame in range(length)),
         segments=(Segment(id=1, class_index=1),), source_ids=(1,)) for index, length in enumerate(lengths))
-    return SimpleNamespace(videos=videos, folder="data", classes=CLASSES)
+    shards = SimpleNamespace(videos=videos, folder="data", classes=CLASSES)
+    shards.with_labels = lambda: shards         # all frames have one
+    return shards
 
 
 def drawn(config: InputConfig, lengths: Iterable[int] = LENGTHS) -> list[ClipPlan]:
