@@ -94,8 +94,8 @@ def chosen_recipe(recipe: str, changes: Iterable[str] = ()) -> Recipe:
         base = override(file.base, with_data_of_its_own(file.settings))
     except ValueError as error:
         raise ValueError(f"{file.path}: {error}") from None
-    here = [f"{name}={file.path.parent / Path(path).expanduser()}" for name, path in given_paths(base).items()
-            if file.sets(name) and not ADDRESS.match(path)]
+    here = [f"{name}={_absolute(paths, folder=file.path.parent)}" for name, paths in given_paths(base).items()
+            if file.sets(name) and not any(map(ADDRESS.match, paths))]
     return override(override(base, here), with_data_of_its_own(changes))
 
 
@@ -123,8 +123,9 @@ def resolved(recipe: Recipe) -> Recipe:
     return override(recipe, [f"{name}={_absolute(paths)}" for name, paths in given_paths(recipe).items()])
 
 
-def _absolute(paths: tuple[str, ...]) -> str:
-    absolute = [str(Path(path).expanduser().absolute()) for path in paths]
+def _absolute(paths: tuple[str, ...], *, folder: Path = Path()) -> str:
+    """The value of a setting that names these paths, relative ones below `folder`."""
+    absolute = [str((folder / Path(path).expanduser()).absolute()) for path in paths]
     return absolute[0] if len(absolute) == 1 else json.dumps(absolute)
 
 

@@ -35,9 +35,10 @@ def finished(folder: Path, **changes) -> tuple[Path, Path]:
     """Folders of a segmenter, with fields of its config replaced, and of the head that belongs to it."""
     torch.manual_seed(7)
     save_model(folder / "segmenter", replace(VITA.stage_one.segmenter, **changes).build().state_dict(),
-               {"kind": "segmenter"})
+               {"kind": "segmenter", "config": {}})
     read = read_card(folder / "segmenter")["weights_sha256"]
-    save_model(folder / "head", VITA.stage_two.head.build().state_dict(), {"kind": "head", "segmenter_sha256": read})
+    save_model(folder / "head", VITA.stage_two.head.build().state_dict(),
+               {"kind": "head", "config": {}, "segmenter_sha256": read})
     return folder / "segmenter", folder / "head"
 
 
