@@ -7,9 +7,13 @@ the format of mmtracking, `docs/dataset_prepare`; CVAT and other tools export it
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.datasets.json_entries import Entry, whole_number
+from pipeline.datasets.json_entries import Entry, whole_number, whole_or_text
+from pipeline.errors import BadInput
 from pipeline.file_names import natural
 
 TRACK_FIELDS = ("instance_id", "track_id")
@@ -22,25 +26,62 @@ def is_coco_video(file: Entry) -> bool:
             and not any(isinstance(video, dict) and "file_names" in video for video in videos))
 
 
-def as_youtube_vis(file: Entry) -> dict[str, Any]:
-    """The same content as a YouTube-VIS json. Entries that cannot be placed raise BadInput, which names them."""
+@dataclass
+class Faults:
+    """Entries that cannot be read."""
+
+    by_video: dict[int | str, BadInput] = field(default_factory=dict)      # id of a video -> its first fault
+    of_no_video: int = 0
+
+    @contextmanager
+    def of(self, video: int | str | None) -> Iterator[None]:
+        """Keep what is raised inside as a fault of this video."""
+        try:
+            yield
+        except BadInput as error:
+            self.of_no_video += video is None
+            if video is not None:
+                self.by_video.setdefault(video, error)
+
+
+def as_youtube_vis(file: Entry) -> tuple[dict[str, Any], Faults]:
+    """The same content as a YouTube-VIS json, and the videos that have a faulty image or annotation.
+
+    An image or annotation of no listed video is left out, or keeps an unknown video, and is counted as such. A faulty
+    entry among the videos stays as it is, for the reader of YouTube-VIS to name.
+    """
+    faults = Faults()
     images = defaultdict(list)
-    for image in file.entries("images", "image"):
-        images[image.key("video_id")].append(image)
-    videos = [_video(video, images[video.key("id")]) for video in file.entries("videos", "video")]
-    place = {image.key("id"): (video["id"], frame) for video in videos
-             for frame, image in enumerate(_in_order(images[video["id"]]))}
+    for values in file.list("images"):
+        with faults.of(_id(values, "video_id")):
+            image = file.part(values, "image")
+            image.key("id")
+            image.path("file_name")
+            images[image.key("video_id")].append(image)
+    videos = [_video(values, file, images, faults) for values in file.list("videos")]
+    place = {image.key("id"): (video, frame) for video, listed in images.items()
+             for frame, image in enumerate(_in_order(listed))}
     content = {**file.values, "videos": videos}
     if file.values.get("annotations") is not None:
-        content["annotations"] = _tracks(file, place, {video["id"]: len(video["file_names"]) for video in videos})
-    return content
+        content["annotations"] = _tracks(file, place, {video: len(images[video]) for video in images}, faults)
+    return content, faults
 
 
-def _video(video: Entry, images: list[Entry]) -> dict[str, Any]:
+def _video(values: Any, file: Entry, images: Mapping[int | str, list[Entry]], faults: Faults) -> Any:
     """The size is that of the first image; the others are compared when they are read."""
-    images = _in_order(images)
-    size = dict(zip(("height", "width"), images[0].size())) if images else {}
-    return {"id": video.key("id"), "file_names": [image.path("file_name") for image in images], **size}
+    id = _id(values, "id")
+    if id is None:
+        return values
+    ordered = _in_order(images.get(id, []))
+    size = {}
+    with faults.of(id):
+        size = dict(zip(("height", "width"), ordered[0].size())) if ordered else {}
+    return {"id": id, "file_names": [image.path("file_name") for image in ordered], **size}
+
+
+def _id(values: Any, name: str) -> int | str | None:
+    """An id among the fields of an entry; None where there is none."""
+    return whole_or_text(values.get(name)) if isinstance(values, dict) else None
 
 
 def _in_order(images: list[Entry]) -> list[Entry]:
@@ -51,28 +92,32 @@ def _in_order(images: list[Entry]) -> list[Entry]:
     return [image for _, image in sorted(zip(numbers, images), key=lambda pair: pair[0])]
 
 
-def _tracks(file: Entry, place: dict[int | str, tuple[int | str, int]],
-            lengths: dict[int | str, int]) -> list[dict[str, Any]]:
+def _tracks(file: Entry, place: dict[int | str, tuple[int | str, int]], lengths: dict[int | str, int],
+            faults: Faults) -> list[dict[str, Any]]:
     """One annotation per video and track; one without an image of the json keeps an unknown video, and is counted."""
     tracks: dict[tuple, dict[str, Any]] = {}
-    for entry in file.entries("annotations", "annotation"):
-        field = next((field for field in TRACK_FIELDS if field in entry.values), TRACK_FIELDS[0])
-        video, frame = place.get(entry.key("image_id"), (None, 0))
-        track = entry.key(field)
-        fields = {"category_id": entry.key("category_id"), "iscrowd": entry.flag("iscrowd")}
-        first = {"id": track, "video_id": video, **fields, "segmentations": [None] * lengths.get(video, 0),
-                 "bboxes": [None] * lengths.get(video, 0)}
-        row = tracks.setdefault((video, track), first)
-        if any(row[name] != value for name, value in fields.items()):
-            raise entry.bad(f"{entry.name}: track {track} changes its category or crowd flag; both must stay the same "
-                            "through the video.", "inconsistent-id")
-        if video is not None:
-            if row["segmentations"][frame] or row["bboxes"][frame]:
-                raise entry.bad(f"{entry.name}: track {track} has two annotations in one image.", "duplicate-id")
-            row["segmentations"][frame] = entry.values.get("segmentation")
-            row["bboxes"][frame] = entry.values.get("bbox")
+    for values in file.list("annotations"):
+        video, frame = place.get(_id(values, "image_id"), (None, 0))
+        with faults.of(video):
+            _add(file.part(values, "annotation"), tracks, video, frame, lengths.get(video, 0))
     rows = list(tracks.values())
     if any(not isinstance(row["id"], int) or row["id"] < 1 for row in rows):    # ids from 0, or texts
         for id, row in enumerate(rows, 1):
             row["id"] = id
     return rows
+
+
+def _add(entry: Entry, tracks: dict[tuple, dict[str, Any]], video: int | str | None, frame: int, length: int) -> None:
+    """Put an annotation into the row of its track, which is made if it is the first."""
+    track = entry.key(next((name for name in TRACK_FIELDS if name in entry.values), TRACK_FIELDS[0]))
+    fields = {"category_id": entry.key("category_id"), "iscrowd": entry.flag("iscrowd")}
+    row = tracks.setdefault((video, track), {"id": track, "video_id": video, **fields,
+                                             "segmentations": [None] * length, "bboxes": [None] * length})
+    if any(row[name] != value for name, value in fields.items()):
+        raise entry.bad(f"{entry.name}: track {track} changes its category or crowd flag; both must stay the same "
+                        "through the video.", "inconsistent-id")
+    if video is not None:
+        if row["segmentations"][frame] or row["bboxes"][frame]:
+            raise entry.bad(f"{entry.name}: track {track} has two annotations in one image.", "duplicate-id")
+        row["segmentations"][frame] = entry.values.get("segmentation")
+        row["bboxes"][frame] = entry.values.get("bbox")

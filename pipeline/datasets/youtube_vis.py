@@ -18,7 +18,7 @@ import numpy as np
 
 from model.labels import ClassTable
 from pipeline.datasets.classes_youtube_vis import TABLES, thing_table
-from pipeline.datasets.coco_video import as_youtube_vis, is_coco_video
+from pipeline.datasets.coco_video import Faults, as_youtube_vis, is_coco_video
 from pipeline.datasets.folders import files_by_stem, first_existing, load_entry, root_folder
 from pipeline.datasets.json_entries import Entry, shown, whole_number, whole_or_text
 from pipeline.datasets.run_lengths import packed_mask
@@ -70,7 +70,9 @@ class YouTubeVis:
     @property
     def remarks(self) -> Mapping[str, int]:
         """Entries of the json that belong to no video, and are left out."""
-        return {"annotations of no listed video": self._orphans} if self._orphans else {}
+        counts = {"annotations of no listed video": self._orphans,
+                  "images or annotations that cannot be read, of no listed video": self._json[1].of_no_video}
+        return {remark: count for remark, count in counts.items() if count}
 
     def listed(self) -> dict[str, Listed]:
         """The videos whose entries can be read, by name."""
@@ -90,6 +92,8 @@ class YouTubeVis:
         if isinstance(video, BadInput):
             raise BadInput(video.reason, video.what, video=video_id, file=self.annotations, cure=COPY_AGAIN)
         entry = video.entry.of_video(video_id)
+        if fault := self._json[1].by_video.get(entry.key("id")):
+            raise BadInput(fault.reason, fault.what, video=video_id, file=self.annotations, cure=COPY_AGAIN)
         if not video.files:
             raise entry.bad("the video has no frames.", "empty-video")
         size = entry.size()
@@ -139,9 +143,17 @@ class YouTubeVis:
         return table
 
     @cached_property
-    def _content(self) -> Entry:
+    def _json(self) -> tuple[Entry, Faults]:
+        """The content as of YouTube-VIS, and the videos with faulty entries, where it was converted."""
         content = load_entry(self.annotations, cure=COPY_AGAIN)
-        return content.part(as_youtube_vis(content), content.kind) if is_coco_video(content) else content
+        if not is_coco_video(content):
+            return content, Faults()
+        converted, faults = as_youtube_vis(content)
+        return content.part(converted, content.kind), faults
+
+    @property
+    def _content(self) -> Entry:
+        return self._json[0]
 
     @cached_property
     def _videos(self) -> dict[str, Listed | BadInput]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,41 @@ def test_every_form_of_the_same_annotation_is_read_as_the_same_objects(own_data,
         for frame in range(3):
             assert shards.masks(video, frame) == plain.masks(same, frame)
             assert len(shards.masks(video, frame)) == 3
+
+
+def _without(field):
+    return lambda entry: entry.pop(field)
+
+
+@pytest.mark.parametrize(("section", "change"), [
+    ("images", _without("file_name")), ("images", _without("id")), ("images", lambda entry: entry.update(id=[1])),
+    ("annotations", _without("category_id")), ("annotations", lambda entry: entry.update(iscrowd="maybe")),
+    ("annotations", lambda entry: entry.update(instance_id=None)),
+    ("annotations", lambda entry: entry.update(segmentation=5))])
+def test_one_faulty_entry_of_a_coco_video_json_costs_its_video(own_data, tmp_path, section, change):
+    shutil.copytree(own_data / "vis_cocovid", tmp_path / "in")
+    path = tmp_path / "in" / "data" / "train.json"
+    path.chmod(0o644)
+    content = json.loads(path.read_text())
+    change(content[section][0])
+    path.write_text(json.dumps(content))
+    shards = sharded(tmp_path / "in", tmp_path / "out", name="youtube_vis")
+    assert [video.video_id for video in shards.videos] == ["train_001", "train_002"]
+    [error] = map(json.loads, (shards.folder / "errors.jsonl").read_text().splitlines())
+    assert (error["video"], "train.json" in error["message"]) == ("train_000", True)
+
+
+@pytest.mark.parametrize("section", ["images", "annotations"])
+def test_an_entry_of_a_coco_video_json_that_is_no_object_is_counted(own_data, tmp_path, section):
+    shutil.copytree(own_data / "vis_cocovid", tmp_path / "in")
+    path = tmp_path / "in" / "data" / "train.json"
+    path.chmod(0o644)
+    content = json.loads(path.read_text())
+    content[section].append(7)
+    path.write_text(json.dumps(content))
+    shards = sharded(tmp_path / "in", tmp_path / "out", name="youtube_vis")
+    assert len(shards.videos) == 3
+    assert shards.manifest["remarks"] == {"images or annotations that cannot be read, of no listed video": 1}
 
 
 @pytest.mark.parametrize("folder", [name for name in VIS if name != "vis_cocovid"])
