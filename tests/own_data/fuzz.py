@@ -58,7 +58,8 @@ def places(value: Any, at: tuple = ()) -> Iterator[tuple]:
 def changed(content: Any, edits: list[tuple[float, str, Any]]) -> Any:
     """A copy of a json with some values set, dropped, doubled, turned into texts, or put beside others."""
     content = copy.deepcopy(content)
-    for where, kind, value in edits:
+    for where, kind, awkward in edits:
+        value = copy.deepcopy(awkward)      # a later change may go into it
         paths = list(places(content))
         if not paths:
             return value
@@ -68,7 +69,7 @@ def changed(content: Any, edits: list[tuple[float, str, Any]]) -> Any:
             holder = holder[parent]
         match kind:
             case "set":
-                holder[key] = copy.deepcopy(value)
+                holder[key] = value
             case "drop":
                 del holder[key]
             case "text":
