@@ -1,6 +1,6 @@
 """The differences that a comparison of all recipes with the released code found, by number.
 
-What became of each follows from the facts and deviations that carry its number, never from this list.
+The decision about each is derived from the facts and deviations of its number, never from this list.
 """
 
 DECISIONS = {

@@ -51,7 +51,7 @@ def _decisions() -> list[str]:
             if comparison.decision:
                 numbered[comparison.decision].append(comparison)
     lines = ["## The 25 differences", "",
-             "A comparison field by field found these differences. What became of them follows from the tables below.",
+             "A comparison field by field found these differences. The tables below decide each.",
              "", "| | official | ours |", "|---|---|---|"]
     for number, title in DECISIONS.items():
         reasons = dict.fromkeys(deviation.reason for deviation in DEVIATIONS if deviation.decision == number)
