@@ -22,6 +22,7 @@ from model.association.linker import MatchingSpace
 from model.contracts import ClipPrediction, Geometry, VideoResults
 from model.families import refuse_unfit_results
 from model.inference import (
+    FeatureSpool,
     FixedCanvas,
     InferenceConfig,
     LinkedPanoptic,
@@ -75,9 +76,8 @@ class System:
         the segments of clips took. watch: notes the place in the video. Raises BadInput for one that cannot be read.
         """
         source = open_video(video) if isinstance(video, Path | str) else video
-        shorten = self.inference.last_clip == "shorten" and self.head is None
         overlap = self.inference.association.overlap
-        clips = self.clip_predictions(source, overlap=overlap, shorten=shorten)
+        clips = self.clip_predictions(source, overlap=overlap, shorten=self.shortens)
         total = len(source.frame_names)
         noted = None
         if watch is not None:
@@ -85,13 +85,13 @@ class System:
             noted = partial(watch.at, "merging", total=total)
         geometry = self.resize.geometry(source.size)
         with closing(TensorSpool(noted=noted)) if self.head is not None else nullcontext() as spool:
-            makers = self._makers(geometry, spool, head=self.head)
+            makers = self.makers(geometry, spool, head=self.head)
             results = make_results(((prediction, clip.valid) for clip, prediction in clips), makers,
                                 num_classes=len(self.classes))
         for maker in makers:
             if matching is not None and isinstance(maker, LinkedPanoptic):
                 matching.merge(maker.linker.matching)
-        return _named(results, video_id=source.video_id, frame_names=tuple(source.frame_names), size=source.size)
+        return named(results, video_id=source.video_id, frame_names=tuple(source.frame_names), size=source.size)
 
     def stream(self, frames: Iterable[np.ndarray], *, video_id: str = "stream") -> Iterator[VideoResults]:
         """Yield near-online results of each clip as soon as its frames are there, over a stream that may never end.
@@ -104,12 +104,17 @@ class System:
         overlap = self.inference.association.overlap
         makers: list[ResultMaker] = []
         for clip in streamed_clips(frames, self.clip_length, self.resize, overlap=overlap):
-            makers = makers or self._makers(clip.geometry, None, head=None)
+            makers = makers or self.makers(clip.geometry, None, head=None)
             prediction = self.predict_clip(clip.frames, clip.real_pixels)
             results = make_results([(prediction, clip.valid)], makers, num_classes=len(self.classes))
             new = clip.indices[overlap if clip.indices[0] else 0:clip.valid]
-            yield _named(results, video_id=video_id, frame_names=tuple(f"{frame:06d}" for frame in new),
+            yield named(results, video_id=video_id, frame_names=tuple(f"{frame:06d}" for frame in new),
                          size=clip.geometry.source)
+
+    @property
+    def shortens(self) -> bool:
+        """Whether clips at the end of a video are shorter; a cross-clip head needs full ones."""
+        return self.inference.last_clip == "shorten" and self.head is None
 
     @property
     def clip_length(self) -> int:
@@ -129,7 +134,8 @@ class System:
             prediction = self.segmenter(frames.to(device), real_pixels.to(device))
         return in_single_precision(prediction)
 
-    def _makers(self, geometry: Geometry, spool: TensorSpool | None, *, head: nn.Module | None) -> list[ResultMaker]:
+    def makers(self, geometry: Geometry, spool: FeatureSpool | None, *, head: nn.Module | None) -> list[ResultMaker]:
+        """The result makers of one video. spool: where pixel features wait for the head, which may be None."""
         return result_makers(self.inference, segmenter=self.segmenter, head=head, is_thing=self.classes.is_thing,
                              geometry=geometry, spool=spool)
 
@@ -140,8 +146,8 @@ def in_single_precision(prediction: ClipPrediction) -> ClipPrediction:
     return replace(prediction, **{name: value.float() for name, value in values.items() if isinstance(value, Tensor)})
 
 
-def _named(results: Mapping[str, Any], *, video_id: str, frame_names: tuple[str, ...],
-           size: tuple[int, int]) -> VideoResults:
+def named(results: Mapping[str, Any], *, video_id: str, frame_names: tuple[str, ...],
+          size: tuple[int, int]) -> VideoResults:
     """The results of a video under its name. size: height and width of the source frames, pixels."""
     finish = {"panoptic": panoptic_video, "tracks": partial(tracks_video, size=size), "semantic": semantic_video}
     return VideoResults(**{result: finish[result](value, video_id=video_id, frame_names=frame_names)
