@@ -56,7 +56,7 @@ def test_systems_that_need_other_clips_are_refused_with_the_setting():
     longer = replace(one, clip_frames=3)
     with pytest.raises(ValueError, match="differ in clip_length"):
         predict_together([one, longer], NoisyVideo(FRAMES))
-    stranger = replace(one, segmenter=system(clip_frames=2, results=("panoptic",)).segmenter)
+    stranger = system(clip_frames=2, results=("panoptic",), panoptic=TubePanopticConfig(score=0.0))
     with pytest.raises(ValueError, match="different segmenters"):
         predict_together([one, stranger], NoisyVideo(FRAMES))
     halved = replace(one, inference=InferenceConfig(panoptic=one.inference.panoptic, precision="bf16"))
