@@ -8,7 +8,7 @@ H W network input, p sampled pixels of a clip. Clips and videos never share an a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import numpy as np
@@ -99,6 +99,8 @@ class ClipPrediction:
     pixel_features: Tensor     # b d t h w        stride 4; by far the largest field
     alignment: Tensor | None = None                # b n a    neighbouring clips are aligned by; None: own order is kept
     appearance: Tensor | None = None               # b n c    what mask embeddings are projected from (Video-kMaX)
+    places: Tensor | None = None                   # b n t 5  as in `VideoQueries`; None until `with_places`
+    looks: Tensor | None = None                    # b n 6
     auxiliary: tuple[LayerPrediction, ...] = ()    # one per decoder layer; only when supervised
     semantic_logits: Tensor | None = None          # b classes+1 t h w, stride 4; only when supervised and configured
 
@@ -113,6 +115,15 @@ class VideoQueries:
     queries: Tensor                     # b k n c
     class_logits: Tensor                # b k n classes+1 of the segmenter
     mask_embeddings: Tensor | None      # b k n d         of the segmenter; None where nobody reads them
+    # Of the segmenter's masks, see `model.inference.places`; None: of predictions or caches that do not have them.
+    places: Tensor | None = None        # b k n t 5       area, centroid y x, deviation y x, all as parts of the frame;
+                                        #                 0 in frames without the mask, and in repeats of the last frame
+    looks: Tensor | None = None         # b k n 6         mean and deviation of r g b inside the mask, from 0 to 1
+
+    def to(self, device) -> VideoQueries:
+        """The same queries on another device."""
+        return VideoQueries(**{field.name: None if (part := getattr(self, field.name)) is None else part.to(device)
+                               for field in fields(self)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,6 +48,7 @@ class Family:
     is_frame_detector: bool = False             # its clips are single frames
     side_remainders: tuple[int, ...] = (0,)     # of a side of the network input, divided by the largest stride
     fixed_canvas: bool = False                  # all its inputs have one size
+    masks_compete: bool = False                 # masks share each pixel by a softmax; False: each is a sigmoid
 
 
 STRIDE = 32         # the largest of every segmenter
@@ -57,7 +58,8 @@ STRIDE = 32         # the largest of every segmenter
 FAMILIES = [
     Family(segmenter=VideoKMaxConfig, losses=KMaxLossConfig, heads={MaXTronHeadConfig: CrossClipLossConfig},
            near_online={"panoptic": Way(panoptic="mask_wise", associations=ALIGNED + LINKED)},
-           offline={"panoptic": Way(panoptic="mask_wise")}, side_remainders=(0, 1), fixed_canvas=True),
+           offline={"panoptic": Way(panoptic="mask_wise")}, side_remainders=(0, 1), fixed_canvas=True,
+           masks_compete=True),
     Family(segmenter=TubeLinkConfig, losses=Mask2FormerLossConfig, heads={TubeLinkHeadConfig: MaskCrossClipLossConfig},
            near_online={"panoptic": Way(panoptic="tube", part="linking"), "tracks": Way(), "semantic": Way()},
            offline={"tracks": Way()}),

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from model.association.linker import MatchingSpace
 from model.contracts import ClipPrediction, Geometry, VideoResults
-from model.families import refuse_unfit_results
+from model.families import family_of, refuse_unfit_results
 from model.inference import (
     FeatureSpool,
     FixedCanvas,
@@ -30,6 +30,7 @@ from model.inference import (
     ResultMaker,
     make_results,
     result_makers,
+    with_places,
 )
 from model.labels import ClassTable
 from model.postprocess.instances import tracks_video
@@ -130,9 +131,13 @@ class System:
     def predict_clip(self, frames: Tensor, real_pixels: Tensor) -> ClipPrediction:
         """The segmenter on one clip. frames: 1 t 3 H W uint8 RGB, real_pixels: 1 t H W bool."""
         device = next(self.segmenter.parameters()).device
-        with torch.inference_mode(), autocast(device, self.inference.precision):
-            prediction = self.segmenter(frames.to(device), real_pixels.to(device))
-        return in_single_precision(prediction)
+        with torch.inference_mode():
+            frames = frames.to(device)
+            real_pixels = real_pixels.to(device)
+            with autocast(device, self.inference.precision):
+                prediction = self.segmenter(frames, real_pixels)
+            return with_places(in_single_precision(prediction), frames, real_pixels,
+                               compete=family_of(self.segmenter.config).masks_compete)
 
     def makers(self, geometry: Geometry, spool: FeatureSpool | None, *, head: nn.Module | None) -> list[ResultMaker]:
         """The result makers of one video. spool: where pixel features wait for the head, which may be None."""

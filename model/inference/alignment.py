@@ -20,7 +20,7 @@ from torch import Tensor
 from model.contracts import ClipPrediction
 from model.inference.driver import ResultMaker
 
-PER_QUERY = ("class_logits", "mask_logits", "queries", "mask_embeddings", "alignment", "appearance")
+PER_QUERY = ("class_logits", "mask_logits", "queries", "mask_embeddings", "alignment", "appearance", "places", "looks")
 
 
 class QueryOrder(Protocol):

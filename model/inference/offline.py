@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields
 from functools import partial
 from typing import Any, Protocol
 
@@ -27,19 +28,24 @@ class QueryCollector:
     """Stacks what a cross-clip head reads of each clip. The query cache is filled by it too. A `ResultMaker`."""
 
     def __init__(self) -> None:
-        self._clips: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._clips: list[dict[str, Tensor | None]] = []
 
-    def add(self, clip: ClipPrediction, _frames: int) -> None:
+    def add(self, clip: ClipPrediction, frames: int) -> None:
         """See `ResultMaker`; the clips are aligned, unless the head reads queries in their own order."""
-        self._clips.append((clip.queries, clip.mask_embeddings, clip.class_logits))
+        part = {field.name: getattr(clip, field.name) for field in fields(VideoQueries)}
+        if clip.places is not None:
+            part["places"] = clip.places.clone()
+            part["places"][:, :, frames:] = 0       # nothing is seen anew in repeats of the last frame
+        self._clips.append(part)
 
     def finish(self) -> dict[str, VideoQueries]:
         """The queries of all clips, b = 1. Raises ValueError without any clip."""
         if not self._clips:
             raise ValueError("the video has no clips, so there are no queries to collect")
-        queries, mask_embeddings, class_logits = (torch.stack(parts, dim=1) for parts in zip(*self._clips))
+        stacked = {name: None if part is None else torch.stack([clip[name] for clip in self._clips], dim=1)
+                   for name, part in self._clips[0].items()}
         self._clips = []
-        return {"queries": VideoQueries(queries=queries, mask_embeddings=mask_embeddings, class_logits=class_logits)}
+        return {"queries": VideoQueries(**stacked)}
 
 
 class Offline:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from model.contracts import PixelEvidence, VideoQueries
 from model.labels import FIRST_OVERLAP
 from pipeline.clips import count_windows, sample_around
-from pipeline.query_cache.cache import CachedClip, QueryCache
+from pipeline.query_cache.cache import SEEN, CachedClip, QueryCache
 from pipeline.training_input import CLIP, SamplePlan, step_of
 
 
@@ -53,10 +53,8 @@ class QueryBatch:
 
     def to(self, device) -> QueryBatch:
         """The same batch on another device."""
-        moved = VideoQueries(queries=self.queries.queries.to(device),
-                             mask_embeddings=self.queries.mask_embeddings.to(device),
-                             class_logits=self.queries.class_logits.to(device))
-        return QueryBatch(queries=moved, evidence=self.evidence.to(device), videos=self.videos, samples=self.samples)
+        return QueryBatch(queries=self.queries.to(device), evidence=self.evidence.to(device), videos=self.videos,
+                          samples=self.samples)
 
 
 def query_batches(cache: QueryCache, config: QueryInputConfig, *, rank: int = 0, world: int = 1,
@@ -107,14 +105,19 @@ def _window(cache: QueryCache, groups: Sequence[int], config: QueryInputConfig,
     group = groups[rng.integers(len(groups))]
     clips = cache.read(group)
     if config.reach:
-        return [clips[clip] for clip in sample_around(len(clips), config.clips, rng, reach=config.reach,
-                                                      reverse=config.reverse)]
+        drawn = sample_around(len(clips), config.clips, rng, reach=config.reach, reverse=config.reverse)
+        return [clips[clip] if drawn[0] <= drawn[-1] else backwards(clips[clip]) for clip in drawn]
     usable = len(clips) if config.sampling == "videos" else cache.lengths[group][1]
     start = int(rng.integers(max(usable - config.clips, 0) + 1))
     window: list[CachedClip | None] = list(clips[start:start + config.clips])
     if rng.random() < config.reverse:
-        window.reverse()
+        window = [backwards(clip) for clip in reversed(window)]
     return window + [None] * (config.clips - len(window))
+
+
+def backwards(clip: CachedClip) -> CachedClip:
+    """The clip as it is read backwards in time: only `places` has an order of frames."""
+    return clip if clip.places is None else replace(clip, places=clip.places[:, ::-1])
 
 
 def collate(windows: Sequence[Sequence[CachedClip | None]], samples: tuple[int, ...]) -> QueryBatch:
@@ -137,7 +140,7 @@ def collate(windows: Sequence[Sequence[CachedClip | None]], samples: tuple[int, 
         overlaps=_overlaps([full[0] for full in filled], present),
     )
     queries = VideoQueries(queries=_stack(filled, "queries"), mask_embeddings=_stack(filled, "mask_embeddings"),
-                           class_logits=_stack(filled, "class_logits"))
+                           class_logits=_stack(filled, "class_logits"), **_seen(filled))
     return QueryBatch(queries=queries, evidence=evidence, videos=tuple(full[0].video_id for full in filled),
                       samples=samples)
 
@@ -162,6 +165,12 @@ def _overlaps(clips: Sequence[CachedClip], present: Sequence[np.ndarray]) -> tup
     tables = [np.array([np.isin(kept, members) for members in clip.tube_overlaps], bool).reshape(-1, len(kept))
               for clip, kept in zip(clips, present)]
     return tuple(map(torch.from_numpy, tables))
+
+
+def _seen(windows: Sequence[Sequence[CachedClip]]) -> dict[str, torch.Tensor]:
+    """The columns that learned links read, where all clips have them."""
+    complete = all(clip.places is not None and clip.looks is not None for window in windows for clip in window)
+    return {name: _stack(windows, name) for name in SEEN if complete}
 
 
 def _stack(windows: Sequence[Sequence[CachedClip]], name: str) -> torch.Tensor:

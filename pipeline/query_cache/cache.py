@@ -38,6 +38,7 @@ MANIFEST_CURE = "Delete it and run jobs.cache_queries again: finished parts are 
 _SUMMARY = {"fingerprint": str, "file": str, "groups": list, "skipped": list, "clips": int, "bytes": int, "sha256": str}
 BLOBS = ("queries", "mask_embeddings", "class_logits", "pixel_features", "pixel_positions", "pixel_tubes",
          "pixel_weights")
+SEEN = ("places", "looks")      # what learned links read beside them; caches of earlier versions lack these columns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +63,8 @@ class CachedClip:
     tube_classes: np.ndarray        # m int32
     tube_areas: np.ndarray          # m int32      exact pixels in this clip at stride 4
     tube_overlaps: tuple[tuple[int, ...], ...] = ()     # s    tubes that share pixels somewhere in the video
+    places: np.ndarray | None = None    # n t 5 float16        as in `VideoQueries`; None in caches that lack them
+    looks: np.ndarray | None = None     # n 6 float16
 
 
 class CacheWriter:
@@ -142,7 +145,7 @@ class CacheWriter:
 
     def _row(self, clip: CachedClip) -> dict[str, Any]:
         row = {name: getattr(clip, name) for name in CachedClip.__slots__}
-        for name in BLOBS:
+        for name in _blobs(clip):
             row[name] = self._blob(clip, name)
         row["crc32"] = _crc(row)
         return row
@@ -308,25 +311,31 @@ def refuse_other_source(made_from: Mapping[str, Any], expected: Mapping[str, Any
                        "Run jobs.cache_queries with this recipe, or use the segmenter that made the cache.")
 
 
+def _blobs(clip: CachedClip) -> tuple[str, ...]:
+    """The tensor columns of a clip."""
+    return (*BLOBS, *(name for name in SEEN if getattr(clip, name) is not None))
+
+
 def _dtype(name: str, floats: np.dtype) -> np.dtype:
-    fixed = {"pixel_positions": np.int16, "pixel_tubes": np.int32, "pixel_weights": np.float32}
+    fixed = {"pixel_positions": np.int16, "pixel_tubes": np.int32, "pixel_weights": np.float32,
+             "places": np.float16, "looks": np.float16}
     return np.dtype(fixed.get(name, floats))
 
 
 def _schema(clip: CachedClip, floats: np.dtype, cache: str) -> pa.Schema:
-    tensors = {name: (_dtype(name, floats).str, list(getattr(clip, name).shape)) for name in BLOBS}
+    tensors = {name: (_dtype(name, floats).str, list(getattr(clip, name).shape)) for name in _blobs(clip)}
     width = {name: int(np.prod(shape)) * np.dtype(dtype).itemsize for name, (dtype, shape) in tensors.items()}
     plain = {"video_id": pa.string(), "view": pa.int16(), "clip_index": pa.int32(), "start_frame": pa.int32(),
              "num_frames": pa.int16(), "height": pa.int32(), "width": pa.int32()}
     lists = {"tube_ids": pa.int64(), "tube_classes": pa.int32(), "tube_areas": pa.int32(),
              "tube_overlaps": pa.list_(pa.int32())}
-    fields = [*plain.items(), *((name, pa.binary(width[name])) for name in BLOBS),
+    fields = [*plain.items(), *((name, pa.binary(width[name])) for name in tensors),
               *((name, pa.list_(kind)) for name, kind in lists.items()), ("crc32", pa.uint32())]
     return pa.schema(fields, metadata={"tensors": json.dumps(tensors), "fingerprint": cache})
 
 
 def _crc(row: Mapping[str, Any]) -> int:
     crc = 0
-    for name in BLOBS:
-        crc = zlib.crc32(row[name], crc)
+    for name in (*BLOBS, *SEEN):
+        crc = zlib.crc32(row.get(name) or b"", crc)
     return crc

@@ -10,7 +10,7 @@ from torch import Tensor
 from model.contracts import VideoQueries
 from model.labels import VOID, ClassTable
 from pipeline.errors import BadInput
-from pipeline.query_cache.cache import CachedClip
+from pipeline.query_cache.cache import SEEN, CachedClip
 from pipeline.query_cache.pixel_evidence import EvidenceConfig, draw_evidence, tube_areas
 from pipeline.records import Segment
 from pipeline.shards import StoredVideo
@@ -83,6 +83,7 @@ class EvidenceRecorder:
                   "width": self.video.width, "tube_ids": np.array(self.numbers.track_ids, np.int64),
                   "tube_classes": np.array(self.numbers.classes, np.int32), "tube_overlaps": self.numbers.overlaps}
         for clip, row in enumerate(self.rows):
-            blobs = {name: getattr(queries, name)[0, clip].float().cpu().numpy()
-                     for name in ("queries", "mask_embeddings", "class_logits")}
+            blobs = {name: None if part is None else part[0, clip].float().cpu().numpy()
+                     for name in ("queries", "mask_embeddings", "class_logits", *SEEN)
+                     for part in [getattr(queries, name)]}
             yield CachedClip(**shared, **row, **blobs)
