@@ -49,6 +49,7 @@ def main(recipe: Recipe) -> dict[str, Any]:
     if is_finished((folder,), identity):
         say(f"{folder} is finished: nothing to do")
         return {"model": str(folder), "resumed": True}
+    cache.refuse_damage()
     refuse_unfit_starts(recipe, "stage_two")
     connect(recipe.cluster)
     say(*opening_lines(recipe, cache))

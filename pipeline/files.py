@@ -5,13 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-PARTIAL = ".partial"    # suffix of a file that is still being written; safe to delete when nobody writes
+from pipeline.processes import is_alive, machine
+
+PARTIAL = ".partial"    # suffix of a file, or of a folder, that is still being written
+ABANDONED = 3600.0      # seconds without a change after which a partial file of another machine is nobody's
 
 
 @contextmanager
@@ -26,16 +32,28 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, path)
-        _sync_folder(path.parent)
+        publish(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
 
 
+def publish(partial: Path, path: Path) -> None:
+    """Give a complete file its name, in place of an earlier one, so that the name survives a power cut too.
+
+    Two writers of the same file may both do so: each has a partial file of its own, and whole bytes replace whole
+    bytes.
+    """
+    os.replace(partial, path)
+    _sync_folder(path.parent)
+
+
 def partial_path(path: Path) -> Path:
-    """A new name beside `path` for writing it; not longer than file systems allow, where that of `path` is not."""
-    return path.with_name(f"{path.name[:50]}.{uuid.uuid4().hex[:12]}{PARTIAL}")
+    """A new name beside `path` for writing it, which tells the process that writes.
+
+    It is not longer than file systems allow, where that of `path` is not.
+    """
+    return path.with_name(f"{path.name[:50]}.{machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}{PARTIAL}")
 
 
 @contextmanager
@@ -58,11 +76,32 @@ def atomic_write(path: Path, content: bytes) -> None:
 
 
 def sweep_partials(folder: Path) -> int:
-    """Delete the files that killed writers left in `folder`; returns their count. Nobody may be writing there."""
-    partials = list(folder.glob(f"*{PARTIAL}"))
-    for partial in partials:
-        partial.unlink(missing_ok=True)
-    return len(partials)
+    """Delete the files and folders below `folder` that writers left half written which are gone; returns their count.
+
+    Those of living processes of this machine stay, and those of other machines unless nothing has changed for an hour.
+    Names without a process come from earlier versions; whoever calls this must be the only one at work in the folder.
+    """
+    swept = 0
+    for partial in list(folder.rglob(f"*{PARTIAL}")):
+        if _is_abandoned(partial):
+            swept += 1
+            if partial.is_dir() and not partial.is_symlink():
+                shutil.rmtree(partial, ignore_errors=True)
+            else:
+                partial.unlink(missing_ok=True)
+    return swept
+
+
+def _is_abandoned(partial: Path) -> bool:
+    owner = re.search(r"\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.partial$", partial.name)
+    if owner is None:
+        return True
+    if owner[1] == machine():
+        return not is_alive(int(owner[2]))
+    try:
+        return time.time() - partial.stat().st_mtime > ABANDONED
+    except FileNotFoundError:       # its writer has just finished
+        return False
 
 
 def canonical_json(value: Any) -> bytes:

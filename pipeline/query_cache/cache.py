@@ -6,7 +6,8 @@ input shard. (Earlier versions kept all views of a shard in one part, which is r
 *aligned*: query n is the same object in every clip of the video, for every window of clips and in both directions of
 time. (Frame queries for VITA keep the order of the detector.) `manifest.json` is written last and holds the
 fingerprint. A cache made by another segmenter, from other shards or with other settings is refused, and the error names
-the fields that differ.
+the fields that differ. So is a part of another cache: the fingerprint in its schema metadata is read when the cache is
+opened, and each process compares the sha256 of a part before it reads the first row (`pipeline/digests.py`).
 """
 
 from __future__ import annotations
@@ -26,14 +27,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.digests import known_sha256
 from pipeline.errors import BadInput, Mismatch
 from pipeline.file_names import can_name_a_file
-from pipeline.files import PARTIAL, atomic_write, canonical_json, digest, naming, sha256_of
+from pipeline.files import atomic_write, canonical_json, digest, naming, partial_path, publish, sha256_of
 from pipeline.foreign_files import own_json, whole_json
 from pipeline.outcomes import VideoOutcome
 
 SCHEMA = 2
-REDO = "Remove this part and its .json sidecar, then run jobs.cache_queries again: only this part is redone."
+REDO = "Run jobs.cache_queries again: it makes only this part anew."
 MANIFEST_CURE = "Delete it and run jobs.cache_queries again: finished parts are kept."
 _SUMMARY = {"fingerprint": str, "file": str, "groups": list, "skipped": list, "clips": int, "bytes": int, "sha256": str}
 BLOBS = ("queries", "mask_embeddings", "class_logits", "pixel_features", "pixel_positions", "pixel_tubes",
@@ -76,14 +78,15 @@ class CacheWriter:
     def __init__(self, folder: Path, shard: int, *, view: int = 0, dtype: str, fingerprint: str) -> None:
         self.path = part_path(folder, shard, view)
         self.sidecar = self.path.with_suffix(".json")
-        self.partial = self.path.with_suffix(PARTIAL)
+        self.partial = partial_path(self.path)
         self.dtype = np.dtype(dtype)
         self.fingerprint = fingerprint
         self.writer: pq.ParquetWriter | None = None
         self.groups: list[tuple[str, int, int]] = []    # video, view, clips of each row group
 
     def finished(self) -> dict[str, Any] | None:
-        """The sidecar, if this part was completed before with the same fingerprint and has its full size.
+        """The sidecar, if this part was completed before with the same fingerprint, which the file holds too, and its
+        bytes are those that were written.
 
         A part that another cache beside this one holds is linked into this folder: it is the same file, made once.
         """
@@ -91,7 +94,7 @@ class CacheWriter:
             return own
         for other in sorted(self.path.parent.parent.glob(f"*/{self.path.name}")):
             summary = self._summary(other)
-            if summary is not None and not summary["skipped"] and sha256_of(other) == summary["sha256"]:
+            if summary is not None and not summary["skipped"]:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 _link(other, self.path)
                 _link(other.with_suffix(".json"), self.sidecar)
@@ -102,8 +105,11 @@ class CacheWriter:
         summary = whole_json(path.with_suffix(".json"), needs=_SUMMARY)     # a part whose sidecar is cut is made again
         if summary is None or not path.is_file():
             return None
-        same = summary["fingerprint"] == self.fingerprint and summary["bytes"] == path.stat().st_size
-        return summary if same else None
+        if summary["fingerprint"] != self.fingerprint or summary["bytes"] != path.stat().st_size:
+            return None
+        whole = not summary["bytes"] or (stored_fingerprint(path) == self.fingerprint and
+                                         sha256_of(path) == summary["sha256"])
+        return summary if whole else None
 
     def add(self, clips: list[CachedClip]) -> None:
         """Append one view of one video.
@@ -132,8 +138,10 @@ class CacheWriter:
         if self.writer is not None:
             with naming(self.path):
                 self.writer.close()
+                with open(self.partial, "rb") as file:
+                    os.fsync(file.fileno())
             summary |= {"bytes": self.partial.stat().st_size, "sha256": sha256_of(self.partial)}
-            self.partial.rename(self.path)
+            publish(self.partial, self.path)
         atomic_write(self.sidecar, canonical_json(summary))
         return summary
 
@@ -184,6 +192,8 @@ class QueryCache:
                 size = f"has {path.stat().st_size}" if path.is_file() else "does not exist"
                 raise BadInput("cut-cache", f"{part['bytes']} bytes expected, but the file {size}.", file=path,
                                cure=REDO)
+            if part["clips"]:
+                refuse_other_part(path, part)
 
     @cached_property
     def groups(self) -> tuple[tuple[str, int, int, int, int], ...]:
@@ -237,8 +247,16 @@ class QueryCache:
         row["tube_overlaps"] = tuple(map(tuple, row["tube_overlaps"]))
         return CachedClip(**row)
 
+    def refuse_damage(self) -> None:
+        """Compare every part with its sha256 in the manifest. Raises BadInput "corrupt-cache" for one that differs."""
+        for part, entry in enumerate(self.manifest["parts"]):
+            if entry["clips"] and (actual := known_sha256(self._path(part))) != entry["sha256"]:
+                raise BadInput("corrupt-cache", f"the checksum of the file, its sha256, is {actual[:12]}..., but the "
+                               f"manifest lists {entry['sha256'][:12]}...", file=self._path(part), cure=REDO)
+
     @cached_property
     def _files(self) -> dict[int, pq.ParquetFile]:
+        self.refuse_damage()
         return {part: pq.ParquetFile(self._path(part), memory_map=True)
                 for part, entry in enumerate(self.manifest["parts"]) if entry["clips"]}
 
@@ -256,10 +274,31 @@ def refuse_unfit_manifest(manifest: Mapping[str, Any], path: Path) -> None:
         raise BadInput("cut-cache", "the manifest lacks parts, made_from or fingerprint.", file=path,
                        cure=MANIFEST_CURE)
     for part in parts:
-        if not isinstance(part, dict) or not can_name_a_file(part.get("file")) or not {"clips", "bytes", "groups"} <= \
-                part.keys():
+        if not isinstance(part, dict) or not can_name_a_file(part.get("file")) or not {
+                "clips", "bytes", "groups", "sha256"} <= part.keys():
             raise BadInput("cut-cache", f"the manifest lists the part {str(part)[:80]!r}, which is no file in its "
                            "folder.", file=path, cure=MANIFEST_CURE)
+
+
+def refuse_other_part(path: Path, entry: Mapping[str, Any]) -> None:
+    """Raise Mismatch for a file that is a part of another cache than the one whose manifest lists it.
+
+    Manifests of earlier versions list no fingerprint of a part; the sha256 then tells the same, when the part is read.
+    """
+    stored = stored_fingerprint(path)
+    if stored is None:
+        raise BadInput("corrupt-cache", "it is no part of a query cache that can be read.", file=path, cure=REDO)
+    if stored != entry.get("fingerprint", stored):
+        raise Mismatch(f"{path} is a part of another cache: it has the fingerprint {stored[:12]}..., but the manifest "
+                       f"of this one lists {entry['fingerprint'][:12]}.... {REDO}")
+
+
+def stored_fingerprint(path: Path) -> str | None:
+    """The fingerprint in the schema metadata of a part; None where the file is damaged or no part."""
+    try:
+        return (pq.read_schema(path).metadata or {}).get(b"fingerprint", b"").decode() or None
+    except (pa.ArrowException, OSError, ValueError):
+        return None
 
 
 def part_path(folder: Path, shard: int, view: int = 0) -> Path:
@@ -268,12 +307,16 @@ def part_path(folder: Path, shard: int, view: int = 0) -> Path:
 
 
 def _link(source: Path, target: Path) -> None:
-    """One more name for a file; a copy where the file system has no such names."""
-    target.unlink(missing_ok=True)
+    """One more name for a file, in place of what has it; a copy where the file system has no such names."""
+    partial = partial_path(target)
     try:
-        os.link(source, target)
+        os.link(source, partial)
     except OSError:
-        shutil.copyfile(source, target)
+        shutil.copyfile(source, partial)
+    try:
+        publish(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)     # renaming onto another name of the same file leaves both
 
 
 def part_outcomes(summaries: Sequence[Mapping[str, Any]]) -> list[VideoOutcome]:
@@ -286,8 +329,8 @@ def part_outcomes(summaries: Sequence[Mapping[str, Any]]) -> list[VideoOutcome]:
 
 def finish_cache(folder: Path, made_from: Mapping[str, Any], summaries: Iterable[Mapping[str, Any]]) -> Path:
     """Write the manifest, which completes the cache. made_from: everything that decides the content."""
-    parts = sorted(({k: s[k] for k in ("file", "groups", "clips", "bytes", "sha256")} for s in summaries),
-                   key=lambda part: part["file"])
+    parts = sorted(({k: s[k] for k in ("file", "groups", "clips", "bytes", "sha256", "fingerprint")}
+                    for s in summaries), key=lambda part: part["file"])
     totals = {"views": sum(len(part["groups"]) for part in parts), "clips": sum(part["clips"] for part in parts),
               "bytes": sum(part["bytes"] for part in parts)}
     manifest = {"schema": SCHEMA, "fingerprint": fingerprint(made_from), "made_from": dict(made_from), "parts": parts,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 
-from pipeline.files import atomic_file, atomic_write, canonical_json, digest, sha256_of, sweep_partials
+from pipeline.files import atomic_file, atomic_write, canonical_json, digest, partial_path, sha256_of, sweep_partials
 from tests.full_disk import disk_of
 
 
@@ -39,6 +42,22 @@ def test_sweeping_removes_unfinished_files_only(tmp_path):
     (tmp_path / "b.1234.partial").write_bytes(b"half")
     assert sweep_partials(tmp_path) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_sweeping_leaves_what_a_living_process_writes_and_finds_the_rest_in_folders(tmp_path):
+    child = subprocess.Popen([sys.executable, "-c", "pass"])
+    child.wait()
+    (tmp_path / "deep").mkdir()
+    mine = partial_path(tmp_path / "deep" / "a")
+    dead = mine.with_name(mine.name.replace(f"-{os.getpid()}-", f"-{child.pid}-"))
+    elsewhere, long_ago = (tmp_path / f"{name}.00000000-1-12345678.partial" for name in "ab")
+    for path in (mine, elsewhere, long_ago):
+        path.write_bytes(b"half")
+    dead.mkdir()
+    (dead / "inside").write_bytes(b"half")
+    os.utime(long_ago, (1e9, 1e9))
+    assert sweep_partials(tmp_path) == 2
+    assert [path.exists() for path in (mine, elsewhere, dead, long_ago)] == [True, True, False, False]
 
 
 def test_equal_values_have_one_json():

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import BadInput
+from pipeline.errors import BadInput, Mismatch
 from pipeline.query_cache.batches import QueryInputConfig, collate, query_batches
 from pipeline.query_cache.cache import (
     CachedClip,
@@ -214,3 +214,65 @@ def test_two_ranks_get_the_batches_of_one_and_a_resume_continues_them(cache):
     for a, b in zip(whole[4:], resumed):
         assert a.videos == b.videos
         assert np.array_equal(a.queries.queries, b.queries.queries)
+
+
+def other_part_in(folder, *, shard: int = 1):
+    """Put a part of another segmenter's cache, of the same size, in the place of one; returns its path."""
+    other = CacheWriter(folder / "other", shard, dtype="float16", fingerprint=fingerprint({**SOURCE, "segmenter": "x"}))
+    other.add([clip("c", k) for k in range(4)])
+    other.close()
+    path = part_path(folder, shard)
+    assert other.path.stat().st_size == path.stat().st_size
+    other.path.replace(path)
+    return path
+
+
+def test_a_part_of_another_cache_of_the_same_size_is_refused_when_opened(cache):
+    path = other_part_in(cache.folder)
+    ours, theirs = (fingerprint({**SOURCE, "segmenter": name})[:12] for name in ("abc", "x"))
+    with pytest.raises(Mismatch, match=rf"{re.escape(str(path))}.*{theirs}.*{ours}.*jobs\.cache_queries again"):
+        QueryCache(cache.folder)
+
+
+def test_a_part_of_another_cache_is_made_again_and_the_others_are_kept(tmp_path):
+    folder = tmp_path / "run" / "cache"         # without other caches beside it, to which parts could be linked
+
+    def writer(shard: int) -> CacheWriter:
+        return CacheWriter(folder, shard, dtype="float16", fingerprint=fingerprint(SOURCE))
+
+    write(folder, {"b": 3})
+    write(folder, {"c": 4}, shard=1)
+    other_part_in(folder)
+    assert writer(0).finished() is not None
+    assert writer(1).finished() is None
+
+
+def test_a_cache_of_an_earlier_version_is_read_and_its_parts_have_their_sha256(cache):
+    manifest = json.loads((cache.folder / "manifest.json").read_text())
+    for part in manifest["parts"]:
+        del part["fingerprint"]
+    (cache.folder / "manifest.json").write_text(json.dumps(manifest))
+    assert len(QueryCache(cache.folder).read(0)) == 1
+    path = other_part_in(cache.folder)
+    with pytest.raises(BadInput, match=rf"{re.escape(str(path))}: the checksum.*sha256.*but the manifest lists"):
+        QueryCache(cache.folder).read(0)
+
+
+def test_every_part_is_compared_before_training(cache):
+    cache.refuse_damage()
+    path = part_path(cache.folder, 1)
+    whole = path.read_bytes()
+    at = whole.index(clip("c", 2).queries.tobytes())
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1:])
+    with pytest.raises(BadInput, match="sha256"):
+        QueryCache(cache.folder).refuse_damage()
+
+
+def test_two_writers_of_a_part_have_files_of_their_own(tmp_path):
+    first, second = (CacheWriter(tmp_path, 0, dtype="float16", fingerprint="f") for _ in range(2))
+    for index in range(2):
+        for writer in (first, second):
+            writer.add([clip(f"v{index}", 0)])
+    assert first.close() == second.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["queries-000000.json", "queries-000000.parquet"]
+    assert CacheWriter(tmp_path, 0, dtype="float16", fingerprint="f").finished() is not None
