@@ -6,13 +6,14 @@ except the optimizer's tensors, with `weights_only=True`. Finished models are th
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from pipeline.errors import Mismatch
@@ -20,25 +21,49 @@ from pipeline.files import atomic_write, sha256_of
 from pipeline.foreign_files import own_json
 
 SCHEMA = 1
+FILES = ("model.safetensors", "optimizer.pt")
 CHECKPOINT_CURE = "Remove the folder of this checkpoint to resume from an earlier one."
+
+
+class Damaged(Mismatch):
+    """A checkpoint whose files are not the ones that were written."""
 
 
 def save_checkpoint(folder: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer,
                     state: Mapping[str, Any]) -> None:
-    """Write a checkpoint into an existing folder; `state.json` is written last."""
-    save_file(contiguous(model.state_dict()), folder / "model.safetensors")
-    torch.save(optimizer.state_dict(), folder / "optimizer.pt")
-    files = {name: sha256_of(folder / name) for name in ("model.safetensors", "optimizer.pt")}
+    """Write a checkpoint into an existing folder; `state.json` is written last. Raises OSError naming the file."""
+    atomic_write(folder / "model.safetensors", save(contiguous(model.state_dict())))
+    buffer = io.BytesIO()       # torch hides the reason why a file cannot be written
+    torch.save(optimizer.state_dict(), buffer)
+    atomic_write(folder / "optimizer.pt", buffer.getbuffer())
+    files = {name: sha256_of(folder / name) for name in FILES}
     atomic_write(folder / "state.json", json.dumps({"schema": SCHEMA, "files": files, **state}, indent=1).encode())
 
 
-def load_checkpoint(folder: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Restore a checkpoint and return its state. Raises Mismatch when a file differs from the one in `state.json`."""
-    state = own_json(folder / "state.json", needs={"files": dict}, cure=CHECKPOINT_CURE)
-    for name, expected in state["files"].items():
+def whole_state(folder: Path) -> dict[str, Any]:
+    """The state of a checkpoint, after a check that all its files are the ones that were written.
+
+    Raises BadInput for a damaged `state.json`, Damaged for another file that is missing or differs from the one in
+    `state.json`, FileNotFoundError without `state.json`, and Mismatch for a checkpoint of another version.
+    """
+    state = own_json(folder / "state.json", needs={"files": dict, "step": int}, cure=CHECKPOINT_CURE)
+    if state.get("schema", SCHEMA) != SCHEMA:
+        raise Mismatch(f"{folder / 'state.json'} has schema {state.get('schema')}, this version reads {SCHEMA}. Resume "
+                       "with the version that wrote it, or move the folder of this checkpoint away to resume from an "
+                       "earlier one.")
+    for name in FILES:
+        if not (folder / name).is_file():
+            raise Damaged(f"{folder / name} is missing. {CHECKPOINT_CURE}")
+        expected = str(state["files"].get(name))
         if (actual := sha256_of(folder / name)) != expected:
-            raise Mismatch(f"{folder / name} has sha256 {actual[:12]}..., but state.json lists {expected[:12]}...; "
-                           "the checkpoint is damaged: remove its folder to resume from an earlier one")
+            raise Damaged(f"{folder / name} has sha256 {actual[:12]}..., but state.json lists {expected[:12]}...; "
+                          f"the checkpoint is damaged. {CHECKPOINT_CURE}")
+    return state
+
+
+def load_checkpoint(folder: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Restore a checkpoint and return its state. Raises the errors of `whole_state`."""
+    state = whole_state(folder)
     model.load_state_dict(load_file(folder / "model.safetensors"))
     optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True))
     return state

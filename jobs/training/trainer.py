@@ -17,31 +17,24 @@ from typing import Any
 import ray.train
 import torch
 import torch.distributed as dist
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
+from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from jobs.cluster import ClusterConfig
 from jobs.console import say
-from jobs.training.checkpoint import CHECKPOINT_CURE, load_checkpoint, save_checkpoint
+from jobs.training.checkpoint import load_checkpoint, save_checkpoint, whole_state
+from jobs.training.checkpoint_folders import OWN_CHECKPOINTS, RAY_CHECKPOINTS, checkpoints, newest_whole
 from jobs.training.freezing import freeze
 from jobs.training.identity import DIVERGED, Identity, claim_folder
 from jobs.training.loop import FitConfig, Losses, NotFinite, fit, rank, refuse_infinite_weights, world
 from jobs.training.optimizer import OptimizerConfig, build_optimizer, parameter_groups
-from jobs.training.process import (
-    OWN_CHECKPOINTS,
-    RAY_CHECKPOINTS,
-    RayWorker,
-    SingleProcess,
-    checkpoints,
-    newest_of_both,
-)
+from jobs.training.process import RayWorker, SingleProcess
 from jobs.training.progress import Progress
 from jobs.training.tracking import RunHandle, Tracker
 from pipeline.errors import Mismatch
 from pipeline.files import atomic_write
-from pipeline.foreign_files import own_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,41 +63,46 @@ class TrainingJob:
 def train(job: TrainingJob, *, identity: Identity) -> dict[str, Tensor]:
     """Train a stage on the cluster, or in this process under `cluster.in_process`, and return its weights.
 
-    Calling it again resumes from the last checkpoint. identity: everything that decides the result; a folder whose
-    training was started with another identity raises Mismatch, which names the differing fields. Also raises
-    NotFinite, the ValueError or FileNotFoundError of a worker that met wrong data or settings, and Ray's
-    WorkerGroupError when workers died more often than `cluster.max_failures`.
+    Calling it again resumes from the newest whole checkpoint. identity: everything that decides the result; a folder
+    whose training was started with another identity raises Mismatch, which names the differing fields. Also raises
+    Mismatch where checkpoints are there but none can be used, NotFinite, the ValueError or FileNotFoundError of a
+    worker that met wrong data or settings, and Ray's WorkerGroupError when workers died more often than
+    `cluster.max_failures`.
     """
     claim_folder(job.folder, identity, left_by_training=(RAY_CHECKPOINTS, OWN_CHECKPOINTS))
     try:
-        return _train_here(job) if job.cluster.in_process else _train_on_cluster(job)
+        if job.cluster.in_process:
+            _train_here(job)
+        else:
+            _train_on_cluster(job)
     except NotFinite as error:
         _note_divergence(job, error)
         raise
+    return _finished_weights(job)
 
 
 def _note_divergence(job: TrainingJob, error: NotFinite) -> None:
     """Mark the folder, so that it may be trained anew with other settings, and add the way out to the error."""
     atomic_write(job.folder / DIVERGED, json.dumps({"error": str(error)}).encode())
     stage = job.folder.name
-    last = max((path for name in (RAY_CHECKPOINTS, OWN_CHECKPOINTS) for path in checkpoints(job.folder / name)),
-               key=lambda path: path.name, default=None)
+    last = next(reversed(checkpoints(job.folder)), None)
     error.add_note(f"Lower {stage}.optimizer.lr, set {stage}.optimizer.clip_norm, set {stage}.fit.precision=fp32, or "
                    f"check the labels, and run the command again: {job.folder} is then trained anew.")
     error.add_note(f"The last finite checkpoint is {last}." if last else "No checkpoint was saved before.")
 
 
-def _train_here(job: TrainingJob) -> dict[str, Tensor]:
+def _train_here(job: TrainingJob) -> None:
     gpu = job.cluster.gpus_per_worker > 0 and torch.cuda.is_available()
     process = SingleProcess(job.folder, job.fit.keep_checkpoints, torch.device("cuda" if gpu else "cpu"))
     if (error := _train(job, process)) is not None:
         raise error
-    return process.newest(partial(_finished_weights, steps=job.fit.steps))
 
 
-def _train_on_cluster(job: TrainingJob) -> dict[str, Tensor]:
+def _train_on_cluster(job: TrainingJob) -> None:
     cluster = job.cluster
     check_resources(cluster)
+    # Earlier versions gave Ray the checkpoints. It would refuse the folder once one of its list is gone.
+    (job.folder / RAY_CHECKPOINTS / "checkpoint_manager_snapshot.json").unlink(missing_ok=True)
     resources = {"CPU": cluster.cpus_per_worker} | ({"GPU": cluster.gpus_per_worker} if cluster.gpus_per_worker else {})
     trainer = TorchTrainer(
         partial(_worker, job),
@@ -112,22 +110,21 @@ def _train_on_cluster(job: TrainingJob) -> dict[str, Tensor]:
                                      use_gpu=cluster.gpus_per_worker > 0),
         torch_config=TorchConfig(backend="nccl" if cluster.gpus_per_worker else "gloo"),
         run_config=RunConfig(name=RAY_CHECKPOINTS, storage_path=str(job.folder),
-                             failure_config=FailureConfig(max_failures=cluster.max_failures),
-                             checkpoint_config=CheckpointConfig(num_to_keep=job.fit.keep_checkpoints)))
+                             failure_config=FailureConfig(max_failures=cluster.max_failures)))
     try:
         result = trainer.fit()
     except WorkerGroupError as error:
         raise _user_error(error) or error from None
     if isinstance(result.return_value, Exception):
         raise result.return_value
-    return newest_of_both(job.folder, result.checkpoint, partial(_finished_weights, steps=job.fit.steps))
 
 
-def _finished_weights(checkpoint: Path, *, steps: int) -> dict[str, Tensor]:
-    state = own_json(checkpoint / "state.json", needs={"step": int}, cure=CHECKPOINT_CURE)
-    if state["step"] != steps:
-        raise Mismatch(f"the last checkpoint, {checkpoint}, has step {state['step']}, not {steps}; run the command "
-                       "again to train on from there")
+def _finished_weights(job: TrainingJob) -> dict[str, Tensor]:
+    checkpoint = newest_whole(job.folder, first_step=job.fit.checkpoint_every)
+    step = whole_state(checkpoint)["step"] if checkpoint else 0
+    if step != job.fit.steps:
+        raise Mismatch(f"the newest whole checkpoint, {checkpoint}, has step {step}, not {job.fit.steps}; run the "
+                       "command again to train on from there")
     return load_file(checkpoint / "model.safetensors")
 
 
@@ -151,7 +148,7 @@ def _worker(job: TrainingJob) -> Exception | None:
     """The function of a Ray Train process. Returns an error that a retry would meet again, the same on all ranks."""
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-    return _train(job, RayWorker(job.folder))
+    return _train(job, RayWorker(job.folder, job.fit.keep_checkpoints))
 
 
 def _train(job: TrainingJob, process: RayWorker | SingleProcess) -> Exception | None:
@@ -160,15 +157,17 @@ def _train(job: TrainingJob, process: RayWorker | SingleProcess) -> Exception | 
         torch.cuda.set_device(process.device)
     torch.manual_seed(job.fit.seed)      # the same initial weights on every rank
     stage = None
+    checkpoint = None
     error = None
     try:
         stage = _built(job, process.device)
+        checkpoint = newest_whole(job.folder, first_step=job.fit.checkpoint_every) if rank() == 0 else None
     except (ValueError, FileNotFoundError) as raised:
         error = raised
     if (error := _first_error(error)) is not None:
         return error
     try:
-        _fit(stage, job, process)
+        _fit(stage, job, process, _of_rank_0(checkpoint))
     except NotFinite as error:
         return error
     return None
@@ -197,12 +196,21 @@ def _first_error(error: Exception | None) -> Exception | None:
     return next((error for error in errors if error is not None), None)
 
 
-def _fit(stage: Stage, job: TrainingJob, process: RayWorker | SingleProcess) -> None:
+def _of_rank_0(value: Path | None) -> Path | None:
+    """The value of rank 0, on all ranks: machines may see a shared folder at different moments."""
+    values = [value]
+    if world() > 1:
+        dist.broadcast_object_list(values)
+    return values[0]
+
+
+def _fit(stage: Stage, job: TrainingJob, process: RayWorker | SingleProcess, checkpoint: Path | None) -> None:
+    """Train from a checkpoint, or from step 0 without one."""
     model = stage.model
     device = process.device
     wrapped = process.wrap(model)
     optimizer = build_optimizer(model, stage.optimizer)
-    state = process.newest(partial(load_checkpoint, model=model, optimizer=optimizer))
+    state = load_checkpoint(checkpoint, model=model, optimizer=optimizer) if checkpoint else None
     start = 0 if state is None else state["step"]
     if state is not None and rank() == 0:
         say(f"resumed at step {start} (workers before: {state['world']}, now: {world()})")
