@@ -4,6 +4,10 @@ On broken files, video libraries can loop in native code while they hold the int
 handler or exception can stop them then, so decoding has its own process, and a kernel timer ends it when one frame
 takes too long. The timer's signal keeps its default action, so it kills even a process whose interpreter no longer
 runs. The program imports nothing of this project, so it starts in a fraction of a second.
+
+It holds the few frames that the codec needs, however slowly its output is read: PyAV decodes a packet when the next
+frame is asked for, and a full pipe stops the asking. (Libraries that decode in a thread of their own, such as decord,
+hold the rest of the video while their reader is busy: 0.7 MB a frame at 640x360.)
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -31,9 +35,10 @@ def die_after(seconds: float) -> None:
 def probe(path: str, *, timeout: float, counted: Callable[[int], None]) -> dict[str, Any]:
     """Decode everything once, without colour conversion, and describe the file or say why it is refused.
 
-    counted: is told about once a second how many frames were decoded. Returns frames, times, size (upright height,
-    width), turns (quarter turns to the left that set a picture upright), streams, expected and damage; or reason, what
-    and cure of a refusal. expected: frames that index, packets and duration promise.
+    counted: is told about once a second how many frames were decoded. Returns frames, times, stamped (whether these
+    times are those in the file), size (upright height, width), turns (quarter turns to the left that set a picture
+    upright), expected (frames that index, packets and duration promise) and damage; or reason, what and cure of a
+    refusal.
     """
     import av
 
@@ -54,7 +59,7 @@ def probe(path: str, *, timeout: float, counted: Callable[[int], None]) -> dict[
     if len(facts["sizes"]) > 1:
         return _refusal("size-differs", f"the frames have different sizes: {facts['sizes']} (height, width).",
                         "Scale it to one size, for example: ffmpeg -i FILE -vf scale=1280:720 NEW.mp4")
-    return facts | {"streams": len(streams), "frames": len(facts["times"]), "size": facts["sizes"][0]}
+    return facts | {"frames": len(facts["times"]), "size": facts["sizes"][0]}
 
 
 def _decode_all(container, stream, timeout: float, counted: Callable[[int], None]) -> dict[str, Any]:
@@ -93,41 +98,60 @@ def _decode_all(container, stream, timeout: float, counted: Callable[[int], None
     duration = container.duration / av.time_base if container.duration else 0.0
     if not damage and container.format.name in EXACT_DURATIONS and end < 0.98 * duration - DURATION_SLACK:
         damage = f"it ends after {end:.1f} of {duration:.1f} seconds"
-    return {"times": _growing(times, rate), "sizes": list(sizes), "turns": turns, "damage": damage, "rate": rate,
+    stamped = _grow(times)
+    return {"times": times if stamped else [index / rate for index in range(len(times))], "stamped": stamped,
+            "sizes": list(sizes), "turns": turns, "damage": damage, "rate": rate,
             "expected": max(packets, stream.frames, round(duration * rate))}
 
 
-def frames(path: str, *, timeout: float, decoder: str, start: int, count: int, size: tuple[int, int]) -> Iterator:
-    """Frames `start` ... `count` - 1 as H W 3 uint8 RGB, upright. Raises when they differ from what `probe` found."""
-    reader = _with_decord if decoder == "decord" else _with_av
-    for image in reader(path, start, count, timeout):
+def frames(path: str, *, timeout: float, start: int, at: float | None, count: int, size: tuple[int, int]) -> Iterator:
+    """Frames `start` ... `count` - 1 as H W 3 uint8 RGB, upright. Raises when they differ from what `probe` found.
+
+    at: the time of the first one, if the file may be entered there; otherwise everything before it is decoded as well.
+    """
+    for _, frame in zip(range(start, count), _decoded_from(path, start, at, timeout)):
+        image = np.rot90(frame.to_ndarray(format="rgb24"), _turns(frame))
         if image.shape != (*size, 3):
             raise ValueError(f"a frame has the shape {image.shape}, expected {(*size, 3)}")
         yield image
 
 
-def _with_decord(path: str, start: int, count: int, timeout: float) -> Iterator[np.ndarray]:
-    import decord
-
-    reader = decord.VideoReader(path, num_threads=1)
-    if len(reader) != count:    # an edit list: past the true end, decord repeats the last frame endlessly
-        raise ValueError(f"decord counts {len(reader)} frames, but {count} were decoded")
-    if start:
-        reader.seek_accurate(start)
-    for _ in range(start, count):
-        die_after(timeout)
-        yield reader.next().asnumpy()
-
-
-def _with_av(path: str, start: int, count: int, timeout: float) -> Iterator[np.ndarray]:
+def _decoded_from(path: str, start: int, at: float | None, timeout: float) -> Iterator:
     import av
 
+    if at is not None:
+        with av.open(path) as container:
+            decoded = _from_time(container, _pictures(container)[0], at, timeout)
+            first = next(decoded, None)
+            if first is not None:
+                yield first
+                yield from decoded
+                return
     with av.open(path) as container:
-        decoded = container.decode(_pictures(container)[0])
-        for index, frame in zip(range(count), decoded):
-            die_after(timeout)
-            if index >= start:      # skipped frames are decoded but not converted
-                yield np.rot90(frame.to_ndarray(format="rgb24"), _turns(frame))
+        yield from islice(_timed(container.decode(_pictures(container)[0]), timeout), start, None)
+
+
+def _from_time(container, stream, at: float, timeout: float) -> Iterator:
+    """The frames from the one with exactly this time on; none where a search for it does not lead there."""
+    import av
+
+    near = float(stream.time_base) / 2
+    decoded = _timed(container.decode(stream), timeout)
+    try:
+        container.seek(round(at / stream.time_base), stream=stream, backward=True)
+        reached = next((frame for frame in decoded if frame.time is None or frame.time >= at - near), None)
+    except av.FFmpegError:
+        return
+    if reached is not None and reached.time is not None and reached.time <= at + near:
+        yield reached
+        yield from decoded
+
+
+def _timed(decoded: Iterator, timeout: float) -> Iterator:
+    """The same frames, with the timer set anew after each of them."""
+    for frame in decoded:
+        die_after(timeout)
+        yield frame
 
 
 def _pictures(container) -> list:
@@ -164,11 +188,8 @@ def _rest(container, stream) -> Iterator:
         return
 
 
-def _growing(times: list[float | None], rate: float) -> list[float]:
-    """Time stamps in seconds; derived from the frame rate if the file's own are missing or do not grow."""
-    if None not in times and all(later > earlier for earlier, later in pairwise(times)):
-        return times
-    return [index / rate for index in range(len(times))]
+def _grow(times: list[float | None]) -> bool:
+    return None not in times and all(later > earlier for earlier, later in pairwise(times))
 
 
 def _refusal(reason: str, what: str, cure: str = "Copy the file again, or export it again from its source.") -> dict:

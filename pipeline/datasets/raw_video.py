@@ -1,10 +1,8 @@
 """Any video file as a `VideoSource`: frames are counted by decoding, set upright and streamed; a broken file cannot
 hang or crash the reader.
 
-A child process (`decode_child.py`) does the decoding. decord reads the frames; PyAV takes over at the frame where
-decord refuses, fails, hangs or counts a different number of frames. Measured on 20 real files: decord cannot open an
-AV1 and a VP9 file, gives up in an MPEG-TS that starts late, and picks the other one of two video streams. In the
-remaining 16 both give the same pixels, except for the interpolation of colour in one 10-bit file.
+A child process (`decode_child.py`) decodes with PyAV, no further ahead than a pipe is long: memory does not grow with
+the length of a video, nor with the time that its reader takes.
 """
 
 from __future__ import annotations
@@ -81,8 +79,7 @@ class RawVideo:
         self.frame_names = tuple(f"{index:06d}" for index in range(facts["frames"]))
         span = self.times[-1] - self.times[0]
         self.fps: float = (len(self.times) - 1) / span if span > 0 else facts["rate"]
-        # Of several streams, decord reads the largest, not the first.
-        self.decoder = "decord" if facts["streams"] == 1 else "av"
+        self._stamped: bool = facts["stamped"]      # a new child may look for a frame by its time
         self._child: subprocess.Popen | None = None
         self._errors: IO[bytes] | None = None
         self._next = 0
@@ -166,25 +163,19 @@ class RawVideo:
         return json.loads(last)
 
     def _read(self) -> np.ndarray:
-        """The next frame. If a child with decord ends early, one with PyAV goes on; if that ends early, raise."""
+        """The next frame. Raises BadInput where the child ends before."""
         frame = np.empty((*self.size, 3), np.uint8)
-        while True:
-            if self._child is None:
-                self._start()
-            if _fill(self._child, frame):
-                self._next += 1
-                return frame
-            exit_code = self._child.wait()
-            recent = self._recent
-            if self.decoder == "av":
-                raise self._death(exit_code, self._errors)
-            self.close()
-            self.decoder = "av"
-            self._recent = recent
+        if self._child is None:
+            self._start()
+        if not _fill(self._child, frame):
+            raise self._death(self._child.wait(), self._errors)
+        self._next += 1
+        return frame
 
     def _start(self) -> None:
         self._errors = tempfile.TemporaryFile()    # noqa: SIM115  stays open as long as the child lives
-        command = self._command("frames", decoder=self.decoder, start=self._next, count=len(self.times), size=self.size)
+        at = self.times[self._next] if self._next and self._stamped else None
+        command = self._command("frames", start=self._next, at=at, count=len(self.times), size=self.size)
         self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._errors,
                                        bufsize=0)
         with suppress(OSError):     # fails if the user has too many pipes open; a small pipe is only slower
