@@ -45,7 +45,7 @@ def publish(partial: Path, path: Path) -> None:
     bytes.
     """
     os.replace(partial, path)
-    sync_folder(path.parent)
+    _sync_folder(path.parent)
 
 
 def partial_path(path: Path) -> Path:
@@ -120,7 +120,7 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sync_folder(folder: Path) -> None:
+def _sync_folder(folder: Path) -> None:
     """Make the names in a folder survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

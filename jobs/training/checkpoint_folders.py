@@ -16,7 +16,7 @@ from pathlib import Path
 from jobs.console import say
 from jobs.training.checkpoint import Damaged, whole_state
 from pipeline.errors import BadInput
-from pipeline.files import sync_folder
+from pipeline.files import partial_path, publish, sweep_partials
 
 # Folders of checkpoints, inside the folder of a stage.
 RAY_CHECKPOINTS = "ray_train"
@@ -29,20 +29,17 @@ def add_checkpoint(stage: Path, place: str, step: int, write: Callable[[Path], N
 
     Checkpoints of later steps, which this training passed over, stay until it has reached them.
     """
-    folder = stage / place
-    for leftover in folder.glob(".step-*"):
-        shutil.rmtree(leftover)
-    partial = folder / f".{checkpoint_name(step)}"
-    finished = folder / checkpoint_name(step)
+    finished = stage / place / checkpoint_name(step)
+    partial = partial_path(finished)
     partial.mkdir(parents=True)
+    sweep_partials(stage / place)
     try:
         write(partial)
+        shutil.rmtree(finished, ignore_errors=True)
+        publish(partial, finished)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)      # a full disk has room again
         raise
-    shutil.rmtree(finished, ignore_errors=True)
-    partial.rename(finished)
-    sync_folder(folder)
     for old in [path for path in checkpoints(stage) if _step(path) <= step][:-keeps]:
         shutil.rmtree(old)
 

@@ -98,7 +98,8 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_others_and_nothing_of_it
 
 
 def test_what_a_killed_writer_left_is_removed(tmp_path):
-    (tmp_path / OWN_CHECKPOINTS / ".step-0000004").mkdir(parents=True)
+    (tmp_path / OWN_CHECKPOINTS / "step-0000004.abc.partial").mkdir(parents=True)
+    assert newest_whole(tmp_path, first_step=FIRST) is None
     add(tmp_path, 6)
     assert names_in(tmp_path / OWN_CHECKPOINTS) == ["step-0000006"]
 
