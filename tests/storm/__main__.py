@@ -1,0 +1,101 @@
+"""The storm: planned faults in all verbs, for as long as it is told to, and a table of those that were survived.
+
+    python -m tests.storm --minutes 60
+    python -m tests.storm --kind kill --verb evaluate --seed 17 --trials 1      # repeats one trial
+
+The exit code is 1 where a promise was not kept; each such trial is named with the command that repeats it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+import mlflow  # noqa: F401 - imported here, so that no forked verb has to
+import sqlalchemy  # noqa: F401
+import torch
+import tyro
+
+from tests.storm.kills import KILLS, KILLS_ON_RAY
+from tests.storm.own_files import OWN_FILES
+from tests.storm.small_run import SmallRun
+from tests.storm.trials import Damage, Kind, Tally, Trial
+
+KINDS = {kind.name: kind for kind in (KILLS, KILLS_ON_RAY, OWN_FILES)}
+
+
+def main(minutes: float = 60.0, seed: int = 0, verb: tuple[str, ...] = (), kind: tuple[str, ...] = (),
+         trials: Annotated[int | None, tyro.conf.arg(metavar="N")] = None, folder: Path | None = None) -> int:
+    """Bring a storm upon the verbs.
+
+    Args:
+        minutes: after these no further trial begins.
+        seed: of the first trial of every kind and verb; the following ones count up.
+        verb: only these verbs.
+        kind: only these kinds of faults.
+        trials: at most so many of every kind and verb.
+        folder: where the run is made and torn at; what is left of a failure stays there. Default: a temporary one.
+    """
+    end = time.monotonic() + 60 * minutes
+    torch.set_num_threads(1)
+    place = Path(tempfile.mkdtemp(prefix="storm-")) if folder is None else folder.absolute()
+    try:
+        run = SmallRun(place / "run")
+        run.make()
+        print(f"a run without faults: {sum(cost.seconds for cost in run.costs.values()):.0f} s in {place}", flush=True)
+        tally = Tally()
+        for trial in planned(chosen(kind), verb, seed, trials):
+            if time.monotonic() > end:
+                break
+            attempt(run, trial, tally)
+    finally:
+        if folder is None:
+            shutil.rmtree(place, ignore_errors=True)
+    print(tally.table())
+    for trial, problem in tally.failures:
+        print(f"\nfailed: {trial.command}\n  {problem}")
+    return 1 if tally.failures else 0
+
+
+def chosen(names: tuple[str, ...]) -> list[Kind]:
+    """The kinds of these names, or all of them. Raises SystemExit for a name that there is not."""
+    if unknown := set(names) - KINDS.keys():
+        sys.exit(f"no kind {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
+    return [KINDS[name] for name in names or KINDS]
+
+
+def planned(kinds: list[Kind], verbs: tuple[str, ...], seed: int, trials: int | None):
+    """All kinds and verbs in turn, with rising seeds."""
+    pairs = [(kind.name, verb) for kind in kinds for verb in kind.verbs if not verbs or verb in verbs]
+    if not pairs:
+        sys.exit(f"none of these kinds of faults has a verb {', '.join(verbs)}")
+    for number in itertools.count() if trials is None else range(trials):
+        for kind, verb in pairs:
+            yield Trial(kind=kind, verb=verb, seed=seed + number)
+
+
+def attempt(run: SmallRun, trial: Trial, tally: Tally) -> None:
+    """Make one trial, and say how it ended."""
+    started = time.monotonic()
+    faults = 0
+    problem = ""
+    try:
+        faults = KINDS[trial.kind].meet(run, trial.verb, trial.numbers)
+    except (Damage, TimeoutError) as error:
+        problem = str(error)
+    tally.add(trial, faults, problem)
+    print(f"{trial.kind} {trial.verb} {trial.seed}: {'lost: ' + problem if problem else f'{faults} faults survived'}, "
+          f"{time.monotonic() - started:.1f} s", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(tyro.cli(main, description=__doc__))

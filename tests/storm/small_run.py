@@ -1,0 +1,147 @@
+"""The run that the storm tears at: a few small videos, all six verbs in seconds, kept as it was before each of them."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import av
+
+from jobs import cache_queries, evaluate, make_shards, predict, train_stage_one, train_stage_two
+from jobs.recipes.schema import Recipe
+from jobs.verb import guarded
+from pipeline.files import PARTIAL, digest, sha256_of
+from pipeline.foreign_files import whole_json
+from tests.runs import here, scored, tiny_run
+from tests.storm.forked import Ended, forked
+from tests.storm.kill_points import count_changes
+from tests.untrained_run import predicting, write_video
+
+VERBS = {"make_shards": make_shards, "train_stage_one": train_stage_one, "cache_queries": cache_queries,
+         "train_stage_two": train_stage_two, "evaluate": evaluate, "predict": predict}
+ORDER = tuple(VERBS)
+FINISHED = "finished"       # name of the last state
+
+# Files that two runs of the same recipe need not share: MLflow's, and those that tell times.
+PRIVATE = ("tracking.json", "progress.jsonl")
+SPEED = "frames_per_second"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What a verb takes undisturbed."""
+
+    seconds: float
+    changes: int            # of files and folders, as `kill_points` counts them
+    megabytes: int          # the most memory that its process held
+
+
+class SmallRun:
+    """The states of a run before and after each verb, and the files that belong to each. It is made on first use."""
+
+    def __init__(self, folder: Path, *, seed: int = 0) -> None:
+        self.folder = folder
+        self.seed = seed
+        self.costs: dict[str, Cost] = {}
+
+    def make(self) -> None:
+        """Run all verbs undisturbed. Raises RuntimeError when one of them fails."""
+        place = self.place
+        place.mkdir(parents=True)
+        videos = self.folder / "videos"
+        videos.mkdir()
+        for name, frames in (("short", 3), ("long", 6)):
+            write_video(videos / f"{name}.mp4", frames)
+        for verb in ORDER:
+            shutil.copytree(place, self.folder / "before" / verb)
+            counter = self.folder / f"{verb}.count"
+            ended = self.run(verb, before=lambda counter=counter: count_changes(place, counter))
+            if ended.code:
+                raise RuntimeError(f"{verb} fails without any fault:\n{ended.said}")
+            changes = int(counter.read_text())
+            self.costs[verb] = Cost(seconds=ended.seconds, changes=changes, megabytes=ended.megabytes)
+        place.rename(self.folder / "before" / FINISHED)
+
+    @property
+    def place(self) -> Path:
+        """The folder of the run that is torn at, and of its tracker. Cards name it, so it is the same in all trials."""
+        return self.folder / "place"
+
+    def bring(self, state: str) -> None:
+        """Bring the place into the state before a verb, or into the last one."""
+        shutil.rmtree(self.place, ignore_errors=True)
+        shutil.copytree(self.folder / "before" / state, self.place, symlinks=True)
+
+    def after(self, verb: str) -> str:
+        """The name of the state that a verb leaves."""
+        return (*ORDER, FINISHED)[ORDER.index(verb) + 1]
+
+    def recipe(self, verb: str) -> Recipe:
+        """The recipe of the run as a verb takes it. It needs no cluster."""
+        recipe = small_recipe(self.place / "run", self.seed)
+        if verb == "evaluate":
+            return scored(recipe, mode="offline")
+        if verb == "predict":
+            return predicting(recipe, self.folder / "videos", self.place / "run" / "predictions")
+        return recipe
+
+    def run(self, verb: str, *, before: Callable[[], None] = lambda: None,
+            change: Callable[[Recipe], Recipe] = lambda recipe: recipe, **limits: Any) -> Ended:
+        """Run a verb in a forked process. before: called in that process first. change: of the recipe."""
+        def call() -> int:
+            logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+            before()
+            return guarded(VERBS[verb].main, lambda: change(self.recipe(verb)))
+
+        return forked(call, self.folder / "log.txt", **limits)
+
+    def differences(self, state: str) -> dict[str, str]:
+        """The files of the place that are not those of a state: name -> reason. Empty: all bytes are equal."""
+        wanted = contents(self.folder / "before" / state)
+        present = contents(self.place)
+        return {name: "missing" if name not in present else "left over" if name not in wanted else "differs"
+                for name in sorted(wanted.keys() | present.keys()) if wanted.get(name) != present.get(name)}
+
+
+def small_recipe(folder: Path, seed: int = 0) -> Recipe:
+    """The recipe `tiny` with fewer videos and steps and more checkpoints, in this process."""
+    recipe = here(tiny_run(folder))
+    one = recipe.stage_one
+    two = recipe.stage_two
+    fit = {"steps": 4, "checkpoint_every": 1, "log_every": 1, "seed": seed}
+    return replace(recipe, world=replace(recipe.world, videos_train=4, videos_val=2, frames=5, seed=seed),
+                   shards=replace(recipe.shards, min_shards=2),
+                   stage_one=replace(one, input=replace(one.input, batch_size=2), fit=replace(one.fit, **fit)),
+                   stage_two=replace(two, input=replace(two.input, clips=2, batch_size=2),
+                                     fit=replace(two.fit, **fit)))
+
+
+def contents(place: Path) -> dict[str, str]:
+    """Name -> digest of every file of a run that has to be the same whenever it is made.
+
+    What a killed writer left under a temporary name is no part of it.
+    """
+    run = place / "run"
+    names = {str(path.relative_to(run)): path for path in sorted(run.rglob("*")) if path.is_file()}
+    return {name: _digest(path) for name, path in names.items() if path.name not in PRIVATE and not _is_partial(name)}
+
+
+def _is_partial(name: str) -> bool:
+    """Whether a file, or a folder that it lies in, has a temporary name."""
+    return name.endswith(PARTIAL) or any(part.startswith(".") for part in Path(name).parts)
+
+
+def _digest(path: Path) -> str:
+    """sha256 of a file; of the scores without the speed of this machine, of a video its frames without their bits.
+
+    The video encoder does not give the same bits twice where a machine is busy.
+    """
+    if path.suffix == ".mp4":
+        with av.open(str(path)) as video:
+            return str([(frame.width, frame.height, frame.pts) for frame in video.decode(video=0)])
+    scores = whole_json(path) if path.name == "scores.json" else None
+    return sha256_of(path) if scores is None else digest({**scores, SPEED: 0})
