@@ -25,12 +25,13 @@ import sqlalchemy  # noqa: F401
 import torch
 import tyro
 
+from tests.storm.foreign_files import FOREIGN_FILES
 from tests.storm.kills import KILLS, KILLS_ON_RAY
 from tests.storm.own_files import OWN_FILES
 from tests.storm.small_run import SmallRun
 from tests.storm.trials import Damage, Kind, Tally, Trial
 
-KINDS = {kind.name: kind for kind in (KILLS, KILLS_ON_RAY, OWN_FILES)}
+KINDS = {kind.name: kind for kind in (KILLS, KILLS_ON_RAY, OWN_FILES, FOREIGN_FILES)}
 
 
 def main(minutes: float = 60.0, seed: int = 0, verb: tuple[str, ...] = (), kind: tuple[str, ...] = (),

@@ -26,9 +26,10 @@ VERBS = {"make_shards": make_shards, "train_stage_one": train_stage_one, "cache_
 ORDER = tuple(VERBS)
 FINISHED = "finished"       # name of the last state
 
-# Files that two runs of the same recipe need not share: MLflow's, and those that tell times.
+# Files, and fields of files, that two runs of the same recipe need not share: MLflow's, and those that tell times.
 PRIVATE = ("tracking.json", "progress.jsonl")
-SPEED = "frames_per_second"
+PASSING = {"scores.json": "frames_per_second", "model.json": "code"}
+VIDEOS = "videos"       # folder of what is predicted, beside that of the run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,11 +52,9 @@ class SmallRun:
     def make(self) -> None:
         """Run all verbs undisturbed. Raises RuntimeError when one of them fails."""
         place = self.place
-        place.mkdir(parents=True)
-        videos = self.folder / "videos"
-        videos.mkdir()
-        for name, frames in (("short", 3), ("long", 6)):
-            write_video(videos / f"{name}.mp4", frames)
+        (place / VIDEOS).mkdir(parents=True)
+        for name, frames in (("short", 2), ("long", 6), ("other", 3)):
+            write_video(place / VIDEOS / f"{name}.mp4", frames)
         for verb in ORDER:
             shutil.copytree(place, self.folder / "before" / verb)
             counter = self.folder / f"{verb}.count"
@@ -86,7 +85,7 @@ class SmallRun:
         if verb == "evaluate":
             return scored(recipe, mode="offline")
         if verb == "predict":
-            return predicting(recipe, self.folder / "videos", self.place / "run" / "predictions")
+            return predicting(recipe, self.place / VIDEOS, self.place / "run" / "predictions")
         return recipe
 
     def run(self, verb: str, *, before: Callable[[], None] = lambda: None,
@@ -136,12 +135,13 @@ def _is_partial(name: str) -> bool:
 
 
 def _digest(path: Path) -> str:
-    """sha256 of a file; of the scores without the speed of this machine, of a video its frames without their bits.
+    """sha256 of a file; of the scores without the speed of this machine, of a card without the commit of the code.
 
-    The video encoder does not give the same bits twice where a machine is busy.
+    Of a video the frames without their bits: the encoder does not give the same ones twice where a machine is busy.
     """
     if path.suffix == ".mp4":
         with av.open(str(path)) as video:
             return str([(frame.width, frame.height, frame.pts) for frame in video.decode(video=0)])
-    scores = whole_json(path) if path.name == "scores.json" else None
-    return sha256_of(path) if scores is None else digest({**scores, SPEED: 0})
+    passing = PASSING.get(path.name)
+    content = whole_json(path) if passing else None
+    return sha256_of(path) if content is None else digest({**content, passing: ""})
