@@ -16,7 +16,7 @@ from jobs.recipes.schema import Recipe
 from model.backbone import timm
 from model.labels import ClassInfo, ClassTable
 from pipeline.errors import Mismatch
-from tests.full_disk import disk_of
+from tests.storm.small_disk import disk_of
 
 CLASSES = ClassTable("two", (ClassInfo(0, "cat", True, (1, 1, 1)), ClassInfo(1, "sky", False, (2, 2, 2))))
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from pipeline.files import atomic_file, atomic_write, canonical_json, digest, partial_path, sha256_of, sweep_partials
-from tests.full_disk import disk_of
+from tests.storm.small_disk import disk_of
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):

@@ -26,12 +26,14 @@ import torch
 import tyro
 
 from tests.storm.foreign_files import FOREIGN_FILES
+from tests.storm.full_disks import FULL_DISK
 from tests.storm.kills import KILLS, KILLS_ON_RAY
 from tests.storm.own_files import OWN_FILES
+from tests.storm.small_disk import with_own_mounts
 from tests.storm.small_run import SmallRun
 from tests.storm.trials import Damage, Kind, Tally, Trial
 
-KINDS = {kind.name: kind for kind in (KILLS, KILLS_ON_RAY, OWN_FILES, FOREIGN_FILES)}
+KINDS = {kind.name: kind for kind in (KILLS, KILLS_ON_RAY, OWN_FILES, FOREIGN_FILES, FULL_DISK)}
 
 
 def main(minutes: float = 60.0, seed: int = 0, verb: tuple[str, ...] = (), kind: tuple[str, ...] = (),
@@ -47,6 +49,7 @@ def main(minutes: float = 60.0, seed: int = 0, verb: tuple[str, ...] = (), kind:
         folder: where the run is made and torn at; what is left of a failure stays there. Default: a temporary one.
     """
     end = time.monotonic() + 60 * minutes
+    with_own_mounts()
     torch.set_num_threads(1)
     place = Path(tempfile.mkdtemp(prefix="storm-")) if folder is None else folder.absolute()
     try:

@@ -22,7 +22,7 @@ from pipeline.query_cache.cache import (
     part_outcomes,
     part_path,
 )
-from tests.full_disk import disk_of
+from tests.storm.small_disk import disk_of
 
 SOURCE = {"segmenter": "abc", "clip_frames": 2}
 N = 5

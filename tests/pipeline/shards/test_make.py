@@ -17,8 +17,8 @@ from pipeline.errors import BadInput
 from pipeline.files import sha256_of
 from pipeline.shards import ShardConfig, ShardSet, make_shards, plan_shards, verify
 from pipeline.shards import writer as writing
-from tests.full_disk import disk_of
 from tests.pipeline.shards.toy_videos import SEGMENTS, ToyVideos, toy_videos, without
+from tests.storm.small_disk import disk_of
 
 CONFIG = ShardConfig(clip_frames=4, min_shards=3)
 LENGTHS = {"a": 6, "B.mov": 1, "c d": 4, "e": 9}
