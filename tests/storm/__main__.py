@@ -31,9 +31,10 @@ from tests.storm.kills import KILLS, KILLS_ON_RAY
 from tests.storm.own_files import OWN_FILES
 from tests.storm.small_disk import with_own_mounts
 from tests.storm.small_run import SmallRun
+from tests.storm.trackers import TRACKER
 from tests.storm.trials import Damage, Kind, Tally, Trial
 
-KINDS = {kind.name: kind for kind in (KILLS, KILLS_ON_RAY, OWN_FILES, FOREIGN_FILES, FULL_DISK)}
+KINDS = {kind.name: kind for kind in (KILLS, KILLS_ON_RAY, OWN_FILES, FOREIGN_FILES, FULL_DISK, TRACKER)}
 
 
 def main(minutes: float = 60.0, seed: int = 0, verb: tuple[str, ...] = (), kind: tuple[str, ...] = (),

@@ -44,6 +44,7 @@ def forked(call: Callable[[], int], log: Path, *, kill_after: float | None = Non
     """
     sys.stdout.flush()
     sys.stderr.flush()
+    log.write_bytes(b"")
     started = time.monotonic()
     child = os.fork()
     if child == 0:
@@ -55,6 +56,7 @@ def forked(call: Callable[[], int], log: Path, *, kill_after: float | None = Non
             break
         if time.monotonic() > end:
             _kill_group(child)
+            os.kill(child, signal.SIGKILL)      # it may have no group of its own yet
             _, status, usage = os.wait4(child, 0)
             if kill_after is None:
                 raise TimeoutError(f"it did not end within {longest:.0f} s; {log} holds what it printed")
@@ -79,6 +81,8 @@ def _call_and_leave(call: Callable[[], int], log: Path) -> None:
         nothing = os.open(os.devnull, os.O_RDONLY)
         for descriptor, stream in ((nothing, 0), (file, 1), (file, 2)):
             os.dup2(descriptor, stream)
+        sys.stdout = open(1, "w", buffering=1, closefd=False)      # noqa: SIM115 - the parent may have replaced them
+        sys.stderr = open(2, "w", buffering=1, closefd=False)      # noqa: SIM115
         code = call()
     except BaseException:
         traceback.print_exc()

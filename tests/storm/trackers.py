@@ -1,0 +1,115 @@
+"""A tracker that dies, hangs, answers nonsense, is locked or damaged costs no verb its result."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from jobs.recipes.schema import Recipe
+from tests.storm.faulty_tracker import FAULTS, tracker
+from tests.storm.forked import Ended
+from tests.storm.own_files import cut, emptied, noise, zeros
+from tests.storm.small_run import ORDER, SmallRun
+from tests.storm.trials import Damage, Kind, refuse_crash, refuse_unless
+
+REQUESTS = 40               # of a verb to its tracker, about
+SECONDS = "2"               # that a verb waits for an answer
+LOCKED = 8.0                # seconds
+OWN_STORE = ("locked", "locked for long", *(damage.__name__ for damage in (cut, emptied, noise, zeros)))
+
+
+def meet_bad_tracker(run: SmallRun, verb: str, numbers: random.Random) -> int:
+    """Run a verb with a tracker that fails, and again with one that works. Raises Damage."""
+    run.bring(verb)
+    fault = numbers.choice([*FAULTS, "nobody", *(OWN_STORE if verb != ORDER[0] else ())])
+    try:
+        ended = with_own_store(run, verb, fault, numbers) if fault in OWN_STORE else with_server(run, verb, fault,
+                                                                                               numbers)
+        refuse_harm(run, verb, ended)
+    except Damage as error:
+        raise Damage(f"{fault}: {error}") from None
+    return 1
+
+
+def with_server(run: SmallRun, verb: str, fault: str, numbers: random.Random) -> Ended:
+    """Run a verb with a server that fails after some requests, or with the address of none."""
+    folder = run.folder / "server"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    if fault == "nobody":
+        return run.run(verb, before=wait_little, change=partial(tracked, "http://127.0.0.1:9"))
+    after = numbers.randint(0, REQUESTS)
+    with tracker(folder, fault=fault, after=after) as address:
+        return run.run(verb, before=wait_little, change=partial(tracked, address))
+
+
+def with_own_store(run: SmallRun, verb: str, fault: str, numbers: random.Random) -> Ended:
+    """Run a verb whose database beside the run is locked by somebody else, or damaged."""
+    database = run.place / "tracking.db"
+    if fault == "locked":
+        with locked(database, numbers.uniform(0, run.costs[verb].seconds), LOCKED):
+            return run.run(verb)
+    if fault == "locked for long":
+        with locked(database, numbers.uniform(0, run.costs[verb].seconds), None):
+            return run.run(verb)
+    damage: Callable[[Path, random.Random], None] = {damage.__name__: damage for damage in (
+        cut, emptied, noise, zeros)}[fault]
+    damage(database, numbers)
+    return run.run(verb)
+
+
+@contextmanager
+def locked(database: Path, after: float, seconds: float | None) -> Iterator[None]:
+    """A database that another process locks after some seconds, for some, or until the block ends."""
+    child = os.fork()
+    if child == 0:
+        _lock_and_leave(database, after, seconds)
+    try:
+        yield
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+
+
+def _lock_and_leave(database: Path, after: float, seconds: float | None) -> None:
+    try:
+        wait = threading.Event().wait
+        wait(after)
+        with closing(sqlite3.connect(database, timeout=60, isolation_level=None)) as connection:
+            connection.execute("BEGIN EXCLUSIVE")
+            wait(seconds)
+    finally:
+        wait(None)
+
+
+def refuse_harm(run: SmallRun, verb: str, ended: Ended) -> None:
+    """Raise Damage unless a verb made its files, or named the tracker and the cure before it began; and goes on."""
+    refuse_crash(run, verb, ended)
+    if ended.code:
+        refuse_unless(ended.code in (1, 2) and "tracking" in ended.said, "the tracker is not named", ended)
+        again = run.run(verb, change=partial(tracked, f"sqlite:///{run.place / 'other.db'}"))
+        refuse_crash(run, verb, again)
+        refuse_unless(again.code == 0, "with another tracker", again)
+    if differences := run.differences(run.after(verb)):
+        raise Damage(f"{differences}, printed: {ended.said[-800:]}")
+
+
+def wait_little() -> None:
+    """Let MLflow wait for an answer for a short time only."""
+    os.environ.update(MLFLOW_HTTP_REQUEST_TIMEOUT=SECONDS, MLFLOW_HTTP_REQUEST_MAX_RETRIES="1")
+
+
+def tracked(uri: str, recipe: Recipe) -> Recipe:
+    """The same recipe with another tracker."""
+    return replace(recipe, tracking=replace(recipe.tracking, uri=uri))
+
+
+TRACKER = Kind(name="tracker", verbs=ORDER, meet=meet_bad_tracker)
