@@ -42,9 +42,13 @@ def publish(partial: Path, path: Path) -> None:
     """Give a complete file its name, in place of an earlier one, so that the name survives a power cut too.
 
     Two writers of the same file may both do so: each has a partial file of its own, and whole bytes replace whole
-    bytes.
+    bytes. Raises OSError, with the cure where a folder has the name.
     """
-    os.replace(partial, path)
+    try:
+        os.replace(partial, path)
+    except IsADirectoryError as error:
+        error.add_note(f"{path} is a folder where a file belongs: remove it, then run the same command again.")
+        raise
     _sync_folder(path.parent)
 
 

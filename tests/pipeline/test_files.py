@@ -30,6 +30,14 @@ def test_a_full_disk_names_the_file_and_the_cure_and_other_errors_stay_as_they_a
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_in_the_place_of_a_file_is_named_with_its_cure(tmp_path):
+    (tmp_path / "a").mkdir()
+    with pytest.raises(IsADirectoryError) as raised:
+        atomic_write(tmp_path / "a", b"new")
+    assert str(tmp_path / "a") in raised.value.__notes__[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
 def test_a_file_has_its_name_only_when_complete(tmp_path):
     with atomic_file(tmp_path / "a") as file:
         file.write(b"new")
