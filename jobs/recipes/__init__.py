@@ -10,6 +10,7 @@ from jobs.recipes import (
     coco,
     coco_mask2former,
     tiny,
+    tiny_identity,
     tiny_tube_link,
     tiny_vita,
     tube_link,
@@ -22,8 +23,8 @@ from jobs.recipes.schema import Recipe
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     **{recipe.__name__: recipe for recipe in (tiny.tiny, tiny.demo, tiny.synthetic, tiny.synthetic_hard)},
-    **tiny_tube_link.RECIPES, **tiny_vita.RECIPES, **coco.RECIPES, **vipseg.RECIPES, **vipseg.VARIANTS,
-    **ablations.RECIPES, **video_kmax.RECIPES,
+    **tiny_identity.RECIPES, **tiny_tube_link.RECIPES, **tiny_vita.RECIPES,
+    **coco.RECIPES, **vipseg.RECIPES, **vipseg.VARIANTS, **ablations.RECIPES, **video_kmax.RECIPES,
     **coco_mask2former.RECIPES, **youtube_vis.RECIPES, **youtube_vis.VARIANTS, **tube_link.RECIPES, **vita.RECIPES,
 }
 

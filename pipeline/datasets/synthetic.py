@@ -22,13 +22,15 @@ from model.labels import ClassInfo, ClassTable
 from pipeline.datasets.id_maps import IdGenerator, rgb_of_ids
 from pipeline.datasets.synthetic_coco import write_coco_split
 from pipeline.datasets.synthetic_drawing import draw
+from pipeline.datasets.synthetic_identity import FEWEST_FRAMES
 from pipeline.datasets.synthetic_maps import write_kitti_step_split, write_vspw_split
-from pipeline.datasets.synthetic_scene import COLORS, LONG_HIDING, STUFF, THINGS, Scene, make_scene
+from pipeline.datasets.synthetic_scene import Scene, make_scene
+from pipeline.datasets.synthetic_things import COLORS, STUFF, THINGS
 from pipeline.foreign_files import own_json
 from pipeline.images import encode_jpeg, encode_png
 
 WORLD = "world.json"      # holds the configuration; written last
-Preset = Literal["easy", "hard"]
+Preset = Literal["easy", "hard", "long", "reappear", "cross", "camera", "crowd", "many", "mixed"]
 WorldLayout = Literal["vipseg", "youtube_vis", "ovis", "vspw", "kitti_step", "coco"]
 
 
@@ -42,7 +44,7 @@ class SyntheticConfig:
     height: int = 96             # pixels; sizes and speeds of things scale with the shorter side
     width: int = 96
     seed: int = 0
-    preset: Preset = "easy"      # hard: twins hide for at least 4 frames and come out where the other one went in
+    preset: Preset = "easy"      # the others make it hard to keep who is who; synthetic_identity.py describes them
     layout: WorldLayout = "vipseg"
     things: int = 3              # number of classes, taken in order from disc, square, triangle, cross
     stuff: int = 3               # number of classes, taken in order from sky, water, ground, wall
@@ -60,10 +62,10 @@ class SyntheticConfig:
         for name, allowed in (("preset", get_args(Preset)), ("layout", get_args(WorldLayout))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"synthetic world: {name}={getattr(self, name)!r} must be one of {allowed}")
-        if self.preset == "hard" and self.frames < 3 * LONG_HIDING:
-            raise ValueError(f"synthetic world: preset 'hard' shows things, hides them for {LONG_HIDING} frames or "
-                             f"longer and shows them again; {self.frames} frames are too few for that. Set frames to "
-                             f"at least {3 * LONG_HIDING}, or preset to 'easy'")
+        if self.frames < (fewest := FEWEST_FRAMES.get(self.preset, 1)):
+            raise ValueError(f"synthetic world: preset {self.preset!r} shows things, hides them for longer than a clip "
+                             f"and shows them again; {self.frames} frames are too few for that. Set frames to at least "
+                             f"{fewest}, or preset to 'easy'")
 
 
 def world_classes(config: SyntheticConfig) -> ClassTable:

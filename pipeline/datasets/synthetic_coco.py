@@ -12,7 +12,8 @@ from pycocotools import mask as coco
 from model.labels import ClassTable
 from pipeline.datasets.id_maps import IdGenerator, rgb_of_ids
 from pipeline.datasets.synthetic_drawing import draw
-from pipeline.datasets.synthetic_scene import STUFF, Scene
+from pipeline.datasets.synthetic_scene import Scene
+from pipeline.datasets.synthetic_things import STUFF
 from pipeline.images import encode_jpeg, encode_png
 
 

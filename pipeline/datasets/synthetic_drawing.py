@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
-from pipeline.datasets.synthetic_scene import COLORS, STUFF, Pillar, Scene, Thing
+from pipeline.datasets.synthetic_scene import Scene
+from pipeline.datasets.synthetic_things import COLORS, STUFF, Pillar, Thing
 
 GRAIN = 16    # pixels by which the noise tile exceeds a frame
 
@@ -28,7 +30,7 @@ def draw(scene: Scene) -> Iterator[tuple[np.ndarray, np.ndarray]]:
             label[taken] = STUFF.index(scene.pillar.kind)
         image = _stuff_image(scene, label, soil, time)
         for index, thing in enumerate(scene.things):
-            _paint(image, label, taken, thing, scene.camera[time], time, len(STUFF) + index)
+            _paint(image, label, taken, _in_view(thing, scene, time), time, len(STUFF) + index)
         y, x = scene.grain[time]
         image *= scene.light[time]
         image += noise[y:y + scene.height, x:x + scene.width, None]
@@ -46,13 +48,32 @@ def _soil(scene: Scene, rng: np.random.Generator) -> np.ndarray:
 
 
 def _reach(scene: Scene) -> int:
-    return int(np.ceil(np.abs(scene.camera).max()))
+    """Pixels by which the camera looks beyond the borders of the world."""
+    wider = max(scene.height, scene.width) / 2 * (1 / scene.zoom - 1).max()
+    return int(np.ceil(np.abs(scene.camera).max() + max(wider, 0)))
+
+
+def _line(scene: Scene, axis: int, time: int) -> np.ndarray:
+    """Where each row (axis 0) or column (axis 1) of a frame lies in the world, but for the place of the camera."""
+    size = (scene.height, scene.width)[axis]
+    pixels = np.arange(size)
+    return pixels + (1 / scene.zoom[time] - 1) * (pixels - size / 2)
+
+
+def _in_view(thing: Thing, scene: Scene, time: int) -> Thing:
+    """The thing with its place and size in a frame instead of the world."""
+    zoom = scene.zoom[time]
+    place = thing.centers[time] - scene.camera[time]
+    place = place + (zoom - 1) * (place - np.array([scene.height, scene.width]) / 2)
+    centers = thing.centers.copy()
+    centers[time] = place
+    return replace(thing, centers=centers, radius=thing.radius * zoom)
 
 
 def _stuff_label(scene: Scene, time: int) -> np.ndarray:
     y, x = scene.camera[time]
-    rows = np.arange(scene.height)[:, None] + y
-    columns = np.arange(scene.width) + x
+    rows = _line(scene, 0, time)[:, None] + y
+    columns = _line(scene, 1, time) + x
     label = np.full((scene.height, scene.width), STUFF.index(scene.bands[0].kind), dtype=np.uint8)
     for band in scene.bands[1:]:
         wave = band.amplitude * np.sin(band.wavenumber * columns + band.speed * time + band.phase)
@@ -61,8 +82,7 @@ def _stuff_label(scene: Scene, time: int) -> np.ndarray:
 
 
 def _pillar_mask(pillar: Pillar, scene: Scene, time: int) -> np.ndarray:
-    size = (scene.height, scene.width)[pillar.axis]
-    line = np.arange(size) + scene.camera[time][pillar.axis]
+    line = _line(scene, pillar.axis, time) + scene.camera[time][pillar.axis]
     inside = (line >= pillar.start) & (line <= pillar.end)
     return np.broadcast_to(inside[:, None] if pillar.axis == 0 else inside, (scene.height, scene.width)).copy()
 
@@ -71,8 +91,9 @@ def _stuff_image(scene: Scene, label: np.ndarray, soil: np.ndarray, time: int) -
     """H W 3 float32: the class colour times a brightness texture."""
     unit = min(scene.height, scene.width) / 96
     y, x = scene.camera[time]
-    rows = (np.arange(scene.height, dtype=np.float32)[:, None] + np.float32(y)) / unit    # in 96ths of the side
-    columns = (np.arange(scene.width, dtype=np.float32) + np.float32(x)) / unit
+    down, right = (_line(scene, axis, time) for axis in (0, 1))
+    rows = (down.astype(np.float32)[:, None] + np.float32(y)) / unit    # in 96ths of the side
+    columns = (right.astype(np.float32) + np.float32(x)) / unit
     image = np.empty((scene.height, scene.width, 3), dtype=np.float32)
     for kind in np.unique(label):
         match STUFF[kind]:
@@ -81,9 +102,7 @@ def _stuff_image(scene: Scene, label: np.ndarray, soil: np.ndarray, time: int) -
             case "water":
                 light = 1 + 0.3 * np.sin(1.3 * rows + 0.8 * np.sin(0.15 * columns + 0.3 * time) + 0.5 * time)
             case "ground":
-                top = _reach(scene) + round(float(y))
-                left = _reach(scene) + round(float(x))
-                light = soil[top:top + scene.height, left:left + scene.width]
+                light = soil[np.ix_(*(_reach(scene) + np.rint(line).astype(int) for line in (down + y, right + x)))]
             case "wall":
                 light = 1 - 0.3 * (rows % 8 < 1.5) - 0.2 * ((columns + 5 * (rows // 8 % 2)) % 12 < 1.5)
         mask = label == kind
@@ -91,10 +110,9 @@ def _stuff_image(scene: Scene, label: np.ndarray, soil: np.ndarray, time: int) -
     return image
 
 
-def _paint(image: np.ndarray, label: np.ndarray, taken: np.ndarray, thing: Thing, camera: np.ndarray, time: int,
-           value: int) -> None:
-    """Paint the part of a thing that no nearer thing covers, and mark its pixels as taken."""
-    y, x = thing.centers[time] - camera
+def _paint(image: np.ndarray, label: np.ndarray, taken: np.ndarray, thing: Thing, time: int, value: int) -> None:
+    """Paint the part of a thing, as it lies in the frame, that no nearer thing covers, and mark its pixels as taken."""
+    y, x = thing.centers[time]
     reach = 1.2 * thing.radius
     top = max(0, int(y - reach))
     left = max(0, int(x - reach))

@@ -10,7 +10,8 @@ import numpy as np
 
 from model.labels import ClassTable
 from pipeline.datasets.synthetic_drawing import draw
-from pipeline.datasets.synthetic_scene import STUFF, Scene
+from pipeline.datasets.synthetic_scene import Scene
+from pipeline.datasets.synthetic_things import STUFF
 from pipeline.images import encode_jpeg, encode_png
 
 Scenes = Iterable[tuple[str, Scene, np.random.Generator]]

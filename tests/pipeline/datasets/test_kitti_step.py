@@ -13,7 +13,8 @@ from model.labels import VOID, panoptic_id
 from pipeline.datasets.kitti_step import TABLE, KittiStep
 from pipeline.datasets.synthetic import SyntheticConfig, world_classes, write_world
 from pipeline.datasets.synthetic_drawing import draw
-from pipeline.datasets.synthetic_scene import STUFF, make_scene
+from pipeline.datasets.synthetic_scene import make_scene
+from pipeline.datasets.synthetic_things import STUFF
 from pipeline.errors import BadInput
 from pipeline.images import decode_jpeg, decode_png, encode_jpeg, encode_png
 from pipeline.shards import ShardSet, make_shards

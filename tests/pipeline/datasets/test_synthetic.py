@@ -12,7 +12,9 @@ import pytest
 
 from pipeline.datasets.synthetic import SyntheticConfig, uncompressed_run_lengths, world_classes, write_world
 from pipeline.datasets.synthetic_drawing import draw
-from pipeline.datasets.synthetic_scene import LONG_HIDING, STUFF, make_scene
+from pipeline.datasets.synthetic_identity import LONG_HIDING
+from pipeline.datasets.synthetic_scene import make_scene
+from pipeline.datasets.synthetic_things import STUFF
 from pipeline.datasets.vipseg import VipSeg
 from pipeline.datasets.youtube_vis import YouTubeVis
 from pipeline.images import jpeg_size
@@ -29,7 +31,7 @@ def scene_of(config: SyntheticConfig, index: int, *, split: int = 0):
     return make_scene(config, np.random.default_rng([config.seed, split, index]))
 
 
-@pytest.mark.parametrize("preset", ["easy", "hard"])
+@pytest.mark.parametrize("preset", ["easy", "hard", "cross", "camera", "crowd"])
 def test_vipseg_reads_the_drawn_labels(tmp_path, preset):
     config = replace(TINY, frames=12, preset=preset)
     dataset = VipSeg(str(write_world(tmp_path / "world", config)))
@@ -107,7 +109,7 @@ def test_an_interrupted_world_leaves_nothing(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (180, 320), (320, 180)])
-@pytest.mark.parametrize("preset", ["easy", "hard"])
+@pytest.mark.parametrize("preset", ["easy", "hard", "reappear", "crowd", "many"])
 def test_a_size_scales_the_world(height, width, preset):
     config = SyntheticConfig(height=height, width=width, preset=preset)
     shares = []
@@ -151,7 +153,8 @@ def test_twins_of_a_hard_world_look_the_same_and_trade_places():
 @pytest.mark.parametrize(("change", "message"), [
     ({"preset": "medium"}, "preset='medium'"), ({"layout": "ade20k"}, "layout='ade20k'"),
     ({"things": 9}, r"things=9 must lie between 1 and 4"), ({"height": 8}, "height=8"),
-    ({"preset": "hard", "frames": 6}, "Set frames to at least 12")])
+    ({"preset": "hard", "frames": 6}, "Set frames to at least 12"),
+    ({"preset": "long", "frames": 24}, "preset 'long' .*Set frames to at least 32")])
 def test_an_impossible_world_is_refused_with_the_cure(change, message):
     with pytest.raises(ValueError, match=message):
         SyntheticConfig(**change)

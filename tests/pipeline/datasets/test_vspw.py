@@ -13,7 +13,8 @@ import pytest
 from pipeline.datasets.classes_vspw import TABLE
 from pipeline.datasets.synthetic import SyntheticConfig, world_classes, write_world
 from pipeline.datasets.synthetic_drawing import draw
-from pipeline.datasets.synthetic_scene import STUFF, make_scene
+from pipeline.datasets.synthetic_scene import make_scene
+from pipeline.datasets.synthetic_things import STUFF
 from pipeline.datasets.vspw import Vspw
 from pipeline.errors import BadInput
 from pipeline.images import decode_png, encode_png

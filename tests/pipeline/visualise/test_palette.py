@@ -9,7 +9,7 @@ from model.contracts import VideoSegment
 from model.labels import VOID, ClassInfo, ClassTable, panoptic_id
 from pipeline.datasets import OFFICIAL_CLASSES
 from pipeline.datasets.synthetic import SyntheticConfig, world_classes
-from pipeline.datasets.synthetic_scene import COLORS, STUFF, THINGS
+from pipeline.datasets.synthetic_things import COLORS, STUFF, THINGS
 from pipeline.images import ids_from_rgb
 from pipeline.visualise.palette import APART, CLEAR, color_of, paint, palette, unique_colors
 
