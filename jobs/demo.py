@@ -26,8 +26,9 @@ from jobs.verb import command_line, run
 from pipeline.files import atomic_write
 
 # What the summary says of each result; the first number is also the score of the untrained model.
-HEADLINES = {"panoptic": ("vpq", "vpq_thing", "vpq_stuff", "vpq_by_window"),
-             "tracks": ("ap", "ap50", "ap75", "ar1", "ar10"), "semantic": ("miou", "mvc8")}
+HEADLINES = {"panoptic": ("vpq", "vpq_thing", "vpq_stuff", "vpq_by_window", "aq", "idf1", "switches"),
+             "tracks": ("ap", "ap50", "ap75", "ar1", "ar10", "track_idf1", "track_switches"),
+             "semantic": ("miou", "mvc8")}
 
 
 def main(recipe: Recipe) -> dict[str, Any]:

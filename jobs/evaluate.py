@@ -1,7 +1,8 @@
 """Score a split: the segmenter, alone or with the cross-clip head, or predictions on disk.
 
 In:     shards of the split, and models (evaluation.mode = untrained, near_online, offline) or evaluation.predictions.
-        inference.results: panoptic (VPQ, STQ), tracks (AP), semantic (mIoU, mVC). Without labels nothing is scored.
+        inference.results: panoptic (VPQ, STQ, IDF1), tracks (AP, IDF1), semantic (mIoU, mVC). Without labels
+        nothing is scored.
         evaluation.video_sets: a json of sets of videos whose tracks are scored apart too (YouTube-VIS 2022).
 Out:    <folder>/scores/<mode>: scores.json, classes.json, overlay videos, and predictions in evaluation.formats:
         vipseg, youtube_vis (with results.zip for the evaluation servers), vspw, kitti_step.
@@ -159,6 +160,7 @@ def class_rows(scores: dict[str, Any]) -> dict[str, Any]:
 def record(tracker, folder: Path, summary: dict[str, Any]) -> None:
     """Numbers and files of one evaluation, into MLflow."""
     numbers = {name: value for name, value in summary.items() if isinstance(value, float)}
+    numbers |= {name: summary[name] for name in ("switches", "track_switches") if name in summary}
     numbers |= {f"vpq_k{window}": value for window, value in summary.get("vpq_by_window", {}).items()}
     numbers |= {f"ap_of_{name}": part["ap"] for name, part in summary["video_sets"].items()}
     numbers |= {f"matching_space_{name}": value for name, value in summary["matching_space"].items()}

@@ -28,6 +28,7 @@ from pipeline.clips import AugmentConfig
 from pipeline.datasets import DatasetConfig
 from pipeline.datasets.synthetic import SyntheticConfig
 from pipeline.predictions import FormatName, refuse_unfit_formats
+from pipeline.metrics.vpq import WINDOWS
 from pipeline.query_cache import EvidenceConfig, QueryInputConfig
 from pipeline.shards import ShardConfig
 from pipeline.training_input import CopyPasteConfig, InputConfig
@@ -161,7 +162,7 @@ class EvaluationConfig:
 
     mode: Mode = "near_online"
     split: str = "val"
-    windows: tuple[int, ...] = (1, 2, 4, 6, 8)     # frames; VPQ is the mean over 1, 2, 4, 6, printed with and without 8
+    windows: tuple[int, ...] = WINDOWS             # frames; VPQ is the mean over 1, 2, 4, 6, printed with and without 8
     stq_compat: Literal["", "step", "vipseg"] = ""     # STQ as the released script of KITTI-STEP or of VIPSeg counts
     mvc_compat: bool = False                       # mVC as VSPW's released script counts
     video_sets: str = ""                           # file {"short": [video ids], "long": [...]}, as of YouTube-VIS 2022:

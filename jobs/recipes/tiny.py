@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from jobs.recipes.schema import CacheConfig, ClusterConfig, EvaluationConfig, Recipe, StageOneConfig, StageTwoConfig
+from jobs.recipes.schema import CacheConfig, ClusterConfig, Recipe, StageOneConfig, StageTwoConfig
 from jobs.training.loop import FitConfig
 from jobs.training.optimizer import OptimizerConfig
 from model.backbone import BackboneConfig
@@ -67,7 +67,6 @@ def tiny() -> Recipe:
             optimizer=OptimizerConfig(lr=1e-3, warmup_steps=2, multipliers=(("predictor", 0.1),)),
             fit=FitConfig(steps=6, log_every=2, checkpoint_every=3)),
         inference=InferenceConfig(panoptic=PanopticConfig(thing=0.2, stuff=0.3, pixel=0.3, overlap=0.8)),
-        evaluation=EvaluationConfig(windows=(1, 2, 4, 6, 8, 12)),
         cluster=ClusterConfig(workers=2))
 
 

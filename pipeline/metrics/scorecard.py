@@ -8,20 +8,24 @@ from typing import Any, Literal, Self
 from model.contracts import VideoResults
 from model.labels import ClassTable
 from pipeline.metrics.frame_pass import score_video
+from pipeline.metrics.identity import Identity
 from pipeline.metrics.miou import MeanIoU
 from pipeline.metrics.stq import STQ
 from pipeline.metrics.track_ap import TrackAP
+from pipeline.metrics.track_identity import TrackIdentity
 from pipeline.metrics.video_consistency import VideoConsistency
 from pipeline.metrics.vpq import VPQ
 from pipeline.metrics.vpq_scores import PROTOCOLS
 
 Result = Literal["panoptic", "tracks", "semantic"]     # fields of VideoResults
-Metric = VPQ | STQ | MeanIoU | VideoConsistency | TrackAP
-KINDS: dict[str, type[Metric]] = {"vpq": VPQ, "stq": STQ, "miou": MeanIoU, "mvc": VideoConsistency, "ap": TrackAP}
+Metric = VPQ | STQ | Identity | MeanIoU | VideoConsistency | TrackAP | TrackIdentity
+KINDS: dict[str, type[Metric]] = {"vpq": VPQ, "stq": STQ, "identity": Identity, "miou": MeanIoU,
+                                  "mvc": VideoConsistency, "ap": TrackAP, "track_identity": TrackIdentity}
 
 
 class Scorecard:
-    """Panoptic videos get VPQ and STQ, tracks AP. Semantic videos get mIoU and mVC; without them, panoptic videos do.
+    """Panoptic videos get VPQ, STQ and identity, tracks AP and identity. Semantic videos get mIoU and mVC; without
+    them, panoptic videos do.
 
     windows: windows of VPQ, in frames. stq_compat, mvc_compat: `official_compat` of STQ and of mVC.
     Frames are decoded once for all metrics that read the same maps.
@@ -35,9 +39,10 @@ class Scorecard:
         self.metrics: dict[str, dict[str, Metric]] = {}        # result that they read -> name -> metric
         if "panoptic" in results:
             self.metrics["panoptic"] = {"vpq": VPQ(classes, windows=windows),
-                                        "stq": STQ(classes, official_compat=stq_compat)}
+                                        "stq": STQ(classes, official_compat=stq_compat),
+                                        "identity": Identity(classes)}
         if "tracks" in results:
-            self.metrics["tracks"] = {"ap": TrackAP(classes)}
+            self.metrics["tracks"] = {"ap": TrackAP(classes), "track_identity": TrackIdentity(classes)}
         if "semantic" in results:
             self.metrics["semantic"] = semantic
         elif "panoptic" in results:
@@ -47,7 +52,8 @@ class Scorecard:
         """Score one video. Raises BadInput if the two cannot be compared; the scorecard is then no longer complete."""
         for result, metrics in self.metrics.items():
             if result == "tracks":
-                metrics["ap"].update(predicted.tracks, truth.tracks)
+                for metric in metrics.values():
+                    metric.update(predicted.tracks, truth.tracks)
             else:
                 score_video(list(metrics.values()), getattr(predicted, result), truth.panoptic or truth.semantic)
 

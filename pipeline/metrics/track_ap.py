@@ -40,14 +40,8 @@ class TrackAP(PerVideoMetric):
         super().__init__(classes)
 
     def update(self, prediction: Tracks, truth: Tracks) -> None:
-        """Score one video.
-
-        Raises BadInput, and counts nothing, when names, counts or sizes of frames differ, for classes outside the
-        table, for scores that are not finite, and for a video that was scored before.
-        """
-        refuse_unfit([self], prediction, truth)
-        for side, name in ((truth, "truth"), (prediction, "prediction")):
-            self._refuse(side, name, truth.size)
+        """Score one video. Raises BadInput, and counts nothing, for the reasons `refuse_unfit_tracks` lists."""
+        refuse_unfit_tracks(self, prediction, truth)
         rows = []
         for index in sorted({track.class_index for track in (*truth.tracks, *prediction.tracks)}):
             targets = [track for track in truth.tracks if track.class_index == index]
@@ -91,24 +85,35 @@ class TrackAP(PerVideoMetric):
         values_of = {key: [part[key] for part in parts.values() if part[key] is not None] for key in keys}
         return {**parts, "all": {key: mean(values) if values else None for key, values in values_of.items()}}
 
-    def _refuse(self, side: Tracks, name: str, size: tuple[int, int]) -> None:
+
+def refuse_unfit_tracks(metric: PerVideoMetric, prediction: Tracks, truth: Tracks) -> None:
+    """Raise BadInput unless the two can be compared.
+
+    They cannot when names, counts or sizes of frames differ, for classes outside the table, for scores that are not
+    finite, and for a video that the metric has scored before.
+    """
+    refuse_unfit([metric], prediction, truth)
+    for side, name in ((truth, "truth"), (prediction, "prediction")):
         for index, track in enumerate(side.tracks):
-            where = f"track {index} of the {name}"
-            sizes = {tuple(mask["size"]) for mask in track.masks if mask} | {tuple(side.size)}
-            if sizes != {tuple(size)}:
-                raise BadInput("size-differs", f"{where} has masks of {sorted(sizes)} (height, width), the frames have "
-                               f"{tuple(size)}.", video=side.video_id, cure="Give masks at the size of the frames.")
-            if len(track.masks) != len(side.frame_names):
-                raise BadInput("frame-mismatch", f"{where} has {len(track.masks)} masks for {len(side.frame_names)} "
-                               "frames.", video=side.video_id,
-                               cure="Give one mask per frame, None where the track is absent.")
-            if not 0 <= track.class_index < len(self.classes):
-                raise BadInput("unknown-category", f"{where} has the class {track.class_index}, outside 0 to "
-                               f"{len(self.classes) - 1}.", video=side.video_id,
-                               cure="Use the class table of the model that made the video.")
-            if not isfinite(track.score):
-                raise BadInput("bad-score", f"{where} has the score {track.score}.", video=side.video_id,
-                               cure="Give finite scores.")
+            _refuse_unfit_track(track, side, f"track {index} of the {name}", size=tuple(truth.size),
+                                classes=len(metric.classes))
+
+
+def _refuse_unfit_track(track: Track, side: Tracks, where: str, *, size: tuple[int, int], classes: int) -> None:
+    sizes = {tuple(mask["size"]) for mask in track.masks if mask} | {tuple(side.size)}
+    if sizes != {size}:
+        raise BadInput("size-differs", f"{where} has masks of {sorted(sizes)} (height, width), the frames have "
+                       f"{size}.", video=side.video_id, cure="Give masks at the size of the frames.")
+    if len(track.masks) != len(side.frame_names):
+        raise BadInput("frame-mismatch", f"{where} has {len(track.masks)} masks for {len(side.frame_names)} "
+                       "frames.", video=side.video_id, cure="Give one mask per frame, None where the track is absent.")
+    if not 0 <= track.class_index < classes:
+        raise BadInput("unknown-category", f"{where} has the class {track.class_index}, outside 0 to "
+                       f"{classes - 1}.", video=side.video_id,
+                       cure="Use the class table of the model that made the video.")
+    if not isfinite(track.score):
+        raise BadInput("bad-score", f"{where} has the score {track.score}.", video=side.video_id,
+                       cure="Give finite scores.")
 
 
 def compare_tracks(predicted: Sequence[Track], targets: Sequence[Track]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -35,7 +35,7 @@ def test_the_verbs_run_in_order_and_the_summary_says_what_came_out(finished_run,
     assert summary.keys() == {"seconds", "untrained", "near_online", "offline", "overlay", "mlflow_run_id"}
     assert summary["untrained"].keys() == {"vpq"}
     for mode in ("near_online", "offline"):
-        assert summary[mode].keys() == {"vpq", "vpq_thing", "vpq_stuff", "vpq_by_window"}
+        assert summary[mode].keys() == {"vpq", "vpq_thing", "vpq_stuff", "vpq_by_window", "aq", "idf1", "switches"}
         assert summary[mode]["vpq_by_window"].keys() == {"1", "2", "4", "6", "8", "12"}
     said = capsys.readouterr().out
     assert str(recipe.run_folder / "summary.json") in said

@@ -13,9 +13,11 @@ from model.labels import VOID
 from pipeline.errors import BadInput
 from pipeline.files import canonical_json
 from pipeline.metrics.frame_pass import score_video
+from pipeline.metrics.identity import Identity
 from pipeline.metrics.miou import MeanIoU
 from pipeline.metrics.stq import STQ
 from pipeline.metrics.track_ap import TrackAP
+from pipeline.metrics.track_identity import TrackIdentity
 from pipeline.metrics.video_consistency import VideoConsistency
 from pipeline.metrics.vpq import VPQ
 from tests.pipeline.metrics.some_tracks import scored_tracks
@@ -24,14 +26,14 @@ from tests.pipeline.metrics.some_videos import CLASSES, scored_videos, video_of
 FRAME_METRICS = {
     "vpq": lambda: VPQ(CLASSES, windows=(1, 2, 3)), "stq": lambda: STQ(CLASSES), "miou": lambda: MeanIoU(CLASSES),
     "stq official": lambda: STQ(CLASSES, official_compat="vipseg"),
-    "mvc": lambda: VideoConsistency(CLASSES, windows=(3, 2)),
+    "mvc": lambda: VideoConsistency(CLASSES, windows=(3, 2)), "identity": lambda: Identity(CLASSES),
 }
-METRICS = {**FRAME_METRICS, "track ap": lambda: TrackAP(CLASSES)}
+METRICS = {**FRAME_METRICS, "track ap": lambda: TrackAP(CLASSES), "track identity": lambda: TrackIdentity(CLASSES)}
 NEW = [name for name in METRICS if name != "vpq"]    # VPQ has the same test in its own file
 
 
 def pairs_for(name, *, least=1, most=4):
-    return scored_tracks(least=least, most=most) if name == "track ap" else scored_videos(least=least, most=most)
+    return scored_tracks(least=least, most=most) if name.startswith("track") else scored_videos(least=least, most=most)
 
 
 def score(name, pairs):
@@ -121,7 +123,7 @@ def test_names_of_predicted_tracks_do_not_matter(pairs, order):
     new = {VOID: VOID, **{10 + i: 5000 * (1 + n) for i, n in enumerate(order)}}
     renamed = [(replace(p, frames=[np.vectorize(new.get, otypes=[np.int32])(ids) for ids in p.frames],
                         segments={new[i]: s for i, s in p.segments.items()}), t) for p, t in pairs]
-    for name in ("stq", "stq official", "miou", "mvc"):
+    for name in ("stq", "stq official", "miou", "mvc", "identity"):
         renamed_scores, expected = (score(name, some).result().summary() for some in (renamed, pairs))
         assert {key: value or -1 for key, value in renamed_scores.items()} == pytest.approx(
             {key: value or -1 for key, value in expected.items()})
@@ -141,5 +143,5 @@ def test_a_perfect_prediction_scores_one(pairs):
 def test_an_empty_prediction_scores_zero(pairs):
     empty = [(replace(truth, segments={}, frames=[np.full_like(ids, VOID) for ids in truth.frames]), truth)
              for _, truth in pairs]
-    for name in ("stq", "stq official", "miou"):
+    for name in ("stq", "stq official", "miou", "identity"):
         assert {value for value in score(name, empty).result().summary().values() if value is not None} <= {0}

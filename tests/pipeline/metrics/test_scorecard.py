@@ -32,7 +32,8 @@ def test_every_number_is_that_of_its_metric_alone(pairs):
             metric.update(semantic(predicted) if name in ("miou", "mvc") else predicted, truth)
     expected = {key: value for metric in alone.values() for key, value in metric.result().summary().items()}
     scores = headline(card.scores())
-    assert {"vpq", "stq", "sq", "aq", "miou", "mvc8", "mvc16", "vpq_with_8"} <= scores.keys()
+    assert {"vpq", "stq", "sq", "aq", "idf1", "idp", "idr", "switches", "miou", "mvc8", "mvc16",
+            "vpq_with_8"} <= scores.keys()
     assert all(same({key: scores[key]}, {key: expected[key]}) for key in expected if key != "vpq_by_window")
 
 
@@ -50,6 +51,7 @@ def test_parts_merged_through_json_are_the_whole():
     for part in reversed(parts):
         merged.merge(Scorecard.from_json(json.loads(json.dumps(part.to_json()))))
     assert same(headline(merged.scores()), headline(whole.scores()))
+    assert {"ap", "track_idf1", "track_switches"} <= headline(whole.scores()).keys()
     assert headline(whole.scores())["ap"] is not None
     with pytest.raises(BadInput, match="scored before"):
         whole.update(VideoResults(tracks=pairs[0][0]), VideoResults(tracks=pairs[0][1]))
