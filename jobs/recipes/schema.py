@@ -27,8 +27,8 @@ from model.segmenters import SegmenterConfig
 from pipeline.clips import AugmentConfig
 from pipeline.datasets import DatasetConfig
 from pipeline.datasets.synthetic import SyntheticConfig
-from pipeline.predictions import FormatName, refuse_unfit_formats
 from pipeline.metrics.vpq import WINDOWS
+from pipeline.predictions import FormatName, refuse_unfit_formats
 from pipeline.query_cache import EvidenceConfig, QueryInputConfig
 from pipeline.shards import ShardConfig
 from pipeline.training_input import CopyPasteConfig, InputConfig
