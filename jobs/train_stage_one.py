@@ -60,13 +60,16 @@ def main(recipe: Recipe) -> dict[str, Any]:
     connect(recipe.cluster)
     labelled = shards.with_labels()
     unlabelled = len(shards.videos) - len(labelled.videos)
+    void = sum(len(video.frames) - len(video.labelled) for video in labelled.videos)
     left_out = never_drawn(labelled, stage.input)
     crowded = [] if recipe.stage_two is None else crowded_videos(labelled.videos, shards.classes, recipe.cache.evidence)
     say(f"stage one of {recipe.name}: {recipe.about}",
         f"  {len(shards.videos)} videos, {sum(len(v.frames) for v in shards.videos)} frames in {shards.folder}",
         *([f"  left out: {unlabelled} videos without labels"] if unlabelled else []),
+        *([f"  {void} frames have no label: clips show them, but nothing is learnt from them"] if void else []),
         *([f"  {len(stills.shards.videos)} stills in {stills.shards.folder}"] if stills else []),
-        *([f"  {left_out} videos are never drawn: no object, or fewer frames than a clip"] if left_out else []),
+        *([f"  {left_out} videos are never drawn: no object, or no clip with enough frames and a label"]
+          if left_out else []),
         *([f"  {len(crowded)} videos have more objects (up to {max(crowded)}) than cache.evidence.pixels="
            f"{recipe.cache.evidence.pixels}; cache_queries skips those with a clip that shows more: set "
            f"cache.evidence.pixels={max(crowded)} there"] if crowded else []))

@@ -54,11 +54,13 @@ class ClipTargets:
     classes: Tensor     # m         int64
     track_ids: Tensor   # m         int64, unique in the video
     void: Tensor        # t h w     bool; no tube, crowd or padding
+    unlabelled: Tensor | None = None    # t  bool; frames that nobody labelled: void, and no loss reads them; None: none
 
     def to(self, device) -> ClipTargets:
         """The same targets on another device."""
         return ClipTargets(masks=self.masks.to(device), classes=self.classes.to(device),
-                           track_ids=self.track_ids.to(device), void=self.void.to(device))
+                           track_ids=self.track_ids.to(device), void=self.void.to(device),
+                           unlabelled=None if self.unlabelled is None else self.unlabelled.to(device))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

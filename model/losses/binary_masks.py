@@ -17,6 +17,8 @@ from torch import Tensor
 from model.losses.matching import assign
 from model.losses.targets import NO_TUBE, PixelTargets
 
+_NO_LABEL = -100        # of a query in an item that nobody labelled
+
 
 @dataclass(frozen=True, kw_only=True)
 class MatchingCosts:
@@ -101,14 +103,23 @@ def mask_terms(mask_logits: Tensor, covered: Tensor, *, weights: Tensor, areas: 
     return entropy, 1 - (2 * (masks * covered).sum(-1) + 1) / ((masks * weights).sum(-1) + areas + 1)
 
 
-def class_term(class_logits: Tensor, classes: Tensor, tube_of_query: Tensor, *, no_object_weight: float) -> Tensor:
-    """Weighted mean cross-entropy over all queries of the batch; class_logits b n classes+1, classes b m."""
+def class_term(class_logits: Tensor, classes: Tensor, tube_of_query: Tensor, *, no_object_weight: float,
+               known: Tensor | None = None) -> Tensor:
+    """Weighted mean cross-entropy over all queries of the batch; class_logits b n classes+1, classes b m.
+
+    known: b bool, false for items that nobody labelled, whose queries are left out; None: all are known.
+    """
+    if known is not None and not known.any():
+        return class_logits.float().sum() * 0       # keeps every parameter in the graph of every worker
     no_object = class_logits.shape[-1] - 1
     matched_classes = classes.take_along_dim(tube_of_query.clamp(min=0), 1)
     labels = torch.where(tube_of_query != NO_TUBE, matched_classes, no_object)
+    if known is not None:
+        labels = torch.where(known[:, None], labels, _NO_LABEL)
     weights = class_logits.new_ones(no_object + 1, dtype=torch.float32)
     weights[no_object] = no_object_weight
-    return F.cross_entropy(rearrange(class_logits.float(), "b n classes -> b classes n"), labels, weights)
+    return F.cross_entropy(rearrange(class_logits.float(), "b n classes -> b classes n"), labels, weights,
+                           ignore_index=_NO_LABEL)
 
 
 def mean_over_ranks(count: Tensor) -> Tensor:

@@ -16,15 +16,15 @@ def class_loss(class_logits: Tensor, targets: PixelTargets, matches: Matches, *,
     """class_logits b n classes+1 -> b: mean over queries of weight x alpha x cross-entropy.
 
     The weight of a query with a tube is the dice of their masks. The weight of one without a tube is the share of its
-    mass that lies on void, so a query is not punished for an object that nobody labelled. alpha: (with a tube,
-    without). The focal gamma is 0 in the official code (`focal_cross_entropy_loss` in
-    kmax_deeplab/modeling/criterion.py), although the paper calls the loss focal.
+    mass that lies on void, so a query is not punished for an object that nobody labelled. Where no pixel has a weight,
+    there is no loss. alpha: (with a tube, without). The focal gamma is 0 in the official code
+    (`focal_cross_entropy_loss` in kmax_deeplab/modeling/criterion.py), although the paper calls the loss focal.
     """
     has_tube = matches.tube_of_query != NO_TUBE                                    # b n
     no_object = class_logits.shape[-1] - 1
     matched_classes = targets.classes.take_along_dim(matches.tube_of_query.clamp(min=0), 1)
     labels = torch.where(has_tube, matched_classes, no_object)
     weights = torch.where(has_tube, matches.of_query(matches.mask_similarity), matches.void_share)
-    weights = weights.clamp(min=smallest_weight) * torch.where(has_tube, *alpha)
+    weights = weights.clamp(min=smallest_weight) * torch.where(has_tube, *alpha) * targets.known[:, None]
     loss = F.cross_entropy(rearrange(class_logits.float(), "b n classes -> b classes n"), labels, reduction="none")
     return mean_where_not_zero(loss * weights)

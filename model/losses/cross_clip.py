@@ -150,8 +150,9 @@ def own_match_losses(layers: VideoLayers, tubes: Sequence[Tensor], *, config: Ev
                      ) -> list[dict[str, Tensor]]:
     """Losses (scalars) of each layer, each by its own match. tubes: b n of each layer, from `match_layers`.
 
-    Void counts as background. The class loss is a mean over queries, and the mask losses are divided by the number of
-    masks, averaged over the training workers.
+    Void counts as background, but pixels of weight 0 do not count, and videos that have no others have no loss. The
+    class loss is a mean over queries, and the mask losses are divided by the number of masks, averaged over the
+    training workers.
     """
     targets = layers.targets
     count = mean_over_ranks(config.count_masks(targets.classes, queries=tubes[-1].shape[1]))
@@ -170,7 +171,7 @@ def own_match_losses(layers: VideoLayers, tubes: Sequence[Tensor], *, config: Ev
             areas = covered.sum(-1)
         mask, dice = mask_terms(logits, covered, weights=weights, areas=areas)
         losses.append({"class": class_term(class_logits, targets.classes, tube_of_query,
-                                           no_object_weight=config.no_object_weight),
+                                           no_object_weight=config.no_object_weight, known=targets.known),
                        "mask": mask.sum() / count, "dice": dice.sum() / count})
     return losses
 

@@ -145,9 +145,10 @@ def cosine_loss(cosine: Tensor, labels: Tensor, *, margin: float, ratio: int) ->
 
 
 def tube_overlaps(mask_logits: Tensor, targets: Sequence[ClipTargets]) -> Tensor:
-    """mask_logits b n t h w, targets at the same size -> IoU of whole tubes b n m."""
-    masks = (mask_logits > 0).flatten(2).float()
-    tubes = clip_targets(targets).masks
+    """mask_logits b n t h w, targets at the same size -> IoU of whole tubes b n m, in the frames with a label."""
+    truth = clip_targets(targets)
+    masks = (mask_logits > 0).flatten(2) * truth.weights[:, None]
+    tubes = truth.masks
     both = einsum(masks, tubes, "b n p, b m p -> b n m")
     return both / (masks.sum(-1)[..., None] + tubes.sum(-1)[:, None] - both).clamp(min=1)
 
@@ -194,4 +195,5 @@ def part_of(target: ClipTargets, frames: slice) -> ClipTargets:
     masks = target.masks[:, frames]
     visible = masks.flatten(1).any(1)
     return ClipTargets(masks=masks[visible], classes=target.classes[visible], track_ids=target.track_ids[visible],
-                       void=target.void[frames])
+                       void=target.void[frames],
+                       unlabelled=None if target.unlabelled is None else target.unlabelled[frames])

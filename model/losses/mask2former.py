@@ -51,8 +51,9 @@ class Mask2FormerCriterion:
 
     Names: class, mask, dice for the final prediction, the same with `_aux` for the sum over the decoder layers. The
     class loss is a mean over queries, and the mask losses are divided by the number of masks, averaged over the
-    training workers. Void and padding count as background. With reserved queries, things and stuff are matched and
-    averaged separately and then added: a reserved query is matched to the tube of its class or to none.
+    training workers. Void and padding count as background, but frames without a label do not count. With reserved
+    queries, things and stuff are matched and averaged separately and then added: a reserved query is matched to the
+    tube of its class or to none.
     """
 
     def __init__(self, config: Mask2FormerLossConfig) -> None:
@@ -119,18 +120,23 @@ class Mask2FormerCriterion:
     def _terms(self, layer: LayerPrediction, group: _Group, draw: Draw) -> dict[str, Tensor]:
         truth = group.truth
         tubes = self.match(layer, truth, draw) if group.reserved is None else reserved_tubes(truth, group.reserved)
-        losses = {"class": class_term(layer.class_logits, truth.classes, tubes,
+        losses = {"class": class_term(layer.class_logits, truth.classes, tubes, known=truth.known,
                                       no_object_weight=self.config.no_object_weight)}
         items, queries = (tubes != NO_TUBE).nonzero(as_tuple=True)
         if not len(items):
             nothing = layer.mask_logits.float().sum() * 0    # keeps every parameter in the graph of every worker
             return {**losses, "mask": nothing, "dice": nothing}
         logits = as_images(layer.mask_logits[items, queries][None], stacked=self._stacked)[0]       # x i h w
-        points = uncertain_points(rearrange(logits, "x i h w -> (x i) h w"), config=self.config.points, draw=draw)
-        values, covered = (rearrange(sample_points(rearrange(images, "x i h w -> (x i) 1 h w"), points),
-                                     "(x i) 1 p -> x (i p)", x=len(items))
+        unlabelled = None if truth.unlabelled is None else truth.unlabelled[items, 0]
+        points = uncertain_points(rearrange(logits, "x i h w -> (x i) h w"), config=self.config.points, draw=draw,
+                                  avoided=None if unlabelled is None else unlabelled.flatten(0, 1))
+        values, covered = (at_own_points(images, points)
                            for images in (logits, truth.masks[items, tubes[items, queries]]))
-        mask, dice = mask_terms(values, covered, weights=torch.ones_like(covered[:1]), areas=covered.sum(-1))
+        weights = torch.ones_like(covered[:1])
+        if unlabelled is not None:
+            weights = (at_own_points(unlabelled, points) == 0).float()
+            covered = covered * weights
+        mask, dice = mask_terms(values, covered, weights=weights, areas=covered.sum(-1))
         return {**losses, "mask": mask.sum() / group.masks, "dice": dice.sum() / group.masks}
 
 
@@ -140,6 +146,7 @@ class ImageTargets:
 
     masks: Tensor       # b m i h w     float
     classes: Tensor     # b m           int64; NO_TUBE in padding rows
+    unlabelled: Tensor | None = None    # b 1 i h w    float; 1 in frames that nobody labelled, else 0; None: none
 
     @classmethod
     def from_clips(cls, targets: Sequence[ClipTargets], *, stacked: bool = True) -> ImageTargets:
@@ -147,16 +154,29 @@ class ImageTargets:
         clips = clip_targets(targets)
         (_, height, width) = targets[0].void.shape
         masks = rearrange(clips.masks, "b m (t h w) -> b m t h w", h=height, w=width)
-        return cls(masks=as_images(masks, stacked=stacked), classes=clips.classes)
+        unlabelled = None
+        if any(clip.unlabelled is not None for clip in targets):
+            unlabelled = as_images(rearrange(1 - clips.weights, "b (t h w) -> b 1 t h w", h=height, w=width),
+                                   stacked=stacked)
+        return cls(masks=as_images(masks, stacked=stacked), classes=clips.classes, unlabelled=unlabelled)
+
+    @property
+    def known(self) -> Tensor | None:
+        """b bool: false for clips without any label; None: all have one."""
+        return None if self.unlabelled is None else (self.unlabelled == 0).flatten(1).any(1)
 
     def keeping(self, rows: Tensor) -> ImageTargets:
         """Only the tubes of `rows` (b m bool); the others become padding rows."""
         return replace(self, classes=torch.where(rows, self.classes, NO_TUBE))
 
     def at(self, points: Tensor) -> PixelTargets:
-        """The targets on points b p 2 of every image, each with weight 1."""
+        """The targets on points b p 2 of every image, each with weight 1, or 0 where it touches a frame without label.
+        """
         masks = at_points(self.masks, points)                                                # b m (i p)
         weights = torch.ones_like(masks[:, 0])
+        if self.unlabelled is not None:
+            weights = (at_points(self.unlabelled, points)[:, 0] == 0).float()
+            masks = masks * weights[:, None]
         return PixelTargets(masks=masks, areas=masks.sum(-1), classes=self.classes, weights=weights,
                             labelled=masks.amax(1), compared=weights)
 
@@ -185,6 +205,12 @@ def at_points(images: Tensor, points: Tensor) -> Tensor:
     """images b n i h w at points b p 2, the same in all images of an item -> b n (i p)."""
     values = sample_points(rearrange(images, "b n i h w -> b (n i) h w"), points)
     return rearrange(values, "b (n i) p -> b n (i p)", i=images.shape[2])
+
+
+def at_own_points(images: Tensor, points: Tensor) -> Tensor:
+    """images x i h w at points (x i) p 2, each at its own -> x (i p)."""
+    values = sample_points(rearrange(images, "x i h w -> (x i) 1 h w"), points)
+    return rearrange(values, "(x i) 1 p -> x (i p)", x=len(images))
 
 
 def reserved_tubes(truth: ImageTargets, classes: Tensor) -> Tensor:

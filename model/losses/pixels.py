@@ -26,9 +26,10 @@ def sample_pixels(rarity: Tensor, targets: PixelTargets, *, count: int, temperat
     """rarity b p, uniform b p in 0-1 -> positions b s without replacement, probability ~ exp(rarity x temperature).
 
     Gumbel top-k. With temperature 1 every tube is drawn about equally often; above 1, small tubes are drawn more often.
-    A clip with fewer than `count` pixels gives all of them.
+    A clip with fewer than `count` pixels gives all of them. Pixels of weight 0 are drawn after all others.
     """
     keys = rarity * temperature - VOID_PENALTY * (targets.labelled == 0) - (-uniform.log()).log()
+    keys = keys - VOID_PENALTY * (targets.weights == 0)
     return keys.topk(min(count, keys.shape[-1])).indices
 
 
@@ -44,7 +45,8 @@ def discrimination_loss(pixel_features: Tensor, targets: PixelTargets, positions
     Mean over the labelled samples of the cross-entropy between the softmax over all samples of cosine / temperature and
     the equal distribution over the samples of the same tube (`pixelwise_insdis_loss` in
     kmax_deeplab/modeling/criterion.py). It is computed as log partition - mean similarity to the own tube, which needs
-    neither the samples-by-samples target nor a second pass over the samples-by-samples similarities.
+    neither the samples-by-samples target nor a second pass over the samples-by-samples similarities. Samples of weight
+    0 are not compared with anything.
     """
     # b d s, b m s
     features = pick(pixel_features, positions)
@@ -53,31 +55,33 @@ def discrimination_loss(pixel_features: Tensor, targets: PixelTargets, positions
     share = 1 / partners.clamp(min=1)
     tubes = einsum(features, masks, "b d s, b m s -> b d m")
     similarity = einsum(features, tubes, masks * share[:, None], "b d s, b d m, b m s -> b") / temperature
-    loss = _LogPartition.apply(features, partners * share, temperature) - similarity
+    compared = (targets.weights.gather(1, positions) > 0).float()                           # b s
+    loss = _LogPartition.apply(features, partners * share, compared, temperature) - similarity
     return loss / (partners > 0).sum(-1).clamp(min=1)
 
 
 class _LogPartition(torch.autograd.Function):
-    """features b d s of at most unit length, weights b s -> b: sum over columns of weight x log of the column's sum of
-    exp(dot product / temperature).
+    """features b d s of at most unit length, weights b s, compared b s (0 or 1) -> b: sum over columns of weight x log
+    of the column's sum of compared x exp(dot product / temperature). A column with a weight must be compared.
 
     The gradient is computed in the forward pass, while the b s s matrix exists, so that no layer keeps one.
     """
 
     @staticmethod
-    def forward(ctx, features: Tensor, weights: Tensor, temperature: float) -> Tensor:
+    def forward(ctx, features: Tensor, weights: Tensor, compared: Tensor, temperature: float) -> Tensor:
         matrix = torch.bmm(features.mT / temperature, features).exp_()      # symmetric; bounded by exp(1 / temperature)
-        partition = matrix.sum(1)                                           # b s
+        matrix.mul_(compared[..., None])
+        partition = matrix.sum(1).clamp(min=torch.finfo(matrix.dtype).tiny)     # b s
         if ctx.needs_input_grad[0]:
             slope = weights / (partition * temperature)
             matrix.mul_(slope[:, None] + slope[..., None])                  # both factors of the product change
-            ctx.save_for_backward(torch.bmm(features, matrix))              # b d s
+            ctx.save_for_backward(torch.bmm(features, matrix) * compared[:, None])      # b d s
         return (weights * partition.log()).sum(-1)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.saved_tensors[0] * gradient[:, None, None], None, None
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        return ctx.saved_tensors[0] * gradient[:, None, None], None, None, None
 
 
 def semantic_loss(semantic_logits: Tensor, targets: PixelTargets, positions: Tensor | None = None) -> Tensor:

@@ -42,14 +42,17 @@ def sample_points(maps: Tensor, points: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def uncertain_points(mask_logits: Tensor, *, config: PointConfig, draw: Draw) -> Tensor:
+def uncertain_points(mask_logits: Tensor, *, config: PointConfig, draw: Draw, avoided: Tensor | None = None) -> Tensor:
     """mask_logits b h w -> b p 2: each mask's own points, most of them where its logit is nearest to zero.
 
+    avoided: b h w, above 0 where a candidate is chosen only if there are too few others; None: nowhere.
     There are two draws: the candidates, then the uniform points (none where `importance` is 1).
     """
     uniform_count = config.count - int(config.importance * config.count)
     candidates = draw(len(mask_logits), int(config.count * config.oversample), 2)
     certainty = sample_points(mask_logits[:, None], candidates)[:, 0].abs()             # b candidates
+    if avoided is not None:
+        certainty = certainty.masked_fill(sample_points(avoided[:, None], candidates)[:, 0] > 0, torch.inf)
     chosen = certainty.topk(config.count - uniform_count, largest=False).indices
     points = candidates.take_along_dim(chosen[..., None], 1)
     return torch.cat([points, draw(len(mask_logits), uniform_count, 2)], 1) if uniform_count else points

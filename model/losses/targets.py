@@ -35,6 +35,11 @@ class PixelTargets:
         """b p: the weight of the pixels that no tube covers, 0 elsewhere."""
         return self.weights - self.labelled
 
+    @property
+    def known(self) -> Tensor:
+        """b bool: false where no pixel has a weight, since somebody labelled none of the frames."""
+        return self.weights.any(-1)
+
     def sharing_pixels(self) -> PixelTargets:
         """Tubes that overlap on a pixel get equal shares of it, so that a pixel never counts more than once."""
         tiny = torch.finfo(self.masks.dtype).tiny
@@ -64,14 +69,18 @@ class PixelTargets:
 
 
 def clip_targets(clips: Sequence[ClipTargets]) -> PixelTargets:
-    """The targets of b clips of one size, every pixel with weight 1."""
+    """The targets of b clips of one size, every pixel with weight 1, or 0 in frames without a label."""
     masks = [rearrange(clip.masks, "m t h w -> m (t h w)") for clip in clips]
     padded = masks[0].new_zeros((len(clips), _rows(masks), masks[0].shape[-1]), dtype=torch.float32)
     for item, mask in zip(padded, masks):
         item[:len(mask)] = mask
     labelled = padded.amax(1)
+    weights = torch.ones_like(labelled)
+    for item, clip in zip(weights, clips):
+        if clip.unlabelled is not None:
+            item.view(len(clip.unlabelled), -1)[clip.unlabelled] = 0
     return PixelTargets(masks=padded, areas=padded.sum(-1), classes=_classes([clip.classes for clip in clips]),
-                        weights=torch.ones_like(labelled), labelled=labelled, compared=labelled)
+                        weights=weights, labelled=labelled, compared=labelled)
 
 
 def video_targets(evidence: PixelEvidence) -> PixelTargets:

@@ -10,8 +10,15 @@ from pipeline.clips.reading import (
     streamed_clips,
     video_clips,
 )
-from pipeline.clips.sampling import count_windows, neighbours, sample_around, sample_clip, split_clips
+from pipeline.clips.sampling import (
+    count_windows,
+    neighbours,
+    sample_around,
+    sample_clip,
+    split_clips,
+    starts_with_labels,
+)
 
 __all__ = ["AugmentConfig", "FolderSource", "StoredVideoSource", "Transform", "VideoClip", "VideoSource",
            "color_frames", "count_windows", "draw_color", "draw_transform", "neighbours", "pictures_in",
-           "sample_around", "sample_clip", "split_clips", "streamed_clips", "video_clips"]
+           "sample_around", "sample_clip", "split_clips", "starts_with_labels", "streamed_clips", "video_clips"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
@@ -12,28 +12,44 @@ def count_windows(num_frames: int, clip_frames: int, *, stride: int = 1) -> int:
     return max(num_frames - (clip_frames - 1) * stride, 0)
 
 
+def starts_with_labels(starts: Sequence[int], labelled: Collection[int], num_frames: int, clip_frames: int, *,
+                       stride: int = 1) -> Sequence[int]:
+    """Those of `starts` whose clip holds at least one of the frames `labelled`; all of them if every frame has a label.
+    """
+    if len(labelled) == num_frames:
+        return starts
+    labelled = set(labelled)
+    return [start for start in starts if not labelled.isdisjoint(_spaced(start, num_frames, clip_frames, stride))]
+
+
 def sample_clip(num_frames: int, clip_frames: int, rng: np.random.Generator, *, stride: int = 1,
-                start: int | None = None, reverse: float = 0.0, official_compat: bool = False) -> tuple[int, ...]:
+                start: int | None = None, reverse: float = 0.0, labelled: Sequence[int] | None = None,
+                official_compat: bool = False) -> tuple[int, ...]:
     """Draw `clip_frames` frames of a video that are `stride` apart; a video that is too short repeats its last frame.
 
     start: the first frame; None: it is drawn. reverse: probability that time runs backwards.
+    labelled: frames, of which a clip whose start is drawn holds at least one; None or empty: any clip will do. Where no
+    clip without repeats does, the clip starts at a labelled frame.
     official_compat: never draw the last possible clip, as in the released MaXTron code.
     """
     if start is None:
-        starts = max(count_windows(num_frames, clip_frames, stride=stride), 1)
-        start = int(rng.integers(max(starts - official_compat, 1)))
+        starts = range(max(count_windows(num_frames, clip_frames, stride=stride) - official_compat, 1))
+        if labelled:
+            starts = starts_with_labels(starts, labelled, num_frames, clip_frames, stride=stride) or labelled
+        start = starts[rng.integers(len(starts))]
     frames = _spaced(start, num_frames, clip_frames, stride)
     return frames[::-1] if rng.random() < reverse else frames
 
 
 def sample_around(num_frames: int, clip_frames: int, rng: np.random.Generator, *, reach: int,
-                  reverse: float = 0.0) -> tuple[int, ...]:
+                  reverse: float = 0.0, labelled: Sequence[int] | None = None) -> tuple[int, ...]:
     """Draw one frame of a video, and others at most `reach` frames away from it; returned in the order of time.
 
-    The others may occur twice. A video of one frame repeats it. reverse: as for `sample_clip`. Source: the data set
-    mapper of the released VITA code.
+    The others may occur twice. A video of one frame repeats it. reverse: as for `sample_clip`. labelled: the first one
+    is drawn from these frames; None or empty: from all. Source: the data set mapper of the released VITA code.
     """
-    middle = int(rng.integers(num_frames))
+    middles = labelled or range(num_frames)
+    middle = middles[rng.integers(len(middles))]
     near = [frame for frame in range(max(middle - reach, 0), min(middle + reach + 1, num_frames)) if frame != middle]
     others = rng.choice(near or [middle], clip_frames - 1).tolist()
     frames = tuple(sorted([middle, *others]))

@@ -12,7 +12,7 @@ import torch
 
 from model.contracts import PixelEvidence, VideoQueries
 from model.labels import FIRST_OVERLAP
-from pipeline.clips import count_windows, sample_around
+from pipeline.clips import count_windows, sample_around, starts_with_labels
 from pipeline.query_cache.cache import SEEN, CachedClip, QueryCache
 from pipeline.training_input import CLIP, SamplePlan, step_of
 
@@ -101,14 +101,21 @@ def drawn_videos(cache: QueryCache, config: QueryInputConfig) -> dict[str, tuple
 
 def _window(cache: QueryCache, groups: Sequence[int], config: QueryInputConfig,
             rng: np.random.Generator) -> list[CachedClip | None]:
-    """`clips` clips of one view; None stands for a repeated clip without evidence."""
+    """`clips` clips of one view; None stands for a repeated clip without evidence.
+
+    At least one of them shows a frame with a label, where the view has any.
+    """
     group = groups[rng.integers(len(groups))]
     clips = cache.read(group)
+    labelled = [index for index, clip in enumerate(clips) if clip.pixel_weights.any()]
     if config.reach:
-        drawn = sample_around(len(clips), config.clips, rng, reach=config.reach, reverse=config.reverse)
+        drawn = sample_around(len(clips), config.clips, rng, reach=config.reach, reverse=config.reverse,
+                              labelled=labelled)
         return [clips[clip] if drawn[0] <= drawn[-1] else backwards(clips[clip]) for clip in drawn]
     usable = len(clips) if config.sampling == "videos" else cache.lengths[group][1]
-    start = int(rng.integers(max(usable - config.clips, 0) + 1))
+    starts = range(max(count_windows(usable, config.clips), 1))
+    starts = starts_with_labels(starts, labelled, len(clips), config.clips) or starts
+    start = starts[rng.integers(len(starts))]
     window: list[CachedClip | None] = list(clips[start:start + config.clips])
     if rng.random() < config.reverse:
         window = [backwards(clip) for clip in reversed(window)]

@@ -76,7 +76,7 @@ class ViewClip:
 
 def draw_view(rng: np.random.Generator, video: StoredVideo, videos: Sequence[StoredVideo], config: ViewConfig, *,
               clip_frames: int) -> View:
-    """Draw one view of a video. videos: the whole shard set, from which a donor is drawn."""
+    """Draw one view of a video. videos: the whole shard set; a donor is drawn from those of them that have labels."""
     total = len(video.frames)
     transform = draw_transform(rng, config.augment, (video.height, video.width))
     start = draw_start(rng, total, config.window_frames) % clip_frames
@@ -84,9 +84,10 @@ def draw_view(rng: np.random.Generator, video: StoredVideo, videos: Sequence[Sto
     paste_config = config.copy_paste
     if paste_config is None or rng.random() >= paste_config.probability:
         return View(clip=clip, donor=None)
-    other = videos[draw_donor(rng, range(len(videos)), video.index)]
+    donors = [index for index, other in enumerate(videos) if other.has_labels]
+    other = videos[draw_donor(rng, donors, video.index)]
     augment = replace(paste_config.of_donor(config.augment), size=transform.padded)
-    frames = sample_clip(len(other.frames), total - start, rng, reverse=augment.reverse)
+    frames = sample_clip(len(other.frames), total - start, rng, reverse=augment.reverse, labelled=other.labelled)
     donor = _part(rng, other, frames, draw_transform(rng, augment, (other.height, other.width)), augment)
     return View(clip=clip, donor=donor, all_things=paste_config.all_things)
 
@@ -131,7 +132,7 @@ class ViewReader:
             yield self._clip(positions, valid)
 
     def _clip(self, positions: tuple[int, ...], valid: int) -> ViewClip:
-        part = _only(self.view.clip, positions)
+        part = self.view.clip.at(positions)
         size = part.transforms[0].padded
         frames = torch.empty((len(positions), 3, *size), dtype=torch.uint8)
         real_pixels = torch.zeros((len(positions), *size), dtype=torch.bool)
@@ -141,10 +142,11 @@ class ViewReader:
         ids = np.stack(decode_part(part, self.fetch, out=frames.numpy(), at=stride_4(size))).astype(np.uint16)
         if self.view.donor is not None:
             self._paste(positions, frames.numpy(), ids, real_pixels.numpy())
+        ids[part.unlabelled] = 0        # also where something was pasted: nothing is learnt there
         return ViewClip(frames=frames[None], real_pixels=real_pixels[None], ids=ids, start=part.frames[0], valid=valid)
 
     def _paste(self, positions: tuple[int, ...], frames: np.ndarray, ids: np.ndarray, real_pixels: np.ndarray) -> None:
-        part = _only(self.view.donor, positions)
+        part = self.view.donor.at(positions)
         height, width = part.transforms[0].resized
         donor_frames = np.empty((len(positions), 3, height, width), dtype=np.uint8)
         donor_ids = decode_part(part, self.fetch, out=donor_frames, at=(slice(height), slice(width)))
@@ -156,11 +158,5 @@ class ViewReader:
         donor = self.view.donor
         height, width = donor.transforms[0].resized
         for positions, valid in split_clips(len(donor.frames), self.clip_frames):
-            yield from decode_part(_only(donor, positions[:valid]), self.fetch, out=None,
+            yield from decode_part(donor.at(positions[:valid]), self.fetch, out=None,
                                    at=(slice(height), slice(width)))
-
-
-def _only(part: Part, positions: Sequence[int]) -> Part:
-    """Some of the frames of a part."""
-    return replace(part, frames=tuple(part.frames[position] for position in positions),
-                   transforms=tuple(part.transforms[position] for position in positions))

@@ -75,6 +75,11 @@ class StoredVideo:
         return any(frame.label is not None for frame in self.frames)
 
     @property
+    def labelled(self) -> tuple[int, ...]:
+        """The positions of the frames that have an id map."""
+        return tuple(index for index, frame in enumerate(self.frames) if frame.label is not None)
+
+    @property
     def highest_id(self) -> int:
         """The largest id that the maps may contain."""
         return len(self.segments) + len(self.overlaps)

@@ -7,7 +7,6 @@ import os
 import zlib
 from collections.abc import Iterator, Mapping
 from copy import copy
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -76,12 +75,12 @@ class ShardSet:
         return [(parts[0], parts[1] if len(parts) == 2 else None) for parts in members]
 
     def with_labels(self) -> ShardSet:
-        """The set as training sees it: without the frames that nobody labelled, and videos in which no frame is.
+        """The set as training sees it: without the videos in which no frame has a label.
 
         Raises ValueError where no video is left.
         """
-        videos = tuple(_labelled_part(video) for video in self.videos if video.has_labels)
-        if videos == self.videos:
+        videos = tuple(video for video in self.videos if video.has_labels)
+        if len(videos) == len(self.videos):
             return self
         if not videos:
             raise ValueError(f"none of the {len(self.videos)} videos in {self.folder} has labels, which training "
@@ -194,11 +193,6 @@ class _TranslatedFrames:
             for _, png in self.shards.read(self.video, start, stop):
                 ids = self.shards._decode(self.video, png)
                 yield ids if self.table is None else self.table[ids]
-
-
-def _labelled_part(video: StoredVideo) -> StoredVideo:
-    frames = tuple(frame for frame in video.frames if frame.label is not None)
-    return video if frames == video.frames else replace(video, frames=frames)
 
 
 def _names(video: StoredVideo) -> tuple[str, ...]:

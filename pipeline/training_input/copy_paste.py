@@ -47,7 +47,7 @@ class CopyPasteConfig:
                        reverse=augment.reverse if self.reverse is None else self.reverse)
 
 
-def draw_donor(rng: np.random.Generator, donors: range, video: int) -> int:
+def draw_donor(rng: np.random.Generator, donors: Sequence[int], video: int) -> int:
     """One of `donors`, another one than `video` if there is another. All are positions in a shard set."""
     step = 1 + int(rng.integers(len(donors) - 1)) if len(donors) > 1 else 0
     return donors[(donors.index(video) + step) % len(donors)]

@@ -81,7 +81,7 @@ def training_batches(shards: ShardSet, config: InputConfig, *, rank: int = 0, wo
 
     stills: need the same classes and are read by index; `config.pseudo_video` turns them into clips.
     consumed: samples that all ranks have consumed before; the run continues with the next one, even within an epoch.
-    Frames without a label are left out, as if they were not in their video.
+    Videos without labels are left out. A clip holds at least one frame with a label; its other frames are void.
     Batches are in pinned memory if CUDA is available. Closing the iterator ends its loader processes.
     Raises ValueError at once for impossible settings, and BadInput, which names the video, in place of a faulty batch.
     """
@@ -210,17 +210,18 @@ def _read_shard(shards: ShardSet, shard: int, plans: list[ClipPlan], config: Inp
     members = stream_members(os.path.expanduser(config.stream_from) or str(shards.folder), name, lengths)
 
     def fetch(video: StoredVideo, frames: tuple[int, ...]) -> list[tuple[bytes, bytes | None]]:
-        return [tuple(members[name] for name in _members(shards, video, frame)) for frame in frames]
+        stored = [[members[name] for name in _members(shards, video, frame)] for frame in frames]
+        return [(parts[0], parts[1] if len(parts) == 2 else None) for parts in stored]
 
     return fetch
 
 
 def _members(shards: ShardSet, video: StoredVideo, frame: int) -> dict[str, int]:
-    """The two members of a frame, which has a label: name -> length in bytes."""
+    """The members of a frame, the image and the label if it has one: name -> length in bytes."""
     stored = video.frames[frame]
     clip, index = divmod(stored.index, shards.clip_frames)
     return {f"{clip_key(video.video_id, clip)}.f{index:03d}.{suffix}": length
-            for suffix, (_, length) in (("jpg", stored.image), ("png", stored.label))}
+            for suffix, (_, length) in (("jpg", stored.image), *([("png", stored.label)] if stored.label else []))}
 
 
 class _Steps:
@@ -241,7 +242,9 @@ def _as_it_is(packed: PackedBatch | BadInput) -> PackedBatch | BadInput:
 
 
 def never_drawn(shards: ShardSet, config: InputConfig) -> int:
-    """The number of videos that training leaves out, since they hold no object or fewer frames than a clip."""
+    """The number of videos that training leaves out, since they hold no object, or no clip that has enough frames and
+    a label.
+    """
     return sum(not clips_per_epoch(video, config) for video in shards.videos)
 
 

@@ -41,6 +41,7 @@ class ClipTubes:
     classes: tuple[int, ...]                    # m
     track_ids: tuple[int, ...]                  # m        unique in the video
     overlaps: tuple[tuple[int, ...], ...] = ()  # s        positions of the tubes that share the pixel
+    unlabelled: tuple[int, ...] = ()            # positions of the frames without a label; they are void
 
     def targets(self) -> ClipTargets:
         """The same targets as masks."""
@@ -51,9 +52,13 @@ class ClipTubes:
             shared = self.tubes == FIRST_OVERLAP - index
             for position in members:
                 masks[position] |= shared
+        unlabelled = None
+        if self.unlabelled:
+            unlabelled = torch.zeros(len(self.tubes), dtype=torch.bool)
+            unlabelled[list(self.unlabelled)] = True
         return ClipTargets(masks=torch.from_numpy(masks), classes=torch.tensor(self.classes, dtype=torch.int64),
                            track_ids=torch.tensor(self.track_ids, dtype=torch.int64),
-                           void=torch.from_numpy(self.tubes == VOID))
+                           void=torch.from_numpy(self.tubes == VOID), unlabelled=unlabelled)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

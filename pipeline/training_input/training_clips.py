@@ -17,6 +17,7 @@ from pipeline.clips import (
     draw_transform,
     sample_around,
     sample_clip,
+    starts_with_labels,
 )
 from pipeline.errors import BadInput
 from pipeline.images import decode_jpeg, decode_png
@@ -105,6 +106,22 @@ class Part:
     frames: tuple[int, ...]             # t
     transforms: tuple[Transform, ...]   # t
 
+    @property
+    def unlabelled(self) -> list[int]:
+        """The positions of the frames that nobody labelled."""
+        return [position for position, frame in enumerate(self.frames) if self.video.frames[frame].label is None]
+
+    @property
+    def labelled(self) -> Part:
+        """The part without the frames that nobody labelled."""
+        unlabelled = self.unlabelled
+        return self.at([position for position in range(len(self.frames)) if position not in unlabelled])
+
+    def at(self, positions: Sequence[int]) -> Part:
+        """Some of the frames."""
+        return replace(self, frames=tuple(self.frames[position] for position in positions),
+                       transforms=tuple(self.transforms[position] for position in positions))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipPlan:
@@ -119,21 +136,28 @@ def clips_per_epoch(video: StoredVideo, config: InputConfig) -> int:
     """How many clips an epoch draws from a video; 0 if it is never drawn."""
     if config.drop_empty and not video.segments:
         return 0
-    return config.samples_per_video * (1 if config.sampling == "videos" else _windows(video, config))
+    return config.samples_per_video * (1 if config.sampling == "videos" else len(_windows(video, config)))
 
 
-def _windows(video: StoredVideo, config: InputConfig) -> int:
-    return count_windows(len(video.frames), config.clip_frames, stride=config.frame_stride)
+def _windows(video: StoredVideo, config: InputConfig) -> Sequence[int]:
+    """The frames at which a clip with a label can start."""
+    frames = len(video.frames)
+    starts = range(count_windows(frames, config.clip_frames, stride=config.frame_stride))
+    return starts_with_labels(starts, video.labelled, frames, config.clip_frames, stride=config.frame_stride)
 
 
 def plan_clip(draw: Draw, videos: Sequence[StoredVideo], config: InputConfig, *, donors: range) -> ClipPlan:
     """Draw frames, transforms and donor: a pure function of the seed, the draw and the range of `donors`.
 
+    Clip and donor hold at least one frame with a label, where their videos have any.
     donors: videos from which copy-paste may take; a clip of a video outside this range gets nothing pasted.
     """
     rng = draw.random(config.seed, CLIP)
     video = videos[draw.video]
-    start = draw.repeat % _windows(video, config) if config.sampling == "windows" else None
+    start = None
+    if config.sampling == "windows":
+        windows = _windows(video, config)
+        start = windows[draw.repeat % len(windows)]
     clip = _draw_part(rng, video, config, config.augment, start=start)
     donor = None
     paste_config = config.copy_paste
@@ -154,8 +178,8 @@ def make_clip(plan: ClipPlan, fetch: Fetch, classes: ClassTable, config: InputCo
               real_pixels: np.ndarray) -> ClipTubes:
     """Read, decode and transform one clip into the given arrays: frames `t 3 H W` uint8, real pixels `t H W` bool.
 
-    H W: the size to which the plan's transforms pad. Raises BadInput, which names video and frame, if an image cannot
-    be decoded.
+    H W: the size to which the plan's transforms pad. A frame without a label is shown, pasted segments included, but
+    void everywhere. Raises BadInput, which names video and frame, if an image cannot be decoded.
     """
     real_pixels[:] = False
     for real, transform in zip(real_pixels, plan.clip.transforms):
@@ -169,18 +193,20 @@ def make_clip(plan: ClipPlan, fetch: Fetch, classes: ClassTable, config: InputCo
         pasted, shared = _paste_donor(plan, fetch, classes, config, frames=frames, real_pixels=real_pixels, ids=ids)
         segments = (*segments, *pasted)
         overlaps = {**overlaps, **shared}
-    return clip_tubes(ids, segments, classes, overlaps=overlaps)
+    ids[plan.clip.unlabelled] = 0
+    return replace(clip_tubes(ids, segments, classes, overlaps=overlaps), unlabelled=tuple(plan.clip.unlabelled))
 
 
 def is_refused(plan: ClipPlan, fetch: Fetch, classes: ClassTable, config: InputConfig) -> bool:
     """Whether `config.refuse` refuses the content of a clip.
 
-    A frame that cannot be decoded is not refused: `make_clip` raises the error that names it.
+    Frames without a label are not looked at. A frame that cannot be decoded is not refused: `make_clip` raises the
+    error that names it.
     """
     rules = config.refuse
     if rules is None:
         return False
-    part = plan.clip
+    part = plan.clip.labelled
     frames = part.frames[:1] if rules.empty == "first" and rules.labelled is None else part.frames
     try:
         maps = [decode_png(png) for _, png in fetch(part.video, frames)]
@@ -199,11 +225,12 @@ def _labelled_pixels(plan: ClipPlan, maps: Sequence[np.ndarray], fetch: Fetch, c
     size = plan.clip.transforms[0].padded
     is_object = objects_of(plan.clip.video)
     own = sum(int(np.count_nonzero(is_object[transform.ids(ids, at=stride_4(size))]))
-              for ids, transform in zip(maps, plan.clip.transforms))
+              for ids, transform in zip(maps, plan.clip.labelled.transforms))
     if plan.donor is None or (own > config.refuse.labelled and not config.official_compat):
         return own
-    frames = np.empty((len(maps), 3, *size), dtype=np.uint8)
-    clip = make_clip(plan, fetch, classes, config, frames=frames, real_pixels=np.empty((len(maps), *size), dtype=bool))
+    frames = np.empty((len(plan.clip.frames), 3, *size), dtype=np.uint8)
+    clip = make_clip(plan, fetch, classes, config, frames=frames,
+                     real_pixels=np.empty((len(plan.clip.frames), *size), dtype=bool))
     return int(np.count_nonzero(clip.tubes != VOID))
 
 
@@ -211,10 +238,10 @@ def _draw_part(rng: np.random.Generator, video: StoredVideo, config: InputConfig
                start: int | None = None) -> Part:
     lengths = len(video.frames), config.clip_frames
     if config.reach:
-        frames = sample_around(*lengths, rng, reach=config.reach, reverse=augment.reverse)
+        frames = sample_around(*lengths, rng, reach=config.reach, reverse=augment.reverse, labelled=video.labelled)
     else:
         frames = sample_clip(*lengths, rng, stride=config.frame_stride, start=start, reverse=augment.reverse,
-                             official_compat=config.official_compat)
+                             labelled=video.labelled, official_compat=config.official_compat)
     transforms = color_frames(rng, augment, _draw_transforms(rng, video, config, augment))
     return Part(video=video, frames=frames, transforms=transforms)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
@@ -63,10 +64,12 @@ def test_discrimination_and_its_gradient_equal_the_plain_formula():
         assert_close(ours, theirs, atol=2e-6, rtol=1e-4)       # one sample: the true gradient is 0
 
 
-def test_the_hand_written_gradient_equals_the_numerical_one():
+@pytest.mark.parametrize("compared", [(1, 1, 1, 1, 1), (1, 0, 1, 1, 0)])
+def test_the_hand_written_gradient_equals_the_numerical_one(compared):
     features = F.normalize(torch.randn(2, 3, 5, dtype=torch.float64), dim=1).requires_grad_()
-    weights = torch.rand(2, 5, dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda x: _LogPartition.apply(x, weights, 0.3), features)
+    compared = torch.tensor(compared, dtype=torch.float64).expand(2, 5)
+    weights = torch.rand(2, 5, dtype=torch.float64) * compared
+    assert torch.autograd.gradcheck(lambda x: _LogPartition.apply(x, weights, compared, 0.3), features)
 
 
 def test_discrimination_prefers_features_that_tell_tubes_apart():

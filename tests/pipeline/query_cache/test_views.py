@@ -147,7 +147,7 @@ def test_clips_are_cut_from_a_drawn_frame_on(shards):
 
 def videos(*lengths: int) -> list[StoredVideo]:
     return [StoredVideo(index=index, video_id=str(index), shard=0, height=720, width=1280, segments=(), source_ids=(),
-                        frames=tuple(StoredFrame(name=f"{frame}", image=(0, 0), label=None) for frame in range(length)))
+                        frames=tuple(StoredFrame(name=f"{frame}", image=(0, 0), label=(0, 0)) for frame in range(length)))
             for index, length in enumerate(lengths)]
 
 
