@@ -79,22 +79,28 @@ def test_every_reader_keeps_the_frames_and_only_the_labels_that_are_there(sparse
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_training_sees_labelled_frames_alone(sparse, tmp_path, streaming):
+def test_a_training_clip_shows_neighbours_and_those_without_a_label_are_void(sparse, tmp_path, streaming):
     source, root, _ = sparse
     shards = shards_of(source, root, tmp_path)
     still = AugmentConfig(size=(48, 64), scale=(1, 1), flip=0, crop=False, color=False, reverse=0)
     config = InputConfig(batch_size=1, workers=0, copy_paste=None, augment=still, streaming=streaming)
+    stored = next(video for video in shards.videos if video.video_id == "train_00000")
+    frames = [frame.transpose(2, 0, 1) for frame in StoredVideoSource(shards, stored).frames(0, FRAMES)]
+    clips = {(start, start + 1): [frame % 3 != 0 for frame in (start, start + 1)] for start in (0, 2, 3)}
     seen = set()
-    for batch in islice(training_batches(shards, config), 12):
+    for batch in islice(training_batches(shards, config), 40):
         (video,) = batch.videos
+        (target,) = batch.targets
         seen.add(video)
         if video == "train_00000":
-            stored = next(v for v in shards.videos if v.video_id == video)
-            frames = StoredVideoSource(shards, stored).frames(0, FRAMES)
-            for image, frame in zip(batch.frames[0].numpy(), (0, 3)):
-                np.testing.assert_array_equal(image, frames[frame].transpose(2, 0, 1))
-        assert batch.targets[0].masks.any(0).flatten(1).any(1).all()
-    assert seen == {"train_00000", "train_00002"}
+            (clip,) = [clip for clip in clips if all(map(np.array_equal, batch.frames[0].numpy(),
+                                                         (frames[frame] for frame in clip)))]
+            seen.add(clip)
+            assert target.unlabelled.tolist() == clips[clip]
+            assert target.masks.any(0).flatten(1).any(1).tolist() == [not void for void in clips[clip]]
+        else:
+            assert target.unlabelled is None
+    assert seen == {"train_00000", "train_00002", *clips}
 
 
 def test_a_set_without_any_label_is_refused_in_plain_words(tmp_path):

@@ -94,7 +94,8 @@ def test_what_is_predicted_in_such_a_frame_changes_no_loss_and_gets_no_gradient(
     for gradient in used:
         assert gradient.isfinite().all()
         assert not gradient[0, :, 1].any()
-        assert gradient[0, :, 0].any() and gradient[1, :, 1].any()
+        assert gradient[0, :, 0].any()
+        assert gradient[1, :, 1].any()
     again = config.build()(disturbed(prediction, 0, 1), targets, generator=generator())
     assert_close(again, losses)
     with_labels = config.build()(disturbed(prediction, 1, 1), targets, generator=generator())
@@ -162,8 +163,10 @@ def test_a_pair_of_which_one_clip_has_no_label_links_nothing(assignment, segment
               **pair_losses(criterion, prediction, [clip(3), target], segmentation=segmentation)}
     sum(losses.values()).backward()
     assert (losses["contrast"], losses["cosine"]) == (0, 0)
-    assert prediction.mask_logits.grad[0].any() and not prediction.mask_logits.grad[1].any()
-    assert prediction.class_logits.grad[0].any() and not prediction.class_logits.grad[1].any()
+    assert prediction.mask_logits.grad[0].any()
+    assert not prediction.mask_logits.grad[1].any()
+    assert prediction.class_logits.grad[0].any()
+    assert not prediction.class_logits.grad[1].any()
 
 
 def test_overlaps_of_tubes_are_those_in_frames_with_a_label():
@@ -188,9 +191,12 @@ def test_vita_learns_nothing_from_a_frame_without_a_label():
     assert all(loss.isfinite() for loss in losses.values())
     for layer in (frames, *frames.auxiliary):
         for part in (layer.class_logits, layer.mask_logits):
-            assert part.grad[0].any() and not part.grad[1].any()
-    assert masks.grad[:, :, 0].any() and not masks.grad[:, :, 1].any()
-    assert video.clip_similarity.grad[:, 0].any() and not video.clip_similarity.grad[:, 1].any()
+            assert part.grad[0].any()
+            assert not part.grad[1].any()
+    assert masks.grad[:, :, 0].any()
+    assert not masks.grad[:, :, 1].any()
+    assert video.clip_similarity.grad[:, 0].any()
+    assert not video.clip_similarity.grad[:, 1].any()
 
 
 def _leaves(count: int, *, layers: int) -> ClipPrediction:

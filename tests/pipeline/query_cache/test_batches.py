@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -138,3 +139,23 @@ def test_settings_that_exclude_each_other_are_refused():
         QueryInputConfig(reach=3, sampling="windows")
     with pytest.raises(ValueError, match=r"reach is -1"):
         QueryInputConfig(reach=-1)
+
+
+@pytest.mark.parametrize("changes", [{}, {"reach": 1}, {"sampling": "windows"}, {"clips": 6}], ids=str)
+def test_a_window_holds_a_clip_with_a_label_where_the_view_has_any(tmp_path, changes):
+    """Every third clip of `a` shows a labelled frame, and no clip of `b` does, as where a view begins after it."""
+    def row(clip: CachedClip, keep: bool) -> CachedClip:
+        return replace(clip, pixel_weights=clip.pixel_weights * keep, tube_areas=clip.tube_areas * keep)
+
+    views = {video: [[row(clip, video == "a" and index % 3 == 1) for index, clip in
+                      enumerate(view_of(video, 11 * CLIP_FRAMES, view=0, start=0))]] for video in "ab"}
+    config = QueryInputConfig(**{"clips": 2, "batch_size": 1, "reverse": 0.0, **changes})
+    starts = set()
+    for batch in islice(query_batches(write(tmp_path, views), config), 300):
+        assert batch.evidence.weights.any() == (batch.videos == ("a",))
+        starts.add((*batch.videos, int(batch.queries.queries[0, 0, 0, 0]) // CLIP_FRAMES))
+    last = 11 - config.clips
+    labelled = {start for start in range(last + 1) if any(clip % 3 == 1 for clip in range(start, start + config.clips))}
+    if not config.reach:
+        assert {start for video, start in starts if video == "a"} == labelled
+        assert {start for video, start in starts if video == "b"} == set(range(last + 1))

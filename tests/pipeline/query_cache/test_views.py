@@ -19,7 +19,7 @@ from pipeline.query_cache.views import View, ViewClip, ViewConfig, ViewReader, d
 from pipeline.shards import ShardConfig, ShardSet, StoredVideo, make_shards
 from pipeline.shards.format import StoredFrame
 from pipeline.training_input import CopyPasteConfig, at_stride_4, read_frames
-from tests.pipeline.shards.toy_videos import toy_videos
+from tests.pipeline.shards.toy_videos import ToyVideos, toy_videos
 
 AUGMENT = AugmentConfig(size=(65, 97), reverse=0.0)
 PASTING = ViewConfig(augment=AUGMENT, copy_paste=CopyPasteConfig())
@@ -147,7 +147,8 @@ def test_clips_are_cut_from_a_drawn_frame_on(shards):
 
 def videos(*lengths: int) -> list[StoredVideo]:
     return [StoredVideo(index=index, video_id=str(index), shard=0, height=720, width=1280, segments=(), source_ids=(),
-                        frames=tuple(StoredFrame(name=f"{frame}", image=(0, 0), label=(0, 0)) for frame in range(length)))
+                        frames=tuple(StoredFrame(name=f"{frame}", image=(0, 0), label=(0, 0))
+                                     for frame in range(length)))
             for index, length in enumerate(lengths)]
 
 
@@ -231,3 +232,38 @@ def test_only_some_views_have_a_donor_at_a_lower_probability():
     config = replace(OFFICIAL, copy_paste=CopyPasteConfig(probability=0.3))
     assert close(np.array([draw_view(rng, pool[0], pool, config, clip_frames=2).donor is not None
                            for _ in range(DRAWS)]), 0.3)
+
+
+def test_frames_without_a_label_are_void_even_where_something_was_pasted(tmp_path):
+    """Donors are the videos with labels; their windows hold a labelled frame, and areas count labelled frames alone."""
+    data = Sparse(toy_videos(tmp_path / "videos", {"a": 6, "b": 3, "c": 8}).root, {"a": 6, "b": 3, "c": 8})
+    make_shards(data, tmp_path / "shards", ShardConfig(clip_frames=2), split="train")
+    shards = ShardSet(tmp_path / "shards")
+    assert [video.labelled for video in shards.videos] == [(0, 4), (), (0, 4)]
+    pasted = 0
+    for seed in range(6):
+        view = drawn(shards, PASTING, seed=seed)
+        assert view.donor.video.video_id == "c"
+        assert {0, 4} & set(view.donor.frames)
+        reader = reader_of(shards, view)
+        recorder = EvidenceRecorder(view.clip.video, shards.classes, view=1, config=EvidenceConfig(pixels=64), seed=0,
+                                    segments=reader.segments, overlaps=reader.overlaps)
+        for clip in reader.clips():
+            known = np.isin(clip.start + np.arange(2), [0, 4])
+            assert not clip.ids[~known].any()
+            assert clip.ids[known].any(axis=(1, 2)).all()
+            pasted += (clip.ids > view.clip.video.highest_id).any()
+            recorder.add(clip.ids, torch.zeros(3, *clip.ids.shape), start=clip.start, valid=clip.valid)
+            row = recorder.rows[-1]
+            assert set(clip.start + row["pixel_positions"][row["pixel_weights"] > 0][:, 0]) <= {0, 4}
+            for tube, area in enumerate(row["tube_areas"]):
+                assert row["pixel_weights"][row["pixel_tubes"] == tube].sum() == area
+    assert pasted
+
+
+class Sparse(ToyVideos):
+    """Every fourth frame has a label, but none of the video `b`."""
+
+    def _frame(self, video_id: str, frame: int):
+        record = super()._frame(video_id, frame)
+        return record if frame % 4 == 0 and video_id != "b" else replace(record, label=None, segment_ids=())
