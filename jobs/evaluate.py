@@ -7,6 +7,8 @@ In:     shards of the split, and models (evaluation.mode = untrained, near_onlin
 Out:    <folder>/scores/<mode>: scores.json, classes.json, overlay videos, and predictions in evaluation.formats:
         vipseg, youtube_vis (with results.zip for the evaluation servers), vspw, kitti_step.
         Another association than hungarian has its own folder, <mode>_<association>; so has a head with inference.head.
+        A video with a wrong entry among evaluation.predictions is left out, named and counted; one that no entry of a
+        results.json mentions has no tracks, as on the evaluation servers.
 Again:  the split is scored again; re-scoring predictions on disk (evaluation.predictions) runs no network.
 Cost:   one pass of inference over the split.
 
@@ -26,7 +28,14 @@ from typing import Any
 
 from jobs.cluster import connect, results_of
 from jobs.console import say
-from jobs.kept_predictions import finish_predictions, prediction_writer, scores_folder, stored_predictions
+from jobs.kept_predictions import (
+    finish_predictions,
+    prediction_writer,
+    refuse_strays,
+    scores_folder,
+    stored_predictions,
+    stray_entries,
+)
 from jobs.models import open_system
 from jobs.recipes.schema import Recipe
 from jobs.verb import recorded, run
@@ -56,6 +65,7 @@ def main(recipe: Recipe) -> dict[str, Any]:
     sets = read_video_sets(config.video_sets, shards)
     # A missing or foreign model, or predictions of something else, stop here, not on a worker.
     predictions = stored_predictions(recipe, shards.classes)
+    refuse_strays(recipe, predictions)
     system = open_system(recipe, config.mode, shards.classes) if predictions is None else None
     writer = prediction_writer(recipe, system, shards)
     folder.mkdir(parents=True, exist_ok=True)
@@ -83,6 +93,7 @@ def main(recipe: Recipe) -> dict[str, Any]:
             by_set = card.ap_by_set(sets) if sets else {}
             summary = {"mode": folder.name, **headline(scores), "video_sets": by_set, "videos": len(outcomes.done),
                        "frames": outcomes.frames, "skipped": outcomes.skipped_rows(),
+                       "stray_entries": stray_entries(predictions),
                        "frames_per_second": outcomes.frames / seconds,
                        "matching_space": matching.summary(), "predictions": files,
                        "overlays": sorted(map(str, folder.glob("overlays/*.mp4")))}
@@ -90,7 +101,8 @@ def main(recipe: Recipe) -> dict[str, Any]:
             atomic_write(folder / "classes.json", json.dumps(class_rows(scores), indent=1).encode())
             record(tracker, folder, summary)
     say(*(f"{result.table()}\n" for result in scores.values()), *([f"{sets_table(by_set)}\n"] if by_set else []),
-        *outcomes.skipped_lines(), *(nothing_predicted(recipe, len(outcomes.done)) if not objects else []),
+        *outcomes.skipped_lines(), *stray_lines(summary["stray_entries"]),
+        *(nothing_predicted(recipe, len(outcomes.done)) if not objects else []),
         f"{folder.name}: {in_words(summary)} over {len(outcomes.done)} videos; everything in {folder}")
     return {**summary, "tracking_uri": tracker.handle.uri, "mlflow_run_id": tracker.handle.run_id,
             "mlflow_parent_run_id": tracker.handle.parent_id}
@@ -150,6 +162,12 @@ def nothing_predicted(recipe: Recipe, videos: int) -> list[str]:
         return []
     return [f"nothing was predicted in any of {videos} videos, so there is nothing to score: the model has not learnt "
             "yet, or the thresholds (inference.panoptic, inference.tracks) are above its scores"]
+
+
+def stray_lines(strays: list[dict[str, Any]]) -> list[str]:
+    """A line for people about every kind of entry that belongs to no video."""
+    return [f"not scored: {stray['message']}" + f" ({stray['entries']} entries are so)" * (stray["entries"] > 1)
+            for stray in strays]
 
 
 def class_rows(scores: dict[str, Any]) -> dict[str, Any]:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from jobs.config import to_json
 from jobs.recipes.schema import Recipe
 from model.contracts import PanopticVideo, Tracks
 from model.labels import ClassTable
 from pipeline.datasets import open_dataset
-from pipeline.errors import Mismatch
+from pipeline.errors import BadInput, Mismatch
 from pipeline.files import digest
-from pipeline.predictions import PredictionWriter, listed_videos, read_predictions, read_results
+from pipeline.predictions import (
+    Predictions,
+    PredictionWriter,
+    ServerTracks,
+    listed_videos,
+    read_predictions,
+    read_server_tracks,
+)
 from pipeline.records import Dataset
 from pipeline.shards import ShardSet
 from pipeline.system import System
@@ -33,13 +42,18 @@ def scores_folder(recipe: Recipe) -> Path:
 
 def stored_predictions(recipe: Recipe, classes: ClassTable) -> Mapping[str, PanopticVideo | Tracks] | None:
     """The predictions to score instead of running a model, when the recipe names some: a folder of predictions, or a
-    results.json (or the zip of it) as the evaluation servers take it."""
+    results.json (or the zip of it) as the evaluation servers take it.
+
+    A video with a wrong entry raises BadInput when it is looked up. Raises ValueError where the recipe scores results
+    of another kind.
+    """
     path = Path(recipe.evaluation.predictions)
     if not recipe.evaluation.predictions:
         return None
     if not path.exists():
         raise FileNotFoundError(f"evaluation.predictions={path} does not exist; give a folder of predictions, or a "
                                 "results.json of YouTube-VIS")
+    refuse_other_results(recipe, path, "panoptic" if path.is_dir() else "tracks")
     if path.is_dir():
         predictions = read_predictions(path)
         if predictions.classes != classes:
@@ -50,7 +64,33 @@ def stored_predictions(recipe: Recipe, classes: ClassTable) -> Mapping[str, Pano
     if listed is None:
         raise ValueError(f"evaluation.predictions={path} is a file, which only data sets in YouTube-VIS form have as "
                          f"results, not {recipe.dataset.name}; give a folder of predictions")
-    return read_results(path, videos=listed, classes=classes)
+    return read_server_tracks(path, videos=listed, classes=classes)
+
+
+def refuse_other_results(recipe: Recipe, path: Path, kind: str) -> None:
+    """Raise ValueError where the recipe scores more than the kind of results that predictions on disk have."""
+    results = list(recipe.inference.results)
+    if results != [kind]:
+        raise ValueError(f"evaluation.predictions={path} holds {kind} results, and inference.results={results} are to "
+                         f"be scored; give predictions of that kind, or --set 'inference.results=[\"{kind}\"]'")
+
+
+def stray_entries(predictions: Mapping[str, PanopticVideo | Tracks] | None) -> list[dict[str, Any]]:
+    """Entries of predictions on disk that belong to no video: reason, how many, and the first message."""
+    strays = predictions.strays if isinstance(predictions, Predictions | ServerTracks) else []
+    first: dict[str, BadInput] = {}
+    for error in strays:
+        first.setdefault(error.reason, error)
+    times = Counter(error.reason for error in strays)
+    return [{"reason": reason, "entries": times[reason], "message": str(error)} for reason, error in first.items()]
+
+
+def refuse_strays(recipe: Recipe, predictions: Mapping[str, PanopticVideo | Tracks] | None) -> None:
+    """Raise BadInput for an entry that belongs to no video: under `strict`, and where there is no other entry."""
+    if not isinstance(predictions, Predictions | ServerTracks) or not predictions.strays:
+        return
+    if recipe.strict or not predictions.has_entries:
+        raise predictions.strays[0]
 
 
 def evaluated_dataset(recipe: Recipe) -> Dataset:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,14 @@ class Entry:
         if max(height, width) > LONGEST_SIDE or height * width > LARGEST:
             raise self.bad(f"{self.name} claims {width}x{height} pixels; at most {LARGEST:,} are read.", "too-large")
         return height, width
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value is a number that a float can hold, and neither NaN nor infinite."""
+    try:
+        return type(value) in (int, float) and isfinite(value)
+    except OverflowError:
+        return False
 
 
 def whole_number(value: Any) -> int | None:

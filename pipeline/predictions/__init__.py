@@ -3,9 +3,16 @@
 from pipeline.predictions.formats import FormatName, default_formats, refuse_unfit_formats
 from pipeline.predictions.reading import Predictions, read_predictions
 from pipeline.predictions.selection import Selection
-from pipeline.predictions.server_results import listed_videos, read_listed_videos, read_results, write_results
+from pipeline.predictions.server_results import (
+    ServerTracks,
+    listed_videos,
+    read_listed_videos,
+    read_results,
+    read_server_tracks,
+    write_results,
+)
 from pipeline.predictions.writer import PredictionWriter, earlier_videos
 
-__all__ = ["FormatName", "PredictionWriter", "Predictions", "Selection", "default_formats", "earlier_videos",
-           "listed_videos", "read_listed_videos", "read_predictions", "read_results", "refuse_unfit_formats",
-           "write_results"]
+__all__ = ["FormatName", "PredictionWriter", "Predictions", "Selection", "ServerTracks", "default_formats",
+           "earlier_videos", "listed_videos", "read_listed_videos", "read_predictions", "read_results",
+           "read_server_tracks", "refuse_unfit_formats", "write_results"]

@@ -15,7 +15,7 @@ are read back from the format `vipseg`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from model.contracts import PanopticVideo, VideoSegment
 from model.labels import DIVISOR, VOID, ClassTable, panoptic_id
 from pipeline.datasets.folders import load_json
 from pipeline.datasets.id_maps import read_label
+from pipeline.datasets.json_entries import Entry, is_finite, shown
 from pipeline.errors import BadInput
 from pipeline.file_names import name_for
 from pipeline.foreign_files import inside, own_json
@@ -35,6 +36,8 @@ from pipeline.predictions.vipseg import MAPS, PANOPTIC
 SCHEMA = 1
 PARTS = "videos"
 MANIFEST = "predictions.json"
+LARGEST_ID = 2**24 - 1      # of a colour
+CORRECT = "Correct the program that wrote it, and write it again."
 PREDICT_AGAIN = "Delete it and predict again; the results of finished videos are kept."
 
 
@@ -51,17 +54,43 @@ class Predictions(Mapping[str, PanopticVideo]):
     made_by: Mapping[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, video_id: str) -> PanopticVideo:
-        """Raises KeyError for another video, BadInput for entries that contradict each other."""
-        entry = next((e for e in load_json(self.annotations)["annotations"] if e["video_id"] == video_id), None)
-        if entry is None:
+        """Raises KeyError for another video, BadInput for one that is listed twice or whose entry is wrong."""
+        entries = self._entries()[0].get(video_id, [])
+        if not entries:
             raise KeyError(video_id)
-        return panoptic_video(entry, self.maps, self.classes)
+        if len(entries) > 1:
+            raise entries[0].bad(f"the video is listed {len(entries)} times.", "duplicate-video")
+        return panoptic_video(entries[0], self.maps, self.classes)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(entry["video_id"] for entry in load_json(self.annotations)["annotations"])
+        return iter(self._entries()[0])
 
     def __len__(self) -> int:
-        return len(load_json(self.annotations)["annotations"])
+        return len(self._entries()[0])
+
+    @property
+    def strays(self) -> Sequence[BadInput]:
+        """The errors of entries that name no video."""
+        return self._entries()[1]
+
+    @property
+    def has_entries(self) -> bool:
+        """Whether an entry names a video."""
+        return len(self) > 0
+
+    def _entries(self) -> tuple[dict[str, list[Entry]], list[BadInput]]:
+        """Video -> its entries, and `strays`. Raises BadInput for a file that has no list of entries."""
+        content = Entry(load_json(self.annotations), "its content", file=self.annotations, cure=CORRECT)
+        videos: dict[str, list[Entry]] = {}
+        strays = []
+        for position, values in enumerate(content.list("annotations")):
+            try:
+                entry = content.part(values, f"annotations[{position}]")
+                video_id = entry.text("video_id")
+                videos.setdefault(video_id, []).append(entry.of_video(video_id))
+            except BadInput as error:
+                strays.append(error)
+        return videos, strays
 
 
 def read_predictions(folder: Path, *, expected: Mapping[str, Any] | None = None) -> Predictions:
@@ -89,69 +118,113 @@ def refuse_other_source(made_by: Mapping[str, Any], expected: Mapping[str, Any],
                          "Give another folder (--set predict.output=FOLDER), or delete this one to predict again.")
 
 
-def panoptic_video(entry: Mapping[str, Any], maps: Path, classes: ClassTable) -> PanopticVideo:
+def panoptic_video(entry: Entry, maps: Path, classes: ClassTable) -> PanopticVideo:
     """One video of a json in VIPSeg's form. Ids without a `track_id` are numbered within their class, ascending.
 
     The segments keep the order in which the json lists them, because the official STQ depends on it. Raises BadInput
-    for an unknown category, an id whose category, crowd flag or score changes, and a class with too many ids; the
-    `frames` raise BadInput when a map and its list disagree.
+    for fields of other types, an unknown category, an id whose category, track, crowd flag or score changes, two ids of
+    one track, and a class with too many ids; the `frames` raise BadInput when a map and its list disagree.
     """
-    video = entry["video_id"]
-    infos = {}
-    for frame in entry["annotations"]:
-        for info in frame["segments_info"]:
-            fixed = (info["category_id"], info.get("track_id"), info.get("iscrowd", 0), info.get("score", 1.0))
-            if infos.setdefault(info["id"], fixed) != fixed or info["category_id"] not in classes.index_of:
-                raise BadInput("inconsistent-id", f"id {info['id']} of {frame['file_name']!r} has the category "
-                               f"{info['category_id']}, which the class table lacks or other frames contradict.",
-                               video=video, cure="An id keeps its category, crowd flag and score through the video.")
+    frames = [_Frame.from_entry(frame) for frame in entry.entries("annotations", "frame")]
+    infos = _listed_infos(frames, entry, classes)
     panoptic = {}
     segments = {}
     used = Counter()     # class -> ids numbered so far
-    for file_id, (category, track, crowd, score) in sorted(infos.items()):
-        index = classes.index_of[category]
+    for file_id, info in sorted(infos.items()):
+        index = classes.index_of[info.category]
+        track = info.track
         if track is None:
             first = int(classes.is_thing[index])     # things are numbered from 1, stuff from 0
             track = first + used[index]
             used[index] += 1
-        panoptic[file_id] = panoptic_id(index, track)
-        segments[panoptic[file_id]] = VideoSegment(class_index=index, track=track, score=score, is_crowd=bool(crowd))
         if track >= DIVISOR:
-            raise BadInput("bad-id", f"class {classes.classes[index].name!r} has {track} tracks or more.", video=video,
-                           cure=f"A video holds up to {DIVISOR - 1} tracks of a class.")
+            raise entry.bad(f"class {classes.classes[index].name!r} has {track} tracks or more; a video holds up to "
+                            f"{DIVISOR - 1} of a class.", "bad-id")
+        panoptic[file_id] = panoptic_id(index, track)
+        if panoptic[file_id] in segments:
+            raise entry.bad(f"two ids, one of them {file_id}, are track {track} of class "
+                            f"{classes.classes[index].name!r}.", "bad-id")
+        segments[panoptic[file_id]] = VideoSegment(class_index=index, track=track, score=info.score,
+                                                   is_crowd=info.is_crowd)
     listed = {panoptic[file_id]: segments[panoptic[file_id]] for file_id in infos}
-    return PanopticVideo(video_id=video, segments=listed, frames=_Maps(entry, Path(maps) / name_for(video), panoptic),
-                         frame_names=tuple(Path(frame["file_name"]).stem for frame in entry["annotations"]))
+    return PanopticVideo(video_id=entry.video, segments=listed, frame_names=tuple(Path(f.file).stem for f in frames),
+                         frames=_Maps(entry.video, frames, Path(maps) / name_for(entry.video), panoptic))
+
+
+@dataclass(frozen=True, slots=True)
+class _Info:
+    """What a json says about an id, in every frame the same."""
+
+    category: int
+    track: int | None
+    is_crowd: bool
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """One frame of a json: the name of its map, and what it says about the ids in it."""
+
+    file: str
+    infos: Mapping[int, _Info]
+
+    @classmethod
+    def from_entry(cls, entry: Entry) -> _Frame:
+        """Raises BadInput for fields of other types."""
+        infos = {}
+        for listed in entry.entries("segments_info", "segment"):
+            id = listed.whole("id", least=1)
+            score = listed.values.get("score", 1.0)
+            if id > LARGEST_ID or not is_finite(score):
+                raise listed.bad(f"{listed.name} has the score {shown(score)}; ids go up to {LARGEST_ID}, and scores "
+                                 "are finite numbers.", "bad-id" if id > LARGEST_ID else "bad-score")
+            infos[id] = _Info(listed.whole("category_id"), is_crowd=listed.flag("iscrowd"), score=score, track=None
+                              if listed.values.get("track_id") is None else listed.whole("track_id", least=0))
+        return cls(entry.text("file_name"), infos)
+
+
+def _listed_infos(frames: Sequence[_Frame], entry: Entry, classes: ClassTable) -> dict[int, _Info]:
+    """Id -> what all frames say about it, in the order of listing."""
+    infos: dict[int, _Info] = {}
+    for frame in frames:
+        for id, info in frame.infos.items():
+            if infos.setdefault(id, info) != info or info.category not in classes.index_of:
+                raise entry.bad(f"id {id} of {frame.file!r} has the category {info.category}, which the class table "
+                                "lacks or other frames contradict; an id keeps its category, track, crowd flag and "
+                                "score through the video.", "inconsistent-id")
+    return infos
 
 
 class _Maps:
     """Frames of a video, decoded when they are asked for; can be iterated again."""
 
-    def __init__(self, entry: Mapping[str, Any], folder: Path, panoptic: Mapping[int, int]) -> None:
-        self.entry = entry
+    def __init__(self, video_id: str, frames: Sequence[_Frame], folder: Path, panoptic: Mapping[int, int]) -> None:
+        self.video_id = video_id
+        self.listed = frames
         self.folder = folder
         self.file_ids = np.array([0, *panoptic], np.int32)                          # ascending
         self.panoptic = np.array([VOID, *panoptic.values()], np.int32)
 
     def __len__(self) -> int:
-        return len(self.entry["annotations"])
+        return len(self.listed)
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """T maps, H W int32 of panoptic ids. Raises BadInput "unlisted-id" or "empty-segment" naming the file."""
-        for frame in self.entry["annotations"]:
-            file = self._file(frame["file_name"])
-            rgb = read_label(file, video=self.entry["video_id"], indexed=False)
-            if rgb.ndim != 3:
-                raise BadInput("corrupt-label", "the map has one channel, not red, green and blue.",
-                               video=self.entry["video_id"], file=file, cure="Write ids as R + 256 G + 65536 B.")
-            yield self._translate(ids_from_rgb(rgb), {info["id"] for info in frame["segments_info"]}, file)
+        for frame in self.listed:
+            file = self._file(frame.file)
+            rgb = read_label(file, video=self.video_id, indexed=False)
+            if rgb.ndim != 3 or rgb.dtype != np.uint8:
+                raise BadInput("corrupt-label", f"the map has {8 * rgb.itemsize} bits in "
+                               f"{'one channel' if rgb.ndim != 3 else 'each colour'}, not red, green and blue of 8.",
+                               video=self.video_id, file=file, cure="Write ids as R + 256 G + 65536 B.")
+            yield self._translate(ids_from_rgb(rgb), set(frame.infos), file)
 
     def _file(self, name: str) -> Path:
         """The map of a frame. Raises BadInput "outside" for a name, or a link, that leads out of the folder of maps."""
         try:
             return inside(self.folder / name, self.folder.parent)
         except BadInput as error:
-            raise BadInput(error.reason, error.what, video=self.entry["video_id"], file=error.file or self.folder,
+            raise BadInput(error.reason, error.what, video=self.video_id, file=error.file or self.folder,
                            cure=error.cure) from None
 
     def _translate(self, ids: np.ndarray, listed: set[int], file: Path) -> np.ndarray:
@@ -161,7 +234,7 @@ class _Maps:
         if wrong := set(np.unique(values).tolist()) - {0} ^ listed:
             reason = "unlisted-id" if wrong - listed else "empty-segment"
             raise BadInput(reason, f"map and list disagree about the ids {sorted(wrong)[:5]}.", file=file,
-                           video=self.entry["video_id"], cure="List exactly the ids that own pixels of the frame.")
+                           video=self.video_id, cure="List exactly the ids that own pixels of the frame.")
         translated = self.panoptic[np.searchsorted(self.file_ids, values)]
         return np.repeat(translated, np.diff(starts, append=flat.size)).reshape(ids.shape)
 

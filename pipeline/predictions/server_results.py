@@ -11,16 +11,15 @@ from __future__ import annotations
 import lzma
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
-from numbers import Real
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from model.contracts import Track, Tracks
 from model.labels import ClassTable
 from pipeline.datasets.folders import load_json
+from pipeline.datasets.json_entries import is_finite, shown
 from pipeline.datasets.run_lengths import runs_of
 from pipeline.datasets.youtube_vis import Listed, YouTubeVis
 from pipeline.errors import BadInput
@@ -125,25 +124,76 @@ def write_results(path: Path, tracks: Iterable[Tracks], *, videos: Mapping[str, 
     return Path(path)
 
 
-def read_results(path: Path, *, videos: Mapping[str, ListedVideo], classes: ClassTable) -> dict[str, Tracks]:
-    """A results.json, or the zip that holds it, validated: the tracks of every listed video, by folder.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ServerTracks(Mapping[str, Tracks]):
+    """The tracks of every listed video, by folder, as a results file gives them. A wrong entry costs its video alone.
 
-    A video the file does not mention has no tracks. Raises BadInput naming video, entry and cure: "bad-json",
+    A video that no entry mentions has no tracks, as on the server.
+    """
+
+    tracks: Mapping[str, Tracks]            # of the videos without a wrong entry
+    faults: Mapping[str, BadInput]          # of the other videos: the first wrong entry
+    strays: Sequence[BadInput]              # entries that belong to no listed video
+
+    @property
+    def has_entries(self) -> bool:
+        """Whether an entry belongs to a listed video."""
+        return bool(self.faults) or any(video.tracks for video in self.tracks.values())
+
+    def __getitem__(self, video_id: str) -> Tracks:
+        """Raises KeyError for a video that is not listed, BadInput for one with a wrong entry."""
+        if video_id in self.faults:
+            raise self.faults[video_id]
+        return self.tracks[video_id]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([*self.tracks, *self.faults])
+
+    def __len__(self) -> int:
+        return len(self.tracks) + len(self.faults)
+
+
+def read_results(path: Path, *, videos: Mapping[str, ListedVideo], classes: ClassTable) -> dict[str, Tracks]:
+    """A results.json, or the zip that holds it, in which every entry is right: the tracks of all listed videos.
+
+    Raises the errors of `read_server_tracks`, and those that it collects.
+    """
+    read = read_server_tracks(path, videos=videos, classes=classes)
+    for error in (*read.strays, *read.faults.values()):
+        raise error
+    return dict(read.tracks)
+
+
+def read_server_tracks(path: Path, *, videos: Mapping[str, ListedVideo], classes: ClassTable) -> ServerTracks:
+    """A results.json, or the zip that holds it, entry by entry.
+
+    Raises BadInput for a file that is no list of tracks. Collects BadInput naming video, entry and cure: "bad-json",
     "missing-id", "unknown-video", "unknown-category", "bad-score", "frame-mismatch", "size-differs", "corrupt-mask",
     "track-without-frames", "duplicate-track".
     """
     numbers = {video.number: video for video in videos.values()}
-    tracks: dict[int, list[Track]] = {number: [] for number in numbers}
+    tracks: dict[str, list[Track]] = {video_id: [] for video_id in videos}
+    faults: dict[str, BadInput] = {}
+    strays: list[BadInput] = []
     seen: dict[str, int] = {}
     for position, row in enumerate(_load(Path(path))):
-        _check(row, f"entry {position}", numbers, classes, Path(path))
-        _refuse_again(row, position, seen, numbers[row["video_id"]].video_id, Path(path))
-        masks = tuple(None if not mask else {"size": list(mask["size"]), "counts": mask["counts"].encode()}
+        try:
+            _check(row, f"entry {position}", numbers, classes, Path(path))
+            video = numbers[row["video_id"]]
+            _refuse_again(row, position, seen, video.video_id, Path(path))
+        except BadInput as error:
+            if error.video is None:
+                strays.append(error)
+            else:
+                faults.setdefault(error.video, error)
+            continue
+        masks = tuple(None if not mask else {"size": list(video.size), "counts": mask["counts"].encode()}
                       for mask in row["segmentations"])
-        tracks[row["video_id"]].append(Track(class_index=classes.index_of[row["category_id"]], masks=masks,
-                                             score=float(row["score"])))
-    return {video.video_id: Tracks(video_id=video.video_id, frame_names=video.frame_names, size=video.size,
-                                   tracks=tuple(tracks[video.number])) for video in videos.values()}
+        tracks[video.video_id].append(Track(class_index=classes.index_of[row["category_id"]], masks=masks,
+                                            score=float(row["score"])))
+    whole = {name: Tracks(video_id=name, frame_names=video.frame_names, size=video.size, tracks=tuple(tracks[name]))
+             for name, video in videos.items() if name not in faults}
+    return ServerTracks(tracks=whole, faults=faults, strays=strays)
 
 
 def _entries(video: Tracks, listed: ListedVideo, classes: ClassTable) -> Iterator[dict[str, Any]]:
@@ -162,20 +212,20 @@ def _check(row: Any, where: str, numbers: Mapping[int, ListedVideo], classes: Cl
         return BadInput(reason, f"{where} {problem}", video=video.video_id if video else None, file=path, cure=cure)
 
     if not isinstance(row, dict) or not isinstance(row.get("segmentations"), list):
-        raise bad("bad-json", f"is not an object with a list of segmentations, but {str(row)[:80]!r}.")
+        raise bad("bad-json", f"is not an object with a list of segmentations, but {shown(row)}.")
     if missing := [key for key in ("video_id", "category_id") if type(row.get(key)) is not int]:
         raise bad("missing-id", f"lacks a whole number as {' and '.join(missing)}.")
     video = numbers.get(row["video_id"])
     if video is None:
-        raise bad("unknown-video", f"is of video_id {row['video_id']}, which the json of the split does not list.",
-                  "Use the ids of exactly this split.")
+        raise bad("unknown-video", f"is of video_id {shown(row['video_id'])}, which the json of the split does not "
+                  "list.", "Use the ids of exactly this split.")
     score = row.get("score")
     masks = row["segmentations"]
     if row["category_id"] not in classes.index_of:
-        raise bad("unknown-category", f"has the category_id {row['category_id']}; {classes.name!r} has "
+        raise bad("unknown-category", f"has the category_id {shown(row['category_id'])}; {classes.name!r} has "
                   f"{min(classes.index_of)} to {max(classes.index_of)}.")
-    if not isinstance(score, Real) or isinstance(score, bool) or not isfinite(score):
-        raise bad("bad-score", f"has the score {score!r}, which is not a finite number.")
+    if not is_finite(score):
+        raise bad("bad-score", f"has the score {shown(score)}, which is not a finite number.")
     if len(masks) != len(video.frame_names):
         raise bad("frame-mismatch", f"has {len(masks)} masks, the video {len(video.frame_names)} frames.")
     if not sum([_pixels(mask, frame, video, bad) for frame, mask in zip(video.frame_names, masks)]):
@@ -189,8 +239,8 @@ def _pixels(mask: Any, frame: str, video: ListedVideo, bad: Callable[..., BadInp
     if not isinstance(mask, dict) or not all(isinstance(mask.get(k), kind) for k, kind in MASK.items()):
         raise bad("corrupt-mask", f"has in frame {frame!r} a mask that is not an object of size and compressed counts.")
     if mask["size"] != list(video.size):
-        raise bad("size-differs", f"has in frame {frame!r} a mask of size {mask['size']} (height, width), the video is "
-                  f"{list(video.size)}.", "Give masks at the size of the frames.")
+        raise bad("size-differs", f"has in frame {frame!r} a mask of size {_told(mask['size'])} (height, width), the "
+                  f"video is {list(video.size)}.", "Give masks at the size of the frames.")
     runs = runs_of(mask["counts"])
     if runs is None or runs.sum() != video.size[0] * video.size[1]:
         described = "cannot be read" if runs is None else f"describe {runs.sum()} pixels"
@@ -199,9 +249,14 @@ def _pixels(mask: Any, frame: str, video: ListedVideo, bad: Callable[..., BadInp
     return int(runs[1::2].sum())
 
 
+def _told(size: list[Any]) -> str:
+    return f"[{', '.join(map(shown, size))}]" if len(size) == 2 else shown(size)
+
+
 def _refuse_again(row: Mapping[str, Any], position: int, seen: dict[str, int], video: str, path: Path) -> None:
     """Raise BadInput for an entry that is in `seen` (digest -> position) already; otherwise add it there."""
-    first = seen.setdefault(digest(row), position)
+    masks = [mask and mask["counts"] for mask in row["segmentations"]]
+    first = seen.setdefault(digest([row["video_id"], row["category_id"], row["score"], masks]), position)
     if first != position:
         raise BadInput("duplicate-track", f"entries {first} and {position} are the same track.", video=video, file=path,
                        cure=WRITE_AGAIN)
