@@ -13,6 +13,8 @@ import dataclasses
 import difflib
 import functools
 import json
+import math
+import shlex
 import types
 import typing
 from collections.abc import Iterable
@@ -23,6 +25,8 @@ from pydantic import TypeAdapter, ValidationError
 from pipeline.files import digest
 
 Config = TypeVar("Config")
+
+_BRACKETS = ("{", "[")      # with which the JSON of an object or a list begins
 
 
 def to_json(config: Any) -> Any:
@@ -68,7 +72,7 @@ def assignments(base: Any, changed: Any, path: str = "") -> list[str]:
 
 def _is_plain(value: Any) -> bool:
     """Whether a value is a string that cannot be mistaken for JSON."""
-    if not isinstance(value, str):
+    if not isinstance(value, str) or value.lstrip().startswith(_BRACKETS):
         return False
     try:
         json.loads(value)
@@ -137,20 +141,27 @@ def _chooses_member(hint: Any, change: _Change) -> bool:
 
 
 def _parse(hint: Any, text: str, change: _Change) -> Any:
-    """JSON first, then the bare word; `null` therefore means None wherever None is allowed."""
+    """JSON first, then the bare word; `null` therefore means None wherever None is allowed.
+
+    A list with one word may be given as the word.
+    """
     path = change.path.removesuffix(".kind") if _chooses_member(hint, change) else change.path
-    is_json = text.lstrip().startswith(("{", "["))      # nobody writes a word like this
+    is_json = text.lstrip().startswith(_BRACKETS)       # few words begin so
     try:
         return _build(hint, json.loads(text), path)
     except json.JSONDecodeError as error:
         if is_json:
-            raise ValueError(f"--set {change.assignment}: the value is not JSON: {error}") from None
+            raise ValueError(f"--set {change.assignment}: the value is not JSON: {error}. A text that begins with a "
+                             f"bracket needs quotation marks: --set {shlex.quote(f'{change.path}={json.dumps(text)}')}"
+                             ) from None
     except _Unfit as error:
-        if is_json:
+        if is_json or isinstance(error, _NoNumber):
             raise ValueError(f"--set {change.assignment}: {error}") from None
     try:
         return _build(hint, text, path)
     except _Unfit as error:
+        if typing.get_origin(hint) is tuple and typing.get_args(hint)[1:] == (...,):
+            return _parse(hint, json.dumps([text]), change)
         raise ValueError(f"--set {change.assignment}: {error}") from None
 
 
@@ -158,9 +169,17 @@ class _Unfit(ValueError):
     """JSON values do not fit the type of a field; the message names the configuration and the field."""
 
 
+class _NoNumber(_Unfit):
+    """A number is needed, and the value is one in JSON or in Python alone."""
+
+
 def _build(hint: Any, values: Any, path: str = "") -> Any:
     """The object that JSON values describe. hint: its type. path: where the values stand, for messages."""
     members = _members(hint)
+    if isinstance(values, bool) and hint in (int, float, int | None, float | None):     # pydantic takes true for 1
+        raise _NoNumber(f"expected {_name(hint)}; {path}: Input should be a number, not true or false")
+    if isinstance(values, float) and math.isnan(values):
+        raise _NoNumber(f"expected {_name(hint)}; {path}: Input should be a number, not NaN")
     if len(members) > 1 and values is not None:
         return _build_member(members, values, path)
     if members and isinstance(values, dict):

@@ -41,6 +41,7 @@ from model.converters.official import Conversion, has_head, has_semantic_head, t
 from model.labels import ClassTable
 from pipeline.datasets import OFFICIAL_CLASSES, open_dataset
 from pipeline.errors import BadInput, Mismatch
+from pipeline.file_names import at_home
 from pipeline.files import atomic_file, atomic_write, sha256_of
 from pipeline.shards import ShardSet
 
@@ -223,7 +224,7 @@ def command(source: Path, recipe: str, output: Path, back: bool = False,
     """
     def convert_checkpoint(recipe: Recipe) -> dict[str, Any]:
         refuse_addresses({"--source": (source,), "--output": (output,)})
-        return (convert_back if back else convert)(recipe, source=source.expanduser(), output=output.expanduser())
+        return (convert_back if back else convert)(recipe, source=at_home(source), output=at_home(output))
 
     return guarded(convert_checkpoint, lambda: chosen_recipe(recipe, set))
 

@@ -29,6 +29,7 @@ from model.inference import InferenceConfig
 from model.labels import ClassTable
 from model.segmenters import SegmenterConfig
 from pipeline.errors import BadInput, Mismatch
+from pipeline.file_names import at_home
 from pipeline.files import atomic_write, digest, sha256_of
 from pipeline.foreign_files import own_json, whole_json
 from pipeline.system import System
@@ -168,13 +169,13 @@ def load_system(folder: Path | str, *, mode: Mode | None = None, inference: Infe
     than those that the recipe gave the model. segmenter: the folder of the run that trained it, where this run only
     trained a head. Raises FileNotFoundError for a missing model, ValueError for parts that do not fit together.
     """
-    folder = Path(folder).expanduser()
+    folder = at_home(folder)
     head = folder / "stage_two" / "model"
     if mode is None:
         mode = "offline" if (head / "model.json").is_file() else "near_online"
     if mode not in ("near_online", "offline"):
         raise ValueError(f"mode={mode!r} is not a way to use a finished model; choose 'near_online' or 'offline'")
-    segmenter_folder = Path(segmenter or folder).expanduser() / "stage_one" / "model"
+    segmenter_folder = at_home(segmenter or folder) / "stage_one" / "model"
     card = read_card(head if mode == "offline" else segmenter_folder)
     if inference is None and "inference" not in card:
         raise ValueError(f"{folder} was finished by an earlier version, whose models do not say how they make results; "

@@ -25,6 +25,9 @@ from typing import Any
 
 from jobs.recipes import find_recipe
 from jobs.recipes.schema import Recipe
+from pipeline.errors import BadInput
+from pipeline.file_names import at_home
+from pipeline.foreign_files import parse_json, read_text
 
 SUFFIX = ".toml"
 
@@ -44,22 +47,26 @@ class RecipeFile:
 
 def is_recipe_file(recipe: str) -> bool:
     """Whether the word after `--recipe` is a file, and not the name of a recipe."""
-    return recipe.endswith(SUFFIX)
+    return recipe.lower().endswith(SUFFIX)
 
 
 def read_recipe_file(recipe: str) -> RecipeFile:
     """Read a recipe file. Raises FileNotFoundError, and ValueError naming the file for anything that is no recipe."""
-    path = Path(recipe).expanduser().absolute()
+    path = at_home(recipe).absolute()
     try:
-        content = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+        content = tomllib.loads(read_text(path))
     except FileNotFoundError:
         raise FileNotFoundError(f"--recipe {recipe}: there is no such file; write it as docs/own_data.md shows, or "
                                 "give the name of a recipe") from None
     except OSError as error:
         raise ValueError(f"--recipe {recipe}: it cannot be read ({error.strerror})") from None
+    except BadInput:                # a pipe or a device
+        raise
     except ValueError as error:     # also bytes that are no text
         raise ValueError(f"--recipe {recipe}: it is not valid TOML ({error}); texts need quotes, and a table of "
                          "settings begins with a line such as [dataset]") from None
+    except RecursionError:
+        raise ValueError(f"--recipe {recipe}: it is nested too deeply to be a recipe") from None
     base = content.pop("base", None)
     if not isinstance(base, str) or is_recipe_file(base):
         raise ValueError(f"--recipe {recipe}: it needs a line such as base = \"tiny_vis\" with the name of a recipe, "
@@ -91,7 +98,18 @@ def _assignments(values: Mapping[str, Any], config: Any, path: str = "") -> Iter
         if isinstance(value, dict) and is_dataclass(part):
             yield from _assignments(value, part, f"{path}{name}.")
         else:
-            yield f"{path}{name}={value if isinstance(value, str) else json.dumps(value, default=str)}"
+            yield f"{path}{name}={value if _is_word(value) else json.dumps(value, default=str)}"
+
+
+def _is_word(value: Any) -> bool:
+    """Whether a value is a text that `--set` takes as it is: one that begins with a bracket must be JSON."""
+    if not isinstance(value, str) or not value.lstrip().startswith(("[", "{")):
+        return isinstance(value, str)
+    try:
+        parse_json(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_about_classes(setting: str) -> bool:

@@ -30,6 +30,7 @@ from jobs.recipes import find_recipe
 from jobs.recipes.schema import Recipe
 from jobs.training.tracking import NoTracker, RunHandle, Tracker, can_record, close_run, open_run
 from pipeline.errors import BadInput, Mismatch
+from pipeline.file_names import at_home
 
 # First match wins: a Mismatch and a BadInput are ValueErrors too.
 EXIT_CODES = ((Mismatch, 4), (BadInput, 3), (ValueError, 2), (FileNotFoundError, 2), (ConnectionError, 2),
@@ -102,7 +103,7 @@ def chosen_recipe(recipe: str, changes: Iterable[str] = ()) -> Recipe:
 def refuse_relative_paths(recipe: Recipe) -> None:
     """Raise ValueError for relative paths inside a submitted job, whose working folder is deleted with it."""
     relative = {name: path for name, paths in given_paths(recipe).items() for path in paths
-                if not Path(path).expanduser().is_absolute()}
+                if not at_home(path).is_absolute()}
     if inside_a_job() and relative:
         name, path = next(iter(relative.items()))
         raise ValueError(f"relative paths in {', '.join(relative)}: a submitted job runs in a copy of the code, so "
@@ -125,7 +126,7 @@ def resolved(recipe: Recipe) -> Recipe:
 
 def _absolute(paths: tuple[str, ...], *, folder: Path = Path()) -> str:
     """The value of a setting that names these paths, relative ones below `folder`."""
-    absolute = [str((folder / Path(path).expanduser()).absolute()) for path in paths]
+    absolute = [str((folder / at_home(path)).absolute()) for path in paths]
     return absolute[0] if len(absolute) == 1 else json.dumps(absolute)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import unicodedata
 from collections.abc import Iterable
+from pathlib import Path
 
 from pipeline.errors import BadInput
 
@@ -11,8 +14,9 @@ from pipeline.errors import BadInput
 PICTURES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".gif", ".heic",
             ".heif")
 LONGEST_NAME = 200      # bytes; file systems allow 255, and results are first written under a name with a suffix
-_DIGITS = re.compile("([0-9]+)")                    # not \d: a superscript two is a digit, but no number
+_DIGITS = re.compile(r"(\d+)")                      # decimal digits of every script, but no superscript two
 _FOREIGN = frozenset(("__macosx", "@eadir", "thumbs.db", "desktop.ini"))
+_NOT_PRINTABLE = ("Cc", "Cs", "Zl", "Zp")           # Unicode categories: controls, surrogates, ends of lines
 
 
 def natural(name: str) -> tuple:
@@ -25,6 +29,15 @@ def natural(name: str) -> tuple:
 def naturally(names: Iterable[str]) -> list[str]:
     """The names in natural order."""
     return sorted(names, key=natural)
+
+
+def at_home(path: Path | str) -> Path:
+    """A path as people write it, where `~` is the home folder. Raises ValueError where there is no such folder."""
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~") and not os.path.lexists(expanded):
+        raise ValueError(f"{path}: it is not known which home folder {expanded.partition('/')[0]!r} stands for; write "
+                         "the whole path, or set HOME")
+    return Path(expanded)
 
 
 def is_companion(name: str) -> bool:
@@ -40,9 +53,18 @@ def video_name(folder: str) -> str:
     return folder.replace("/", "+")
 
 
+def is_printable(text: str) -> bool:
+    """Whether a text can be printed in one line.
+
+    Unlike `str.isprintable`, this accepts the spaces of other scripts and of macOS's screenshots, and the joiners of
+    emoji and of Indian scripts.
+    """
+    return text.isprintable() or all(unicodedata.category(character) not in _NOT_PRINTABLE for character in text)
+
+
 def can_name_a_file(name: object) -> bool:
     """Whether a value is a name that every folder can hold as it is: printable, without separators, not too long."""
-    return (isinstance(name, str) and name.isprintable() and "/" not in name and name not in ("", ".", "..")
+    return (isinstance(name, str) and is_printable(name) and "/" not in name and name not in ("", ".", "..")
             and len(name.encode()) <= LONGEST_NAME)
 
 
@@ -62,5 +84,7 @@ def name_for(id: str, *, video: str | None = None) -> str:
 
 def _number(digits: str) -> tuple[int, str]:
     """Digits as a number of any length: Python converts no more than 4300 digits at a time."""
+    if not digits.isascii():
+        digits = "".join(str(unicodedata.decimal(digit)) for digit in digits)
     significant = digits.lstrip("0")
     return len(significant), significant

@@ -6,6 +6,7 @@ a `BadInput`, so it costs one video. All paths that come from data are resolved 
 
 from __future__ import annotations
 
+import codecs
 import errno
 import json
 import os
@@ -78,6 +79,16 @@ def read_file(path: Path, *, largest: int = LARGEST_PICTURE) -> bytes:
             raise BadInput("too-large", f"the file has {size:,} bytes; at most {largest:,} are read.", file=path,
                            cure="Copy it again, or split it.")
         return file.read(size)
+
+
+def read_text(path: Path, *, errors: str = "strict") -> str:
+    """The text of a list that people wrote, by its byte order mark in UTF-16, else in UTF-8.
+
+    errors: as for `bytes.decode`. Raises as `read_file` does, and UnicodeDecodeError.
+    """
+    content = read_file(path, largest=LARGEST_LIST)
+    is_utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))      # PowerShell writes it
+    return content.decode("utf-16" if is_utf_16 else "utf-8-sig", errors)
 
 
 def parse_json(content: bytes | str) -> Any:

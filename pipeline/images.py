@@ -69,7 +69,7 @@ def image_size(data: bytes) -> tuple[int, int]:
     if is_png(data):
         _check_png(data, reason="corrupt-image")
         size = png_size(data)
-    elif picture_format(data) in ("JPEG", ""):
+    elif picture_format(data) == "JPEG":
         size = jpeg_size(data)
     else:
         return decode_other(data).shape[:2]
@@ -108,7 +108,7 @@ def decode_image(data: bytes) -> np.ndarray:
             raise BadInput("corrupt-image", f"the image has {8 * image.itemsize} bits per colour.",
                            cure="Save the frames with 8 bits per colour.")
         image = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
-    elif picture_format(data) in ("JPEG", ""):
+    elif picture_format(data) == "JPEG":
         image = decode_jpeg(data)
     else:
         return decode_other(data)
@@ -196,6 +196,9 @@ def _check_png(data: bytes, *, reason: str) -> None:
         end = position + 8 + length
         if end + 4 > len(data) or zlib.crc32(data[position + 4:end]) != int.from_bytes(data[end:end + 4], "big"):
             break
+        if kind == b"acTL" and (pictures := int.from_bytes(data[position + 8:position + 12], "big")) > 1:
+            raise BadInput(reason, f"the file is an animated PNG with {pictures} frames.",
+                           cure="Save each frame as one picture.")
         if kind == b"IEND":
             return
         position = end + 4

@@ -14,7 +14,7 @@ LARGEST = 2**26         # pixels of a picture; a small damaged or malicious file
 EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")     # Pillow's modes
 _ORIENTATION = 0x0112   # EXIF tag; 1 is upright, 2 to 8 are turned or mirrored
 _TILE = (0x0142, 0x0143)    # TIFF tags: width and length of a tile
-_SHORT = 3              # type of its value
+_TYPES = {3: "H", 4: "I"}           # of its value: a short or a long number
 
 
 def picture_format(data: bytes) -> str:
@@ -38,8 +38,11 @@ def decode_other(data: bytes) -> np.ndarray:
     has more than 8 bits per colour or holds several pictures.
     """
     name = picture_format(data)
+    if not data.strip(b"\0"):
+        raise BadInput("corrupt-image", "the file is empty." if not data else "the file holds nothing but zeros.",
+                       cure="Copy it again from its source.")
     if name in ("", "HEIC"):
-        described = f"a {name} picture" if name else f"no picture: it starts with {data[:8]!r}"
+        described = f"a {name} picture" if name else f"no picture that can be read: it starts with {data[:8]!r}"
         raise BadInput("unknown-format", f"the file is {described}.",
                        cure="Save the frames as JPEG or PNG, whatever their names end in.")
     try:
@@ -117,7 +120,8 @@ def _tag(tiff: bytes) -> int:
         return 1
     (count,) = struct.unpack_from(f"{order}H", tiff, directory)
     for entry in range(directory + 2, min(directory + 2 + 12 * count, len(tiff) - 11), 12):
-        tag, kind, _, value = struct.unpack_from(f"{order}HHIH", tiff, entry)
-        if tag == _ORIENTATION and kind == _SHORT:
+        tag, kind = struct.unpack_from(f"{order}HH", tiff, entry)
+        if tag == _ORIENTATION and kind in _TYPES:
+            value, = struct.unpack_from(f"{order}{_TYPES[kind]}", tiff, entry + 8)
             return value if 1 <= value <= 8 else 1
     return 1

@@ -6,6 +6,7 @@ may override any typed field (`--set stage_one.fit.steps=100`).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +28,7 @@ from model.segmenters import SegmenterConfig
 from pipeline.clips import AugmentConfig
 from pipeline.datasets import DatasetConfig
 from pipeline.datasets.synthetic import SyntheticConfig
+from pipeline.file_names import at_home, can_name_a_file
 from pipeline.metrics.vpq import WINDOWS
 from pipeline.predictions import FormatName, refuse_unfit_formats
 from pipeline.query_cache import EvidenceConfig, QueryInputConfig
@@ -195,7 +197,8 @@ class PredictConfig:
     keep_damaged: bool = False          # predict the readable part of a damaged video file instead of skipping it
 
     def __post_init__(self) -> None:
-        if self.every < 1 or self.start < 0 or self.fps <= 0 or (self.end is not None and self.end <= self.start):
+        ends_later = self.end is None or self.end > self.start
+        if not (self.every >= 1 and 0 <= self.start < math.inf and 0 < self.fps < math.inf and ends_later):
             raise ValueError(f"predict.every={self.every}, start={self.start}, end={self.end}, fps={self.fps}: every "
                              "must be at least 1, start at least 0 seconds, end later than start, and fps above 0")
         if self.threshold is not None and not 0 <= self.threshold <= 1:
@@ -231,6 +234,9 @@ class Recipe:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def __post_init__(self) -> None:
+        if not all(map(can_name_a_file, self.name.split("/"))):     # also no "..", and no "/" at the start
+            raise ValueError(f"name={self.name[:60]!r} cannot name the folder of a run; give it a name of printable "
+                             "characters, such as name=my_run")
         one = self.stage_one
         if self.stage_two is not None:
             if one.joint is not None:
@@ -332,17 +338,17 @@ class Recipe:
     @property
     def run_folder(self) -> Path:
         """The folder of everything this recipe makes, absolute."""
-        return Path(self.folder or f"runs/{self.name}").expanduser().absolute()
+        return at_home(self.folder or f"runs/{self.name}").absolute()
 
     @property
     def stage_one_run(self) -> Path:
         """The folder of everything up to the query cache, absolute: this run's own, or that of `stage_one_from`."""
-        return Path(self.stage_one_from).expanduser().absolute() if self.stage_one_from else self.run_folder
+        return at_home(self.stage_one_from).absolute() if self.stage_one_from else self.run_folder
 
     @property
     def data_root(self) -> Path:
         """Where the data set lies; a synthetic world's relative folder is inside the folder of stage one."""
-        return (self.stage_one_run if self.world is not None else Path()) / Path(self.dataset.root).expanduser()
+        return (self.stage_one_run if self.world is not None else Path()) / at_home(self.dataset.root)
 
     def shards_of(self, split: str) -> Path:
         """Folder of the shards of a split, or of the stills."""

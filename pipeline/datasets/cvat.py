@@ -1,24 +1,32 @@
 """Videos that were labelled with CVAT: <split>/<video> is an unpacked export of one task, pictures included.
 
 Two exports hold tracks: "CVAT for video 1.1" (annotations.xml) and "COCO 1.0" (a json in annotations/, in which objects
-have a track_id). Every frame counts as labelled. Source: docs.cvat.ai, "XML annotation format" and "Formats".
+have a track_id). Every frame of the task counts as labelled. Source: docs.cvat.ai, "XML annotation format" and
+"Formats".
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 
 from pipeline.datasets.cvat_coco import CocoExport
 from pipeline.datasets.cvat_xml import XmlExport
 from pipeline.datasets.folders import files_by_stem, root_folder
-from pipeline.datasets.own_folders import all_videos, folder_of_pictures, own_classes, videos_of
+from pipeline.datasets.own_folders import (
+    all_videos,
+    files_beside,
+    files_in,
+    folder_of_pictures,
+    own_classes,
+    videos_of,
+)
 from pipeline.datasets.tracked_masks import TrackedMasks
 from pipeline.errors import BadInput
-from pipeline.file_names import PICTURES, is_companion, naturally
+from pipeline.file_names import PICTURES
 from pipeline.foreign_files import inside
 from pipeline.records import FrameRecord, VideoRecord
 
@@ -32,8 +40,6 @@ class Cvat:
     Raises `FileNotFoundError` when the root or the split does not exist, `BadInput` for classes that cannot be read.
     """
 
-    remarks: ClassVar[Mapping[str, int]] = {}
-
     def __init__(self, root: str, *, split: str = "train") -> None:
         self.root = root_folder(root, name="cvat")
         self.split = split
@@ -44,6 +50,11 @@ class Cvat:
     def video_ids(self) -> list[str]:
         """The names of the folders, sorted."""
         return sorted(self._folders)
+
+    @property
+    def remarks(self) -> Mapping[str, int]:
+        """Files beside the folders of videos, which are left out."""
+        return files_beside(self.root / self.split)
 
     def read(self, video_id: str) -> VideoRecord:
         """Describe one video; its masks are run lengths. Boxes and points have no mask and are counted.
@@ -67,7 +78,7 @@ class Cvat:
         lengths = masks.frames_of_objects()
         if len(images) > 1 and (brief := lengths.count(1)):
             masks.remarks["objects in one frame only (in CVAT, 'Track' follows an object and 'Shape' does not)"] = brief
-        return masks.record(images)
+        return masks.record(export.labelled(images))
 
     def frame_ids(self, video: VideoRecord, frame: FrameRecord) -> np.ndarray:
         """Raises `TypeError`: polygons may overlap. Read `FrameRecord.masks` instead."""
@@ -84,11 +95,10 @@ class Cvat:
 
 def _export(folder: Path, video: str, *, root: Path) -> Export:
     """The annotations of a task. Raises BadInput "missing-label" without any, and where there are several."""
-    if (folder / XML).is_file():
+    if os.path.isfile(folder / XML):
         return XmlExport(inside(folder / XML, root), video)
-    files = [path for place in (folder / "annotations", folder) if place.is_dir()
-             for path in map(place.joinpath, naturally(entry.name for entry in place.iterdir()))
-             if path.suffix.lower() == ".json" and not is_companion(path.name)]
+    files = [place / name for place in (folder / "annotations", folder) for name in files_in(place, video)
+             if name.lower().endswith(".json")]
     if len(files) != 1:
         listed = f"{len(files)} json files" if files else "no json"
         raise BadInput("missing-label", f"it holds no {XML} and {listed} in annotations/.", video=video, file=folder,

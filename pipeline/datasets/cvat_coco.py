@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from pipeline.datasets.cvat_xml import TrackedObject
 from pipeline.datasets.folders import load_entry
-from pipeline.datasets.json_entries import Entry
+from pipeline.datasets.json_entries import Entry, shown, whole_number
 from pipeline.datasets.run_lengths import packed_mask
 from pipeline.datasets.tracked_masks import TrackedMasks
 from pipeline.errors import BadInput
@@ -30,8 +30,7 @@ class CocoExport:
 
     def tracks(self, frames: Sequence[str], masks: TrackedMasks) -> Iterator[TrackedObject]:
         """One object with one mask for every annotation; those of a track have the same key."""
-        names = {image.key("id"): PurePosixPath(image.path("file_name")).stem
-                 for image in self._content.entries("images", "image")}
+        names = self._names(masks)
         labels = {row.key("id"): row.text("name") for row in self._content.entries("categories", "category")}
         pictures = set(frames)
         for annotation in self._content.entries("annotations", "annotation"):
@@ -45,6 +44,29 @@ class CocoExport:
             label = labels[annotation.key("category_id")]
             yield TrackedObject(f"{label} {_track(annotation)}", label, annotation.flag("iscrowd"),
                                 self._mask(annotation, name, masks))
+
+    def labelled(self, frames: Collection[str]) -> Collection[str]:
+        """The frames that belong to the task: those that the json lists. Other pictures have no label."""
+        listed = {PurePosixPath(image.path("file_name")).stem for image in self._content.entries("images", "image")}
+        return listed.intersection(frames)
+
+    def _names(self, masks: TrackedMasks) -> dict[int | str, str]:
+        """Id of every image -> the name of its frame. Raises BadInput for ids and names that are listed twice."""
+        names: dict[int | str, str] = {}
+        taken = set()
+        for image in self._content.entries("images", "image"):
+            name = PurePosixPath(image.path("file_name")).stem
+            if image.key("id") in names or name in taken:
+                raise image.bad(f"the id {shown(image.value('id'))} or the name {name!r} of an image is listed twice; "
+                                "each image needs its own.", "duplicate-id")
+            told = [whole_number(image.values.get(side)) or actual
+                    for side, actual in (("width", masks.width), ("height", masks.height))]
+            if told != [masks.width, masks.height]:
+                raise image.bad(f"the image {name!r} was labelled at {told[0]}x{told[1]} pixels, but the pictures are "
+                                f"{masks.width}x{masks.height}.", "size-differs")
+            names[image.key("id")] = name
+            taken.add(name)
+        return names
 
     def _mask(self, annotation: Entry, name: str, masks: TrackedMasks) -> Iterator[tuple[str, dict | None]]:
         segmentation = annotation.values.get("segmentation")

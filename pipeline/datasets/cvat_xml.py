@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -56,10 +57,19 @@ class XmlExport:
     def tracks(self, frames: Sequence[str], masks: TrackedMasks) -> Iterator[TrackedObject]:
         """The tracks; shapes without a mask are counted. frames: the names of the pictures in natural order."""
         names = self._numbered(frames)
-        for index, track in enumerate(self._content.findall("track")):
+        self._refuse_other_size(masks)
+        tracks = self._content.findall("track")
+        times = Counter(track.get("id") for track in tracks)
+        for index, track in enumerate(tracks):
             entry = self._entry(track.attrib, "track")
             key = str(entry.key("id")) if "id" in entry.values else f"number {index}"
+            if times[track.get("id")] > 1:      # exports that were put into one file: each track is an object
+                key = f"{key}, number {index} in the file"
             yield TrackedObject(key, entry.text("label"), False, self._masks(track, key, names, masks))
+
+    def labelled(self, frames: Collection[str]) -> Collection[str]:
+        """The frames that belong to the task: all of them."""
+        return frames
 
     def _entry(self, values: Mapping[str, str], kind: str) -> Entry:
         return Entry(dict(values), kind, file=self.file, cure=CURE, video=self.video)
@@ -67,17 +77,36 @@ class XmlExport:
     def _numbered(self, frames: Sequence[str]) -> dict[int, str]:
         """Number of a frame -> its name: that in the name if CVAT named the frames, else the place in order.
 
-        Raises BadInput where CVAT's order, that of the alphabet, is not the order of the numbers in the names.
+        Raises BadInput where the place is not certain: where pictures are missing or were added, and where CVAT's
+        order, that of the alphabet, is not the order of the numbers in the names.
         """
         numbers = [NUMBERED.fullmatch(name) for name in frames]
         if all(numbers):
             return {int(match[1]): name for match, name in zip(numbers, frames)}
+        size = self._content.find("meta/*/size")
+        listed = None if size is None else whole_number(size.text)
+        if any(numbers) or listed not in (None, len(frames)):
+            other = next(name for name, match in zip(frames, numbers) if not match)
+            counted = f"it lists {listed} frames" if listed else "CVAT named the frames frame_000000 and so on"
+            raise BadInput("frame-mismatch", f"{counted}, but there are {len(frames)} pictures, such as {other!r}, so "
+                           "the numbers of frames in the XML cannot be found in the pictures.",
+                           video=self.video, file=self.file, cure="Export the task again with 'Save images', as 'COCO "
+                           "1.0' if frames were deleted, and keep only its pictures.")
         if sorted(frames) != sorted(frames, key=natural):
             raise BadInput("frame-mismatch", f"the names of its frames, such as {frames[-1]!r}, are in another order "
                            "as numbers than as words, so the numbers of frames in the XML have two meanings.",
                            video=self.video, file=self.file,
                            cure="Export the task as 'COCO 1.0', which names the frames.")
         return dict(enumerate(frames))
+
+    def _refuse_other_size(self, masks: TrackedMasks) -> None:
+        """Raise BadInput where the pictures do not have the size at which the task was labelled, if it is told."""
+        told = [self._content.find(f"meta/*/original_size/{side}") for side in ("width", "height")]
+        size = [None if side is None else whole_number(side.text) for side in told]
+        if None not in size and size != [masks.width, masks.height]:
+            raise BadInput("size-differs", f"the task was labelled at {size[0]}x{size[1]} pixels, but the pictures are "
+                           f"{masks.width}x{masks.height}.", video=self.video, file=self.file,
+                           cure="Export the task again with 'Save images', and use its pictures.")
 
     def _masks(self, track: ElementTree.Element, key: str, names: Mapping[int, str],
                masks: TrackedMasks) -> Iterator[tuple[str, dict | None]]:

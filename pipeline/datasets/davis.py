@@ -16,13 +16,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from pipeline.datasets.folders import first_existing, load_entry, read_list, root_folder
+from pipeline.datasets.folders import first_existing, load_entry, read_list, root_folder, videos_by_name
 from pipeline.datasets.id_maps import read_label
 from pipeline.datasets.json_entries import Entry, whole_number
 from pipeline.datasets.own_folders import own_classes, subfolders
 from pipeline.datasets.video_files import VideoFiles
 from pipeline.errors import BadInput
-from pipeline.file_names import video_name
 from pipeline.records import FrameRecord, Segment, VideoRecord
 
 META = "meta.json"
@@ -84,7 +83,7 @@ class Davis:
         lists = [self.root / "ImageSets" / "2017" / f"{self.split}.txt", self.root / "ImageSets" / f"{self.split}.txt",
                  self.root / f"{self.split}.txt"]
         file = first_existing(lists, description=f"list of the split {self.split!r}")
-        return {video_name(folder): folder for folder in read_list(file)}
+        return videos_by_name(read_list(file), file=file)
 
     @cached_property
     def _objects(self) -> dict[str, Entry]:

@@ -12,8 +12,8 @@ from model.labels import ClassTable
 from pipeline.datasets.class_rows import table_of_rows
 from pipeline.datasets.json_entries import Entry
 from pipeline.errors import BadInput
-from pipeline.file_names import is_companion, naturally, video_name
-from pipeline.foreign_files import LARGEST_JSON, LARGEST_LIST, inside, parse_json, read_file
+from pipeline.file_names import at_home, is_companion, naturally, video_name
+from pipeline.foreign_files import LARGEST_JSON, inside, parse_json, read_file, read_text
 
 
 def load_json(path: Path) -> Any:
@@ -53,7 +53,7 @@ def read_list(path: Path) -> list[str]:
     """
     cure = "Write one video per line, as its folder is named."
     try:
-        lines = read_file(path, largest=LARGEST_LIST).decode("utf-8-sig").splitlines()
+        lines = read_text(path).splitlines()
     except BadInput:
         raise
     except (OSError, UnicodeDecodeError) as error:
@@ -93,7 +93,7 @@ def class_table(name: str, path: Path, *, only_stuff: bool = False, highest: int
 
 def root_folder(root: str, *, name: str) -> Path:
     """The folder of a data set. Raises `FileNotFoundError` when `root` is not a folder."""
-    folder = Path(root).expanduser()
+    folder = at_home(root)
     if not folder.is_dir():
         raise FileNotFoundError(f"data set {name!r}: {folder} is not a folder. Set dataset.root to the folder "
                                 f"of the unpacked data set; docs/data.md shows its files.")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import BadInput
+from pipeline.file_names import is_printable
 from pipeline.picture_formats import LARGEST
 
 LONGEST_SIDE = 65_535
@@ -78,7 +79,7 @@ class Entry:
 
     def checked_text(self, value: Any, field: str) -> str:
         """The value of `field`, or an element of it, which must be a text of printable characters."""
-        if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        if not isinstance(value, str) or not value.strip() or not is_printable(value):
             raise self.bad(f"{field} of {self.name} is {shown(value)}; it must be a text of printable characters.")
         return value
 

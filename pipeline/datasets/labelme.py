@@ -13,14 +13,21 @@ from collections import Counter
 from collections.abc import Hashable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco
 
 from pipeline.datasets.folders import files_by_stem, load_entry, root_folder
 from pipeline.datasets.json_entries import Entry, shown
-from pipeline.datasets.own_folders import NO_CLASSES, all_videos, folder_of_pictures, own_classes, videos_of
+from pipeline.datasets.own_folders import (
+    NO_CLASSES,
+    all_videos,
+    files_beside,
+    folder_of_pictures,
+    own_classes,
+    videos_of,
+)
 from pipeline.datasets.run_lengths import packed_mask
 from pipeline.datasets.tracked_masks import TrackedMasks
 from pipeline.errors import BadInput
@@ -39,8 +46,6 @@ class LabelMe:
     Raises `FileNotFoundError` when the root or the split does not exist, `BadInput` for classes that cannot be read.
     """
 
-    remarks: ClassVar[Mapping[str, int]] = {}
-
     def __init__(self, root: str, *, split: str = "train") -> None:
         self.root = root_folder(root, name="labelme")
         self.split = split
@@ -51,6 +56,11 @@ class LabelMe:
     def video_ids(self) -> list[str]:
         """The names of the folders, sorted."""
         return sorted(self._folders)
+
+    @property
+    def remarks(self) -> Mapping[str, int]:
+        """Files beside the folders of videos, which are left out."""
+        return files_beside(self.root / self.split)
 
     def read(self, video_id: str) -> VideoRecord:
         """Describe one video; its masks are run lengths.

@@ -11,7 +11,7 @@ from pipeline.datasets.classes_youtube_vis import thing_table
 from pipeline.datasets.folders import class_table, first_existing
 from pipeline.errors import BadInput
 from pipeline.file_names import PICTURES, is_companion, naturally
-from pipeline.foreign_files import LARGEST_LIST, read_file
+from pipeline.foreign_files import read_text
 
 CATEGORIES = "categories.json"
 LABELS = "labels.txt"
@@ -35,16 +35,39 @@ def all_videos(root: Path) -> list[Path]:
 
 
 def subfolders(folder: Path) -> list[str]:
-    """The names of the folders in a folder, without those of tools and systems."""
-    return [entry.name for entry in os.scandir(folder) if entry.is_dir() and not is_companion(entry.name)]
+    """The names of the folders in a folder, without those of tools and systems.
+
+    Links that lead nowhere count as folders, so that reading one names it.
+    """
+    return [name for name in os.listdir(folder) if not is_companion(name)
+            and (os.path.isdir(folder / name) or not os.path.exists(folder / name))]
+
+
+def files_beside(folder: Path) -> dict[str, int]:
+    """The remark on files beside the folders of videos, which are left out."""
+    files = sum(os.path.isfile(folder / name) for name in os.listdir(folder) if not is_companion(name))
+    return {"files beside the folders of videos": files} if files else {}
+
+
+def files_in(folder: Path, video: str) -> list[str]:
+    """The names in a folder without companions, in natural order; none where it is no folder.
+
+    Raises BadInput "unreadable" for one that may not be listed.
+    """
+    try:
+        return naturally(name for name in os.listdir(folder) if not is_companion(name))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise BadInput("unreadable", f"{error.strerror}.", video=video, file=folder,
+                       cure="Give this user read permission, or remove it.") from None
 
 
 def folder_of_pictures(video: str, candidates: Iterable[Path]) -> Path:
     """The first folder that holds pictures. Raises BadInput "empty-video" where none does."""
     candidates = list(candidates)
     for folder in candidates:
-        if folder.is_dir() and any(name.lower().endswith(PICTURES) and not is_companion(name)
-                                   for name in os.listdir(folder)):
+        if any(name.lower().endswith(PICTURES) for name in files_in(folder, video)):
             return folder
     raise BadInput("empty-video", f"it holds no pictures, nor do {', '.join(path.name for path in candidates[:-1])} "
                    "in it." if len(candidates) > 1 else "it holds no pictures.", video=video, file=candidates[-1],
@@ -69,7 +92,7 @@ def own_classes(name: str, root: Path, names: Callable[[], Iterable[str]]) -> Cl
 
 def _lines(file: Path) -> list[str]:
     try:
-        lines = [line.strip() for line in read_file(file, largest=LARGEST_LIST).decode("utf-8-sig").splitlines()]
+        lines = [line.strip() for line in read_text(file).splitlines()]
     except (OSError, BadInput, UnicodeDecodeError) as error:
         raise BadInput("bad-list", f"it cannot be read as text ({error}).", file=file,
                        cure="Write the name of a class on each line.") from None

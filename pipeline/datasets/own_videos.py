@@ -6,7 +6,6 @@ import glob
 import hashlib
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,7 +14,8 @@ from typing import Self
 
 from pipeline.clips import pictures_in
 from pipeline.errors import BadInput
-from pipeline.file_names import PICTURES, is_companion, natural, naturally
+from pipeline.file_names import PICTURES, is_companion, is_printable, natural, naturally
+from pipeline.foreign_files import read_text
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".vob",
                   ".3gp", ".wmv", ".flv", ".ogv", ".gif")
@@ -92,27 +92,44 @@ def _names(path: Path) -> list[str]:
 
 def safe_name(name: str) -> str:
     """The name, or for one that is too long or holds control characters or broken Unicode, a shortened one."""
-    safe = re.sub(r"[\x00-\x1f\x7f/\\\ud800-\udfff]", "_", name).strip() or "video"
+    safe = "".join(c if is_printable(c) and c not in "/\\" else "_" for c in name).strip() or "video"
     if safe in (".", "..") or len(safe.encode()) > NAME_BYTES:
         code = hashlib.sha256(os.fsencode(name)).hexdigest()[:8]
         safe = f"{safe.encode()[:NAME_BYTES - 9].decode(errors='ignore')}~{code}"
     return safe
 
 
-def _expanded(entry: str, left_out: list[BadInput]) -> Iterator[Path]:
-    """The paths that a path, a glob or a list names; what does not exist is left out."""
-    path = Path(entry).expanduser().absolute()
+def _expanded(entry: str, left_out: list[BadInput], *, lists: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """The paths that a path, a glob or a list names; what does not exist is left out. lists: that led to the entry."""
+    path = Path(os.path.expanduser(entry)).absolute()
     if entry and path.suffix.lower() == LIST_SUFFIX and path.is_file():
-        for line in path.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines():
-            if line.strip() and not line.lstrip().startswith("#"):
-                yield from _expanded(str(path.parent / Path(line.strip()).expanduser()), left_out)
+        for line in _lines(path, left_out, lists=lists):
+            yield from _expanded(str(path.parent / os.path.expanduser(line)), left_out, lists=(*lists, path.resolve()))
     elif entry and os.path.lexists(path):
         yield path
-    elif entry and (matches := glob.glob(str(path), recursive=True)):
+    elif entry and (matches := [match for match in glob.glob(str(path), recursive=True)
+                                if not is_companion(os.path.basename(match))]):
         yield from map(Path, naturally(matches))
     else:
-        left_out.append(BadInput("missing-file", f"{entry!r} does not exist, and no file fits it as a glob.",
+        left_out.append(BadInput("missing-file", "it does not exist, and no file fits it as a glob.", file=path,
                                  cure="Check the path."))
+
+
+def _lines(file: Path, left_out: list[BadInput], *, lists: Sequence[Path]) -> list[str]:
+    """The entries of a list, without comments and quotation marks; none of one that cannot be read or names itself."""
+    if file.resolve() in lists:
+        left_out.append(BadInput("list-in-itself", f"the list {lists[-1].name} names it, and so the lists lead in a "
+                                 "circle.", file=file, cure="Remove that line."))
+        return []
+    try:
+        lines = [line.strip() for line in read_text(file, errors="surrogateescape").splitlines()]
+    except (OSError, ValueError) as error:
+        left_out.append(BadInput("unreadable", f"the list cannot be read: {error}.", file=file,
+                                 cure="Write one path per line, and give this user read permission."))
+        return []
+    exist = [os.path.lexists(file.parent / line) for line in lines]
+    return [line if is_there else line.strip("\"'") for line, is_there in zip(lines, exist)
+            if line and (is_there or not line.startswith("#"))]
 
 
 def _videos_of(path: Path, left_out: list[BadInput]) -> list[Path]:

@@ -23,7 +23,7 @@ import numpy as np
 from pipeline.clips import FolderSource, VideoSource
 from pipeline.datasets.container_end import missing_bytes
 from pipeline.errors import BadInput
-from pipeline.file_names import PICTURES
+from pipeline.file_names import PICTURES, at_home
 from pipeline.foreign_files import open_regular, refuse_special
 
 CHILD = Path(__file__).with_name("decode_child.py")
@@ -40,7 +40,7 @@ def open_video(path: Path | str, *, keep_damaged: bool = False, counted: Callabl
 
     keep_damaged, counted: as for `RawVideo`.
     """
-    path = Path(path).expanduser()
+    path = at_home(path)
     if path.is_dir() or path.name.lower().endswith(PICTURES):
         return FolderSource(path)
     return RawVideo(path, keep_damaged=keep_damaged, counted=counted)

@@ -26,6 +26,7 @@ from pipeline.datasets.synthetic_identity import FEWEST_FRAMES
 from pipeline.datasets.synthetic_maps import write_kitti_step_split, write_vspw_split
 from pipeline.datasets.synthetic_scene import Scene, make_scene
 from pipeline.datasets.synthetic_things import COLORS, STUFF, THINGS
+from pipeline.file_names import at_home
 from pipeline.foreign_files import own_json
 from pipeline.images import encode_jpeg, encode_png
 
@@ -82,7 +83,7 @@ def write_world(root: str | Path, config: SyntheticConfig) -> Path:
     The folder gets its name only when it is complete. Raises `ValueError` when it exists and holds anything but this
     world.
     """
-    root = Path(root).expanduser()
+    root = at_home(root)
     if _is_there(root, config):
         return root
     root.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from collections import Counter
 
 from model.labels import DIVISOR, ClassTable
 from pipeline.errors import BadInput
-from pipeline.file_names import LONGEST_NAME, can_name_a_file
+from pipeline.file_names import LONGEST_NAME, can_name_a_file, is_printable
 from pipeline.records import VideoRecord
 from pipeline.shards.stored_ids import HIGHEST_ID, SAME_RUN, some
 
@@ -20,7 +20,7 @@ def refuse_unfit_classes(classes: ClassTable) -> None:
         wrong = None
         if not isinstance(info.dataset_id, int) or not 0 <= info.dataset_id < 2**31:
             wrong = f"the id {info.dataset_id!r}; ids are whole numbers from 0"
-        elif not isinstance(info.name, str) or not info.name.isprintable():
+        elif not isinstance(info.name, str) or not is_printable(info.name):
             wrong = f"the name {info.name!r}; names are texts of printable characters"
         elif len(info.color) != 3 or not all(isinstance(part, int) and 0 <= part <= 255 for part in info.color):
             wrong = f"the color {info.color!r}; colours are red, green and blue from 0 to 255"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass, field
 from typing import Literal
 
 import pytest
 
-from jobs.config import config_digest, differences, from_json, override, to_json
+from jobs.config import assignments, config_digest, differences, from_json, override, to_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,3 +247,27 @@ def test_the_kind_a_member_has_already_keeps_its_fields():
 def test_a_kind_that_cannot_be_chosen_is_refused(assignment, message):
     with pytest.raises(ValueError, match=message):
         override(Drawing(), [assignment])
+
+
+def test_a_text_that_begins_with_a_bracket_is_written_as_the_message_says():
+    with pytest.raises(ValueError, match="is not JSON") as refused:
+        override(Outer(), ["name=[a] b"])
+    _, _, command = str(refused.value).rpartition("--set ")
+    assert override(Outer(), shlex.split(command)).name == "[a] b"
+    again = override(Outer(), assignments(to_json(Outer()), to_json(Outer(name="[a] b"))))
+    assert again.name == "[a] b"
+
+
+def test_one_element_of_a_list_may_be_given_alone():
+    assert override(Outer(), ["windows=7"]).windows == (7,)
+    with pytest.raises(ValueError, match=r"windows"):
+        override(Outer(), ["windows=x"])
+
+
+@pytest.mark.parametrize(("assignment", "message"), [
+    ("steps=true", "a number, not true or false"), ("inner.rate=false", "a number, not true or false"),
+    ("inner.rate=NaN", "a number, not NaN")])
+def test_what_only_looks_like_a_number_is_refused(assignment, message):
+    with pytest.raises(ValueError, match=message) as refused:
+        override(Outer(), [assignment])
+    assert assignment in str(refused.value)

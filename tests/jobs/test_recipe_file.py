@@ -81,12 +81,34 @@ def test_null_takes_a_part_away(mine):
     ("steps = ", "not valid TOML"), ("[dataset]\nname = 'vspw'", 'needs a line such as base = "tiny_vis"'),
     ("base = 'tiney'", "there is no recipe 'tiney'; did you mean tiny"), ("base = 'other.toml'", "not 'other.toml'"),
     ("base = 'tiny'\n[stage_one.fit]\nstep = 1", r"--set stage_one.fit.step=1: FitConfig has no field 'step'"),
-    ("base = 'tiny'\n[dataset]\nname = 'labelmee'", "Input should be 'vipseg'")])
+    ("base = 'tiny'\n[dataset]\nname = 'labelmee'", "Input should be 'vipseg'"),
+    ("base = 'tiny'\nname = ''", "name='' cannot name the folder of a run"),
+    ("base = 'tiny'\nname = '../x'", "name='../x' cannot name the folder"),
+    ('base = "tiny"\nname = "a\\u0000b"', "cannot name the folder of a run"),
+    ("base = 'tiny'\nstage_one.fit.steps = true", "Input should be a number, not true or false"),
+    ("base = 'tiny'\nstage_one.optimizer.lr = nan", "Input should be a number, not NaN"),
+    (f"base = 'tiny'\nx = {'[' * 2000 + ']' * 2000}", "nested too deeply")])
 def test_what_is_no_recipe_is_refused_with_the_name_of_the_file(mine, content, message):
     mine.write_text(content)
     with pytest.raises(ValueError, match=message) as refused:
         chosen_recipe(str(mine))
     assert "mine.toml" in str(refused.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_file_may_have_any_common_encoding_and_a_suffix_in_capitals(mine, encoding):
+    capitals = mine.with_name("MINE.TOML")
+    capitals.write_bytes('base = "tiny"\nname = "Größe"\n'.encode(encoding))
+    assert chosen_recipe(str(capitals)).name == "Größe"
+
+
+def test_texts_in_brackets_are_texts_and_lists_in_texts_are_lists(mine):
+    mine.write_text('base = "tiny"\ndataset.root = "[a] b"\npredict.input = "[Group] film.mkv"\n')
+    recipe = chosen_recipe(str(mine))
+    assert (recipe.dataset.root, recipe.predict.input) == (str(mine.parent / "[a] b"),
+                                                          str(mine.parent / "[Group] film.mkv"))
+    mine.write_text("base = \"tiny\"\npredict.classes = '[\"disc\"]'\n")
+    assert chosen_recipe(str(mine)).predict.classes == ("disc",)
 
 
 def test_a_file_that_is_not_there_says_so():

@@ -276,6 +276,87 @@ def test_frames_whose_order_is_unclear_are_refused_and_padded_ones_are_counted_f
         opened("cvat", root).read(folder.name)
 
 
+def task(size: int | None = None, shape: tuple[int, int] | None = None) -> str:
+    """What CVAT says about a task: its frames, and their width and height."""
+    told = [f"<size>{size}</size>"] if size is not None else []
+    if shape is not None:
+        told.append(f"<original_size><width>{shape[0]}</width><height>{shape[1]}</height></original_size>")
+    return "<meta><task>" + "".join(told)
+
+
+@pytest.mark.parametrize(("told", "named", "message"), [
+    (task(12), "pic", None), (task(14), "pic", "lists 14 frames, but there are 12 pictures"),
+    (task(11), "pic", "lists 11 frames"), (task(14), "frame_0000", None), (task(shape=(64, 48)), "frame_0000", None),
+    (task(), "mixed", "CVAT named the frames frame_000000 and so on"),
+    (task(shape=(128, 96)), "frame_0000", "labelled at 128x96 pixels, but the pictures are 64x48")])
+def test_pictures_that_are_not_those_of_the_task_are_refused(copy, told, named, message):
+    """Otherwise labels would silently be those of another frame, or at another place."""
+    root = copy("cvat")
+    folder = xml_of(root, lambda text: text.replace("<meta><task>", told, 1))
+    before = objects(opened("cvat", root), folder.name) if message is None else None
+    if named != "frame_0000":
+        for index in range(12 if named == "pic" else 1):
+            (folder / "images" / f"frame_{index:06d}.jpg").rename(folder / "images" / f"pic{index:02d}.jpg")
+    if message is None:
+        assert objects(opened("cvat", root), folder.name) == before
+        return
+    with pytest.raises(BadInput, match=message):
+        opened("cvat", root).read(folder.name)
+
+
+def test_two_tracks_with_one_id_are_two_objects(copy):
+    root = copy("cvat")
+    shapes = ('<track id="0" label="disc"><polygon frame="0" points="2,3;11,3;2,13"/></track>'
+              '<track id="0" label="square"><polygon frame="0" points="20,3;29,3;20,13"/></track></annotations>')
+    folder = xml_of(root, lambda text: re.sub("<track.*</annotations>", shapes, text))
+    dataset = opened("cvat", root)
+    video = dataset.read(folder.name)
+    assert [dataset.classes.classes[segment.class_index].name for segment in video.segments] == ["disc", "square"]
+    assert sorted(video.frames[0].masks) == [1, 2]
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda images: images[1].update(id=images[0]["id"]), "listed twice"),
+    (lambda images: images[1].update(file_name="cam/" + images[0]["file_name"]), "listed twice"),
+    (lambda images: images[1].update(width=128, height=96), "labelled at 128x96 pixels, but the pictures are 64x48")])
+def test_images_of_a_coco_export_have_their_own_id_and_the_size_of_the_pictures(copy, change, message):
+    root = copy("cvat coco")
+    folder = min((root / "train").iterdir())
+    edit(folder / "annotations" / "instances_default.json", lambda content: change(content["images"]))
+    with pytest.raises(BadInput, match=message):
+        opened("cvat coco", root).read(folder.name)
+
+
+def test_a_picture_that_a_coco_export_does_not_list_has_no_label(copy):
+    root = copy("cvat coco")
+    folder = min((root / "train").iterdir())
+    shutil.copy(folder / "images" / "default" / "frame_000000.jpg", folder / "images" / "default" / "later.jpg")
+    frames = opened("cvat coco", root).read(folder.name).frames
+    assert [frame.name for frame in frames if frame.masks is None] == ["later"]
+
+
+@pytest.mark.parametrize("tool", ["cvat", "cvat coco", "labelme"])
+@pytest.mark.parametrize("target", ["nowhere", "broken"])
+def test_a_link_to_nowhere_costs_its_video_and_files_beside_videos_are_counted(tool, copy, target):
+    root = copy(tool)
+    (root / "train" / "broken").symlink_to(target)
+    (root / "train" / "notes.txt").touch()
+    (root / "train" / ".DS_Store").touch()
+    dataset = opened(tool, root)
+    assert len(dataset.video_ids()) == 3
+    assert dataset.remarks == {"files beside the folders of videos": 1}
+    with pytest.raises(BadInput, match=r"train/broken.*it holds no pictures|train/broken.*Too many levels of symbolic"):
+        dataset.read("broken")
+    assert dataset.read("train_00000").segments
+
+
+def test_two_folders_of_davis_with_one_name_are_named(copy):
+    root = copy("davis")
+    (root / "ImageSets" / "2017" / "train.txt").write_text("a/b\na+b\n")
+    with pytest.raises(BadInput, match=r"'a\+b' and 'a/b' both become the video"):
+        opened("davis", root)
+
+
 def test_shapes_of_cvat_without_track_are_refused_with_the_way_to_draw_them(copy):
     root = copy("cvat coco")
     folder = min((root / "train").iterdir())

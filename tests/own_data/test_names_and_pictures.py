@@ -138,6 +138,28 @@ def test_what_is_no_picture_or_damaged_is_named(data):
         assert "HEIC" in error.value.what
 
 
+@pytest.mark.parametrize(("data", "reason", "message"), [
+    (b"P6\n64 40\n255\n", "unknown-format", "no picture that can be read: it starts with b'P6"),
+    (b"", "corrupt-image", "the file is empty"), (bytes(500), "corrupt-image", "nothing but zeros"),
+    (picture("PNG", save_all=True, append_images=[Image.new("RGB", (60, 40))]), "corrupt-image",
+     "an animated PNG with 2 frames")])
+def test_the_message_tells_what_the_file_is(data, reason, message):
+    for read in (decode_image, image_size):
+        with pytest.raises(BadInput, match=message) as error:
+            read(data)
+        assert error.value.reason == reason
+
+
+@pytest.mark.parametrize("order", ["II", "MM"])
+@pytest.mark.parametrize(("kind", "layout"), [(3, "H2x"), (4, "I")])
+def test_an_orientation_may_be_a_short_or_a_long_number(order, kind, layout):
+    sign = "<" if order == "II" else ">"
+    tags = struct.pack(f"{sign}HHHI{layout}", 1, 0x0112, kind, 1, 6)
+    data = picture("JPEG", exif=b"Exif\0\0" + order.encode() + struct.pack(f"{sign}HI", 42, 8) + tags + bytes(4))
+    assert decode_image(data).shape[:2] == image_size(data) == (60, 40)
+    assert ImageOps.exif_transpose(Image.open(io.BytesIO(data))).size == (40, 60)
+
+
 def test_a_picture_that_claims_any_size_takes_no_memory():
     header = bytearray(picture("PNG"))
     with pytest.raises(BadInput, match="60000x60000"):

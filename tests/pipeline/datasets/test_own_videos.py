@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.datasets.own_videos import NAME_BYTES, OwnVideo, find_videos, safe_name
+from pipeline.file_names import at_home, is_printable, name_for, naturally
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -68,11 +69,54 @@ def test_videos_of_one_name_get_more_of_their_path_and_earlier_results_keep_thei
     assert found(given, taken={"film": ""}) == {"film": "film.mp4"}     # results of a version that noted no path
 
 
-@pytest.mark.parametrize("name", ["n" * 300, "ü" * 200, "new\nline", "a/b\\c", os.fsdecode(b"broken\xff"), "..", " "])
+@pytest.mark.parametrize("content", [
+    "film.mp4\r\n".encode("utf-16"), b'"film.mp4"\n', b"'film.mp4'", b"a\0b\nfilm.mp4"])
+def test_a_list_may_come_from_another_system(tmp_path, content):
+    touch(tmp_path, "film.mp4")
+    (tmp_path / "videos.txt").write_bytes(content)
+    assert found(str(tmp_path / "videos.txt")) == {"film": "film.mp4"}
+
+
+def test_a_line_is_a_comment_unless_there_is_such_a_file(tmp_path):
+    touch(tmp_path, "#1.mp4", "'quoted'.mp4")
+    (tmp_path / "videos.txt").write_text("# mine\n#1.mp4\n#2.mp4\n'quoted'.mp4\n")
+    assert found(str(tmp_path / "videos.txt")) == {"#1": "#1.mp4", "'quoted'": "'quoted'.mp4"}
+
+
+def test_lists_that_lead_in_a_circle_are_named_and_cost_nothing_else(tmp_path):
+    touch(tmp_path, "film.mp4")
+    (tmp_path / "a.txt").write_text("b.txt\nfilm.mp4\n")
+    (tmp_path / "b.txt").write_text("a.txt\n")
+    (tmp_path / "self.txt").write_text("deep/../self.txt\n")
+    (tmp_path / "deep").mkdir()
+    assert found(str(tmp_path / "a.txt")) == {"film": "film.mp4"}
+    assert left_out(str(tmp_path / "a.txt")) == {"a.txt": "list-in-itself"}
+    with pytest.raises(FileNotFoundError, match=r"self\.txt: the list self\.txt names it"):
+        find_videos(str(tmp_path / "self.txt"))
+
+
+def test_companions_are_not_matches_of_a_glob(tmp_path):
+    touch(tmp_path, "film.mp4", "Thumbs.db", "desktop.ini")
+    assert found(str(tmp_path / "*")) == {"film": "film.mp4"}
+
+
+def test_what_a_list_names_in_vain_is_named_by_its_path(tmp_path):
+    touch(tmp_path, "film.mp4")
+    assert left_out((str(tmp_path / "film.mp4"), str(tmp_path / "gone.mp4"))) == {"gone.mp4": "missing-file"}
+
+
+@pytest.mark.parametrize("name", ["Screenshot 9.41.00\u202fAM", "\u65e5\u672c\u3000\u8a9e", "a\xa0b",
+                                  "\U0001f468\u200d\U0001f469\u200d\U0001f467", "\u0646\u0645\u06cc\u200c\u062e"])
+def test_spaces_and_joiners_of_other_scripts_stay_in_a_name(name):
+    assert safe_name(name) == name_for(name) == name
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "ü" * 200, "new\nline", "a/b\\c", "line\u2028end",
+                                  os.fsdecode(b"broken\xff"), "..", " "])
 def test_any_name_of_a_file_becomes_one_that_result_files_can_have(name):
     safe = safe_name(name)
     assert len(safe.encode()) <= NAME_BYTES
-    assert safe.isprintable()
+    assert is_printable(safe)
     assert not set(safe) & set("/\\")
     assert safe not in (".", "..")
     assert safe_name(safe) == safe
@@ -94,3 +138,20 @@ def test_nothing_to_predict_is_an_error_with_the_cure(tmp_path, monkeypatch, giv
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=r"nothing to predict.*--set predict\.input="):
         find_videos(given)
+
+
+def test_numbers_of_every_script_are_numbers():
+    names = [f"\u0641{''.join(chr(0x660 + int(digit)) for digit in str(number))}" for number in (1, 2, 10, 11)]
+    assert naturally(reversed(names)) == names
+    assert naturally(["\uff11\uff10", "\uff12"]) == ["\uff12", "\uff11\uff10"]
+    assert naturally(["a\xb2", "a1"]) == ["a1", "a\xb2"]      # a superscript is no number
+
+
+def test_a_home_folder_that_nobody_has_is_named_unless_a_file_is_called_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"~nobody_here/a\.mp4: it is not known which home folder '~nobody_here'"):
+        at_home("~nobody_here/a.mp4")
+    touch(tmp_path, "~lock.mp4")
+    assert at_home("~lock.mp4") == Path("~lock.mp4")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert at_home("~/a.mp4") == tmp_path / "a.mp4"
