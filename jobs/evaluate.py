@@ -9,6 +9,7 @@ Out:    <folder>/scores/<mode>: scores.json, classes.json, overlay videos, and p
         Another association than hungarian has its own folder, <mode>_<association>; so has a head with inference.head.
         A video with a wrong entry among evaluation.predictions is left out, named and counted; one that no entry of a
         results.json mentions has no tracks, as on the evaluation servers.
+        evaluation.association=oracle: the labels order the queries; a reference line, in the folder <mode>_oracle.
 Again:  the split is scored again; re-scoring predictions on disk (evaluation.predictions) runs no network.
 Cost:   one pass of inference over the split.
 
@@ -22,13 +23,16 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jobs.cluster import connect, results_of
 from jobs.console import say
 from jobs.kept_predictions import (
+    USES_LABELS,
     finish_predictions,
     prediction_writer,
     refuse_strays,
@@ -40,9 +44,9 @@ from jobs.models import open_system
 from jobs.recipes.schema import Recipe
 from jobs.verb import recorded, run
 from model.association.linker import MatchingSpace
-from model.contracts import Tracks, VideoResults
+from model.contracts import ClipTargets, Tracks, VideoResults
 from model.labels import ClassTable
-from pipeline.clips import StoredVideoSource
+from pipeline.clips import StoredVideoSource, VideoClip
 from pipeline.datasets.folders import load_json
 from pipeline.errors import BadInput
 from pipeline.file_names import name_for
@@ -53,6 +57,7 @@ from pipeline.metrics.track_ap_scores import sets_table
 from pipeline.outcomes import Outcomes, VideoOutcome
 from pipeline.progress import Progress, Report, Watch, unwatched
 from pipeline.shards import ShardSet, StoredVideo
+from pipeline.true_tubes import true_tubes
 from pipeline.visualise.drawing import draw
 from pipeline.visualise.painted import pictured
 
@@ -91,7 +96,8 @@ def main(recipe: Recipe) -> dict[str, Any]:
             seconds = time.perf_counter() - started
             scores = card.scores()
             by_set = card.ap_by_set(sets) if sets else {}
-            summary = {"mode": folder.name, **headline(scores), "video_sets": by_set, "videos": len(outcomes.done),
+            summary = {"mode": folder.name, "uses_labels": bool(config.association), **headline(scores),
+                       "video_sets": by_set, "videos": len(outcomes.done),
                        "frames": outcomes.frames, "skipped": outcomes.skipped_rows(),
                        "stray_entries": stray_entries(predictions),
                        "frames_per_second": outcomes.frames / seconds,
@@ -100,10 +106,12 @@ def main(recipe: Recipe) -> dict[str, Any]:
             atomic_write(folder / "scores.json", json.dumps(summary, indent=1).encode())
             atomic_write(folder / "classes.json", json.dumps(class_rows(scores), indent=1).encode())
             record(tracker, folder, summary)
-    say(*(f"{result.table()}\n" for result in scores.values()), *([f"{sets_table(by_set)}\n"] if by_set else []),
+    name = f"{folder.name} ({USES_LABELS})" if config.association else folder.name
+    say(*([f"{name}: a reference, not a result", ""] if config.association else []),
+        *(f"{result.table()}\n" for result in scores.values()), *([f"{sets_table(by_set)}\n"] if by_set else []),
         *outcomes.skipped_lines(), *stray_lines(summary["stray_entries"]),
         *(nothing_predicted(recipe, len(outcomes.done)) if not objects else []),
-        f"{folder.name}: {in_words(summary)} over {len(outcomes.done)} videos; everything in {folder}")
+        f"{name}: {in_words(summary)} over {len(outcomes.done)} videos; everything in {folder}")
     return {**summary, "tracking_uri": tracker.handle.uri, "mlflow_run_id": tracker.handle.run_id,
             "mlflow_parent_run_id": tracker.handle.parent_id}
 
@@ -231,8 +239,8 @@ class ScoreVideo:
         source = StoredVideoSource(self.shards, stored)
         try:
             name_for(stored.video_id)
-            predicted = (self.system.predict(source, matching=matching, watch=watch) if self.system
-                         else self._stored(stored.video_id))
+            predicted = (self.system.predict(source, matching=matching, watch=watch, truth_of=self._truth_of(stored))
+                         if self.system else self._stored(stored.video_id))
             truth = self._truth(stored)
             card = scorecard(self.recipe, self.shards.classes)
             if truth is not None:
@@ -255,6 +263,16 @@ class ScoreVideo:
                            file=self.config.predictions, cure="Predict it too, or make the shards without it.")
         video = self.predictions[video_id]
         return VideoResults(tracks=video) if isinstance(video, Tracks) else VideoResults(panoptic=video)
+
+    def _truth_of(self, stored: StoredVideo) -> Callable[[VideoClip], ClipTargets] | None:
+        """The true tubes of the clips of a video, where they decide the order of queries. Raises BadInput without."""
+        if not self.config.association:
+            return None
+        if not stored.has_labels:
+            raise BadInput("no-labels", f"evaluation.association={self.config.association} {USES_LABELS}, and this "
+                           "video has none.", video=stored.video_id,
+                           cure="Leave evaluation.association empty, or score a split with labels.")
+        return partial(true_tubes, video=stored, classes=self.shards.classes)
 
     def _truth(self, stored: StoredVideo) -> VideoResults | None:
         """What the annotation says, in the forms the results are scored in; None without annotation."""

@@ -27,13 +27,15 @@ from pipeline.records import Dataset
 from pipeline.shards import ShardSet
 from pipeline.system import System
 
+USES_LABELS = "uses the labels"      # said wherever results of the oracle appear
+
 
 def scores_folder(recipe: Recipe) -> Path:
     """Where the scores of a mode lie. Another association, and a head tested otherwise than trained, have their own."""
     base = Path(recipe.evaluation.output or recipe.run_folder / "scores")
     if recipe.evaluation.predictions:
         return base / "predictions"
-    association = recipe.inference.association.kind
+    association = recipe.evaluation.association or recipe.inference.association.kind
     head = {} if recipe.inference.head is None else to_json(recipe.inference.head)
     parts = [recipe.evaluation.mode, *([] if association == "hungarian" else [association]),
              *(f"{name}_{value}" for name, value in head.items() if name != "kind" and value is not None)]
@@ -103,6 +105,8 @@ def prediction_writer(recipe: Recipe, system: System | None, shards: ShardSet) -
     if system is None or not recipe.evaluation.keep_predictions:
         return None
     made_by = {**system.made_by, "shards_fingerprint": shards.fingerprint}
+    if recipe.evaluation.association:
+        made_by["association"] = f"{recipe.evaluation.association}, {USES_LABELS}"
     folder = scores_folder(recipe) / "predictions" / digest(made_by)[:16]
     return PredictionWriter(folder=folder, classes=shards.classes, made_by=made_by, formats=recipe.evaluation.formats)
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from jobs.cluster import connect, results_of
 from jobs.console import say
+from jobs.kept_predictions import USES_LABELS
 from jobs.models import open_system
 from jobs.recipes.schema import Recipe
 from jobs.verb import recorded, run
@@ -39,6 +40,9 @@ from pipeline.visualise.sound import add_sound
 
 def main(recipe: Recipe) -> dict[str, Any]:
     """Predict every video of the input; returns where each result lies and what was skipped."""
+    if recipe.evaluation.association:
+        raise ValueError(f"evaluation.association={recipe.evaluation.association} {USES_LABELS}, and a video to "
+                         "predict has none; leave evaluation.association empty and choose inference.association")
     recipe = with_mode(recipe)
     output = output_folder(recipe)
     earlier = earlier_videos(output)

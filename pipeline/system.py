@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from model.association.linker import MatchingSpace
-from model.contracts import ClipPrediction, Geometry, VideoResults
+from model.contracts import ClipPrediction, ClipTargets, Geometry, VideoResults
 from model.families import family_of, refuse_unfit_results
 from model.inference import (
     FeatureSpool,
@@ -32,6 +32,7 @@ from model.inference import (
     result_makers,
     with_places,
 )
+from model.inference.oracle import in_true_order
 from model.labels import ClassTable
 from model.postprocess.instances import tracks_video
 from model.postprocess.panoptic import panoptic_video
@@ -70,11 +71,14 @@ class System:
         return self.inference.resize or FixedCanvas(size=self.size, enlarge=self.inference.enlarge)
 
     def predict(self, video: VideoSource | Path | str, *, matching: MatchingSpace | None = None,
-                watch: Watch | None = None) -> VideoResults:
+                watch: Watch | None = None, truth_of: Callable[[VideoClip], ClipTargets] | None = None
+                ) -> VideoResults:
         """Segment and track one video, clip by clip; memory does not grow with its pixels.
 
         video: a source of frames, a video file, or a folder of frames. matching: counts the comparisons that linking
-        the segments of clips took. watch: notes the place in the video. Raises BadInput for one that cannot be read.
+        the segments of clips took. watch: notes the place in the video. truth_of: the true tubes of a clip, which then
+        decide the order of its queries (`model.inference.oracle`): a reference for scores, no result. Raises BadInput
+        for a video that cannot be read.
         """
         source = open_video(video) if isinstance(video, Path | str) else video
         overlap = self.inference.association.overlap
@@ -84,6 +88,8 @@ class System:
         if watch is not None:
             clips = watch.over("segmenting", clips, total, frames=lambda pair: max(pair[0].valid - overlap, 1))
             noted = partial(watch.at, "merging", total=total)
+        if truth_of is not None:
+            clips = in_true_order(clips, truth_of, compete=family_of(self.segmenter.config).masks_compete)
         geometry = self.resize.geometry(source.size)
         with closing(TensorSpool(noted=noted)) if self.head is not None else nullcontext() as spool:
             makers = self.makers(geometry, spool, head=self.head)

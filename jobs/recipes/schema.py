@@ -164,6 +164,9 @@ class EvaluationConfig:
 
     mode: Mode = "near_online"
     split: str = "val"
+    # oracle: the labels decide which query is which object, in place of inference.association. A reference line: what
+    # it loses from window to window, no association can win back.
+    association: Literal["", "oracle"] = ""
     windows: tuple[int, ...] = WINDOWS             # frames; VPQ is the mean over 1, 2, 4, 6, printed with and without 8
     stq_compat: Literal["", "step", "vipseg"] = ""     # STQ as the released script of KITTI-STEP or of VIPSeg counts
     mvc_compat: bool = False                       # mVC as VSPW's released script counts
@@ -257,6 +260,8 @@ class Recipe:
                              f"{self.head and self.head.kind!r}; set inference.head=null")
         refuse_unfit_results(self.inference, one.segmenter, offline=False, clip_frames=one.segmenter_frames)
         self._refuse_unfit_sizes()
+        if self.evaluation.association == "oracle":
+            self._refuse_unfit_oracle()
         for part in ("evaluation", "predict"):
             refuse_unfit_formats(getattr(self, part).formats, self.inference.results, setting=f"{part}.formats")
         for field_name in ("evaluation.mode", "predict.mode"):
@@ -281,6 +286,20 @@ class Recipe:
         if self.stage_two is not None and self.inference.resize and self.cache.evidence.strategy == "dense":
             raise ValueError("cache.evidence.strategy=dense keeps all pixels, but with inference.resize the number of "
                              "pixels differs between videos; set the strategy to balanced, or inference.resize=null")
+
+    def _refuse_unfit_oracle(self) -> None:
+        """Raise ValueError where something else than an order of queries decides which object is which."""
+        inference = self.inference
+        where = "evaluation.association=oracle orders queries by the labels, but"
+        if self.evaluation.predictions:
+            raise ValueError(f"{where} evaluation.predictions={self.evaluation.predictions} are finished; leave "
+                             "evaluation.predictions empty, or evaluation.association")
+        if inference.association.kind != "hungarian":
+            raise ValueError(f"{where} inference.association={inference.association.kind} would associate once more; "
+                             "set inference.association.kind=hungarian")
+        if "panoptic" in inference.results and inference.panoptic.kind == "tube":
+            raise ValueError(f"{where} panoptic videos of kind 'tube' are tracked by their own tracker; leave panoptic "
+                             f"out of inference.results={list(inference.results)}, or evaluation.association empty")
 
     def _refuse_offline(self, field_name: str) -> None:
         """Raise ValueError unless a cross-clip head can make every result."""

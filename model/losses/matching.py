@@ -45,9 +45,12 @@ class Matches:
 
 
 @torch.no_grad()
-def match_queries(class_logits: Tensor, mask_logits: Tensor, targets: PixelTargets) -> Matches:
-    """class_logits b n classes+1, mask_logits b n p -> one query per tube, as long as there are queries."""
-    mask_similarity, void_share = mask_similarities(mask_logits, targets)
+def match_queries(class_logits: Tensor, mask_logits: Tensor, targets: PixelTargets, *, compete: bool = True) -> Matches:
+    """class_logits b n classes+1, mask_logits b n p -> one query per tube, as long as there are queries.
+
+    compete: masks are a softmax over queries, as in kMaX-DeepLab; False: each is a sigmoid of its own.
+    """
+    mask_similarity, void_share = mask_similarities(mask_logits, targets, compete=compete)
     probability = class_logits.softmax(-1, dtype=torch.float32)             # b n classes+1
     classes = targets.classes.clamp(min=0)[:, None].expand(-1, probability.shape[1], -1)
     class_similarity = probability.gather(2, classes)                       # b n m
@@ -56,12 +59,12 @@ def match_queries(class_logits: Tensor, mask_logits: Tensor, targets: PixelTarge
                    class_similarity=class_similarity, void_share=void_share)
 
 
-def mask_similarities(mask_logits: Tensor, targets: PixelTargets) -> tuple[Tensor, Tensor]:
+def mask_similarities(mask_logits: Tensor, targets: PixelTargets, *, compete: bool = True) -> tuple[Tensor, Tensor]:
     """mask_logits b n p -> dice of queries and tubes b n m, share of each query's mass that lies on void b n.
 
     The dice is taken over the pixels where masks are compared, so void is part of it only if void counts.
     """
-    masks = mask_logits.softmax(1, dtype=torch.float32)
+    masks = mask_logits.softmax(1, dtype=torch.float32) if compete else mask_logits.float().sigmoid()
     rows = torch.stack([targets.compared, targets.void, targets.weights], 1)
     sums = einsum(masks, torch.cat([targets.masks, rows], 1), "b n p, b m p -> b n m")
     overlap = sums[..., :-3]

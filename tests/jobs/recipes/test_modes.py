@@ -6,7 +6,9 @@ import shlex
 
 import pytest
 
+from jobs import predict
 from jobs.config import override
+from jobs.kept_predictions import scores_folder
 from jobs.recipes import RECIPES, find_recipe
 from jobs.verb import command_line, next_command, resolved
 from model.families import refuse_unfit_results
@@ -84,3 +86,27 @@ def test_it_carries_every_override_of_the_command_before_it(verb, monkeypatch, t
     assert resolved(override(find_recipe(words[4]), words[6::2])) == recipe
     plain = shlex.split(command_line(resolved(find_recipe("tiny")), "evaluate").removeprefix("next: "))
     assert plain == ["python", "-m", "jobs.evaluate", "--recipe", "tiny"]
+
+
+@pytest.mark.parametrize(("name", "changes", "message"), [
+    ("tiny", ["inference.association.kind=memory_buffer"], "inference.association=memory_buffer would associate once"),
+    ("tiny", ["evaluation.predictions=somewhere"], "leave evaluation.predictions empty"),
+    ("synthetic_vps", [], "leave panoptic out of inference.results"),
+])
+def test_the_oracle_is_refused_where_labels_cannot_order_the_queries(name, changes, message):
+    with pytest.raises(ValueError, match=message):
+        override(find_recipe(name), [*changes, "evaluation.association=oracle"])
+
+
+def test_the_oracle_is_refused_by_predict(tmp_path):
+    recipe = override(find_recipe("tiny"), [f"folder={tmp_path}", "predict.input=x", "evaluation.association=oracle"])
+    with pytest.raises(ValueError, match="association=oracle uses the labels, and a video to predict has none"):
+        predict.main(recipe)
+    with pytest.raises(ValueError, match="there is no kind 'oracle'; choose one of hungarian"):
+        override(find_recipe("tiny"), ["inference.association.kind=oracle"])
+
+
+def test_scores_of_the_oracle_have_a_folder_of_their_own():
+    recipe = find_recipe("tiny")
+    oracle = override(recipe, ["evaluation.association=oracle"])
+    assert scores_folder(oracle) == scores_folder(recipe).with_name(f"{scores_folder(recipe).name}_oracle")

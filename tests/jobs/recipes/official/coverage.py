@@ -44,7 +44,8 @@ NO_OFFICIAL_VALUE: dict[str, tuple[str, ...]] = {
     "compared as start weights": ("*.start_from",),
     "compared as the number of reserved queries": ("*.stuff_classes",),
     "what is scored besides; VPQ is always the mean over windows of 1, 2, 4 and 6 frames": (
-        "evaluation.windows", "evaluation.stq_compat", "evaluation.mvc_compat", "evaluation.video_sets"),
+        "evaluation.windows", "evaluation.association", "evaluation.stq_compat", "evaluation.mvc_compat",
+        "evaluation.video_sets"),
     "our query cache, which the official code has none of": (
         "cache.splits", "cache.dtype", "cache.augment", "cache.evidence.strategy"),
 }
