@@ -57,7 +57,7 @@ def stored_predictions(recipe: Recipe, classes: ClassTable) -> Mapping[str, Pano
                                 "results.json of YouTube-VIS")
     refuse_other_results(recipe, path, "panoptic" if path.is_dir() else "tracks")
     if path.is_dir():
-        predictions = read_predictions(path)
+        predictions = read_predictions(path, compare=True)
         if predictions.classes != classes:
             raise Mismatch(f"the predictions in {path} are in the classes of {predictions.classes.name}, the shards in "
                            f"those of {classes.name}; score them on shards of the data set they were made for")

@@ -28,6 +28,7 @@ from model.cross_clip import CrossClipConfig
 from model.inference import InferenceConfig
 from model.labels import ClassTable
 from model.segmenters import SegmenterConfig
+from pipeline.digests import refuse_other_content
 from pipeline.errors import BadInput, Mismatch
 from pipeline.file_names import at_home
 from pipeline.files import atomic_write, digest, sha256_of
@@ -89,9 +90,9 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
     """The tensors of a finished model, after checking them against its card."""
     card = read_card(folder)
     path = Path(folder) / "model.safetensors"
-    if (actual := sha256_of(path)) != card["weights_sha256"]:
-        raise Mismatch(f"{path} has sha256 {actual[:12]}..., model.json says {card['weights_sha256'][:12]}...; "
-                       "the files do not belong together: copy the folder again")
+    refuse_other_content(path, card["weights_sha256"], listed_in="model.json",
+                         cure="Copy the folder of the model again; if it was made here, delete model.json and run the "
+                         "training verb again, which resumes from its last checkpoint.")
     return load_file(path)
 
 

@@ -56,6 +56,8 @@ def main(recipe: Recipe) -> dict[str, Any]:
     if recipe.stage_one_from:
         raise ValueError(f"{recipe.name} takes its segmenter from {recipe.stage_one_from}, which holds none that is "
                          "trained as this recipe says; finish the run of that folder, or leave stage_one_from empty")
+    for part in (shards, *([stills.shards] if stills else [])):
+        part.refuse_damage()
     refuse_unfit_starts(recipe, "stage_one")
     connect(recipe.cluster)
     labelled = shards.with_labels()

@@ -56,7 +56,7 @@ def refuse_other_content(path: Path | str, expected: str, *, listed_in: str, cur
     """Raise Mismatch, with both values and the cure, unless a file has the sha256 that `listed_in` records of it."""
     if (actual := known_sha256(path)) != expected:
         raise Mismatch(f"{path} has sha256 {actual[:12]}..., but {listed_in} lists {expected[:12]}...: the file is "
-                       f"damaged, or belongs to something else. {cure}")
+                       f"damaged, or the two do not belong together. {cure}")
 
 
 def _state(path: Path) -> list[int]:

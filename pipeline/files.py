@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from pipeline.foreign_files import open_regular
 from pipeline.processes import is_alive, machine
 
 PARTIAL = ".partial"    # suffix of a file, or of a folder, that is still being written
@@ -119,8 +120,8 @@ def digest(value: Any) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """sha256 of a file's content, in hex."""
-    with open(path, "rb") as file:
+    """sha256 of a file's content, in hex. Raises OSError, and BadInput "not-a-file" for a pipe, socket or device."""
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -14,9 +14,10 @@ are read back from the format `vipseg`.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,14 @@ from model.labels import DIVISOR, VOID, ClassTable, panoptic_id
 from pipeline.datasets.folders import load_json
 from pipeline.datasets.id_maps import read_label
 from pipeline.datasets.json_entries import Entry, is_finite, shown
+from pipeline.digests import known_sha256
 from pipeline.errors import BadInput
 from pipeline.file_names import name_for
-from pipeline.foreign_files import inside, own_json
+from pipeline.foreign_files import inside, own_json, whole_json
 from pipeline.images import ids_from_rgb
 from pipeline.predictions.vipseg import MAPS, PANOPTIC
+
+log = logging.getLogger(__name__)
 
 SCHEMA = 1
 PARTS = "videos"
@@ -52,6 +56,7 @@ class Predictions(Mapping[str, PanopticVideo]):
     maps: Path
     classes: ClassTable
     made_by: Mapping[str, Any] = field(default_factory=dict)
+    parts: Path | None = None       # files of single videos, with which the entries are compared
 
     def __getitem__(self, video_id: str) -> PanopticVideo:
         """Raises KeyError for another video, BadInput for one that is listed twice or whose entry is wrong."""
@@ -60,7 +65,10 @@ class Predictions(Mapping[str, PanopticVideo]):
             raise KeyError(video_id)
         if len(entries) > 1:
             raise entries[0].bad(f"the video is listed {len(entries)} times.", "duplicate-video")
-        return panoptic_video(entries[0], self.maps, self.classes)
+        video = panoptic_video(entries[0], self.maps, self.classes)
+        if self.parts is None:
+            return video
+        return replace(video, frames=_AsWritten(video.frames, entries[0], self.parts / f"{name_for(video_id)}.json"))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries()[0])
@@ -93,9 +101,11 @@ class Predictions(Mapping[str, PanopticVideo]):
         return videos, strays
 
 
-def read_predictions(folder: Path, *, expected: Mapping[str, Any] | None = None) -> Predictions:
+def read_predictions(folder: Path, *, expected: Mapping[str, Any] | None = None, compare: bool = False) -> Predictions:
     """Finished predictions of this project. expected: fields of `made_by` that must be equal.
 
+    compare: also compare pred.json with its sha256. Where they differ, the entry of each video is compared with the
+    file that the video was written to, so that only the videos that differ are lost.
     Raises FileNotFoundError where they are not finished, ValueError naming every field that differs, or where the
     format `vipseg` was not among those written.
     """
@@ -106,7 +116,19 @@ def read_predictions(folder: Path, *, expected: Mapping[str, Any] | None = None)
         raise ValueError(f"the predictions in {folder} were not written in the format 'vipseg', which is the one that "
                          "is read back. Predict again with 'vipseg' among the formats, or with none chosen")
     return Predictions(annotations=folder / PANOPTIC, maps=folder / MAPS, made_by=manifest["made_by"],
-                       classes=ClassTable.from_json(manifest["classes"]))
+                       classes=ClassTable.from_json(manifest["classes"]),
+                       parts=None if not compare or _is_as_written(folder, manifest) else folder / PARTS)
+
+
+def _is_as_written(folder: Path, manifest: Mapping[str, Any]) -> bool:
+    """Whether pred.json has the sha256 of the manifest; the log names one that has another."""
+    expected = str(manifest["sha256"][PANOPTIC])
+    if (actual := known_sha256(folder / PANOPTIC)) == expected:
+        return True
+    log.warning("%s has sha256 %s..., but %s lists %s...: it was damaged, changed or exchanged. Only the videos whose "
+                "entries are those in %s/ are read. %s", folder / PANOPTIC, actual[:12], MANIFEST, expected[:12], PARTS,
+                f"If it was predicted here, delete {MANIFEST} and run the same verb again.")
+    return False
 
 
 def refuse_other_source(made_by: Mapping[str, Any], expected: Mapping[str, Any], folder: Path) -> None:
@@ -237,6 +259,26 @@ class _Maps:
                            video=self.video_id, cure="List exactly the ids that own pixels of the frame.")
         translated = self.panoptic[np.searchsorted(self.file_ids, values)]
         return np.repeat(translated, np.diff(starts, append=flat.size)).reshape(ids.shape)
+
+
+@dataclass(frozen=True)
+class _AsWritten:
+    """Frames whose entry is compared with the file of its video, where there is one, after the last of them."""
+
+    frames: _Maps
+    entry: Entry
+    part: Path
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Raises BadInput "other-prediction" where the two differ; more exact errors of the frames come first."""
+        yield from self.frames
+        written = whole_json(self.part)
+        if written is not None and written.get("panoptic") != self.entry.values:
+            raise BadInput("other-prediction", f"its entry is not the one in {self.part}.", video=self.entry.video,
+                           file=self.entry.file, cure="Predict this video again, or copy the folder again.")
 
 
 def read_prediction_manifest(folder: Path) -> dict[str, Any]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import tarfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import BadInput
-from pipeline.files import atomic_file
+from pipeline.files import atomic_file, digest
 from pipeline.foreign_files import open_regular, parse_json
 from pipeline.picture_formats import LARGEST
 from pipeline.shards.format import INDEX, INDEX_SCHEMA, META, SCHEMA
@@ -28,19 +29,26 @@ def index_row(meta: dict, *, key: str, shard: int, members: list[dict]) -> dict:
                                              "frame_names", "segments", "overlaps")}}
 
 
-def save_index(path: Path, rows: Iterable[dict], *, plan: str) -> None:
-    """Write rows, which are in the order of the clips in the shards, with the digest of their plan."""
-    schema = INDEX_SCHEMA.with_metadata({"schema": str(SCHEMA), "plan": plan})
+def save_index(path: Path, rows: Iterable[dict], *, plan: str, tars: str) -> None:
+    """Write rows, which are in the order of the clips in the shards, with the digests of their plan and their tars."""
+    schema = INDEX_SCHEMA.with_metadata({"schema": str(SCHEMA), "plan": plan, "tars": tars})
     table = pa.Table.from_pylist(list(rows), schema=schema)
     with atomic_file(path) as file:
         pq.write_table(table, file, compression="zstd", write_page_checksum=True)
 
 
-def read_index(path: Path, *, plan: str, most: int) -> list[dict]:
-    """The rows of an index, at most `most`.
+def tars_digest(shards: Iterable[Mapping[str, Any]]) -> str:
+    """Digest of the content of the tars, from the rows of a manifest: it tells which tars an index is of."""
+    return digest([shard.get("sha256") for shard in shards])
 
-    Raises BadInput where it is damaged, has more rows or other columns, or belongs to another plan than the manifest.
+
+def read_index(path: Path, manifest: Mapping[str, Any]) -> list[dict]:
+    """The rows of the index of a set.
+
+    Raises BadInput where it is damaged, has more rows than the manifest has clips or other columns, or belongs to other
+    tars or another plan. (The index of an earlier version names no tars.)
     """
+    most = sum(shard["clips"] for shard in manifest["shards"])
     try:
         with open_regular(path) as file:
             parquet = pq.ParquetFile(file, page_checksum_verification=True)
@@ -50,10 +58,13 @@ def read_index(path: Path, *, plan: str, most: int) -> list[dict]:
             table = parquet.read()
     except (pa.ArrowException, OSError) as error:
         raise BadInput("damaged-shard", f"it cannot be read ({error}).", file=path, cure=_REBUILD) from error
-    actual = (table.schema.metadata or {}).get(b"plan", b"").decode()
-    if actual != plan:
-        raise BadInput("damaged-shard", f"it belongs to plan {actual[:16]!r}, but its manifest to {plan[:16]!r}.",
-                       file=path, cure=_REBUILD)
+    found = {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}
+    expected = {"plan": manifest["plan"], "tars": tars_digest(manifest["shards"])}
+    for name, value in expected.items():
+        actual = found.get(name, value if name == "tars" else "")
+        if actual != value:
+            raise BadInput("damaged-shard", f"it belongs to {name} {actual[:16]!r}, but its manifest to "
+                           f"{value[:16]!r}.", file=path, cure=_REBUILD)
     return table.to_pylist()
 
 
@@ -109,4 +120,5 @@ def rows_of_tars(folder: Path, manifest: dict) -> list[dict]:
 def write_index(folder: Path) -> None:
     """Rebuild a lost `index.parquet`, byte for byte, from the tars of a finished shard set."""
     manifest, _ = read_manifest(folder)
-    save_index(folder / INDEX, rows_of_tars(folder, manifest), plan=manifest["plan"])
+    save_index(folder / INDEX, rows_of_tars(folder, manifest), plan=manifest["plan"],
+               tars=tars_digest(manifest["shards"]))

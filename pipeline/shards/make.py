@@ -22,7 +22,7 @@ from pipeline.records import Dataset
 from pipeline.shards.allowed import refuse_unfit_classes
 from pipeline.shards.class_counts import Counts, add_counts, class_rows
 from pipeline.shards.format import ERRORS, INDEX, MANIFEST, PLAN, SCHEMA
-from pipeline.shards.index import save_index
+from pipeline.shards.index import save_index, tars_digest
 from pipeline.shards.plan import ShardConfig, ShardPlan, plan_shards
 from pipeline.shards.writer import make_shard, shard_outcomes
 
@@ -135,7 +135,8 @@ def _finish(folder: Path, plan: ShardPlan, remarks: Mapping[str, int]) -> ShardR
         raise BadInput("bad-videos", f"{len(skipped)} of {plan.videos} videos are bad, more than "
                        f"shards.max_bad_fraction={plan.config.max_bad_fraction}; {folder / ERRORS} names each with its "
                        f"cure. The first: {skipped[0].skipped.message}")
-    save_index(folder / INDEX, (row for sidecar in sidecars for row in sidecar["index"]), plan=plan.digest)
+    save_index(folder / INDEX, (row for sidecar in sidecars for row in sidecar["index"]), plan=plan.digest,
+               tars=tars_digest(sidecars))
     totals = {name: sum(sidecar[name] for sidecar in sidecars) for name in ("videos", "clips", "frames", "size")}
     plain = plan.to_json()
     content = _content(sidecars, plan, remarks)

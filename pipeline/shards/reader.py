@@ -15,14 +15,17 @@ from pycocotools import mask as coco
 from model.contracts import PanopticVideo, SemanticVideo, Track, Tracks, VideoSegment
 from model.labels import VOID, ClassTable, panoptic_id
 from pipeline.datasets.id_maps import ids_in
+from pipeline.digests import known_sha256
 from pipeline.errors import BadInput
 from pipeline.foreign_files import open_regular
 from pipeline.images import decode_png
-from pipeline.shards.format import INDEX, StoredVideo, stored_videos
+from pipeline.shards.format import INDEX, MANIFEST, StoredVideo, stored_videos
 from pipeline.shards.index import read_index, refuse_unfit_rows, rows_of_tars
 from pipeline.shards.manifest import MAKE_AGAIN, read_manifest
 
 log = logging.getLogger(__name__)
+
+_REMAKE = "Run jobs.make_shards again, which writes only this shard anew"
 
 _FRAMES_AT_ONCE = 8     # of the ground truth; bounds memory, not results
 
@@ -31,6 +34,8 @@ class ShardSet:
     """A folder of finished shards. It is cheap to pickle; each process opens its own files.
 
     tars_here: False where the tars lie in an object store and are streamed; then manifest and index suffice.
+    Before a process reads a tar for the first time, it compares the sha256 with the manifest. Where they differ, every
+    frame is compared with its checksum, so that only the damaged videos are lost.
     Raises FileNotFoundError where the set is not finished or a tar is missing, BadInput where manifest or index are
     damaged or the size of a tar differs from the manifest, and ValueError for another schema.
     """
@@ -45,9 +50,10 @@ class ShardSet:
             _check_size(self.folder / shard["name"], shard["size"])
         self.videos = stored_videos(_index_rows(self.folder, self.manifest, tars_here=tars_here))
         self._files: dict[tuple[int, int], int] = {}        # (process, shard) -> descriptor; forks open their own
+        self._whole: dict[int, bool] = {}                   # shard -> whether it has its sha256
 
     def __getstate__(self) -> dict:
-        return self.__dict__ | {"_files": {}}
+        return self.__dict__ | {"_files": {}, "_whole": {}}
 
     def __del__(self) -> None:
         for (process, _), descriptor in getattr(self, "_files", {}).items():
@@ -58,8 +64,10 @@ class ShardSet:
              check: bool = False) -> list[tuple[bytes, bytes | None]]:
         """JPEG and id PNG (None without label) of frames `start` ... `stop` - 1, with one `pread`.
 
-        check: also compare the checksums of the index. Raises BadInput "damaged-shard" where they differ.
+        check: also compare the checksums of the index. Raises BadInput "damaged-shard" where they differ. In a tar with
+        a wrong sha256 they are compared in any case; the error is then "corrupt-image".
         """
+        compared = check or not self._is_whole(video.shard)
         frames = video.frames[start:stop]
         if not frames or start < 0 or stop > len(video.frames):
             raise IndexError(f"frames {start} to {stop} of video {video.video_id!r}, which has {len(video.frames)}")
@@ -68,11 +76,36 @@ class ShardSet:
         span = self._pread(video.shard, begin, last + length - begin)
         members = [[span[offset - begin:offset - begin + length] for offset, length in _places(frame)]
                    for frame in frames]
-        if check:
+        if compared:
             for frame, parts in zip(frames, members):
                 if tuple(map(zlib.crc32, parts)) != frame.crc32:
-                    raise self._damaged(video, f"the checksum of frame {frame.name!r} differs from the index")
+                    raise self._damaged(video, f"the checksum of frame {frame.name!r} differs from the index",
+                                        reason="damaged-shard" if check else "corrupt-image")
         return [(parts[0], parts[1] if len(parts) == 2 else None) for parts in members]
+
+    def refuse_damage(self) -> None:
+        """Compare every tar with its sha256. Raises BadInput for the first damaged frame of one that differs, or for
+        the tar where no frame is damaged."""
+        for shard in range(len(self.manifest["shards"])):
+            if self._is_whole(shard):
+                continue
+            for video in (video for video in self.videos if video.shard == shard):
+                for start in range(0, len(video.frames), _FRAMES_AT_ONCE):
+                    self.read(video, start, min(start + _FRAMES_AT_ONCE, len(video.frames)))
+            raise BadInput("damaged-shard", "its sha256 is not that of the manifest.", cure=f"{_REMAKE}.",
+                           file=self.folder / self.manifest["shards"][shard]["name"])
+
+    def _is_whole(self, shard: int) -> bool:
+        """Whether a tar has the sha256 of the manifest; the log names one that has another."""
+        if shard not in self._whole:
+            entry = self.manifest["shards"][shard]
+            path = self.folder / entry["name"]
+            actual = known_sha256(path) if path.exists() else ""      # `_pread` raises the error with the cure
+            self._whole[shard] = not actual or actual == entry.get("sha256", actual)
+            if not self._whole[shard]:
+                log.warning("%s has sha256 %s..., but %s lists %s...: it is damaged, or of another set. Its damaged "
+                            "frames are refused. %s.", path, actual[:12], MANIFEST, entry["sha256"][:12], _REMAKE)
+        return self._whole[shard]
 
     def with_labels(self) -> ShardSet:
         """The set as training sees it: without the videos in which no frame has a label.
@@ -171,9 +204,10 @@ class ShardSet:
             data += more
         return data
 
-    def _damaged(self, video: StoredVideo, fault: str) -> BadInput:
+    def _damaged(self, video: StoredVideo, fault: str, *, reason: str = "damaged-shard") -> BadInput:
         path = self.folder / self.manifest["shards"][video.shard]["name"]
-        return BadInput("damaged-shard", fault + ".", video=video.video_id, file=path, cure=MAKE_AGAIN)
+        cure = MAKE_AGAIN if reason == "damaged-shard" else f"{_REMAKE}, or leave the video out."
+        return BadInput(reason, fault + ".", video=video.video_id, file=path, cure=cure)
 
 
 class _TranslatedFrames:
@@ -243,7 +277,7 @@ def _check_size(path: Path, size: int) -> None:
 
 def _index_rows(folder: Path, manifest: dict, *, tars_here: bool) -> list[dict]:
     if (folder / INDEX).exists():
-        rows = read_index(folder / INDEX, plan=manifest["plan"], most=sum(s["clips"] for s in manifest["shards"]))
+        rows = read_index(folder / INDEX, manifest)
         refuse_unfit_rows(rows, manifest, folder / INDEX)
         return rows
     if not tars_here:

@@ -52,7 +52,7 @@ def _findings(folder: Path, manifest: dict) -> Iterator[str]:
         yield f"{folder / stray}: it is not in the manifest; delete it"
     yield from _plan_findings(folder, manifest)
     try:
-        index = read_index(folder / INDEX, plan=manifest["plan"], most=sum(s["clips"] for s in manifest["shards"]))
+        index = read_index(folder / INDEX, manifest)
     except BadInput as error:
         index = None
         yield f"{folder / INDEX}: {error.what} write_index(folder) rebuilds it"

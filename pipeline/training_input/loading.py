@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import os
+import zlib
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -211,6 +212,11 @@ def _read_shard(shards: ShardSet, shard: int, plans: list[ClipPlan], config: Inp
 
     def fetch(video: StoredVideo, frames: tuple[int, ...]) -> list[tuple[bytes, bytes | None]]:
         stored = [[members[name] for name in _members(shards, video, frame)] for frame in frames]
+        for frame, parts in zip(frames, stored):
+            if tuple(map(zlib.crc32, parts)) != video.frames[frame].crc32:
+                raise BadInput("corrupt-image", f"the checksum of frame {video.frames[frame].name!r} differs from the "
+                               "index.", video=video.video_id, file=name,
+                               cure="Copy the shard and its index again from their source.")
         return [(parts[0], parts[1] if len(parts) == 2 else None) for parts in stored]
 
     return fetch

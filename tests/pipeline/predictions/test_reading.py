@@ -15,6 +15,7 @@ from pycocotools import mask as run_lengths
 from model.contracts import PanopticVideo, SemanticVideo, Track, Tracks, VideoResults, VideoSegment
 from model.labels import VOID, ClassInfo, ClassTable, class_of, panoptic_id, track_of
 from pipeline.errors import BadInput
+from pipeline.files import sha256_of
 from pipeline.images import decode_png, ids_from_rgb
 from pipeline.metrics.vpq import VPQ
 from pipeline.predictions.reading import Predictions, read_predictions
@@ -207,6 +208,25 @@ def test_files_that_contradict_each_other_are_refused_when_read(writer, change, 
     with pytest.raises(BadInput, match="video 'v'") as error:
         damage(writer, change)
     assert error.value.reason == reason
+
+
+def test_a_changed_pred_json_is_named_and_costs_the_videos_that_are_not_as_they_were_written(writer, caplog):
+    for name in ("v", "w"):
+        writer.write(VideoResults(panoptic=some_video(name=name)))
+    manifest = json.loads(writer.finish().read_text())
+    path = writer.folder / "pred.json"
+    assert_equal_videos(read_predictions(writer.folder, compare=True)["w"], some_video(name="w"))
+    assert caplog.messages == []
+    content = json.loads(path.read_text())
+    content["annotations"][1]["annotations"][0]["segments_info"][0]["area"] = 1
+    path.write_text(json.dumps(content))
+    predictions = read_predictions(writer.folder, compare=True)
+    (line,) = caplog.messages
+    assert line.startswith(f"{path} has sha256 {sha256_of(path)[:12]}..., but predictions.json lists "
+                           f"{manifest['sha256'][path.name][:12]}...")
+    assert_equal_videos(predictions["v"], some_video(name="v"))
+    with pytest.raises(BadInput, match=r"video 'w'.*pred\.json: its entry is not the one in .*w\.json"):
+        list(predictions["w"].frames)
 
 
 def test_predictions_of_other_tools_are_read_and_scored_as_ours(writer):

@@ -9,6 +9,7 @@ import re
 from dataclasses import replace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import webdataset as wds
 from numpy.testing import assert_array_equal
@@ -276,3 +277,64 @@ def test_a_truncated_file_is_bad_data_and_named(folder, name):
         ShardSet(folder)
     assert error.value.reason == "damaged-shard"
     assert error.value.cure
+
+
+@pytest.fixture
+def other(tmp_path):
+    """A set of the same videos with other JPEGs, whose files all have the same sizes."""
+    data = toy_videos(tmp_path / "other_toy", LENGTHS)
+    for path in data.root.rglob("*.jpg"):
+        content = bytearray(path.read_bytes())
+        content[15] ^= 1        # the density in the header
+        path.write_bytes(content)
+    make_shards(data, tmp_path / "other", ShardConfig(clip_frames=4, min_shards=2), split="val")
+    return tmp_path / "other"
+
+
+def test_a_tar_of_another_set_costs_its_videos_and_the_log_has_both_digests_and_the_cure(folder, other, caplog):
+    listed = json.loads((folder / "manifest.json").read_text())["shards"][0]["sha256"]
+    tar = folder / "val-000000.tar"
+    tar.write_bytes((other / tar.name).read_bytes())
+    shards = ShardSet(folder)
+    lost = [video for video in shards.videos if video.shard == 0]
+    for video in shards.videos:
+        if video in lost:
+            with pytest.raises(BadInput, match=re.escape(str(tar)) + r".*jobs\.make_shards again.*or leave") as raised:
+                shards.read(video, 0, len(video.frames))
+            assert raised.value.reason == "corrupt-image"
+            assert raised.value.video == video.video_id
+        else:
+            assert shards.read(video, 0, len(video.frames))
+    (line,) = caplog.messages
+    assert line.startswith(f"{tar} has sha256 {sha256_of(tar)[:12]}..., but manifest.json lists {listed[:12]}...")
+    with pytest.raises(BadInput, match=f"video '{lost[0].video_id}'"):
+        ShardSet(folder).refuse_damage()
+
+
+def test_a_whole_set_is_not_refused_and_read_for_its_digests_once(folder, monkeypatch):
+    read = []
+    monkeypatch.setattr("pipeline.shards.reader.known_sha256", lambda path: read.append(path) or sha256_of(path))
+    shards = ShardSet(folder)
+    shards.refuse_damage()
+    for video in shards.videos:
+        shards.read(video, 0, 1)
+    assert sorted(path.name for path in read) == ["val-000000.tar", "val-000001.tar"]
+
+
+def test_a_damage_between_the_frames_is_refused_before_training(folder):
+    tar = folder / "val-000001.tar"
+    tar.write_bytes(tar.read_bytes()[:-1] + b"x")
+    with pytest.raises(BadInput, match=rf"{tar.name}: its sha256 .*jobs\.make_shards again"):
+        ShardSet(folder).refuse_damage()
+
+
+def test_an_index_of_other_tars_is_refused_and_one_of_an_earlier_version_is_read(folder, other):
+    ours = folder / "index.parquet"
+    table = pq.read_table(ours)
+    plans = [json.loads((where / "manifest.json").read_text())["plan"] for where in (folder, other)]
+    assert plans[0] == plans[1]
+    ours.write_bytes((other / "index.parquet").read_bytes())
+    with pytest.raises(BadInput, match="belongs to tars"):
+        ShardSet(folder)
+    pq.write_table(table.replace_schema_metadata({"schema": "2", "plan": plans[0]}), ours)
+    assert [video.video_id for video in ShardSet(folder).videos] == sorted(LENGTHS)
