@@ -79,6 +79,7 @@ def check_split(recipe: Recipe, split: str, dataset: Dataset) -> dict[str, Any]:
     shutil.rmtree(pictures, ignore_errors=True)
     counts: Counts = {}
     remarks = Counter(dataset.remarks)
+    faults = []
     with Progress(f"checking {split}", len(videos)) as progress:
         outcomes = Outcomes(progress)
         for name in videos:
@@ -89,6 +90,9 @@ def check_split(recipe: Recipe, split: str, dataset: Dataset) -> dict[str, Any]:
                     raise
                 outcomes.add([VideoOutcome.skip(name, error)])
                 continue
+            faults += video.faults.values()
+            if recipe.strict and faults:
+                raise faults[0]
             add_counts(counts, video.classes)
             remarks.update(video.remarks)
             if len(outcomes.done) < PICTURED_VIDEOS:
@@ -98,7 +102,8 @@ def check_split(recipe: Recipe, split: str, dataset: Dataset) -> dict[str, Any]:
     say(f"{split}: {len(outcomes.done)} videos, {outcomes.frames} frames",
         *(f"  {times} {text}" for text, times in sorted(remarks.items())),
         class_table(class_rows(dataset.classes.to_json(), counts)),
-        *(f"wrong: {outcome.skipped.message}" for outcome in outcomes.skipped), *other_classes(recipe, dataset),
+        *(f"wrong: {outcome.skipped.message}" for outcome in outcomes.skipped),
+        *(f"a frame has no label: {fault}" for fault in faults), *other_classes(recipe, dataset),
         f"{drawn} pictures in {pictures}" if drawn else "no labelled frame to draw", "")
     return {"videos": len(outcomes.done), "frames": outcomes.frames, "classes": len(dataset.classes),
             "skipped": outcomes.reasons, "remarks": dict(remarks), "pictures": str(pictures) if drawn else None}

@@ -61,6 +61,9 @@ def shard_split(recipe: Recipe, split: str, dataset: Dataset) -> ShardReport:
         f"{report.shards} shards{skipped}")
     if report.remarks:
         say(f"  remarks: {', '.join(f'{times} {what}' for what, times in sorted(report.remarks.items()))}")
+    if report.faults:
+        say(f"  a frame has no label: {report.faults[0]}",
+            f"  {report.folder / 'errors.jsonl'} names every frame whose label cannot be read ({len(report.faults)})")
     if rows := ShardSet(report.folder).manifest.get("classes"):
         say(class_table(rows), "")
     return report

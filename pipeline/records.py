@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from model.labels import ClassTable
+from pipeline.errors import BadInput
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +43,7 @@ class VideoRecord:
     frames: tuple[FrameRecord, ...]
     segments: tuple[Segment, ...]        # in the order of listing or of ids; empty without labels
     remarks: Mapping[str, int] = field(default_factory=dict)     # what was left out or changed -> how often
+    faults: Mapping[str, BadInput] = field(default_factory=dict)    # frame without a label -> why it cannot be read
 
 
 class Dataset(Protocol):

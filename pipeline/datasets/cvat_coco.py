@@ -74,9 +74,11 @@ class CocoExport:
             masks.remarks["boxes without a mask"] += 1
             return
         try:
-            yield name, packed_mask(segmentation, height=masks.height, width=masks.width)
+            mask = packed_mask(segmentation, height=masks.height, width=masks.width)
         except ValueError as error:
-            raise annotation.bad(f"{annotation.name}, frame {name!r}: {error}", "bad-mask") from None
+            masks.unreadable(name, annotation.bad(f"{annotation.name}, frame {name!r}: {error}", "bad-mask"))
+            return
+        yield name, mask
 
 
 def _track(annotation: Entry) -> int | str:

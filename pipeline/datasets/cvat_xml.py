@@ -126,11 +126,12 @@ class XmlExport:
                                 f"{min(names)} to {max(names)}.", "missing-image")
             read = _polygon if shape.tag == "polygon" else _pasted
             try:
-                yield names[frame], read(entry, masks)
-            except BadInput:
-                raise
+                mask = read(entry, masks)
             except ValueError as error:
-                raise entry.bad(f"track {key}, frame {frame}: {error}", "bad-mask") from None
+                masks.unreadable(names[frame], error if isinstance(error, BadInput) else entry.bad(
+                    f"track {key}, frame {frame}: {error}", "bad-mask"))
+                continue
+            yield names[frame], mask
 
 
 def _polygon(shape: Entry, masks: TrackedMasks) -> dict | None:

@@ -37,6 +37,7 @@ from pipeline.records import FrameRecord, VideoRecord
 
 CURE = "Correct this frame in LabelMe and save it again."
 NO_AREA = ("point", "points", "line", "linestrip")
+FAULTS_OF_A_FRAME = ("bad-json", "size-differs")
 CIRCLE = 64         # corners of the polygon that stands for a circle
 
 
@@ -65,8 +66,9 @@ class LabelMe:
     def read(self, video_id: str) -> VideoRecord:
         """Describe one video; its masks are run lengths.
 
-        Raises `BadInput` for a json without picture or of another size, a label outside the classes, shapes that are
-        none, and objects of one class that nothing tells apart.
+        A frame whose json cannot be read, is of another size or holds a shape that is none has no label, and is named
+        among the faults. Raises `BadInput` where all labelled frames are so, and for a json without picture, a label
+        outside the classes, and objects of one class that nothing tells apart.
         """
         folder = folder_of_pictures(video_id, [self._folders.get(video_id, self.root / self.split / video_id)])
         images = files_by_stem(folder, PICTURES, roots=(self.root,), video=video_id, kind="image")
@@ -75,13 +77,16 @@ class LabelMe:
             raise BadInput("missing-image", f"{len(orphans)} json files have no picture of the same name.",
                            video=video_id, file=jsons[orphans[0]], cure="Copy the pictures, or remove these files.")
         masks = TrackedMasks(video_id, images)
-        shapes = {name: self._shapes(jsons[name], masks) for name in images if name in jsons}
+        shapes = self._shapes_of_frames({name: jsons[name] for name in images if name in jsons}, masks)
         self._refuse_alike(shapes)
         for name, listed in shapes.items():
             for index, shape in enumerate(listed):
                 label = shape.text("label")
-                masks.add(name, self._key(shape, index, only_frame=len(shapes) == 1), self._class_of[label],
-                          _mask(shape, masks))
+                key = self._key(shape, index, only_frame=len(shapes) == 1)
+                try:
+                    masks.add(name, key, self._class_of[label], _mask(shape, masks))
+                except BadInput as error:
+                    masks.unreadable(name, error)
         return masks.record(shapes)
 
     def frame_ids(self, video: VideoRecord, frame: FrameRecord) -> np.ndarray:
@@ -99,6 +104,20 @@ class LabelMe:
                         labels += [shape.text("label")
                                    for shape in load_entry(path, cure=CURE).entries("shapes", "shape")]
         return labels
+
+    def _shapes_of_frames(self, jsons: Mapping[str, Path], masks: TrackedMasks) -> dict[str, list[Entry]]:
+        """The shapes of every labelled frame; none where the json cannot be read, which costs the frame its label."""
+        shapes = {}
+        for name, path in jsons.items():
+            shapes[name] = []
+            try:
+                shapes[name] = self._shapes(path, masks)
+            except BadInput as error:
+                if error.reason not in FAULTS_OF_A_FRAME:
+                    raise
+                masks.unreadable(name, BadInput(error.reason, error.what, video=masks.video_id, file=path,
+                                                cure=error.cure))
+        return shapes
 
     def _shapes(self, path: Path, masks: TrackedMasks) -> list[Entry]:
         """The shapes of a frame that are objects; the others are counted."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Hashable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from pycocotools import mask as coco
@@ -12,6 +13,8 @@ from pipeline.errors import BadInput
 from pipeline.foreign_files import read_file
 from pipeline.images import image_size
 from pipeline.records import FrameRecord, Segment, VideoRecord
+
+UNREADABLE = "frames without a label, since a mask in them cannot be read"
 
 
 class TrackedMasks:
@@ -28,6 +31,7 @@ class TrackedMasks:
         self._ids: dict[Hashable, int] = {}
         self._segments: dict[int, Segment] = {}
         self._masks: dict[str, dict[int, dict]] = {name: {} for name in images}
+        self._faults: dict[str, BadInput] = {}
 
     def add(self, frame: str, key: Hashable, class_index: int, mask: dict | None, *, is_crowd: bool = False) -> None:
         """One mask of an object, as `packed_mask` gives it. Several in a frame are its parts; None is counted."""
@@ -39,17 +43,46 @@ class TrackedMasks:
         masks = self._masks[frame]
         masks[id] = coco.merge([masks[id], mask]) if id in masks else mask
 
+    def unreadable(self, frame: str, fault: BadInput) -> None:
+        """A mask, or the whole label, of a frame cannot be read, so the frame will have no label."""
+        self._faults.setdefault(frame, fault)
+
     def record(self, labelled: Collection[str]) -> VideoRecord:
-        """The record of the video. labelled: the frames that somebody labelled, whatever is in them."""
+        """The record of the video. labelled: the frames that somebody labelled, whatever is in them.
+
+        Raises the first fault where every labelled frame has one.
+        """
         frames = tuple(FrameRecord(name=name, image=image, segment_ids=tuple(sorted(self._masks[name])),
                                    masks=dict(sorted(self._masks[name].items())) if name in labelled else None)
                        for name, image in self.images.items())
-        return VideoRecord(video_id=self.video_id, height=self.height, width=self.width, frames=frames,
-                           segments=tuple(self._segments.values()), remarks=self.remarks)
+        return without_faulty_labels(VideoRecord(
+            video_id=self.video_id, height=self.height, width=self.width, frames=frames,
+            segments=tuple(self._segments.values()), remarks=self.remarks), self._faults)
 
     def frames_of_objects(self) -> list[int]:
         """In how many frames each object has a mask."""
         return list(Counter(id for masks in self._masks.values() for id in masks).values())
+
+
+def without_faulty_labels(video: VideoRecord, faults: Mapping[str, BadInput]) -> VideoRecord:
+    """The same video without labels in the frames of `faults`, and without the objects that only these show.
+
+    What is in such a frame is not known: without the object, it would count as background. Raises the first fault where
+    every labelled frame has one, since the whole video is then suspect.
+    """
+    if not faults:
+        return video
+    frames = tuple(replace(frame, segment_ids=(), masks=None) if frame.name in faults else frame
+                   for frame in video.frames)
+    shown = {id for frame in frames for id in frame.masks or ()}
+    if all(frame.masks is None for frame in frames):
+        raise next(iter(faults.values()))
+    remarks = Counter(video.remarks)
+    remarks[UNREADABLE] += len(faults)
+    if lost := sum(segment.id not in shown for segment in video.segments):
+        remarks["objects that only such frames show"] += lost
+    return replace(video, frames=frames, remarks=remarks, faults=dict(faults),
+                   segments=tuple(segment for segment in video.segments if segment.id in shown))
 
 
 def _size(video_id: str, image: Path) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from pipeline.datasets.coco_video import Faults, as_youtube_vis, is_coco_video
 from pipeline.datasets.folders import files_by_stem, first_existing, load_entry, root_folder
 from pipeline.datasets.json_entries import Entry, shown, whole_number, whole_or_text
 from pipeline.datasets.run_lengths import packed_mask
+from pipeline.datasets.tracked_masks import without_faulty_labels
 from pipeline.errors import BadInput
 from pipeline.file_names import PICTURES, natural, video_name
 from pipeline.records import FrameRecord, Segment, VideoRecord
@@ -81,9 +82,10 @@ class YouTubeVis:
     def read(self, video_id: str) -> VideoRecord:
         """Describe one video; its masks are COCO run lengths. Frames are in natural order, whatever that of the json.
 
-        Raises `BadInput` for an unknown or empty video, missing images, ids that are missing, below 1 or used twice,
-        categories outside the table, masks of another size than the video, and fields of the wrong type. Tracks without
-        any pixel are left out and counted.
+        A frame in which a mask cannot be read, or is of another size than the video, has no label and is named among
+        the faults. Tracks without any pixel are left out and counted. Raises `BadInput` where all frames are faulty,
+        and for an unknown or empty video, missing images, ids that are missing, below 1 or used twice, categories
+        outside the table, and fields of the wrong type.
         """
         video = self._videos.get(video_id)
         if video is None:
@@ -99,7 +101,8 @@ class YouTubeVis:
         size = entry.size()
         remarks: Counter[str] = Counter()
         annotations = [annotation.of_video(video_id) for annotation in self._annotated.get(entry.key("id"), [])]
-        segments, masks = self._tracks(annotations, len(video.files), size, remarks)
+        faults: dict[int, BadInput] = {}
+        segments, masks = self._tracks(annotations, len(video.files), size, remarks, faults)
         images = files_by_stem(self.images / video.folder, PICTURES, roots=(self.root, self.images), video=video_id,
                                kind="image")
         stems = [PurePosixPath(name).stem for name in video.files]
@@ -116,8 +119,9 @@ class YouTubeVis:
         in_order = sorted(frames, key=lambda frame: natural(frame.name))
         if in_order != frames:
             remarks["videos whose frames were put in natural order"] += 1
-        return VideoRecord(video_id=video_id, height=size[0], width=size[1], frames=tuple(in_order), segments=segments,
-                           remarks=remarks)
+        return without_faulty_labels(
+            VideoRecord(video_id=video_id, height=size[0], width=size[1], frames=tuple(in_order), segments=segments,
+                        remarks=remarks), {stems[frame]: fault for frame, fault in sorted(faults.items())})
 
     def frame_ids(self, video: VideoRecord, frame: FrameRecord) -> np.ndarray:
         """Raises `TypeError`: instances may overlap, so no id map can hold them. Read `FrameRecord.masks` instead."""
@@ -202,9 +206,12 @@ class YouTubeVis:
     def _orphans(self) -> int:
         return self._grouped[1]
 
-    def _tracks(self, annotations: list[Entry], length: int, size: tuple[int, int],
-                remarks: Counter[str]) -> tuple[tuple[Segment, ...], list[dict[int, dict]]]:
-        """The segments, and for each frame a dict of track id -> run lengths. What is left out is counted."""
+    def _tracks(self, annotations: list[Entry], length: int, size: tuple[int, int], remarks: Counter[str],
+                faults: dict[int, BadInput]) -> tuple[tuple[Segment, ...], list[dict[int, dict]]]:
+        """The segments, and for each frame a dict of track id -> run lengths. What is left out is counted.
+
+        faults: gets the first fault of every frame in which a mask cannot be read.
+        """
         masks: list[dict[int, dict]] = [{} for _ in range(length)]
         segments = []
         told = [entry.values.get("id") for entry in annotations]
@@ -214,7 +221,7 @@ class YouTubeVis:
                                      "above 0, each used once.", "bad-id")
         for track, entry in sorted(zip(ids, annotations), key=lambda pair: pair[0]):
             class_index = self._class_of(entry)
-            packed = _masks(entry, length, size, remarks)
+            packed = _masks(entry, length, size, remarks, faults)
             if not any(packed):
                 remarks["objects without a pixel"] += 1
                 continue
@@ -244,8 +251,10 @@ def _listed(entry: Entry) -> Listed:
     return Listed(entry=entry, folder="" if folder == "." else folder, files=tuple(file.name for file in files))
 
 
-def _masks(entry: Entry, length: int, size: tuple[int, int], remarks: Counter[str]) -> list[dict | None]:
-    """The mask of a track in every frame. Raises BadInput, which names track and frame, for one that is no mask."""
+def _masks(entry: Entry, length: int, size: tuple[int, int], remarks: Counter[str],
+           faults: dict[int, BadInput]) -> list[dict | None]:
+    """The mask of a track in every frame. One that cannot be read becomes the fault of its frame, if it is the first.
+    """
     masks = entry.list("segmentations")
     if len(masks) != length:
         raise entry.bad(f"{entry.name} has {len(masks)} masks for {length} frames.", "frame-mismatch")
@@ -256,7 +265,9 @@ def _masks(entry: Entry, length: int, size: tuple[int, int], remarks: Counter[st
         try:
             packed.append(packed_mask(mask, height=size[0], width=size[1]))
         except ValueError as error:
-            raise entry.bad(f"{entry.name}, frame {frame}: {error}", "size-differs") from None
+            faults.setdefault(frame, entry.bad(f"{entry.name}, frame {frame}: {error}", "size-differs"))
+            packed.append(None)
+            continue
         if packed[-1] is None and (mask or box):
             remarks["masks without a pixel" if mask else "boxes without a mask"] += 1
     return packed

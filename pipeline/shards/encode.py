@@ -44,6 +44,7 @@ class EncodedVideo:
     clips: list[EncodedClip]
     classes: Counts
     remarks: Mapping[str, int]
+    faults: Mapping[str, BadInput]      # of frames, which have no label for this reason
 
 
 def encode_video(dataset: Dataset, video_id: str, config: ShardConfig) -> EncodedVideo:
@@ -62,7 +63,8 @@ def encode_video(dataset: Dataset, video_id: str, config: ShardConfig) -> Encode
         # The meta of every clip lists all overlaps, which are complete only now.
         return EncodedVideo(
             clips=[_encode_clip(video, clip, members, stored_ids, config) for clip, members in enumerate(frames)],
-            classes=video_counts(stored_ids.table, stored_ids.overlaps, stored_ids.pixels), remarks=_remarks(video))
+            classes=video_counts(stored_ids.table, stored_ids.overlaps, stored_ids.pixels), remarks=_remarks(video),
+            faults=video.faults)
 
 
 def _remarks(video: VideoRecord) -> Mapping[str, int]:

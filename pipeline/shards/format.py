@@ -5,7 +5,7 @@
     plan.json             the videos of every shard, and the settings; written first
     train-000000.tar      whole videos in order, cut into stored clips
     train-000000.json     the shard's counts, skipped videos, sha256 and index rows; marks a finished tar
-    errors.jsonl          skipped videos, one line each, with reason and cure
+    errors.jsonl          skipped videos, and frames whose label cannot be read, one line each, with reason and cure
 
 A tar is a WebDataset: sample = one stored clip, members `{key}.f000.jpg`, `{key}.f000.png`, ..., `{key}.meta.json`.
 The JPEGs are the data set's own bytes; PNG frames are converted to JPEG. The PNGs are id maps of one channel, 8 or 16

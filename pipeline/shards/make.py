@@ -44,6 +44,7 @@ class ShardReport:
     megabytes: float
     skipped: dict[str, int]     # number of videos by reason; errors.jsonl lists them
     remarks: dict[str, int]     # what was left out of the videos, or changed, and how often
+    faults: tuple[str, ...] = ()    # one message for each frame whose label cannot be read; errors.jsonl lists them
 
 
 def make_shards(dataset: Dataset, folder: Path | str, config: ShardConfig | None = None, *, split: str,
@@ -130,7 +131,8 @@ def _finish(folder: Path, plan: ShardPlan, remarks: Mapping[str, int]) -> ShardR
     for sidecar in sidecars:
         outcomes.add(shard_outcomes(sidecar))
     skipped = outcomes.skipped
-    atomic_write(folder / ERRORS, b"".join(canonical_json(row) + b"\n" for row in outcomes.skipped_rows()))
+    rows = [*outcomes.skipped_rows(), *(row for sidecar in sidecars for row in sidecar.get("faults", []))]
+    atomic_write(folder / ERRORS, b"".join(canonical_json(row) + b"\n" for row in rows))
     if len(skipped) > plan.config.max_bad_fraction * plan.videos:
         raise BadInput("bad-videos", f"{len(skipped)} of {plan.videos} videos are bad, more than "
                        f"shards.max_bad_fraction={plan.config.max_bad_fraction}; {folder / ERRORS} names each with its "
@@ -148,7 +150,8 @@ def _finish(folder: Path, plan: ShardPlan, remarks: Mapping[str, int]) -> ShardR
     atomic_write(folder / MANIFEST, manifest)
     return ShardReport(folder=folder, fingerprint=hashlib.sha256(manifest).hexdigest(), shards=len(sidecars),
                        videos=totals["videos"], clips=totals["clips"], frames=totals["frames"],
-                       megabytes=totals["size"] / 1e6, skipped=outcomes.reasons, remarks=content.get("remarks", {}))
+                       megabytes=totals["size"] / 1e6, skipped=outcomes.reasons, remarks=content.get("remarks", {}),
+                       faults=tuple(row["message"] for row in rows[len(skipped):]))
 
 
 def _content(sidecars: list[dict], plan: ShardPlan, remarks: Mapping[str, int]) -> dict[str, Any]:

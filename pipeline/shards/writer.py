@@ -38,7 +38,8 @@ def make_shard(dataset: Dataset, folder: Path, plan: ShardPlan, shard: int, *, s
     path = folder / plan.name(shard)
     sidecar = path.with_suffix(".json")
     done = _finished(path, sidecar, plan)
-    if done is not None and not (strict and done["errors"]) and _still_bad(dataset, done["errors"], plan):
+    if done is not None and not (strict and (done["errors"] or done.get("faults"))) and _still_bad(
+            dataset, done, plan):
         return done
     for finished in (folder / MANIFEST, sidecar):   # from here on neither the set nor the shard is finished
         finished.unlink(missing_ok=True)
@@ -65,14 +66,20 @@ def _write_tar(dataset: Dataset, path: Path, plan: ShardPlan, shard: int, *, str
     outcomes = Outcomes()
     classes: Counts = {}
     remarks: Counter[str] = Counter()
+    faults: list[dict[str, str]] = []
     with atomic_file(path) as file:
         tar = _Tar(file)
         for video_id in plan.shards[shard]:
             try:
                 video = encode_video(dataset, video_id, plan.config)    # memory holds one video at a time
+                if strict and video.faults:
+                    raise next(iter(video.faults.values()))
                 clips = [index_row(clip.meta, key=clip.key, shard=shard, members=tar.add(clip)) for clip in video.clips]
                 add_counts(classes, video.classes)
                 remarks.update(video.remarks)
+                faults += fault_rows(video_id, video.faults)
+                for fault in video.faults.values():
+                    log.warning("a frame has no label: %s", fault)
                 del video
                 rows += clips
                 outcomes.add([VideoOutcome(video=video_id, frames=sum(row["num_frames"] for row in clips))])
@@ -86,7 +93,14 @@ def _write_tar(dataset: Dataset, path: Path, plan: ShardPlan, shard: int, *, str
             "name": path.name, "size": tar.size, "sha256": tar.sha256.hexdigest(),
             "videos": len(outcomes.done), "clips": len(rows), "frames": outcomes.frames,
             "skipped": outcomes.reasons, "errors": outcomes.skipped_rows(), "index": rows,
-            "classes": sorted([class_index, *row] for class_index, row in classes.items()), "remarks": dict(remarks)}
+            "classes": sorted([class_index, *row] for class_index, row in classes.items()), "remarks": dict(remarks),
+            "faults": faults}
+
+
+def fault_rows(video_id: str, faults: Mapping[str, BadInput]) -> list[dict[str, str]]:
+    """Video, frame, reason and message of every frame that has lost its label, as plain values."""
+    return [{"video": video_id, "frame": frame, "reason": fault.reason, "message": str(fault)}
+            for frame, fault in faults.items()]
 
 
 class _Tar:
@@ -132,8 +146,16 @@ def _finished(path: Path, sidecar: Path, plan: ShardPlan) -> dict | None:
     return facts if same and sha256_of(path) == facts["sha256"] else None
 
 
-def _still_bad(dataset: Dataset, errors: list[dict], plan: ShardPlan) -> bool:
-    for error in errors:
+def _still_bad(dataset: Dataset, facts: Mapping[str, Any], plan: ShardPlan) -> bool:
+    faults = facts.get("faults", [])
+    for video_id in dict.fromkeys(fault["video"] for fault in faults):
+        try:
+            now = fault_rows(video_id, encode_video(dataset, video_id, plan.config).faults)
+        except BadInput:
+            return False
+        if now != [fault for fault in faults if fault["video"] == video_id]:
+            return False    # a label was repaired, or damaged
+    for error in facts["errors"]:
         try:
             encode_video(dataset, error["video"], plan.config)
         except BadInput:

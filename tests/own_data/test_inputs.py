@@ -86,8 +86,7 @@ def _without(field):
 @pytest.mark.parametrize(("section", "change"), [
     ("images", _without("file_name")), ("images", _without("id")), ("images", lambda entry: entry.update(id=[1])),
     ("annotations", _without("category_id")), ("annotations", lambda entry: entry.update(iscrowd="maybe")),
-    ("annotations", lambda entry: entry.update(instance_id=None)),
-    ("annotations", lambda entry: entry.update(segmentation=5))])
+    ("annotations", lambda entry: entry.update(instance_id=None))])
 def test_one_faulty_entry_of_a_coco_video_json_costs_its_video(own_data, tmp_path, section, change):
     shutil.copytree(own_data / "vis_cocovid", tmp_path / "in")
     path = tmp_path / "in" / "data" / "train.json"
@@ -128,9 +127,10 @@ def test_masks_have_the_areas_that_the_json_lists(own_data, folder):
             np.testing.assert_allclose(read, areas[segment.id], rtol=0.15)
 
 
-def test_a_corner_that_is_no_number_costs_its_video_and_names_track_frame_and_value(own_data, tmp_path):
+def test_a_corner_that_is_no_number_costs_its_frame_and_names_track_frame_and_value(own_data, tmp_path):
     shards = sharded(own_data / "vis_nan_polygon", tmp_path, name="youtube_vis")
-    assert [video.video_id for video in shards.videos] == ["train_001", "train_002"]
+    assert [(video.video_id, video.labelled) for video in shards.videos] == [
+        ("train_000", (1, 2)), ("train_001", (0, 1, 2)), ("train_002", (0, 1, 2))]
     [error] = map(json.loads, (shards.folder / "errors.jsonl").read_text().splitlines())
     assert error["video"] == "train_000"
     assert "track 1, frame 0: a corner of the polygon is nan" in error["message"]

@@ -161,9 +161,6 @@ def test_a_track_of_no_listed_video_is_left_out_and_counted(instance_copy):
 
 
 DAMAGE = {
-    "size-differs": [lambda f: set_first_mask(f, [48, 65], [3120]), lambda f: set_first_mask(f, [48, 64], [3, 4]),
-                     lambda f: set_first_mask(f, [48, 64], [3080, -9, 1]),
-                     lambda f: set_first_mask(f, [48, 64], "04")],
     "bad-id": [lambda f: video_annotations(f)[0].update(id=-1), lambda f: video_annotations(f)[0].pop("id"),
                lambda f: video_annotations(f)[0].update(id=video_annotations(f)[1]["id"])],
     "unknown-category": [lambda f: video_annotations(f)[0].update(category_id=41)],
@@ -187,6 +184,20 @@ def test_each_kind_of_damage_has_its_own_error(instance_copy, reason, damage):
     assert error.value.reason == reason
     assert error.value.file
     assert error.value.cure
+
+
+@pytest.mark.parametrize(("size", "counts"), [([48, 65], [3120]), ([48, 64], [3, 4]), ([48, 64], [3080, -9, 1]),
+                                             ([48, 64], "04")])
+def test_a_mask_that_does_not_fit_costs_its_frame_the_label(instance_copy, size, counts):
+    before = YouTubeVis(str(instance_copy)).read(VIDEO)
+    edit_json(instance_copy, lambda f: set_first_mask(f, size, counts))
+    video = YouTubeVis(str(instance_copy)).read(VIDEO)
+    assert video.frames[0].masks is None
+    assert video.frames[1:] == before.frames[1:]
+    (fault,) = video.faults.values()
+    assert fault.reason == "size-differs"
+    assert fault.file
+    assert fault.cure
 
 
 def test_a_video_without_frames_is_listed_and_refused(instance_copy):
