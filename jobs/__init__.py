@@ -4,6 +4,7 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 # Read when Ray is imported. Under `uv run`, Ray would otherwise build an environment for its workers, and wait for it.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
@@ -28,11 +29,30 @@ def _refuse_shadows() -> None:
         if place is None or not place.samefile(Path(__file__).parents[1] / name / "__init__.py"):
             message = (f"{place or name} is in the way: Python finds it instead of this project's `{name}`. Start the "
                        "verb in another folder, rename it, or set PYTHONSAFEPATH=1")
-            if sys.argv[:1] == ["-m"]:          # python -m jobs.<verb>
-                print(f"error: {message}", file=sys.stderr)
-                raise SystemExit(2)
+            if _is_verb():
+                _stop(message)
             raise ImportError(message)
 
 
+def _refuse_lost_folder() -> None:
+    """Stop where the folder in which the verb was started is gone: torch would end the process in native code."""
+    try:
+        os.getcwd()
+    except OSError:
+        if _is_verb():
+            _stop("the folder in which you started this command does not exist any more; change to another one (cd)")
+
+
+def _is_verb() -> bool:
+    """Whether Python was started as `python -m jobs.<verb>`."""
+    return sys.argv[:1] == ["-m"]
+
+
+def _stop(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
 _open_closed_streams()
+_refuse_lost_folder()
 _refuse_shadows()

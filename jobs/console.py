@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import TextIO
 
 
-def say(*lines: str) -> None:
+def say(*lines: str, stream: TextIO | None = None) -> None:
     """Print lines without buffering, so that a job log shows them in order while it is followed.
 
-    A reader that has gone away (`| head`) does not end the verb: the rest is not printed.
+    A reader that has gone away (`| head`) or a log on a full disk does not end the verb: the rest is not printed.
+    stream: where to print; by default standard output.
     """
+    stream = stream or sys.stdout
     try:
-        print("\n".join(lines), flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print("\n".join(lines), flush=True, file=stream)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def accept_all_characters() -> None:

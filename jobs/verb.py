@@ -68,6 +68,7 @@ def guarded(verb: Verb, build_recipe: Callable[[], Recipe], *, dry_run: bool = F
     try:
         recipe = build_recipe()
         refuse_addresses(given_paths(recipe))
+        refuse_broken_names(given_paths(recipe))
         if dry_run:
             say(json.dumps(to_json(recipe), indent=1))
             return 0
@@ -75,7 +76,7 @@ def guarded(verb: Verb, build_recipe: Callable[[], Recipe], *, dry_run: bool = F
         say(json.dumps({"verb": _module(verb), **verb(with_counted_classes(resolved(recipe)))}, default=str))
         return 0
     except tuple(kind for kind, _ in EXIT_CODES) as error:
-        print("\n  ".join([f"error: {error}", *getattr(error, "__notes__", [])]), file=sys.stderr, flush=True)
+        say("\n  ".join([f"error: {error}", *getattr(error, "__notes__", [])]), stream=sys.stderr)
         return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
 
 
@@ -117,6 +118,15 @@ def refuse_addresses(paths: Mapping[str, Iterable[Path | str]]) -> None:
             raise ValueError(f"{name}={path} is an address, but {name} must be on a file system that all machines see; "
                              f"mount it and set {name} to the mounted path. (Only stage_one.input.stream_from reads "
                              "shards from an address.)")
+
+
+def refuse_broken_names(paths: Mapping[str, Iterable[Path | str]]) -> None:
+    """Raise ValueError for a path that is no text in UTF-8, since it cannot be recorded."""
+    for name, group in paths.items():
+        for path in group:
+            if any("\ud800" <= character <= "\udfff" for character in str(path)):
+                raise ValueError(f"{name}={str(path)!a} has a name in another encoding than UTF-8; rename it, or "
+                                 "give a link to it that has a plain name")
 
 
 def resolved(recipe: Recipe) -> Recipe:

@@ -7,6 +7,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+from jobs.console import say
 from jobs.memory import peak_memory
 from jobs.training.loop import StepReport
 
@@ -29,10 +30,10 @@ class Progress:
             "memory_gib": peak_memory(),
         }
         left = (self.steps - report.step) * report.seconds
-        print(f"step {report.step:05d}/{self.steps} ({100 * report.step / self.steps:.1f}%) | "
-              f"loss {numbers['loss']:.3f} | lr {report.lr:.1e} | {report.seconds:.3f} s/step | "
-              f"{numbers['clips_per_second']:.1f} clips/s | data wait {100 * report.data_wait:.0f}% | "
-              f"{numbers['memory_gib']:.1f} GiB | left {left / 60:.1f} min", flush=True)
+        say(f"step {report.step:05d}/{self.steps} ({100 * report.step / self.steps:.1f}%) | "
+            f"loss {numbers['loss']:.3f} | lr {report.lr:.1e} | {report.seconds:.3f} s/step | "
+            f"{numbers['clips_per_second']:.1f} clips/s | data wait {100 * report.data_wait:.0f}% | "
+            f"{numbers['memory_gib']:.1f} GiB | left {left / 60:.1f} min")
         with self.path.open("a") as lines:
             lines.write(json.dumps({"time": time.time(), **asdict(report)}) + "\n")
         return numbers

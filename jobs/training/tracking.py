@@ -190,8 +190,8 @@ class Tracker:
         for run in (self.handle.run_id, self.handle.parent_id):
             self._try(lambda run=run: self.client.set_terminated(run, status))
         if self.failures:
-            print(f"tracking: {len(self.failures)} calls to {self.handle.uri} failed; the last error: "
-                  f"{self.failures[-1]}", flush=True)
+            say(f"tracking: {len(self.failures)} calls to {self.handle.uri} failed; the last error: "
+                f"{self.failures[-1]}")
 
     def _log(self, **batch) -> bool:
         """Write one batch of numbers or parameters; returns whether it arrived."""

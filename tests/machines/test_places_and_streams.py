@@ -54,3 +54,29 @@ def test_a_character_that_the_terminal_lacks_is_escaped(tmp_path):
     result = start(make_shards(tmp_path / "josé", "--dry-run"), folder=tmp_path, PYTHONIOENCODING="ascii")
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["folder"] == str(tmp_path / "josé")
+
+
+@pytest.mark.parametrize(("options", "redirection", "code"), [
+    ("--dry-run", "> /dev/full", 0), ("--set nothing=1", "2> /dev/full", 2),
+    ("--set nothing=1", "2>&1 | head -n 0", 2)])
+def test_an_output_that_takes_nothing_changes_no_exit_code(tmp_path, options, redirection, code):
+    command = make_shards(tmp_path / "run", *options.split())
+    assert start(f"set -o pipefail; {command} {redirection}", folder=tmp_path).returncode == code
+
+
+def test_a_folder_that_is_gone_is_named_in_one_line(tmp_path):
+    (tmp_path / "gone").mkdir()
+    repository = Path(__file__).parents[2]
+    result = start(f"rmdir ../gone; {make_shards(tmp_path / 'run')}", folder=tmp_path / "gone",
+                   PYTHONPATH=str(repository))
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1] == ("error: the folder in which you started this command does not exist any "
+                                              "more; change to another one (cd)")
+
+
+def test_a_folder_whose_name_is_no_text_is_refused_before_anything_is_made(tmp_path):
+    command = make_shards(tmp_path / "run") + " --set folder=" + shlex.quote(str(tmp_path)) + "/$'caf\\xe9'"
+    result = start(command, folder=tmp_path)
+    assert result.returncode == 2
+    assert "has a name in another encoding than UTF-8; rename it" in result.stderr
+    assert list(tmp_path.iterdir()) == []
