@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import pytest
+from mlflow import MlflowClient
+
 from jobs import evaluate, make_shards
 from jobs.evaluate import ScoreVideo
 from pipeline.datasets.synthetic import SyntheticConfig
@@ -22,7 +25,12 @@ def test_scores_of_the_oracle_are_labelled(tmp_path, capsys):
     assert "untrained_oracle (uses the labels): " in out.splitlines()[-1]
     folder = recipe.run_folder / "scores" / "untrained_oracle"
     assert json.loads((folder / "scores.json").read_text())["uses_labels"] is True
-    assert {"aq", "idf1", "switches"} <= said.keys()
+    identity = {"aq", "idf1", "idp", "idr", "switches"}
+    assert identity <= said.keys()
+    tracked = MlflowClient(said["tracking_uri"]).get_run(said["mlflow_run_id"]).data.metrics
+    assert {name: tracked[name] for name in identity & tracked.keys()} == pytest.approx(
+        {name: said[name] for name in identity if said[name] is not None})
+    assert {"idf1", "switches", "vpq_k1", "vpq_k4"} <= tracked.keys()
     (kept,) = (folder / "predictions").iterdir()
     assert "uses the labels" in (kept / "predictions.json").read_text()
 
