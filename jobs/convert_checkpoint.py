@@ -18,6 +18,7 @@ Cost:   seconds, and memory for twice the file.
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Mapping
@@ -27,7 +28,7 @@ from typing import Annotated, Any
 
 import torch
 import tyro
-from safetensors.torch import save_file
+from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from jobs.config import to_json
@@ -42,7 +43,7 @@ from model.labels import ClassTable
 from pipeline.datasets import OFFICIAL_CLASSES, open_dataset
 from pipeline.errors import BadInput, Mismatch
 from pipeline.file_names import at_home
-from pipeline.files import atomic_file, atomic_write, sha256_of
+from pipeline.files import atomic_write, sha256_of
 from pipeline.shards import ShardSet
 
 REPORT = "conversion.json"
@@ -100,10 +101,11 @@ def convert_back(recipe: Recipe, *, source: Path, output: Path) -> dict[str, Any
     theirs = {name: tensor.contiguous() for name, tensor in theirs.items()}
     output.parent.mkdir(parents=True, exist_ok=True)
     if output.suffix == ".safetensors":
-        save_file(theirs, output)
+        atomic_write(output, safetensors_bytes(theirs))
     else:
-        with atomic_file(output) as file:
-            torch.save({layout.container: theirs}, file)
+        buffer = io.BytesIO()       # torch hides the reason why a file cannot be written
+        torch.save({layout.container: theirs}, buffer)
+        atomic_write(output, buffer.getbuffer())
     say(*theirs, f"{len(theirs)} weights under official names in {output}")
     return {"output": str(output), "weights": len(theirs), "layout": asdict(layout)}
 

@@ -29,6 +29,7 @@ from jobs.recipe_file import is_recipe_file, read_recipe_file, with_data_of_its_
 from jobs.recipes import find_recipe
 from jobs.recipes.schema import Recipe
 from jobs.training.tracking import NoTracker, RunHandle, Tracker, can_record, close_run, open_run
+from pipeline.disk_space import explained
 from pipeline.errors import BadInput, Mismatch
 from pipeline.file_names import at_home
 
@@ -65,8 +66,10 @@ def run(verb: Verb, *, default_recipe: str = "tiny") -> None:
 
 def guarded(verb: Verb, build_recipe: Callable[[], Recipe], *, dry_run: bool = False) -> int:
     """Run a verb and turn every error that a user can cause into one clear line and an exit code."""
+    folder = Path()
     try:
         recipe = build_recipe()
+        folder = recipe.run_folder
         refuse_addresses(given_paths(recipe))
         refuse_broken_names(given_paths(recipe))
         if dry_run:
@@ -75,9 +78,13 @@ def guarded(verb: Verb, build_recipe: Callable[[], Recipe], *, dry_run: bool = F
         refuse_relative_paths(recipe)
         say(json.dumps({"verb": _module(verb), **verb(with_counted_classes(resolved(recipe)))}, default=str))
         return 0
-    except tuple(kind for kind, _ in EXIT_CODES) as error:
+    except Exception as raised:
+        error = raised if isinstance(raised, ValueError) else explained(raised, folder.absolute())
+        code = next((code for kind, code in EXIT_CODES if isinstance(error, kind)), None)
+        if code is None:
+            raise
         say("\n  ".join([f"error: {error}", *getattr(error, "__notes__", [])]), stream=sys.stderr)
-        return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
+        return code
 
 
 def chosen_recipe(recipe: str, changes: Iterable[str] = ()) -> Recipe:

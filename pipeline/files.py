@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from pipeline.disk_space import named
 from pipeline.foreign_files import open_regular
 from pipeline.processes import is_alive, machine
 
@@ -22,14 +23,15 @@ ABANDONED = 3600.0      # seconds without a change after which a partial file of
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+def atomic_file(path: Path, *, needed: int | None = None) -> Iterator[IO[bytes]]:
     """A binary file that appears as `path` only when the block ends without an error, and then survives a power cut.
 
-    Raises OSError naming `path` when the disk is full or cannot be written to; no file is left behind then.
+    needed: bytes to be written, for messages. Raises OSError naming `path` when the disk is full or cannot be written
+    to; no file is left behind then.
     """
     partial = partial_path(path)
     try:
-        with naming(path), open(partial, "wb") as file:
+        with naming(path, needed=needed), open(partial, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -62,21 +64,22 @@ def partial_path(path: Path) -> Path:
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Give an OSError without a file name, such as that of a failed write, the name of `path` and a cure."""
+def naming(path: Path, *, needed: int | None = None) -> Iterator[None]:
+    """Give an OSError without a file name, such as that of a failed write, the name of `path` and a cure.
+
+    The name of a file that is still being written gives way to that of `path` too. needed: bytes to be written.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno is None or error.filename is not None:
+        if error.errno is None or not (error.filename is None or os.fsdecode(error.filename).endswith(PARTIAL)):
             raise
-        named = OSError(error.errno, error.strerror, str(path))
-        named.add_note("Make room or get write permission, then run the same command again: what is finished is kept.")
-        raise named from error
+        raise named(error, path, needed) from error
 
 
 def atomic_write(path: Path, content: bytes) -> None:
     """Replace the content of `path`, or leave it as it was. Raises OSError naming it."""
-    with atomic_file(path) as file:
+    with atomic_file(path, needed=memoryview(content).nbytes) as file:
         file.write(content)
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from pipeline.files import naming
+
 
 class TensorSpool:
     """Appends (tensor, number) pairs to a temporary file and reads them back in order, any number of times.
@@ -19,16 +21,19 @@ class TensorSpool:
     """
 
     def __init__(self, folder: Path | str | None = None, *, noted: Callable[[int], None] | None = None) -> None:
+        self._folder = Path(folder or tempfile.gettempdir())
         self._file = tempfile.TemporaryFile(dir=folder)    # noqa: SIM115 - open as long as the spool is
         self._noted = noted
         self._entries: list[tuple[int, tuple[int, ...], torch.dtype, int]] = []     # offset, shape, dtype, number
 
     def append(self, entry: tuple[Tensor, int], /) -> None:
-        """Write one tensor, in its own dtype. Raises OSError when the disk is full."""
+        """Write one tensor, in its own dtype. Raises OSError naming the folder when the disk is full."""
         tensor, number = entry
         plain = tensor.detach().cpu().contiguous()
-        offset = self._file.seek(0, 2)
-        self._file.write(plain.view(torch.uint8).numpy().data if plain.ndim else plain.numpy().tobytes())
+        with naming(self._folder, needed=plain.nbytes):
+            offset = self._file.seek(0, 2)
+            self._file.write(plain.view(torch.uint8).numpy().data if plain.ndim else plain.numpy().tobytes())
+            self._file.flush()
         self._entries.append((offset, tuple(plain.shape), plain.dtype, number))
 
     def __iter__(self) -> Iterator[tuple[Tensor, int]]:

@@ -34,12 +34,15 @@ class RayWorker:
         return prepare_model(model, parallel_strategy_kwargs={"forward_sync_buffers": False})
 
     def keep(self, step: int, write: Callable[[Path], None]) -> None:
-        """Report a step, which every rank must do; rank 0 writes the checkpoint before.
+        """Write a checkpoint on rank 0, and remove those too old to be kept.
 
         Ray is not given the checkpoint: it would copy the files one by one, and a kill would leave half of them.
         """
         if rank() == 0:
             add_checkpoint(self.folder, RAY_CHECKPOINTS, step, write, keeps=self.keeps)
+
+    def report(self, step: int) -> None:
+        """Tell Ray that a step is saved, which every rank must do."""
         ray.train.report({"step": step})
 
 
@@ -58,3 +61,6 @@ class SingleProcess:
     def keep(self, step: int, write: Callable[[Path], None]) -> None:
         """Write a checkpoint, and remove those too old to be kept."""
         add_checkpoint(self.folder, OWN_CHECKPOINTS, step, write, keeps=self.keeps)
+
+    def report(self, step: int) -> None:
+        """Nobody has to be told that a step is saved."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 from jobs.console import say
 from jobs.memory import peak_memory
 from jobs.training.loop import StepReport
+from pipeline.files import naming
 
 
 class Progress:
@@ -34,6 +37,16 @@ class Progress:
             f"loss {numbers['loss']:.3f} | lr {report.lr:.1e} | {report.seconds:.3f} s/step | "
             f"{numbers['clips_per_second']:.1f} clips/s | data wait {100 * report.data_wait:.0f}% | "
             f"{numbers['memory_gib']:.1f} GiB | left {left / 60:.1f} min")
-        with self.path.open("a") as lines:
-            lines.write(json.dumps({"time": time.time(), **asdict(report)}) + "\n")
+        self._append(json.dumps({"time": time.time(), **asdict(report)}).encode() + b"\n")
         return numbers
+
+    def _append(self, line: bytes) -> None:
+        """Add a line. Raises OSError naming the file, which then ends with the line before, when the disk is full."""
+        with naming(self.path, needed=len(line)), self.path.open("ab", buffering=0) as lines:
+            end = lines.tell()
+            try:
+                if lines.write(line) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                lines.truncate(end)
+                raise

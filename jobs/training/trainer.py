@@ -65,9 +65,9 @@ def train(job: TrainingJob, *, identity: Identity) -> dict[str, Tensor]:
 
     Calling it again resumes from the newest whole checkpoint. identity: everything that decides the result; a folder
     whose training was started with another identity raises Mismatch, which names the differing fields. Also raises
-    Mismatch where checkpoints are there but none can be used, NotFinite, the ValueError or FileNotFoundError of a
-    worker that met wrong data or settings, and Ray's WorkerGroupError when workers died more often than
-    `cluster.max_failures`.
+    Mismatch where checkpoints are there but none can be used, NotFinite, OSError where no checkpoint can be written,
+    the ValueError or FileNotFoundError of a worker that met wrong data or settings, and Ray's WorkerGroupError when
+    workers died more often than `cluster.max_failures`.
     """
     claim_folder(job.folder, identity, left_by_training=(RAY_CHECKPOINTS, OWN_CHECKPOINTS))
     try:
@@ -141,7 +141,7 @@ def check_resources(cluster: ClusterConfig) -> None:
 def _user_error(failure: WorkerGroupError) -> Exception | None:
     """The error of a worker that met wrong data or settings, where that is why the workers ended."""
     errors = (getattr(error, "_base_exc", error) for error in failure.worker_failures.values())    # Ray's wrapper
-    return next((error for error in errors if isinstance(error, (ValueError, FileNotFoundError))), None)
+    return next((error for error in errors if isinstance(error, (ValueError, OSError))), None)
 
 
 def _worker(job: TrainingJob) -> Exception | None:
@@ -170,7 +170,17 @@ def _train(job: TrainingJob, process: RayWorker | SingleProcess) -> Exception | 
         _fit(stage, job, process, _of_rank_0(checkpoint))
     except NotFinite as error:
         return error
+    except _NotSaved as failure:
+        return failure.reason
     return None
+
+
+class _NotSaved(Exception):
+    """A checkpoint cannot be written, such as to a full disk. All ranks raise it together."""
+
+    def __init__(self, reason: OSError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
 
 
 def _built(job: TrainingJob, device: torch.device) -> Stage:
@@ -220,7 +230,14 @@ def _fit(stage: Stage, job: TrainingJob, process: RayWorker | SingleProcess, che
     def save(step: int) -> None:
         refuse_infinite_weights(model, step)
         state = {"step": step, "consumed_samples": step * per_step, "seed": stage.fit.seed, "world": world()}
-        process.keep(step, partial(save_checkpoint, model=model, optimizer=optimizer, state=state))
+        error = None
+        try:
+            process.keep(step, partial(save_checkpoint, model=model, optimizer=optimizer, state=state))
+        except OSError as raised:
+            error = raised
+        if (error := _first_error(error)) is not None:
+            raise _NotSaved(error)
+        process.report(step)
         if report is not None:
             report.tracker.flush()
 

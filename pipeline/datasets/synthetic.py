@@ -27,6 +27,7 @@ from pipeline.datasets.synthetic_maps import write_kitti_step_split, write_vspw_
 from pipeline.datasets.synthetic_scene import Scene, make_scene
 from pipeline.datasets.synthetic_things import COLORS, STUFF, THINGS
 from pipeline.file_names import at_home
+from pipeline.files import naming
 from pipeline.foreign_files import own_json
 from pipeline.images import encode_jpeg, encode_png
 
@@ -92,8 +93,9 @@ def write_world(root: str | Path, config: SyntheticConfig) -> Path:
         partial.chmod(0o755)    # mkdtemp makes a folder that only its owner can read
         write = {"vipseg": _write_vipseg, "youtube_vis": _write_youtube_vis, "ovis": _write_youtube_vis,
                  "vspw": _write_maps, "kitti_step": _write_maps, "coco": _write_coco}[config.layout]
-        write(partial, config)
-        (partial / WORLD).write_text(json.dumps(asdict(config), indent=1) + "\n")
+        with naming(root):
+            write(partial, config)
+            (partial / WORLD).write_text(json.dumps(asdict(config), indent=1) + "\n")
         try:
             os.replace(partial, root)
         except OSError:    # another process was faster, which is fine if it wrote the same world

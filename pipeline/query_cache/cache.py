@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 from pipeline.digests import known_sha256
 from pipeline.errors import BadInput, Mismatch
 from pipeline.file_names import can_name_a_file
-from pipeline.files import atomic_write, canonical_json, digest, naming, partial_path, publish, sha256_of
+from pipeline.files import atomic_file, atomic_write, canonical_json, digest, naming, partial_path, publish, sha256_of
 from pipeline.foreign_files import own_json, whole_json
 from pipeline.outcomes import VideoOutcome
 
@@ -312,7 +312,9 @@ def _link(source: Path, target: Path) -> None:
     try:
         os.link(source, partial)
     except OSError:
-        shutil.copyfile(source, partial)
+        with atomic_file(target, needed=source.stat().st_size) as copy, open(source, "rb") as original:
+            shutil.copyfileobj(original, copy)
+        return
     try:
         publish(partial, target)
     finally:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from pipeline.disk_space import free_bytes
 from pipeline.errors import BadInput
 from pipeline.files import atomic_file, atomic_write, canonical_json, sha256_of
 from pipeline.foreign_files import whole_json
@@ -47,8 +48,10 @@ def make_shard(dataset: Dataset, folder: Path, plan: ShardPlan, shard: int, *, s
         facts = _write_tar(dataset, path, plan, shard, strict=strict)
         atomic_write(sidecar, canonical_json(facts))
     except OSError as error:
-        raise OSError(error.errno, f"cannot write shard {path}: {error.strerror}. Free space or get write permission, "
-                      "then run the same command again; finished shards are kept.") from error
+        failure = OSError(error.errno, f"cannot write shard {path}: {error.strerror}. Free space or get write "
+                          "permission, then run the same command again; finished shards are kept.")
+        failure.add_note(f"{free_bytes(path):,} bytes are free on its disk.")
+        raise failure from error
     return facts
 
 

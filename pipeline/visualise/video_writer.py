@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 
-from pipeline.files import partial_path
+from pipeline.files import naming, partial_path, publish
 
 CODECS = (("libx264", {"crf": "20", "preset": "veryfast"}), ("mpeg4", {"qscale": "3"}))
 TICKS = 60_000    # time stamps per second, for even and uneven rates alike; MPEG-4 allows up to 65,535
@@ -41,14 +41,16 @@ class VideoWriter:
         """Append H W 3 uint8 RGB. time: seconds from the start, for uneven frame rates; it must increase."""
         height, width = frame.shape[:2]
         if self._container is None:
-            self._open(height, width)
+            with naming(self.path):
+                self._open(height, width)
         if (height, width) != self._size:
             raise ValueError(f"{self.path}: frame {self.frames} is {width}x{height}, the video {self._size[1]}x"
                              f"{self._size[0]}; resize it, or write another video")
         picture = av.VideoFrame.from_ndarray(np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge"))
         picture.pts = self._stamp(time)
         picture.time_base = Fraction(1, TICKS)
-        self._container.mux(self._stream.encode(picture))
+        with naming(self.path):
+            self._container.mux(self._stream.encode(picture))
         self.frames += 1
 
     def __exit__(self, kind, error, trace) -> None:
@@ -56,11 +58,13 @@ class VideoWriter:
             if kind is None and self._container is None:
                 raise ValueError(f"{self.path}: no frame was written; a video needs at least one")
             if kind is None:
-                self._container.mux(self._stream.encode(None))
-            if self._container is not None:
-                self._container.close()
-            if kind is None:
-                os.replace(self._partial, self.path)
+                with naming(self.path):
+                    self._container.mux(self._stream.encode(None))
+                    self._container.close()
+                publish(self._partial, self.path)
+            elif self._container is not None:
+                with suppress(av.FFmpegError):      # the end of a file that is given up
+                    self._container.close()
         finally:
             self._partial.unlink(missing_ok=True)
 

@@ -1,0 +1,88 @@
+"""Errors of a disk without room: which file, how many bytes it needs and how many are free, and the cure."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+AGAIN = "then run the same command again: what is finished is kept."
+# How libraries that do not raise OSError say it: safetensors, torch, SQLite, Ray.
+_TEXTS = re.compile(r"no space left on device|disk quota exceeded|file too large|\(os error (28|122|27)\)|"
+                    r"disk is full|out of disk|OutOfDisk", re.IGNORECASE)
+
+
+def named(error: OSError, path: Path, needed: int | None = None) -> OSError:
+    """The error of writing a file with the path of that file and a cure. needed: bytes of the file, where known."""
+    result = OSError(error.errno, error.strerror, str(path))
+    result.add_note(cure(error.errno, path, needed))
+    return result
+
+
+def cure(number: int, path: Path, needed: int | None = None) -> str:
+    """What to do about an `errno` of writing a file, with the bytes that it needs and those that are free."""
+    needs = "" if needed is None else f"The file needs {needed:,} bytes. "
+    match number:
+        case errno.ENOSPC:
+            return f"{needs}{free_bytes(path):,} bytes are free on its disk. Make room, {AGAIN}"
+        case errno.EDQUOT:
+            return f"{needs}The quota of this user is used up. Make room, {AGAIN}"
+        case errno.EFBIG:
+            return f"{needs}Files may not be so large here (ulimit -f, or the file system). Make room, {AGAIN}"
+        case errno.EROFS:
+            return f"Its file system is read-only. Make it writable, or write elsewhere (--set folder=...), {AGAIN}"
+    return f"{needs}Make room or get write permission, {AGAIN}"
+
+
+def free_bytes(path: Path) -> int:
+    """The bytes that this user may still write on the file system of a path, which need not exist; 0 if unknown."""
+    for folder in (path, *path.parents):
+        try:
+            return shutil.disk_usage(folder).free
+        except OSError:
+            continue
+    return 0
+
+
+def explained(error: Exception, folder: Path) -> Exception:
+    """An OSError with a cure where a full disk is behind the error, else the error itself. folder: that of the run.
+
+    Libraries hide the reason in errors of their own, or do not name the file; then the free bytes of the folders are
+    given in which it may lie.
+    """
+    full = next(filter(_is_full, _chain(error)), None)
+    if full is None or getattr(error, "__notes__", None):
+        return error
+    if isinstance(full, OSError) and full.filename is not None:
+        return named(full, Path(os.fsdecode(full.filename)))
+    number = getattr(full, "errno", None) or errno.ENOSPC
+    places = dict.fromkeys((folder, Path(tempfile.gettempdir())))
+    result = OSError(number, f"{os.strerror(number)} ({str(full).splitlines()[0][:200]})")
+    result.add_note(f"Free are {' and '.join(f'{free_bytes(place):,} bytes in {place}' for place in places)}. "
+                    f"Make room, {AGAIN}")
+    return result
+
+
+def tells_of_full_disk(message: str) -> bool:
+    """Whether the message of a library, or of a program, is that of a disk without room."""
+    return _TEXTS.search(message) is not None
+
+
+def _is_full(error: BaseException) -> bool:
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in (*NO_ROOM, errno.EROFS)
+    return tells_of_full_disk(str(error))
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those that led to it."""
+    seen = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
