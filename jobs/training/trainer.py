@@ -141,7 +141,7 @@ def check_resources(cluster: ClusterConfig) -> None:
 def _user_error(failure: WorkerGroupError) -> Exception | None:
     """The error of a worker that met wrong data or settings, where that is why the workers ended."""
     errors = (getattr(error, "_base_exc", error) for error in failure.worker_failures.values())    # Ray's wrapper
-    return next((error for error in errors if isinstance(error, (ValueError, OSError))), None)
+    return next((error for error in errors if isinstance(error, (ValueError, FileNotFoundError))), None)
 
 
 def _worker(job: TrainingJob) -> Exception | None:
