@@ -56,3 +56,6 @@ def _stop(message: str) -> NoReturn:
 _open_closed_streams()
 _refuse_lost_folder()
 _refuse_shadows()
+if sys.argv[:1] == ["-m"]:      # before the imports that take seconds
+    from jobs.stopping import handle_signals
+    handle_signals()

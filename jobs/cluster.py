@@ -15,6 +15,7 @@ import ray
 
 from jobs.console import say
 from jobs.own_cluster import start_own_cluster
+from jobs.stopping import handlers_kept
 from pipeline.progress import Report
 from pipeline.streams import actor_stream
 
@@ -54,11 +55,12 @@ def connect(cluster: ClusterConfig) -> None:
     """
     if cluster.in_process or ray.is_initialized():
         return
-    if inside_a_job() or os.environ.get("RAY_ADDRESS"):
-        join()
-    else:
-        start_own_cluster(cpus=cluster.local_cpus, object_store_mb=cluster.object_store_mb,
-                          environment=worker_environment())
+    with handlers_kept():
+        if inside_a_job() or os.environ.get("RAY_ADDRESS"):
+            join()
+        else:
+            start_own_cluster(cpus=cluster.local_cpus, object_store_mb=cluster.object_store_mb,
+                              environment=worker_environment())
 
 
 def join() -> None:

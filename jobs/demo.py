@@ -80,15 +80,15 @@ def announce(verb: str, started: float) -> None:
     say("", f"=== {verb} ({time.perf_counter() - started:.0f} s)")
 
 
-def closing(recipe: Recipe, summary: dict[str, Any], tracking_uri: str) -> None:
+def closing(recipe: Recipe, summary: dict[str, Any], tracking_uri: str | None) -> None:
     """What was reached, where it lies, and what to do next."""
     columns = {mode: flat(summary[mode]) for mode in ("untrained", "near_online", "offline") if mode in summary}
     say("", f"{'':14}" + "".join(f"{name:>10}" for name in columns["near_online"]))
     for mode, scores in columns.items():
         say(f"{mode.replace('_', '-'):14}" + "".join(f"{points(score):>10}" for score in scores.values()))
+    record = [f"MLflow run {summary['mlflow_run_id']}: mlflow ui --backend-store-uri {tracking_uri}"]
     say("", f"{summary['seconds']:.0f} s in all; summary: {recipe.run_folder / 'summary.json'}",
-        f"overlay video: {summary['overlay']}",
-        f"MLflow run {summary['mlflow_run_id']}: mlflow ui --backend-store-uri {tracking_uri}",
+        f"overlay video: {summary['overlay']}", *(record if tracking_uri else []),
         command_line(recipe, "predict", "predict.input=your_video.mp4"))
 
 

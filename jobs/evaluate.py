@@ -112,8 +112,8 @@ def main(recipe: Recipe) -> dict[str, Any]:
         *outcomes.skipped_lines(), *stray_lines(summary["stray_entries"]),
         *(nothing_predicted(recipe, len(outcomes.done)) if not objects else []),
         f"{name}: {in_words(summary)} over {len(outcomes.done)} videos; everything in {folder}")
-    return {**summary, "tracking_uri": tracker.handle.uri, "mlflow_run_id": tracker.handle.run_id,
-            "mlflow_parent_run_id": tracker.handle.parent_id}
+    return {**summary, "tracking_uri": tracker.ids["uri"], "mlflow_run_id": tracker.ids["run_id"],
+            "mlflow_parent_run_id": tracker.ids["parent_id"]}
 
 
 def scorecard(recipe: Recipe, classes: ClassTable) -> Scorecard:

@@ -27,8 +27,9 @@ from jobs.models import head_card, is_finished, lineage, read_card, save_model, 
 from jobs.recipes.schema import STILLS, Recipe, StageOneConfig
 from jobs.start_weights import fill, refuse_unfit_starts
 from jobs.training.identity import claim_folder, plain
+from jobs.training.tracker import Tracker
 from jobs.training.trainer import Stage, TrainingJob, train
-from jobs.verb import next_command, recorded, run
+from jobs.verb import finish_recording, next_command, recorded, run
 from model.contracts import ClipBatch
 from model.joint import DetectorWithHead
 from model.losses.joint import JointCriterion
@@ -52,6 +53,7 @@ def main(recipe: Recipe) -> dict[str, Any]:
     parts = (folder,) if stage.joint is None else (folder, recipe.head_folder)
     if is_finished(parts, identity):
         say(f"{folder} is finished: nothing to do")
+        finish_recording(recipe, "train_stage_one", partial(register, recipe, shards))
         return {"model": str(folder), "resumed": True}
     if recipe.stage_one_from:
         raise ValueError(f"{recipe.name} takes its segmenter from {recipe.stage_one_from}, which holds none that is "
@@ -79,18 +81,24 @@ def main(recipe: Recipe) -> dict[str, Any]:
         tracker.json("manifest.json", shards.manifest)
         if stage.train:
             job = TrainingJob(build=partial(build_stage, recipe), folder=recipe.run_folder / "stage_one",
-                              cluster=recipe.cluster, fit=stage.fit, handle=tracker.handle)
+                              cluster=recipe.cluster, fit=stage.fit, record=tracker.record)
             weights = train(job, identity=identity)
         else:
             claim_folder(folder.parent, identity)
             weights = kept(recipe)
         save(recipe, weights, {**segmenter_card(recipe, shards.classes, shards.fingerprint),
                                "identity": digest(plain(identity))})
-        tracker.file(folder, "checkpoint")
-        version = tracker.register("segmenter", "checkpoint", {
-            "shards": shards.fingerprint, "recipe": recipe.name, **lineage(folder)})
+        register(recipe, shards, tracker)
     say(f"segmenter: {folder}", next_command(recipe, "train_stage_one"))
-    return {"model": str(folder), "steps": stage.fit.steps if stage.train else 0, "registered_version": version}
+    steps = stage.fit.steps if stage.train else 0
+    return {"model": str(folder), "steps": steps, "registered_version": tracker.ids["version"]}
+
+
+def register(recipe: Recipe, shards: ShardSet, tracker: Tracker) -> None:
+    """Store the finished segmenter in MLflow and register it."""
+    tracker.file(recipe.segmenter_folder, "checkpoint")
+    tracker.register("segmenter", "checkpoint", {
+        "shards": shards.fingerprint, "recipe": recipe.name, **lineage(recipe.segmenter_folder)})
 
 
 def kept(recipe: Recipe) -> dict[str, Tensor]:

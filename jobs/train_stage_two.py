@@ -27,8 +27,9 @@ from jobs.models import head_card, is_finished, lineage, load_segmenter, read_ca
 from jobs.recipes.schema import Recipe
 from jobs.start_weights import fill, refuse_unfit_starts
 from jobs.training.identity import plain
+from jobs.training.tracker import Tracker
 from jobs.training.trainer import Stage, TrainingJob, train
-from jobs.verb import next_command, recorded, run
+from jobs.verb import finish_recording, next_command, recorded, run
 from pipeline.files import digest
 from pipeline.query_cache import QueryCache, drawn_videos, query_batches
 
@@ -48,6 +49,7 @@ def main(recipe: Recipe) -> dict[str, Any]:
     identity = {"stage": stage, "cache": cache.fingerprint}
     if is_finished((folder,), identity):
         say(f"{folder} is finished: nothing to do")
+        finish_recording(recipe, "train_stage_two", partial(register, recipe, cache))
         return {"model": str(folder), "resumed": True}
     cache.refuse_damage()
     refuse_unfit_starts(recipe, "stage_two")
@@ -56,16 +58,22 @@ def main(recipe: Recipe) -> dict[str, Any]:
     with recorded(recipe, "train_stage_two", cache=cache.fingerprint) as tracker:
         tracker.json("manifest.json", cache.manifest)
         job = TrainingJob(build=partial(build_stage, recipe), folder=recipe.run_folder / "stage_two",
-                          cluster=recipe.cluster, fit=stage.fit, handle=tracker.handle)
+                          cluster=recipe.cluster, fit=stage.fit, record=tracker.record)
         weights = train(job, identity=identity)
         save_model(folder, weights, {**head_card(recipe, segmenter, cache.fingerprint),
                                      "identity": digest(plain(identity))})
-        tracker.file(folder, "checkpoint")
-        version = tracker.register("cross_clip_head", "checkpoint", {
-            "cache": cache.fingerprint, "shards": segmenter["shards_fingerprint"], "recipe": recipe.name,
-            "segmenter": segmenter["weights_sha256"], **lineage(folder)})
+        register(recipe, cache, tracker)
     say(f"head: {folder}", next_command(recipe, "train_stage_two"))
-    return {"model": str(folder), "steps": stage.fit.steps, "registered_version": version}
+    return {"model": str(folder), "steps": stage.fit.steps, "registered_version": tracker.ids["version"]}
+
+
+def register(recipe: Recipe, cache: QueryCache, tracker: Tracker) -> None:
+    """Store the finished head in MLflow and register it."""
+    segmenter = read_card(recipe.segmenter_folder)
+    tracker.file(recipe.head_folder, "checkpoint")
+    tracker.register("cross_clip_head", "checkpoint", {
+        "cache": cache.fingerprint, "shards": segmenter["shards_fingerprint"], "recipe": recipe.name,
+        "segmenter": segmenter["weights_sha256"], **lineage(recipe.head_folder)})
 
 
 def opening_lines(recipe: Recipe, cache: QueryCache) -> Iterator[str]:

@@ -3,7 +3,8 @@
     python -m jobs.<verb> --recipe NAME [--set path.to.field=value ...]
     python -m jobs.<verb> --recipe my_data.toml      (jobs/recipe_file.py)
 
-Exit codes: 0 done, 2 usage or configuration, 3 data, 4 parts that do not belong together, 1 anything else.
+Exit codes: 0 done, 2 usage or configuration, 3 data, 4 parts that do not belong together, 130 Ctrl-C, 143 SIGTERM,
+1 anything else.
 The last line printed is the summary as JSON.
 """
 
@@ -15,11 +16,13 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
+from jobs import stopping
 from jobs.cluster import inside_a_job
 from jobs.code_version import code_version
 from jobs.config import assignments, config_digest, override, to_json
@@ -28,7 +31,8 @@ from jobs.counted_classes import with_counted_classes
 from jobs.recipe_file import is_recipe_file, read_recipe_file, with_data_of_its_own
 from jobs.recipes import find_recipe
 from jobs.recipes.schema import Recipe
-from jobs.training.tracking import NoTracker, RunHandle, Tracker, can_record, close_run, open_run
+from jobs.training.tracker import NoTracker, Recorded, Tracker, can_record, catch_up, unfinished
+from jobs.training.tracking import chosen_uri
 from pipeline.disk_space import explained
 from pipeline.errors import BadInput, Mismatch
 from pipeline.file_names import at_home
@@ -76,6 +80,8 @@ def guarded(verb: Verb, build_recipe: Callable[[], Recipe], *, dry_run: bool = F
             say(json.dumps(to_json(recipe), indent=1))
             return 0
         refuse_relative_paths(recipe)
+        stopping.begin(f"what {_module(verb)} has finished is kept in {resolved(recipe).run_folder}; to go on: "
+                       f"{shlex.join(['python', *sys.orig_argv[1:]])}")
         say(json.dumps({"verb": _module(verb), **verb(with_counted_classes(resolved(recipe)))}, default=str))
         return 0
     except Exception as raised:
@@ -85,6 +91,8 @@ def guarded(verb: Verb, build_recipe: Callable[[], Recipe], *, dry_run: bool = F
             raise
         say("\n  ".join([f"error: {error}", *getattr(error, "__notes__", [])]), stream=sys.stderr)
         return code
+    finally:
+        stopping.end_if_asked()
 
 
 def chosen_recipe(recipe: str, changes: Iterable[str] = ()) -> Recipe:
@@ -201,7 +209,10 @@ def _setting(assignment: str) -> str:
 
 
 class recorded:
-    """The MLflow run of a verb as a context, `with recorded(recipe, "evaluate") as tracker:`, closed on exit."""
+    """The MLflow run of a verb as a context, `with recorded(recipe, "evaluate") as tracker:`, closed on exit.
+
+    What MLflow does not take is kept beside the run. After the block, `ids` of the tracker name the run of MLflow.
+    """
 
     def __init__(self, recipe: Recipe, verb: str, **tags: Any) -> None:
         self.recipe = recipe
@@ -209,25 +220,39 @@ class recorded:
         version = code_version()
         self.tags = {"recipe": recipe.name, "config_digest": config_digest(recipe), "code_commit": version["commit"],
                      "code_changed": version["changed"], **tags}
+        self.record: Recorded | None = None
 
     def __enter__(self) -> Tracker:
         if not can_record(self.recipe.tracking, self.recipe.run_folder):
             say(f"{self.recipe.run_folder} is read-only, so this verb is not recorded in MLflow; set tracking.uri to "
                 "record it elsewhere")
-            self.tracker = NoTracker()
-            return self.tracker
+            return NoTracker()
         tags = {name: str(value) for name, value in self.tags.items()}
-        handle: RunHandle = open_run(self.recipe.tracking, folder=self.recipe.run_folder, run_name=self.recipe.name,
-                                     verb=self.verb, tags=tags)
-        self.tracker = Tracker(handle)
-        self.tracker.json("recipe.json", to_json(self.recipe))
-        self.tracker.json("environment.json", environment())
-        return self.tracker
+        self.record = Recorded(self.recipe.tracking, folder=self.recipe.run_folder, run_name=self.recipe.name,
+                               verb=self.verb, tags=tags, sync=partial(sync_command, self.recipe))
+        tracker = self.record.__enter__()
+        tracker.json("recipe.json", to_json(self.recipe))
+        tracker.json("environment.json", environment())
+        return tracker
 
-    def __exit__(self, kind, error, trace) -> None:
-        self.tracker.finish(failed=kind is not None)
-        if kind is None:
-            close_run(self.recipe.run_folder, self.verb)
+    def __exit__(self, *failure) -> None:
+        if self.record is not None:
+            self.record.__exit__(*failure)
+
+
+def sync_command(recipe: Recipe, folder: Path) -> str:
+    """The command that logs what waits in the folder of a run."""
+    elsewhere = [] if folder == recipe.run_folder else [f"folder={folder}"]
+    return command_line(recipe, "sync_tracking", *elsewhere).removeprefix("next: ")
+
+
+def finish_recording(recipe: Recipe, verb: str, register: Callable[[Tracker], None]) -> None:
+    """Register the finished model of a training verb that was killed before it did, and log what else waits."""
+    if unfinished(recipe.run_folder, verb, chosen_uri(recipe.tracking)):
+        with recorded(recipe, verb) as tracker:
+            register(tracker)
+    else:
+        catch_up(recipe.tracking, recipe.run_folder, partial(sync_command, recipe))
 
 
 def environment() -> dict[str, Any]:

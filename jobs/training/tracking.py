@@ -1,37 +1,33 @@
-"""Recording of runs in MLflow, and the only file that imports it.
+"""MLflow, and the only file that imports it: logs what the records of a run hold, and each thing once.
 
-A project is one experiment. A run of the pipeline is a parent run of MLflow, and each of its verbs a child run. The
-driver opens them before workers start; workers get a picklable `RunHandle`, and only rank 0 writes. A tracker that
-stops answering never ends a training: the failed calls are counted and reported at the end. A tracker that cannot be
-reached at the start stops the verb, since few people want a run that is not recorded.
+A project is one experiment. A run of the pipeline is a parent run of MLflow, and each of its verbs a child run. Logging
+may be cut off anywhere and be done again: runs are found by the key of their record, numbers by their step, and a
+registered model by its run.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import sqlite3
-import tempfile
-import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jobs.console import say
-from jobs.training.own_store import ARTIFACTS, DATABASE, can_hold_store, is_own_store, prepare_store
+from jobs.training.own_store import ARTIFACTS, is_own_store, prepare_store
+from jobs.training.record import Record, entry_values
 from pipeline.files import atomic_write
 from pipeline.foreign_files import whole_json
 
-FLUSH_SECONDS = 5.0             # between writes of numbers
-SILENT_SECONDS = 300.0          # after a failed write, until the next attempt; numbers wait in memory
-MOST_WAITING = 100_000          # numbers kept in memory; beyond that the oldest are dropped
+IDS = "tracking.json"           # inside the folder of a run: its parent run
+KEY = "record"                  # the tag that names the record of a run of MLflow
+LONGEST_REASON = 400            # characters of an error that are shown
 
 
-def _mlflow():
-    """MLflow, imported at its first use: the import takes seconds, and most processes never record anything."""
+def mlflow_module():
+    """MLflow, imported at its first use: the import takes seconds, and most processes never log anything."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    # By default one call tries for minutes before it fails, and training would wait for it.
+    # By default one call tries for minutes before it fails.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     import mlflow
@@ -51,235 +47,186 @@ class TrackingConfig:
     project: str = "maxtron-on-ray"     # the experiment's name
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunHandle:
-    """One open run of MLflow; it is sent to workers."""
-
-    uri: str
-    run_id: str
-    parent_id: str
-    experiment_id: str
-
-
-def can_record(config: TrackingConfig, folder: Path) -> bool:
-    """Whether the verbs of a run in `folder` can be recorded: by default not if its place is read-only."""
-    if _chosen_uri(config):
-        return True
-    return can_hold_store(folder.resolve().parent) and (not folder.exists() or os.access(folder, os.W_OK))
-
-
-def open_run(config: TrackingConfig, *, folder: Path, run_name: str, verb: str, tags: Mapping[str, str]) -> RunHandle:
-    """Open the child run of a verb under the parent run of the pipeline run, and create both where they do not exist.
-
-    folder: that of the pipeline run. Its `tracking.json` stores the run ids, so that all verbs share one parent, and a
-    verb that is started again after it was killed continues its own child run (the tag `attempt` counts up).
-    Raises ConnectionError naming the uri when the tracker cannot be reached.
-    """
-    stored = folder / "tracking.json"
-    known = _stored_runs(stored)
-    mlflow = _mlflow()
-    uri = _chosen_uri(config)
-    if uri and not config.uri:
-        say(f"recording in MLFLOW_TRACKING_URI={uri}")
-    try:
-        uri = uri or prepare_store(folder.resolve().parent, _create_store)
-        client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
-        experiment = _experiment(client, config.project, folder)
-        parent = known.get("parent")
-        if not _exists(client, parent):
-            known = {}
-            parent = client.create_run(experiment, run_name=run_name, tags={"run": run_name}).info.run_id
-        client.update_run(parent, status="RUNNING")
-        child = known.get("open", {}).get(verb)
-        attempt = 1
-        if _exists(client, child):
-            attempt = int(client.get_run(child).data.tags.get("attempt", "1")) + 1
-            client.update_run(child, status="RUNNING")
-        else:
-            nested = {mlflow.utils.mlflow_tags.MLFLOW_PARENT_RUN_ID: parent}
-            child = client.create_run(experiment, run_name=verb, tags=nested).info.run_id
-        for name, value in {**tags, "verb": verb, "run": run_name, "attempt": str(attempt)}.items():
-            client.set_tag(child, name, value)
-    except _tracker_errors() as error:
-        raise ConnectionError(f"the tracker {uri or folder.parent / DATABASE} cannot be used: {_first_line(error)}. "
-                              "Start it, or set tracking.uri to another one (empty: MLFLOW_TRACKING_URI, or an SQLite "
-                              "file beside the run folders).") from error
-    open_runs = {**known.get("open", {}), verb: child}
-    if not folder.exists() or os.access(folder, os.W_OK):
-        folder.mkdir(parents=True, exist_ok=True)
-        atomic_write(stored, json.dumps({"uri": uri, "parent": parent, "open": open_runs}, indent=1).encode())
-    return RunHandle(uri=uri, run_id=child, parent_id=parent, experiment_id=experiment)
-
-
-class Tracker:
-    """Writes to one run: parameters, numbers over steps, tags and files. Never raises; `failures` lists lost calls."""
-
-    def __init__(self, handle: RunHandle) -> None:
-        self.handle = handle
-        self.client = _mlflow().MlflowClient(tracking_uri=handle.uri, registry_uri=handle.uri)
-        self.buffer: list = []              # mlflow.entities.Metric
-        self.flushed = time.monotonic()
-        self.silent_until = 0.0
-        self.failures: list[str] = []
-
-    def parameters(self, values: Mapping[str, Any]) -> None:
-        """Record parameters once. Long values are cut; the whole recipe is stored as an artifact."""
-        known = self._try(lambda: self.client.get_run(self.handle.run_id).data.params) or {}
-        new = [_mlflow().entities.Param(k, str(v)[:500]) for k, v in values.items() if k not in known]
-        for start in range(0, len(new), 100):
-            self._log(params=new[start:start + 100])
-
-    def numbers(self, step: int, values: Mapping[str, float]) -> None:
-        """Record numbers at a step. They are buffered and written every few seconds."""
-        now = int(time.time() * 1000)
-        metric = _mlflow().entities.Metric
-        self.buffer += [metric(name, float(value), now, step) for name, value in values.items()]
-        if time.monotonic() - self.flushed > FLUSH_SECONDS:
-            self.flush()
-
-    def last_step(self, name: str = "loss") -> int:
-        """The last step recorded under `name`, 0 where there is none; a resumed run must not record a step twice."""
-        history = self._try(lambda: self.client.get_metric_history(self.handle.run_id, name)) or []
-        return max((metric.step for metric in history), default=0)
-
-    def flush(self, *, last: bool = False) -> None:
-        """Write the buffered numbers. After a failure they wait for the next flush, unless this is the last."""
-        if time.monotonic() < self.silent_until and not last:
-            return
-        self.flushed = time.monotonic()
-        while self.buffer:
-            if not self._log(metrics=self.buffer[:500]):
-                self.silent_until = time.monotonic() + SILENT_SECONDS
-                self.buffer = self.buffer[-MOST_WAITING:]
-                return
-            del self.buffer[:500]
-
-    def tags(self, values: Mapping[str, Any]) -> None:
-        """Record facts that become known only later, such as fingerprints."""
-        for name, value in values.items():
-            self._try(lambda n=name, v=value: self.client.set_tag(self.handle.run_id, n, str(v)))
-
-    def file(self, path: Path, folder: str | None = None) -> None:
-        """Store a file, or all files of a folder, as an artifact."""
-        method = "log_artifacts" if path.is_dir() else "log_artifact"
-        self._try(lambda: getattr(self.client, method)(self.handle.run_id, str(path), folder))
-
-    def json(self, name: str, values: Any) -> None:
-        """Store plain values as a JSON artifact."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / name
-            path.write_text(json.dumps(values, indent=1, sort_keys=True, default=str))
-            self.file(path)
-
-    def register(self, name: str, artifact_folder: str, tags: Mapping[str, Any]) -> str | None:
-        """Register the artifact folder as a new version of model `name`, aliased 'newest'; returns its version."""
-        def create() -> str:
-            if not any(model.name == name for model in self.client.search_registered_models(f"name='{name}'")):
-                self.client.create_registered_model(name)
-            source = f"{self.client.get_run(self.handle.run_id).info.artifact_uri}/{artifact_folder}"
-            version = self.client.create_model_version(name, source=source, run_id=self.handle.run_id,
-                                                       tags={k: str(v) for k, v in tags.items()})
-            self.client.set_registered_model_alias(name, "newest", version.version)
-            return str(version.version)
-        return self._try(create)
-
-    def finish(self, *, failed: bool = False) -> None:
-        """Close the child run and its parent; a verb that runs again afterwards opens a new child."""
-        self.flush(last=True)
-        status = "FAILED" if failed else "FINISHED"
-        for run in (self.handle.run_id, self.handle.parent_id):
-            self._try(lambda run=run: self.client.set_terminated(run, status))
-        if self.failures:
-            say(f"tracking: {len(self.failures)} calls to {self.handle.uri} failed; the last error: "
-                f"{self.failures[-1]}")
-
-    def _log(self, **batch) -> bool:
-        """Write one batch of numbers or parameters; returns whether it arrived."""
-        return self._try(lambda: self.client.log_batch(self.handle.run_id, **batch) or True) is True
-
-    def _try(self, call):
-        try:
-            return call()
-        except _tracker_errors() as error:
-            self.failures.append(_first_line(error))
-            return None
-
-
-class NoTracker(Tracker):
-    """Records nothing, where there is no place for it."""
-
-    def __init__(self) -> None:
-        self.handle = RunHandle(uri="", run_id="", parent_id="", experiment_id="")
-        self.client = None
-        self.failures = []
-
-    def numbers(self, step: int, values: Mapping[str, float]) -> None:
-        """See `Tracker`."""
-
-    def flush(self, *, last: bool = False) -> None:
-        """See `Tracker`."""
-
-    def _try(self, call):
-        return None
-
-
-def close_run(folder: Path, verb: str) -> None:
-    """Forget the finished child run of a verb, so that running the verb again opens a new one."""
-    stored = folder / "tracking.json"
-    if stored.is_file() and os.access(folder, os.W_OK):
-        known = _stored_runs(stored)
-        known.get("open", {}).pop(verb, None)
-        atomic_write(stored, json.dumps(known, indent=1).encode())
-
-
-def _stored_runs(path: Path) -> dict[str, Any]:
-    """The content of `tracking.json`. One that is cut off is made again: the verbs then get a new parent run."""
-    if not path.is_file():
-        return {}
-    known = whole_json(path, needs={"open": dict})
-    if known is None:
-        say(f"{path} is cut off or damaged; this run is recorded under a new parent run of MLflow")
-    return known or {}
-
-
-def _experiment(client, project: str, folder: Path) -> str:
-    """The id of the project's experiment. Its artifact folder is fixed at creation, so it is given explicitly."""
-    experiment = client.get_experiment_by_name(project)
-    if experiment is not None and experiment.lifecycle_stage == "deleted":
-        raise ValueError(f"the experiment {project!r} of {client.tracking_uri} was deleted; restore it (mlflow "
-                         f"experiments restore --experiment-id {experiment.experiment_id}), or set tracking.project to "
-                         "another name")
-    if experiment is not None:
-        return experiment.experiment_id
-    place = folder.resolve().parent
-    location = (place / ARTIFACTS).as_uri() if is_own_store(client.tracking_uri, place) else None
-    return client.create_experiment(project, artifact_location=location)
-
-
-def _chosen_uri(config: TrackingConfig) -> str:
+def chosen_uri(config: TrackingConfig) -> str:
     """The tracker that the recipe or the environment names; empty: the store beside the run folders."""
     return config.uri or os.environ.get("MLFLOW_TRACKING_URI", "")
 
 
+class Log:
+    """One record on its way to its run of MLflow, which is created where there is none. Raises whatever MLflow raises.
+
+    run_folder: of the run of the pipeline. uri: of the tracker, "" for the store beside the run folders; a record whose
+    run exists already goes where that is.
+    """
+
+    def __init__(self, record: Record, run_folder: Path, uri: str) -> None:
+        state = record.state()
+        uri = state["uri"] if "run_id" in state else uri
+        self.record = record
+        self.uri = uri or prepare_store(run_folder.resolve().parent, _create_store)
+        self.client = mlflow_module().MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+        self.experiment = self._experiment(state["project"], run_folder)
+        self.parent_id = self._parent(state, run_folder)
+        parent = {mlflow_module().utils.mlflow_tags.MLFLOW_PARENT_RUN_ID: self.parent_id}
+        self.run_id = self._run(state.get("run_id"), record.key, name=state["verb"], began=state["began"], tags=parent)
+        record.update(uri=uri, run_id=self.run_id)
+        # Name of a number -> step -> the times at which it was logged, of those that MLflow has.
+        self.logged: dict[str, dict[int, set[int]]] = {}
+        self.version: str | None = None         # of the model that was registered
+        self.before = set(self.client.get_run(self.run_id).data.metrics)
+
+    def add_all(self) -> list[str]:
+        """Log the entries in their order and remove them; returns why some could not be logged.
+
+        An entry that MLflow refuses, and files that cannot be stored, hold up only the registration of a model. Raises
+        the error of a tracker that does not work, which would refuse the others too.
+        """
+        reasons = []
+        for entry in self.record.entries():
+            kind = entry.stem.partition("_")[2]
+            values = entry_values(entry)
+            if kind == "register" and reasons:
+                continue
+            try:
+                if values is not None:
+                    getattr(self, f"_add_{kind}")(values, entry.with_suffix(""))
+            except Exception as error:
+                if kind != "files" and not _is_refusal(error):
+                    raise
+                reasons.append(reason(error))
+            else:
+                self.record.remove(entry)
+        return reasons
+
+    def _add_parameters(self, values: dict[str, str], _: Path) -> None:
+        known = self.client.get_run(self.run_id).data.params
+        new = [mlflow_module().entities.Param(name, value) for name, value in values.items() if name not in known]
+        for start in range(0, len(new), 100):
+            self.client.log_batch(self.run_id, params=new[start:start + 100])
+
+    def _add_numbers(self, values: list[tuple[str, float, int, int]], _: Path) -> None:
+        """Log (name, value, milliseconds, step) rows; a step of a training is logged once."""
+        metric = mlflow_module().entities.Metric
+        new = [metric(name, value, at, step) for name, value, at, step in values if self._is_new(name, at, step)]
+        for start in range(0, len(new), 500):
+            self.client.log_batch(self.run_id, metrics=new[start:start + 500])
+
+    def _is_new(self, name: str, at: int, step: int) -> bool:
+        """Whether MLflow lacks a number. That of a step stays; a number without steps (step 0) may be replaced."""
+        if name not in self.logged:
+            history = self.client.get_metric_history(self.run_id, name) if name in self.before else []
+            self.logged[name] = {}
+            for metric in history:
+                self.logged[name].setdefault(metric.step, set()).add(metric.timestamp)
+        times = self.logged[name].setdefault(step, set())
+        is_new = not times if step else at not in times
+        times.add(at)
+        return is_new
+
+    def _add_tags(self, values: dict[str, str], _: Path) -> None:
+        for name, value in values.items():
+            self.client.set_tag(self.run_id, name, value)
+
+    def _add_files(self, values: dict[str, str | None], files: Path) -> None:
+        self.client.log_artifacts(self.run_id, str(files), values["folder"])
+
+    def _add_status(self, values: dict[str, Any], _: Path) -> None:
+        for run_id in (self.run_id, self.parent_id):
+            if values["status"] == "RUNNING":
+                self.client.update_run(run_id, status="RUNNING")
+            else:
+                self.client.set_terminated(run_id, values["status"], end_time=values["time"])
+
+    def _add_register(self, values: dict[str, Any], _: Path) -> None:
+        """Register a folder of artifacts as a version of a model, once, and alias it unless a newer run has done so."""
+        name = values["name"]
+        if not any(model.name == name for model in self.client.search_registered_models(f"name='{name}'")):
+            self.client.create_registered_model(name)
+        versions = {int(version.version): version for version in self.client.search_model_versions(f"name='{name}'")}
+        own = [number for number, version in versions.items() if version.run_id == self.run_id]
+        if not own:
+            source = f"{self.client.get_run(self.run_id).info.artifact_uri}/{values['folder']}"
+            own = [int(self.client.create_model_version(name, source=source, run_id=self.run_id,
+                                                        tags=values["tags"]).version)]
+        began = self.client.get_run(self.run_id).info.start_time
+        newest = self.client.get_registered_model(name).aliases.get("newest")
+        if newest is None or self._began(versions.get(int(newest))) <= began:
+            self.client.set_registered_model_alias(name, "newest", str(own[0]))
+        self.version = str(own[0])
+
+    def _began(self, version: Any) -> int:
+        """When the run of a version of a model began; 0 where that run is gone."""
+        try:
+            return 0 if version is None or not version.run_id else self.client.get_run(version.run_id).info.start_time
+        except mlflow_module().exceptions.MlflowException as error:
+            if not _is_refusal(error):
+                raise
+            return 0
+
+    def _experiment(self, project: str, run_folder: Path) -> str:
+        """The id of the project's experiment. Its artifact folder is fixed at creation, so it is given explicitly."""
+        experiment = self.client.get_experiment_by_name(project)
+        if experiment is not None and experiment.lifecycle_stage == "deleted":
+            raise ValueError(f"the experiment {project!r} of {self.uri} was deleted; restore it (mlflow experiments "
+                             f"restore --experiment-id {experiment.experiment_id}), or set tracking.project to another "
+                             "name")
+        if experiment is not None:
+            return experiment.experiment_id
+        place = run_folder.resolve().parent
+        location = (place / ARTIFACTS).as_uri() if is_own_store(self.uri, place) else None
+        return self.client.create_experiment(project, artifact_location=location)
+
+    def _parent(self, state: dict[str, Any], run_folder: Path) -> str:
+        """The id of the parent run, which `tracking.json` keeps."""
+        known = stored_ids(run_folder)
+        parent = self._run(known.get("parent"), state["parent_key"], name=state["run"], began=state["began"],
+                           tags={"run": state["run"]})
+        ids = {**known, "uri": self.uri, "parent": parent, "key": state["parent_key"]}
+        if ids != known:
+            atomic_write(run_folder / IDS, json.dumps(ids, indent=1).encode())
+        return parent
+
+    def _run(self, run_id: str | None, key: str, *, name: str, began: int, tags: dict[str, str]) -> str:
+        """The id of a run: that of `run_id` if it is there, else that of the key, else that of a new one."""
+        if run_id is not None and self._is_there(run_id):
+            return run_id
+        found = self.client.search_runs([self.experiment], f"tags.{KEY} = '{key}'", max_results=1)
+        if found:
+            return found[0].info.run_id
+        return self.client.create_run(self.experiment, start_time=began, run_name=name,
+                                      tags={**tags, KEY: key}).info.run_id
+
+    def _is_there(self, run_id: str) -> bool:
+        try:
+            return self.client.get_run(run_id).info.lifecycle_stage == "active"
+        except mlflow_module().exceptions.MlflowException as error:
+            if not _is_refusal(error):
+                raise
+            return False
+
+
+def stored_ids(run_folder: Path) -> dict[str, Any]:
+    """The content of `tracking.json`, {} without it. One that is cut off is made again, with a new parent run."""
+    path = run_folder / IDS
+    known = whole_json(path)
+    if known is None and path.is_file():
+        say(f"{path} is cut off or damaged; this run is recorded under a new parent run of MLflow")
+    return known or {}
+
+
+def reason(error: Exception) -> str:
+    """An error in one line."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]}..."
+
+
 def _create_store(uri: str) -> None:
     """Fill an empty database with MLflow's tables."""
-    _mlflow().MlflowClient(tracking_uri=uri, registry_uri=uri).search_experiments(max_results=1)
+    mlflow_module().MlflowClient(tracking_uri=uri, registry_uri=uri).search_experiments(max_results=1)
 
 
-def _tracker_errors() -> tuple[type[Exception], ...]:
-    """What a tracker may raise: its own errors, those of the network and of files, those of its database."""
-    from sqlalchemy.exc import SQLAlchemyError
-    return (_mlflow().exceptions.MlflowException, OSError, SQLAlchemyError, sqlite3.Error)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _exists(client, run_id: str | None) -> bool:
-    if run_id is None:
+def _is_refusal(error: Exception) -> bool:
+    """Whether a tracker that works refused one request, such as that for a run that does not exist."""
+    if not isinstance(error, mlflow_module().exceptions.MlflowException):
         return False
-    try:
-        return client.get_run(run_id).info.lifecycle_stage == "active"
-    except _mlflow().exceptions.MlflowException:
-        return False
+    return 400 <= error.get_http_status_code() < 500 and error.get_http_status_code() not in (401, 403, 408, 429)

@@ -32,7 +32,8 @@ from jobs.training.loop import FitConfig, Losses, NotFinite, fit, rank, refuse_i
 from jobs.training.optimizer import OptimizerConfig, build_optimizer, parameter_groups
 from jobs.training.process import RayWorker, SingleProcess
 from jobs.training.progress import Progress
-from jobs.training.tracking import RunHandle, Tracker
+from jobs.training.record import Record
+from jobs.training.tracker import NoTracker, Tracker
 from pipeline.errors import Mismatch
 from pipeline.files import atomic_write
 
@@ -57,7 +58,7 @@ class TrainingJob:
     folder: Path                    # of the stage: checkpoints, progress.jsonl and identity.json
     cluster: ClusterConfig
     fit: FitConfig
-    handle: RunHandle
+    record: Record | None           # of the verb, for the tracker; None where nothing is recorded
 
 
 def train(job: TrainingJob, *, identity: Identity) -> dict[str, Tensor]:
@@ -104,7 +105,7 @@ def _train_on_cluster(job: TrainingJob) -> None:
     # Earlier versions gave Ray the checkpoints. It would refuse the folder once one of its list is gone.
     (job.folder / RAY_CHECKPOINTS / "checkpoint_manager_snapshot.json").unlink(missing_ok=True)
     resources = {"CPU": cluster.cpus_per_worker} | ({"GPU": cluster.gpus_per_worker} if cluster.gpus_per_worker else {})
-    trainer = TorchTrainer(
+    trainer = _Trainer(
         partial(_worker, job),
         scaling_config=ScalingConfig(num_workers=cluster.workers, resources_per_worker=resources,
                                      use_gpu=cluster.gpus_per_worker > 0),
@@ -126,6 +127,13 @@ def _finished_weights(job: TrainingJob) -> dict[str, Tensor]:
         raise Mismatch(f"the newest whole checkpoint, {checkpoint}, has step {step}, not {job.fit.steps}; run the "
                        "command again to train on from there")
     return load_file(checkpoint / "model.safetensors")
+
+
+class _Trainer(TorchTrainer):
+    """Ray's trainer, which leaves Ctrl-C to the verb (jobs/stopping.py)."""
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        """Ray's own handler waits for its controller, prints what it does, and does not end the verb."""
 
 
 def check_resources(cluster: ClusterConfig) -> None:
@@ -242,19 +250,20 @@ def _fit(stage: Stage, job: TrainingJob, process: RayWorker | SingleProcess, che
             report.tracker.flush()
 
     batches = (batch.to(device) for batch in stage.batches(rank(), world(), start * per_step))
-    fit(wrapped, batches, lambda batch: stage.losses_of(wrapped, batch), optimizer=optimizer, rates=stage.optimizer,
-        config=stage.fit, start_step=start, log=report or (lambda _: None), save=save)
-    if report is not None:
-        report.tracker.flush(last=True)
+    try:
+        fit(wrapped, batches, lambda batch: stage.losses_of(wrapped, batch), optimizer=optimizer, rates=stage.optimizer,
+            config=stage.fit, start_step=start, log=report or (lambda _: None), save=save)
+    finally:
+        if report is not None:
+            report.tracker.flush()
 
 
 class _Reporter:
-    """Reports of rank 0: the status line, the JSON lines and the tracker, which gets each step once."""
+    """Reports of rank 0: the status line, the JSON lines and the tracker."""
 
     def __init__(self, stage: Stage, job: TrainingJob, start: int, device: torch.device) -> None:
         self.progress = Progress(job.folder / "progress.jsonl", stage.fit.steps, world())
-        self.tracker = Tracker(job.handle)
-        self.recorded = self.tracker.last_step()
+        self.tracker = NoTracker() if job.record is None else Tracker(job.record)
         if start:
             self.tracker.tags({"resumed_from_step": start})
         trained = sum(p.numel() for p in stage.model.parameters() if p.requires_grad)
@@ -266,8 +275,7 @@ class _Reporter:
 
     def __call__(self, report) -> None:
         numbers = self.progress(report)
-        if report.step > self.recorded:
-            self.tracker.numbers(report.step, numbers)
+        self.tracker.numbers(report.step, numbers)
 
 
 def _plain(stage: Stage) -> dict[str, Any]:

@@ -155,9 +155,13 @@ class RawVideo:
         with tempfile.TemporaryFile() as errors:
             with subprocess.Popen(self._command("probe"), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                   stderr=errors) as process:
-                for last in process.stdout:
-                    if last.endswith(b"\n"):
-                        counted(int(last))
+                try:
+                    for last in process.stdout:
+                        if last.endswith(b"\n"):
+                            counted(int(last))
+                except BaseException:
+                    process.kill()
+                    raise
             if process.returncode:
                 raise self._death(process.returncode, errors)
         return json.loads(last)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 from dataclasses import replace
@@ -141,14 +142,16 @@ def test_inside_a_job_a_relative_path_is_refused_by_field(monkeypatch):
     refuse_relative_paths(replace(find_recipe("tiny"), folder="/runs/tiny"))
 
 
-def test_a_tracker_that_cannot_be_reached_stops_the_verb_at_once(tmp_path, capsys):
+def test_a_tracker_that_cannot_be_reached_is_named_with_the_command_that_logs_later(tmp_path, capsys):
     recipe = here(replace(find_recipe("tiny"), folder=str(tmp_path / "run")))
     recipe = replace(recipe, tracking=replace(recipe.tracking, uri="http://127.0.0.1:9"),
                      world=replace(recipe.world, videos_train=1, videos_val=1))
-    assert guarded(make_shards.main, lambda: recipe) == 2
-    printed = capsys.readouterr().err
+    assert guarded(make_shards.main, lambda: recipe) == 0
+    printed = capsys.readouterr().out
     assert "the tracker http://127.0.0.1:9 cannot be used" in printed
     assert "set tracking.uri" in printed
+    assert re.search(r"tracking: \d+ things are not logged .* by python -m jobs.sync_tracking --recipe tiny --set",
+                     printed)
 
 
 @pytest.mark.parametrize("setting", ["folder", "stage_one_from", "stage_one.start_from", "evaluation.predictions",

@@ -12,7 +12,8 @@ import pytest
 from jobs.models import is_finished, read_card, save_model
 from jobs.training.checkpoint import load_checkpoint
 from jobs.training.identity import claim_folder
-from jobs.training.tracking import close_run
+from jobs.training.tracker import open_record
+from jobs.training.tracking import TrackingConfig, stored_ids
 from model.contracts import PanopticVideo, VideoResults, VideoSegment
 from model.labels import panoptic_id
 from pipeline.datasets.synthetic import SyntheticConfig, write_world
@@ -174,9 +175,28 @@ def test_a_torn_tracking_file_is_made_again(tmp_path, tear, capsys):
     path = tmp_path / "tracking.json"
     path.write_text(json.dumps({"uri": "sqlite:///x", "parent": "p", "open": {"evaluate": "c"}}))
     tear(path)
-    close_run(tmp_path, "evaluate")
+    assert stored_ids(tmp_path) == {}
     assert "cut off or damaged" in capsys.readouterr().out
-    assert isinstance(json.loads(path.read_text()), dict)
+
+
+def opened(folder: Path):
+    return open_record(TrackingConfig(), folder=folder, run_name="run", verb="evaluate", tags={})
+
+
+def test_a_torn_record_of_a_verb_is_named_and_the_verb_gets_a_new_one(tmp_path, tear, capsys):
+    record = opened(tmp_path)
+    tear(record.folder / "run.json")
+    assert opened(tmp_path) != record
+    assert str(record.folder / "run.json") in capsys.readouterr().out
+
+
+def test_a_torn_entry_of_a_record_is_not_counted_and_hides_no_other(tmp_path, tear):
+    record = opened(tmp_path)
+    record.put("numbers", [["loss", 1.0, 0, 1]])
+    record.put("numbers", [["loss", 0.5, 0, 2]])
+    before = record.waiting()
+    tear(record.entries()[-1])
+    assert before - record.waiting() in (0, 1)
 
 
 def test_a_torn_world_is_named_and_drawn_again(tmp_path, tear):

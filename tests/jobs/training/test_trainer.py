@@ -16,15 +16,14 @@ from jobs.cluster import ClusterConfig
 from jobs.recipes import find_recipe
 from jobs.train_stage_one import build_stage
 from jobs.training.loop import FitConfig
-from jobs.training.tracking import RunHandle
+from jobs.training.record import Record
 from jobs.training.trainer import Stage, TrainingJob, _built, _user_error, check_resources
 from pipeline.errors import BadInput
 
 
 def test_a_job_can_be_sent_to_workers():
-    handle = RunHandle(uri="sqlite:///a.db", run_id="1", parent_id="0", experiment_id="0")
     job = TrainingJob(build=partial(build_stage, find_recipe("tiny")), folder=Path("/runs/tiny/stage_one"),
-                      cluster=ClusterConfig(), fit=FitConfig(steps=3), handle=handle)
+                      cluster=ClusterConfig(), fit=FitConfig(steps=3), record=Record(Path("/runs/tiny/tracking/1")))
     copy = pickle.loads(pickle.dumps(job))
     assert (copy.build.func, copy.build.args) == (build_stage, (find_recipe("tiny"),))
     assert replace(copy, build=job.build) == job
@@ -52,10 +51,9 @@ def test_a_stage_trains_in_training_mode_except_for_norms_that_keep_their_statis
     backbone = replace(stage.segmenter.backbone, frozen_statistics=True)
     model = replace(stage.segmenter, backbone=backbone).build()
     optimizer = replace(stage.optimizer, frozen=("pixel_decoder.",))
-    handle = RunHandle(uri="sqlite:///a.db", run_id="1", parent_id="0", experiment_id="0")
     job = TrainingJob(build=lambda: Stage(model=model, losses_of=None, batches=None, optimizer=optimizer, fit=stage.fit,
                                           batch_size=1),
-                      folder=Path("/unused"), cluster=recipe.cluster, fit=stage.fit, handle=handle)
+                      folder=Path("/unused"), cluster=recipe.cluster, fit=stage.fit, record=None)
     built = _built(job, torch.device("cpu")).model
     norms = [module for module in built.backbone.modules() if isinstance(module, nn.BatchNorm2d)]
     assert norms

@@ -1,0 +1,142 @@
+"""Ctrl-C and SIGTERM: one line, no process left behind, exit code 130 (SIGTERM: 143).
+
+The first signal prints the line and silences everything after it, since Ray and its workers print pages when they are
+cut off. The verb then unwinds as from a KeyboardInterrupt, so files close and MLflow's run is marked KILLED. A second
+signal, or an unwinding that takes too long, ends the process at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NoReturn
+
+from pipeline.processes import is_alive, start_of
+
+UNWINDING_SECONDS = 20.0        # after that the process is ended as by a second signal
+SAME_SECONDS = 0.5              # in which a wrapper such as `uv run` may pass on the signal that the terminal sent too
+ENDING_SECONDS = 2.0            # for processes to end by themselves before they are killed
+NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+
+_process = 0                    # whose signals are handled; forked ones have other numbers
+_line = "nothing was done yet"
+_has_begun = False
+_asked: tuple[int, float] | None = None         # signal and time
+
+
+def handle_signals() -> None:
+    """Handle both signals from now on."""
+    global _process
+    _process = os.getpid()
+    for number in NAMES:
+        signal.signal(number, _on_signal)
+
+
+@contextmanager
+def handlers_kept() -> Iterator[None]:
+    """A block in which Ray starts, which puts a handler of its own for SIGTERM in place of this one."""
+    if _process != os.getpid():
+        yield
+        return
+    try:
+        yield
+    except SystemExit as error:
+        if error.code == signal.SIGTERM:        # by Ray's handler
+            _on_signal(signal.SIGTERM, None)
+        raise
+    finally:
+        handle_signals()
+
+
+def begin(line: str) -> None:
+    """From now on a signal unwinds the verb. line: what it keeps, and the command that goes on."""
+    global _line, _has_begun
+    _line = line
+    _has_begun = True
+
+
+def end_if_asked() -> None:
+    """End the process, with everything that it started, if a signal has asked for it."""
+    if _asked is None:
+        return
+    for number in NAMES:
+        signal.signal(number, _at_once)
+    started = descendants()
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        ray.shutdown()      # a joined cluster stays, and forgets this process
+    ends = time.monotonic() + ENDING_SECONDS
+    while time.monotonic() < ends and any(is_alive(child, start=start) for child, start in started.items()):
+        time.sleep(0.05)
+    _kill_all(started)
+    _at_once()
+
+
+def descendants() -> dict[int, str]:
+    """The processes that this one started, and those that they started: number -> start time."""
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        children.setdefault(_parent(path), []).append(int(path.name))
+    below = {}
+    waiting = [os.getpid()]
+    while waiting:
+        for child in children.get(waiting.pop(), []):
+            below[child] = start_of(child)
+            waiting.append(child)
+    return below
+
+
+def _on_signal(number: int, _) -> None:
+    global _asked
+    if os.getpid() != _process:         # a forked loader: its parent ends it
+        if number == signal.SIGTERM:
+            os._exit(128 + number)
+        return
+    if _asked is not None:
+        if time.monotonic() - _asked[1] > SAME_SECONDS:
+            _at_once()
+        return
+    _asked = (number, time.monotonic())
+    os.write(2, f"\nstopped by {NAMES[number]}: {_line}\n".encode(errors="backslashreplace"))
+    if not _has_begun:
+        os._exit(128 + number)
+    _silence()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)       # torch raises an error where a loader process ends
+    watchdog = threading.Timer(UNWINDING_SECONDS, _at_once)
+    watchdog.daemon = True
+    watchdog.start()
+    raise KeyboardInterrupt
+
+
+def _at_once(*_) -> NoReturn:
+    """End the process and all that it started."""
+    _kill_all(descendants())
+    os._exit(128 + _asked[0])
+
+
+def _kill_all(processes: Mapping[int, str]) -> None:
+    """Kill processes that still run. processes: number -> start time."""
+    for process, start in processes.items():
+        if is_alive(process, start=start):
+            with suppress(OSError):
+                os.kill(process, signal.SIGKILL)
+
+
+def _silence() -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)
+
+
+def _parent(folder: Path) -> int:
+    """The number of the process that started the one of a folder of /proc; 0 where it is gone."""
+    try:
+        return int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
