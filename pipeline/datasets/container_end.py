@@ -17,6 +17,7 @@ SEGMENT = 0x18538067                                                # Matroska, 
 PARENTS = (SEGMENT, 0x1F43B675)                                     # segment and cluster
 ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # holds the size of the file, 40 bytes on
 ASF_IS_STREAM = 1                                                   # a flag: the sizes were unknown when it was written
+BLOCK = 1 << 20                                                     # bytes that are read at a time
 OGG_LAST = 4                                                        # a flag of the last page of a stream
 
 
@@ -43,8 +44,21 @@ def _expected_size(start: bytes) -> Callable[[BinaryIO, int], int]:
         return _movie
     for length, first in ((188, 0), (192, 4), (204, 0)):        # plain, of discs, with error correction
         if start[first::length][:2] == b"GG":
-            return lambda _, size: -(-size // length) * length
+            return lambda file, size: -(-size // length) * length + _zeros_at_end(file, size) // length * length
     return lambda _, size: size
+
+
+def _zeros_at_end(file: BinaryIO, size: int) -> int:
+    """Bytes at the end that a power cut turned into zeros; whole packets have a mark at their start."""
+    zeros = 0
+    while zeros < size:
+        length = min(BLOCK, size - zeros)
+        file.seek(size - zeros - length)
+        kept = len(file.read(length).rstrip(b"\0"))
+        zeros += length - kept
+        if kept:
+            break
+    return zeros
 
 
 def _movie(file: BinaryIO, size: int) -> int:
@@ -134,15 +148,17 @@ def _ogg(file: BinaryIO, size: int) -> int:
 
 def _program_stream(file: BinaryIO, size: int) -> int:
     """MPG and VOB: packets behind start codes, all but the headers of packs with their length."""
+    ended = False
     position = 0
     while position + 14 <= size:
         code, kind = _unpack(file, position, ">3sB")
-        if code != b"\0\0\1" or kind < 0xB9:
-            return size
+        if code != b"\0\0\1" or kind < 0xB9:       # zeros after the end mark are padding
+            return size if ended else size + max(_zeros_at_end(file, size) - 3, 0)
         if kind == 0xBA:
             first, stuffing = _unpack(file, position + 4, ">B8xB")
             position += 14 + (stuffing & 7) if first >> 6 == 1 else 12      # MPEG-2, MPEG-1
         elif kind == 0xB9:      # the end
+            ended = True
             position += 4
         else:
             length, = _unpack(file, position + 4, ">H")

@@ -140,7 +140,7 @@ def _videos_of(path: Path, left_out: list[BadInput]) -> list[Path]:
         names = naturally(name for name in os.listdir(path) if not is_companion(name))
         folders = [path / name for name in names if (path / name).is_dir()]
         of_frames = [folder for folder in folders if _holds_pictures(folder)]
-        pictures = pictures_in(path)
+        pictures = [picture for picture in pictures_in(path) if not picture.name.lower().endswith(VIDEO_SUFFIXES)]
     except OSError as error:
         left_out.append(BadInput("unreadable", f"it cannot be listed: {error.strerror}.", file=path,
                                  cure="Give this user read permission."))
@@ -166,9 +166,12 @@ def _videos_of(path: Path, left_out: list[BadInput]) -> list[Path]:
 
 
 def _holds_pictures(folder: Path) -> bool:
-    """Whether a folder is a video; one that cannot be listed counts as such, so that opening it names the reason."""
+    """Whether a folder is a video; one that cannot be listed counts as such, so that opening it names the reason.
+
+    A folder of animated pictures is none, but one of videos.
+    """
     try:
-        return bool(pictures_in(folder))
+        return any(not picture.name.lower().endswith(VIDEO_SUFFIXES) for picture in pictures_in(folder))
     except OSError:
         return True
 

@@ -29,6 +29,7 @@ from pipeline.foreign_files import open_regular, refuse_special
 CHILD = Path(__file__).with_name("decode_child.py")
 PLAYLISTS = (b"#EXTM3U", b"ffconcat version", b"<MPD ", b"\nc=IN ")     # decoders would open the files that they name
 PLAYLIST_BYTES = 4096       # of the start of a file, in which decoders look for them
+ANIMATED = ".gif"   # the one suffix of pictures that people give to videos
 KEPT = 24           # frames kept in memory, so that clips may overlap
 SKIPPED = 250       # frames that are read without use rather than starting a new child, which seeks
 PIPE_BYTES = 2**20  # Linux's largest pipe for ordinary users; a 720p frame then needs 3 reads instead of 42
@@ -41,7 +42,8 @@ def open_video(path: Path | str, *, keep_damaged: bool = False, counted: Callabl
     keep_damaged, counted: as for `RawVideo`.
     """
     path = at_home(path)
-    if path.is_dir() or path.name.lower().endswith(PICTURES):
+    is_picture = path.suffix.lower() in PICTURES and path.suffix.lower() != ANIMATED
+    if path.is_dir() or is_picture:
         return FolderSource(path)
     return RawVideo(path, keep_damaged=keep_damaged, counted=counted)
 

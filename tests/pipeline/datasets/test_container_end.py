@@ -8,9 +8,10 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline.datasets.container_end import missing_bytes
-from pipeline.datasets.raw_video import RawVideo
+from pipeline.datasets.raw_video import RawVideo, open_video
 from pipeline.errors import BadInput
 
 FRAMES = 30
@@ -63,6 +64,24 @@ def test_a_cut_inside_a_packet_is_noticed(tmp_path, suffix):
     assert missing_bytes(whole) == 0
     whole.write_bytes(whole.read_bytes()[:-30])
     assert missing_bytes(whole) > 0
+
+
+@pytest.mark.parametrize("suffix", IN_PACKETS)
+@pytest.mark.parametrize("share", [0.3, 0.7])
+def test_an_end_of_zeros_as_after_a_power_cut_is_noticed(tmp_path, suffix, share):
+    whole = written(tmp_path / f"film.{suffix}", *IN_PACKETS[suffix])
+    content = whole.read_bytes()
+    kept = int(share * len(content))
+    whole.write_bytes(content[:kept] + bytes(len(content) - kept))
+    assert len(content) - kept - 400 < missing_bytes(whole) <= len(content) - kept
+
+
+def test_an_animated_picture_is_a_video_and_a_still_one_has_one_frame(tmp_path):
+    whole = written(tmp_path / "film.gif", *FORMATS["gif"])
+    assert len(open_video(whole).frame_names) == FRAMES
+    Image.fromarray(np.full((40, 60, 3), 90, np.uint8)).save(tmp_path / "still.GIF")
+    with open_video(tmp_path / "still.GIF") as still:
+        assert [frame.shape for frame in still.frames(0, 1)] == [(40, 60, 3)]
 
 
 def test_half_a_webm_is_refused_with_counts_and_can_be_read_up_to_the_cut(tmp_path):

@@ -51,6 +51,14 @@ def test_a_folder_of_pictures_is_one_video_and_named_pictures_are_one_each(tmp_p
     assert found(str(tmp_path / "**" / "*.png")) == {"0": "0.png"}
 
 
+def test_animated_pictures_are_videos_and_never_frames(tmp_path):
+    touch(tmp_path, "a.gif", "b.GIF", "frames/0.jpg", "loops/c.gif")
+    assert set(found(str(tmp_path))) == {"a", "b", "frames"}
+    assert left_out(str(tmp_path)) == {"loops": "not-a-video"}
+    assert found(str(tmp_path / "loops")) == {"c": "c.gif"}
+    assert left_out(str(tmp_path / "loops")) == {}
+
+
 def test_lists_name_paths_globs_and_what_does_not_exist(tmp_path, monkeypatch):
     touch(tmp_path, "a/film.mp4", "b/film.mp4", "c1.avi", "c2.avi")
     (tmp_path / "videos.txt").write_bytes("\ufeff# mine\r\na/film.mp4\r\n\r\nc*.avi\r\ngone.mp4\r\n".encode())
