@@ -92,13 +92,26 @@ def read_text(path: Path, *, errors: str = "strict") -> str:
 
 
 def parse_json(content: bytes | str) -> Any:
-    """The value of a json text. Raises ValueError for any text that is none, also where it is nested too deeply."""
+    """The value of a json text.
+
+    Raises ValueError for any text that is none, where it is nested too deeply, and where an object gives a field two
+    values, of which Python would keep the last.
+    """
     try:
-        return json.loads(content)
+        return json.loads(content, object_pairs_hook=_fields)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except MemoryError:
         raise ValueError("it needs more memory than there is") from None
+
+
+def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        for name, value in pairs:
+            if fields[name] != value:
+                raise ValueError(f"an object has the field {name!a} twice, with different values")
+    return fields
 
 
 def own_json(path: Path, *, cure: str, needs: Mapping[str, type] | None = None) -> dict[str, Any]:

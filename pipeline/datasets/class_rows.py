@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from PIL import ImageColor
+
 from model.labels import ClassInfo, ClassTable
 from pipeline.datasets.classes_youtube_vis import distinct_color
 from pipeline.datasets.json_entries import Entry, shown
@@ -56,11 +58,26 @@ def _written(row: Entry) -> Color | list[float] | None:
         digits = match[2] or "".join(2 * digit for digit in match[1])
         return int(digits[:2], 16), int(digits[2:4], 16), int(digits[4:], 16)
     if isinstance(value, str) and (match := _NUMBERS.fullmatch(value.strip())):
-        value = [float(part) if "." in part else int(part) for part in _NUMBER.findall(match[1])]
+        value = _NUMBER.findall(match[1])
+    elif isinstance(value, str) and (color := _colour_of_css(value)):
+        return color
+    if isinstance(value, dict) and value.keys() >= set("rgb"):
+        value = [value[part] for part in "rgb"]
+    if isinstance(value, list) and value and all(isinstance(part, str) and _NUMBER.fullmatch(part) for part in value):
+        value = [float(part) if "." in part else int(part) for part in value]
     if isinstance(value, list) and len(value) in (3, 4) and all(type(part) in (int, float) for part in value[:3]):
         return value[:3]        # a fourth is alpha
     raise row.bad(f"color of {row.name} is {shown(row.values['color'])}; it must be three numbers from 0 to 255, three "
-                  "fractions, or a text such as '#ff8000'.")
+                  "fractions, or a text such as '#ff8000' or 'red'.")
+
+
+def _colour_of_css(text: str) -> Color | None:
+    """Red, green and blue of a colour by name, in hex of other lengths, with percent signs, or as hsl; else None."""
+    try:
+        red, green, blue, *_ = ImageColor.getrgb(text.strip().replace("0x", "#", 1))
+    except ValueError:
+        return None
+    return (red, green, blue) if max(red, green, blue) <= 255 else None
 
 
 def _checked(row: Entry, color: Sequence[float], scale: int) -> Color:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -81,13 +82,21 @@ def own_classes(name: str, root: Path, names: Callable[[], Iterable[str]]) -> Cl
     order of the alphabet. Raises BadInput for a list that cannot be read, and where there is no class.
     """
     if (root / CATEGORIES).is_file():
-        return class_table(name, root / CATEGORIES)
+        return _told_apart(class_table(name, root / CATEGORIES), root / CATEGORIES)
     listed = _lines(root / LABELS) if (root / LABELS).is_file() else sorted(set(names()))
     classes = [label for label in listed if label not in NO_CLASSES]
     if not classes:
         raise BadInput("unknown-category", "no annotation names a class.", file=root,
                        cure=f"Label a frame, or list the classes in {LABELS}, a name on each line.")
     return thing_table(name, dict(enumerate(classes, start=1)))
+
+
+def _told_apart(classes: ClassTable, file: Path) -> ClassTable:
+    """The classes, whose names tell them apart in the annotations. Raises BadInput for a name that occurs twice."""
+    names = Counter(info.name for info in classes.classes)
+    if twice := sorted(name for name, times in names.items() if times > 1):
+        raise BadInput("bad-list", f"it lists the classes {twice[:5]} twice.", file=file, cure="List each class once.")
+    return classes
 
 
 def _lines(file: Path) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
@@ -22,15 +23,20 @@ class Selection:
 
     @classmethod
     def named(cls, threshold: float | None, names: Sequence[str], table: ClassTable) -> Self:
-        """The selection of classes by name, in any case. Raises ValueError for a name that the table lacks."""
-        known = {info.name.lower(): index for index, info in enumerate(table.classes)}
+        """The selection of classes by name, in any case; of classes with one name, all are kept.
+
+        Raises ValueError for a name that the table lacks.
+        """
+        known: dict[str, list[int]] = {}
+        for index, info in enumerate(table.classes):
+            known.setdefault(_plain(info.name), []).append(index)
         for name in names:
-            if name.lower() not in known:
-                near = difflib.get_close_matches(name.lower(), known, n=3) or list(known)
+            if _plain(name) not in known:
+                near = difflib.get_close_matches(_plain(name), known, n=3) or list(known)
                 raise ValueError(f"predict.classes={list(names)}: the model has no class {name!r}; did you mean "
                                  f"{near}?")
         return cls(threshold=threshold or 0.0,
-                   classes=frozenset(known[name.lower()] for name in names) if names else None)
+                   classes=frozenset(index for name in names for index in known[_plain(name)]) if names else None)
 
     def applied_to(self, results: VideoResults) -> VideoResults:
         """The results without what is not wanted."""
@@ -52,6 +58,11 @@ class Selection:
 
     def _semantic(self, video: SemanticVideo) -> SemanticVideo:
         return video if self.classes is None else replace(video, frames=_Kept(video.frames, sorted(self.classes)))
+
+
+def _plain(name: str) -> str:
+    """A name as it is compared: macOS writes accents as characters of their own."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 @dataclass(frozen=True, slots=True)

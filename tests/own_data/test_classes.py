@@ -28,6 +28,8 @@ FORMS = {
     "fractions": lambda color: [part / 255 for part in color], "with alpha": lambda color: [*color, 255],
     "hex": lambda color: "#" + "".join(f"{part:02x}" for part in color),
     "HEX without #": lambda color: "".join(f"{part:02X}" for part in color),
+    "0x": lambda color: "0x" + "".join(f"{part:02x}" for part in color),
+    "texts": lambda color: list(map(str, color)), "object": lambda color: dict(zip("rgb", color)),
     "text": lambda color: ", ".join(map(str, color)), "rgb()": lambda color: f"rgb({color[0]}, {color[1]},{color[2]})",
 }
 CATEGORIES = [name for name in SOURCES if "categories" in name]
@@ -47,6 +49,15 @@ def test_colours_are_read_in_any_common_form(tmp_path, name, form):
     root = rewritten(name, tmp_path, lambda index, row: {**row, "color": write(COLORS[index % 4])})
     colors = [info.color for info in SOURCES[name].open(root).classes.classes]
     assert colors == [COLORS[index % 4] for index in range(len(colors))]
+
+
+@pytest.mark.parametrize(("text", "color"), [
+    ("red", (255, 0, 0)), (" CornflowerBlue ", (100, 149, 237)), ("#f80f", (255, 136, 0)),
+    ("#ff8000cc", (255, 128, 0)), ("rgb(100%, 50%, 0%)", (255, 128, 0)), ("hsl(120, 100%, 50%)", (0, 255, 0))])
+def test_colours_are_read_as_css_writes_them(tmp_path, text, color):
+    root = rewritten("vspw categories", tmp_path, lambda index, row: {**row, "color": text if index else [0.5, 0, 1.0]})
+    colors = [info.color for info in SOURCES["vspw categories"].open(root).classes.classes]
+    assert colors == [(128, 0, 255), *[color] * (len(colors) - 1)]      # beside fractions, which stay fractions
 
 
 @pytest.mark.parametrize("name", CATEGORIES)

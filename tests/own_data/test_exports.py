@@ -100,6 +100,9 @@ def test_classes_may_be_listed(tool, copy):
     rows = [{"id": id, "name": name, "isthing": 0} for id, name in enumerate(names)]
     save(root / "categories.json", rows)
     assert not opened(tool, root).classes.is_thing.any()
+    save(root / "categories.json", [{**row, "name": "same"} for row in rows])
+    with pytest.raises(BadInput, match=r"lists the classes \['same'\] twice"):
+        opened(tool, root)
     save(root / "categories.json", rows[:0])
     with pytest.raises(BadInput, match="lists no categories"):
         opened(tool, root)

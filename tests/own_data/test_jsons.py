@@ -253,6 +253,17 @@ def test_a_json_of_something_else_is_refused_before_anything_is_made(tmp_path, n
     assert not any(python in str(error.value) for python in ("NoneType", "KeyError", "indices must be", "iterable"))
 
 
+def test_a_field_with_two_values_is_refused_and_one_that_is_only_repeated_is_read(tmp_path):
+    """Python would keep the last value: a whole list of videos would be lost in silence."""
+    root = SOURCES["youtube_vis"].write(tmp_path / "world")
+    text = (root / "train.json").read_text()
+    (root / "train.json").write_text(text.replace("{", '{"info": 1, "info": 1.0, ', 1))
+    assert len(SOURCES["youtube_vis"].open(root).video_ids()) == 2
+    (root / "train.json").write_text(text.replace("{", '{"videos": [], ', 1))
+    with pytest.raises(BadInput, match=r"train\.json.*has the field 'videos' twice, with different values"):
+        SOURCES["youtube_vis"].open(root)
+
+
 def test_a_json_that_is_nested_without_end_is_no_json(tmp_path):
     root = SOURCES["youtube_vis"].write(tmp_path / "world")
     (root / "train.json").write_text("[" * 100_000)
