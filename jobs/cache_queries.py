@@ -28,6 +28,7 @@ from jobs.recipes.schema import Recipe
 from jobs.verb import next_command, recorded, run
 from model.contracts import ClipPrediction
 from model.inference import Aligned, QueryCollector, make_results
+from pipeline.at_work import alone_in
 from pipeline.clips import StoredVideoSource
 from pipeline.errors import BadInput
 from pipeline.outcomes import Outcomes, VideoOutcome
@@ -54,18 +55,22 @@ FIRST_FIELDS = {"splits", "views", "augment", "evidence", "dtype", "seed",
 
 
 def main(recipe: Recipe) -> dict[str, Any]:
-    """Fill the cache; returns where it lies and how large it is."""
+    """Fill the cache; returns where it lies and how large it is. Waits for another verb that fills it."""
     if recipe.stage_two is None:
         raise ValueError(f"{recipe.name} has no stage two, so nothing would read the cache; "
                          f"{next_command(recipe, 'train_stage_one')}")
+    with alone_in(cache_folder(recipe), "jobs.cache_queries"):
+        return fill_cache(recipe, cache_folder(recipe))
+
+
+def fill_cache(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """Make the parts that the folder lacks, and its manifest."""
     source = cache_source(recipe)
-    folder = cache_folder(recipe)
     sets = {split: ShardSet(recipe.shards_of(split)) for split in recipe.cache.splits}
     for shard_set in sets.values():
         known_classes(recipe.segmenter_folder, expected=shard_set.classes)
     shards = [(split, shard) for split in sets for shard in range(len(sets[split].manifest["shards"]))]
     rows = [{"split": split, "shard": shard, "part": part} for part, (split, shard) in enumerate(shards)]
-    folder.mkdir(parents=True, exist_ok=True)
     summaries = []
     with Progress("caching", sum(len(shard_set.videos) for shard_set in sets.values())) as progress:
         connect(recipe.cluster)

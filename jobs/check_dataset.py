@@ -25,6 +25,7 @@ from jobs.console import say
 from jobs.counted_classes import number_settings
 from jobs.recipes.schema import Recipe
 from jobs.verb import next_command, run
+from pipeline.at_work import alone_in
 from pipeline.datasets import open_dataset
 from pipeline.datasets.synthetic import write_world
 from pipeline.errors import BadInput
@@ -55,7 +56,8 @@ def main(recipe: Recipe) -> dict[str, Any]:
         try:
             dataset = open_dataset(source)
             refuse_unfit_classes(dataset.classes)
-            summary[split] = check_split(recipe, split, dataset)
+            with alone_in(recipe.run_folder / "check", "jobs.check_dataset"):
+                summary[split] = check_split(recipe, split, dataset)
         except (BadInput, FileNotFoundError, ValueError) as error:
             say(f"{split}: cannot be read: {error}")
             errors.append(error)

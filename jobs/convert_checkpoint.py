@@ -40,6 +40,7 @@ from jobs.verb import chosen_recipe, command_line, guarded, refuse_addresses
 from model.converters.layouts import HEAD, Layout, read_layout, restore_layout, usual_layout
 from model.converters.official import Conversion, has_head, has_semantic_head, to_ours, to_theirs
 from model.labels import ClassTable
+from pipeline.at_work import alone_in
 from pipeline.datasets import OFFICIAL_CLASSES, open_dataset
 from pipeline.errors import BadInput, Mismatch
 from pipeline.file_names import at_home
@@ -64,8 +65,9 @@ def convert(recipe: Recipe, *, source: Path, output: Path) -> dict[str, Any]:
         weights |= {name: fresh[name] for name in conversion.from_scratch}
     origin = {"file": source.name, "sha256": sha256_of(source), "layout": asdict(layout),
               "from_scratch": len(conversion.from_scratch), "unused": len(conversion.unused)}
-    save(recipe, weights, origin)
-    return report(recipe, conversion, origin)
+    with alone_in(recipe.run_folder / "stage_one", "jobs.convert_checkpoint"):
+        save(recipe, weights, origin)
+        return report(recipe, conversion, origin)
 
 
 def match(recipe: Recipe, state: Mapping[str, Tensor]) -> tuple[Recipe, Layout, Conversion]:

@@ -46,6 +46,7 @@ from jobs.verb import recorded, run
 from model.association.linker import MatchingSpace
 from model.contracts import ClipTargets, Tracks, VideoResults
 from model.labels import ClassTable
+from pipeline.at_work import alone_in
 from pipeline.clips import StoredVideoSource, VideoClip
 from pipeline.datasets.folders import load_json
 from pipeline.errors import BadInput
@@ -63,9 +64,17 @@ from pipeline.visualise.painted import pictured
 
 
 def main(recipe: Recipe) -> dict[str, Any]:
-    """Score every video of the split on the cluster, merge, print, record; returns the headline numbers."""
+    """Score every video of the split on the cluster, merge, print, record; returns the headline numbers.
+
+    Waits for another verb that writes the same scores.
+    """
+    with alone_in(scores_folder(recipe), "jobs.evaluate"):
+        return score_split(recipe, scores_folder(recipe))
+
+
+def score_split(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """Score every video of the split, and write scores and predictions into the folder."""
     config = recipe.evaluation
-    folder = scores_folder(recipe)
     shards = ShardSet(recipe.shards_of(config.split))
     sets = read_video_sets(config.video_sets, shards)
     # A missing or foreign model, or predictions of something else, stop here, not on a worker.
@@ -73,7 +82,6 @@ def main(recipe: Recipe) -> dict[str, Any]:
     refuse_strays(recipe, predictions)
     system = open_system(recipe, config.mode, shards.classes) if predictions is None else None
     writer = prediction_writer(recipe, system, shards)
-    folder.mkdir(parents=True, exist_ok=True)
     card = scorecard(recipe, shards.classes)
     matching = MatchingSpace()
     with Progress("evaluating", len(shards.videos)) as progress:

@@ -24,6 +24,7 @@ from jobs.kept_predictions import USES_LABELS
 from jobs.models import open_system
 from jobs.recipes.schema import Recipe
 from jobs.verb import recorded, run
+from pipeline.at_work import alone_in
 from pipeline.clips import FolderSource
 from pipeline.datasets.excerpt import Excerpt
 from pipeline.datasets.own_videos import OwnVideo, OwnVideos, find_videos
@@ -39,12 +40,20 @@ from pipeline.visualise.sound import add_sound
 
 
 def main(recipe: Recipe) -> dict[str, Any]:
-    """Predict every video of the input; returns where each result lies and what was skipped."""
+    """Predict every video of the input; returns where each result lies and what was skipped.
+
+    Waits for another verb that writes into the same folder.
+    """
     if recipe.evaluation.association:
         raise ValueError(f"evaluation.association={recipe.evaluation.association} {USES_LABELS}, and a video to "
                          "predict has none; leave evaluation.association empty and choose inference.association")
     recipe = with_mode(recipe)
-    output = output_folder(recipe)
+    with alone_in(output_folder(recipe), "jobs.predict"):
+        return predict_into(recipe, output_folder(recipe))
+
+
+def predict_into(recipe: Recipe, output: Path) -> dict[str, Any]:
+    """Predict every video of the input into a folder."""
     earlier = earlier_videos(output)
     given = find_videos(recipe.predict.input, taken=earlier)
     kept = sorted(earlier.keys() - {video.name for video in given.videos})

@@ -34,6 +34,7 @@ from model.contracts import ClipBatch
 from model.joint import DetectorWithHead
 from model.losses.joint import JointCriterion
 from model.losses.linking import LinkingCriterion, clip_pairs, pair_losses
+from pipeline.at_work import alone_in
 from pipeline.files import digest
 from pipeline.query_cache import crowded_videos
 from pipeline.shards import ShardSet
@@ -41,7 +42,13 @@ from pipeline.training_input import Stills, never_drawn, training_batches
 
 
 def main(recipe: Recipe) -> dict[str, Any]:
-    """Train, save and register the segmenter; returns where it lies."""
+    """Train, save and register the segmenter; returns where it lies. Waits for another verb that trains it."""
+    with alone_in(recipe.run_folder / "stage_one", "jobs.train_stage_one"):
+        return train_segmenter(recipe)
+
+
+def train_segmenter(recipe: Recipe) -> dict[str, Any]:
+    """Train, save and register the segmenter, unless it is finished."""
     stage = recipe.stage_one
     folder = recipe.segmenter_folder
     shards = training_shards(recipe)

@@ -30,12 +30,19 @@ from jobs.training.identity import plain
 from jobs.training.tracker import Tracker
 from jobs.training.trainer import Stage, TrainingJob, train
 from jobs.verb import finish_recording, next_command, recorded, run
+from pipeline.at_work import alone_in
 from pipeline.files import digest
 from pipeline.query_cache import QueryCache, drawn_videos, query_batches
 
 
 def main(recipe: Recipe) -> dict[str, Any]:
-    """Train, save and register the head; returns where it lies."""
+    """Train, save and register the head; returns where it lies. Waits for another verb that trains it."""
+    with alone_in(recipe.run_folder / "stage_two", "jobs.train_stage_two"):
+        return train_head(recipe)
+
+
+def train_head(recipe: Recipe) -> dict[str, Any]:
+    """Train, save and register the head, unless it is finished."""
     stage = recipe.stage_two
     folder = recipe.head_folder
     if stage is None and recipe.head is not None:

@@ -83,14 +83,15 @@ def atomic_write(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def sweep_partials(folder: Path) -> int:
-    """Delete the files and folders below `folder` that writers left half written which are gone; returns their count.
+def sweep_partials(folder: Path, pattern: str = f"**/*{PARTIAL}") -> int:
+    """Delete the files and folders in a folder that writers left half written which are gone; returns their count.
 
     Those of living processes of this machine stay, and those of other machines unless nothing has changed for an hour.
     Names without a process come from earlier versions; whoever calls this must be the only one at work in the folder.
+    Partial files of other programs stay.
     """
     swept = 0
-    for partial in list(folder.rglob(f"*{PARTIAL}")):
+    for partial in list(folder.glob(pattern)):
         if _is_abandoned(partial):
             swept += 1
             if partial.is_dir() and not partial.is_symlink():
@@ -103,7 +104,7 @@ def sweep_partials(folder: Path) -> int:
 def _is_abandoned(partial: Path) -> bool:
     owner = re.search(r"\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.partial$", partial.name)
     if owner is None:
-        return True
+        return re.search(r"(\.[0-9a-f]{4,12}|queries-\d{6}(-view-\d+)?)\.partial$", partial.name) is not None
     if owner[1] == machine():
         return not is_alive(int(owner[2]))
     try:

@@ -6,13 +6,13 @@ the same seed gives the same bytes, and a larger number of videos only adds to t
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Literal, get_args
 
 import cv2
@@ -27,7 +27,7 @@ from pipeline.datasets.synthetic_maps import write_kitti_step_split, write_vspw_
 from pipeline.datasets.synthetic_scene import Scene, make_scene
 from pipeline.datasets.synthetic_things import COLORS, STUFF, THINGS
 from pipeline.file_names import at_home
-from pipeline.files import naming
+from pipeline.files import naming, partial_path, sweep_partials
 from pipeline.foreign_files import own_json
 from pipeline.images import encode_jpeg, encode_png
 
@@ -88,9 +88,10 @@ def write_world(root: str | Path, config: SyntheticConfig) -> Path:
     if _is_there(root, config):
         return root
     root.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(mkdtemp(prefix=f".{root.name}.", dir=root.parent))
+    partial = partial_path(root)
+    sweep_partials(root.parent, f"{glob.escape(root.name[:50])}.*.partial")     # of processes that were killed
+    partial.mkdir()
     try:
-        partial.chmod(0o755)    # mkdtemp makes a folder that only its owner can read
         write = {"vipseg": _write_vipseg, "youtube_vis": _write_youtube_vis, "ovis": _write_youtube_vis,
                  "vspw": _write_maps, "kitti_step": _write_maps, "coco": _write_coco}[config.layout]
         with naming(root):

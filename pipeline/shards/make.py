@@ -13,8 +13,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from pipeline.at_work import alone_in
 from pipeline.errors import BadInput
-from pipeline.files import atomic_write, canonical_json, sweep_partials
+from pipeline.files import atomic_write, canonical_json
 from pipeline.foreign_files import own_json
 from pipeline.outcomes import Outcomes
 from pipeline.progress import Progress
@@ -51,7 +52,8 @@ def make_shards(dataset: Dataset, folder: Path | str, config: ShardConfig | None
                 workers: int = 0, strict: bool = False) -> ShardReport:
     """Write one split of a data set as a shard set into `folder`, or complete one that an earlier run began.
 
-    workers: Ray tasks at a time; with 0 this process does the work, without Ray. Only one run may write to a folder.
+    workers: Ray tasks at a time; with 0 this process does the work, without Ray. Another process that is at work in the
+    folder is waited for.
     Raises ValueError where the folder holds shards of another plan, BadInput where more than `max_bad_fraction` of the
     videos are bad, at the first bad one under `strict`, and for classes that no verb can write (`allowed.py`), and
     OSError when a shard cannot be written.
@@ -60,12 +62,13 @@ def make_shards(dataset: Dataset, folder: Path | str, config: ShardConfig | None
     config = config or ShardConfig()
     refuse_unfit_classes(dataset.classes)
     plan = plan_shards(dataset, config, split=split)
-    folder.mkdir(parents=True, exist_ok=True)
-    plan = _claim(folder, plan)
-    if swept := sweep_partials(folder):
-        log.info("removed %d unfinished files of an earlier run", swept)
-    log.info("%d videos of %s %s into %d shards in %s", plan.videos, dataset.classes.name, split, len(plan.shards),
-             folder)
+    with alone_in(folder, "make_shards"):
+        return _made(dataset, folder, _claim(folder, plan), workers=workers, strict=strict)
+
+
+def _made(dataset: Dataset, folder: Path, plan: ShardPlan, *, workers: int, strict: bool) -> ShardReport:
+    log.info("%d videos of %s %s into %d shards in %s", plan.videos, dataset.classes.name, plan.split,
+             len(plan.shards), folder)
     try:
         with Progress("sharding", plan.videos) as progress:
             outcomes = Outcomes(progress)
