@@ -39,7 +39,7 @@ def later(folder):
         time.sleep(0.02)
     return sweep(folder)
 at_work.sweep_partials = later
-runpy.run_module(sys.argv[1], run_name="__main__", alter_sys=True)
+runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
 """
 
 
