@@ -62,7 +62,8 @@ def explained(error: Exception, folder: Path) -> Exception:
         return named(full, Path(os.fsdecode(full.filename)))
     number = getattr(full, "errno", None) or errno.ENOSPC
     places = dict.fromkeys((folder, Path(tempfile.gettempdir())))
-    result = OSError(number, f"{os.strerror(number)} ({str(full).splitlines()[0][:200]})")
+    detail = "" if isinstance(full, OSError) else f" ({str(full).splitlines()[0][:200]})"
+    result = OSError(number, f"{os.strerror(number)}{detail}, in a file that the system does not name")
     result.add_note(f"Free are {' and '.join(f'{free_bytes(place):,} bytes in {place}' for place in places)}. "
                     f"Make room, {AGAIN}")
     return result
