@@ -25,11 +25,10 @@ from jobs.training.progress import Progress
 from jobs.training.tracking import TrackingConfig
 from jobs.verb import guarded
 from pipeline.datasets.synthetic import SyntheticConfig, write_world
-from pipeline.files import sha256_of
 from pipeline.spool import TensorSpool
 from pipeline.visualise.video_writer import VideoWriter
-from tests.runs import scored
-from tests.storm.small_disk import disk_of, limit_files, make_room, small_file_system
+from tests.runs import here, scored
+from tests.storm.small_disk import disk_of, make_room, small_file_system
 from tests.storm.small_run import ORDER, VERBS, small_recipe
 from tests.untrained_run import predicting, write_video
 
@@ -132,31 +131,18 @@ def test_every_verb_names_the_file_and_goes_on_when_there_is_room(tmp_path, disk
         assert guarded(VERBS[verb].main, lambda verb=verb: recipes[verb]) == 0
 
 
-build_undisturbed = train_stage_one.build_stage
-
-
-def build_on_full_disk(recipe):
-    """The real stage, in a process that cannot write a checkpoint."""
-    limit_files(FULL)
-    return build_undisturbed(recipe)
-
-
 @pytest.mark.ray
-def test_a_worker_of_ray_on_a_full_disk_ends_the_verb_once_and_training_goes_on_later(
-        tmp_path, cluster, monkeypatch, capsys):
-    recipe = small_recipe(tmp_path / "run")
-    make_shards.main(recipe)
-    undisturbed = replace(recipe, folder=str(tmp_path / "undisturbed"))
-    make_shards.main(undisturbed)
-    train_stage_one.main(undisturbed)
-    on_ray = replace(recipe, cluster=replace(recipe.cluster, in_process=False, workers=1))
-    with monkeypatch.context() as patch:
-        patch.setattr(train_stage_one, "build_stage", build_on_full_disk)
-        assert guarded(train_stage_one.main, lambda: on_ray) == 1
+def test_a_worker_of_ray_on_a_full_disk_ends_the_verb_once_and_training_goes_on_later(tmp_path, disk, cluster, capsys):
+    recipe = replace(small_recipe(disk), tracking=TrackingConfig(uri=f"sqlite:///{tmp_path / 'tracking.db'}"))
+    recipe = replace(recipe, cluster=replace(recipe.cluster, in_process=False, workers=1))
+    make_room(disk, 2**30)
+    make_shards.main(here(recipe))
+    make_room(disk, shutil.disk_usage(disk).used + 500_000)
+    assert guarded(train_stage_one.main, lambda: recipe) == 1
     said = capsys.readouterr().err
-    assert "error: [Errno 27] File too large: " in said
-    assert "model.safetensors" in said
-    assert "Make room" in said
-    assert guarded(train_stage_one.main, lambda: on_ray) == 0
-    assert sha256_of(on_ray.segmenter_folder / "model.safetensors") == sha256_of(
-        undisturbed.segmenter_folder / "model.safetensors")
+    assert "error: [Errno 28] No space left on device: " in said
+    assert str(disk / "stage_one" / "ray_train") in said
+    assert "bytes are free" in said
+    assert "run the same command again" in said
+    make_room(disk, 2**30)
+    assert guarded(train_stage_one.main, lambda: recipe) == 0
