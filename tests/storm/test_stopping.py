@@ -124,6 +124,24 @@ def test_during_imports_nothing_was_begun(tmp_path, number):
     assert not (tmp_path / "run").exists()
 
 
+def test_only_processes_that_a_verb_started_are_ended_with_it():
+    stranger = subprocess.Popen(["sleep", "60"])
+    code = ("import subprocess, sys; from jobs.stopping import descendants; "
+            "child = subprocess.Popen(['sh', '-c', 'sleep 60 & wait'], start_new_session=True, stdout=-3); "
+            "sys.stdin.readline(); print(*descendants())")
+    verb = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    time.sleep(1)
+    below = {int(number) for number in verb.communicate("go\n")[0].split()}
+    try:
+        names = {(Path("/proc") / str(process) / "comm").read_text().strip() for process in below}
+        assert names == {"sh", "sleep"}
+        assert stranger.pid not in below
+    finally:
+        for process in (*below, stranger.pid):
+            os.kill(process, signal.SIGKILL)
+        stranger.wait()
+
+
 LONG = ("stage_one.fit.steps=100000", "stage_one.fit.log_every=1", "stage_one.fit.checkpoint_every=2",
         "stage_one.input.workers=2")
 
