@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import shlex
 import sys
@@ -42,6 +43,8 @@ EXIT_CODES = ((Mismatch, 4), (BadInput, 3), (ValueError, 2), (FileNotFoundError,
               (ArithmeticError, 2), (OSError, 1))
 
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")      # `pathlib` makes one slash of two
+
+OUTPUTS = ("folder", "predict.output", "evaluation.output")      # settings that name folders to write into
 
 COUNTED = (".num_classes", ".stuff_classes")            # settings that `count_classes` fills in
 
@@ -76,6 +79,7 @@ def guarded(verb: Verb, build_recipe: Callable[[], Recipe], *, dry_run: bool = F
         folder = recipe.run_folder
         refuse_addresses(given_paths(recipe))
         refuse_broken_names(given_paths(recipe))
+        refuse_files_as_folders(given_paths(recipe))
         if dry_run:
             say(json.dumps(to_json(recipe), indent=1))
             return 0
@@ -142,6 +146,15 @@ def refuse_broken_names(paths: Mapping[str, Iterable[Path | str]]) -> None:
             if any("\ud800" <= character <= "\udfff" for character in str(path)):
                 raise ValueError(f"{name}={str(path)!a} has a name in another encoding than UTF-8; rename it, or "
                                  "give a link to it that has a plain name")
+
+
+def refuse_files_as_folders(paths: Mapping[str, Iterable[Path | str]]) -> None:
+    """Raise ValueError where results would go into a file, or through a link that leads nowhere."""
+    for name in OUTPUTS:
+        for path in map(at_home, paths.get(name, ())):
+            there = next((part for part in (path, *path.parents) if os.path.lexists(part)), Path())
+            if not there.is_dir():
+                raise ValueError(f"{name}={path}: {there} is not a folder; remove it, or give another path")
 
 
 def resolved(recipe: Recipe) -> Recipe:

@@ -13,7 +13,7 @@ import pytest
 from jobs import make_shards
 from jobs.config import override
 from jobs.recipes import RECIPES, find_recipe
-from jobs.verb import command_line, guarded, refuse_relative_paths, resolved, run
+from jobs.verb import chosen_recipe, command_line, guarded, refuse_relative_paths, resolved, run
 from pipeline.errors import BadInput, Mismatch
 from tests.runs import here
 
@@ -170,3 +170,15 @@ def test_a_data_set_at_an_address_is_refused_too(capsys):
     recipe = override(find_recipe("vipseg_video_kmax_r50"), ["dataset.root=s3://bucket/VIPSeg"])
     assert guarded(lambda _: pytest.fail("it ran"), lambda: recipe) == 2
     assert "dataset.root=s3://bucket/VIPSeg is an address" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["file", "file/deeper", "link"])
+@pytest.mark.parametrize("setting", ["folder", "predict.output", "evaluation.output"])
+def test_a_file_in_place_of_a_folder_of_results_is_named_before_anything_is_made(tmp_path, capsys, setting, place):
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    changes = [f"folder={tmp_path / 'run'}", f"{setting}={tmp_path / place}"]
+    assert guarded(lambda recipe: {}, lambda: chosen_recipe("tiny", changes)) == 2
+    there = tmp_path / place.partition("/")[0]
+    assert f"{setting}={tmp_path / place}: {there} is not a folder; remove it" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
