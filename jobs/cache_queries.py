@@ -34,6 +34,7 @@ from pipeline.errors import BadInput
 from pipeline.outcomes import Outcomes, VideoOutcome
 from pipeline.progress import Progress, Report, Watch, unwatched
 from pipeline.query_cache import (
+    SEEN,
     CachedClip,
     CacheWriter,
     EvidenceRecorder,
@@ -162,7 +163,8 @@ class CacheShard:
         """Cache one view of one shard; returns the part's summary, with what was skipped and why."""
         source = {**self.source, **expected_source(self.recipe, views=view + 1)}
         writer = CacheWriter(cache_folder(self.recipe), part, view=view, dtype=self.recipe.cache.dtype,
-                             fingerprint=fingerprint(source))
+                             fingerprint=fingerprint(source),
+                             columns=() if self.recipe.stage_two.links is None else SEEN)
         known = writer.finished()
         if known is not None and not known["skipped"]:      # what was skipped may have been repaired since
             return known

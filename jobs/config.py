@@ -143,7 +143,7 @@ def _chooses_member(hint: Any, change: _Change) -> bool:
 def _parse(hint: Any, text: str, change: _Change) -> Any:
     """JSON first, then the bare word; `null` therefore means None wherever None is allowed.
 
-    A list with one word may be given as the word.
+    A list with one word may be given as the word, and a configuration with the defaults of its kind as the kind.
     """
     path = change.path.removesuffix(".kind") if _chooses_member(hint, change) else change.path
     is_json = text.lstrip().startswith(_BRACKETS)       # few words begin so
@@ -157,8 +157,9 @@ def _parse(hint: Any, text: str, change: _Change) -> Any:
     except _Unfit as error:
         if is_json or isinstance(error, _NoNumber):
             raise ValueError(f"--set {change.assignment}: {error}") from None
+    names_a_kind = any(text in _kinds(member) for member in _members(hint))     # inference.association=links
     try:
-        return _build(hint, text, path)
+        return _build(hint, {"kind": text} if names_a_kind else text, path)
     except _Unfit as error:
         if typing.get_origin(hint) is tuple and typing.get_args(hint)[1:] == (...,):
             return _parse(hint, json.dumps([text]), change)

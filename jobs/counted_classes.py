@@ -32,6 +32,6 @@ def for_classes(recipe: Recipe, classes: ClassTable) -> Recipe:
 
 def number_settings(recipe: Recipe) -> list[str]:
     """The settings of a recipe that hold the number of classes."""
-    heads = {"stage_two": recipe.stage_two, "stage_one.joint": recipe.stage_one.joint}
+    parts = {"stage_two": recipe.stage_two, "stage_one.joint": recipe.stage_one.joint}
     return ["stage_one.segmenter.num_classes",
-            *(f"{name}.head.num_classes" for name, part in heads.items() if part is not None)]
+            *(f"{name}.head.num_classes" for name, part in parts.items() if part is not None and part.head is not None)]

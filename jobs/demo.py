@@ -2,6 +2,7 @@
 
     synthetic world -> make_shards -> (score the untrained model) -> train_stage_one -> evaluate near-online
                     -> cache_queries -> train_stage_two -> evaluate offline (where a cross-clip head makes the results)
+                    -> evaluate with learned links (where stage_two.links trains them), near-online and offline
 
 Leaves runs/demo/summary.json beside everything the verbs leave. Starting it again continues what is unfinished.
 
@@ -21,14 +22,27 @@ from jobs.cluster import connect
 from jobs.console import say
 from jobs.counted_classes import with_counted_classes
 from jobs.evaluate import points
+from jobs.models import open_system
 from jobs.recipes.schema import Recipe
 from jobs.verb import command_line, run
+from model.association import LinksConfig
+from model.contracts import VideoResults
+from pipeline.clips import StoredVideoSource
 from pipeline.files import atomic_write
+from pipeline.one_pass import predict_together
+from pipeline.shards import ShardSet
+from pipeline.visualise.drawing import draw
+from pipeline.visualise.painted import pictured
 
 # What the summary says of each result; the first number is also the score of the untrained model.
 HEADLINES = {"panoptic": ("vpq", "vpq_thing", "vpq_stuff", "vpq_by_window", "aq", "idf1", "switches"),
              "tracks": ("ap", "ap50", "ap75", "ar1", "ar10", "track_idf1", "track_switches"),
              "semantic": ("miou", "mvc8")}
+
+
+# The rows of the table.
+TITLES = {"untrained": "untrained", "near_online": "near-online", "offline": "offline",
+          "near_online_links": "near-online, links", "offline_links": "offline, links"}
 
 
 def main(recipe: Recipe) -> dict[str, Any]:
@@ -52,12 +66,17 @@ def main(recipe: Recipe) -> dict[str, Any]:
     if "offline" in recipe.modes:
         announce("evaluate, offline", started)
         modes["offline"] = evaluate.main(scored(recipe, "offline"))
+    compared = None
+    for mode in recipe.modes if has_links(recipe) else ():
+        announce(f"evaluate, {mode.replace('_', '-')} with links", started)
+        modes[f"{mode}_links"] = evaluate.main(with_links(scored(recipe, mode)))
+        compared = compared or draw_compared(recipe)
     last = list(modes.values())[-1]
     numbers = [name for result in recipe.inference.results for name in HEADLINES[result]]
     summary = {
         "seconds": round(time.perf_counter() - started, 1), "untrained": {numbers[0]: untrained[numbers[0]]},
         **{mode: {name: scores[name] for name in numbers} for mode, scores in modes.items() if mode != "untrained"},
-        "overlay": next(iter(last["overlays"]), None), "mlflow_run_id": last["mlflow_parent_run_id"],
+        "overlay": compared or next(iter(last["overlays"]), None), "mlflow_run_id": last["mlflow_parent_run_id"],
     }
     atomic_write(recipe.run_folder / "summary.json", (json.dumps(summary, indent=1) + "\n").encode())
     closing(recipe, summary, last["tracking_uri"])
@@ -75,6 +94,33 @@ def scored(recipe: Recipe, mode: str) -> Recipe:
     return replace(recipe, evaluation=replace(recipe.evaluation, mode=mode))
 
 
+def has_links(recipe: Recipe) -> bool:
+    """Whether stage two trains learned links."""
+    return recipe.stage_two is not None and recipe.stage_two.links is not None
+
+
+def with_links(recipe: Recipe) -> Recipe:
+    """The same recipe with queries reordered by learned links."""
+    return replace(recipe, inference=replace(recipe.inference, association=LinksConfig()))
+
+
+def draw_compared(recipe: Recipe) -> str | None:
+    """The first scored video near-online without and with links, beside each other; None where overlays are off."""
+    if not recipe.evaluation.overlays:
+        return None
+    shards = ShardSet(recipe.shards_of(recipe.evaluation.split))
+    stored = shards.videos[0]
+    source = StoredVideoSource(shards, stored)
+    linked = open_system(with_links(recipe), "near_online", shards.classes)
+    plain = replace(linked, links=None, inference=recipe.inference)
+    results = predict_together([plain, linked], source)
+    versions = {title: pictured(result, shards.classes) for title, result in zip(("near-online", "links"), results)}
+    truth = VideoResults(panoptic=shards.truth(stored) if "panoptic" in recipe.inference.results else None,
+                         tracks=shards.truth_tracks(stored) if "tracks" in recipe.inference.results else None)
+    folder = recipe.run_folder / "scores" / "links_compared"
+    return str(draw(source, versions, shards.classes, folder, truth=pictured(truth, shards.classes)))
+
+
 def announce(verb: str, started: float) -> None:
     """A heading with the time that has passed."""
     say("", f"=== {verb} ({time.perf_counter() - started:.0f} s)")
@@ -82,10 +128,10 @@ def announce(verb: str, started: float) -> None:
 
 def closing(recipe: Recipe, summary: dict[str, Any], tracking_uri: str | None) -> None:
     """What was reached, where it lies, and what to do next."""
-    columns = {mode: flat(summary[mode]) for mode in ("untrained", "near_online", "offline") if mode in summary}
-    say("", f"{'':14}" + "".join(f"{name:>10}" for name in columns["near_online"]))
+    columns = {mode: flat(summary[mode]) for mode in TITLES if mode in summary}
+    say("", f"{'':22}" + "".join(f"{name:>10}" for name in columns["near_online"]))
     for mode, scores in columns.items():
-        say(f"{mode.replace('_', '-'):14}" + "".join(f"{points(score):>10}" for score in scores.values()))
+        say(f"{TITLES[mode]:22}" + "".join(f"{points(score):>10}" for score in scores.values()))
     record = [f"MLflow run {summary['mlflow_run_id']}: mlflow ui --backend-store-uri {tracking_uri}"]
     say("", f"{summary['seconds']:.0f} s in all; summary: {recipe.run_folder / 'summary.json'}",
         f"overlay video: {summary['overlay']}", *(record if tracking_uri else []),

@@ -15,7 +15,8 @@ Cost:   one pass of inference over the split.
 
     python -m jobs.evaluate --recipe tiny
     python -m jobs.evaluate --recipe tiny --set evaluation.mode=offline
-    python -m jobs.evaluate --recipe tiny --set 'inference.association={"kind": "memory_buffer"}'
+    python -m jobs.evaluate --recipe tiny --set inference.association=memory_buffer
+    python -m jobs.evaluate --recipe demo --set inference.association=links
 """
 
 from __future__ import annotations

@@ -36,8 +36,10 @@ def scores_folder(recipe: Recipe) -> Path:
     if recipe.evaluation.predictions:
         return base / "predictions"
     association = recipe.evaluation.association or recipe.inference.association.kind
+    streaming = association == "links" and recipe.inference.association.streaming
     head = {} if recipe.inference.head is None else to_json(recipe.inference.head)
     parts = [recipe.evaluation.mode, *([] if association == "hungarian" else [association]),
+             *(["streaming"] if streaming else []),
              *(f"{name}_{value}" for name, value in head.items() if name != "kind" and value is not None)]
     return base / "_".join(parts)
 

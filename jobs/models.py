@@ -24,6 +24,7 @@ from jobs.config import config_digest, from_json, to_json
 from jobs.recipes.schema import Mode, Recipe
 from jobs.training.checkpoint import contiguous
 from jobs.training.identity import Identity, has_identity, plain
+from model.association.links import LinkNetwork, LinkNetworkConfig
 from model.cross_clip import CrossClipConfig
 from model.inference import InferenceConfig
 from model.labels import ClassTable
@@ -62,7 +63,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     return card
 
 
-def card_of(folder: Path, kind: Literal["segmenter", "head"]) -> dict[str, Any]:
+def card_of(folder: Path, kind: Literal["segmenter", "head", "links"]) -> dict[str, Any]:
     """`model.json` of a finished model of one kind. Raises ValueError where the folder holds the other kind."""
     card = read_card(folder)
     if missing := [name for name in ("kind", "config", "weights_sha256") if name not in card]:
@@ -112,6 +113,12 @@ def head_card(recipe: Recipe, segmenter: dict[str, Any], cache: str) -> dict[str
             "segmenter_sha256": segmenter["weights_sha256"], **_made_by(recipe)}
 
 
+def links_card(recipe: Recipe, segmenter: dict[str, Any], cache: str) -> dict[str, Any]:
+    """What `model.json` of learned links says; it names the one segmenter they belong to."""
+    return {"kind": "links", "config": to_json(recipe.stage_two.links.network), "cache_fingerprint": cache,
+            "segmenter_sha256": segmenter["weights_sha256"], **_made_by(recipe)}
+
+
 def load_segmenter(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     """A finished segmenter in evaluation mode, frozen, and its card."""
     card = card_of(folder, "segmenter")
@@ -122,11 +129,31 @@ def load_segmenter(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
 def load_head(folder: Path, *, segmenter_card: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
     """A finished cross-clip head, frozen. Raises Mismatch when it was trained on another segmenter's queries."""
     card = card_of(folder, "head")
+    _refuse_other_segmenter(card, segmenter_card, folder)
+    return _frozen(from_json(CrossClipConfig, card["config"]).build(), folder), card
+
+
+def load_links(folder: Path, *, segmenter_card: dict[str, Any]) -> tuple[LinkNetwork, dict[str, Any]]:
+    """Finished learned links, frozen. Raises FileNotFoundError, with the cure, where there are none, and Mismatch when
+    they were trained on another segmenter's queries."""
+    if not (Path(folder) / "model.json").is_file():
+        raise FileNotFoundError(f"inference.association=links reorders queries by the learned links in {folder}, and "
+                                "there are none; train them with a recipe that has stage_two.links "
+                                "(jobs.cache_queries, jobs.train_stage_two), or set inference.association=hungarian")
+    card = card_of(folder, "links")
+    _refuse_other_segmenter(card, segmenter_card, folder)
+    config = from_json(LinkNetworkConfig, card["config"])
+    weights = load_weights(folder)
+    network = config.build(embedding=len(weights["mean"]))
+    network.load_state_dict(weights)
+    return network.eval().requires_grad_(False), card
+
+
+def _refuse_other_segmenter(card: dict[str, Any], segmenter_card: dict[str, Any], folder: Path) -> None:
     if card["segmenter_sha256"] != segmenter_card["weights_sha256"]:
-        raise Mismatch(f"the head in {folder} belongs to segmenter {card['segmenter_sha256'][:12]}..., but "
+        raise Mismatch(f"the {card['kind']} in {folder} belongs to segmenter {card['segmenter_sha256'][:12]}..., but "
                          f"{segmenter_card['weights_sha256'][:12]}... is to be used with it; train it again "
                          "(cache_queries, train_stage_two) or choose its own segmenter")
-    return _frozen(from_json(CrossClipConfig, card["config"]).build(), folder), card
 
 
 def known_classes(folder: Path, *, expected: ClassTable | None = None) -> ClassTable:
@@ -159,7 +186,8 @@ def open_system(recipe: Recipe, mode: Mode, classes: ClassTable | None = None) -
                       made_by=made_by)
     head = recipe.head_folder if mode == "offline" else None
     known_classes(recipe.segmenter_folder, expected=classes)
-    return _system(recipe.segmenter_folder, head, inference=recipe.inference, recipe=recipe.name, device=device)
+    return _system(recipe.segmenter_folder, head, links_folder=recipe.links_folder, inference=recipe.inference,
+                   recipe=recipe.name, device=device)
 
 
 def load_system(folder: Path | str, *, mode: Mode | None = None, inference: InferenceConfig | None = None,
@@ -182,11 +210,12 @@ def load_system(folder: Path | str, *, mode: Mode | None = None, inference: Infe
         raise ValueError(f"{folder} was finished by an earlier version, whose models do not say how they make results; "
                          "give inference=InferenceConfig(...), or use jobs.predict with its recipe")
     return _system(segmenter_folder, head if mode == "offline" else None, recipe=card["recipe"],
+                   links_folder=folder / "stage_two" / "links" / "model",
                    inference=inference or from_json(InferenceConfig, card["inference"]), device=torch.device(device))
 
 
-def _system(segmenter_folder: Path, head_folder: Path | None, *, inference: InferenceConfig, recipe: str,
-            device: torch.device) -> System:
+def _system(segmenter_folder: Path, head_folder: Path | None, *, links_folder: Path, inference: InferenceConfig,
+            recipe: str, device: torch.device) -> System:
     segmenter, card = load_segmenter(segmenter_folder)
     made_by = {"mode": "near_online", "recipe": recipe, "inference": to_json(inference),
                "segmenter_sha256": card["weights_sha256"]}
@@ -195,7 +224,12 @@ def _system(segmenter_folder: Path, head_folder: Path | None, *, inference: Infe
         head, head_card = load_head(head_folder, segmenter_card=card)
         made_by |= {"mode": "offline", "head_sha256": head_card["weights_sha256"]}
         head = head.to(device)
-    return System(segmenter=segmenter.to(device), head=head, classes=known_classes(segmenter_folder),
+    links = None
+    if inference.association.kind == "links":
+        links, own_card = load_links(links_folder, segmenter_card=card)
+        made_by |= {"links_sha256": own_card["weights_sha256"]}
+        links = links.to(device)
+    return System(segmenter=segmenter.to(device), head=head, links=links, classes=known_classes(segmenter_folder),
                   inference=inference, clip_frames=card["clip_frames"],
                   size=card["input_size"] and tuple(card["input_size"]), made_by=made_by)
 

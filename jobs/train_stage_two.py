@@ -1,8 +1,9 @@
-"""Train the cross-clip head from the query cache alone: no frame is read, no segmenter is run.
+"""Train the cross-clip head and learned links from the query cache alone: no frame is read, no segmenter is run.
 
 In:     the query cache (jobs.cache_queries) and the finished segmenter (its heads are where the new ones start, unless
         stage_two.start_from names a finished head).
-Out:    <folder>/stage_two/model: model.safetensors + model.json; checkpoints and progress.jsonl beside it.
+Out:    <folder>/stage_two/model: model.safetensors + model.json; checkpoints and progress.jsonl beside it. The same in
+        <folder>/stage_two/links where the recipe has stage_two.links, which inference.association=links reads.
 Again:  running it again resumes from the last checkpoint; a finished head of the same recipe is left alone.
 Cost:   `tiny` under a minute on two CPU cores.
 
@@ -14,6 +15,7 @@ Cost:   `tiny` under a minute on two CPU cores.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -23,40 +25,53 @@ from torch import nn
 from jobs.cache_queries import cache_folder, expected_source
 from jobs.cluster import connect
 from jobs.console import say
-from jobs.models import head_card, is_finished, lineage, load_segmenter, read_card, save_model
+from jobs.models import head_card, is_finished, load_segmenter, read_card, save_model
 from jobs.recipes.schema import Recipe
 from jobs.start_weights import fill, refuse_unfit_starts
+from jobs.train_links import register, train_links
 from jobs.training.identity import plain
-from jobs.training.tracker import Tracker
 from jobs.training.trainer import Stage, TrainingJob, train
 from jobs.verb import finish_recording, next_command, recorded, run
 from pipeline.at_work import alone_in
 from pipeline.files import digest
-from pipeline.query_cache import QueryCache, drawn_videos, query_batches
+from pipeline.query_cache import QueryCache, drawn_videos, query_batches, refuse_missing_columns
 
 
 def main(recipe: Recipe) -> dict[str, Any]:
-    """Train, save and register the head; returns where it lies. Waits for another verb that trains it."""
+    """Train, save and register the head and the links; returns where they lie. Waits for another verb that does."""
     with alone_in(recipe.run_folder / "stage_two", "jobs.train_stage_two"):
-        return train_head(recipe)
+        return train_parts(recipe)
 
 
-def train_head(recipe: Recipe) -> dict[str, Any]:
-    """Train, save and register the head, unless it is finished."""
+def train_parts(recipe: Recipe) -> dict[str, Any]:
+    """Train what stage two has and what is not finished yet."""
     stage = recipe.stage_two
-    folder = recipe.head_folder
     if stage is None and recipe.head is not None:
         say(f"{recipe.name} trains its head in stage one: nothing to do")
-        return {"model": str(folder), "resumed": True}
+        return {"model": str(recipe.head_folder), "resumed": True}
     if stage is None:
         raise ValueError(f"{recipe.name} has no stage two: no paper has a cross-clip head here. "
                          f"{next_command(recipe, 'train_stage_one')}")
     cache = open_cache(recipe)
     segmenter = read_card(recipe.segmenter_folder)
+    if stage.links is not None:
+        refuse_missing_columns(cache)       # before the head is trained
+    summary = {} if stage.head is None else train_head(recipe, cache, segmenter)
+    if stage.links is not None:
+        summary |= train_links(recipe, cache, segmenter)
+    say(next_command(recipe, "train_stage_two"))
+    return summary
+
+
+def train_head(recipe: Recipe, cache: QueryCache, segmenter: dict[str, Any]) -> dict[str, Any]:
+    """Train, save and register the cross-clip head; returns where it lies. segmenter: its card."""
+    stage = replace(recipe.stage_two, links=None)       # links are trained apart
+    folder = recipe.head_folder
     identity = {"stage": stage, "cache": cache.fingerprint}
+    registering = partial(register, recipe, cache, "cross_clip_head", folder)
     if is_finished((folder,), identity):
         say(f"{folder} is finished: nothing to do")
-        finish_recording(recipe, "train_stage_two", partial(register, recipe, cache))
+        finish_recording(recipe, "train_stage_two", registering)
         return {"model": str(folder), "resumed": True}
     cache.refuse_damage()
     refuse_unfit_starts(recipe, "stage_two")
@@ -69,18 +84,9 @@ def train_head(recipe: Recipe) -> dict[str, Any]:
         weights = train(job, identity=identity)
         save_model(folder, weights, {**head_card(recipe, segmenter, cache.fingerprint),
                                      "identity": digest(plain(identity))})
-        register(recipe, cache, tracker)
-    say(f"head: {folder}", next_command(recipe, "train_stage_two"))
+        registering(tracker)
+    say(f"head: {folder}")
     return {"model": str(folder), "steps": stage.fit.steps, "registered_version": tracker.ids["version"]}
-
-
-def register(recipe: Recipe, cache: QueryCache, tracker: Tracker) -> None:
-    """Store the finished head in MLflow and register it."""
-    segmenter = read_card(recipe.segmenter_folder)
-    tracker.file(recipe.head_folder, "checkpoint")
-    tracker.register("cross_clip_head", "checkpoint", {
-        "cache": cache.fingerprint, "shards": segmenter["shards_fingerprint"], "recipe": recipe.name,
-        "segmenter": segmenter["weights_sha256"], **lineage(recipe.head_folder)})
 
 
 def opening_lines(recipe: Recipe, cache: QueryCache) -> Iterator[str]:

@@ -23,7 +23,7 @@ from model.segmenters.mask2former import Mask2FormerConfig
 from model.segmenters.tube_link import TubeLinkConfig
 from model.segmenters.video_kmax import VideoKMaxConfig
 
-ALIGNED = ("hungarian",)
+ALIGNED = ("hungarian", "links")      # their queries are reordered before clips are merged
 LINKED = ("stitching", "memory_buffer", "naive_buffer", "clip_wise")
 
 
@@ -64,7 +64,9 @@ FAMILIES = [
            near_online={"panoptic": Way(panoptic="tube", part="linking"), "tracks": Way(), "semantic": Way()},
            offline={"tracks": Way()}),
     Family(segmenter=Mask2FormerConfig, losses=Mask2FormerLossConfig, heads={VitaHeadConfig: VitaLossConfig},
-           near_online={"tracks": Way(), "semantic": Way()}, offline={"tracks": Way()}, is_frame_detector=True),
+           near_online={"tracks": Way(), "semantic": Way()}, is_frame_detector=True,
+           # VITA's head reads the queries of a frame as a set, so their order would change nothing.
+           offline={"tracks": Way(associations=("hungarian",))}),
 ]
 
 

@@ -57,8 +57,12 @@ def predict_together(systems: Sequence[System], video: VideoSource | Path | str,
     with ExitStack() as stack:
         spool = stack.enter_context(closing(TensorSpool()))
         writer = next((index for index, system in enumerate(systems) if system.head is not None), None)
-        makers = [system.makers(geometry, spool if index == writer else _Filled(spool), head=system.head)
-                  for index, system in enumerate(systems)]
+        makers = []
+        for index, system in enumerate(systems):
+            own = spool if index == writer else _Filled(spool)
+            if system.head is None and system.waits:        # masks, not pixel features
+                own = stack.enter_context(closing(TensorSpool()))
+            makers.append(system.makers(geometry, own, head=system.head))
         start = 0
         for clip, prediction in clips:
             check_clip(prediction, clip.valid, num_classes=len(first.classes), start=start)

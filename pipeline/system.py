@@ -55,6 +55,7 @@ class System:
     clip_frames: int                # of training; `inference.clip_frames` comes first
     size: tuple[int, int] | None    # network input of training, pixels; None: a canvas of its own for each batch
     made_by: Mapping[str, Any]      # for the record
+    links: nn.Module | None = None  # `LinkNetwork`, for inference.association=links
 
     def __post_init__(self) -> None:
         refuse_unfit_results(self.inference, self.segmenter.config, offline=self.head is not None,
@@ -62,6 +63,9 @@ class System:
         if self.size is None and self.inference.resize is None:
             raise ValueError("the model was trained without a fixed network input, so none can be used at test time; "
                              "set inference.resize, such as '{\"short_side\": 360}'")
+        if self.inference.association.kind == "links" and self.links is None:
+            raise ValueError("inference.association=links reorders queries by learned links, and the system has none; "
+                             "give it links, or set inference.association=hungarian")
         if self.head is not None and self.inference.head is not None:
             self.head.config = self.inference.head.applied_to(self.head.config)
 
@@ -91,7 +95,7 @@ class System:
         if truth_of is not None:
             clips = in_true_order(clips, truth_of, compete=family_of(self.segmenter.config).masks_compete)
         geometry = self.resize.geometry(source.size)
-        with closing(TensorSpool(noted=noted)) if self.head is not None else nullcontext() as spool:
+        with closing(TensorSpool(noted=noted)) if self.waits else nullcontext() as spool:
             makers = self.makers(geometry, spool, head=self.head)
             results = make_results(((prediction, clip.valid) for clip, prediction in clips), makers,
                                 num_classes=len(self.classes))
@@ -105,13 +109,13 @@ class System:
 
         frames: H W 3 uint8 RGB, all of one size. An object keeps its panoptic id (for tracks: its `query`) from result
         to result. Frames are named by their position in the stream. A cross-clip head, which needs all clips, is not
-        used. Raises ValueError for a frame of another size.
+        used; learned links decide clip by clip. Raises ValueError for a frame of another size.
         """
         refuse_unfit_results(self.inference, self.segmenter.config, offline=False, clip_frames=self.clip_frames)
         overlap = self.inference.association.overlap
         makers: list[ResultMaker] = []
         for clip in streamed_clips(frames, self.clip_length, self.resize, overlap=overlap):
-            makers = makers or self.makers(clip.geometry, None, head=None)
+            makers = makers or self.makers(clip.geometry, None, head=None, endless=True)
             prediction = self.predict_clip(clip.frames, clip.real_pixels)
             results = make_results([(prediction, clip.valid)], makers, num_classes=len(self.classes))
             new = clip.indices[overlap if clip.indices[0] else 0:clip.valid]
@@ -122,6 +126,12 @@ class System:
     def shortens(self) -> bool:
         """Whether clips at the end of a video are shorter; a cross-clip head needs full ones."""
         return self.inference.last_clip == "shorten" and self.head is None
+
+    @property
+    def waits(self) -> bool:
+        """Whether something large of each clip waits for the end of the video: a head, or an order over all clips."""
+        association = self.inference.association
+        return self.head is not None or (association.kind == "links" and not association.streaming)
 
     @property
     def clip_length(self) -> int:
@@ -145,10 +155,15 @@ class System:
             return with_places(in_single_precision(prediction), frames, real_pixels,
                                compete=family_of(self.segmenter.config).masks_compete)
 
-    def makers(self, geometry: Geometry, spool: FeatureSpool | None, *, head: nn.Module | None) -> list[ResultMaker]:
-        """The result makers of one video. spool: where pixel features wait for the head, which may be None."""
-        return result_makers(self.inference, segmenter=self.segmenter, head=head, is_thing=self.classes.is_thing,
-                             geometry=geometry, spool=spool)
+    def makers(self, geometry: Geometry, spool: FeatureSpool | None, *, head: nn.Module | None,
+               endless: bool = False) -> list[ResultMaker]:
+        """The result makers of one video. spool: where pixel features wait for the head, which may be None, or masks
+        for their order. endless: every clip has to be decided when it comes."""
+        inference = self.inference
+        if endless and inference.association.kind == "links":
+            inference = replace(inference, association=replace(inference.association, streaming=True))
+        return result_makers(inference, segmenter=self.segmenter, head=head, links=self.links, spool=spool,
+                             is_thing=self.classes.is_thing, geometry=geometry)
 
 
 def in_single_precision(prediction: ClipPrediction) -> ClipPrediction:

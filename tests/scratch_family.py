@@ -67,6 +67,10 @@ class ScratchSegmenter(nn.Module):
         return ClipPrediction(class_logits=self.class_head(queries), mask_logits=masks, queries=queries,
                               mask_embeddings=queries, alignment=queries, pixel_features=features)
 
+    def mask_logits(self, mask_embeddings: Tensor, pixel_features: Tensor) -> Tensor:
+        """See `Segmenter`."""
+        return mask_embeddings @ pixel_features
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScratchHeadConfig:

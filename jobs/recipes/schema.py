@@ -15,14 +15,16 @@ from jobs.cluster import ClusterConfig
 from jobs.training.loop import FitConfig
 from jobs.training.optimizer import OptimizerConfig
 from jobs.training.tracking import TrackingConfig
+from model.association.links import LinkNetworkConfig
 from model.cross_clip import CrossClipConfig
 from model.cross_clip.vita import VitaHeadConfig
-from model.families import family_of, refuse_unfit_canvas, refuse_unfit_head, refuse_unfit_results
+from model.families import Family, family_of, refuse_unfit_canvas, refuse_unfit_head, refuse_unfit_results
 from model.inference import InferenceConfig
 from model.losses import ClipLossConfig, VideoLossConfig
 from model.losses.cross_clip import CrossClipLossConfig
 from model.losses.kmax import KMaxLossConfig
 from model.losses.linking import LinkingLossConfig
+from model.losses.links import LinkLossConfig
 from model.losses.vita import VitaLossConfig
 from model.segmenters import SegmenterConfig
 from pipeline.clips import AugmentConfig
@@ -135,18 +137,43 @@ class CacheConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StageTwoConfig:
-    """The cross-clip head and how it is trained, from the query cache alone."""
+class LinksStageConfig:
+    """Learned links and how they are trained, from the query cache alone, in the process of the verb."""
 
-    head: CrossClipConfig
-    losses: VideoLossConfig = field(default_factory=CrossClipLossConfig)
-    input: QueryInputConfig
-    optimizer: OptimizerConfig
-    fit: FitConfig
-    start_from: str = ""        # folder of a finished or converted head; empty: as the head's config says
+    network: LinkNetworkConfig = field(default_factory=LinkNetworkConfig)
+    losses: LinkLossConfig = field(default_factory=LinkLossConfig)
+    input: QueryInputConfig = field(default_factory=lambda: QueryInputConfig(clips=12, batch_size=24))
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(
+        lr=2e-3, weight_decay=0.01, warmup_steps=30, clip_norm=1.0))
+    fit: FitConfig = field(default_factory=lambda: FitConfig(steps=600, log_every=100, checkpoint_every=600))
 
     def __post_init__(self) -> None:
-        _refuse_other_similarity("stage_two", self.head, self.losses)
+        if self.input.reach:
+            raise ValueError(f"stage_two.links.input.reach={self.input.reach} leaves gaps between clips, and links "
+                             "need to know how much time passes between them; set stage_two.links.input.reach=0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageTwoConfig:
+    """The cross-clip head and learned links, and how each is trained, from the query cache alone."""
+
+    head: CrossClipConfig | None                # None: no head, links alone
+    losses: VideoLossConfig = field(default_factory=CrossClipLossConfig)
+    input: QueryInputConfig = field(default_factory=QueryInputConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    fit: FitConfig = field(default_factory=FitConfig)
+    start_from: str = ""        # folder of a finished or converted head; empty: as the head's config says
+    links: LinksStageConfig | None = None       # None: inference.association=links is not to be had
+
+    def __post_init__(self) -> None:
+        if self.head is None and self.links is None:
+            raise ValueError("stage_two.head=null and stage_two.links=null leave stage two nothing to train; set one "
+                             "of them, or stage_two=null")
+        if self.head is None and self.start_from:
+            raise ValueError(f"stage_two.start_from={self.start_from} fills a cross-clip head, and stage_two.head is "
+                             "null; set stage_two.start_from= to nothing")
+        if self.head is not None:
+            _refuse_other_similarity("stage_two", self.head, self.losses)
 
 
 def _refuse_other_similarity(field: str, head: Any, losses: Any) -> None:
@@ -245,10 +272,7 @@ class Recipe:
             if one.joint is not None:
                 raise ValueError("stage_one.joint trains the cross-clip head along, so there is no stage two; set "
                                  "stage_two=null or stage_one.joint=null")
-            refuse_unfit_head(one.segmenter, self.stage_two.head, self.stage_two.losses, field="stage_two")
-            if self.cache.views == 1 and not self.stage_two.input.test_view:
-                raise ValueError("stage_two.input.test_view=false leaves nothing to draw from a cache with "
-                                 "cache.views=1, the test-time view; set cache.views to 2 or more, or test_view=true")
+            self._refuse_unfit_stage_two(self.stage_two)
         for name in ("stage_one", "stage_two"):
             self._refuse_unshared_batch(name, getattr(self, name))
         if self.evaluation.video_sets and "tracks" not in self.inference.results:
@@ -269,9 +293,18 @@ class Recipe:
             if getattr(getattr(self, part), leaf) == "offline":
                 self._refuse_offline(field_name)
 
+    def _refuse_unfit_stage_two(self, two: StageTwoConfig) -> None:
+        if two.head is not None:
+            refuse_unfit_head(self.stage_one.segmenter, two.head, two.losses, field="stage_two")
+        for name, part in (("stage_two", two.head and two), ("stage_two.links", two.links)):
+            if part is not None and self.cache.views == 1 and not part.input.test_view:
+                raise ValueError(f"{name}.input.test_view=false leaves nothing to draw from a cache with "
+                                 "cache.views=1, the test-time view; set cache.views to 2 or more, or test_view=true")
+
     def _refuse_unshared_batch(self, name: str, stage: StageOneConfig | StageTwoConfig | None) -> None:
         workers = self.cluster.workers
-        batch = workers if stage is None else stage.input.batch_size
+        trains = stage is not None and getattr(stage, "head", True) is not None
+        batch = stage.input.batch_size if trains else workers
         if batch % workers:
             raise ValueError(f"{name}.input.batch_size={batch} is shared by {workers} workers: it must be a "
                              f"multiple. Set it to {batch // workers * workers or workers}, or cluster.workers.")
@@ -382,3 +415,13 @@ class Recipe:
     def head_folder(self) -> Path:
         """The finished cross-clip head."""
         return self.run_folder / "stage_two" / "model"
+
+    @property
+    def links_folder(self) -> Path:
+        """The finished learned links."""
+        return self.run_folder / "stage_two" / "links" / "model"
+
+    @property
+    def family(self) -> Family:
+        """The row of the segmenter in `model.families`."""
+        return family_of(self.stage_one.segmenter)

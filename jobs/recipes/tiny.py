@@ -9,7 +9,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from jobs.recipes.schema import CacheConfig, ClusterConfig, Recipe, StageOneConfig, StageTwoConfig
+from jobs.recipes.schema import (
+    CacheConfig,
+    ClusterConfig,
+    LinksStageConfig,
+    Recipe,
+    StageOneConfig,
+    StageTwoConfig,
+)
 from jobs.training.loop import FitConfig
 from jobs.training.optimizer import OptimizerConfig
 from model.backbone import BackboneConfig
@@ -43,6 +50,11 @@ def tiny_segmenter() -> VideoKMaxConfig:
         query_decoder=KMaxDecoderConfig(layers=(0, 2, 2), num_queries=16, dim=64, embedding=64, ffn=256, drop_path=0.0,
                                         pixel_depthwise=None, mask_norm_scale=1.0),
         semantic_head=None)
+
+
+def tiny_links() -> LinksStageConfig:
+    """Learned links on whole videos of 12 frames: 600 steps take about ten seconds."""
+    return LinksStageConfig(input=QueryInputConfig(clips=6, batch_size=24))
 
 
 def tiny() -> Recipe:
@@ -83,7 +95,7 @@ def demo() -> Recipe:
             optimizer=OptimizerConfig(lr=3e-3, warmup_steps=50),
             fit=FitConfig(steps=1000, log_every=100, checkpoint_every=500)),
         cache=CacheConfig(evidence=EvidenceConfig(pixels=128)),
-        stage_two=replace(two, input=QueryInputConfig(clips=6, batch_size=4),
+        stage_two=replace(two, links=tiny_links(), input=QueryInputConfig(clips=6, batch_size=4),
                           optimizer=replace(two.optimizer, warmup_steps=20),
                           fit=FitConfig(steps=300, log_every=50, checkpoint_every=300)))
 

@@ -54,7 +54,8 @@ def synthetic_long() -> Recipe:
     """Videos of 48 frames, in which twins return from outside the frame; stage two reads whole videos."""
     base = on_world("long", about="48 frames, twins return from outside", frames=48, videos_train=150, videos_val=16)
     two = base.stage_two
-    return replace(base, stage_two=replace(two, input=replace(two.input, clips=24)))
+    links = replace(two.links, input=replace(two.links.input, clips=24, batch_size=8))
+    return replace(base, stage_two=replace(two, input=replace(two.input, clips=24), links=links))
 
 
 def synthetic_many() -> Recipe:

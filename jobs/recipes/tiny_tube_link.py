@@ -77,7 +77,8 @@ def synthetic_vis() -> Recipe:
             optimizer=OptimizerConfig(lr=2e-3, warmup_steps=50, clip_norm=5.0),
             fit=FitConfig(steps=3000, log_every=100, checkpoint_every=500)),
         cache=replace(base.cache, evidence=EvidenceConfig(pixels=256)),
-        stage_two=replace(two, input=like.stage_two.input, optimizer=replace(two.optimizer, lr=1e-4, warmup_steps=20),
+        stage_two=replace(two, links=like.stage_two.links, input=like.stage_two.input,
+                          optimizer=replace(two.optimizer, lr=1e-4, warmup_steps=20),
                           fit=FitConfig(steps=300, log_every=50, checkpoint_every=300)))
 
 

@@ -59,6 +59,7 @@ class TrainingJob:
     cluster: ClusterConfig
     fit: FitConfig
     record: Record | None           # of the verb, for the tracker; None where nothing is recorded
+    setting: str = ""               # of the recipe, that holds the stage's settings; "": the name of the folder
 
 
 def train(job: TrainingJob, *, identity: Identity) -> dict[str, Tensor]:
@@ -85,7 +86,7 @@ def train(job: TrainingJob, *, identity: Identity) -> dict[str, Tensor]:
 def _note_divergence(job: TrainingJob, error: NotFinite) -> None:
     """Mark the folder, so that it may be trained anew with other settings, and add the way out to the error."""
     atomic_write(job.folder / DIVERGED, json.dumps({"error": str(error)}).encode())
-    stage = job.folder.name
+    stage = job.setting or job.folder.name
     last = next(reversed(checkpoints(job.folder)), None)
     error.add_note(f"Lower {stage}.optimizer.lr, set {stage}.optimizer.clip_norm, set {stage}.fit.precision=fp32, or "
                    f"check the labels, and run the command again: {job.folder} is then trained anew.")

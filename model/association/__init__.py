@@ -1,18 +1,19 @@
 """Which object of a clip is which of the video.
 
-Either the queries of a clip are aligned before clips are merged (`HungarianConfig`), or every clip is merged on its own
-and its segments are linked afterwards (the other configs, whose `build` gives the linker of one video).
+Either the queries of a clip are aligned before clips are merged (`HungarianConfig`, `LinksConfig`), or every clip is
+merged on its own and its segments are linked afterwards (the other configs, whose `build` gives the linker of a video).
 """
 
 from __future__ import annotations
 
 from model.association.clip_wise import ClipWiseConfig
 from model.association.hungarian import HungarianConfig
+from model.association.links.config import LinksConfig
 from model.association.memory_buffer import MemoryBufferConfig, NaiveBufferConfig
 from model.association.stitching import StitchingConfig
 
 LinkerConfig = StitchingConfig | MemoryBufferConfig | NaiveBufferConfig | ClipWiseConfig
-AssociationConfig = HungarianConfig | LinkerConfig
+AssociationConfig = HungarianConfig | LinksConfig | LinkerConfig
 
-__all__ = ["AssociationConfig", "ClipWiseConfig", "HungarianConfig", "LinkerConfig", "MemoryBufferConfig",
-           "NaiveBufferConfig", "StitchingConfig"]
+__all__ = ["AssociationConfig", "ClipWiseConfig", "HungarianConfig", "LinkerConfig", "LinksConfig",
+           "MemoryBufferConfig", "NaiveBufferConfig", "StitchingConfig"]

@@ -19,12 +19,13 @@ from torch import Tensor
 
 from model.contracts import ClipPrediction
 from model.inference.driver import ResultMaker
+from model.inference.places import without_repeats
 
 PER_QUERY = ("class_logits", "mask_logits", "queries", "mask_embeddings", "alignment", "appearance", "places", "looks")
 
 
 class QueryOrder(Protocol):
-    """One per video, one `step` per clip."""
+    """One per video, one `step` per clip. See also `links.LinkedInTime`."""
 
     def step(self, clip: ClipPrediction, /) -> Tensor:
         """The next clip -> permutation n: entry i is the query of this clip that takes slot i of the video."""
@@ -84,7 +85,7 @@ class Aligned:
 
     def add(self, clip: ClipPrediction, frames: int) -> None:
         """See `ResultMaker`."""
-        clip = reordered(clip, self.order.step(clip))
+        clip = reordered(clip, self.order.step(without_repeats(clip, frames)))
         for maker in self.makers:
             maker.add(clip, frames)
 

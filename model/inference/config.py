@@ -46,10 +46,10 @@ class InferenceConfig:
         if self.resize is not None and self.enlarge:
             raise ValueError("inference.enlarge=true fills a fixed network input, which inference.resize replaces; set "
                              "enlarge=false and inference.resize.short_side, or resize=null")
-        if getattr(self.panoptic, "sure_first", False) and self.association.kind == "hungarian":
-            raise ValueError("inference.panoptic.sure_first=true needs the classes of each clip, but hungarian merges "
-                             "all clips at once; set sure_first=false, or inference.association='{\"kind\": "
-                             "\"memory_buffer\"}'")
+        if getattr(self.panoptic, "sure_first", False) and self.association.kind in ("hungarian", "links"):
+            raise ValueError("inference.panoptic.sure_first=true needs the classes of each clip, but "
+                             f"{self.association.kind} merges all clips at once; set sure_first=false, or "
+                             "inference.association=memory_buffer")
         if self.last_clip == "shorten" and self.association.overlap:
             raise ValueError(f"inference.last_clip='shorten' cuts clips that share no frame, {self.association.kind} "
                              f"asks for overlap={self.association.overlap}; set last_clip to 'repeat'")

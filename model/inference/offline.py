@@ -8,12 +8,16 @@ from functools import partial
 from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from model.association.links import reordered_video
 from model.contracts import ClipPrediction, VideoQueries
 from model.cross_clip import CrossClipHead
 from model.inference.near_online import Merger
 from model.precision import Precision, autocast
+
+VideoOrder = Callable[[VideoQueries], Tensor]       # of all clips of a video, b = 1 -> permutations k n
 
 
 class FeatureSpool(Protocol):
@@ -33,9 +37,9 @@ class QueryCollector:
     def add(self, clip: ClipPrediction, frames: int) -> None:
         """See `ResultMaker`; the clips are aligned, unless the head reads queries in their own order."""
         part = {field.name: getattr(clip, field.name) for field in fields(VideoQueries)}
-        if clip.places is not None:
-            part["places"] = clip.places.clone()
-            part["places"][:, :, frames:] = 0       # nothing is seen anew in repeats of the last frame
+        if clip.places is not None:     # as many frames in every clip; nothing is seen anew in repeats of the last one
+            most = self._clips[0]["places"].shape[2] if self._clips else clip.places.shape[2]
+            part["places"] = F.pad(clip.places[:, :, :frames], (0, 0, 0, most - frames))
         self._clips.append(part)
 
     def finish(self) -> dict[str, VideoQueries]:
@@ -51,16 +55,19 @@ class QueryCollector:
 class Offline:
     """Collects queries and pixel features, runs the head once, and merges its masks clip by clip. A `ResultMaker`.
 
-    Its clips are aligned. Pixel features, by far the largest part, wait in `spool`.
+    Its clips are aligned, unless it has an `order`. Pixel features, by far the largest part, wait in `spool`.
     """
 
     def __init__(self, head: CrossClipHead, new_mergers: Mapping[str, Callable[[], Merger]], *,
-                 spool: FeatureSpool | None = None, precision: Precision = "fp32") -> None:
-        """spool: where pixel features wait; by default in memory. precision: of the head."""
+                 spool: FeatureSpool | None = None, precision: Precision = "fp32", order: VideoOrder | None = None
+                 ) -> None:
+        """spool: where pixel features wait; by default in memory. precision: of the head. order: of the queries of
+        clips that are not aligned, before the head reads them."""
         self.head = head
         self.precision = precision
         self.new_mergers = new_mergers
         self.spool = [] if spool is None else spool
+        self.order = order
         self._collector = QueryCollector()
 
     def add(self, clip: ClipPrediction, frames: int) -> None:
@@ -70,7 +77,10 @@ class Offline:
 
     def finish(self) -> dict[str, Any]:
         """See `ResultMaker`; once for a video, whose clips must all be known."""
-        return merge_video(self._collector.finish()["queries"], self.spool, self.head, new_mergers=self.new_mergers,
+        queries = self._collector.finish()["queries"]
+        if self.order is not None:
+            queries = reordered_video(queries, self.order(queries))
+        return merge_video(queries, self.spool, self.head, new_mergers=self.new_mergers,
                            precision=self.precision)
 
 

@@ -10,6 +10,7 @@ import math
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from einops import einsum, rearrange
 from torch import Tensor
 
@@ -29,6 +30,13 @@ def with_places(clip: ClipPrediction, frames: Tensor, real_pixels: Tensor, *, co
     inside = logits > (logits.logsumexp(1, keepdim=True) + math.log(SHARE) if compete else 0)
     moments = _moments(inside, frames[..., ::STRIDE, ::STRIDE], real_pixels[..., ::STRIDE, ::STRIDE])
     return replace(clip, places=_places(moments[..., :5]), looks=_looks(moments.sum(2)))
+
+
+def without_repeats(clip: ClipPrediction, frames: int) -> ClipPrediction:
+    """The clip with no mask seen from frame `frames` on, where its last frame is repeated."""
+    if clip.places is None or frames == clip.places.shape[2]:
+        return clip
+    return replace(clip, places=F.pad(clip.places[:, :, :frames], (0, 0, 0, clip.places.shape[2] - frames)))
 
 
 def _moments(inside: Tensor, frames: Tensor, real: Tensor) -> Tensor:

@@ -29,15 +29,17 @@ class TubePanoptic:
     the frames before it are not tracked; things absent from the last frame count as one and the same mask.
     """
 
-    def __init__(self, config: TubePanopticConfig, *, linking: TubeLinking, tracker: QuasiDenseTracker,
-                 is_thing: Sequence[bool] | np.ndarray, geometry: Geometry, reserved: int = 0) -> None:
+    def __init__(self, config: TubePanopticConfig, *, linking: TubeLinking | None,
+                 tracker: QuasiDenseTracker | None, is_thing: Sequence[bool] | np.ndarray, geometry: Geometry,
+                 reserved: int = 0) -> None:
+        """linking, tracker: both, or neither for clips whose query n is one object; its number is the track then."""
         self.config = config
         self.linking = linking
         self.tracker = tracker
         self.geometry = geometry
         self.is_thing = np.asarray(is_thing, dtype=bool)
         self.reserved = reserved
-        self.compat = tracker.config.official_compat
+        self.compat = tracker is not None and tracker.config.official_compat
         self._previous: Tensor | None = None                        # 1 n c
         self._count = 0                                             # frames of the video so far
         self._forget()
@@ -54,7 +56,10 @@ class TubePanoptic:
         sure = sure_queries(clip.class_logits[0], config=self.config)
         painted = list(paint_frames(clip.mask_logits[0, :, :frames], sure, resizer=resizer, config=self.config))
         present = np.stack([np.isin(np.arange(len(sure.queries)), frame) for frame in painted])     # t x
-        owners = self._owners(sure, present, self._linked(clip.queries))
+        if self.tracker is None:
+            owners = panoptic_id(*self._classes_and_slots(sure))
+        else:
+            owners = self._owners(sure, present, self._linked(clip.queries))
         numbers = np.append(len(self._palette) + np.arange(len(owners)), 0)                         # NOBODY is the last
         self._palette.extend(owners.tolist())
         self._frames.extend(packed(numbers[frame], largest=len(self._palette) - 1) for frame in painted)
@@ -75,10 +80,8 @@ class TubePanoptic:
 
     def _owners(self, sure: SureQueries, present: np.ndarray, queries: Tensor) -> np.ndarray:
         """Panoptic id of each of the x sure queries."""
-        classes = sure.classes.cpu().numpy()
-        is_thing = self.is_thing[classes]
-        tracks = np.where(is_thing, 1 + sure.queries.cpu().numpy(), 0)     # as before tracking, in the official code
-        things = np.flatnonzero(is_thing)
+        classes, tracks = self._classes_and_slots(sure)         # as before tracking, in the official code
+        things = np.flatnonzero(self.is_thing[classes])
         things = things[self._counted(present[:, things]).any(0)]
         overlaps = np.eye(len(things))                                     # one map never paints a pixel twice
         if self.compat:
@@ -88,6 +91,11 @@ class TubePanoptic:
         tracks[things] = self.tracker.step(embeddings, scores=sure.scores[things], overlaps=overlaps,
                                            frame=self._count)
         return panoptic_id(classes, tracks)
+
+    def _classes_and_slots(self, sure: SureQueries) -> tuple[np.ndarray, np.ndarray]:
+        """Class of each of the x sure queries, and its track: its number from 1 on, 0 for stuff."""
+        classes = sure.classes.cpu().numpy()
+        return classes, np.where(self.is_thing[classes], 1 + sure.queries.cpu().numpy(), 0)
 
     def _counted(self, present: np.ndarray) -> np.ndarray:
         """present t x, of things -> the frames whose things are tracked."""

@@ -29,3 +29,6 @@ class Segmenter(Protocol):
         supervise: also fill `auxiliary` and `semantic_logits`, which only losses read. attention: a dict is filled
         with the attention maps of within-clip tracking, for pictures; it stays empty when the segmenter has none.
         """
+
+    def mask_logits(self, mask_embeddings: Tensor, pixel_features: Tensor) -> Tensor:
+        """b k n d with b k d p -> b k n p: the segmenter's own masks on pixels of which features were kept."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from model.backbone import Backbone, BackboneConfig
 from model.contracts import ClipPrediction, LayerPrediction, QueryShapes
-from model.layers.convolution import before_pointwise
+from model.layers.convolution import before_pointwise, dot_pixels
 from model.pixel_decoders.mask2former import Mask2FormerPixelDecoder, Mask2FormerPixelDecoderConfig
 from model.query_decoders.mask2former import Mask2FormerDecoderConfig, MaskedAttentionDecoder
 from model.segmenters.frames import IMAGENET_MEAN, IMAGENET_STD, check_frames, check_std, normalise
@@ -90,3 +90,7 @@ class Mask2Former(nn.Module):
             pixel_features=rearrange(pixels.maps[-1], "b c h w -> b c 1 h w").contiguous(),
             auxiliary=tuple(LayerPrediction(class_logits=layer.class_logits, mask_logits=layer.mask_logits,
                                             queries=self.query_decoder.norm(layer.queries)) for layer in earlier))
+
+    def mask_logits(self, mask_embeddings: Tensor, pixel_features: Tensor) -> Tensor:
+        """See `Segmenter`: b k n d with b k d p -> b k n p."""
+        return dot_pixels(mask_embeddings, pixel_features)

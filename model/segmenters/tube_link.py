@@ -115,3 +115,7 @@ class TubeLink(nn.Module):
             mask_embeddings=last.mask_embeddings, alignment=last.queries, pixel_features=pixel_features,
             auxiliary=tuple(LayerPrediction(class_logits=layer.class_logits, mask_logits=layer.mask_logits)
                             for layer in earlier))
+
+    def mask_logits(self, mask_embeddings: Tensor, pixel_features: Tensor) -> Tensor:
+        """See `Segmenter`: b k n d with b k d p -> b k n p."""
+        return mask_embeddings @ pixel_features

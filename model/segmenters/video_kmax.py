@@ -89,3 +89,8 @@ class VideoKMax(nn.Module):
         if supervise and self.semantic_head is not None:
             semantic = rearrange(self.semantic_head(maps), "(b t) classes h w -> b classes t h w", t=t)
         return replace(prediction, semantic_logits=semantic)
+
+    def mask_logits(self, mask_embeddings: Tensor, pixel_features: Tensor) -> Tensor:
+        """See `Segmenter`: b k n d with b k d p -> b k n p."""
+        logits = mask_embeddings @ pixel_features
+        return self.query_decoder.predictor.mask_norm(logits.flatten(0, 1)[:, None, None])[:, 0, 0].view_as(logits)

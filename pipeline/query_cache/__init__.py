@@ -3,6 +3,7 @@
 from pipeline.query_cache.batches import QueryInputConfig, collate, drawn_videos, query_batches
 from pipeline.query_cache.cache import (
     BLOBS,
+    SEEN,
     CachedClip,
     CacheWriter,
     QueryCache,
@@ -10,11 +11,13 @@ from pipeline.query_cache.cache import (
     finish_cache,
     part_outcomes,
     part_path,
+    refuse_missing_columns,
 )
 from pipeline.query_cache.evidence_recorder import EvidenceRecorder, crowded_videos
 from pipeline.query_cache.pixel_evidence import EvidenceConfig
 from pipeline.query_cache.views import ViewClip, ViewConfig, ViewReader, draw_view
 
 __all__ = ["BLOBS", "CacheWriter", "CachedClip", "EvidenceConfig", "EvidenceRecorder", "QueryCache",
-           "QueryInputConfig", "ViewClip", "ViewConfig", "ViewReader", "collate", "crowded_videos", "draw_view",
-           "drawn_videos", "fingerprint", "finish_cache", "part_outcomes", "part_path", "query_batches"]
+           "QueryInputConfig", "SEEN", "ViewClip", "ViewConfig", "ViewReader", "collate", "crowded_videos", "draw_view",
+           "drawn_videos", "fingerprint", "finish_cache", "part_outcomes", "part_path", "query_batches",
+           "refuse_missing_columns"]

@@ -73,14 +73,17 @@ class CacheWriter:
     """Writes one view of the videos of one shard, a part, which gets its final name and its sidecar when complete.
 
     fingerprint: that of the smallest cache which holds this view, so that a part is recognised in larger ones.
+    columns: without which a part of an earlier version does not count as finished.
     """
 
-    def __init__(self, folder: Path, shard: int, *, view: int = 0, dtype: str, fingerprint: str) -> None:
+    def __init__(self, folder: Path, shard: int, *, view: int = 0, dtype: str, fingerprint: str,
+                 columns: Sequence[str] = ()) -> None:
         self.path = part_path(folder, shard, view)
         self.sidecar = self.path.with_suffix(".json")
         self.partial = partial_path(self.path)
         self.dtype = np.dtype(dtype)
         self.fingerprint = fingerprint
+        self.columns = columns
         self.writer: pq.ParquetWriter | None = None
         self.groups: list[tuple[str, int, int]] = []    # video, view, clips of each row group
 
@@ -108,7 +111,7 @@ class CacheWriter:
         if summary["fingerprint"] != self.fingerprint or summary["bytes"] != path.stat().st_size:
             return None
         whole = not summary["bytes"] or (stored_fingerprint(path) == self.fingerprint and
-                                         sha256_of(path) == summary["sha256"])
+                                         sha256_of(path) == summary["sha256"] and has_columns(path, self.columns))
         return summary if whole else None
 
     def add(self, clips: list[CachedClip]) -> None:
@@ -299,6 +302,20 @@ def stored_fingerprint(path: Path) -> str | None:
         return (pq.read_schema(path).metadata or {}).get(b"fingerprint", b"").decode() or None
     except (pa.ArrowException, OSError, ValueError):
         return None
+
+
+def has_columns(path: Path, names: Sequence[str]) -> bool:
+    """Whether a part holds these columns."""
+    return set(names) <= set(pq.read_schema(path).names)
+
+
+def refuse_missing_columns(cache: QueryCache) -> None:
+    """Raise ValueError where a part was made by an earlier version, without the columns that learned links read."""
+    for part in cache.manifest["parts"]:
+        if part["clips"] and not has_columns(cache.folder / part["file"], SEEN):
+            raise ValueError(f"{cache.folder / part['file']} was cached by an earlier version, without the columns "
+                             f"{' and '.join(SEEN)} that stage_two.links reads; run jobs.cache_queries again with this "
+                             "recipe, which makes such parts anew, or set stage_two.links=null")
 
 
 def part_path(folder: Path, shard: int, view: int = 0) -> Path:

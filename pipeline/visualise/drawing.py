@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,38 +20,47 @@ from pipeline.visualise.video_writer import VideoWriter
 LARGEST = 1920      # columns of an enlarged picture
 
 
-def draw(source: VideoSource, predicted: PanopticVideo, classes: ClassTable, folder: Path, *,
-         truth: PanopticVideo | None = None, times: Sequence[float] | None = None, still: bool = False,
+def draw(source: VideoSource, predicted: PanopticVideo | Mapping[str, PanopticVideo], classes: ClassTable, folder: Path,
+         *, truth: PanopticVideo | None = None, times: Sequence[float] | None = None, still: bool = False,
          watch: Watch | None = None) -> Path:
     """Write an overlay video: the prediction over the frames, beside frame and truth when there is a truth.
 
+    predicted: one result, or several of the same video by title, which are drawn beside each other.
     times: seconds of each frame, where the source has them; otherwise six frames a second, as in VIPSeg and
     YouTube-VIS. still: write a picture of the only frame instead. watch: notes the place in the video.
     """
+    first = next(iter(by_title(predicted).values()))
     pictures = overlays(source, predicted, classes, truth=truth)
     if watch is not None:
-        pictures = watch.over("drawing", pictures, len(predicted.frame_names))
+        pictures = watch.over("drawing", pictures, len(first.frame_names))
     if still:
-        path = folder / f"{name_for(predicted.video_id)}.png"
+        path = folder / f"{name_for(first.video_id)}.png"
         folder.mkdir(parents=True, exist_ok=True)
         atomic_write(path, encode_png(next(pictures)))
         return path
-    path = folder / f"{name_for(predicted.video_id)}.mp4"
+    path = folder / f"{name_for(first.video_id)}.mp4"
     with VideoWriter(path, fps=6.0) as writer:
         for index, picture in enumerate(pictures):
             writer.write(picture, time=times[index] - times[0] if times else None)
     return path
 
 
-def overlays(source: VideoSource, predicted: PanopticVideo, classes: ClassTable, *,
+def by_title(predicted: PanopticVideo | Mapping[str, PanopticVideo]) -> Mapping[str, PanopticVideo]:
+    """The results that are drawn, each under its title."""
+    return {"prediction": predicted} if isinstance(predicted, PanopticVideo) else predicted
+
+
+def overlays(source: VideoSource, predicted: PanopticVideo | Mapping[str, PanopticVideo], classes: ClassTable, *,
              truth: PanopticVideo | None = None) -> Iterator[np.ndarray]:
     """The pictures of `draw`. Small frames are enlarged to about 320 lines or columns: names would cover them."""
     scale = max(1, min(320 // source.size[0], LARGEST // source.size[1]))
-    videos = [video for video in (truth, predicted) if video is not None]
+    versions = by_title(predicted)
+    videos = [*([] if truth is None else [truth]), *versions.values()]
+    titles = ("frame", *([] if truth is None else ["truth"]), *versions)
     for index, maps in enumerate(zip(*(video.frames for video in videos))):
         frame = enlarged(source.frames(index, index + 1)[0], scale)
         panes = [overlay(frame, enlarged(ids, scale), video.segments, classes) for ids, video in zip(maps, videos)]
-        yield panes[0] if truth is None else beside([frame, *panes], titles=("frame", "truth", "prediction"))
+        yield panes[0] if len(panes) == 1 else beside([frame, *panes], titles=titles)
 
 
 def enlarged(pixels: np.ndarray, scale: int) -> np.ndarray:

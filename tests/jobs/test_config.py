@@ -226,6 +226,7 @@ def test_values_that_do_not_fit_are_refused_in_the_words_of_the_member_that_was_
     (['frame={"kind": "label", "text": "b"}'], Drawing(frame=Label(text="b"))),
     (["frame=null"], Drawing()),
     (["shape.kind=square"], Drawing(shape=Square())),
+    (["shape=square"], Drawing(shape=Square())),
     (["shape.kind=square", "shape.side=3"], Drawing(shape=Square(side=3.0))),
     (["shape.side=3", "shape.kind=square", "shape.corner.kind=sharp", "shape.corner.angle=45"],
      Drawing(shape=Square(side=3.0, corner=Sharp(angle=45)))),

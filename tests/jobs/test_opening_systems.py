@@ -57,7 +57,7 @@ def test_a_model_converted_without_its_data_neither_scores_nor_predicts(finished
 def test_a_head_links_no_segments_and_clips_cannot_overlap_whole(finished_run):
     system = open_system(finished_run.recipe, "offline")
     linking = replace(system.inference, association=MemoryBufferConfig())
-    with pytest.raises(ValueError, match=r"makes panoptic offline with association hungarian, not memory_buffer"):
+    with pytest.raises(ValueError, match=r"panoptic offline with association hungarian or links, not memory_buffer"):
         replace(system, inference=linking)
     with pytest.raises(ValueError, match=r"overlap=1 needs longer clips than 1 frames"):
         replace(system, head=None, inference=linking, clip_frames=1)

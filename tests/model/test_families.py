@@ -89,7 +89,7 @@ def test_every_combination_of_settings_is_refused_or_makes_exactly_what_is_asked
     ("tube_link", {"results": ("semantic",)}, True, "makes tracks offline, not semantic"),
     ("tube_link", {"panoptic": PANOPTIC[1]}, False, "makes panoptic with linking only"),
     ("tube_link with linking", {}, False, "by kind 'tube', not 'mask_wise'"),
-    ("video_kmax", {"association": MemoryBufferConfig()}, True, "with association hungarian, not memory_buffer"),
+    ("video_kmax", {"association": MemoryBufferConfig()}, True, "association hungarian or links, not memory_buffer"),
     ("video_kmax", {"association": StitchingConfig(overlap=2)}, False, "overlap=2 needs longer clips than 2 frames"),
     ("mask2former", {"results": ("tracks",), "clip_frames": 2}, False, "takes clips of one frame; got clips of 2"),
 ])

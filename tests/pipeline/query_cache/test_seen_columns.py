@@ -10,7 +10,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.query_cache.batches import QueryInputConfig, query_batches
-from pipeline.query_cache.cache import SEEN, CachedClip, CacheWriter, QueryCache, fingerprint, finish_cache
+from pipeline.query_cache.cache import (
+    SEEN,
+    CachedClip,
+    CacheWriter,
+    QueryCache,
+    fingerprint,
+    finish_cache,
+    refuse_missing_columns,
+)
 from tests.pipeline.query_cache.test_cache import SOURCE, N, clip
 
 CLIPS = 4
@@ -67,3 +75,19 @@ def test_a_cache_without_them_is_read_as_before(tmp_path):
     assert batch.queries.places is None
     assert batch.queries.looks is None
     assert batch.queries.queries.shape[:2] == (2, CLIPS)
+
+
+def test_links_refuse_a_cache_without_them_and_name_part_and_cure(tmp_path):
+    cache = write(tmp_path, clip)
+    with pytest.raises(ValueError, match=r"queries-000000\.parquet.*places and looks.*jobs\.cache_queries"):
+        refuse_missing_columns(cache)
+    refuse_missing_columns(write(tmp_path / "new", seen_clip))
+
+
+def test_a_part_without_them_is_finished_for_everyone_but_links(tmp_path):
+    settings = {"dtype": "float32", "fingerprint": fingerprint(SOURCE)}
+    write(tmp_path / "old", clip)
+    assert CacheWriter(tmp_path / "old", 0, **settings).finished() is not None
+    assert CacheWriter(tmp_path / "old", 0, **settings, columns=SEEN).finished() is None
+    write(tmp_path / "new", seen_clip)
+    assert CacheWriter(tmp_path / "new", 0, **settings, columns=SEEN).finished() is not None

@@ -48,6 +48,7 @@ NO_OFFICIAL_VALUE: dict[str, tuple[str, ...]] = {
         "evaluation.video_sets"),
     "our query cache, which the official code has none of": (
         "cache.splits", "cache.dtype", "cache.augment", "cache.evidence.strategy"),
+    "our learned links, which the official code has none of": ("stage_two.links", "stage_two.links.*"),
 }
 
 

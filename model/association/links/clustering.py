@@ -1,0 +1,81 @@
+"""Correlation clustering with at most one member per clip: the sum of scores inside clusters is made large.
+
+First the two clusters with the largest sum of scores between them are merged, while that is above 0. Then the members
+of one clip at a time are assigned anew to the clusters of all other clips. Both steps raise the same sum.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+SWEEPS = 4
+LEAST_GAIN = 1e-9       # of the sum, for which members change their cluster; ties leave them where they are
+
+
+def clusters_of(scores: np.ndarray, clips: np.ndarray) -> np.ndarray:
+    """scores x x symmetric, clips x -> the cluster of each member x, counted from 0 in the order of first members.
+
+    Scores between members of one clip are not read.
+    """
+    apart = np.where(clips[:, None] == clips, 0.0, scores)
+    labels = merge(scores, clips)
+    for _ in range(SWEEPS):
+        swept = sweep(apart, clips, labels)
+        if (swept == labels).all():
+            break
+        labels = swept
+    return labels
+
+
+def merge(scores: np.ndarray, clips: np.ndarray) -> np.ndarray:
+    """Merge the clusters with the largest sum between them, of equal ones the first, while it is above 0."""
+    sums = np.where(clips[:, None] == clips, -np.inf, scores)      # -inf: they share a clip, and so do their unions
+    parent = np.arange(len(clips))
+    if not len(clips):
+        return parent
+    best = sums.argmax(1)
+    largest = sums[parent, best]
+    while True:
+        row = int(largest.argmax())
+        if not largest[row] > 0:
+            return numbered(parent)
+        kept, gone = sorted((row, int(best[row])))
+        sums[kept] += sums[gone]
+        sums[:, kept] = sums[kept]
+        sums[gone] = sums[:, gone] = -np.inf
+        parent[parent == gone] = kept
+        stale = np.flatnonzero((best == kept) | (best == gone) | (sums[kept] >= largest))
+        stale = np.union1d(stale, [kept, gone])
+        best[stale] = sums[stale].argmax(1)
+        largest[stale] = sums[stale, best[stale]]
+
+
+def sweep(scores: np.ndarray, clips: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Assign the members of each clip in turn to the clusters of the others, or to new ones. scores: 0 in a clip."""
+    for clip in np.unique(clips):
+        here = np.flatnonzero(clips == clip)
+        sums = np.zeros((len(here), labels.max() + 1 + len(here)))      # the last columns: a cluster of its own
+        others = np.flatnonzero(clips != clip)
+        sums[:, :labels.max() + 1] = scores[np.ix_(here, others)] @ np.eye(labels.max() + 1)[labels[others]]
+        members, columns = linear_sum_assignment(sums, maximize=True)
+        gain = sums[members, columns].sum() - sums[np.arange(len(here)), labels[here]].sum()
+        if gain > LEAST_GAIN:
+            labels = labels.copy()
+            labels[here] = columns
+            labels = numbered(labels)
+    return labels
+
+
+def numbered(labels: np.ndarray) -> np.ndarray:
+    """The same clusters, counted from 0 in the order of their first members."""
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), dtype=int)
+    rank[first.argsort()] = np.arange(len(first))
+    return rank[inverse]
+
+
+def objective(scores: np.ndarray, clips: np.ndarray, labels: np.ndarray) -> float:
+    """The sum of scores inside clusters, each pair once."""
+    together = (labels[:, None] == labels) & (clips[:, None] != clips)
+    return float(scores[together].sum() / 2)
