@@ -24,6 +24,8 @@ from jobs.models import load_weights, read_card
 from pipeline.images import encode_jpeg
 from pipeline.query_cache import QueryCache
 from pipeline.shards import ShardSet
+from tests.own_data.exports import export
+from tests.own_data.worlds import SOURCES
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -135,6 +137,31 @@ def test_every_verb_runs_to_its_end_in_a_submitted_job_and_leaves_its_results(he
     (predicted,) = said["jobs.predict"]["videos"]
     assert (predicted["frames"], Path(predicted["overlay"]).is_file()) == (3, True)
     assert (folder / "predictions" / "tracks.json").is_file()
+
+
+BIRDS = """
+base = "tiny_vis"
+folder = "run"                  # relative to this file
+stage_two = "null"
+evaluation.split = "val"
+
+[dataset]
+name = "labelme"
+root = "."
+"""
+
+
+def test_a_recipe_file_beside_the_data_is_read_where_the_job_runs(head, tmp_path):
+    """Its paths are relative to the file, and not to the folder into which the job's code was unpacked."""
+    world = SOURCES["youtube_vis"].write(tmp_path / "world")
+    root = export("labelme", world, tmp_path / "my birds")
+    (root / "birds.toml").write_text(BIRDS)
+    code, log = head.submit("python", "-m", "jobs.make_shards", "--recipe", str(root / "birds.toml"))
+    assert code == 0, log
+    for split, videos in (("train", 2), ("val", 1)):
+        shards = ShardSet(root / "run" / "shards" / split)
+        assert (len(shards.videos), shards.classes.name) == (videos, "labelme")
+    assert f"next: python -m jobs.train_stage_one --recipe '{root / 'birds.toml'}'" in log
 
 
 def test_a_relative_folder_inside_a_job_is_refused_with_the_cure_and_nothing_large_was_uploaded(head):
