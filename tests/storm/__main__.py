@@ -14,6 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -32,7 +33,7 @@ from tests.storm.own_files import OWN_FILES
 from tests.storm.small_disk import with_own_mounts
 from tests.storm.small_run import SmallRun
 from tests.storm.trackers import TRACKER
-from tests.storm.trials import Damage, Kind, Tally, Trial
+from tests.storm.trials import Damage, Tally, Trial
 
 KINDS = {kind.name: kind for kind in (KILLS, KILLS_ON_RAY, OWN_FILES, FOREIGN_FILES, FULL_DISK, TRACKER)}
 
@@ -50,6 +51,7 @@ def main(minutes: float = 60.0, seed: int = 0, verb: tuple[str, ...] = (), kind:
         folder: where the run is made and torn at; what is left of a failure stays there. Default: a temporary one.
     """
     end = time.monotonic() + 60 * minutes
+    pairs = chosen(kind, verb)
     with_own_mounts()
     torch.set_num_threads(1)
     place = Path(tempfile.mkdtemp(prefix="storm-")) if folder is None else folder.absolute()
@@ -58,7 +60,7 @@ def main(minutes: float = 60.0, seed: int = 0, verb: tuple[str, ...] = (), kind:
         run.make()
         print(f"a run without faults: {sum(cost.seconds for cost in run.costs.values()):.0f} s in {place}", flush=True)
         tally = Tally()
-        for trial in planned(chosen(kind), verb, seed, trials):
+        for trial in planned(pairs, seed, trials):
             if time.monotonic() > end:
                 break
             attempt(run, trial, tally)
@@ -71,18 +73,16 @@ def main(minutes: float = 60.0, seed: int = 0, verb: tuple[str, ...] = (), kind:
     return 1 if tally.failures else 0
 
 
-def chosen(names: tuple[str, ...]) -> list[Kind]:
-    """The kinds of these names, or all of them. Raises SystemExit for a name that there is not."""
-    if unknown := set(names) - KINDS.keys():
+def chosen(kinds: tuple[str, ...], verbs: tuple[str, ...]) -> list[tuple[str, str]]:
+    """(kind, verb) of all that is wanted. Raises SystemExit for a name that there is not."""
+    if unknown := set(kinds) - KINDS.keys():
         sys.exit(f"no kind {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
-    return [KINDS[name] for name in names or KINDS]
+    pairs = [(name, verb) for name in kinds or KINDS for verb in KINDS[name].verbs if not verbs or verb in verbs]
+    return pairs or sys.exit(f"none of these kinds of faults has a verb {', '.join(verbs)}")
 
 
-def planned(kinds: list[Kind], verbs: tuple[str, ...], seed: int, trials: int | None):
+def planned(pairs: list[tuple[str, str]], seed: int, trials: int | None) -> Iterator[Trial]:
     """All kinds and verbs in turn, with rising seeds."""
-    pairs = [(kind.name, verb) for kind in kinds for verb in kind.verbs if not verbs or verb in verbs]
-    if not pairs:
-        sys.exit(f"none of these kinds of faults has a verb {', '.join(verbs)}")
     for number in itertools.count() if trials is None else range(trials):
         for kind, verb in pairs:
             yield Trial(kind=kind, verb=verb, seed=seed + number)

@@ -112,7 +112,7 @@ def small_recipe(folder: Path, seed: int = 0) -> Recipe:
     one = recipe.stage_one
     two = recipe.stage_two
     fit = {"steps": 4, "checkpoint_every": 1, "log_every": 1, "seed": seed}
-    return replace(recipe, world=replace(recipe.world, videos_train=4, videos_val=2, frames=5, seed=seed),
+    return replace(recipe, world=replace(recipe.world, videos_train=4, videos_val=3, frames=5, seed=seed),
                    shards=replace(recipe.shards, min_shards=2),
                    stage_one=replace(one, input=replace(one.input, batch_size=2), fit=replace(one.fit, **fit)),
                    stage_two=replace(two, input=replace(two.input, clips=2, batch_size=2),
