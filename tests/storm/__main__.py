@@ -29,13 +29,14 @@ import tyro
 from tests.storm.foreign_files import FOREIGN_FILES
 from tests.storm.full_disks import FULL_DISK
 from tests.storm.kills import KILLS, KILLS_ON_RAY
-from tests.storm.own_files import OWN_FILES
+from tests.storm.own_files import DAMAGED_SHARDS, OWN_FILES
 from tests.storm.small_disk import with_own_mounts
 from tests.storm.small_run import SmallRun
 from tests.storm.trackers import TRACKER
 from tests.storm.trials import Damage, Tally, Trial
 
-KINDS = {kind.name: kind for kind in (KILLS, KILLS_ON_RAY, OWN_FILES, FOREIGN_FILES, FULL_DISK, TRACKER)}
+ALL_KINDS = (KILLS, KILLS_ON_RAY, OWN_FILES, DAMAGED_SHARDS, FOREIGN_FILES, FULL_DISK, TRACKER)
+KINDS = {kind.name: kind for kind in ALL_KINDS}
 
 
 def main(minutes: float = 60.0, seed: int = 0, verb: tuple[str, ...] = (), kind: tuple[str, ...] = (),

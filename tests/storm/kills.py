@@ -62,7 +62,7 @@ def start(run: SmallRun, verb: str, numbers: random.Random) -> None:
 
 def kill_somewhere(run: SmallRun, verb: str, numbers: random.Random) -> dict[str, Any]:
     """The arguments of `SmallRun.run` for a kill."""
-    cost = run.costs[verb]
+    cost = run.cost(verb)
     match numbers.choice(["moment", "moment", "change", "change", "size"]):
         case "moment":
             return {"kill_after": numbers.uniform(0, cost.seconds)}

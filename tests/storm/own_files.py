@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from tests.storm.small_run import FINISHED, ORDER, SmallRun
+from tests.storm.small_run import FINISHED, ORDER, VERIFY, SmallRun
 from tests.storm.trials import Damage, Kind, refuse_crash, refuse_unless
 
 MOST_FILES = 3              # that are damaged at once
 OTHER_SEED = 1              # of the run whose files take the place of this one's
+UNREAD = (".mp4", "progress.jsonl")     # files that no verb reads
 CURES = re.compile(r"again|delete|remove|choose another|give another|free space|make room", re.IGNORECASE)
 
 
@@ -109,11 +110,12 @@ def meet_damaged_files(run: SmallRun, verb: str, numbers: random.Random) -> int:
     return len(hurt)
 
 
-def damaged(run: SmallRun, starts: tuple[str, ...], numbers: random.Random) -> dict[str, str]:
-    """Damage files whose names have one of these starts; name -> damage."""
+def damaged(run: SmallRun, starts: tuple[str, ...], numbers: random.Random, *, ending: str = "") -> dict[str, str]:
+    """Damage files whose names have one of these starts, and this end; name -> damage."""
     root = run.place / "run"
     names = sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file() and path.stat().st_size)
-    names = [name for name in names if name.startswith(starts) and not name.endswith((".mp4", "progress.jsonl"))]
+    names = [name for name in names if name.startswith(starts) and name.endswith(ending)
+             and not name.endswith(UNREAD)]
     hurt = {}
     for name in numbers.sample(names, min(len(names), numbers.randint(1, MOST_FILES))):
         other = other_file(run, name)
@@ -188,4 +190,18 @@ def refuse_wrong_bytes(run: SmallRun, verb: str, hurt: set[str], said: str) -> N
         raise Damage(f"files of other verbs are changed: {elsewhere}")
 
 
+def meet_damaged_shards(run: SmallRun, verb: str, numbers: random.Random) -> int:
+    """Damage files of shards; every one of them is named. Raises Damage."""
+    run.bring(FINISHED)
+    hurt = damaged(run, tuple(f"shards/{split}/{split}-" for split in ("train", "val")), numbers, ending=".tar")
+    ended = run.run(verb)
+    refuse_crash(run, verb, ended)
+    told = ", ".join(f"{name}: {damage}" for name, damage in hurt.items())
+    refuse_unless(ended.code == 3, f"{told}: taken for whole", ended)
+    for name in hurt:
+        refuse_unless(str(run.place / "run" / name) in ended.said, f"{told}: {name} is not named", ended)
+    return len(hurt)
+
+
+DAMAGED_SHARDS = Kind(name="damaged-shards", verbs=(VERIFY,), meet=meet_damaged_shards)
 OWN_FILES = Kind(name="own-files", verbs=ORDER, meet=meet_damaged_files)

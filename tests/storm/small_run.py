@@ -11,7 +11,7 @@ from typing import Any
 
 import av
 
-from jobs import cache_queries, evaluate, make_shards, predict, train_stage_one, train_stage_two
+from jobs import cache_queries, evaluate, make_shards, predict, train_stage_one, train_stage_two, verify_shards
 from jobs.recipes.schema import Recipe
 from jobs.verb import guarded
 from pipeline.files import PARTIAL, digest, sha256_of
@@ -24,6 +24,7 @@ from tests.untrained_run import predicting, write_video
 VERBS = {"make_shards": make_shards, "train_stage_one": train_stage_one, "cache_queries": cache_queries,
          "train_stage_two": train_stage_two, "evaluate": evaluate, "predict": predict}
 ORDER = tuple(VERBS)
+VERIFY = "verify_shards"    # makes nothing
 FINISHED = "finished"       # name of the last state
 
 # Files, and fields of files, that two runs of the same recipe need not share: MLflow's, and those that tell times.
@@ -75,6 +76,10 @@ class SmallRun:
         shutil.rmtree(self.place, ignore_errors=True)
         shutil.copytree(self.folder / "before" / state, self.place, symlinks=True)
 
+    def cost(self, verb: str) -> Cost:
+        """What a verb takes undisturbed; one that makes nothing takes no more than the first."""
+        return self.costs.get(verb, self.costs[ORDER[0]])
+
     def after(self, verb: str) -> str:
         """The name of the state that a verb leaves."""
         return (*ORDER, FINISHED)[ORDER.index(verb) + 1]
@@ -94,7 +99,7 @@ class SmallRun:
         def call() -> int:
             logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
             before()
-            return guarded(VERBS[verb].main, lambda: change(self.recipe(verb)))
+            return guarded((VERBS | {VERIFY: verify_shards})[verb].main, lambda: change(self.recipe(verb)))
 
         return forked(call, self.folder / "log.txt", **limits)
 

@@ -53,10 +53,10 @@ def with_own_store(run: SmallRun, verb: str, fault: str, numbers: random.Random)
     """Run a verb whose database beside the run is locked by somebody else, or damaged."""
     database = run.place / "tracking.db"
     if fault == "locked":
-        with locked(database, numbers.uniform(0, run.costs[verb].seconds), LOCKED):
+        with locked(database, numbers.uniform(0, run.cost(verb).seconds), LOCKED):
             return run.run(verb)
     if fault == "locked for long":
-        with locked(database, numbers.uniform(0, run.costs[verb].seconds), None):
+        with locked(database, numbers.uniform(0, run.cost(verb).seconds), None):
             return run.run(verb)
     damage: Callable[[Path, random.Random], None] = {damage.__name__: damage for damage in (
         cut, emptied, noise, zeros)}[fault]

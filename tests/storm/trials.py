@@ -28,8 +28,8 @@ def refuse_crash(run: SmallRun, verb: str, ended: Ended, *, in_process: bool = T
     """Raise Damage for a traceback, for processes that outlive a verb, and for far more memory than it needs."""
     refuse_unless(not ended.has_traceback, "a traceback", ended)
     refuse_unless(not ended.left or not in_process, "it left processes behind", ended)
-    refuse_unless(ended.megabytes < run.costs[verb].megabytes + MEGABYTES,
-                  f"it held {ended.megabytes} MB, without faults {run.costs[verb].megabytes} MB", ended)
+    refuse_unless(ended.megabytes < run.cost(verb).megabytes + MEGABYTES,
+                  f"it held {ended.megabytes} MB, without faults {run.cost(verb).megabytes} MB", ended)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
