@@ -135,8 +135,8 @@ def contents(place: Path) -> dict[str, str]:
 
 
 def _is_partial(name: str) -> bool:
-    """Whether a file, or a folder that it lies in, has a temporary name."""
-    return name.endswith(PARTIAL) or any(part.startswith(".") for part in Path(name).parts)
+    """Whether a file, or a folder that it lies in, has the name of one that is being written."""
+    return any(part.endswith(PARTIAL) for part in Path(name).parts)
 
 
 def _digest(path: Path) -> str:
