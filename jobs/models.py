@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from jobs.code_version import code_version
 from jobs.config import config_digest, from_json, to_json
+from jobs.console import say
 from jobs.recipes.schema import Mode, Recipe
 from jobs.training.checkpoint import contiguous
 from jobs.training.identity import Identity, has_identity, plain
@@ -29,7 +31,7 @@ from model.cross_clip import CrossClipConfig
 from model.inference import InferenceConfig
 from model.labels import ClassTable
 from model.segmenters import SegmenterConfig
-from pipeline.digests import refuse_other_content
+from pipeline.digests import known_sha256, refuse_other_content
 from pipeline.errors import BadInput, Mismatch
 from pipeline.file_names import at_home
 from pipeline.files import atomic_write, digest, sha256_of
@@ -37,6 +39,8 @@ from pipeline.foreign_files import own_json, whole_json
 from pipeline.system import System
 
 SCHEMA = 1
+WEIGHTS_CURE = ("Copy the folder of the model again; if it was made here, run the training verb again, which writes it "
+                "from its last checkpoint.")
 
 
 def save_model(folder: Path, weights: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
@@ -75,25 +79,36 @@ def card_of(folder: Path, kind: Literal["segmenter", "head", "links"]) -> dict[s
 
 
 def is_finished(folders: Iterable[Path], identity: Identity) -> bool:
-    """Whether the models in `folders`, which one training makes, are there and come of this identity.
+    """Whether the models in `folders`, which one training makes, are whole and come of this identity.
 
-    The first is that of the stage whose folder holds the identity.
+    The first is that of the stage whose folder holds the identity. A missing or damaged file of a model means that it
+    is not: the training then writes it again from its last checkpoint.
     """
     folders = list(folders)
     cards = [whole_json(folder / "model.json") for folder in folders]
-    if None in cards:           # missing, or cut off: the training writes it again from its last checkpoint
+    if None in cards:
         return False
     same_digest = cards[0].get("identity") == digest(plain(identity))
-    return same_digest or has_identity(folders[0].parent, identity)
+    return (same_digest or has_identity(folders[0].parent, identity)) and all(map(_has_weights, folders, cards))
+
+
+def _has_weights(folder: Path, card: Mapping[str, Any]) -> bool:
+    """Whether the weights of a model are those that its card lists."""
+    path = folder / "model.safetensors"
+    with suppress(OSError, BadInput):
+        if known_sha256(path) == card.get("weights_sha256"):
+            return True
+    say(f"{path} is missing or damaged, so it is written again")
+    return False
 
 
 def load_weights(folder: Path) -> dict[str, Tensor]:
     """The tensors of a finished model, after checking them against its card."""
     card = read_card(folder)
     path = Path(folder) / "model.safetensors"
-    refuse_other_content(path, card["weights_sha256"], listed_in="model.json",
-                         cure="Copy the folder of the model again; if it was made here, delete model.json and run the "
-                         "training verb again, which resumes from its last checkpoint.")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing beside its model.json. {WEIGHTS_CURE}")
+    refuse_other_content(path, card["weights_sha256"], listed_in="model.json", cure=WEIGHTS_CURE)
     return load_file(path)
 
 

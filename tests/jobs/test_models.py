@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 from jobs.config import to_json
-from jobs.models import load_segmenter, load_weights, read_card, save_model, segmenter_card
+from jobs.models import is_finished, load_segmenter, load_weights, read_card, save_model, segmenter_card
 from jobs.recipes import find_recipe
 from jobs.recipes.schema import Recipe
 from model.backbone import timm
 from model.labels import ClassInfo, ClassTable
 from pipeline.errors import Mismatch
+from pipeline.files import digest
 from tests.storm.small_disk import disk_of
 
 CLASSES = ClassTable("two", (ClassInfo(0, "cat", True, (1, 1, 1)), ClassInfo(1, "sky", False, (2, 2, 2))))
@@ -61,6 +62,26 @@ def test_a_finished_model_knows_its_weights(tmp_path):
     (tmp_path / "other" / "model.safetensors").rename(tmp_path / "model.safetensors")
     with pytest.raises(Mismatch, match="do not belong together"):
         load_weights(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["changed", "missing", "a folder"])
+def test_a_model_without_its_weights_is_not_finished_and_is_named(tmp_path, capsys, damage):
+    model = nn.Linear(3, 2)
+    save_model(tmp_path, model.state_dict(), {"kind": "segmenter", "identity": digest({"a": 1})})
+    assert is_finished([tmp_path], {"a": 1})
+    assert not is_finished([tmp_path], {"a": 2})
+    path = tmp_path / "model.safetensors"
+    content = path.read_bytes()
+    path.unlink()
+    if damage == "changed":
+        path.write_bytes(content[:-1] + b"x")
+    elif damage == "a folder":
+        path.mkdir()
+    assert not is_finished([tmp_path], {"a": 1})
+    assert f"{path} is missing or damaged" in capsys.readouterr().out
+    with pytest.raises((FileNotFoundError, Mismatch), match=r"run the training verb again") as raised:
+        load_weights(tmp_path)
+    assert str(path) in str(raised.value)
 
 
 def test_a_full_disk_leaves_no_half_model_and_names_the_file(tmp_path):
