@@ -53,7 +53,8 @@ def main(minutes: float = 60.0, seed: int = 0, verb: tuple[str, ...] = (), kind:
     """
     end = time.monotonic() + 60 * minutes
     pairs = chosen(kind, verb)
-    with_own_mounts()
+    if any(name == FULL_DISK.name for name, _ in pairs):
+        with_own_mounts()
     torch.set_num_threads(1)
     place = Path(tempfile.mkdtemp(prefix="storm-")) if folder is None else folder.absolute()
     try:

@@ -39,7 +39,7 @@ def with_own_mounts() -> None:
     """Start this program again where it may mount file systems that only it sees, if the machine allows that."""
     if OWN_MOUNTS in os.environ or not can_mount():
         return
-    command = [*SEPARATE, sys.executable, "-m", "tests.storm", *sys.argv[1:]]
+    command = [*SEPARATE, sys.executable, *sys.orig_argv[1:]]
     os.execvpe(command[0], command, {**os.environ, OWN_MOUNTS: "1"})
 
 

@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow
 
-KINDS = ("kill", "own-files", "foreign-files")
+KINDS = ("kill", "own-files", "damaged-shards", "foreign-files")
 MINUTES = 3.5           # after which no further trial begins, however slow the machine is
 
 BROKEN = """
