@@ -59,6 +59,9 @@ ROWS = (
     Row(name="near-online"),
     Row(name="cross-clip head", mode="offline"),
     Row(name="memory buffer", changes=("inference.association.kind=memory_buffer",)),
+    Row(name="links", changes=("inference.association.kind=links",)),
+    Row(name="links, streaming", changes=("inference.association.kind=links", "inference.association.streaming=true")),
+    Row(name="links, then the head", mode="offline", changes=("inference.association.kind=links",)),
     Row(name="oracle (uses the labels)", changes=("evaluation.association=oracle",)),
 )
 
