@@ -53,18 +53,22 @@ def merge(scores: np.ndarray, clips: np.ndarray) -> np.ndarray:
 
 def sweep(scores: np.ndarray, clips: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Assign the members of each clip in turn to the clusters of the others, or to new ones. scores: 0 in a clip."""
+    labels = labels.copy()
+    sums = scores @ np.eye(len(labels))[labels]     # x x: of each member with each cluster; members of its clip add 0
     for clip in np.unique(clips):
         here = np.flatnonzero(clips == clip)
-        sums = np.zeros((len(here), labels.max() + 1 + len(here)))      # the last columns: a cluster of its own
-        others = np.flatnonzero(clips != clip)
-        sums[:, :labels.max() + 1] = scores[np.ix_(here, others)] @ np.eye(labels.max() + 1)[labels[others]]
-        members, columns = linear_sum_assignment(sums, maximize=True)
-        gain = sums[members, columns].sum() - sums[np.arange(len(here)), labels[here]].sum()
-        if gain > LEAST_GAIN:
-            labels = labels.copy()
-            labels[here] = columns
-            labels = numbered(labels)
-    return labels
+        used = np.unique(labels)
+        columns = np.append(used, np.setdiff1d(np.arange(len(labels)), used)[:len(here)])   # the last ones are empty
+        members, chosen = linear_sum_assignment(sums[np.ix_(here, columns)], maximize=True)
+        before = labels[here]
+        after = columns[chosen]
+        if sums[here[members], after].sum() - sums[here, before].sum() > LEAST_GAIN:
+            labels[here] = after
+            for member, old, new in zip(here, before, after):
+                sums[:, old] -= scores[:, member]
+                sums[:, new] += scores[:, member]
+            sums[:, np.setdiff1d(used, labels)] = 0
+    return numbered(labels)
 
 
 def numbered(labels: np.ndarray) -> np.ndarray:

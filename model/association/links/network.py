@@ -13,6 +13,7 @@ from model.association.links.tokens import Tokens, surest, tokens_of
 from model.contracts import VideoQueries
 
 UNLIKELY = -8.0     # log-odds of pairs that are not computed
+AT_ONCE = 4096      # pairs, whose relations and hidden layers fit into the cache of a processor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,8 @@ class LinkNetwork(nn.Module):
         clip = torch.arange(clips, device=index.device).repeat_interleave(count)
         pairs = linked[:, :, None] & linked[:, None] & (clip[:, None] < clip)
         video, earlier, later = pairs.nonzero(as_tuple=True)
-        values = self.pairs(chosen.at(video, earlier), chosen.at(video, later))
+        parts = zip(video.split(AT_ONCE), earlier.split(AT_ONCE), later.split(AT_ONCE))
+        values = torch.cat([self.pairs(chosen.at(item, one), chosen.at(item, other)) for item, one, other in parts])
         logits = values.new_full(pairs.shape, UNLIKELY)
         logits = logits.index_put((video, earlier, later), values).index_put((video, later, earlier), values)
         return Links(index=index, sure=chosen.sure * linked, logits=logits)
