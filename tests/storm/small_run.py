@@ -29,6 +29,7 @@ FINISHED = "finished"       # name of the last state
 
 # Files, and fields of files, that two runs of the same recipe need not share: MLflow's, and those that tell times.
 PRIVATE = ("tracking.json", "progress.jsonl")
+WAITING = "tracking/"       # start of the names of what is still to be logged
 PASSING = {"scores.json": "frames_per_second", "model.json": "code"}
 VIDEOS = "videos"       # folder of what is predicted, beside that of the run
 
@@ -131,7 +132,8 @@ def contents(place: Path) -> dict[str, str]:
     """
     run = place / "run"
     names = {str(path.relative_to(run)): path for path in sorted(run.rglob("*")) if path.is_file()}
-    return {name: _digest(path) for name, path in names.items() if path.name not in PRIVATE and not _is_partial(name)}
+    return {name: _digest(path) for name, path in names.items()
+            if path.name not in PRIVATE and not name.startswith(WAITING) and not _is_partial(name)}
 
 
 def _is_partial(name: str) -> bool:
