@@ -214,6 +214,16 @@ def scored_part(predicted: VideoResults, video: StoredVideo) -> VideoResults:
     return replace(predicted, tracks=tracks_in(predicted.tracks, labelled))
 
 
+def true_results(recipe: Recipe, shards: ShardSet, video: StoredVideo) -> VideoResults | None:
+    """What the annotation says of a video, in the forms the results are scored in; None without annotation."""
+    if not video.has_labels:
+        return None
+    results = recipe.inference.results
+    return VideoResults(panoptic=shards.truth(video) if "panoptic" in results else None,
+                        tracks=shards.truth_tracks(video) if "tracks" in results else None,
+                        semantic=shards.truth_semantic(video) if "semantic" in results else None)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ScoredVideo(VideoOutcome):
     """One video of the split."""
@@ -250,7 +260,7 @@ class ScoreVideo:
             name_for(stored.video_id)
             predicted = (self.system.predict(source, matching=matching, watch=watch, truth_of=self._truth_of(stored))
                          if self.system else self._stored(stored.video_id))
-            truth = self._truth(stored)
+            truth = true_results(self.recipe, self.shards, stored)
             card = scorecard(self.recipe, self.shards.classes)
             if truth is not None:
                 card.update(watch.over_results("scoring", scored_part(predicted, stored)), truth)
@@ -282,16 +292,6 @@ class ScoreVideo:
                            "video has none.", video=stored.video_id,
                            cure="Leave evaluation.association empty, or score a split with labels.")
         return partial(true_tubes, video=stored, classes=self.shards.classes)
-
-    def _truth(self, stored: StoredVideo) -> VideoResults | None:
-        """What the annotation says, in the forms the results are scored in; None without annotation."""
-        if not stored.has_labels:
-            return None
-        results = self.recipe.inference.results
-        shards = self.shards
-        return VideoResults(panoptic=shards.truth(stored) if "panoptic" in results else None,
-                            tracks=shards.truth_tracks(stored) if "tracks" in results else None,
-                            semantic=shards.truth_semantic(stored) if "semantic" in results else None)
 
 
 if __name__ == "__main__":

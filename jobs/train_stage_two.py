@@ -32,6 +32,7 @@ from jobs.train_links import register, train_links
 from jobs.training.identity import plain
 from jobs.training.trainer import Stage, TrainingJob, train
 from jobs.verb import finish_recording, next_command, recorded, run
+from model.cross_clip import CrossClipHead
 from pipeline.at_work import alone_in
 from pipeline.files import digest
 from pipeline.query_cache import QueryCache, drawn_videos, query_batches, refuse_missing_columns
@@ -101,10 +102,14 @@ def opening_lines(recipe: Recipe, cache: QueryCache) -> Iterator[str]:
 
 def build_stage(recipe: Recipe) -> Stage:
     """Everything the loop needs, built inside a worker; the segmenter lends its heads and is dropped."""
-    config = recipe.stage_two
-    cache = open_cache(recipe)
-    head = config.head.build()
+    head = recipe.stage_two.head.build()        # before the segmenter, whose making draws random numbers too
     segmenter, _ = load_segmenter(recipe.segmenter_folder)
+    return stage_on(recipe, head, open_cache(recipe), segmenter)
+
+
+def stage_on(recipe: Recipe, head: CrossClipHead, cache: QueryCache, segmenter: nn.Module) -> Stage:
+    """The stage of a new head on an open cache and the segmenter that filled it."""
+    config = recipe.stage_two
     head.initialise_from(segmenter.state_dict())
     fill(head, recipe, "stage_two.start_from")
     criterion = config.losses.build()

@@ -17,7 +17,8 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from dataclasses import dataclass
+from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,24 +52,28 @@ COUNTED = (".num_classes", ".stuff_classes")            # settings that `count_c
 Verb = Callable[[Recipe], dict[str, Any]]
 
 
-def run(verb: Verb, *, default_recipe: str = "tiny") -> None:
-    """Parse the command line, run the verb, print its summary and exit with its code."""
-    def command(recipe: str = default_recipe, set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
-                strict: bool = False, dry_run: bool = False) -> int:
-        """Run this verb.
+@dataclass(frozen=True, kw_only=True)
+class CommandLine:
+    """The flags of every verb. A verb with flags of its own adds them in a subclass."""
 
-        Args:
-            recipe: name of a recipe, or a .toml file that changes one; an unknown name lists all of them.
-            set: path.to.field=value, may be given several times.
-            strict: stop at the first bad video instead of skipping and counting it.
-            dry_run: print the complete recipe and exit.
-        """
-        changes = [*set, *(["strict=true"] if strict else [])]
-        return guarded(verb, lambda: chosen_recipe(recipe, changes), dry_run=dry_run)
+    recipe: str = ""                # name of a recipe, or a .toml file that changes one; an unknown name lists all
+    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()     # path.to.field=value, repeatable
+    strict: bool = False            # stop at the first bad video instead of skipping and counting it
+    dry_run: bool = False           # print the complete recipe and exit
 
+
+def run(verb: Verb, *, default_recipe: str = "tiny", flags: type[CommandLine] = CommandLine) -> None:
+    """Parse the command line, run the verb, print its summary and exit with its code.
+
+    flags: a subclass for a verb with flags of its own, which is called with them as its second argument.
+    """
     accept_all_characters()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    sys.exit(tyro.cli(command, description=sys.modules[verb.__module__].__doc__, prog=f"python -m {_module(verb)}"))
+    given = tyro.cli(flags, description=sys.modules[verb.__module__].__doc__, prog=f"python -m {_module(verb)}",
+                     default=flags(recipe=default_recipe))
+    changes = [*given.set, *(["strict=true"] if given.strict else [])]
+    call = verb if flags is CommandLine else wraps(verb)(lambda recipe: verb(recipe, given))
+    sys.exit(guarded(call, lambda: chosen_recipe(given.recipe, changes), dry_run=given.dry_run))
 
 
 def guarded(verb: Verb, build_recipe: Callable[[], Recipe], *, dry_run: bool = False) -> int:

@@ -55,14 +55,8 @@ def predict_together(systems: Sequence[System], video: VideoSource | Path | str,
         clips = watch.over("segmenting", clips, len(source.frame_names),
                            frames=lambda pair: max(pair[0].valid - overlap, 1))
     with ExitStack() as stack:
-        spool = stack.enter_context(closing(TensorSpool()))
-        writer = next((index for index, system in enumerate(systems) if system.head is not None), None)
-        makers = []
-        for index, system in enumerate(systems):
-            own = spool if index == writer else _Filled(spool)
-            if system.head is None and system.waits:        # masks, not pixel features
-                own = stack.enter_context(closing(TensorSpool()))
-            makers.append(system.makers(geometry, own, head=system.head))
+        spools = _spools(systems, stack)
+        makers = [system.makers(geometry, spool, head=system.head) for system, spool in zip(systems, spools)]
         start = 0
         for clip, prediction in clips:
             check_clip(prediction, clip.valid, num_classes=len(first.classes), start=start)
@@ -72,6 +66,19 @@ def predict_together(systems: Sequence[System], video: VideoSource | Path | str,
         results = [{name: result for maker in group for name, result in maker.finish().items()} for group in makers]
     return [named(result, video_id=source.video_id, frame_names=tuple(source.frame_names), size=source.size)
             for result in results]
+
+
+def _spools(systems: Sequence[System], stack: ExitStack) -> list[TensorSpool | _Filled | None]:
+    """The spool of each system that waits: one for the pixel features of all heads, one for the masks of each other."""
+    spools: list[TensorSpool | _Filled | None] = []
+    shared = None
+    for system in systems:
+        if system.head is not None and shared is not None:
+            spools.append(_Filled(shared))
+            continue
+        spools.append(stack.enter_context(closing(TensorSpool())) if system.waits else None)
+        shared = spools[-1] if system.head is not None else shared
+    return spools
 
 
 def refuse_unlike(systems: Sequence[System]) -> None:

@@ -16,6 +16,7 @@ from jobs.config import override
 from jobs.models import save_model, segmenter_card, untrained_segmenter
 from jobs.recipe_file import is_recipe_file
 from jobs.recipes import RECIPES, find_recipe
+from jobs.sweeping.plan import read_axis
 from jobs.verb import given_paths
 from pipeline.datasets.synthetic import world_classes
 from pipeline.visualise.video_writer import VideoWriter
@@ -24,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TEXTS = sorted([ROOT / "README.md", ROOT / "ray_cluster.yaml", *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md"),
                 *ROOT.glob("jobs/*.py"), *ROOT.glob("benchmarks/*.py")])
 OF_A_RECIPE = {"check_dataset", "make_shards", "train_stage_one", "cache_queries", "train_stage_two", "evaluate",
-               "predict", "demo", "verify_shards"}
+               "predict", "demo", "verify_shards", "sweep"}
 
 
 def commands(path: Path) -> list[tuple[bool, list[str]]]:
@@ -56,11 +57,14 @@ def test_a_command_names_a_module_a_recipe_and_fields_that_exist(submitted, word
     verb = words[0].split(".")[1]
     if verb not in OF_A_RECIPE and "--recipe" not in words:
         return
-    given = {name: [value for word, value in pairwise(words) if word == name] for name in ("--recipe", "--set")}
+    given = {name: [value for word, value in pairwise(words) if word == name]
+             for name in ("--recipe", "--set", "--over")}
     if any(map(is_recipe_file, given["--recipe"])):
         return      # tests/own_data/test_page.py executes it
     named = find_recipe(*given["--recipe"] or [{"demo": "demo"}.get(verb, "tiny")])
     recipe = override(named, given["--set"])
+    for axis in map(read_axis, given["--over"]):
+        override(recipe, [axis.draw(np.random.default_rng(0))])
     paths = [path for paths in given_paths(recipe).values() for path in paths]
     assert not submitted or all(Path(path).is_absolute() for path in paths), paths
     if verb == "train_stage_two" and recipe.folder != named.folder:

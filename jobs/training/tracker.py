@@ -152,6 +152,14 @@ class Tracker:
         """Register the artifact folder as a new version of model `name`, aliased 'newest'."""
         self._put("register", {"name": name, "folder": artifact_folder, "tags": {k: str(v) for k, v in tags.items()}})
 
+    def trial(self, name: str, *, parameters: Mapping[str, str], numbers: Mapping[str, float | None],
+              error: str = "") -> None:
+        """Record a trial of a sweep as a run below that of this verb. error: why it has no numbers."""
+        self._put("trial", {
+            "name": name, "time": milliseconds(), "error": error[:LONGEST_PARAMETER],
+            "parameters": {key: value[:LONGEST_PARAMETER] for key, value in parameters.items()},
+            "numbers": {key: value for key, value in numbers.items() if value is not None}})
+
     def finish(self, status: str = "FINISHED") -> None:
         """Write the last numbers and the status: FINISHED, FAILED or KILLED. A finished verb gets a new record next."""
         self.flush()

@@ -123,6 +123,17 @@ class Log:
         times.add(at)
         return is_new
 
+    def _add_trial(self, values: dict[str, Any], _: Path) -> None:
+        """Log a trial of a sweep as a run below this one, found again by its name."""
+        mlflow = mlflow_module()
+        tags = {mlflow.utils.mlflow_tags.MLFLOW_PARENT_RUN_ID: self.run_id, "error": values["error"]}
+        run = self._run(None, f"{self.record.key}/{values['name']}", name=values["name"], began=values["time"],
+                        tags=tags)
+        parameters = [mlflow.entities.Param(name, value) for name, value in values["parameters"].items()]
+        metrics = [mlflow.entities.Metric(name, value, values["time"], 0) for name, value in values["numbers"].items()]
+        self.client.log_batch(run, params=parameters, metrics=metrics)
+        self.client.set_terminated(run, "FAILED" if values["error"] else "FINISHED", end_time=values["time"])
+
     def _add_tags(self, values: dict[str, str], _: Path) -> None:
         for name, value in values.items():
             self.client.set_tag(self.run_id, name, value)

@@ -28,7 +28,16 @@ from jobs.training.checkpoint import load_checkpoint, save_checkpoint, whole_sta
 from jobs.training.checkpoint_folders import OWN_CHECKPOINTS, RAY_CHECKPOINTS, checkpoints, newest_whole
 from jobs.training.freezing import freeze
 from jobs.training.identity import DIVERGED, Identity, claim_folder
-from jobs.training.loop import FitConfig, Losses, NotFinite, fit, rank, refuse_infinite_weights, world
+from jobs.training.loop import (
+    FitConfig,
+    Losses,
+    NotFinite,
+    StepReport,
+    fit,
+    rank,
+    refuse_infinite_weights,
+    world,
+)
 from jobs.training.optimizer import OptimizerConfig, build_optimizer, parameter_groups
 from jobs.training.process import RayWorker, SingleProcess
 from jobs.training.progress import Progress
@@ -91,6 +100,24 @@ def _note_divergence(job: TrainingJob, error: NotFinite) -> None:
     error.add_note(f"Lower {stage}.optimizer.lr, set {stage}.optimizer.clip_norm, set {stage}.fit.precision=fp32, or "
                    f"check the labels, and run the command again: {job.folder} is then trained anew.")
     error.add_note(f"The last finite checkpoint is {last}." if last else "No checkpoint was saved before.")
+
+
+def train_in_memory(build: Callable[[], Stage], fit_config: FitConfig, *, device: torch.device
+                    ) -> tuple[dict[str, Tensor], list[StepReport]]:
+    """Train a short stage in this process, without files or tracker.
+
+    Returns its weights, which are those that `train` makes in one process, and the reports of its steps. Raises
+    NotFinite where training diverges.
+    """
+    torch.manual_seed(fit_config.seed)
+    stage = _built(build, device)
+    model = stage.model.to(device)
+    reports: list[StepReport] = []
+    batches = (batch.to(device) for batch in stage.batches(0, 1, 0))
+    optimizer = build_optimizer(model, stage.optimizer)
+    fit(model, batches, lambda batch: stage.losses_of(model, batch), optimizer=optimizer, rates=stage.optimizer,
+        config=stage.fit, log=reports.append, save=partial(refuse_infinite_weights, model))
+    return model.state_dict(), reports
 
 
 def _train_here(job: TrainingJob) -> None:
@@ -169,7 +196,7 @@ def _train(job: TrainingJob, process: RayWorker | SingleProcess) -> Exception | 
     checkpoint = None
     error = None
     try:
-        stage = _built(job, process.device)
+        stage = _built(job.build, process.device)
         checkpoint = newest_whole(job.folder, first_step=job.fit.checkpoint_every) if rank() == 0 else None
     except (ValueError, FileNotFoundError) as raised:
         error = raised
@@ -192,10 +219,10 @@ class _NotSaved(Exception):
         self.reason = reason
 
 
-def _built(job: TrainingJob, device: torch.device) -> Stage:
+def _built(build: Callable[[], Stage], device: torch.device) -> Stage:
     """The stage, its model in training mode with its frozen parts. Raises ValueError for settings that match nothing.
     """
-    stage = job.build()
+    stage = build()
     if device.type == "cuda" and world() > 1:
         nn.SyncBatchNorm.convert_sync_batchnorm(stage.model)      # in place; before freezing, since it makes new norms
     elif world() > 1 and rank() == 0:

@@ -25,6 +25,12 @@ class PerVideoMetric:
             raise ValueError(f"{len(both)} videos would count twice, first {both[0]!r}; score each video in one part")
         self.videos |= other.videos
 
+    def repeated(self, times: int) -> Self:
+        """The same records as often as `times`, of videos with names of their own: one draw of a bootstrap."""
+        result = type(self)(self.classes, **self.settings)
+        result.videos = {f"{video}#{time}": record for video, record in self.videos.items() for time in range(times)}
+        return result
+
     def to_json(self) -> dict[str, Any]:
         """All counts as plain values. Each worker scores a part; `from_json` and `merge` join the parts."""
         return {"classes": self.classes.to_json(), "settings": self.settings, "videos": dict(self.in_order())}

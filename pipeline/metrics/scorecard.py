@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, Self
 
 from model.contracts import VideoResults
@@ -62,6 +62,15 @@ class Scorecard:
         for result, metrics in self.metrics.items():
             for name, metric in metrics.items():
                 metric.merge(other.metrics[result][name])
+
+    @classmethod
+    def sum_of(cls, cards: Iterable[Self]) -> Self:
+        """A new scorecard of all videos of `cards`, of which there is at least one."""
+        first, *others = cards
+        total = cls.from_json(first.to_json())
+        for card in others:
+            total.merge(card)
+        return total
 
     def to_json(self) -> dict[str, Any]:
         """All counts as plain values."""

@@ -76,6 +76,14 @@ class VPQ:
             self._counts[k] += other._counts[k]
             self._iou[k] = [a + b for a, b in zip(self._iou[k], other._iou[k])]
 
+    def repeated(self, times: int) -> VPQ:
+        """The same counts as often as `times`, of videos with names of their own: one draw of a bootstrap."""
+        result = VPQ(self.classes, windows=self.windows)
+        result.videos = {f"{video}#{time}": frames for video, frames in self.videos.items() for time in range(times)}
+        result._counts = {k: times * counts for k, counts in self._counts.items()}
+        result._iou = {k: [times * units for units in iou] for k, iou in self._iou.items()}
+        return result
+
     def result(self) -> VPQScores:
         """The scores of everything counted so far."""
         table = {k: tuple(ClassScore(name=info.name, is_thing=info.is_thing, iou=units / IOU_UNITS, tp=tp, fp=fp, fn=fn)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from model.association.links import LinkNetworkConfig, LinksConfig
 from model.cross_clip.tube_link import TubeLinkHeadConfig
 from model.inference import InferenceConfig
 from model.postprocess.instances import TrackConfig
@@ -64,3 +65,15 @@ def test_systems_that_need_other_clips_are_refused_with_the_setting():
         predict_together([one, halved], NoisyVideo(FRAMES))
     with pytest.raises(ValueError, match="no system"):
         predict_together([], NoisyVideo(FRAMES))
+
+
+def test_links_that_wait_for_the_end_keep_their_masks_apart_from_the_features_of_heads():
+    torch.manual_seed(3)
+    base = system(clip_frames=2, results=("tracks",))
+    links = LinkNetworkConfig().build(embedding=64).eval()
+    ways = [replace(base.inference, association=LinksConfig(streaming=streaming)) for streaming in (False, True)]
+    linked = [replace(base, links=links, inference=way) for way in ways]
+    systems = [*linked, with_other_head(base, 1), with_other_head(linked[0], 2)]
+    expected = [each.predict(NoisyVideo(FRAMES)) for each in systems]
+    together = predict_together(systems, NoisyVideo(FRAMES))
+    assert [same(a, b) for a, b in zip(expected, together, strict=True)] == [True] * 4

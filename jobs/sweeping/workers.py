@@ -1,0 +1,91 @@
+"""Warm processes that take one piece of work after another.
+
+Ray Data's actors, which the other verbs use, end with their stream of rows. A trial of a few seconds must not wait for
+a process that imports torch and opens a cache, so these live as long as the sweep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from jobs.cluster import ClusterConfig
+
+ATTEMPTS = 2        # of a piece of work whose process died
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A piece of work that ended with an error, or whose process died."""
+
+    error: str
+
+
+class Workers:
+    """`cluster.actors` processes, each with an object `kind(**arguments)`; one object here under `in_process`."""
+
+    def __init__(self, kind: type, arguments: dict[str, Any], cluster: ClusterConfig) -> None:
+        self._kind = kind
+        self._arguments = arguments
+        self._cluster = cluster
+        self._here = kind(**arguments) if cluster.in_process else None
+        self._actors = [] if cluster.in_process else [self._start() for _ in range(cluster.actors)]
+
+    def _start(self):
+        remote = ray.remote(self._kind).options(num_cpus=self._cluster.cpus_per_actor,
+                                                num_gpus=self._cluster.gpus_per_actor)
+        return remote.remote(**self._arguments)
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_) -> None:
+        for actor in self._actors:
+            ray.kill(actor)
+
+    def each(self, method: str, pieces: Sequence[tuple]) -> Iterator[tuple[int, Any]]:
+        """Call a method with the arguments of every piece; (position, result or Failure) as they finish."""
+        if self._here is not None:
+            yield from ((index, _attempt(self._here, method, piece)) for index, piece in enumerate(pieces))
+            return
+        waiting = [(index, ATTEMPTS) for index in reversed(range(len(pieces)))]
+        free = list(self._actors)
+        running: dict[ray.ObjectRef, tuple[Any, int, int]] = {}
+        while waiting or running:
+            while waiting and free:
+                index, attempts = waiting.pop()
+                actor = free.pop()
+                running[getattr(actor, method).remote(*pieces[index])] = actor, index, attempts
+            (reference, *_), _ = ray.wait(list(running), num_returns=1)
+            actor, index, attempts = running.pop(reference)
+            try:
+                result = ray.get(reference)
+            except RayActorError as error:
+                self._actors.remove(actor)
+                actor = self._start()
+                self._actors.append(actor)
+                if attempts > 1:
+                    waiting.append((index, attempts - 1))
+                else:
+                    yield index, Failure(f"its process died {ATTEMPTS} times, perhaps for lack of memory: "
+                                         f"{str(error).splitlines()[0]}")
+            except RayTaskError as error:
+                yield index, Failure(_text(error.cause))
+            else:
+                yield index, result
+            free.append(actor)
+
+
+def _attempt(worker: Any, method: str, piece: tuple) -> Any:
+    try:
+        return getattr(worker, method)(*piece)
+    except Exception as error:      # whatever a trial does costs only itself
+        return Failure(_text(error))
+
+
+def _text(error: BaseException) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}"
