@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from jobs.training import record as record_module
 from jobs.training import tracker as tracker_module
 from jobs.training.delivery import log_waiting
 from jobs.training.record import Record, records, waiting
 from jobs.training.tracker import Recorded, Tracker, open_record, unfinished
-from jobs.training.tracking import Log, TrackingConfig
+from jobs.training.tracking import Log, TrackingConfig, mlflow_module
+from tests.storm.small_disk import disk_of
 
 NOBODY = "http://127.0.0.1:9"      # a port nothing listens on
 
@@ -353,3 +355,11 @@ def test_a_run_on_a_read_only_share_is_recorded_where_the_recipe_says(config, tm
     assert run_of(tracker).data.metrics == {"videos": 1.0}
     assert not tracker.record.folder.parents[1].exists()
     assert not (tmp_path / "share").exists()
+
+
+def test_an_error_of_the_database_is_told_without_a_wall_of_lines(database, capfd):
+    client = mlflow_module().MlflowClient(database)
+    run = client.create_run("0").info.run_id
+    with disk_of(1000), pytest.raises(MlflowException, match="disk I/O error"):
+        client.set_tag(run, "name", "x" * 3000)
+    assert "Traceback" not in capfd.readouterr().err
