@@ -7,6 +7,7 @@ signal, or an unwinding that takes too long, ends the process at once.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
@@ -23,6 +24,8 @@ UNWINDING_SECONDS = 20.0        # after that the process is ended as by a second
 SAME_SECONDS = 0.5              # in which a wrapper such as `uv run` may pass on the signal that the terminal sent too
 ENDING_SECONDS = 2.0            # for processes to end by themselves before they are killed
 NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+
+_SET_CHILD_SUBREAPER = 36       # of Linux's prctl
 
 _process = 0                    # whose signals are handled; forked ones have other numbers
 _line = "nothing was done yet"
@@ -67,6 +70,7 @@ def end_if_asked() -> None:
         return
     for number in NAMES:
         signal.signal(number, _at_once)
+    _adopt_orphans()
     started = descendants()
     ray = sys.modules.get("ray")
     if ray is not None and ray.is_initialized():
@@ -115,17 +119,27 @@ def _on_signal(number: int, _) -> None:
 
 
 def _at_once(*_) -> NoReturn:
-    """End the process and all that it started."""
-    _kill_all(descendants())
+    """End the process and all that it started, also what these start meanwhile."""
+    _adopt_orphans()
+    ends = time.monotonic() + ENDING_SECONDS
+    while _kill_all(descendants()) and time.monotonic() < ends:
+        time.sleep(0.02)
     os._exit(128 + _asked[0])
 
 
-def _kill_all(processes: Mapping[int, str]) -> None:
-    """Kill processes that still run. processes: number -> start time."""
-    for process, start in processes.items():
-        if is_alive(process, start=start):
-            with suppress(OSError):
-                os.kill(process, signal.SIGKILL)
+def _kill_all(processes: Mapping[int, str]) -> bool:
+    """Kill processes that still run; whether there were any. processes: number -> start time."""
+    running = [process for process, start in processes.items() if is_alive(process, start=start)]
+    for process in running:
+        with suppress(OSError):
+            os.kill(process, signal.SIGKILL)
+    return bool(running)
+
+
+def _adopt_orphans() -> None:
+    """Stay an ancestor of the processes below whose own parent ends first, as Ray's agents outlive its raylet."""
+    with suppress(OSError, AttributeError):         # elsewhere than on Linux they are not found
+        ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def _silence() -> None:
