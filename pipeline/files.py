@@ -47,12 +47,25 @@ def publish(partial: Path, path: Path) -> None:
     Two writers of the same file may both do so: each has a partial file of its own, and whole bytes replace whole
     bytes. Raises OSError, with the cure where a folder has the name.
     """
-    try:
+    with _no_folder(path):
         os.replace(partial, path)
+    _sync_folder(path.parent)
+
+
+def remove_file(path: Path) -> None:
+    """Delete a file that may be there. Raises OSError, with the cure where a folder has its name."""
+    with _no_folder(path):
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _no_folder(path: Path) -> Iterator[None]:
+    """Add the cure to the error that a folder in the place of a file makes."""
+    try:
+        yield
     except IsADirectoryError as error:
         error.add_note(f"{path} is a folder where a file belongs: remove it, then run the same command again.")
         raise
-    _sync_folder(path.parent)
 
 
 def partial_path(path: Path) -> Path:

@@ -118,12 +118,15 @@ def own_json(path: Path, *, cure: str, needs: Mapping[str, type] | None = None) 
     """The object in a json file that this project wrote, which a power cut may have cut off or emptied.
 
     needs: field -> type of its value, of fields that must be there. cure: how to get a whole file again. Raises
-    OSError, and BadInput "damaged-json" naming the file for anything but a whole object.
+    OSError, and BadInput naming the file: "damaged-json" for anything but a whole object, "not-a-file" for a folder.
     """
     try:
         content = parse_json(read_file(path, largest=LARGEST_JSON))
     except BadInput:
         raise
+    except IsADirectoryError:
+        raise BadInput("not-a-file", "it is a folder where a file belongs.", file=path,
+                       cure=f"Remove it. {cure}".strip()) from None
     except ValueError as error:
         raise BadInput("damaged-json", f"it cannot be read ({error}): it is cut off or damaged.", file=path,
                        cure=cure) from None

@@ -17,7 +17,7 @@ from typing import Any
 from jobs.config import differences, from_json, to_json
 from jobs.console import say
 from pipeline.errors import Mismatch
-from pipeline.files import atomic_write
+from pipeline.files import atomic_write, remove_file
 from pipeline.foreign_files import own_json
 
 IDENTITY = "identity.json"
@@ -45,7 +45,7 @@ def claim_folder(folder: Path, identity: Identity, *, left_by_training: tuple[st
             for name in left_by_training:
                 shutil.rmtree(folder / name, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / DIVERGED).unlink(missing_ok=True)
+    remove_file(folder / DIVERGED)
     atomic_write(path, json.dumps({"version": VERSION, **plain(identity)}, indent=1, sort_keys=True).encode())
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from model.contracts import Tracks, VideoResults
 from model.labels import ClassTable
 from pipeline.file_names import name_for
-from pipeline.files import atomic_write, canonical_json, digest, sha256_of
+from pipeline.files import atomic_write, canonical_json, digest, remove_file, sha256_of
 from pipeline.foreign_files import own_json, whole_json
 from pipeline.predictions.all_videos import AllVideos
 from pipeline.predictions.formats import FORMATS, FormatName, default_formats, refuse_unfit_formats
@@ -57,8 +57,9 @@ class PredictionWriter:
         videos = list(videos)
         if unlike := [name for name in videos if not self.is_finished(name)]:
             raise ValueError(f"{self.folder} holds {len(videos)} other videos, of which {len(unlike)} were predicted "
-                             f"with other settings or formats, first {unlike[0]!r}. Use the same settings to add to "
-                             "them, give another folder (--set predict.output=FOLDER), or delete this one")
+                             f"with other settings or formats, first {unlike[0]!r} ({self._part(unlike[0])}). Use the "
+                             "same settings to add to them, give another folder (--set predict.output=FOLDER), or "
+                             "delete this one")
 
     def write(self, results: VideoResults, *, path: str = "", times: Sequence[float] | None = None) -> Path:
         """Write the results of one video, holding one frame at a time; returns the path of its json.
@@ -74,7 +75,7 @@ class PredictionWriter:
                              stuff_tracks=self.stuff_tracks, times=times)
         file = self._part(video.first_result.video_id)
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.unlink(missing_ok=True)
+        remove_file(file)
         part = {"made_by": self._source(), "frames": list(video.first_result.frame_names), "path": path}
         for name, row in FORMATS.items():
             part |= row.write(video) if name in formats else row.nothing

@@ -15,7 +15,7 @@ from typing import Any
 
 from pipeline.at_work import alone_in
 from pipeline.errors import BadInput
-from pipeline.files import atomic_write, canonical_json
+from pipeline.files import atomic_write, canonical_json, remove_file
 from pipeline.foreign_files import own_json
 from pipeline.outcomes import Outcomes
 from pipeline.progress import Progress
@@ -78,7 +78,7 @@ def _made(dataset: Dataset, folder: Path, plan: ShardPlan, *, workers: int, stri
     except BadInput:
         # Corrected data may have other videos and classes, which the plan of a set that never was must not refuse.
         if not (folder / MANIFEST).exists():
-            (folder / PLAN).unlink(missing_ok=True)
+            remove_file(folder / PLAN)
         raise
 
 
@@ -122,7 +122,7 @@ def _sweep_others(folder: Path, plan: ShardPlan) -> None:
     names = {plan.name(shard) for shard in range(len(plan.shards))}
     for path in folder.glob(f"{glob.escape(plan.split)}-*.tar"):
         if path.name not in names:
-            path.with_suffix(".json").unlink(missing_ok=True)
+            remove_file(path.with_suffix(".json"))
             path.unlink()
 
 

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from pipeline.disk_space import free_bytes
 from pipeline.errors import BadInput
-from pipeline.files import atomic_file, atomic_write, canonical_json, sha256_of
+from pipeline.files import atomic_file, atomic_write, canonical_json, remove_file, sha256_of
 from pipeline.foreign_files import whole_json
 from pipeline.outcomes import Outcomes, VideoOutcome
 from pipeline.records import Dataset
@@ -43,7 +43,7 @@ def make_shard(dataset: Dataset, folder: Path, plan: ShardPlan, shard: int, *, s
             dataset, done, plan):
         return done
     for finished in (folder / MANIFEST, sidecar):   # from here on neither the set nor the shard is finished
-        finished.unlink(missing_ok=True)
+        remove_file(finished)
     try:
         facts = _write_tar(dataset, path, plan, shard, strict=strict)
         atomic_write(sidecar, canonical_json(facts))

@@ -59,6 +59,22 @@ def test_every_cut_of_a_file_is_seen(tmp_path):
     assert whole_json(tmp_path / "nowhere") is None
 
 
+def test_a_folder_in_the_place_of_a_file_is_named_with_the_cure(tmp_path):
+    path = tmp_path / "x.json"
+    path.mkdir()
+    with pytest.raises(BadInput, match=r"x\.json: it is a folder where a file belongs\. Remove it\. do this"):
+        own_json(path, cure="do this")
+    assert whole_json(path) is None
+    data = toy_videos(tmp_path / "toy", {"a": 3, "b": 2})
+    make_shards(data, tmp_path / "set", ShardConfig(clip_frames=4), split="train")
+    sidecar = tmp_path / "set" / "train-000000.json"
+    sidecar.unlink()
+    sidecar.mkdir()
+    with pytest.raises(IsADirectoryError) as raised:
+        make_shards(data, tmp_path / "set", ShardConfig(clip_frames=4), split="train")
+    assert f"{sidecar} is a folder where a file belongs: remove it" in raised.value.__notes__[0]
+
+
 @pytest.mark.parametrize("name", ["manifest.json", "train-000000.json", "plan.json"])
 def test_a_torn_file_of_a_shard_set_is_named_or_made_again(tmp_path, tear, name):
     data = toy_videos(tmp_path / "toy", {"a": 3, "b": 2})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from jobs.training.checkpoint_folders import (
 )
 from jobs.training.optimizer import OptimizerConfig, build_optimizer
 from pipeline.errors import Mismatch
+from pipeline.processes import machine
 
 FIRST = 2       # the step at which these trainings save first
 
@@ -98,7 +100,9 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_others_and_nothing_of_it
 
 
 def test_what_a_killed_writer_left_is_removed(tmp_path):
-    (tmp_path / OWN_CHECKPOINTS / "step-0000004.abc.partial").mkdir(parents=True)
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    (tmp_path / OWN_CHECKPOINTS / f"step-0000004.{machine()}-{ended.pid}-01234567.partial").mkdir(parents=True)
     assert newest_whole(tmp_path, first_step=FIRST) is None
     add(tmp_path, 6)
     assert names_in(tmp_path / OWN_CHECKPOINTS) == ["step-0000006"]

@@ -51,10 +51,8 @@ def test_a_stage_trains_in_training_mode_except_for_norms_that_keep_their_statis
     backbone = replace(stage.segmenter.backbone, frozen_statistics=True)
     model = replace(stage.segmenter, backbone=backbone).build()
     optimizer = replace(stage.optimizer, frozen=("pixel_decoder.",))
-    job = TrainingJob(build=lambda: Stage(model=model, losses_of=None, batches=None, optimizer=optimizer, fit=stage.fit,
-                                          batch_size=1),
-                      folder=Path("/unused"), cluster=recipe.cluster, fit=stage.fit, record=None)
-    built = _built(job, torch.device("cpu")).model
+    trained = Stage(model=model, losses_of=None, batches=None, optimizer=optimizer, fit=stage.fit, batch_size=1)
+    built = _built(lambda: trained, torch.device("cpu")).model
     norms = [module for module in built.backbone.modules() if isinstance(module, nn.BatchNorm2d)]
     assert norms
     assert not any(norm.training for norm in norms)
