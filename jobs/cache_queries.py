@@ -206,13 +206,14 @@ class CacheShard:
 
     def at_test_time(self, shards: ShardSet, video: StoredVideo) -> Iterator[tuple[ViewClip, ClipPrediction]]:
         """The clips of a video as the segmenter reads them at test time, with its predictions."""
-        for clip, prediction in self.system.clip_predictions(StoredVideoSource(shards, video)):
+        for clip, prediction in self.system.clip_predictions(StoredVideoSource(shards, video), places=True):
             yield ViewClip(frames=clip.frames, real_pixels=clip.real_pixels, ids=at_stride_4(clip.ids),
                            start=clip.indices[0], valid=clip.valid), prediction
 
     def augmented(self, reader: ViewReader) -> Iterator[tuple[ViewClip, ClipPrediction]]:
         """The clips of an augmented view, with the segmenter's predictions."""
-        return ((clip, self.system.predict_clip(clip.frames, clip.real_pixels)) for clip in reader.clips())
+        return ((clip, self.system.predict_clip(clip.frames, clip.real_pixels, places=True))
+                for clip in reader.clips())
 
     def reader(self, shards: ShardSet, video: StoredVideo, view: int) -> ViewReader:
         """An augmented view of a video. What is drawn depends only on the seed, the view and the video."""

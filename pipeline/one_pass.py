@@ -50,7 +50,8 @@ def predict_together(systems: Sequence[System], video: VideoSource | Path | str,
     source = open_video(video) if isinstance(video, Path | str) else video
     geometry = first.resize.geometry(source.size)
     overlap = first.inference.association.overlap
-    clips = first.clip_predictions(source, overlap=overlap, shorten=first.shortens)
+    clips = first.clip_predictions(source, overlap=overlap, shorten=first.shortens,
+                                   places=any(system.links is not None for system in systems))
     if watch is not None:
         clips = watch.over("segmenting", clips, len(source.frame_names),
                            frames=lambda pair: max(pair[0].valid - overlap, 1))

@@ -86,7 +86,7 @@ class System:
         """
         source = open_video(video) if isinstance(video, Path | str) else video
         overlap = self.inference.association.overlap
-        clips = self.clip_predictions(source, overlap=overlap, shorten=self.shortens)
+        clips = self.clip_predictions(source, overlap=overlap, shorten=self.shortens, places=self.links is not None)
         total = len(source.frame_names)
         noted = None
         if watch is not None:
@@ -116,7 +116,7 @@ class System:
         makers: list[ResultMaker] = []
         for clip in streamed_clips(frames, self.clip_length, self.resize, overlap=overlap):
             makers = makers or self.makers(clip.geometry, None, head=None, endless=True)
-            prediction = self.predict_clip(clip.frames, clip.real_pixels)
+            prediction = self.predict_clip(clip.frames, clip.real_pixels, places=self.links is not None)
             results = make_results([(prediction, clip.valid)], makers, num_classes=len(self.classes))
             new = clip.indices[overlap if clip.indices[0] else 0:clip.valid]
             yield named(results, video_id=video_id, frame_names=tuple(f"{frame:06d}" for frame in new),
@@ -139,21 +139,27 @@ class System:
         return self.inference.clip_frames or self.clip_frames
 
     def clip_predictions(self, source: VideoSource, *, overlap: int = 0,
-                         shorten: bool = False) -> Iterator[tuple[VideoClip, ClipPrediction]]:
-        """The segmenter on each clip, in order, as `video_clips` cuts them."""
+                         shorten: bool = False, places: bool = False) -> Iterator[tuple[VideoClip, ClipPrediction]]:
+        """The segmenter on each clip, in order, as `video_clips` cuts them. places: see `predict_clip`."""
         for clip in video_clips(source, self.clip_length, self.resize, overlap=overlap, shorten=shorten):
-            yield clip, self.predict_clip(clip.frames, clip.real_pixels)
+            yield clip, self.predict_clip(clip.frames, clip.real_pixels, places=places)
 
-    def predict_clip(self, frames: Tensor, real_pixels: Tensor) -> ClipPrediction:
-        """The segmenter on one clip. frames: 1 t 3 H W uint8 RGB, real_pixels: 1 t H W bool."""
+    def predict_clip(self, frames: Tensor, real_pixels: Tensor, *, places: bool = False) -> ClipPrediction:
+        """The segmenter on one clip. frames: 1 t 3 H W uint8 RGB, real_pixels: 1 t H W bool.
+
+        places: with the `places` and `looks` of its queries, which only learned links and the query cache read.
+        """
         device = next(self.segmenter.parameters()).device
         with torch.inference_mode():
             frames = frames.to(device)
             real_pixels = real_pixels.to(device)
             with autocast(device, self.inference.precision):
                 prediction = self.segmenter(frames, real_pixels)
-            return with_places(in_single_precision(prediction), frames, real_pixels,
-                               compete=family_of(self.segmenter.config).masks_compete)
+            prediction = in_single_precision(prediction)
+            if not places:
+                return prediction
+            compete = family_of(self.segmenter.config).masks_compete
+            return with_places(prediction, frames, real_pixels, compete=compete)
 
     def makers(self, geometry: Geometry, spool: FeatureSpool | None, *, head: nn.Module | None,
                endless: bool = False) -> list[ResultMaker]:

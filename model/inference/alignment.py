@@ -85,7 +85,8 @@ class Aligned:
 
     def add(self, clip: ClipPrediction, frames: int) -> None:
         """See `ResultMaker`."""
-        clip = reordered(clip, self.order.step(without_repeats(clip, frames)))
+        seen = clip if clip.places is None else without_repeats(clip, frames)
+        clip = reordered(clip, self.order.step(seen))
         for maker in self.makers:
             maker.add(clip, frames)
 

@@ -34,7 +34,7 @@ def with_places(clip: ClipPrediction, frames: Tensor, real_pixels: Tensor, *, co
 
 def without_repeats(clip: ClipPrediction, frames: int) -> ClipPrediction:
     """The clip with no mask seen from frame `frames` on, where its last frame is repeated."""
-    if clip.places is None or frames == clip.places.shape[2]:
+    if frames == clip.places.shape[2]:
         return clip
     return replace(clip, places=F.pad(clip.places[:, :, :frames], (0, 0, 0, clip.places.shape[2] - frames)))
 

@@ -55,7 +55,12 @@ def slow_clips(monkeypatch, caplog):
     """A segmenter that takes 3 seconds for each of 4 clips; and the lines of progress with their times."""
     predict_clip = System.predict_clip
     pauses = iter([3] * 4)
-    monkeypatch.setattr(System, "predict_clip", lambda *words: time.sleep(next(pauses, 0)) or predict_clip(*words))
+
+    def slow(*arguments, **settings):
+        time.sleep(next(pauses, 0))
+        return predict_clip(*arguments, **settings)
+
+    monkeypatch.setattr(System, "predict_clip", slow)
     caplog.set_level(logging.INFO, logger="pipeline.progress")
     return caplog
 
