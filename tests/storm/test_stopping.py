@@ -79,7 +79,8 @@ class Verb:
         (os.kill if alone else os.killpg)(self.process.pid, number)
         assert self.process.wait(timeout=seconds) == 128 + number
         printed = self.output.read_text().removeprefix(before[1]).splitlines()
-        assert [line for line in printed if not re.search(r"\bstep \d+/\d+ ", line)] == []    # as the signal arrived
+        ordinary = r"\bstep \d+/\d+ |Reporting training result \d+: |^$"        # of a training, as the signal arrives
+        assert [line for line in printed if not re.search(ordinary, line)] == []
         lines = self.errors.read_text().removeprefix(before[0]).strip().splitlines()
         stopped = [line for line in lines if line.startswith("stopped by ")]
         assert len(stopped) == 1
