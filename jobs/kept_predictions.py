@@ -90,7 +90,7 @@ def stray_entries(predictions: Mapping[str, PanopticVideo | Tracks] | None) -> l
 
 
 def refuse_strays(recipe: Recipe, predictions: Mapping[str, PanopticVideo | Tracks] | None) -> None:
-    """Raise BadInput for an entry that belongs to no video: under `strict`, and where there is no other entry."""
+    """Raise BadInput for an entry that belongs to no video, if `strict` is set or no entry belongs to one."""
     if not isinstance(predictions, Predictions | ServerTracks) or not predictions.strays:
         return
     if recipe.strict or not predictions.has_entries:

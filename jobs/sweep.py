@@ -5,7 +5,7 @@ In:     a finished segmenter and its query cache (jobs.cache_queries), and the s
 Out:    <folder>/sweeps/<name>: ranking.txt, ranking.png, trials.parquet, and a json for each trial. Every trial is a
         run in MLflow. The best model is kept, laid out as a run's folder, and registered; the others are deleted.
 Again:  finished trials are kept, only the missing ones are run; more values or more --trials extend a sweep.
-Cost:   a training of stage two for each trial, and a pass of the segmenter over the split for every --together trials.
+Cost:   each trial is one training of stage two; the segmenter sees the split once for every --together trials.
 
     python -m jobs.sweep --recipe demo --over stage_two.head.layers=2,4,6 --seeds 3
     python -m jobs.sweep --recipe demo --over stage_two.optimizer.lr=1e-4..1e-2 --over stage_two.head.layers=1,2,4 \\
@@ -36,6 +36,7 @@ from jobs.sweeping.workers import Failure, Workers
 from jobs.train_stage_two import open_cache
 from jobs.training.tracker import Tracker
 from jobs.verb import CommandLine, command_line, next_command, recorded, run
+from pipeline.at_work import alone_in
 from pipeline.file_names import name_for
 from pipeline.metrics.bootstrap import numbers_of, resampled
 from pipeline.metrics.scorecard import Scorecard, headline
@@ -62,8 +63,23 @@ class SweepFlags(CommandLine):
 
 
 def main(recipe: Recipe, flags: SweepFlags) -> dict[str, Any]:
-    """Run the missing trials, rank all, keep the best model; returns where everything lies."""
+    """Run the missing trials, rank all, keep the best model; returns where everything lies.
+
+    Waits for another sweep of the same name.
+    """
     refuse_unfit_recipe(recipe)
+    folder = sweep_folder(recipe, flags)
+    with alone_in(folder, "jobs.sweep"):
+        return run_sweep(recipe, flags, folder)
+
+
+def sweep_folder(recipe: Recipe, flags: SweepFlags) -> Path:
+    """The folder of everything that a sweep leaves. Raises BadInput for a name that cannot be that of a folder."""
+    return recipe.run_folder / "sweeps" / name_for(flags.name)
+
+
+def run_sweep(recipe: Recipe, flags: SweepFlags, folder: Path) -> dict[str, Any]:
+    """`main` in a folder that no other sweep uses."""
     metric = flags.metric or FIRST_NUMBER[recipe.inference.results[0]]
     axes = [read_axis(text) for text in flags.over]
     settings = planned(axes, flags)
@@ -71,7 +87,6 @@ def main(recipe: Recipe, flags: SweepFlags) -> dict[str, Any]:
     cache.refuse_damage()
     card = read_card(recipe.segmenter_folder)
     refuse_unfit_starts(recipe, "stage_two")
-    folder = recipe.run_folder / "sweeps" / name_for(flags.name)
     connect(recipe.cluster)
     with recorded(recipe, f"sweep_{flags.name}", cache=cache.fingerprint) as tracker:
         with Workers(TrialWorker, {"recipe": recipe, "folder": folder / "trials"}, recipe.cluster) as workers:
@@ -92,7 +107,7 @@ def main(recipe: Recipe, flags: SweepFlags) -> dict[str, Any]:
 
 
 def refuse_unfit_recipe(recipe: Recipe) -> None:
-    """Raise ValueError where there is no head to train from a cache, or none whose results can be scored."""
+    """Raise ValueError if the recipe trains no head from a cache, or if the results of its head cannot be scored."""
     if recipe.stage_two is None or recipe.stage_two.head is None:
         raise ValueError(f"{recipe.name} trains no cross-clip head from a query cache, so there is nothing to sweep; "
                          f"choose a recipe with stage_two.head. {next_command(recipe, 'train_stage_one')}")

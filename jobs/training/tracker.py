@@ -183,7 +183,7 @@ class Tracker:
 
 
 class NoTracker(Tracker):
-    """Records nothing, where there is no place for it."""
+    """Records nothing, since the folder of the run is read-only."""
 
     def __init__(self) -> None:
         super().__init__(None)

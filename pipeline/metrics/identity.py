@@ -117,7 +117,8 @@ class _Matches:
         true_area = np.bincount(true, frame.areas, self.shape[0])
         union = true_area[true] + (area - on_ignored)[predicted] - frame.areas
         hit = self.is_target[true] & self.is_thing[predicted] & (2 * frame.areas > union)
-        true, predicted = true[hit], predicted[hit]
+        true = true[hit]
+        predicted = predicted[hit]
         self.matches[true, predicted] += 1
         self.true += self.is_target & (true_area > 0)
         is_seen = self.is_thing & (area > 0) & (2 * on_ignored <= area)
