@@ -73,7 +73,8 @@ def fill_cache(recipe: Recipe, folder: Path) -> dict[str, Any]:
     shards = [(split, shard) for split in sets for shard in range(len(sets[split].manifest["shards"]))]
     rows = [{"split": split, "shard": shard, "part": part} for part, (split, shard) in enumerate(shards)]
     summaries = []
-    with Progress("caching", sum(len(shard_set.videos) for shard_set in sets.values())) as progress:
+    videos = sum(len(shard_set.videos) for shard_set in sets.values())
+    with Progress("caching", videos, passes=recipe.cache.views) as progress:
         connect(recipe.cluster)
         started = time.perf_counter()
         with recorded(recipe, "cache_queries", segmenter=source["segmenter"], cache=fingerprint(source)) as tracker:

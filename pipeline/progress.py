@@ -114,15 +114,19 @@ class Progress:
     """Counts videos that are done or skipped, and shows the rate, the time left and the places of the workers.
 
     Use it as a context manager; a thread shows the status at once and then every few seconds, whatever the work does.
-    every: seconds between two log lines.
+    Videos come in together, such as those of one shard. The rate and the time left count them as soon as a worker has
+    left them.
+    passes: times that a worker watches each video. every: seconds between two log lines.
     """
 
-    def __init__(self, verb: str, total: int, *, unit: str = "videos", every: float = 5.0) -> None:
+    def __init__(self, verb: str, total: int, *, unit: str = "videos", passes: int = 1, every: float = 5.0) -> None:
         self.verb = verb
         self.total = total
         self.unit = unit
+        self.passes = passes
         self.every = every
         self.done = 0
+        self.passed = 0                         # watches that have ended
         self.skipped = Counter()
         self.places: dict[str, Place] = {}      # by video
         self._ended = threading.Event()
@@ -155,11 +159,12 @@ class Progress:
         if place.step:
             self.places[place.video] = place
         else:
+            self.passed += 1
             self.places.pop(place.video, None)
 
     def line(self) -> str:
         """The status as one line."""
-        seen = self.done + self.skipped.total()
+        seen = max(self.done + self.skipped.total(), self.passed // self.passes)
         seconds = max(time.monotonic() - self.started, 1e-9)
         left = (self.total - seen) * seconds / seen if seen else float("nan")
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(self.skipped.items()))

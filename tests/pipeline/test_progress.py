@@ -50,6 +50,17 @@ def test_the_line_says_where_each_worker_is_in_its_video(clock):
         assert "a: " not in progress.line()
 
 
+def test_videos_that_a_worker_has_left_count_before_their_shard_comes_in(clock):
+    with Progress("caching", 10, passes=2, every=1e9) as progress:
+        for video in "abab":
+            progress.report(Place(video, "view"))
+            progress.report(Place(video, ""))
+        clock.now += 4
+        assert progress.line() == "caching 2/10 videos | done 0 | skipped 0 | 0.5 videos/s | left 16 s"
+        progress.update(3)
+        assert progress.line() == "caching 3/10 videos | done 3 | skipped 0 | 0.8 videos/s | left 9 s"
+
+
 def test_a_line_comes_at_once_then_every_so_often_without_any_call_and_once_at_the_end(caplog):
     caplog.set_level(logging.INFO)
     with Progress("sharding", 3, every=3600) as progress:
