@@ -15,7 +15,7 @@ import pytest
 from jobs.config import override
 from jobs.models import save_model, segmenter_card, untrained_segmenter
 from jobs.recipe_file import is_recipe_file
-from jobs.recipes import RECIPES, find_recipe
+from jobs.recipes import find_recipe
 from jobs.sweeping.plan import read_axis
 from jobs.verb import given_paths
 from pipeline.datasets.synthetic import world_classes
@@ -77,31 +77,6 @@ def test_every_file_and_folder_of_the_tree_exists():
     assert len(named) > 7
     folders = [ROOT, *(path for path in ROOT.iterdir() if path.is_dir())]
     assert [name for name in named if not any((folder / name).exists() for folder in folders)] == []
-
-
-def published_rows() -> list[list[str]]:
-    """The cells of every recipe in docs/reproduce.md: its name, published score, commands, cost, our score."""
-    rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", (ROOT / "docs" / "reproduce.md").read_text(), flags=re.M)
-    return [[name, *cells.split(" | ")] for name, cells in rows]
-
-
-def test_the_papers_numbers_list_every_official_recipe_once():
-    official = [name for name in RECIPES if find_recipe(name).world is None]
-    assert sorted(name for name, *_ in published_rows()) == sorted(official)
-
-
-@pytest.mark.parametrize("row", published_rows(), ids=lambda row: row[0])
-def test_a_row_of_the_papers_numbers_says_what_its_recipe_says(row):
-    name, published, commands, cost, _ = row
-    recipe = find_recipe(name)
-    assert published in recipe.about or (published == "not published" and "no published score" in recipe.about)
-    stage = recipe.stage_one if commands == "stage one" else recipe.stage_two
-    costs = {"score": "-"} if commands == "score" else {
-        commands: f"{stage.fit.steps:,} x {stage.input.batch_size}, {recipe.cluster.workers}"}
-    assert cost == costs[commands]
-    trains_alone = not recipe.stage_one_from and not (recipe.folder and recipe.folder != f"runs/{name}")
-    assert (commands in ("stage one", "all")) == trains_alone
-    assert commands != "head" or "offline" in recipe.modes
 
 
 def test_the_python_of_the_readme_runs_in_the_folder_of_a_finished_run(tmp_path, monkeypatch, capsys):

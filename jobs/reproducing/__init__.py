@@ -1,0 +1,1 @@
+"""Tables of the papers as data, and what runs their rows and judges their signs."""
