@@ -1,6 +1,6 @@
 """Feature maps of timm networks at strides 4, 8, 16 and 32, with the official padding and norm settings.
 
-This is the only file that imports timm. Every side of every map is ceil(side / stride), so the official odd inputs of
+Only this file and `stdc.py` import timm. Every side of every map is ceil(side / stride), so the official odd inputs of
 size 1 + 32 k give (size - 1) / stride + 1.
 """
 
@@ -45,6 +45,7 @@ def _import_timm():
 
 
 timm = _import_timm()
+from model import stdc  # noqa: E402, F401  (registers its networks with timm, which must be there before)
 
 STRIDES = (4, 8, 16, 32)
 

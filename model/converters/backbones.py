@@ -2,7 +2,8 @@
 
 Sources: detectron2's ResNet; facebookresearch/ConvNeXt and ConvNeXt-V2, whose names kmax-deeplab and MaXTron keep;
 mmdetection's Swin, and Microsoft's, whose names detectron2's models keep; torchvision and timm, whose ResNets
-mmdetection spells alike. A table holds for the backbone inside a whole checkpoint and for a file of ImageNet weights.
+mmdetection spells alike; MichaelFan01/STDC-Seg, and Tube-Link, which puts the same blocks into a module per stride. A
+table holds for the backbone inside a whole checkpoint and for a file of ImageNet weights.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from torch import Tensor
 
 from model.converters.rename import Rules
 
-BackboneNaming = Literal["detectron2_resnet", "convnext", "torchvision_convnext", "timm", "mmdet_swin", "swin"]
+BackboneNaming = Literal["detectron2_resnet", "convnext", "torchvision_convnext", "timm", "mmdet_swin", "swin", "stdc",
+                         "tube_link_stdc1", "tube_link_stdc2"]
 
 DETECTRON2_RESNET: Rules = (
     (r"stem\.conv1\.weight", "conv1.weight"),
@@ -75,14 +77,28 @@ SWIN: Rules = (          # Microsoft counts the step down as mmdetection does
     (r"layers\.(\d)\.blocks\.(.+)", r"layers_\1.blocks.\2"),
 )
 
+STDC: Rules = ((r"features\.(\d+)\.(.+)", r"features_\1.\2"),)
+
+
+def _by_stride(*blocks: str) -> Rules:
+    """blocks: patterns of the numbers of the blocks in the modules x2, x4, x8, x16 and x32; an x may have several."""
+    strides = (2, 4, 8, 16, 32)
+    return tuple((rf"x{stride}\.0\.({pattern})\.(.+)", r"features_\1.\2")
+                 for stride, patterns in zip(strides, blocks, strict=True) for pattern in patterns.split())
+
+
+TUBE_LINK_STDC1 = _by_stride("0", "1", "[23]", "[45]", "[67]")
+TUBE_LINK_STDC2 = _by_stride("0", "1", "[2-5]", "[6-9] 10", "1[1-3]")
+
 BACKBONES: Mapping[BackboneNaming, Rules] = {
     "detectron2_resnet": DETECTRON2_RESNET, "convnext": CONVNEXT, "torchvision_convnext": TORCHVISION_CONVNEXT,
     "timm": TIMM, "mmdet_swin": MMDET_SWIN,
-    "swin": SWIN,
+    "swin": SWIN, "stdc": STDC, "tube_link_stdc1": TUBE_LINK_STDC1, "tube_link_stdc2": TUBE_LINK_STDC2,
 }
 
 # ImageNet files also hold the last norm and the classifier.
-CLASSIFIER: Rules = ((r"(stem\.)?fc\..+", None), (r"head\..+", None), (r"norm\..+", None), (r"classifier\..+", None))
+CLASSIFIER: Rules = ((r"(stem\.)?fc\..+", None), (r"head\..+", None), (r"norm\..+", None), (r"classifier\..+", None),
+                     (r"conv_last\..+", None), (r"bn\..+", None), (r"linear\..+", None))
 
 # A name that tells a naming, most special first.
 _SIGNS: tuple[tuple[str, BackboneNaming], ...] = (
@@ -90,6 +106,8 @@ _SIGNS: tuple[tuple[str, BackboneNaming], ...] = (
     ("features.0.0.weight", "torchvision_convnext"), ("stem.0.weight", "timm"), ("conv1.weight", "timm"),
     ("conv1.0.weight", "timm"), ("patch_embed.projection.weight", "mmdet_swin"),
     ("layers.0.downsample.reduction.weight", "swin"), ("layers.1.downsample.reduction.weight", "timm"),
+    ("features.0.conv.weight", "stdc"), ("x8.0.5.conv_list.0.conv.weight", "tube_link_stdc2"),
+    ("x2.0.0.conv.weight", "tube_link_stdc1"),
 )
 
 _MERGE = re.compile(r"\d\.downsample\.")
@@ -106,6 +124,9 @@ def usual_naming(names: Iterable[str], *, mmdet: bool = False) -> BackboneNaming
     names = set(names)
     if "patch_embed.proj.weight" in names:
         return "mmdet_swin" if mmdet else "swin"
+    if "features_0.conv.weight" in names:
+        size = 2 if "features_8.conv_list.0.conv.weight" in names else 1
+        return f"tube_link_stdc{size}" if mmdet else "stdc"
     if mmdet:
         return "timm"
     return "convnext" if "stem_0.weight" in names else "detectron2_resnet"

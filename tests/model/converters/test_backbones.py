@@ -26,8 +26,8 @@ def foreign(name: str) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("name", ["resnet50", "resnet18", "test_resnet", "convnext_tiny", "convnextv2_atto",
-                                  "swin_tiny_patch4_window7_224", "torchvision/resnet50", "torchvision/convnext_tiny",
-                                  "torchvision/convnext_large"])
+                                  "swin_tiny_patch4_window7_224", "stdc1", "stdc2", "torchvision/resnet50",
+                                  "torchvision/convnext_tiny", "torchvision/convnext_large"])
 def test_imagenet_networks_are_our_backbone_beside_their_classifier(name):
     state = foreign(name)
     rules = (*BACKBONES[backbone_naming(state)], *CLASSIFIER)
@@ -80,3 +80,14 @@ def test_swin_goes_to_microsoft_s_names_in_detectron2_and_to_mmdetection_s_elsew
     microsoft = rename(own, reverse(BACKBONES["swin"]))
     assert {"layers.2.blocks.5.attn.qkv.bias", "layers.0.blocks.1.mlp.fc1.weight", "patch_embed.norm.weight",
             "layers.0.downsample.reduction.weight"} <= microsoft.keys()
+
+
+@pytest.mark.parametrize(("name", "last"), [("stdc1", "x32.0.7"), ("stdc2", "x32.0.13")])
+def test_stdc_goes_to_tube_link_s_names_in_mmdetection_and_to_its_authors_elsewhere(name, last):
+    own = own_shapes(name)
+    for mmdet, naming in ((False, "stdc"), (True, f"tube_link_{name}")):
+        assert usual_naming(own, mmdet=mmdet) == naming
+        theirs = rename(own, reverse(BACKBONES[naming]))
+        assert backbone_naming(theirs) == naming
+        assert rename(theirs, BACKBONES[naming]) == own
+    assert f"{last}.conv_list.3.bn.running_var" in theirs
