@@ -1,31 +1,25 @@
 """A canvas for each batch against one fixed canvas that holds every clip: loading, a training step, memory, padding.
 
-    python -m benchmarks.batch_canvas             # half of YouTube-VIS' sizes
-    python -m benchmarks.batch_canvas --full      # short sides of 288 to 512 pixels
-
-Both sides train on the same clips, which are never cropped. "Equal canvases" has one short side and one shape of
-frames, so that nothing but the bookkeeping differs. A ratio of 0.95 or more is expected there, and more than 1
-elsewhere. Clips are loaded without loader processes, whose prefetching would reach into the rounds of the other side.
-The table of real pixels shows what padding costs by the number of clips of a batch, in the order of training and sorted
-by shape within groups of eight batches.
+The official size has YouTube-VIS' short sides of 288 to 512 pixels, the full one half of them. Both sides train on the
+same clips, which are never cropped. "Equal canvases" has one short side and one shape of frames, so that nothing but
+the bookkeeping differs. A ratio of 0.95 or more is expected there, and more than 1 elsewhere. Clips are loaded without
+loader processes, whose prefetching would reach into the rounds of the other side. The table of real pixels shows what
+padding costs by the number of clips of a batch, in the order of training and sorted by shape within groups of eight
+batches.
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import os
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from benchmarks.harness import compare
-from benchmarks.loading import MALLOC
+from benchmarks.harness import Results
 from jobs.recipes.tiny_tube_link import tiny_tube_link
 from model.contracts import ClipBatch
 from model.losses.mask2former import Mask2FormerLossConfig
@@ -43,12 +37,25 @@ BATCHES = 4         # of a round
 SHAPES = {"wide": (720, 1280), "upright": (1280, 720), "older": (480, 640)}
 MIX = ("wide",) * 6 + ("upright", "older")      # of YouTube-VIS' kinds, in rough proportion
 
+MEASURES = (*(f"pipeline/training_input/{name}.py" for name in (
+    "batch_slots", "loading", "targets", "training_clips")), "pipeline/clips/augment.py")
 
-def main(*, full: bool) -> None:
-    """Print and store the ratios, and print the table of real pixels."""
-    part = 1 if full else 2
-    sides = tuple(side // part for side in range(288, 513, 32))
-    sources = {name: (height // part, width // part) for name, (height, width) in SHAPES.items()}
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """The part of YouTube-VIS' sizes that a side has, and the drawn clips of the table of real pixels."""
+
+    part: int
+    drawn: int
+
+
+SIZES = {"toy": Size(part=8, drawn=40), "full": Size(part=2, drawn=4000), "official": Size(part=1, drawn=4000)}
+
+
+def run(size: Size, results: Results) -> None:
+    """Compare loading and training steps, and keep the shares of real pixels."""
+    sides = tuple(side // size.part for side in range(288, 513, 32))
+    sources = {name: (height // size.part, width // size.part) for name, (height, width) in SHAPES.items()}
     with tempfile.TemporaryDirectory() as temporary:
         sets = {name: world(Path(temporary) / name, size) for name, size in sources.items()}
         wide = [sets["wide"]]
@@ -59,10 +66,10 @@ def main(*, full: bool) -> None:
                               batch_size=BATCH, clip_frames=FRAMES, copy_paste=None, workers=0)
             largest = own.augment.largest_canvas((v.height, v.width) for shards in shard_sets for v in shards.videos)
             fixed = replace(own, augment=replace(own.augment, size=largest, pad_to=None))
-            compare_loading(f"canvas per batch, loading, {name}", shard_sets, own, fixed)
-            compare_steps(f"canvas per batch, training step, {name}", shard_sets, own, fixed)
+            compare_loading(name, shard_sets, own, fixed, results)
+            compare_steps(name, shard_sets, own, fixed, results)
     for name, kinds in (("16:9", ("wide",)), ("mixed", MIX)):
-        print_real_pixels(name, [SHAPES[kind] for kind in kinds])
+        count_real_pixels(name, [SHAPES[kind] for kind in kinds], size.drawn, results)
 
 
 def world(folder: Path, size: tuple[int, int]) -> ShardSet:
@@ -82,13 +89,23 @@ def batches(sets: Sequence[ShardSet], config: InputConfig) -> Iterator[ClipBatch
     return (slots.take(clips[step]) for step in steps)
 
 
-def compare_loading(name: str, sets: Sequence[ShardSet], own: InputConfig, fixed: InputConfig) -> None:
+def compare_loading(name: str, sets: Sequence[ShardSet], own: InputConfig, fixed: InputConfig,
+                    results: Results) -> None:
     """Time rounds of batches, and compare the memory of the slots that loader processes would share."""
     loaders = [batches(sets, config) for config in (own, fixed)]
     rounds = [lambda loader=loader: [next(loader) for _ in range(BATCHES)] for loader in loaders]
-    compare(name, ours=rounds[0], baseline=rounds[1], repeats=15)
+    results.compare(f"canvas per batch, loading, {name}", ours=rounds[0], baseline=rounds[1], repeats=15,
+                    agree=same_clips)
     print(f"    memory of the slots for two loader processes: {slots_megabytes(sets, own):.1f} MB against "
           f"{slots_megabytes(sets, fixed):.1f} MB")
+
+
+def same_clips(own: list[ClipBatch], fixed: list[ClipBatch]) -> None:
+    """The same pixels of the same clips lie on both canvases."""
+    for one, other in zip(own, fixed, strict=True):
+        assert (one.videos, one.samples) == (other.videos, other.samples)
+        pixels, others = (batch.frames.movedim(2, -1)[batch.real_pixels] for batch in (one, other))
+        assert torch.equal(pixels, others)
 
 
 def slots_megabytes(sets: Sequence[ShardSet], config: InputConfig) -> float:
@@ -100,7 +117,8 @@ def slots_megabytes(sets: Sequence[ShardSet], config: InputConfig) -> float:
     return shared_megabytes() - before
 
 
-def compare_steps(name: str, sets: Sequence[ShardSet], own: InputConfig, fixed: InputConfig) -> None:
+def compare_steps(name: str, sets: Sequence[ShardSet], own: InputConfig, fixed: InputConfig,
+                  results: Results) -> None:
     """Time forward and backward passes of a small Tube-Link on the same clips, on a GPU where there is one."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
@@ -117,20 +135,23 @@ def compare_steps(name: str, sets: Sequence[ShardSet], own: InputConfig, fixed: 
                 segmenter.zero_grad()
         return run
 
-    compare(name, ours=passes(own), baseline=passes(fixed), repeats=3, memory=True, device=device)
+    results.compare(f"canvas per batch, training step, {name}", ours=passes(own), baseline=passes(fixed), repeats=3,
+                    memory=True, device=device)
 
 
-def print_real_pixels(name: str, sources: Sequence[tuple[int, int]]) -> None:
-    """The share of real pixels on the canvases of 4,000 clips of YouTube-VIS' sizes."""
+def count_real_pixels(name: str, sources: Sequence[tuple[int, int]], clips: int, results: Results) -> None:
+    """Print the share of real pixels on the canvases of clips of YouTube-VIS' sizes; keep that of one clip a batch."""
     augment = AugmentConfig(size=None, short_side=tuple(range(288, 513, 32)), scale=(1, 1), pad_to=32)
     rng = np.random.default_rng(0)
-    drawn = [draw_transform(rng, augment, sources[rng.integers(len(sources))]).resized for _ in range(4000)]
+    drawn = [draw_transform(rng, augment, sources[rng.integers(len(sources))]).resized for _ in range(clips)]
     fixed = augment.largest_canvas(sources)
     print(f"real pixels, {name}: {real_share([[one] for one in drawn], lambda group: fixed):.0%} of a fixed canvas "
           f"{fixed[0]}x{fixed[1]}")
     for batch in (1, 2, 4, 8):
         in_order, by_shape = (real_share(groups(drawn, batch, by_shape=by_shape), augment.canvas)
                               for by_shape in (False, True))
+        if batch == 1:
+            results.add(f"real pixels of one clip a batch, {name}", 100 * in_order, "%")
         print(f"    {batch} clips a batch: {in_order:.0%} in order, {by_shape:.0%} sorted by shape")
 
 
@@ -152,12 +173,3 @@ def shared_megabytes() -> float:
     """Memory of this process that it could share with others, as far as it was used."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("RssShmem")) / 1024
-
-
-if __name__ == "__main__":
-    if not MALLOC.items() <= os.environ.items():       # glibc reads these when a process starts
-        os.execve(sys.executable, [sys.executable, "-m", "benchmarks.batch_canvas", *sys.argv[1:]],
-                  os.environ | MALLOC)
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--full", action="store_true", help="sizes of YouTube-VIS instead of half of them")
-    main(full=parser.parse_args().full)

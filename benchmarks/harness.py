@@ -8,80 +8,72 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import json
-import os
-import platform
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 
-RESULTS = Path(__file__).parent / "results"
+from benchmarks.rows import RATIO, RESULTS, Row, append, commit, digest, machine
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One comparison; `ratio` above 1 means that ours is faster."""
+class Results:
+    """The results of one benchmark. Each is printed, and appended to `folder`/<machine>.jsonl."""
 
-    name: str
-    ours_seconds: float                  # median
-    baseline_seconds: float
-    ratio: float                         # median over rounds of baseline / ours
-    ours_megabytes: float | None         # peak above the level before the call; None: not measured
-    baseline_megabytes: float | None
-    repeats: int
-    threads: int
-    machine: str
-    date: str
+    def __init__(self, benchmark: str, *, measures: Sequence[str] = (), folder: Path = RESULTS,
+                 repeats: int | None = None) -> None:
+        """measures: the files whose speed is measured. repeats: rounds of every comparison; None: as each asks for."""
+        self.benchmark = benchmark
+        self.folder = folder
+        self.repeats = repeats
+        self.code = digest(measures)
+        self.rows: list[Row] = []
 
+    def compare(self, name: str, *, ours: Callable[[], Any], baseline: Callable[[], Any], repeats: int = 5,
+                memory: bool = False, device: str = "cpu", agree: Callable[[Any, Any], None] | None = None) -> Row:
+        """Time both in turns after one warm-up each.
 
-def compare(
-    name: str, *, ours: Callable[[], object], baseline: Callable[[], object], repeats: int = 5, memory: bool = False,
-    device: str = "cpu", folder: Path = RESULTS,
-) -> Row:
-    """Time both in turns after one warm-up each, print a line, and append the row to `folder`/<machine>.jsonl.
+        memory: also measure the peak of one more call of each. device: "cuda" waits for the GPU around each call.
+        agree: raises an error where the results of the two warm-up calls, ours first, are not the same.
+        """
+        results = [function() for function in (ours, baseline)]
+        if agree is not None:
+            agree(*results)
+        del results
+        rounds = [_round(ours, baseline, ours_first=round_ % 2 == 0, device=device)
+                  for round_ in range(self.repeats or repeats)]
+        peaks = [peak_megabytes(function, device=device) if memory else None for function in (ours, baseline)]
+        detail = {"ours_seconds": statistics.median(one for one, _ in rounds),
+                  "baseline_seconds": statistics.median(other for _, other in rounds),
+                  "ours_megabytes": peaks[0], "baseline_megabytes": peaks[1]}
+        return self._keep(name, [other / one for one, other in rounds], RATIO, device, detail)
 
-    memory: also measure the peak of one more call of each. device: "cuda" waits for the GPU around each call.
-    """
-    for function in (ours, baseline):
-        function()
-    rounds = [_round(ours, baseline, ours_first=round_ % 2 == 0, device=device) for round_ in range(repeats)]
-    peaks = [peak_megabytes(function, device=device) if memory else None for function in (ours, baseline)]
-    row = Row(name=name, ours_seconds=statistics.median(one for one, _ in rounds),
-              baseline_seconds=statistics.median(other for _, other in rounds),
-              ratio=statistics.median(other / one for one, other in rounds),
-              ours_megabytes=peaks[0], baseline_megabytes=peaks[1], repeats=repeats, threads=torch.get_num_threads(),
-              machine=machine(device), date=datetime.now(UTC).isoformat(timespec="seconds"))
-    print(line(row), flush=True)
-    append(asdict(row), device=device, folder=folder)
-    return row
+    def add(self, name: str, values: float | Sequence[float], unit: str, *, device: str = "cpu", **detail: Any) -> Row:
+        """Keep a value that is no comparison, or the values of several repeats."""
+        return self._keep(name, [values] if isinstance(values, (int, float)) else list(values), unit, device, detail)
 
-
-def append(values: dict, *, device: str = "cpu", folder: Path = RESULTS) -> None:
-    """Append one line of plain values to the results of this machine."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{machine(device)}.jsonl").open("a") as file:
-        file.write(json.dumps(values) + "\n")
+    def _keep(self, name: str, values: list[float], unit: str, device: str, detail: dict[str, Any]) -> Row:
+        row = Row(benchmark=self.benchmark, name=name, value=statistics.median(values), unit=unit, low=min(values),
+                  high=max(values), repeats=len(values), threads=torch.get_num_threads(), machine=machine(device),
+                  date=datetime.now(UTC).isoformat(timespec="seconds"), commit=commit(), code=self.code, detail=detail)
+        print(line(row), flush=True)
+        append(row, self.folder)
+        self.rows.append(row)
+        return row
 
 
 def line(row: Row) -> str:
-    """A row as text: name, ours, baseline, ratio, machine."""
-    parts = [f"{row.name:<52}", f"ours {_seconds(row.ours_seconds)}", f"baseline {_seconds(row.baseline_seconds)}",
-             f"{row.ratio:5.2f}x"]
-    if row.ours_megabytes is not None and row.baseline_megabytes is not None:
-        parts.append(f"peak {row.ours_megabytes:7.1f} MB against {row.baseline_megabytes:7.1f} MB")
+    """A row as text: name, value and spread, both sides, machine."""
+    parts = [f"{row.name:<56}", f"{row.value:.3g} {row.unit} ({row.low:.3g} to {row.high:.3g})"]
+    if "ours_seconds" in row.detail:
+        parts += [f"ours {_seconds(row.detail['ours_seconds'])}",
+                  f"baseline {_seconds(row.detail['baseline_seconds'])}"]
+    if row.detail.get("ours_megabytes") is not None and row.detail.get("baseline_megabytes") is not None:
+        parts.append(f"peak {row.detail['ours_megabytes']:.1f} MB against {row.detail['baseline_megabytes']:.1f} MB")
     return " | ".join([*parts, f"{row.machine}, {row.threads} thread{'s' * (row.threads > 1)}"])
-
-
-def machine(device: str = "cpu") -> str:
-    """A short description without a host name, such as cpu-2core-x86_64 or nvidia-h200."""
-    if device == "cuda":
-        return torch.cuda.get_device_name().lower().replace(" ", "-")
-    return f"cpu-{os.cpu_count()}core-{platform.machine()}"
 
 
 def peak_megabytes(function: Callable[[], object], *, device: str = "cpu") -> float | None:
@@ -134,4 +126,4 @@ def _status(field: str) -> int:
 
 
 def _seconds(seconds: float) -> str:
-    return f"{seconds:7.2f} s " if seconds >= 1 else f"{seconds * 1e3:7.2f} ms"
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1e3:.2f} ms"

@@ -15,17 +15,17 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.harness import append, machine
+from benchmarks.harness import Results
+from benchmarks.rows import machine
 from jobs.config import override
 from jobs.evaluate import scored_part
-from jobs.models import open_system
+from jobs.models import open_system, save_model, segmenter_card, untrained_segmenter
 from jobs.recipes import find_recipe
 from jobs.recipes.schema import Mode, Recipe
 from jobs.verb import resolved
@@ -66,6 +66,21 @@ ROWS = (
 )
 
 
+MEASURES = ("model/association/clip_wise.py", "model/association/memory_buffer.py", "model/association/linker.py",
+            *(f"model/association/links/{name}.py" for name in ("clustering", "order")))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """Presets of the world, and the held-out videos of each."""
+
+    presets: tuple[str, ...]
+    videos: int
+
+
+SIZES = {"toy": Size(presets=("cross",), videos=1)}     # what it measures needs trained models: see `main`
+
+
 def main() -> None:
     """Print and store the scores of every row in every preset."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -76,13 +91,29 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     recipe = resolved(replace(find_recipe(arguments.recipe), folder=arguments.folder))
+    score_all(recipe, arguments.presets, arguments.videos, Results("identity", measures=MEASURES))
+
+
+def run(size: Size, results: Results) -> None:
+    """The scores of an untrained segmenter."""
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = resolved(replace(find_recipe("tiny"), folder=folder))
+        with held_out(recipe, replace(recipe.world, videos_train=0, videos_val=1)) as shards:
+            card = segmenter_card(recipe, shards.classes, shards.fingerprint)
+        save_model(recipe.segmenter_folder, untrained_segmenter(recipe).state_dict(), card)
+        score_all(recipe, size.presets, size.videos, results)
+
+
+def score_all(recipe: Recipe, presets: Sequence[str], videos: int, results: Results) -> None:
+    """Print the table of every row in every preset, and keep the first column of the rows that have a score."""
     names = COLUMNS[recipe.inference.results[0]]
-    print(f"{arguments.recipe}, {arguments.videos} videos of each preset, {machine()}")
+    print(f"{recipe.name}, {videos} videos of each preset, {machine()}")
     print(f"{'world':<10}{'association':<26}" + "".join(f"{name.removeprefix('track_'):>9}" for name in names))
-    for scores in compared(recipe, arguments.presets, videos=arguments.videos):
+    for scores in compared(recipe, presets, videos=videos):
         print(line(scores, names), flush=True)
-        append({**scores, "recipe": arguments.recipe, "videos": arguments.videos, "machine": machine(),
-                "date": datetime.now(UTC).isoformat(timespec="seconds")})
+        if scores.get(names[0]) is not None:
+            results.add(f"{recipe.name}, {scores['world']}, {scores['association']}", scores[names[0]],
+                        names[0].upper(), videos=videos, scores=scores)
 
 
 def line(scores: dict[str, Any], names: Sequence[str]) -> str:

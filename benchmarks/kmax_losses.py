@@ -3,8 +3,6 @@
 The baseline computes every term of the formulas in full (the softmax of all queries at all pixels, a target of the same
 size, the samples-by-samples target of the pixel loss), and autograd stores all of them. Sizes: the tiny recipe, and the
 full resolution of VIPSeg (769 x 1345 at stride 4, two frames, 128 queries, seven supervised outputs).
-
-    OMP_NUM_THREADS=1 python -m benchmarks.kmax_losses
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.harness import compare
+from benchmarks.harness import Results
 from model.contracts import ClipPrediction, ClipTargets, LayerPrediction
 from model.losses.kmax import KMaxCriterion, KMaxLossConfig, flat
 from model.losses.matching import match_queries
@@ -27,17 +25,23 @@ TINY = {"clips": 6, "queries": 16, "tubes": 6, "height": 24, "width": 24, "chann
 FULL = {"clips": 1, "queries": 128, "tubes": 20, "height": 193, "width": 337, "channels": 128, "layers": 7,
         "classes": 124}
 
+MEASURES = ("model/losses/kmax.py", "model/losses/matching.py", "model/losses/pixels.py", "model/losses/targets.py")
+SIZES = {"toy": {"tiny": (TINY, 256)}, "full": {"tiny": (TINY, 256), "full": (FULL, 4096)}}
 
-def main() -> None:
-    """Print and store the ratios."""
-    torch.set_num_threads(1)
-    for name, size, samples in (("tiny", TINY, 256), ("full", FULL, 4096)):
-        prediction, targets = world(**size)
+
+def run(size: dict[str, tuple[dict[str, int], int]], results: Results) -> None:
+    """One comparison for every world and number of sampled pixels."""
+    for name, (shape, samples) in size.items():
+        prediction, targets = world(**shape)
         config = KMaxLossConfig(pixel_samples=samples, semantic_samples=samples)
-        runs = [step(losses, prediction, targets, config) for losses in (ours, plain)]
-        gap = abs(runs[0]() / runs[1]() - 1)
-        assert gap < 1e-4, f"the two losses differ by {gap:.1e}"
-        compare(f"kMaX losses, {name} size", ours=runs[0], baseline=runs[1])
+        one, other = (step(losses, prediction, targets, config) for losses in (ours, plain))
+        results.compare(f"kMaX losses, {name} size", ours=one, baseline=other, agree=agree)
+
+
+def agree(one: float, other: float) -> None:
+    """Both sums are the same to 1e-4."""
+    gap = abs(one / other - 1)
+    assert gap < 1e-4, f"the two losses differ by {gap:.1e}"
 
 
 def step(losses: Callable, prediction: ClipPrediction, targets: Sequence[ClipTargets], config: KMaxLossConfig
@@ -137,7 +141,3 @@ def world(*, clips: int, queries: int, tubes: int, height: int, width: int, chan
         **final, queries=torch.empty(0), mask_embeddings=torch.empty(0),
         auxiliary=tuple(LayerPrediction(**layer) for layer in auxiliary),
         semantic_logits=leaf(clips, classes + 1, 2, height, width)), tuple(target() for _ in range(clips))
-
-
-if __name__ == "__main__":
-    main()

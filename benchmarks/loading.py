@@ -1,7 +1,5 @@
 """Training input against pure JPEG decoding of the same frames, with equally many loader processes on the same cores.
 
-    python -m benchmarks.loading
-
 Ours reads shards of the synthetic world at 1280x720, decodes images and id maps, draws scale, crop, flip and colours,
 makes targets and returns batches at 769x1345. The baseline decodes the JPEGs of the same draws and discards the pixels.
 With copy-paste, both also decode the donors. Both loaders have equally many prefetched batches when a round begins.
@@ -13,15 +11,15 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from torch.utils.data import DataLoader
 
-from benchmarks.harness import compare
+from benchmarks.harness import Results
 from pipeline.clips import AugmentConfig
 from pipeline.datasets.synthetic import SyntheticConfig, write_world
 from pipeline.datasets.vipseg import VipSeg
@@ -39,46 +37,73 @@ from pipeline.training_input import (
     training_plan,
 )
 
-WORLD = SyntheticConfig(videos_train=8, videos_val=0, frames=12, height=720, width=1280)
-BATCHES = 24        # per round, 8 frames each
-MALLOC = {"MALLOC_MMAP_THRESHOLD_": "268435456", "MALLOC_TRIM_THRESHOLD_": "536870912", "OMP_NUM_THREADS": "1"}
+MEASURES = (*(f"pipeline/training_input/{name}.py" for name in (
+    "batch_slots", "copy_paste", "loading", "targets", "training_clips")), "pipeline/clips/augment.py",
+    "pipeline/images.py")
 
 
-def main() -> None:
-    """Print and store the ratios: by index, with copy-paste, streaming."""
-    plain = {"augment": AugmentConfig(size=(769, 1345)), "batch_size": 4, "workers": 2}
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """The world, height and width of the clips, and the batches of a round."""
+
+    world: SyntheticConfig
+    clip: tuple[int, int]
+    batches: int
+
+
+SIZES = {"toy": Size(world=SyntheticConfig(videos_train=8, videos_val=0, frames=4), clip=(65, 97), batches=2),
+         "full": Size(world=SyntheticConfig(videos_train=8, videos_val=0, frames=12, height=720, width=1280),
+                      clip=(769, 1345), batches=24)}
+
+
+def run(size: Size, results: Results) -> None:
+    """Compare by index, with copy-paste, and streaming."""
+    plain = {"augment": AugmentConfig(size=size.clip), "batch_size": 4, "workers": 2}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        make_shards(VipSeg(str(write_world(folder / "world", WORLD))), folder / "shards", split="train")
+        make_shards(VipSeg(str(write_world(folder / "world", size.world))), folder / "shards", split="train")
         shards = ShardSet(folder / "shards")
         for name, config in (("by index", InputConfig(**plain, copy_paste=None)),
                              ("by index, copy-paste", InputConfig(**plain, copy_paste=CopyPasteConfig())),
                              ("streaming", InputConfig(**plain, copy_paste=None, streaming=True, samples_per_video=6))):
-            frames = BATCHES * config.batch_size * config.clip_frames * (2 if config.copy_paste else 1)
-            ours, baseline = (Rounds(partial(start, shards, config)) for start in (training_batches, decoding))
-            compare(f"training input {name}, {frames} frames", ours=ours, baseline=baseline)
-            for side, rounds in (("ours", ours), ("baseline", baseline)):
-                faults, seconds = rounds.last
-                print(f"    {side}: {faults / frames:.1f} page faults and {1000 * seconds / frames:.2f} ms of "
-                      "processor time per frame")
-            ours.close()
-            baseline.close()
+            compare_loading(name, shards, config, size.batches, results)
+
+
+def compare_loading(name: str, shards: ShardSet, config: InputConfig, batches: int, results: Results) -> None:
+    """Time rounds of batches, and print the page faults and the processor time of the last round of each side."""
+    frames = batches * config.batch_size * config.clip_frames * (2 if config.copy_paste else 1)
+    ours, baseline = (Rounds(partial(start, shards, config), batches) for start in (training, decoding))
+
+    def agree(trained: int, decoded: int) -> None:
+        donors = frames - batches * config.batch_size * config.clip_frames
+        assert trained + donors == decoded == frames, f"{trained} frames with {donors} of donors, {decoded}, {frames}"
+
+    results.compare(f"training input {name}, {frames} frames", ours=ours, baseline=baseline, agree=agree)
+    for side, rounds in (("ours", ours), ("baseline", baseline)):
+        faults, seconds = rounds.last
+        print(f"    {side}: {faults / frames:.1f} page faults and {1000 * seconds / frames:.2f} ms of processor time "
+              "per frame")
+        rounds.close()
 
 
 class Rounds:
-    """Each call takes a round of batches from a running loader. `last`: its page faults and processor seconds."""
+    """Each call takes a round of batches from a running loader, and returns the number of their frames.
 
-    def __init__(self, start: Callable[[], Iterator]) -> None:
+    `last`: the page faults and processor seconds of the last call.
+    """
+
+    def __init__(self, start: Callable[[], Iterator[int]], count: int) -> None:
         before = {process.pid for process in multiprocessing.active_children()}
+        self.count = count
         self.batches = start()
         self.last = (0.0, 0.0)
         self.processes = {process.pid for process in multiprocessing.active_children()} - before
 
-    def __call__(self) -> None:
+    def __call__(self) -> int:
         before = self._used()
-        for _ in range(BATCHES):
-            next(self.batches)
+        frames = sum(next(self.batches) for _ in range(self.count))
         self.last = tuple(after - then for after, then in zip(self._used(), before))
+        return frames
 
     def close(self) -> None:
         """End the loader's processes."""
@@ -90,6 +115,11 @@ class Rounds:
                  for process in (*self.processes, os.getpid())]
         ticks = sum(int(stat[11]) + int(stat[12]) for stat in stats)
         return sum(int(stat[7]) for stat in stats), ticks / os.sysconf("SC_CLK_TCK")
+
+
+def training(shards: ShardSet, config: InputConfig) -> Iterator[int]:
+    """Ours: training batches, of which only the number of frames is kept."""
+    return (batch.frames.shape[0] * batch.frames.shape[1] for batch in training_batches(shards, config))
 
 
 def decoding(shards: ShardSet, config: InputConfig) -> Iterator[int]:
@@ -111,9 +141,3 @@ class DecodedOnly(IndexedClips):
         parts = [part for plan in plans for part in (plan.clip, plan.donor) if part]
         return len([decode_jpeg(jpeg) for part in parts
                     for jpeg, _ in read_frames(self.sets[0], part.video, part.frames)])
-
-
-if __name__ == "__main__":
-    if not MALLOC.items() <= os.environ.items():       # glibc reads these when a process starts
-        os.execve(sys.executable, [sys.executable, "-m", "benchmarks.loading"], os.environ | MALLOC)
-    main()

@@ -1,17 +1,14 @@
 """VPQ, STQ, mIoU and mVC of a whole validation set in one pass, and the same scores from their definitions.
 
-    python -m benchmarks.metrics --videos 6      # a short run
-    python -m benchmarks.metrics                 # the size of VIPSeg's: 343 videos, 8255 frames of 1280x720; minutes
-
-Every frame has about 12 moving segments; the prediction is the truth, shifted by a few pixels, with two identities
-switched halfway. First, two processes score the set, a video at a time, and their parts are merged. Maps are drawn when
-they are read, and the time includes this, as it would include decoding. Then one video is scored from memory: ours in
-one pass, the baseline window by window and mask by mask. Both must agree.
+The official size is that of VIPSeg's validation set: 343 videos, 8255 frames of 1280x720; it takes minutes. Every frame
+has about 12 moving segments; the prediction is the truth, shifted by a few pixels, with two identities switched
+halfway. First, two processes score the set, a video at a time, and their parts are merged. Maps are drawn when they are
+read, and the time includes this, as it would include decoding. Then one video is scored from memory: ours in one pass,
+the baseline window by window and mask by mask. Both must agree.
 """
 
 from __future__ import annotations
 
-import argparse
 import resource
 import time
 from collections.abc import Iterator
@@ -19,10 +16,11 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing import get_context
+from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import append, compare, machine
+from benchmarks.harness import Results
 from model.contracts import PanopticVideo, VideoSegment
 from model.labels import DIVISOR, VOID, ClassInfo, ClassTable, class_of, panoptic_id
 from pipeline.metrics.frame_pass import score_video
@@ -39,30 +37,47 @@ HEIGHT = 720
 WIDTH = 1280
 THINGS = 8
 RADIUS = 70
-# frames of the video that both score; pixels
-COMPARED = 18
 PROCESSES = 2
-SHIFT = 6
+SHIFT = 6               # pixels
 CLASSES = ClassTable("bench", tuple(ClassInfo(i, f"class {i}", i < 4, (20 * i, 90, 200)) for i in range(8)))
 WINDOWS = PROTOCOLS[0]
 
-
-def main() -> None:
-    """Time the set, then print and store the ratio."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--videos", type=int, default=VIDEOS, help="number of videos to score, at most 343")
-    whole_set(parser.parse_args().videos)
-    truth, prediction = (in_memory(some_video("compared", COMPARED, shift=shift)) for shift in (0, SHIFT))
-    np.testing.assert_allclose(one_pass(prediction, truth), by_definition(prediction, truth), atol=1e-9)
-    compare(f"VPQ {WINDOWS}, STQ, mIoU, mVC {STILL} of {COMPARED} frames at 720p", repeats=3,
-            ours=lambda: one_pass(prediction, truth), baseline=lambda: by_definition(prediction, truth))
-    compare(f"VPQ {WINDOWS} alone of {COMPARED} frames at 720p", repeats=3,
-            ours=lambda: score([VPQ(CLASSES, windows=WINDOWS)], prediction, truth),
-            baseline=lambda: vpq_by_definition(prediction, truth))
+MEASURES = tuple(f"pipeline/metrics/{name}.py" for name in (
+    "frame_pass", "labelled_frames", "miou", "stq", "video_consistency", "vpq", "vpq_scores"))
 
 
-def whole_set(videos: int) -> None:
-    """Score the set in two processes; print and store the time and the memory of the largest process."""
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """The videos of the set, 0 without it, and the frames of the video that both sides score."""
+
+    videos: int
+    compared: int = 18
+    every: int = 1      # of the rows and columns of that video are scored
+
+
+SIZES = {"toy": Size(videos=0, every=6), "full": Size(videos=40), "official": Size(videos=VIDEOS)}
+
+
+def run(size: Size, results: Results) -> None:
+    """Time the set, then compare."""
+    if size.videos:
+        whole_set(size.videos, results)
+    truth, prediction = (in_memory(some_video("compared", size.compared, shift=shift), every=size.every)
+                         for shift in (0, SHIFT))
+    results.compare(f"VPQ {WINDOWS}, STQ, mIoU, mVC {STILL} of {size.compared} frames at 720p", repeats=3, agree=agree,
+                    ours=lambda: one_pass(prediction, truth), baseline=lambda: by_definition(prediction, truth))
+    results.compare(f"VPQ {WINDOWS} alone of {size.compared} frames at 720p", repeats=3, agree=agree,
+                    ours=lambda: vpq_in_one_pass(prediction, truth),
+                    baseline=lambda: vpq_by_definition(prediction, truth))
+
+
+def agree(ours: Any, baseline: Any) -> None:
+    """Both scores are the same to 1e-9."""
+    np.testing.assert_allclose(ours, baseline, rtol=0, atol=1e-9)
+
+
+def whole_set(videos: int, results: Results) -> None:
+    """Score the set in two processes; keep the time, with the memory of the largest process."""
     frames = [FRAMES // VIDEOS + (index < FRAMES % VIDEOS) for index in range(videos)]
     started = time.perf_counter()
     metrics = all_metrics()
@@ -74,10 +89,9 @@ def whole_set(videos: int) -> None:
     kilobytes = [resource.getrusage(kind).ru_maxrss for kind in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     megabytes = max(kilobytes) / 1e3
     print("\n".join(metric.result().table() for metric in metrics))
-    print(f"{videos} videos, {sum(frames)} frames at 720p: {seconds:.0f} s, {sum(frames) / seconds:.0f} frames/s on "
-          f"{PROCESSES} processes, at most {megabytes:.0f} MB each")
-    append({"name": "one pass over a set at 720p", "videos": videos, "frames": sum(frames), "seconds": seconds,
-            "megabytes_of_largest_process": megabytes, "processes": PROCESSES, "machine": machine()})
+    print(f"at most {megabytes:.0f} MB in each of {PROCESSES} processes")
+    results.add(f"one pass over {videos} videos, {sum(frames)} frames at 720p, {PROCESSES} processes", seconds, "s",
+                megabytes_of_largest_process=megabytes)
 
 
 def score_one(index: int, frames: int) -> list[dict]:
@@ -140,16 +154,22 @@ def some_video(name: str, frames: int, *, shift: int, phase: int = 0) -> Panopti
                                    for c, track in segments})
 
 
-def in_memory(video: PanopticVideo) -> PanopticVideo:
-    """The same video with its maps drawn."""
-    return PanopticVideo(video_id=video.video_id, frame_names=video.frame_names, frames=list(video.frames),
-                         segments=video.segments)
+def in_memory(video: PanopticVideo, *, every: int) -> PanopticVideo:
+    """The same video with its maps drawn, of which only every so many rows and columns are kept."""
+    return PanopticVideo(video_id=video.video_id, frame_names=video.frame_names, segments=video.segments,
+                         frames=[np.ascontiguousarray(ids[::every, ::every]) for ids in video.frames])
 
 
 def one_pass(prediction: PanopticVideo, truth: PanopticVideo) -> list[float]:
     """Ours: VPQ, SQ, AQ, mIoU and mVC."""
     vpq, stq, miou, mvc = (metric.result() for metric in score(all_metrics(), prediction, truth))
     return [vpq.mean(WINDOWS).all, stq.all.sq, stq.all.aq, miou.miou, *mvc.mvc.values()]
+
+
+def vpq_in_one_pass(prediction: PanopticVideo, truth: PanopticVideo) -> float:
+    """Ours: VPQ alone."""
+    (vpq,) = score([VPQ(CLASSES, windows=WINDOWS)], prediction, truth)
+    return vpq.result().mean(WINDOWS).all
 
 
 def by_definition(prediction: PanopticVideo, truth: PanopticVideo) -> list[float]:
@@ -231,7 +251,3 @@ def consistency_by_definition(true: np.ndarray, predicted: np.ndarray) -> list[f
             values.append((still & same).sum() / still.sum())
         means.append(float(np.mean(values)))
     return means
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,5 @@
 """Merging whole videos: the streaming merger against the plain formula, which holds every mask of every frame.
 
-    python -m benchmarks.panoptic_merge
-
 The plain formula follows the public code: it resizes all mask logits, takes the softmax over queries, applies the
 threshold, and then passes over the volume once per query. At 720p and 24 frames, one copy of the masks is 11 GB. Both
 are therefore compared at half the height and width and a quarter of the frames, and the streaming merger is measured at
@@ -13,7 +11,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.harness import compare
+from benchmarks.harness import Results
 from model.contracts import Geometry
 from model.labels import VOID, panoptic_id
 from model.layers.resize import is_odd
@@ -41,6 +39,12 @@ class Video:
     frames: int
     clip: int = 2
 
+    @property
+    def name(self) -> str:
+        """Frames and size, for people."""
+        height, width = self.geometry.source
+        return f"{self.frames} frames of {height}x{width}"
+
     def clips(self) -> Iterator[Tensor]:
         """Mask logits n t h w, clip by clip."""
         generator = torch.Generator().manual_seed(0)
@@ -52,7 +56,32 @@ class Video:
 
 
 SMALL = Video(geometry=Geometry.fit((360, 640), padded=(385, 673)), frames=6)
+TOY = Video(geometry=Geometry.fit((90, 160), padded=(97, 161)), frames=4)
 FULL = Video(geometry=Geometry.fit((720, 1280), padded=(769, 1345)), frames=24)
+
+MEASURES = ("model/postprocess/panoptic.py", "model/postprocess/resize.py")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """The video of the comparison, and the one that only the merger reads."""
+
+    compared: Video
+    alone: Video
+
+
+SIZES = {"toy": Size(compared=TOY, alone=replace(TOY, frames=8)), "full": Size(compared=SMALL, alone=FULL)}
+
+
+def run(size: Size, results: Results) -> None:
+    """Compare the times, and keep the peaks of both and of the merger at full size."""
+    named = size.compared.name
+    results.compare(f"panoptic merging, {named}, {QUERIES} queries", ours=partial(streaming, size.compared),
+                    baseline=partial(plain, size.compared), agree=np.testing.assert_array_equal)
+    for name, work in ((f"streaming, {named}", partial(streaming, size.compared)),
+                       (f"plain, {named}", partial(plain, size.compared)),
+                       (f"streaming, {size.alone.name}", partial(streaming, size.alone))):
+        results.add(f"peak memory, {name}", peak_megabytes(work), "MB")
 
 
 def class_logits() -> Tensor:
@@ -108,19 +137,3 @@ def _peak_kilobytes() -> int:
     """Read from the kernel's table, since `getrusage` of a child starts at the peak of its parent."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
-
-
-def main() -> None:
-    """Print and store the ratio of times, and print the memory of both."""
-    torch.set_num_threads(1)
-    np.testing.assert_array_equal(streaming(SMALL), plain(SMALL))
-    compare(f"panoptic merging, {SMALL.frames} frames of 360x640, {QUERIES} queries",
-            ours=partial(streaming, SMALL), baseline=partial(plain, SMALL))
-    for name, work in (("streaming, 6 x 360x640", partial(streaming, SMALL)),
-                       ("plain, 6 x 360x640", partial(plain, SMALL)),
-                       ("streaming, 24 x 720x1280", partial(streaming, FULL))):
-        print(f"peak memory, {name}: {peak_megabytes(work)} MB")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,24 +1,19 @@
 """A stage-two step from the query cache against the same step with the frozen segmenter in the loop.
 
-    python -m benchmarks.query_cache              # sizes of the recipe `demo`
-    python -m benchmarks.query_cache --official   # Video-kMaX R50 at 769x1345, two clips of two frames; minutes
-
-Both train on the same batch. The baseline makes it from frames: it decodes them, runs the segmenter, aligns queries and
-draws the pixel evidence. Then an augmented view with copy-paste is made against the test-time view, and the bytes of a
-clip are printed: the price of one more view.
+The full size is that of the recipe `demo`; the official one, Video-kMaX R50 at 769x1345 with two clips of two frames,
+takes minutes. Both train on the same batch. The baseline makes it from frames: it decodes them, runs the segmenter,
+aligns queries and draws the pixel evidence. Then an augmented view with copy-paste is made against the test-time view,
+and the bytes of a clip are kept: the price of one more view.
 """
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
-import torch
-
-from benchmarks.harness import append, compare
+from benchmarks.harness import Results
 from jobs.cache_queries import CacheShard, cache_folder, cache_source
 from jobs.models import save_model, segmenter_card, untrained_segmenter
 from jobs.recipes import find_recipe
@@ -32,24 +27,25 @@ from pipeline.shards import ShardSet, make_shards
 from pipeline.training_input import CopyPasteConfig
 
 
-def main() -> None:
-    """Print and store the ratio."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--official", action="store_true", help="Video-kMaX R50 at 769x1345 instead of the demo's size")
-    official = parser.parse_args().official
-    torch.set_num_threads(1)
+def run(size: Size, results: Results) -> None:
+    """Compare the steps and the views, and keep the bytes of a clip."""
     with tempfile.TemporaryDirectory() as folder:
-        recipe = prepare(official_recipe(folder) if official else demo_recipe(folder))
+        recipe = prepare(size.recipe(folder))
         batch = recipe.stage_two.input
-        name = f"stage two, {batch.batch_size} videos x {batch.clips} clips, {recipe.name}"
         cached, in_the_loop = steps(recipe)
-        compare(name, ours=cached, baseline=in_the_loop, repeats=2 if official else 7)
+        results.compare(f"stage two, {batch.batch_size} videos x {batch.clips} clips, {recipe.name}", ours=cached,
+                        baseline=in_the_loop, repeats=size.repeats)
         augmented, at_test_time = views(recipe)
-        compare(f"one more view with copy-paste, {recipe.name}", ours=augmented, baseline=at_test_time,
-                repeats=2 if official else 7)
+        results.compare(f"one more view with copy-paste, {recipe.name}", ours=augmented, baseline=at_test_time,
+                        repeats=size.repeats)
         totals = open_cache(recipe).manifest["totals"]
-        print(f"{totals['bytes'] / totals['clips'] / 1000:.0f} kB in the cache for each clip of a view")
-        append({"name": f"bytes of a cached clip, {recipe.name}", **totals})
+        results.add(f"a cached clip of a view, {recipe.name}", totals["bytes"] / totals["clips"] / 1000, "kB", **totals)
+
+
+def toy_recipe(folder: str) -> Recipe:
+    """The networks of the recipe `tiny` on a few of its videos."""
+    recipe = find_recipe("tiny")
+    return replace(recipe, folder=folder, world=replace(recipe.world, videos_train=4, videos_val=1))
 
 
 def demo_recipe(folder: str) -> Recipe:
@@ -70,6 +66,19 @@ def official_recipe(folder: str) -> Recipe:
     return replace(recipe, folder=folder, world=world, dataset=demo.dataset, stage_one=replace(
         one, input=replace(one.input, batch_size=1)), stage_two=two,
         cache=replace(recipe.cache, views=1), cluster=replace(recipe.cluster, workers=1, gpus_per_actor=0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """The recipe of a folder, and the rounds of a comparison."""
+
+    recipe: Callable[[str], Recipe]
+    repeats: int = 7
+
+
+MEASURES = ("jobs/cache_queries.py", *(f"pipeline/query_cache/{name}.py" for name in ("batches", "cache")))
+SIZES = {"toy": Size(recipe=toy_recipe), "full": Size(recipe=demo_recipe),
+         "official": Size(recipe=official_recipe, repeats=2)}
 
 
 def prepare(recipe: Recipe) -> Recipe:
@@ -127,7 +136,3 @@ def segmented_batches(recipe: Recipe) -> Iterator:
         chosen = [shards.videos[(position + i) % len(shards.videos)] for i in range(config.batch_size)]
         position += config.batch_size
         yield collate([actor.clips(shards, video, 0)[:config.clips] for video in chosen], tuple(range(len(chosen))))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,5 @@
 """Sharding against a plain re-pack of the same source files (tar, fsync, sha256), in one process without Ray.
 
-    python -m benchmarks.shards
-
 Two data sets of the synthetic world at 1280x720 are sharded. With masks as run lengths, frames are copied, and sharding
 does little more than the re-pack. With label maps, each RGB-coded PNG is decoded, renumbered and written as an id map
 of one channel. Decompressing it alone takes longer than the whole re-pack, so the baseline of a third row decodes it
@@ -17,47 +15,56 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from benchmarks.harness import compare
+from benchmarks.harness import Results
 from pipeline.datasets.synthetic import SyntheticConfig, write_world
 from pipeline.datasets.vipseg import VipSeg
 from pipeline.datasets.youtube_vis import YouTubeVis
 from pipeline.records import Dataset
 from pipeline.shards import make_shards
 
-WORLD = {"videos_train": 4, "videos_val": 0, "frames": 24, "height": 720, "width": 1280}
+MEASURES = (*(f"pipeline/shards/{name}.py" for name in ("encode", "make", "stored_ids", "writer")),
+            "pipeline/images.py")
+SIZES = {"toy": SyntheticConfig(videos_train=2, videos_val=0, frames=4),
+         "full": SyntheticConfig(videos_train=4, videos_val=0, frames=24, height=720, width=1280)}
 
 
-def main() -> None:
-    """Print and store the three ratios."""
+def run(size: SyntheticConfig, results: Results) -> None:
+    """Compare on masks, on label maps, and on label maps that the baseline decodes too."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        maps = VipSeg(str(write_world(folder / "maps", SyntheticConfig(**WORLD))))
-        masks = YouTubeVis(str(write_world(folder / "masks", SyntheticConfig(**WORLD, layout="youtube_vis"))))
-        compare("shards: frames, run-length masks", ours=sharding(masks, folder), baseline=repacking(masks, folder))
-        compare("shards: frames, RGB label maps", ours=sharding(maps, folder), baseline=repacking(maps, folder))
-        compare("shards: frames, RGB label maps; baseline decodes them", ours=sharding(maps, folder),
-                baseline=repacking(maps, folder, decode_labels=True))
+        maps = VipSeg(str(write_world(folder / "maps", size)))
+        masks = YouTubeVis(str(write_world(folder / "masks", replace(size, layout="youtube_vis"))))
+        for name, dataset, decode in (("run-length masks", masks, False), ("RGB label maps", maps, False),
+                                      ("RGB label maps, which the baseline decodes too", maps, True)):
+            results.compare(f"sharding, {name}", ours=sharding(dataset, folder), agree=agree,
+                            baseline=repacking(dataset, folder, decode_labels=decode))
 
 
-def sharding(dataset: Dataset, folder: Path) -> Callable[[], None]:
-    """Run `make_shards` into an empty folder."""
-    def run() -> None:
+def agree(sharded: int, repacked: int) -> None:
+    """Both wrote the same number of frames."""
+    assert sharded == repacked > 0, f"{sharded} frames were sharded and {repacked} re-packed"
+
+
+def sharding(dataset: Dataset, folder: Path) -> Callable[[], int]:
+    """Run `make_shards` into an empty folder; the number of frames."""
+    def run() -> int:
         shutil.rmtree(folder / "shards", ignore_errors=True)
-        make_shards(dataset, folder / "shards", split="train")
+        return make_shards(dataset, folder / "shards", split="train").frames
     return run
 
 
-def repacking(dataset: Dataset, folder: Path, *, decode_labels: bool = False) -> Callable[[], None]:
-    """Copy the source files of a data set into one tar, unchanged."""
-    files = [file for id in dataset.video_ids() for frame in dataset.read(id).frames
-             for file in (frame.image, frame.label) if file is not None]
+def repacking(dataset: Dataset, folder: Path, *, decode_labels: bool) -> Callable[[], int]:
+    """Copy the source files of a data set into one tar, unchanged; the number of frames."""
+    frames = [frame for id in dataset.video_ids() for frame in dataset.read(id).frames]
+    files = [file for frame in frames for file in (frame.image, frame.label) if file is not None]
 
-    def run() -> None:
+    def run() -> int:
         with open(folder / "plain.tar", "wb") as target:
             with tarfile.open(fileobj=target, mode="w") as tar:
                 for file in files:
@@ -66,6 +73,7 @@ def repacking(dataset: Dataset, folder: Path, *, decode_labels: bool = False) ->
             os.fsync(target.fileno())
         with open(folder / "plain.tar", "rb") as written:
             hashlib.file_digest(written, "sha256")
+        return len(frames)
     return run
 
 
@@ -76,7 +84,3 @@ def _add(tar: tarfile.TarFile, file: Path, *, decode: bool) -> None:
     info = tarfile.TarInfo(f"{file.parent.name}/{file.name}")
     info.size = len(content)
     tar.addfile(info, io.BytesIO(content))
-
-
-if __name__ == "__main__":
-    main()

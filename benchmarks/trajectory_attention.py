@@ -1,28 +1,63 @@
 """Trajectory attention, forward and backward, against the formula of the paper (arXiv 2311.18537v1, eq. 2-4).
 
 The formula stores a score for every pair of tokens and projects every trajectory point. Two uses are measured: the
-height and the width pass over maps of stride 16, and the queries of all clips of a video.
-
-    OMP_NUM_THREADS=1 python -m benchmarks.trajectory_attention            # 769 x 1345: 49 x 85 at stride 16
-    OMP_NUM_THREADS=1 python -m benchmarks.trajectory_attention --small    # takes seconds
-    python -m benchmarks.trajectory_attention --device cuda
+height and the width pass over maps of stride 16, and the queries of all clips of a video. It runs on a GPU where there
+is one.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from benchmarks.harness import compare
+from benchmarks.harness import Results
 from model.layers.trajectory_attention import TrajectoryAttention
 
 DIM = 256
 HEADS = 8
+
+MEASURES = ("model/layers/trajectory_attention.py",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """The height and width of the map, the frames of the clips, and the clips of the videos."""
+
+    map: tuple[int, int]
+    frames: tuple[int, ...]
+    clips: tuple[int, ...]
+
+
+SIZES = {"toy": Size(map=(3, 4), frames=(2,), clips=(2,)),
+         "full": Size(map=(49, 85), frames=(2, 4, 6), clips=(12, 24, 48))}     # a frame of 769 x 1345 at stride 16
+
+
+def run(size: Size, results: Results) -> None:
+    """Time and memory of every number of frames and clips."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    height, width = size.map
+    for frames in size.frames:
+        _measure(results, f"axial passes, {height}x{width}, T={frames}",
+                 axial_passes(frames=frames, height=height, width=width, device=device), device)
+    for clips in size.clips:
+        _measure(results, f"queries of {clips} clips, N=128", queries(clips=clips, device=device), device)
+
+
+def _measure(results: Results, name: str, sides: list[Callable], device: str) -> None:
+    ours, formula = (partial(side, device=device) for side in sides)
+    results.compare(name, ours=ours, baseline=formula, repeats=3, memory=True, device=device, agree=agree)
+
+
+def agree(ours: list[Tensor], formula: list[Tensor]) -> None:
+    """Results and gradients of both agree to 1e-5 of the largest value."""
+    for one, other in zip(ours, formula, strict=True):
+        gap = ((one - other).abs().max() / other.abs().max()).item()
+        assert gap < 1e-5, f"results differ by {gap:.1e} of the largest value"
 
 
 class Formula(nn.Module):
@@ -47,32 +82,6 @@ class Formula(nn.Module):
         weights = (torch.einsum("btshd,btsuhd->btshu", q, k) * scale).softmax(-1)
         z = torch.einsum("btshu,btsuhd->btshd", weights, v)
         return m.proj(rearrange(z, "b t s heads d -> b (t s) (heads d)"))
-
-
-def main() -> None:
-    """Print and store time and memory of every size."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--small", action="store_true", help="small maps and few clips")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    options = parser.parse_args()
-    if options.device == "cpu":
-        torch.set_num_threads(1)
-    height, width = (13, 22) if options.small else (49, 85)
-    for frames in (2, 4, 6):
-        measure(f"axial passes, {height}x{width}, T={frames}", axial_passes, options.device, frames=frames,
-                height=height, width=width)
-    for clips in (3, 6) if options.small else (12, 24, 48):
-        measure(f"queries of {clips} clips, N=128", queries, options.device, clips=clips)
-
-
-def measure(name: str, build: Callable, device: str, **sizes) -> None:
-    """Check that results and gradients of both agree to 1e-5 of the largest value, then time both."""
-    torch.manual_seed(0)
-    runs = [partial(run, device=device) for run in build(device=device, **sizes)]
-    for ours, formula in zip(*(one() for one in runs)):
-        gap = ((ours - formula).abs().max() / formula.abs().max()).item()
-        assert gap < 1e-5, f"{name}: results differ by {gap:.1e} of the largest value"
-    compare(name, ours=runs[0], baseline=runs[1], repeats=3, memory=True, device=device)
 
 
 def axial_passes(*, frames: int, height: int, width: int, device: str) -> list[Callable]:
@@ -101,7 +110,3 @@ def forward_backward(work: list[tuple[nn.Module, Tensor]], frames: int, *, devic
         gradient, *_ = torch.autograd.grad(result, [x, *module.parameters()], torch.ones_like(result))
         results += [result.detach(), gradient]
     return results
-
-
-if __name__ == "__main__":
-    main()

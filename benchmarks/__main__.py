@@ -1,0 +1,79 @@
+"""Run benchmarks, and compare their ratios with the recorded ones.
+
+    python -m benchmarks                                 # all of them, about 15 minutes on a quiet machine
+    python -m benchmarks shards loading                  # some
+    python -m benchmarks query_cache --size official     # a larger size, where a benchmark has one
+    python -m benchmarks --table                         # only write benchmarks/README.md from the results
+
+Every benchmark is a module with three names: `MEASURES`, the files whose speed it measures, `SIZES`, its settings by
+name, of which `toy` runs in the tests, and `run(size, results)`. Each runs in a process of its own. The exit code is 1
+if a benchmark fails, or if a ratio fell by more than its repeats lie apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from importlib import import_module
+from multiprocessing import get_context
+
+import torch
+
+from benchmarks.harness import Results
+from benchmarks.rows import is_slower, latest, read_rows
+from benchmarks.table import PAGE, page
+
+BENCHMARKS = ("trajectory_attention", "kmax_losses", "metrics", "panoptic_merge", "shards", "loading", "batch_canvas",
+              "query_cache", "identity")
+
+# Read by the C library and by OpenMP when a process starts; see pipeline/training_input/loading.py.
+ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "268435456", "MALLOC_TRIM_THRESHOLD_": "536870912", "OMP_NUM_THREADS": "1"}
+
+
+def main() -> int:
+    """Run what the command line names. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}")
+    parser.add_argument("--size", default="full", help="a name in the SIZES of the benchmark")
+    parser.add_argument("--table", action="store_true", help="only write benchmarks/README.md from the results")
+    options = parser.parse_args()
+    if unknown := set(options.names) - set(BENCHMARKS):
+        parser.error(f"no benchmark is called {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
+    modules = {name: import_module(f"benchmarks.{name}") for name in BENCHMARKS}
+    chosen = [name for name in options.names or BENCHMARKS if options.size in modules[name].SIZES]
+    if lacking := set(options.names) - set(chosen):
+        parser.error(f"{', '.join(sorted(lacking))}: no size is called {options.size!r}")
+    failed = [] if options.table else run_all(chosen, options.size)
+    PAGE.write_text(page(read_rows(), modules))
+    return 1 if failed else 0
+
+
+def run_all(names: list[str], size: str) -> list[str]:
+    """Run benchmarks one after another and print what fell. Returns what failed or fell."""
+    os.environ.update(ENVIRONMENT)
+    recorded = latest(read_rows())
+    failed = []
+    for name in names:
+        process = get_context("spawn").Process(target=run_one, args=(name, size))
+        process.start()
+        process.join()
+        failed += [f"{name} ended with exit code {process.exitcode}"] if process.exitcode else []
+    now = latest(read_rows())
+    failed += [f"{name}: {row.value:.2f}x, but {recorded[key].value:.2f}x on {recorded[key].date[:10]}"
+               for key, row in now.items() if key in recorded and is_slower(row, recorded[key])
+               for name in (f"{row.benchmark}, {row.name}",)]
+    print("\n".join(["", *(f"worse than recorded: {reason}" for reason in failed)] if failed else ["nothing is worse"]))
+    return failed
+
+
+def run_one(name: str, size: str) -> None:
+    """Run one benchmark in this process."""
+    torch.set_num_threads(1)
+    module = import_module(f"benchmarks.{name}")
+    module.run(module.SIZES[size], Results(name, measures=module.MEASURES))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
