@@ -11,13 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import ray
-
 from jobs.console import say
-from jobs.own_cluster import start_own_cluster
 from jobs.stopping import handlers_kept
 from pipeline.progress import Report
-from pipeline.streams import actor_stream
 
 SUBMITTED_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"       # set by `ray job submit`: the job's configuration
 
@@ -53,7 +49,13 @@ def connect(cluster: ClusterConfig) -> None:
 
     Does nothing under `cluster.in_process`.
     """
-    if cluster.in_process or ray.is_initialized():
+    if cluster.in_process:
+        return
+    import ray  # here and below: Ray takes a second to import, and `--help` and `--dry-run` answer without it
+
+    from jobs.own_cluster import start_own_cluster
+
+    if ray.is_initialized():
         return
     with handlers_kept():
         if inside_a_job() or os.environ.get("RAY_ADDRESS"):
@@ -68,6 +70,8 @@ def join() -> None:
 
     Raises ConnectionError within a minute where there is none.
     """
+    import ray
+
     address = os.environ.get("RAY_ADDRESS", "auto")
     if not inside_a_job():
         refuse_dead_address(address)
@@ -109,10 +113,19 @@ def results_of(actor: type, rows: list[dict[str, Any]], *, arguments: dict[str, 
     built with an argument `report` of their own.
     """
     if not cluster.in_process:
+        from pipeline.streams import actor_stream
+
         return actor_stream(rows, actor, arguments=arguments, actors=cluster.actors, cpus=cluster.cpus_per_actor,
                             gpus=cluster.gpus_per_actor, report=report)
     call = actor(**arguments, **({} if report is None else {"report": report}))
     return (call(**row) for row in rows)
+
+
+def cluster_cpus() -> int:
+    """The CPUs of the connected cluster."""
+    import ray
+
+    return max(int(ray.cluster_resources().get("CPU", 1)), 1)
 
 
 def inside_a_job() -> bool:

@@ -18,9 +18,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-import ray
-
-from jobs.cluster import connect
+from jobs.cluster import cluster_cpus, connect
 from jobs.console import say
 from jobs.recipes.schema import Recipe
 from jobs.verb import next_command, recorded, run
@@ -53,7 +51,7 @@ def main(recipe: Recipe) -> dict[str, Any]:
 
 def shard_split(recipe: Recipe, split: str, dataset: Dataset) -> ShardReport:
     """Shard one split, or the stills, and print the counts and the table of classes."""
-    workers = 0 if recipe.cluster.in_process else max(int(ray.cluster_resources().get("CPU", 1)), 1)
+    workers = 0 if recipe.cluster.in_process else cluster_cpus()
     report = make_shards(dataset, recipe.shards_of(split), recipe.shards, split=split, workers=workers,
                          strict=recipe.strict)
     skipped = f"; skipped {report.skipped}, listed in {report.folder / 'errors.jsonl'}" if report.skipped else ""

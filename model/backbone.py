@@ -9,7 +9,8 @@ from __future__ import annotations
 import difflib
 import sys
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
@@ -22,12 +23,13 @@ from model.layers.convolution import BatchNormConfig
 _TORCHVISION_SCHEMAS: list[torch.library.Library] = []
 
 
-def _import_timm():
+@cache
+def load_timm() -> ModuleType:
     """Import timm even if torchvision's compiled operators cannot load (its PyPI wheel beside a CPU-only torch).
 
     torchvision then fails while registering fake kernels for operators that do not exist, and timm imports
     torchvision unconditionally. Declaring the two schemas is enough; calling such an operator still raises an error.
-    A torchvision that loads is left alone.
+    A torchvision that loads is left alone. The import takes seconds, so it waits for the first network.
     """
     try:
         import timm
@@ -41,13 +43,16 @@ def _import_timm():
             library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         _TORCHVISION_SCHEMAS.append(library)
         import timm
+    from model import stdc  # noqa: F401  registers its networks with timm, which must be there before
+
     return timm
 
 
-timm = _import_timm()
-from model import stdc  # noqa: E402, F401  (registers its networks with timm, which must be there before)
-
 STRIDES = (4, 8, 16, 32)
+
+# Networks of the recipes. Their names are accepted without asking timm, whose import takes seconds.
+KNOWN_NETWORKS = {"convnext_large", "convnextv2_large", "resnet50", "swin_base_patch4_window12_384",
+                  "swin_large_patch4_window12_384", "test_resnet"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +67,8 @@ class BackboneConfig:
     output_norms: bool = False    # a layer norm on each map, as for Swin in mmdetection and detectron2
 
     def __post_init__(self) -> None:
-        if not timm.is_model(self.name):
+        timm = None if self.name.partition(".")[0] in KNOWN_NETWORKS else load_timm()
+        if timm is not None and not timm.is_model(self.name):
             near = difflib.get_close_matches(self.name, timm.list_models(), n=5, cutoff=0.5)
             raise ValueError(f"timm {timm.__version__} has no network called {self.name!r}; "
                              + (f"near matches: {', '.join(near)}" if near else "see timm.list_models()"))
@@ -85,7 +91,8 @@ class Backbone(nn.Module):
         options = {"drop_path_rate": config.drop_path} if config.drop_path else {}
         if config.name.startswith("swin_"):
             options |= {"strict_img_size": False, "always_partition": True}
-        self.network = timm.create_model(config.name, pretrained=config.pretrained, features_only=True, **options)
+        self.network = load_timm().create_model(config.name, pretrained=config.pretrained, features_only=True,
+                                                **options)
         reductions = self.network.feature_info.reduction()
         if missing := [stride for stride in STRIDES if stride not in reductions]:
             raise ValueError(f"backbone {config.name!r} has maps at strides {reductions}, none at {missing}; choose "
@@ -139,10 +146,11 @@ def _pad_patches(network: nn.Module) -> None:
     right and bottom of sides that are not a multiple of 4; other sides tile exactly and stay aligned with the labels of
     even inputs.
     """
+    windowed = load_timm().models.swin_transformer.SwinTransformerBlock
     for module in network.modules():
         if hasattr(module, "dynamic_img_pad"):
             module.dynamic_img_pad = True
-        if isinstance(module, timm.models.swin_transformer.SwinTransformerBlock):
+        if isinstance(module, windowed):
             module._attn = partial(_attend_in_full_windows, module)
         children = list(module.children()) if isinstance(module, nn.Sequential) else []
         if any(isinstance(child, nn.Conv2d) and child.kernel_size == child.stride == (2, 2) for child in children):

@@ -10,9 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import ray
-from ray.exceptions import RayActorError, RayTaskError
-
 from jobs.cluster import ClusterConfig
 
 ATTEMPTS = 2        # of a piece of work whose process died
@@ -36,6 +33,8 @@ class Workers:
         self._actors = [] if cluster.in_process else [self._start() for _ in range(cluster.actors)]
 
     def _start(self):
+        import ray  # here and below: Ray takes a second to import, and `--help` answers without it
+
         remote = ray.remote(self._kind).options(num_cpus=self._cluster.cpus_per_actor,
                                                 num_gpus=self._cluster.gpus_per_actor)
         return remote.remote(**self._arguments)
@@ -44,6 +43,8 @@ class Workers:
         return self
 
     def __exit__(self, *_) -> None:
+        import ray
+
         for actor in self._actors:
             ray.kill(actor)
 
@@ -52,6 +53,9 @@ class Workers:
         if self._here is not None:
             yield from ((index, _attempt(self._here, method, piece)) for index, piece in enumerate(pieces))
             return
+        import ray
+        from ray.exceptions import RayActorError, RayTaskError
+
         waiting = [(index, ATTEMPTS) for index in reversed(range(len(pieces)))]
         free = list(self._actors)
         running: dict[ray.ObjectRef, tuple[Any, int, int]] = {}

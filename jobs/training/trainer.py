@@ -6,19 +6,14 @@ Each worker builds its `Stage` by a function it is given; this file depends neit
 from __future__ import annotations
 
 import json
-import logging
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import ray.train
 import torch
 import torch.distributed as dist
-from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
-from ray.train.torch import TorchConfig, TorchTrainer
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -39,7 +34,7 @@ from jobs.training.loop import (
     world,
 )
 from jobs.training.optimizer import OptimizerConfig, build_optimizer, parameter_groups
-from jobs.training.process import RayWorker, SingleProcess
+from jobs.training.process import SingleProcess, TrainingProcess
 from jobs.training.progress import Progress
 from jobs.training.record import Record
 from jobs.training.tracker import NoTracker, Tracker
@@ -85,7 +80,9 @@ def train(job: TrainingJob, *, identity: Identity) -> dict[str, Tensor]:
         if job.cluster.in_process:
             _train_here(job)
         else:
-            _train_on_cluster(job)
+            from jobs.training.on_cluster import train_on_cluster  # Ray Train takes a second to import
+
+            train_on_cluster(job, _train)
     except NotFinite as error:
         _note_divergence(job, error)
         raise
@@ -127,27 +124,6 @@ def _train_here(job: TrainingJob) -> None:
         raise error
 
 
-def _train_on_cluster(job: TrainingJob) -> None:
-    cluster = job.cluster
-    check_resources(cluster)
-    # Earlier versions gave Ray the checkpoints. It would refuse the folder once one of its list is gone.
-    (job.folder / RAY_CHECKPOINTS / "checkpoint_manager_snapshot.json").unlink(missing_ok=True)
-    resources = {"CPU": cluster.cpus_per_worker} | ({"GPU": cluster.gpus_per_worker} if cluster.gpus_per_worker else {})
-    trainer = _Trainer(
-        partial(_worker, job),
-        scaling_config=ScalingConfig(num_workers=cluster.workers, resources_per_worker=resources,
-                                     use_gpu=cluster.gpus_per_worker > 0),
-        torch_config=TorchConfig(backend="nccl" if cluster.gpus_per_worker else "gloo"),
-        run_config=RunConfig(name=RAY_CHECKPOINTS, storage_path=str(job.folder),
-                             failure_config=FailureConfig(max_failures=cluster.max_failures)))
-    try:
-        result = trainer.fit()
-    except WorkerGroupError as error:
-        raise _user_error(error) or error from None
-    if isinstance(result.return_value, Exception):
-        raise result.return_value
-
-
 def _finished_weights(job: TrainingJob) -> dict[str, Tensor]:
     checkpoint = newest_whole(job.folder, first_step=job.fit.checkpoint_every)
     step = whole_state(checkpoint)["step"] if checkpoint else 0
@@ -157,37 +133,7 @@ def _finished_weights(job: TrainingJob) -> dict[str, Tensor]:
     return load_file(checkpoint / "model.safetensors")
 
 
-class _Trainer(TorchTrainer):
-    """Ray's trainer, which leaves Ctrl-C to the verb (jobs/stopping.py)."""
-
-    def _register_sigint_handler(self, controller: Any) -> None:
-        """Ray's own handler waits for its controller, prints what it does, and does not end the verb."""
-
-
-def check_resources(cluster: ClusterConfig) -> None:
-    """Raise ValueError when the workers do not fit on the cluster: Ray would wait endlessly without a message."""
-    total = ray.cluster_resources()
-    needed = cluster.workers * cluster.cpus_per_worker
-    autoscales = cluster.gpus_per_worker > 0     # the cluster may still add GPU nodes
-    if needed > total.get("CPU", 0) and not autoscales:
-        raise ValueError(f"{cluster.workers} workers with {cluster.cpus_per_worker} CPUs each need {needed} CPUs, the "
-                         f"cluster has {total.get('CPU', 0)}. Lower cluster.workers or cluster.cpus_per_worker.")
-
-
-def _user_error(failure: WorkerGroupError) -> Exception | None:
-    """The error of a worker that met wrong data or settings, where that is why the workers ended."""
-    errors = (getattr(error, "_base_exc", error) for error in failure.worker_failures.values())    # Ray's wrapper
-    return next((error for error in errors if isinstance(error, (ValueError, FileNotFoundError))), None)
-
-
-def _worker(job: TrainingJob) -> Exception | None:
-    """The function of a Ray Train process. Returns an error that a retry would meet again, the same on all ranks."""
-    logging.getLogger("ray.train").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-    return _train(job, RayWorker(job.folder, job.fit.keep_checkpoints))
-
-
-def _train(job: TrainingJob, process: RayWorker | SingleProcess) -> Exception | None:
+def _train(job: TrainingJob, process: TrainingProcess) -> Exception | None:
     torch.set_num_threads(max(int(job.cluster.cpus_per_worker), 1))
     if process.device.type == "cuda":
         torch.cuda.set_device(process.device)
@@ -250,7 +196,7 @@ def _of_rank_0(value: Path | None) -> Path | None:
     return values[0]
 
 
-def _fit(stage: Stage, job: TrainingJob, process: RayWorker | SingleProcess, checkpoint: Path | None) -> None:
+def _fit(stage: Stage, job: TrainingJob, process: TrainingProcess, checkpoint: Path | None) -> None:
     """Train from a checkpoint, or from step 0 without one."""
     model = stage.model
     device = process.device

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
+from model.assignment import best_assignment
 from model.association.linker import Looks, MatchingSpace, unit
 from model.contracts import ClipSegments
 
@@ -75,4 +75,4 @@ class ClipWiseLinker:
 def assign_below(costs: np.ndarray, *, limit: float) -> list[tuple[int, int]]:
     """The one-to-one pairs (row, column) of smallest total cost, if leaving a row and a column out costs `limit`."""
     gains = np.minimum(costs - limit, 0)
-    return [(row, column) for row, column in zip(*linear_sum_assignment(gains)) if gains[row, column] < 0]
+    return [(row, column) for row, column in zip(*best_assignment(gains)) if gains[row, column] < 0]

@@ -21,9 +21,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
-from scipy.spatial.distance import cdist
 
+from model.assignment import best_assignment
 from model.association.linker import Looks, MatchingSpace, best_first, start_tracks, unit
 from model.association.stitching import Stitcher
 from model.contracts import ClipSegments
@@ -112,12 +111,14 @@ class MemoryBuffer:
         entries = [self.memory[identity] for identity in candidates]
         scores = unit(clip.embeddings[asking]) @ unit(np.stack([entry.appearance for entry in entries])).T
         if self.config.location:
+            from scipy.spatial.distance import cdist  # as slow to import as model/assignment.py says
+
             metric = "euclidean" if self.config.official_compat else "sqeuclidean"
             distance = cdist(clip.boxes[asking], np.stack([entry.box for entry in entries]), metric)
             scores = scores * np.exp(-distance / self.config.temperature)
         same_class = clip.classes[asking][:, None] == class_of(np.array(candidates))[None]
         if self.config.official_compat:
-            pairs = [(row, column) for row, column in zip(*linear_sum_assignment(-scores))
+            pairs = [(row, column) for row, column in zip(*best_assignment(-scores))
                      if scores[row, column] > self.config.accept and same_class[row, column]]
         else:
             pairs = best_first(np.where(same_class, scores, -np.inf), least=self.config.accept)

@@ -14,9 +14,9 @@ from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from model.assignment import best_assignment
 from model.contracts import ClipPrediction
 from model.inference.driver import ResultMaker
 from model.inference.places import without_repeats
@@ -50,7 +50,7 @@ class QueryAligner:
             raise ValueError(f"this clip has queries {tuple(current.shape)} but the one before it had "
                              f"{tuple(self._previous.shape)}; one segmenter must make all clips of a video")
         else:
-            _, assigned = linear_sum_assignment(1 - self._previous @ current.T)
+            _, assigned = best_assignment(1 - self._previous @ current.T)
             order = torch.from_numpy(assigned)
         self._previous = current[order]
         return order.to(embeddings.device)

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.ndimage import find_objects
 
 from model.association.linker import Linker, Looks
 from model.contracts import ClipPrediction, ClipSegments, VideoSegment
@@ -128,6 +127,8 @@ def locate(frames: Sequence[np.ndarray], count: int) -> tuple[np.ndarray, np.nda
 
     Returns the boxes around each position over all frames, m 4, as in `ClipSegments`, and where it is, t m bool.
     """
+    from scipy.ndimage import find_objects  # as slow to import as model/assignment.py says
+
     low = np.full((count, 2), np.inf)
     high = np.full((count, 2), -np.inf)
     present = np.zeros((len(frames), count), dtype=bool)

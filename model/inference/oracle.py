@@ -16,9 +16,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from model.assignment import best_assignment
 from model.contracts import ClipPrediction, ClipTargets
 from model.inference.alignment import reordered
 from model.losses.matching import match_queries
@@ -52,7 +52,7 @@ class TrueOrder:
                 cost[self.slots[tube], query] = -TAKEN * len(cost)                      # before everything else
             else:
                 cost[list(owned), query] += TAKEN
-        slots, queries = linear_sum_assignment(cost)
+        slots, queries = best_assignment(cost)
         order = torch.from_numpy(queries)
         for slot, query in zip(slots.tolist(), queries.tolist()):
             if query in tube_of and slot not in owned:

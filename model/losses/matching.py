@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from einops import einsum
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from model.assignment import best_assignment
 from model.losses.targets import NO_TUBE, PixelTargets
 
 EPSILON = 1e-5       # in the denominators of similarities
@@ -82,7 +82,7 @@ def assign(similarity: Tensor, is_tube: Tensor) -> tuple[Tensor, Tensor]:
     tube_of_query = np.full((items, queries), NO_TUBE)
     for item, is_real in enumerate(is_tube.cpu().numpy()):
         columns = np.flatnonzero(is_real)
-        matched, column = linear_sum_assignment(cost[item][:, columns])
+        matched, column = best_assignment(cost[item][:, columns])
         query_of_tube[item, columns[column]] = matched
         tube_of_query[item, matched] = columns[column]
     device = similarity.device

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
+from model.assignment import best_assignment
 from pipeline.errors import BadInput
 from pipeline.foreign_files import read_file
 from pipeline.images import decode_image
@@ -77,7 +77,7 @@ def associate(clips: list[dict[int, Look]]) -> list[dict[int, int]]:
         before = list(old)
         now = list(new)
         ids = {}
-        for row, column in zip(*linear_sum_assignment(cost)):
+        for row, column in zip(*best_assignment(cost)):
             if cost[row, column] < FORBIDDEN:
                 ids[now[row]] = ids_by_clip[-1][before[column]]
         for track in now:

@@ -15,8 +15,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
+from model.assignment import best_assignment
 from model.labels import ClassTable
 from pipeline.metrics.frame_pass import FramePair, LabelVideo, Side, score_video
 from pipeline.metrics.numbers import NAN, cell, percent
@@ -137,7 +137,7 @@ class _Matches:
 def paired(matches: np.ndarray) -> int:
     """IDTP: the most frames that match when true and predicted things are paired one to one. matches: frames, true x
     predicted."""
-    return int(matches[linear_sum_assignment(-matches)].sum())
+    return int(matches[best_assignment(-matches)].sum())
 
 
 def summed(counts: Iterable[list[int]]) -> list[int]:

@@ -13,8 +13,6 @@ from contextlib import suppress
 from typing import IO
 from urllib.parse import urlsplit
 
-import webdataset
-
 from pipeline.errors import BadInput
 from pipeline.foreign_files import open_regular
 
@@ -37,7 +35,7 @@ def stream_members(location: str, name: str, lengths: Mapping[str, int]) -> dict
     address = pattern.replace("{shard}", name)
     stream = None
     try:
-        stream = open_regular(address) if is_path else webdataset.gopen(address)
+        stream = open_regular(address) if is_path else _opened(address)
         members = _members(stream, lengths)
     except BadInput:
         raise
@@ -51,6 +49,12 @@ def stream_members(location: str, name: str, lengths: Mapping[str, int]) -> dict
         raise BadInput("damaged-shard", f"the shard lacks {len(missing)} members that the index lists, such as "
                        f"{missing[0]!r}.", file=address, cure=_CURE)
     return members
+
+
+def _opened(address: str) -> IO[bytes]:
+    import webdataset  # half a second to import, and few runs stream
+
+    return webdataset.gopen(address)
 
 
 def _members(stream: IO[bytes], lengths: Mapping[str, int]) -> dict[str, bytes]:

@@ -288,7 +288,7 @@ def test_imagenet_weights_in_a_detectron2_pickle_fill_the_backbone(tmp_path, cap
 
 
 def test_timm_s_own_file_fills_its_backbone(tmp_path):
-    from model.backbone import timm
+    import timm
     network = timm.create_model("test_resnet")
     torch.save(network.state_dict(), tmp_path / "timm.pth")
     summary = convert_checkpoint.convert(find_recipe("tiny"), source=tmp_path / "timm.pth", output=tmp_path / "run")

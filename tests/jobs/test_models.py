@@ -13,7 +13,7 @@ from jobs.config import to_json
 from jobs.models import is_finished, load_segmenter, load_weights, read_card, save_model, segmenter_card
 from jobs.recipes import find_recipe
 from jobs.recipes.schema import Recipe
-from model.backbone import timm
+from model.backbone import load_timm
 from model.labels import ClassInfo, ClassTable
 from pipeline.errors import Mismatch
 from pipeline.files import digest
@@ -33,6 +33,7 @@ def pretrained_recipe() -> Recipe:
 @pytest.mark.parametrize("old_card", [False, True])
 def test_a_finished_segmenter_fetches_no_weights(tmp_path, old_card, monkeypatch):
     fetches = []
+    timm = load_timm()
     create = timm.create_model
 
     def create_without_network(name: str, *, pretrained: bool, **options):

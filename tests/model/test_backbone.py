@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from model.backbone import _TORCHVISION_SCHEMAS, Backbone, BackboneConfig, _import_timm, timm
+from model.backbone import _TORCHVISION_SCHEMAS, KNOWN_NETWORKS, Backbone, BackboneConfig, load_timm
 from model.layers.convolution import BatchNormConfig
+
+timm = load_timm()
 
 NAMES = ["test_resnet", "resnet18", "test_convnext", "convnext_atto", "convnextv2_atto", "convnext_tiny",
          "swin_tiny_patch4_window7_224"]
@@ -181,5 +183,10 @@ def test_a_network_without_the_four_strides_is_refused():
 def test_importing_timm_again_leaves_torchvision_alone():
     """The workaround acts on a failed import only; declaring the same operators twice would raise an error."""
     before = list(_TORCHVISION_SCHEMAS)
-    assert _import_timm() is timm
+    load_timm.cache_clear()
+    assert load_timm() is timm
     assert before == _TORCHVISION_SCHEMAS
+
+
+def test_timm_has_every_network_whose_name_is_accepted_without_asking_it():
+    assert [name for name in KNOWN_NETWORKS if not timm.is_model(name)] == []

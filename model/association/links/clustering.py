@@ -7,7 +7,8 @@ of one clip at a time are assigned anew to the clusters of all other clips. Both
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
+
+from model.assignment import best_assignment
 
 SWEEPS = 4
 LEAST_GAIN = 1e-9       # of the sum, for which members change their cluster; ties leave them where they are
@@ -59,7 +60,7 @@ def sweep(scores: np.ndarray, clips: np.ndarray, labels: np.ndarray) -> np.ndarr
         here = np.flatnonzero(clips == clip)
         used = np.unique(labels)
         columns = np.append(used, np.setdiff1d(np.arange(len(labels)), used)[:len(here)])   # the last ones are empty
-        members, chosen = linear_sum_assignment(sums[np.ix_(here, columns)], maximize=True)
+        members, chosen = best_assignment(sums[np.ix_(here, columns)], maximize=True)
         before = labels[here]
         after = columns[chosen]
         if sums[here[members], after].sum() - sums[here, before].sum() > LEAST_GAIN:

@@ -7,9 +7,9 @@ from dataclasses import fields
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from model.assignment import best_assignment
 from model.association.links.clustering import clusters_of
 from model.association.links.network import LinkNetwork
 from model.association.links.tokens import Tokens, surest
@@ -61,7 +61,7 @@ def filled(taken: dict[int, int], previous: np.ndarray | None, current: np.ndarr
     free = np.flatnonzero(order < 0)
     left = np.setdiff1d(np.arange(len(current)), order)
     if previous is not None:
-        _, assigned = linear_sum_assignment(previous[free] @ current[left].T, maximize=True)
+        _, assigned = best_assignment(previous[free] @ current[left].T, maximize=True)
         left = left[assigned]
     order[free] = left
     return order
@@ -110,7 +110,7 @@ class LinkedInTime:
         known = np.unique(self._slots)
         sums = np.zeros((len(index), len(known) + len(index)))      # the last columns: an object not seen before
         sums[:, :len(known)] = self._scores(new) @ (self._slots[:, None] == known)
-        _, columns = linear_sum_assignment(sums, maximize=True)
+        _, columns = best_assignment(sums, maximize=True)
         slots = np.where(columns < len(known), np.append(known, np.full(len(index), -1))[columns], -1)
         for position in np.flatnonzero(slots < 0):
             slots[position] = self._free_slot(int(index[position]), set(slots.tolist()), count=count)

@@ -16,8 +16,9 @@ from jobs.cluster import ClusterConfig
 from jobs.recipes import find_recipe
 from jobs.train_stage_one import build_stage
 from jobs.training.loop import FitConfig
+from jobs.training.on_cluster import _user_error, check_resources
 from jobs.training.record import Record
-from jobs.training.trainer import Stage, TrainingJob, _built, _user_error, check_resources
+from jobs.training.trainer import Stage, TrainingJob, _built
 from pipeline.errors import BadInput
 
 

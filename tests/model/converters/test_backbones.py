@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from model.backbone import Backbone, BackboneConfig, timm
+from model.backbone import Backbone, BackboneConfig, load_timm
 from model.converters.backbones import BACKBONES, CLASSIFIER, backbone_naming, our_shape, their_shape, usual_naming
 from model.converters.rename import new_name, rename, reverse
 
@@ -22,7 +22,7 @@ def foreign(name: str) -> dict[str, torch.Tensor]:
         if name.startswith("torchvision/"):
             import torchvision  # importable since model.backbone has been imported
             return torchvision.models.get_model(name.removeprefix("torchvision/")).state_dict()
-        return timm.create_model(name).state_dict()
+        return load_timm().create_model(name).state_dict()
 
 
 @pytest.mark.parametrize("name", ["resnet50", "resnet18", "test_resnet", "convnext_tiny", "convnextv2_atto",

@@ -1,0 +1,108 @@
+"""Training in the processes of Ray Train. It is imported only where training runs on a cluster."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray.train
+import torch
+from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
+from ray.train.torch import TorchConfig, TorchTrainer, get_device, prepare_model
+from torch import nn
+
+from jobs.cluster import ClusterConfig
+from jobs.training.checkpoint_folders import RAY_CHECKPOINTS, add_checkpoint
+from jobs.training.loop import rank
+from jobs.training.process import TrainingProcess
+
+if TYPE_CHECKING:
+    from jobs.training.trainer import TrainingJob
+
+Work = Callable[["TrainingJob", TrainingProcess], Exception | None]
+
+
+@dataclass(frozen=True)
+class RayWorker:
+    """One of the processes that Ray Train started. All machines see the folder."""
+
+    folder: Path            # of the stage
+    keeps: int              # number of checkpoints that are kept
+
+    @property
+    def device(self) -> torch.device:
+        return get_device()
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The model on its device, wrapped in DDP where there are several workers."""
+        return prepare_model(model, parallel_strategy_kwargs={"forward_sync_buffers": False})
+
+    def keep(self, step: int, write: Callable[[Path], None]) -> None:
+        """Write a checkpoint on rank 0, and remove those too old to be kept.
+
+        Ray is not given the checkpoint: it would copy the files one by one, and a kill would leave half of them.
+        """
+        if rank() == 0:
+            add_checkpoint(self.folder, RAY_CHECKPOINTS, step, write, keeps=self.keeps)
+
+    def report(self, step: int) -> None:
+        """Tell Ray that a step is saved, which every rank must do."""
+        ray.train.report({"step": step})
+
+
+def train_on_cluster(job: TrainingJob, work: Work) -> None:
+    """Run `work` in `cluster.workers` processes of Ray Train. Raises what it returns, and what `train` says of workers.
+    """
+    cluster = job.cluster
+    check_resources(cluster)
+    # Earlier versions gave Ray the checkpoints. It would refuse the folder once one of its list is gone.
+    (job.folder / RAY_CHECKPOINTS / "checkpoint_manager_snapshot.json").unlink(missing_ok=True)
+    resources = {"CPU": cluster.cpus_per_worker} | ({"GPU": cluster.gpus_per_worker} if cluster.gpus_per_worker else {})
+    trainer = _Trainer(
+        partial(_worker, job, work),
+        scaling_config=ScalingConfig(num_workers=cluster.workers, resources_per_worker=resources,
+                                     use_gpu=cluster.gpus_per_worker > 0),
+        torch_config=TorchConfig(backend="nccl" if cluster.gpus_per_worker else "gloo"),
+        run_config=RunConfig(name=RAY_CHECKPOINTS, storage_path=str(job.folder),
+                             failure_config=FailureConfig(max_failures=cluster.max_failures)))
+    try:
+        result = trainer.fit()
+    except WorkerGroupError as error:
+        raise _user_error(error) or error from None
+    if isinstance(result.return_value, Exception):
+        raise result.return_value
+
+
+class _Trainer(TorchTrainer):
+    """Ray's trainer, which leaves Ctrl-C to the verb (jobs/stopping.py)."""
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        """Ray's own handler waits for its controller, prints what it does, and does not end the verb."""
+
+
+def check_resources(cluster: ClusterConfig) -> None:
+    """Raise ValueError when the workers do not fit on the cluster: Ray would wait endlessly without a message."""
+    total = ray.cluster_resources()
+    needed = cluster.workers * cluster.cpus_per_worker
+    autoscales = cluster.gpus_per_worker > 0     # the cluster may still add GPU nodes
+    if needed > total.get("CPU", 0) and not autoscales:
+        raise ValueError(f"{cluster.workers} workers with {cluster.cpus_per_worker} CPUs each need {needed} CPUs, the "
+                         f"cluster has {total.get('CPU', 0)}. Lower cluster.workers or cluster.cpus_per_worker.")
+
+
+def _user_error(failure: WorkerGroupError) -> Exception | None:
+    """The error of a worker that met wrong data or settings, where that is why the workers ended."""
+    errors = (getattr(error, "_base_exc", error) for error in failure.worker_failures.values())    # Ray's wrapper
+    return next((error for error in errors if isinstance(error, (ValueError, FileNotFoundError))), None)
+
+
+def _worker(job: TrainingJob, work: Work) -> Exception | None:
+    """The function of a Ray Train process. Returns an error that a retry would meet again, the same on all ranks."""
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+    return work(job, RayWorker(job.folder, job.fit.keep_checkpoints))

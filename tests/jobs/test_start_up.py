@@ -1,0 +1,58 @@
+"""`--help`, a misspelt recipe and `--dry-run` of every verb answer without the libraries that take long to import."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+VERBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.py") if '\nif __name__ == "__main__"' in path.read_text())
+
+# Each takes a quarter of a second or more. pandas comes with ray.data, sympy with torch._dynamo, and huggingface_hub
+# with timm.
+SLOW = ("huggingface_hub", "matplotlib", "mlflow", "pandas", "ray", "scipy", "sympy", "timm", "torch._dynamo",
+        "torch._inductor", "torchvision", "webdataset")
+
+# All in one process, which imports torch once: (verb, arguments) -> exit code and slow modules that are loaded by then.
+CALLS = """
+import json, runpy, sys
+verbs, slow = json.loads(sys.argv[1])
+for verb in verbs:
+    for arguments in (["--help"], ["--recipe", "no_such_recipe"], ["--recipe", "demo", "--dry-run"]):
+        sys.argv = [verb, *arguments]
+        try:
+            runpy.run_module(f"jobs.{verb}", run_name="__main__", alter_sys=True)
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+        loaded = [name for name in slow if name in sys.modules]
+        print("\\nCALL", json.dumps([verb, arguments[-1], code, loaded]))
+"""
+
+
+@pytest.fixture(scope="module")
+def calls() -> list[tuple[str, str, int, list[str]]]:
+    done = subprocess.run([sys.executable, "-c", CALLS, json.dumps([VERBS, SLOW])], cwd=ROOT, capture_output=True,
+                          text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line.removeprefix("CALL ")) for line in done.stdout.splitlines() if line.startswith("CALL ")]
+
+
+def test_every_verb_is_called(calls):
+    assert len(VERBS) > 12
+    assert [verb for verb, argument, _, _ in calls if argument == "--help"] == VERBS
+
+
+def test_no_slow_library_is_imported(calls):
+    assert [(verb, argument, loaded) for verb, argument, _, loaded in calls if loaded] == []
+
+
+def test_the_calls_end_as_they_should(calls):
+    assert {code for _, argument, code, _ in calls if argument == "--help"} == {0}
+    assert {code for _, argument, code, _ in calls if argument == "no_such_recipe"} == {2}
+    assert {verb: code for verb, argument, code, _ in calls if argument == "--dry-run" and code} == {
+        "convert_checkpoint": 2, "profile": 2}      # which have no such flag
