@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pipeline.printable import printable
+
 
 class BadInput(ValueError):
     """An error in the user's data.
@@ -23,7 +25,7 @@ class BadInput(ValueError):
         self.video = video
         self.file = file
         self.cure = cure
-        where = ", ".join([f"video {video!r}"] * bool(video) + [f"file {file}"] * bool(file))
+        where = ", ".join([f"video {video!r}"] * bool(video) + [f"file {printable(str(file))}"] * bool(file))
         super().__init__(" ".join(part for part in (f"{where}:" if where else "", what, cure) if part))
 
     def __reduce__(self):   # pickling keeps the fields, which the message alone would lose

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import unicodedata
@@ -9,26 +10,48 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.errors import BadInput
+from pipeline.printable import is_printable
 
 # Suffixes of frames, lower case. What cannot be read all the same is named.
 PICTURES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".gif", ".heic",
             ".heif")
+UNICODE_FORMS = ("NFC", "NFD")
 LONGEST_NAME = 200      # bytes; file systems allow 255, and results are first written under a name with a suffix
+SAFE_BYTES = 180        # of a name that was shortened
 _DIGITS = re.compile(r"(\d+)")                      # decimal digits of every script, but no superscript two
 _FOREIGN = frozenset(("__macosx", "@eadir", "thumbs.db", "desktop.ini"))
-_NOT_PRINTABLE = ("Cc", "Cs", "Zl", "Zp")           # Unicode categories: controls, surrogates, ends of lines
 
 
 def natural(name: str) -> tuple:
     """Sort key that compares numbers as numbers, so that frame2 comes before frame10."""
     parts = _DIGITS.split(name)
     parts[1::2] = map(_number, parts[1::2])
-    return (*parts, name)           # the name itself decides between frame1 and frame01
+    return tuple(parts), name       # the name itself decides between frame1 and frame01
 
 
 def naturally(names: Iterable[str]) -> list[str]:
     """The names in natural order."""
     return sorted(names, key=natural)
+
+
+def composed(name: str) -> str:
+    """A name in the Unicode form in which a letter and its accent are one character (NFC).
+
+    macOS writes names with two characters (NFD). Both forms look alike, and one folder may hold both.
+    """
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def on_disk(path: Path) -> Path:
+    """The path, or where it does not exist, the one on disk whose parts differ in the Unicode form alone."""
+    if str(path).isascii() or os.path.lexists(path):
+        return path
+    parent = on_disk(path.parent) if path.parent != path else path
+    try:
+        names = sorted(name for name in os.listdir(parent) if composed(name) == composed(path.name))
+    except (OSError, ValueError):       # no such folder, or a name that no file system allows
+        names = []
+    return parent / (names[0] if names else path.name)
 
 
 def at_home(path: Path | str) -> Path:
@@ -53,13 +76,19 @@ def video_name(folder: str) -> str:
     return folder.replace("/", "+")
 
 
-def is_printable(text: str) -> bool:
-    """Whether a text can be printed in one line.
+def safe_name(name: str) -> str:
+    """The name in NFC, or for one that is too long or holds control characters or broken Unicode, a shortened one."""
+    safe = "".join(c if is_printable(c) and c not in "/\\" else "_" for c in composed(name)).strip() or "video"
+    if safe in (".", "..") or len(safe.encode()) > SAFE_BYTES:
+        code = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:8]
+        safe = f"{safe.encode()[:SAFE_BYTES - 9].decode(errors='ignore')}~{code}"
+    return safe
 
-    Unlike `str.isprintable`, this accepts the spaces of other scripts and of macOS's screenshots, and the joiners of
-    emoji and of Indian scripts.
-    """
-    return text.isprintable() or all(unicodedata.category(character) not in _NOT_PRINTABLE for character in text)
+
+def frame_name(stem: str) -> str:
+    """The name of a frame whose file has this name without suffix: the same, if files of results can have it."""
+    name = composed(stem)
+    return name if can_name_a_file(name) else safe_name(name)
 
 
 def can_name_a_file(name: object) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -19,8 +18,9 @@ from model.inference.resize import FixedCanvas, Interpolation, ResizeConfig
 from pipeline.clips.augment import Transform
 from pipeline.clips.sampling import split_clips, split_tubes
 from pipeline.errors import BadInput
-from pipeline.file_names import PICTURES, is_companion, natural
+from pipeline.file_names import PICTURES, composed, frame_name, is_companion, naturally
 from pipeline.foreign_files import read_file
+from pipeline.frame_order import in_order_of_time
 from pipeline.images import decode_image, decode_jpeg
 from pipeline.shards import ShardSet, StoredVideo
 
@@ -66,7 +66,7 @@ class FolderSource:
     """A folder of frames, in the order of the numbers in their names (frame2 before frame10), or one picture.
 
     Frames are set upright. Raises FileNotFoundError if there are no frames, and BadInput if two share a name, differ in
-    size, or cannot be decoded.
+    size, or cannot be decoded, and if their names tell no order.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -76,10 +76,17 @@ class FolderSource:
         if not self.files:
             raise FileNotFoundError(f"no frames in {path}: it needs files ending in {', '.join(PICTURES)}")
         self.video_id = path.name if is_folder else path.stem
-        self.frame_names = tuple(file.stem for file in self.files)
-        if twice := [name for name, times in Counter(self.frame_names).items() if times > 1]:
+        stems = {composed(file.stem): file for file in self.files}
+        if len(stems) < len(self.files):
+            twice = [file.stem for file in self.files if stems[composed(file.stem)] != file]
             raise BadInput("frame-mismatch", f"{len(twice)} frames have two files, such as {twice[0]!r}.",
                            video=self.video_id, file=path, cure="Keep one picture of each frame in the folder.")
+        try:
+            ordered = in_order_of_time(stems)
+        except BadInput as error:
+            raise BadInput(error.reason, error.what, video=self.video_id, file=path, cure=error.cure) from None
+        self.files = [stems[stem] for stem in ordered]
+        self.frame_names = tuple(map(frame_name, ordered))
         self.size = self._read(self.files[0]).shape[:2]
 
     def frames(self, start: int, stop: int) -> list[np.ndarray]:
@@ -102,13 +109,12 @@ class FolderSource:
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """The pictures of a folder in natural order, without the companions that systems leave beside them.
+    """The pictures of a folder by name, without the companions that systems leave beside them.
 
     Raises OSError where the folder may not be read.
     """
     names = [name for name in os.listdir(folder) if name.lower().endswith(PICTURES) and not is_companion(name)]
-    return [path for name in sorted(names, key=lambda name: natural(os.path.splitext(name)[0]))
-            if not (path := folder / name).is_dir()]
+    return [path for name in naturally(names) if not (path := folder / name).is_dir()]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ from pipeline.datasets.id_maps import listed_segments, read_label
 from pipeline.datasets.json_entries import Entry, shown, whole_number, whole_or_text
 from pipeline.datasets.run_lengths import packed_mask
 from pipeline.errors import BadInput
-from pipeline.file_names import video_name
+from pipeline.file_names import frame_name, on_disk, video_name
 from pipeline.foreign_files import inside
 from pipeline.images import ids_from_rgb
 from pipeline.records import FrameRecord, Segment, VideoRecord
@@ -85,14 +85,14 @@ class _Coco(ABC):
         if isinstance(entry, BadInput):
             raise BadInput(entry.reason, entry.what, video=video_id, file=self.annotations, cure=COPY_AGAIN)
         entry = entry.of_video(video_id)
-        image = inside(self.images / entry.path("file_name"), self.root, self.images)
+        image = inside(on_disk(self.images / entry.path("file_name")), self.root, self.images)
         size = entry.size()
         remarks: Counter[str] = Counter()
         labels, segments = self._labels(entry, size, remarks)
         if not os.path.exists(image):
             raise BadInput("missing-image", "the json lists this image, but the file does not exist.", video=video_id,
                            file=image, cure="Copy the missing files.")
-        frame = FrameRecord(name=PurePosixPath(image).stem, image=image, **labels)
+        frame = FrameRecord(name=frame_name(PurePosixPath(image).stem), image=image, **labels)
         return VideoRecord(video_id=video_id, height=size[0], width=size[1], frames=(frame,), segments=segments,
                            remarks=remarks)
 
@@ -124,7 +124,7 @@ class _Coco(ABC):
             try:
                 entry = self._content.part(values, "image")
                 path = entry.path("file_name")
-                name = PurePosixPath(path).stem
+                name = frame_name(PurePosixPath(path).stem)
                 if stems[name] > 1:
                     name = video_name(str(PurePosixPath(path).with_suffix("")))
                 entry.key("id")
@@ -196,7 +196,7 @@ class CocoPanoptic(_Coco):
             raise image.bad(f"the json has {len(annotations)} annotations for this image; each image has one.",
                             "duplicate-id")
         folder = self.root / f"panoptic_{self.split}2017"
-        label = inside(folder / annotations[0].path("file_name"), self.root, folder)
+        label = inside(on_disk(folder / annotations[0].path("file_name")), self.root, folder)
         if not os.path.exists(label):
             raise BadInput("missing-label", "the json lists this label, but the file does not exist.",
                            video=image.video, file=label, cure="Unpack the panoptic PNGs of this split again.")
@@ -279,6 +279,6 @@ def _mask(annotation: Entry, size: tuple[int, int], remarks: Counter[str]) -> di
 
 
 def _stem(image: Any) -> str:
-    """The file name of an image without folder and suffix; "" where there is none."""
+    """The name of the frame of an image; "" where there is none."""
     name = image.get("file_name") if isinstance(image, dict) else None
-    return PurePosixPath(name.replace("\\", "/")).stem if isinstance(name, str) else ""
+    return frame_name(PurePosixPath(name.replace("\\", "/")).stem) if isinstance(name, str) else ""

@@ -14,7 +14,6 @@ from typing import Any
 
 from pipeline.datasets.json_entries import Entry, whole_number, whole_or_text
 from pipeline.errors import BadInput
-from pipeline.file_names import natural
 
 TRACK_FIELDS = ("instance_id", "track_id")
 
@@ -85,10 +84,10 @@ def _id(values: Any, name: str) -> int | str | None:
 
 
 def _in_order(images: list[Entry]) -> list[Entry]:
-    """The images of a video by frame_id; by the numbers in their names where not every one has its own."""
+    """The images of a video by frame_id; in the order of the json where not every one has its own."""
     numbers = [whole_number(image.values.get("frame_id")) for image in images]
     if None in numbers or len(set(numbers)) < len(numbers):
-        return sorted(images, key=lambda image: natural(image.path("file_name")))
+        return images
     return [image for _, image in sorted(zip(numbers, images), key=lambda pair: pair[0])]
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline.datasets.cvat_coco import CocoExport
 from pipeline.datasets.cvat_xml import XmlExport
-from pipeline.datasets.folders import files_by_stem, root_folder
+from pipeline.datasets.folders import pictures_by_name, root_folder
 from pipeline.datasets.own_folders import (
     all_videos,
     files_beside,
@@ -26,7 +26,6 @@ from pipeline.datasets.own_folders import (
 )
 from pipeline.datasets.tracked_masks import TrackedMasks
 from pipeline.errors import BadInput
-from pipeline.file_names import PICTURES
 from pipeline.foreign_files import inside
 from pipeline.records import FrameRecord, VideoRecord
 
@@ -63,9 +62,9 @@ class Cvat:
         classes, and for masks that are none.
         """
         folder = self._folders.get(video_id, self.root / self.split / video_id)
-        images = files_by_stem(
-            folder_of_pictures(video_id, [folder / "images" / "default", folder / "images", folder]), PICTURES,
-            roots=(self.root,), video=video_id, kind="image")
+        images = pictures_by_name(
+            folder_of_pictures(video_id, [folder / "images" / "default", folder / "images", folder]),
+            roots=(self.root,), video=video_id)
         masks = TrackedMasks(video_id, images)
         export = _export(folder, video_id, root=self.root)
         for track in export.tracks(list(images), masks):

@@ -11,6 +11,7 @@ from pipeline.datasets.json_entries import Entry, shown, whole_number
 from pipeline.datasets.run_lengths import packed_mask
 from pipeline.datasets.tracked_masks import TrackedMasks
 from pipeline.errors import BadInput
+from pipeline.file_names import frame_name
 
 CURE = "Export the task again as 'COCO 1.0'."
 DRAW_TRACKS = "In CVAT, draw objects as 'Track', not as 'Shape', and export the task again."
@@ -47,15 +48,14 @@ class CocoExport:
 
     def labelled(self, frames: Collection[str]) -> Collection[str]:
         """The frames that belong to the task: those that the json lists. Other pictures have no label."""
-        listed = {PurePosixPath(image.path("file_name")).stem for image in self._content.entries("images", "image")}
-        return listed.intersection(frames)
+        return {_frame(image) for image in self._content.entries("images", "image")}.intersection(frames)
 
     def _names(self, masks: TrackedMasks) -> dict[int | str, str]:
         """Id of every image -> the name of its frame. Raises BadInput for ids and names that are listed twice."""
         names: dict[int | str, str] = {}
         taken = set()
         for image in self._content.entries("images", "image"):
-            name = PurePosixPath(image.path("file_name")).stem
+            name = _frame(image)
             if image.key("id") in names or name in taken:
                 raise image.bad(f"the id {shown(image.value('id'))} or the name {name!r} of an image is listed twice; "
                                 "each image needs its own.", "duplicate-id")
@@ -79,6 +79,10 @@ class CocoExport:
             masks.unreadable(name, annotation.bad(f"{annotation.name}, frame {name!r}: {error}", "bad-mask"))
             return
         yield name, mask
+
+
+def _frame(image: Entry) -> str:
+    return frame_name(PurePosixPath(image.path("file_name")).stem)
 
 
 def _track(annotation: Entry) -> int | str:

@@ -16,7 +16,7 @@ from pipeline.datasets.json_entries import Entry, shown, whole_number
 from pipeline.datasets.run_lengths import packed_mask
 from pipeline.datasets.tracked_masks import TrackedMasks
 from pipeline.errors import BadInput
-from pipeline.file_names import natural
+from pipeline.file_names import composed, naturally
 
 CURE = "Export the task again as 'CVAT for video 1.1'."
 NUMBERED = re.compile(r"frame_([0-9]{6,})")     # how CVAT names the frames of a video file
@@ -52,10 +52,10 @@ class XmlExport:
 
     def labels(self) -> list[str]:
         """The labels of the task or project, in its order."""
-        return [name.text.strip() for name in self._content.findall("meta/*/labels/label/name") if name.text]
+        return [composed(name.text.strip()) for name in self._content.findall("meta/*/labels/label/name") if name.text]
 
     def tracks(self, frames: Sequence[str], masks: TrackedMasks) -> Iterator[TrackedObject]:
-        """The tracks; shapes without a mask are counted. frames: the names of the pictures in natural order."""
+        """The tracks; shapes without a mask are counted. frames: the names of the pictures in the order of time."""
         names = self._numbered(frames)
         self._refuse_other_size(masks)
         tracks = self._content.findall("track")
@@ -92,7 +92,7 @@ class XmlExport:
                            "the numbers of frames in the XML cannot be found in the pictures.",
                            video=self.video, file=self.file, cure="Export the task again with 'Save images', as 'COCO "
                            "1.0' if frames were deleted, and keep only its pictures.")
-        if sorted(frames) != sorted(frames, key=natural):
+        if not sorted(frames) == naturally(frames) == list(frames):
             raise BadInput("frame-mismatch", f"the names of its frames, such as {frames[-1]!r}, are in another order "
                            "as numbers than as words, so the numbers of frames in the XML have two meanings.",
                            video=self.video, file=self.file,

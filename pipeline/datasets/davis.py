@@ -16,12 +16,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from pipeline.datasets.folders import first_existing, load_entry, read_list, root_folder, videos_by_name
+from pipeline.datasets.folders import first_existing, folder_of, load_entry, read_list, root_folder
 from pipeline.datasets.id_maps import read_label
 from pipeline.datasets.json_entries import Entry, whole_number
 from pipeline.datasets.own_folders import own_classes, subfolders
 from pipeline.datasets.video_files import VideoFiles
 from pipeline.errors import BadInput
+from pipeline.file_names import composed
 from pipeline.records import FrameRecord, Segment, VideoRecord
 
 META = "meta.json"
@@ -61,7 +62,7 @@ class Davis:
         Raises `BadInput` for missing or unreadable files, frames that have only a map, sizes that differ, and objects
         without a class.
         """
-        folder = self._folders.get(video_id, video_id)
+        folder = folder_of(self._folders, video_id)
         files = VideoFiles.find(video_id, images=self.images / folder, labels=self.labels / folder,
                                 roots=(self.root, self.images, self.labels))
         values = set()
@@ -76,14 +77,13 @@ class Davis:
         keeps_255 = any(segment.id == VOID for segment in video.segments)
         return _ids(frame.label, video.video_id, keeps_255=keeps_255, size=(video.height, video.width))
 
-    def _listed(self) -> dict[str, str]:
-        """Name of each video -> its folder inside that of all frames."""
+    def _listed(self) -> dict[str, str | BadInput]:
+        """Name of each video -> its folder inside that of all frames, or why it cannot be read."""
         if self.images.is_relative_to(self.root / self.split):
-            return {name: name for name in subfolders(self.images)}
+            return {composed(name): name for name in subfolders(self.images)}
         lists = [self.root / "ImageSets" / "2017" / f"{self.split}.txt", self.root / "ImageSets" / f"{self.split}.txt",
                  self.root / f"{self.split}.txt"]
-        file = first_existing(lists, description=f"list of the split {self.split!r}")
-        return videos_by_name(read_list(file), file=file)
+        return read_list(first_existing(lists, description=f"list of the split {self.split!r}"))
 
     @cached_property
     def _objects(self) -> dict[str, Entry]:
@@ -99,7 +99,7 @@ class Davis:
     def _class(self, video_id: str, folder: str, id: int) -> int:
         if not self._objects:
             return 0
-        objects = self._objects.get(folder)
+        objects = self._objects.get(composed(folder))
         keys = {whole_number(key): key for key in objects.values} if objects is not None else {}
         name = _category(objects, keys[id]) if id in keys else None
         if name not in self._class_of:
@@ -115,7 +115,7 @@ def _objects_in(meta: Path) -> dict[str, Entry]:
         return {}
     file = load_entry(meta, cure=CURE)
     videos = file.part(file.value("videos"), "videos")
-    return {name: file.part(file.part(values, f"video {name!r}").value("objects"), f"objects of {name!r}")
+    return {composed(name): file.part(file.part(values, f"video {name!r}").value("objects"), f"objects of {name!r}")
             for name, values in videos.values.items()}
 
 

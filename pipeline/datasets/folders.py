@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ from model.labels import ClassTable
 from pipeline.datasets.class_rows import table_of_rows
 from pipeline.datasets.json_entries import Entry
 from pipeline.errors import BadInput
-from pipeline.file_names import at_home, is_companion, naturally, video_name
+from pipeline.file_names import PICTURES, at_home, composed, frame_name, is_companion, naturally, on_disk, video_name
 from pipeline.foreign_files import LARGEST_JSON, inside, parse_json, read_file, read_text
+from pipeline.frame_order import in_order_of_time
 
 
 def load_json(path: Path) -> Any:
@@ -46,30 +47,51 @@ def load_entry(path: Path, *, cure: str) -> Entry:
     return Entry(load_json(path), "the file", file=path, cure=cure)
 
 
-def read_list(path: Path) -> list[str]:
-    """The lines of a list of videos that are not empty, each once, sorted; paths have slashes.
+def read_list(path: Path) -> dict[str, str | BadInput]:
+    """The videos on a list, by name: the folder of each, or why it cannot be read, which its reader raises.
 
-    Raises `BadInput` for a file that is no text, and for a line that is no path inside the data set.
+    A line that is no path inside the data set is a video "<file>, line <n>" that cannot be read, and so are two folders
+    whose names become the same. Raises `BadInput` for a file that is no text.
     """
     cure = "Write one video per line, as its folder is named."
     try:
-        lines = read_text(path).splitlines()
+        lines = read_text(path, errors="surrogateescape").splitlines()
     except BadInput:
         raise
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput("bad-list", f"it cannot be read as text ({error}).", file=path, cure=cure) from None
-    listed = Entry({"line": ""}, "the list", file=path, cure=cure)
-    return sorted({listed.checked_path(line.strip(), "line") for line in lines if line.strip()})
+    folders = []
+    faults: dict[str, str | BadInput] = {}
+    for index, line in enumerate(lines, start=1):
+        name = f"{path.name}, line {index}"
+        try:
+            if line.strip():
+                listed = Entry({"line": line.strip()}, "the list", file=path, cure=cure, video=name)
+                folders.append(listed.checked_path(listed.text("line"), "line"))
+        except BadInput as error:
+            faults[name] = error
+    if faults and not folders:
+        raise BadInput("bad-list", f"none of its {len(faults)} lines names a video; the first: "
+                       f"{next(iter(faults.values())).what}", file=path, cure=cure)
+    return videos_by_name(dict.fromkeys(folders), file=path) | faults
 
 
-def videos_by_name(folders: Iterable[str], *, file: Path) -> dict[str, str]:
-    """Name of each video -> its folder. Raises `BadInput` for two folders whose names become the same."""
-    names: dict[str, str] = {}
-    for folder in folders:
-        if (other := names.setdefault(video_name(folder), folder)) != folder:
-            raise BadInput("duplicate-id", f"the folders {other!r} and {folder!r} both become the video "
-                           f"{video_name(folder)!r}.", file=file, cure="Rename one of them.")
-    return names
+def videos_by_name(folders: Iterable[str], *, file: Path) -> dict[str, str | BadInput]:
+    """Name of each video -> its folder, or the error of folders whose names become the same."""
+    groups: dict[str, list[str]] = {}
+    for folder in sorted(set(folders)):
+        groups.setdefault(video_name(folder), []).append(folder)
+    return {name: same[0] if len(same) == 1 else BadInput(
+        "duplicate-id", f"the folders {same[0]!r} and {same[1]!r} both become the video {name!r}.", video=name,
+        file=file, cure="Rename one of them.") for name, same in groups.items()}
+
+
+def folder_of(videos: Mapping[str, str | BadInput], video: str) -> str:
+    """The folder of a video among those that `read_list` gives. Raises the error of one that cannot be read."""
+    folder = videos.get(video, video)
+    if isinstance(folder, BadInput):
+        raise folder
+    return folder
 
 
 def class_table(name: str, path: Path, *, only_stuff: bool = False, highest: int | None = None) -> ClassTable:
@@ -93,7 +115,7 @@ def class_table(name: str, path: Path, *, only_stuff: bool = False, highest: int
 
 def root_folder(root: str, *, name: str) -> Path:
     """The folder of a data set. Raises `FileNotFoundError` when `root` is not a folder."""
-    folder = at_home(root)
+    folder = on_disk(at_home(root))
     if not folder.is_dir():
         raise FileNotFoundError(f"data set {name!r}: {folder} is not a folder. Set dataset.root to the folder "
                                 f"of the unpacked data set; docs/data.md shows its files.")
@@ -102,7 +124,7 @@ def root_folder(root: str, *, name: str) -> Path:
 
 def first_existing(candidates: list[Path], *, description: str) -> Path:
     """The first path that exists. Raises `FileNotFoundError` listing all of them."""
-    for candidate in candidates:
+    for candidate in map(on_disk, candidates):
         if os.path.exists(candidate):
             return candidate
     tried = ", ".join(str(path) for path in candidates)
@@ -112,13 +134,14 @@ def first_existing(candidates: list[Path], *, description: str) -> Path:
 
 def files_by_stem(folder: Path, suffixes: tuple[str, ...], *, roots: Sequence[Path], video: str,
                   kind: str) -> dict[str, Path]:
-    """Name without suffix -> path of every file of one kind in a folder, in natural order. Lists the folder once.
+    """Name of the frame -> path of every file of one kind in a folder. Lists the folder once.
 
     roots: the folders out of which neither the folder nor a link in it may lead. Raises `BadInput` when the folder is
     missing ("missing-<kind>") or may not be read ("unreadable"), when two files name the same frame ("frame-mismatch"),
     and for what leads out of the roots ("outside").
     """
     try:
+        folder = on_disk(folder)
         names = naturally(name for name in os.listdir(inside(folder, *roots))
                           if name.lower().endswith(suffixes) and not is_companion(name))
         for name in names:
@@ -132,8 +155,21 @@ def files_by_stem(folder: Path, suffixes: tuple[str, ...], *, roots: Sequence[Pa
     except (OSError, ValueError) as error:      # ValueError: a name that no file system allows
         raise BadInput("unreadable", f"{getattr(error, 'strerror', error)}.", video=video, file=folder,
                        cure="Give this user read permission, or correct the name.") from None
-    files = {os.path.splitext(name)[0]: folder / name for name in names}
-    if twice := [name for name in names if files[os.path.splitext(name)[0]] != folder / name]:
+    files = {frame_name(os.path.splitext(name)[0]): folder / name for name in names}
+    if twice := [name for name in names if files[frame_name(os.path.splitext(name)[0])] != folder / name]:
         raise BadInput("frame-mismatch", f"{len(twice)} frames have two {kind} files, such as {twice[0]!r}.",
                        video=video, file=folder, cure="Keep one file of each frame.")
     return files
+
+
+def pictures_by_name(folder: Path, *, roots: Sequence[Path], video: str) -> dict[str, Path]:
+    """Name of the frame -> picture of every frame in a folder, in the order of time.
+
+    Raises `BadInput` as `files_by_stem` does, and for names that tell no order.
+    """
+    pictures = files_by_stem(folder, PICTURES, roots=roots, video=video, kind="image")
+    stems = [composed(os.path.splitext(path.name)[0]) for path in pictures.values()]
+    try:
+        return {frame_name(stem): pictures[frame_name(stem)] for stem in in_order_of_time(stems)}
+    except BadInput as error:
+        raise BadInput(error.reason, error.what, video=video, file=folder, cure=error.cure) from None

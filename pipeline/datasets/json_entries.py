@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import BadInput
-from pipeline.file_names import is_printable
+from pipeline.file_names import composed, is_printable
 from pipeline.picture_formats import LARGEST
 
 LONGEST_SIDE = 65_535
@@ -68,7 +68,7 @@ class Entry:
         number = whole_number(value)
         if number is None and not isinstance(value, str):
             raise self.bad(f"{field} of {self.name} is {shown(value)}; it must be a whole number or a text.")
-        return value if number is None else number
+        return composed(value) if number is None else number
 
     def text(self, field: str) -> str:
         """A text that may be part of a path or be printed; a number is read as its digits."""
@@ -78,18 +78,23 @@ class Entry:
         return self.checked_text(value, field)
 
     def checked_text(self, value: Any, field: str) -> str:
-        """The value of `field`, or an element of it, which must be a text of printable characters."""
+        """The value of `field`, or an element of it, which must be a text of printable characters, in NFC."""
         if not isinstance(value, str) or not value.strip() or not is_printable(value):
             raise self.bad(f"{field} of {self.name} is {shown(value)}; it must be a text of printable characters.")
-        return value
+        return composed(value)
 
     def path(self, field: str) -> str:
         """A relative path, with slashes where another system wrote backslashes."""
         return self.checked_path(self.value(field), field)
 
     def checked_path(self, value: Any, field: str) -> str:
-        """The value of `field`, or an element of it, as a relative path. Raises BadInput for one that leads outside."""
-        path = self.checked_text(value, field).replace("\\", "/")
+        """The value of `field`, or an element of it, as a relative path in NFC; files may be named in any way.
+
+        Raises BadInput for one that leads outside.
+        """
+        if not isinstance(value, str) or not value.strip() or "\0" in value:
+            raise self.bad(f"{field} of {self.name} is {shown(value)}; it must be a path inside the data set.")
+        path = composed(value).replace("\\", "/")
         parts = [part for part in path.split("/") if part not in ("", ".")]
         if path.startswith("/") or path[1:3] == ":/" or ".." in parts or not parts:
             raise self.bad(f"{field} of {self.name} is {shown(value)}; it must be a path inside the data set.")
@@ -155,7 +160,7 @@ def whole_number(value: Any) -> int | None:
 def whole_or_text(value: Any) -> int | str | None:
     """An id, as `Entry.key` reads it; None where it is no id."""
     number = whole_number(value)
-    return number if number is not None else value if isinstance(value, str) else None
+    return number if number is not None else composed(value) if isinstance(value, str) else None
 
 
 def shown(value: Any) -> str:

@@ -18,7 +18,7 @@ from pipeline.datasets.folders import class_table, first_existing, root_folder
 from pipeline.datasets.id_maps import ids_in, read_label
 from pipeline.datasets.video_files import VideoFiles
 from pipeline.errors import BadInput
-from pipeline.file_names import is_companion
+from pipeline.file_names import composed, is_companion
 from pipeline.records import FrameRecord, Segment, VideoRecord
 
 CATEGORIES = "categories.json"
@@ -58,7 +58,7 @@ class KittiStep:
 
     def video_ids(self) -> list[str]:
         """The names of all sequences of the split, sorted; links to nowhere too, which `read` names."""
-        return sorted(path.name for path in self._listed() if path.is_dir() or path.is_symlink())
+        return sorted(composed(path.name) for path in self._listed() if path.is_dir() or path.is_symlink())
 
     @property
     def remarks(self) -> Mapping[str, int]:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco
 
-from pipeline.datasets.folders import files_by_stem, load_entry, root_folder
+from pipeline.datasets.folders import files_by_stem, load_entry, pictures_by_name, root_folder
 from pipeline.datasets.json_entries import Entry, shown
 from pipeline.datasets.own_folders import (
     NO_CLASSES,
@@ -31,7 +31,6 @@ from pipeline.datasets.own_folders import (
 from pipeline.datasets.run_lengths import packed_mask
 from pipeline.datasets.tracked_masks import TrackedMasks
 from pipeline.errors import BadInput
-from pipeline.file_names import PICTURES
 from pipeline.images import decode_png
 from pipeline.records import FrameRecord, VideoRecord
 
@@ -71,7 +70,7 @@ class LabelMe:
         outside the classes, and objects of one class that nothing tells apart.
         """
         folder = folder_of_pictures(video_id, [self._folders.get(video_id, self.root / self.split / video_id)])
-        images = files_by_stem(folder, PICTURES, roots=(self.root,), video=video_id, kind="image")
+        images = pictures_by_name(folder, roots=(self.root,), video=video_id)
         jsons = files_by_stem(folder, (".json",), roots=(self.root,), video=video_id, kind="label")
         if orphans := sorted(jsons.keys() - images.keys()):
             raise BadInput("missing-image", f"{len(orphans)} json files have no picture of the same name.",

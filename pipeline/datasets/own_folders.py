@@ -11,7 +11,7 @@ from model.labels import ClassTable
 from pipeline.datasets.classes_youtube_vis import thing_table
 from pipeline.datasets.folders import class_table, first_existing
 from pipeline.errors import BadInput
-from pipeline.file_names import PICTURES, is_companion, naturally
+from pipeline.file_names import PICTURES, composed, is_companion, naturally
 from pipeline.foreign_files import read_text
 
 CATEGORIES = "categories.json"
@@ -22,7 +22,7 @@ NO_CLASSES = ("__ignore__", "_background_")     # of LabelMe's labels.txt
 def videos_of(root: Path, split: str) -> dict[str, Path]:
     """Name -> folder of every video of a split. Raises FileNotFoundError without them."""
     folder = first_existing([root / split], description=f"folder of the split {split!r}")
-    videos = {name: folder / name for name in naturally(subfolders(folder))}
+    videos = {composed(name): folder / name for name in naturally(subfolders(folder))}
     if not videos:
         raise FileNotFoundError(f"{folder} holds no folders; give every video a folder of its own in it, as "
                                 "docs/own_data.md shows")
@@ -101,7 +101,7 @@ def _told_apart(classes: ClassTable, file: Path) -> ClassTable:
 
 def _lines(file: Path) -> list[str]:
     try:
-        lines = [line.strip() for line in read_text(file).splitlines()]
+        lines = [composed(line.strip()) for line in read_text(file).splitlines()]
     except (OSError, BadInput, UnicodeDecodeError) as error:
         raise BadInput("bad-list", f"it cannot be read as text ({error}).", file=file,
                        cure="Write the name of a class on each line.") from None

@@ -6,6 +6,7 @@ import glob
 import hashlib
 import json
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,13 +15,12 @@ from typing import Self
 
 from pipeline.clips import pictures_in
 from pipeline.errors import BadInput
-from pipeline.file_names import PICTURES, is_companion, is_printable, natural, naturally
+from pipeline.file_names import PICTURES, UNICODE_FORMS, is_companion, natural, naturally, on_disk, safe_name
 from pipeline.foreign_files import read_text
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".vob",
                   ".3gp", ".wmv", ".flv", ".ogv", ".gif")
 LIST_SUFFIX = ".txt"
-NAME_BYTES = 180    # of a file name's 255: result files add suffixes, and a mark while they are written
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,29 +90,26 @@ def _names(path: Path) -> list[str]:
     return [safe_name(name) for name in (own, with_suffix, f"{path.parent.name}_{with_suffix}", f"{own}_{code}")]
 
 
-def safe_name(name: str) -> str:
-    """The name, or for one that is too long or holds control characters or broken Unicode, a shortened one."""
-    safe = "".join(c if is_printable(c) and c not in "/\\" else "_" for c in name).strip() or "video"
-    if safe in (".", "..") or len(safe.encode()) > NAME_BYTES:
-        code = hashlib.sha256(os.fsencode(name)).hexdigest()[:8]
-        safe = f"{safe.encode()[:NAME_BYTES - 9].decode(errors='ignore')}~{code}"
-    return safe
-
-
 def _expanded(entry: str, left_out: list[BadInput], *, lists: tuple[Path, ...] = ()) -> Iterator[Path]:
     """The paths that a path, a glob or a list names; what does not exist is left out. lists: that led to the entry."""
-    path = Path(os.path.expanduser(entry)).absolute()
+    path = on_disk(Path(os.path.expanduser(entry)).absolute())
     if entry and path.suffix.lower() == LIST_SUFFIX and path.is_file():
         for line in _lines(path, left_out, lists=lists):
             yield from _expanded(str(path.parent / os.path.expanduser(line)), left_out, lists=(*lists, path.resolve()))
     elif entry and os.path.lexists(path):
         yield path
-    elif entry and (matches := [match for match in glob.glob(str(path), recursive=True)
-                                if not is_companion(os.path.basename(match))]):
+    elif entry and (matches := _matches(str(path))):
         yield from map(Path, naturally(matches))
     else:
         left_out.append(BadInput("missing-file", "it does not exist, and no file fits it as a glob.", file=path,
                                  cure="Check the path."))
+
+
+def _matches(pattern: str) -> set[str]:
+    """What fits a glob, in whichever Unicode form it is named."""
+    patterns = {pattern, *(unicodedata.normalize(form, pattern) for form in UNICODE_FORMS)}
+    return {match for each in patterns for match in glob.glob(each, recursive=True)
+            if not is_companion(os.path.basename(match))}
 
 
 def _lines(file: Path, left_out: list[BadInput], *, lists: Sequence[Path]) -> list[str]:
@@ -127,7 +124,7 @@ def _lines(file: Path, left_out: list[BadInput], *, lists: Sequence[Path]) -> li
         left_out.append(BadInput("unreadable", f"the list cannot be read: {error}.", file=file,
                                  cure="Write one path per line, and give this user read permission."))
         return []
-    exist = [os.path.lexists(file.parent / line) for line in lines]
+    exist = [os.path.lexists(on_disk(file.parent / line)) for line in lines]
     return [line if is_there else line.strip("\"'") for line, is_there in zip(lines, exist)
             if line and (is_there or not line.startswith("#"))]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.datasets.folders import files_by_stem
+from pipeline.datasets.folders import files_by_stem, pictures_by_name
 from pipeline.datasets.id_maps import ids_in
 from pipeline.errors import BadInput
-from pipeline.file_names import PICTURES, naturally
+from pipeline.file_names import on_disk
 from pipeline.foreign_files import read_file
 from pipeline.images import image_size
 from pipeline.records import FrameRecord, Segment, VideoRecord
@@ -20,7 +20,7 @@ from pipeline.records import FrameRecord, Segment, VideoRecord
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoFiles:
-    """Images and label maps by the name of the frame (without suffix), and their folders, which messages name.
+    """Images in the order of time and label maps, by the name of the frame, and their folders, which messages name.
 
     A frame need not have a label, and a video need not have any.
     """
@@ -38,9 +38,9 @@ class VideoFiles:
         Raises `BadInput` for a folder of images that is missing, and for folders that may not be read or lead out of
         the `roots`.
         """
-        has_labels = labels is not None and os.path.exists(labels)
+        has_labels = labels is not None and os.path.exists(on_disk(labels))
         return cls(video_id=video_id, image_folder=images, label_folder=labels,
-                   images=files_by_stem(images, PICTURES, roots=roots, video=video_id, kind="image"),
+                   images=pictures_by_name(images, roots=roots, video=video_id),
                    labels=files_by_stem(labels, (".png",), roots=roots, video=video_id, kind="label") if has_labels
                    else {})
 
@@ -76,7 +76,7 @@ class VideoFiles:
 
         read_ids: file of a map -> H W segment ids, 0 void. make_segment: id -> segment.
         """
-        names = naturally(self.images.keys() | self.labels.keys())
+        names = [*self.images, *(self.labels.keys() - self.images.keys())]
         self.refuse_mismatch(names, self.labels)
         frames = []
         sizes = {}

@@ -8,19 +8,28 @@ the same id in the whole video. Source: VIPSeg-Dataset, README and conversion sc
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from pipeline.datasets.classes_vipseg import TABLE
-from pipeline.datasets.folders import class_table, first_existing, load_entry, read_list, root_folder, videos_by_name
+from pipeline.datasets.folders import (
+    class_table,
+    first_existing,
+    folder_of,
+    load_entry,
+    read_list,
+    root_folder,
+    videos_by_name,
+)
 from pipeline.datasets.id_maps import RawCoding, ids_in, listed_segments, raw_coding, read_label
 from pipeline.datasets.json_entries import Entry, whole_or_text
 from pipeline.datasets.video_files import VideoFiles, first_names
 from pipeline.errors import BadInput
-from pipeline.file_names import natural
+from pipeline.file_names import composed, frame_name
+from pipeline.frame_order import in_order_of_time
 from pipeline.images import ids_from_rgb
 from pipeline.records import FrameRecord, Segment, VideoRecord
 
@@ -80,7 +89,7 @@ class VipSeg:
         Raises `BadInput` for missing or unreadable files, frames that have only a label, a video that is empty or not
         in the json, unknown categories, ids that change their class, and sizes that differ.
         """
-        folder = self._folders.get(video_id, video_id)
+        folder = folder_of(self._folders, video_id)
         files = VideoFiles.find(video_id, images=self.images / folder, labels=self.labels / folder,
                                 roots=(self.root, self.images, self.labels))
         if self.layout == "rgb":
@@ -106,10 +115,11 @@ class VipSeg:
                            cure="Number the classes from 0, or store the labels in the rgb layout.") from None
 
     @cached_property
-    def _folders(self) -> dict[str, str]:
-        """Name of each video -> its folder."""
-        folders = sorted(self._entries) if self.list.suffix == ".json" else read_list(self.list)
-        return videos_by_name(folders, file=self.list)
+    def _folders(self) -> dict[str, str | BadInput]:
+        """Name of each video -> its folder, or why it cannot be read."""
+        if self.list.suffix == ".json":
+            return videos_by_name(self._entries, file=self.list)
+        return read_list(self.list)
 
     @cached_property
     def _entries(self) -> dict[str, tuple[list[Entry], list[Entry]]]:
@@ -119,7 +129,7 @@ class VipSeg:
             annotated[entry.key("video_id")].append(entry)
         entries: dict[str, tuple[list[Entry], list[Entry]]] = {}
         for entry in self._listed("videos"):
-            folder = str(entry.value("video_id")).replace("\\", "/")
+            folder = composed(str(entry.value("video_id")).replace("\\", "/"))
             entries.setdefault(folder, ([], annotated[entry.key("video_id")]))[0].append(entry)
         return entries
 
@@ -159,17 +169,17 @@ class VipSeg:
             raise videos[0].of_video(video_id).bad(f"the json has {len(videos)} entries and {len(annotations)} "
                                                    "annotations of this video; it needs one of each.", "duplicate-id")
         (video,) = videos
-        images = {_stem(image): image for image in video.of_video(video_id).entries("images", "image")}
+        images = {_name(image): image for image in video.of_video(video_id).entries("images", "image")}
         infos = {}
         for annotation in annotations:
-            infos = {_stem(entry): list(entry.entries("segments_info", "segment"))
+            infos = {_name(entry): list(entry.entries("segments_info", "segment"))
                      for entry in annotation.of_video(video_id).entries("annotations", "annotation")}
         files.refuse_mismatch(list(images), infos)
         if unlisted := infos.keys() - images.keys():
             raise BadInput("frame-mismatch", f"the json annotates the frames {first_names(unlisted)}, which are not "
                            "among its images.", video=video_id, file=self.annotations, cure=CONVERT_AGAIN)
         segments = listed_segments(infos, self.classes)
-        names = sorted(images, key=natural)
+        names = self._in_order(images.values(), video_id)
         remarks = Counter({"videos whose frames were put in natural order": int(names != list(images))})
         ids = {name: tuple(info.whole("id") for info in listed) for name, listed in infos.items()}
         frames = tuple(FrameRecord(name=name, image=files.images[name], label=files.labels.get(name),
@@ -177,6 +187,18 @@ class VipSeg:
         height, width = files.one_size({image.size(): name for name, image in images.items()})
         return VideoRecord(video_id=video_id, height=height, width=width, frames=frames, segments=segments,
                            remarks=+remarks)
+
+
+    def _in_order(self, images: Iterable[Entry], video_id: str) -> list[str]:
+        """The names of the frames in the order of time. Raises BadInput where they tell none."""
+        try:
+            return [frame_name(stem) for stem in in_order_of_time(map(_stem, images), listed=True)]
+        except BadInput as error:
+            raise BadInput(error.reason, error.what, video=video_id, file=self.annotations, cure=error.cure) from None
+
+
+def _name(image: Entry) -> str:
+    return frame_name(_stem(image))
 
 
 def _stem(image: Entry) -> str:

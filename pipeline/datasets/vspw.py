@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from pipeline.datasets.classes_vspw import TABLE
-from pipeline.datasets.folders import class_table, first_existing, read_list, root_folder, videos_by_name
+from pipeline.datasets.folders import class_table, first_existing, folder_of, read_list, root_folder
 from pipeline.datasets.id_maps import ids_in, read_label
 from pipeline.datasets.video_files import VideoFiles
 from pipeline.errors import BadInput
@@ -58,7 +58,7 @@ class Vspw:
         Raises `BadInput` for missing or unreadable files, frames that have only a mask, values that belong to no class,
         and sizes that differ.
         """
-        folder = self.videos / self._folders.get(video_id, video_id)
+        folder = self.videos / folder_of(self._folders, video_id)
         files = VideoFiles.find(video_id, images=folder / "origin", labels=folder / "mask",
                                 roots=(self.root, self.videos))
         return files.record(read_ids=lambda file: self._ids(file, video_id), make_segment=self._segment)
@@ -68,9 +68,9 @@ class Vspw:
         return self._ids(frame.label, video.video_id, size=(video.height, video.width))
 
     @cached_property
-    def _folders(self) -> dict[str, str]:
-        """Name of each video -> its folder."""
-        return videos_by_name(read_list(self.list), file=self.list)
+    def _folders(self) -> dict[str, str | BadInput]:
+        """Name of each video -> its folder, or why it cannot be read."""
+        return read_list(self.list)
 
     @cached_property
     def _table(self) -> np.ndarray:

@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -24,7 +24,8 @@ from pipeline.datasets.json_entries import Entry, shown, whole_number, whole_or_
 from pipeline.datasets.run_lengths import packed_mask
 from pipeline.datasets.tracked_masks import without_faulty_labels
 from pipeline.errors import BadInput
-from pipeline.file_names import PICTURES, natural, video_name
+from pipeline.file_names import PICTURES, frame_name, video_name
+from pipeline.frame_order import in_order_of_time
 from pipeline.records import FrameRecord, Segment, VideoRecord
 
 COPY_AGAIN = "Copy the json of this split again, or correct this entry."
@@ -103,29 +104,37 @@ class YouTubeVis:
         annotations = [annotation.of_video(video_id) for annotation in self._annotated.get(entry.key("id"), [])]
         faults: dict[int, BadInput] = {}
         segments, masks = self._tracks(annotations, len(video.files), size, remarks, faults)
-        images = files_by_stem(self.images / video.folder, PICTURES, roots=(self.root, self.images), video=video_id,
-                               kind="image")
-        stems = [PurePosixPath(name).stem for name in video.files]
-        for name, stem in zip(video.files, stems):
-            if stem not in images:
-                raise BadInput("missing-image", "the json lists this frame, but the file does not exist.",
-                               video=video_id, file=self.images / video.folder / name, cure="Copy the missing files.")
-        if len(set(stems)) < len(stems):
-            raise entry.bad("its file_names list a frame twice.", "frame-mismatch")
-        if video.folder and len(images) > len(stems):
-            remarks["frames that the json does not list"] += len(images) - len(stems)
-        frames = [FrameRecord(name=stem, image=images[stem], segment_ids=tuple(of_frame),
-                              masks=of_frame if self._annotated else None) for stem, of_frame in zip(stems, masks)]
-        in_order = sorted(frames, key=lambda frame: natural(frame.name))
-        if in_order != frames:
+        images = self._images(video, video_id, remarks)
+        frames = {name: FrameRecord(name=name, image=image, segment_ids=tuple(of_frame),
+                                    masks=of_frame if self._annotated else None)
+                  for (name, image), of_frame in zip(images.items(), masks, strict=True)}
+        in_order = [frame_name(stem) for stem in _in_order(video, entry)]
+        if in_order != list(frames):
             remarks["videos whose frames were put in natural order"] += 1
+        names = list(frames)
         return without_faulty_labels(
-            VideoRecord(video_id=video_id, height=size[0], width=size[1], frames=tuple(in_order), segments=segments,
-                        remarks=remarks), {stems[frame]: fault for frame, fault in sorted(faults.items())})
+            VideoRecord(video_id=video_id, height=size[0], width=size[1], segments=segments, remarks=remarks,
+                        frames=tuple(frames[name] for name in in_order)),
+            {names[frame]: fault for frame, fault in sorted(faults.items())})
 
     def frame_ids(self, video: VideoRecord, frame: FrameRecord) -> np.ndarray:
         """Raises `TypeError`: instances may overlap, so no id map can hold them. Read `FrameRecord.masks` instead."""
         raise TypeError(f"{self.name} has masks as run lengths and no id maps; read FrameRecord.masks")
+
+    def _images(self, video: Listed, video_id: str, remarks: Counter[str]) -> dict[str, Path]:
+        """Name of each frame -> its picture, in the order of the json."""
+        images = files_by_stem(self.images / video.folder, PICTURES, roots=(self.root, self.images), video=video_id,
+                               kind="image")
+        names = {frame_name(PurePosixPath(file).stem): file for file in video.files}
+        for name, file in names.items():
+            if name not in images:
+                raise BadInput("missing-image", "the json lists this frame, but the file does not exist.",
+                               video=video_id, file=self.images / video.folder / file, cure="Copy the missing files.")
+        if len(names) < len(video.files):
+            raise video.entry.of_video(video_id).bad("its file_names list a frame twice.", "frame-mismatch")
+        if video.folder and len(images) > len(names):
+            remarks["frames that the json does not list"] += len(images) - len(names)
+        return {name: images[name] for name in names}
 
     def _class_table(self) -> ClassTable:
         rows = list(self._content.entries("categories", "category")) if self._content.values.get("categories") else []
@@ -249,6 +258,14 @@ def _listed(entry: Entry) -> Listed:
                         "needs a folder of its own.", "frame-mismatch")
     folder = folders.pop() if folders else "."
     return Listed(entry=entry, folder="" if folder == "." else folder, files=tuple(file.name for file in files))
+
+
+def _in_order(video: Listed, entry: Entry) -> list[str]:
+    """The names of the frames in the order of time, without suffix. Raises BadInput where they tell none."""
+    try:
+        return in_order_of_time((PurePosixPath(file).stem for file in video.files), listed=True)
+    except BadInput as error:
+        raise BadInput(error.reason, error.what, video=entry.video, file=entry.file, cure=error.cure) from None
 
 
 def _masks(entry: Entry, length: int, size: tuple[int, int], remarks: Counter[str],

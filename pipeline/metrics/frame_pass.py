@@ -17,6 +17,7 @@ import numpy as np
 from model.contracts import PanopticVideo, SemanticVideo, VideoSegment
 from model.labels import VOID, ClassTable
 from pipeline.errors import BadInput
+from pipeline.file_names import composed
 
 LabelVideo = PanopticVideo | SemanticVideo
 
@@ -81,7 +82,8 @@ def refuse_unfit(metrics: Sequence[FrameMetric], prediction: Any, truth: Any) ->
     if any(video in metric.videos for metric in metrics):
         raise BadInput("scored-twice", "the video was scored before.", video=video,
                        cure="Give every video its own id and score it once.")
-    if prediction.video_id != video or tuple(prediction.frame_names) != tuple(truth.frame_names):
+    same_frames = [*map(composed, prediction.frame_names)] == [*map(composed, truth.frame_names)]
+    if prediction.video_id != video or not same_frames:
         raise BadInput("frame-mismatch", f"the prediction has video {prediction.video_id!r} with "
                        f"{len(prediction.frame_names)} frames {_ends(prediction.frame_names)}, the truth has "
                        f"{len(truth.frame_names)} frames {_ends(truth.frame_names)}.", video=video,

@@ -30,7 +30,7 @@ from pipeline.datasets.id_maps import read_label
 from pipeline.datasets.json_entries import Entry, is_finite, shown
 from pipeline.digests import known_sha256
 from pipeline.errors import BadInput
-from pipeline.file_names import name_for
+from pipeline.file_names import composed, frame_name, name_for, on_disk
 from pipeline.foreign_files import inside, own_json, whole_json
 from pipeline.images import ids_from_rgb
 from pipeline.predictions.vipseg import MAPS, PANOPTIC
@@ -60,7 +60,7 @@ class Predictions(Mapping[str, PanopticVideo]):
 
     def __getitem__(self, video_id: str) -> PanopticVideo:
         """Raises KeyError for another video, BadInput for one that is listed twice or whose entry is wrong."""
-        entries = self._entries()[0].get(video_id, [])
+        entries = [entry.of_video(video_id) for entry in self._entries()[0].get(composed(video_id), [])]
         if not entries:
             raise KeyError(video_id)
         if len(entries) > 1:
@@ -169,8 +169,9 @@ def panoptic_video(entry: Entry, maps: Path, classes: ClassTable) -> PanopticVid
         segments[panoptic[file_id]] = VideoSegment(class_index=index, track=track, score=info.score,
                                                    is_crowd=info.is_crowd)
     listed = {panoptic[file_id]: segments[panoptic[file_id]] for file_id in infos}
-    return PanopticVideo(video_id=entry.video, segments=listed, frame_names=tuple(Path(f.file).stem for f in frames),
-                         frames=_Maps(entry.video, frames, Path(maps) / name_for(entry.video), panoptic))
+    maps_of_video = _Maps(entry.video, frames, on_disk(Path(maps) / name_for(entry.video)), panoptic)
+    return PanopticVideo(video_id=entry.video, segments=listed, frames=maps_of_video,
+                         frame_names=tuple(frame_name(Path(frame.file).stem) for frame in frames))
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +245,7 @@ class _Maps:
     def _file(self, name: str) -> Path:
         """The map of a frame. Raises BadInput "outside" for a name, or a link, that leads out of the folder of maps."""
         try:
-            return inside(self.folder / name, self.folder.parent)
+            return inside(on_disk(self.folder / name), self.folder.parent)
         except BadInput as error:
             raise BadInput(error.reason, error.what, video=self.video_id, file=error.file or self.folder,
                            cure=error.cure) from None

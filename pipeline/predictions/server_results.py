@@ -23,9 +23,10 @@ from pipeline.datasets.json_entries import is_finite, shown
 from pipeline.datasets.run_lengths import runs_of
 from pipeline.datasets.youtube_vis import Listed, YouTubeVis
 from pipeline.errors import BadInput
-from pipeline.file_names import naturally
+from pipeline.file_names import frame_name
 from pipeline.files import atomic_file, canonical_json, digest
 from pipeline.foreign_files import LARGEST_JSON, open_regular, parse_json, read_file
+from pipeline.frame_order import in_order_of_time
 from pipeline.predictions.video_to_write import mask_as_text
 from pipeline.records import Dataset
 
@@ -52,23 +53,26 @@ def listed_videos(dataset: Dataset) -> dict[str, ListedVideo] | None:
     """The videos that the evaluation server of a split lists; None for a data set that no server scores.
 
     Such are other layouts than YouTube-VIS, and your own data whose ids are no numbers, whose frames are not listed in
-    natural order, or of which a video cannot be read.
+    the order of time, or of which a video cannot be read.
     """
     if not isinstance(dataset, YouTubeVis):
         return None
     try:
         videos = {name: _listed_video(name, video) for name, video in dataset.listed().items()}
+        served = videos.keys() == set(dataset.video_ids()) and all(map(_is_served, videos.values()))
     except BadInput:
         return None
-    served = videos.keys() == set(dataset.video_ids()) and all(
-        isinstance(video.number, int) and list(video.frame_names) == naturally(video.frame_names)
-        for video in videos.values())
     return videos if served else None
+
+
+def _is_served(video: ListedVideo) -> bool:
+    names = list(video.frame_names)
+    return isinstance(video.number, int) and names == in_order_of_time(names, listed=True)
 
 
 def _listed_video(name: str, video: Listed) -> ListedVideo:
     return ListedVideo(number=video.entry.key("id"), video_id=name, size=video.entry.size(),
-                       frame_names=tuple(PurePosixPath(file).stem for file in video.files))
+                       frame_names=tuple(frame_name(PurePosixPath(file).stem) for file in video.files))
 
 
 def read_listed_videos(annotations: Path) -> dict[str, ListedVideo]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.datasets.own_videos import NAME_BYTES, OwnVideo, find_videos, safe_name
-from pipeline.file_names import at_home, is_printable, name_for, naturally
+from pipeline.datasets.own_videos import OwnVideo, find_videos
+from pipeline.file_names import SAFE_BYTES, at_home, is_printable, name_for, naturally, safe_name
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -123,7 +123,7 @@ def test_spaces_and_joiners_of_other_scripts_stay_in_a_name(name):
                                   os.fsdecode(b"broken\xff"), "..", " "])
 def test_any_name_of_a_file_becomes_one_that_result_files_can_have(name):
     safe = safe_name(name)
-    assert len(safe.encode()) <= NAME_BYTES
+    assert len(safe.encode()) <= SAFE_BYTES
     assert is_printable(safe)
     assert not set(safe) & set("/\\")
     assert safe not in (".", "..")
