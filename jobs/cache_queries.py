@@ -13,12 +13,15 @@ Cost:   one pass of inference over the train split, `cache.views` times.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from jobs.cluster import connect, results_of
 from jobs.config import to_json
@@ -29,7 +32,7 @@ from jobs.verb import next_command, recorded, run
 from model.contracts import ClipPrediction
 from model.inference import Aligned, QueryCollector, make_results
 from pipeline.at_work import alone_in
-from pipeline.clips import StoredVideoSource
+from pipeline.clips import StoredVideoSource, split_clips
 from pipeline.errors import BadInput
 from pipeline.outcomes import Outcomes, VideoOutcome
 from pipeline.progress import Progress, Report, Watch, unwatched
@@ -41,6 +44,7 @@ from pipeline.query_cache import (
     ViewClip,
     ViewConfig,
     ViewReader,
+    bytes_of_clip,
     draw_view,
     fingerprint,
     finish_cache,
@@ -72,6 +76,7 @@ def fill_cache(recipe: Recipe, folder: Path) -> dict[str, Any]:
         known_classes(recipe.segmenter_folder, expected=shard_set.classes)
     shards = [(split, shard) for split in sets for shard in range(len(sets[split].manifest["shards"]))]
     rows = [{"split": split, "shard": shard, "part": part} for part, (split, shard) in enumerate(shards)]
+    say(*expected_size(recipe, [video for shard_set in sets.values() for video in shard_set.videos]))
     summaries = []
     videos = sum(len(shard_set.videos) for shard_set in sets.values())
     with Progress("caching", videos, passes=recipe.cache.views) as progress:
@@ -95,14 +100,32 @@ def fill_cache(recipe: Recipe, folder: Path) -> dict[str, Any]:
     return {"cache": str(folder), **totals, "skipped": len(outcomes.skipped)}
 
 
-def expected_source(recipe: Recipe, *, views: int | None = None) -> dict[str, Any]:
+def expected_size(recipe: Recipe, videos: Sequence[StoredVideo]) -> Iterator[str]:
+    """How many clips the cache will have, and about how many bytes; said before the first one is made."""
+    card = read_card(recipe.segmenter_folder)
+    frames = recipe.inference.clip_frames or card["clip_frames"]
+    cache = recipe.cache
+    clips = cache.views * sum(len(split_clips(len(video.frames), frames)) for video in videos if video.has_labels)
+    sides = card["input_size"] or max((video.height, video.width) for video in videos)
+    pixels = frames * math.prod(-(-side // 4) for side in sides)
+    if cache.evidence.strategy != "dense":
+        pixels = min(pixels, cache.evidence.pixels)
+    bytes_of_each = bytes_of_clip(recipe.stage_one.segmenter.shapes, frames=frames, pixels=pixels,
+                                  floats=np.dtype(cache.dtype))
+    yield (f"caching {clips:,} clips in {cache.views} view{'s' * (cache.views > 1)} of {len(videos):,} videos: about "
+           f"{bytes_of_each / 1000:,.1f} kB a clip, {clips * bytes_of_each / 1e9:,.2f} GB in all, "
+           f"{clips * bytes_of_each / cache.views / 1e9:,.2f} GB a view")
+
+
+def expected_source(recipe: Recipe, *, views: int | None = None, splits: tuple[str, ...] = ()) -> dict[str, Any]:
     """What stage two can ask of a cache without a shard in sight: segmenter, its input, the cache's settings.
 
-    views: of a smaller cache with the same settings, which this one contains.
+    views, splits: of a smaller cache with the same settings, which this one contains.
     """
     card = read_card(recipe.segmenter_folder)
     views = views or recipe.cache.views
-    cache = replace(recipe.cache, views=views, augment=view_config(recipe).augment)
+    cache = replace(recipe.cache, views=views, splits=splits or recipe.cache.splits,
+                    augment=view_config(recipe).augment)
     if views == 1:      # nothing is drawn for the test-time view
         cache = replace(cache, augment=None, copy_paste=None, window_frames=0)
     resize = recipe.inference.resize
@@ -158,11 +181,16 @@ class CacheShard:
     def __call__(self, *, split: str, shard: int, part: int) -> dict[str, Any]:
         """Cache all views of one shard as parts number `part`; returns their summaries, "parts"."""
         shards = ShardSet(self.recipe.shards_of(split))
-        return {"parts": [self.part(shards, shard, part, view) for view in range(self.recipe.cache.views)]}
+        return {"parts": [self.part(shards, shard, part, view, split=split)
+                          for view in range(self.recipe.cache.views)]}
 
-    def part(self, shards: ShardSet, shard: int, part: int, view: int) -> dict[str, Any]:
-        """Cache one view of one shard; returns the part's summary, with what was skipped and why."""
-        source = {**self.source, **expected_source(self.recipe, views=view + 1)}
+    def part(self, shards: ShardSet, shard: int, part: int, view: int, *, split: str) -> dict[str, Any]:
+        """Cache one view of one shard; returns the part's summary, with what was skipped and why.
+
+        The fingerprint is that of the smallest cache which holds this part: of its split alone, up to this view.
+        """
+        source = {**expected_source(self.recipe, views=view + 1, splits=(split,)),
+                  "shards": {split: self.source["shards"][split]}}
         writer = CacheWriter(cache_folder(self.recipe), part, view=view, dtype=self.recipe.cache.dtype,
                              fingerprint=fingerprint(source),
                              columns=() if self.recipe.stage_two.links is None else SEEN)

@@ -2,9 +2,6 @@
 
 from pipeline.query_cache.batches import QueryInputConfig, collate, drawn_videos, query_batches
 from pipeline.query_cache.cache import (
-    BLOBS,
-    SEEN,
-    CachedClip,
     CacheWriter,
     QueryCache,
     fingerprint,
@@ -13,11 +10,14 @@ from pipeline.query_cache.cache import (
     part_path,
     refuse_missing_columns,
 )
+from pipeline.query_cache.columns import BLOBS, SEEN, CachedClip, bytes_of_clip
+from pipeline.query_cache.contents import Contents, contents
 from pipeline.query_cache.evidence_recorder import EvidenceRecorder, crowded_videos
 from pipeline.query_cache.pixel_evidence import EvidenceConfig
+from pipeline.query_cache.verify import verify_cache
 from pipeline.query_cache.views import ViewClip, ViewConfig, ViewReader, draw_view
 
-__all__ = ["BLOBS", "CacheWriter", "CachedClip", "EvidenceConfig", "EvidenceRecorder", "QueryCache",
-           "QueryInputConfig", "SEEN", "ViewClip", "ViewConfig", "ViewReader", "collate", "crowded_videos", "draw_view",
-           "drawn_videos", "fingerprint", "finish_cache", "part_outcomes", "part_path", "query_batches",
-           "refuse_missing_columns"]
+__all__ = ["BLOBS", "CacheWriter", "CachedClip", "Contents", "EvidenceConfig", "EvidenceRecorder", "QueryCache",
+           "QueryInputConfig", "SEEN", "ViewClip", "ViewConfig", "ViewReader", "bytes_of_clip", "collate", "contents",
+           "crowded_videos", "draw_view", "drawn_videos", "fingerprint", "finish_cache", "part_outcomes", "part_path",
+           "query_batches", "refuse_missing_columns", "verify_cache"]

@@ -13,7 +13,8 @@ import torch
 from model.contracts import PixelEvidence, VideoQueries
 from model.labels import FIRST_OVERLAP
 from pipeline.clips import count_windows, sample_around, starts_with_labels
-from pipeline.query_cache.cache import SEEN, CachedClip, QueryCache
+from pipeline.query_cache.cache import QueryCache
+from pipeline.query_cache.columns import SEEN, CachedClip
 from pipeline.training_input import CLIP, SamplePlan, step_of
 
 

@@ -15,9 +15,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, chain
 from pathlib import Path
@@ -33,40 +31,12 @@ from pipeline.file_names import can_name_a_file
 from pipeline.files import atomic_file, atomic_write, canonical_json, digest, naming, partial_path, publish, sha256_of
 from pipeline.foreign_files import own_json, whole_json
 from pipeline.outcomes import VideoOutcome
+from pipeline.query_cache.columns import PLAIN, SEEN, CachedClip, checksum, schema_of, to_clip, to_row
 
 SCHEMA = 2
 REDO = "Run jobs.cache_queries again: it makes only this part anew."
 MANIFEST_CURE = "Delete it and run jobs.cache_queries again: finished parts are kept."
 _SUMMARY = {"fingerprint": str, "file": str, "groups": list, "skipped": list, "clips": int, "bytes": int, "sha256": str}
-BLOBS = ("queries", "mask_embeddings", "class_logits", "pixel_features", "pixel_positions", "pixel_tubes",
-         "pixel_weights")
-SEEN = ("places", "looks")      # what learned links read beside them; caches of earlier versions lack these columns
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CachedClip:
-    """One row of the cache, as it is written and read."""
-
-    video_id: str
-    view: int                       # 0: as at test time; above 0: augmented
-    clip_index: int
-    start_frame: int
-    num_frames: int                 # number of frames, without repeats of the last one
-    height: int                     # of the source video
-    width: int
-    queries: np.ndarray             # n c          stored in the cache's dtype
-    mask_embeddings: np.ndarray     # n d
-    class_logits: np.ndarray        # n classes+1
-    pixel_features: np.ndarray      # p d
-    pixel_positions: np.ndarray     # p 3 int16    frame, row, column at stride 4
-    pixel_tubes: np.ndarray         # p int32      position in tube_ids; -1 void; -2 - s: position s in tube_overlaps
-    pixel_weights: np.ndarray       # p float32    number of pixels that a sample stands for
-    tube_ids: np.ndarray            # m int64      tracks of the whole video, the same in all its clips
-    tube_classes: np.ndarray        # m int32
-    tube_areas: np.ndarray          # m int32      exact pixels in this clip at stride 4
-    tube_overlaps: tuple[tuple[int, ...], ...] = ()     # s    tubes that share pixels somewhere in the video
-    places: np.ndarray | None = None    # n t 5 float16        as in `VideoQueries`; None in caches that lack them
-    looks: np.ndarray | None = None     # n 6 float16
 
 
 class CacheWriter:
@@ -120,13 +90,14 @@ class CacheWriter:
         Raises BadInput when a value does not fit the cache's dtype, and OSError, which names the part, when it cannot
         be written.
         """
-        rows = [self._row(clip) for clip in clips]
-        schema = _schema(clips[0], self.dtype, self.fingerprint)
+        rows = [to_row(clip, floats=self.dtype) for clip in clips]
+        schema = schema_of(clips[0], floats=self.dtype, fingerprint=self.fingerprint)
         with naming(self.path):
             if self.writer is None:
                 self.partial.parent.mkdir(parents=True, exist_ok=True)
+                # Parquet would store the lowest and highest tensor of every view twice, which no reader asks for.
                 self.writer = pq.ParquetWriter(self.partial, schema, compression="none", use_dictionary=["video_id"],
-                                               write_page_checksum=True)
+                                               write_page_checksum=True, write_statistics=list(PLAIN))
             self.writer.write_table(pa.Table.from_pylist(rows, schema), row_group_size=len(rows))
         self.groups.append((clips[0].video_id, clips[0].view, len(clips)))
 
@@ -154,23 +125,6 @@ class CacheWriter:
             self.writer.close()
         self.partial.unlink(missing_ok=True)
 
-    def _row(self, clip: CachedClip) -> dict[str, Any]:
-        row = {name: getattr(clip, name) for name in CachedClip.__slots__}
-        for name in _blobs(clip):
-            row[name] = self._blob(clip, name)
-        row["crc32"] = _crc(row)
-        return row
-
-    def _blob(self, clip: CachedClip, name: str) -> bytes:
-        array = getattr(clip, name)
-        dtype = _dtype(name, self.dtype)
-        limit = np.finfo(dtype).max if dtype.kind == "f" else np.iinfo(dtype).max
-        largest = np.abs(array).max(initial=0)
-        if not largest <= limit:    # also true for NaN
-            raise BadInput("not-cachable", f"{name} of clip {clip.clip_index} holds {largest}, too large for {dtype}.",
-                           video=clip.video_id, cure="Set cache.dtype=float32, or check the segmenter's weights.")
-        return np.ascontiguousarray(array, dtype).tobytes()
-
 
 class QueryCache:
     """Reads a finished cache. It is cheap to open and picklable; each process maps the files on first use."""
@@ -182,9 +136,7 @@ class QueryCache:
             raise FileNotFoundError(f"no finished query cache in {folder} (manifest.json is missing); "
                                     "run jobs.cache_queries with the same recipe first")
         self.manifest = own_json(manifest, cure=MANIFEST_CURE)
-        if self.manifest.get("schema") != SCHEMA:
-            raise ValueError(f"{manifest} has schema {self.manifest.get('schema')}, but this version reads {SCHEMA}; "
-                             "run jobs.cache_queries again")
+        refuse_other_version(self.manifest, manifest)
         refuse_unfit_manifest(self.manifest, manifest)
         if expected is not None:
             refuse_other_source(self.manifest["made_from"], expected, self.folder)
@@ -216,7 +168,7 @@ class QueryCache:
     def lengths(self) -> tuple[tuple[int, int], ...]:
         """For every view in `groups`: the frames of the video up to its last clip, and its clips without a repeat."""
         clip_frames = self.manifest["made_from"]["clip_frames"]
-        columns = {part: file.read(["start_frame", "num_frames"]).to_pydict() for part, file in self._files.items()}
+        columns = {part: file.read(["start_frame", "num_frames"]).to_pydict() for part, file in self.files.items()}
         first_row = {part: [0, *accumulate(clips for *_, clips in self.manifest["parts"][part]["groups"])]
                      for part in columns}
         lengths = []
@@ -230,25 +182,19 @@ class QueryCache:
     def read(self, group: int) -> list[CachedClip]:
         """All clips of one view in the order of time. Raises BadInput when a row's checksum is wrong."""
         _, _, part, row_group, _ = self.groups[group]
-        file = self._files[part]
+        file = self.files[part]
         try:
             table = file.read_row_group(row_group)
         except (pa.ArrowException, OSError) as error:
             raise BadInput("corrupt-cache", f"row group {row_group} cannot be read ({error}).",
                            file=self._path(part), cure=REDO) from error
-        shapes = json.loads(file.schema_arrow.metadata[b"tensors"])
-        return [self._clip(row, shapes, part) for row in sorted(table.to_pylist(), key=lambda row: row["clip_index"])]
-
-    def _clip(self, row: dict[str, Any], shapes: dict, part: int) -> CachedClip:
-        if _crc(row) != row.pop("crc32"):
-            raise BadInput("corrupt-cache", f"clip {row['clip_index']} does not match its checksum.",
-                           video=row["video_id"], file=self._path(part), cure=REDO)
-        for name, (dtype, shape) in shapes.items():
-            row[name] = np.frombuffer(row[name], dtype).reshape(shape)
-        for name, dtype in (("tube_ids", np.int64), ("tube_classes", np.int32), ("tube_areas", np.int32)):
-            row[name] = np.asarray(row[name], dtype)
-        row["tube_overlaps"] = tuple(map(tuple, row["tube_overlaps"]))
-        return CachedClip(**row)
+        tensors = json.loads(file.schema_arrow.metadata[b"tensors"])
+        rows = sorted(table.to_pylist(), key=lambda row: row["clip_index"])
+        for row in rows:
+            if checksum(row) != row["crc32"]:
+                raise BadInput("corrupt-cache", f"clip {row['clip_index']} does not match its checksum.",
+                               video=row["video_id"], file=self._path(part), cure=REDO)
+        return [to_clip(row, tensors) for row in rows]
 
     def refuse_damage(self) -> None:
         """Compare every part with its sha256 in the manifest. Raises BadInput "corrupt-cache" for one that differs."""
@@ -258,7 +204,8 @@ class QueryCache:
                                f"manifest lists {entry['sha256'][:12]}...", file=self._path(part), cure=REDO)
 
     @cached_property
-    def _files(self) -> dict[int, pq.ParquetFile]:
+    def files(self) -> dict[int, pq.ParquetFile]:
+        """Part -> its file, of those with clips. Raises BadInput as `refuse_damage` does."""
         self.refuse_damage()
         return {part: pq.ParquetFile(self._path(part), memory_map=True)
                 for part, entry in enumerate(self.manifest["parts"]) if entry["clips"]}
@@ -267,7 +214,14 @@ class QueryCache:
         return self.folder / self.manifest["parts"][part]["file"]
 
     def __getstate__(self) -> dict:
-        return {k: v for k, v in self.__dict__.items() if k != "_files"}
+        return {k: v for k, v in self.__dict__.items() if k != "files"}
+
+
+def refuse_other_version(manifest: Mapping[str, Any], path: Path) -> None:
+    """Raise ValueError for a manifest of another version of the format."""
+    if manifest.get("schema") != SCHEMA:
+        raise ValueError(f"{path} has schema {manifest.get('schema')}, but this version reads {SCHEMA}; run "
+                         "jobs.cache_queries again")
 
 
 def refuse_unfit_manifest(manifest: Mapping[str, Any], path: Path) -> None:
@@ -371,33 +325,3 @@ def refuse_other_source(made_from: Mapping[str, Any], expected: Mapping[str, Any
     if wrong:
         raise Mismatch(f"the query cache {folder} was made from something else: {'; '.join(wrong)}. "
                        "Run jobs.cache_queries with this recipe, or use the segmenter that made the cache.")
-
-
-def _blobs(clip: CachedClip) -> tuple[str, ...]:
-    """The tensor columns of a clip."""
-    return (*BLOBS, *(name for name in SEEN if getattr(clip, name) is not None))
-
-
-def _dtype(name: str, floats: np.dtype) -> np.dtype:
-    fixed = {"pixel_positions": np.int16, "pixel_tubes": np.int32, "pixel_weights": np.float32,
-             "places": np.float16, "looks": np.float16}
-    return np.dtype(fixed.get(name, floats))
-
-
-def _schema(clip: CachedClip, floats: np.dtype, cache: str) -> pa.Schema:
-    tensors = {name: (_dtype(name, floats).str, list(getattr(clip, name).shape)) for name in _blobs(clip)}
-    width = {name: int(np.prod(shape)) * np.dtype(dtype).itemsize for name, (dtype, shape) in tensors.items()}
-    plain = {"video_id": pa.string(), "view": pa.int16(), "clip_index": pa.int32(), "start_frame": pa.int32(),
-             "num_frames": pa.int16(), "height": pa.int32(), "width": pa.int32()}
-    lists = {"tube_ids": pa.int64(), "tube_classes": pa.int32(), "tube_areas": pa.int32(),
-             "tube_overlaps": pa.list_(pa.int32())}
-    fields = [*plain.items(), *((name, pa.binary(width[name])) for name in tensors),
-              *((name, pa.list_(kind)) for name, kind in lists.items()), ("crc32", pa.uint32())]
-    return pa.schema(fields, metadata={"tensors": json.dumps(tensors), "fingerprint": cache})
-
-
-def _crc(row: Mapping[str, Any]) -> int:
-    crc = 0
-    for name in (*BLOBS, *SEEN):
-        crc = zlib.crc32(row.get(name) or b"", crc)
-    return crc

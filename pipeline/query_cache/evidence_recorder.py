@@ -10,7 +10,7 @@ from torch import Tensor
 from model.contracts import VideoQueries
 from model.labels import VOID, ClassTable
 from pipeline.errors import BadInput
-from pipeline.query_cache.cache import SEEN, CachedClip
+from pipeline.query_cache.columns import SEEN, CachedClip
 from pipeline.query_cache.pixel_evidence import EvidenceConfig, draw_evidence, tube_areas
 from pipeline.records import Segment
 from pipeline.shards import StoredVideo

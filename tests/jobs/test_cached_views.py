@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from jobs import train_stage_two
-from jobs.cache_queries import CacheShard, cache_folder, cache_source
+from jobs.cache_queries import CacheShard, cache_folder, expected_size
 from jobs.config import override
-from jobs.models import save_model, segmenter_card, untrained_segmenter
-from jobs.recipes import find_recipe
 from jobs.recipes.schema import Recipe
-from jobs.train_stage_two import open_cache
 from jobs.verb import guarded
-from pipeline.datasets import open_dataset
-from pipeline.datasets.synthetic import write_world
-from pipeline.query_cache import BLOBS, CachedClip, QueryCache, finish_cache, part_path
-from pipeline.shards import ShardSet, make_shards
+from pipeline.query_cache import BLOBS, CachedClip, QueryCache, part_path, verify_cache
+from pipeline.shards import ShardSet
+from tests.cached_run import cached, sharded_run
 
 PASTING = ("cache.copy_paste={}", "cache.window_frames=6")
 
@@ -27,25 +23,7 @@ PASTING = ("cache.copy_paste={}", "cache.window_frames=6")
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Recipe:
     """The recipe `tiny` on four videos, with an untrained segmenter."""
-    recipe = find_recipe("tiny")
-    recipe = replace(recipe, folder=str(tmp_path_factory.mktemp("run")),
-                     world=replace(recipe.world, videos_train=4, videos_val=1))
-    dataset = open_dataset(replace(recipe.dataset, root=str(write_world(recipe.data_root, recipe.world))))
-    make_shards(dataset, recipe.shards_of("train"), recipe.shards, split="train")
-    shards = ShardSet(recipe.shards_of("train"))
-    save_model(recipe.segmenter_folder, untrained_segmenter(recipe).state_dict(),
-               segmenter_card(recipe, shards.classes, shards.fingerprint))
-    return recipe
-
-
-def cached(run: Recipe, *settings: str) -> QueryCache:
-    """The cache of these settings, as the verb makes it, in this process."""
-    recipe = override(run, settings)
-    actor = CacheShard(recipe=recipe)
-    shards = len(ShardSet(recipe.shards_of("train")).manifest["shards"])
-    parts = [part for shard in range(shards) for part in actor(split="train", shard=shard, part=shard)["parts"]]
-    finish_cache(cache_folder(recipe), cache_source(recipe), parts)
-    return open_cache(recipe)
+    return sharded_run(tmp_path_factory.mktemp("run"))
 
 
 def same(a: CachedClip, b: CachedClip) -> bool:
@@ -71,6 +49,20 @@ def test_more_views_keep_the_files_of_fewer_and_the_test_time_view_is_that_of_an
         assert two[name].read_bytes() != plain[name].read_bytes()       # other draws
 
 
+def test_a_further_split_keeps_the_files_of_the_others(run):
+    """New videos are a further split: the bytes of what is there stay, and the videos of both are drawn."""
+    one = cached(run, "cache.views=2", *PASTING)
+    before = {name: path.read_bytes() for name, path in files(one).items()}
+    both = cached(run, "cache.views=2", "cache.splits=[\"train\", \"val\"]", *PASTING)
+    assert both.folder != one.folder
+    assert set(files(one)) < set(files(both))
+    for name, content in before.items():
+        assert files(one)[name].read_bytes() == content
+        assert files(both)[name].stat().st_ino == files(one)[name].stat().st_ino
+    assert set(both.videos) - set(one.videos) == {video.video_id for video in ShardSet(run.shards_of("val")).videos}
+    assert verify_cache(both.folder, expected=both.manifest["made_from"]) == []
+
+
 def test_a_view_is_the_same_whatever_else_is_cached(run, tmp_path):
     """Made alone in another folder, in any order, it has the same bytes."""
     whole = files(cached(run, "cache.views=3", *PASTING))
@@ -81,7 +73,7 @@ def test_a_view_is_the_same_whatever_else_is_cached(run, tmp_path):
     content = part.read_bytes()
     for path in (part, part.with_suffix(".json")):
         path.rename(tmp_path / path.name)
-    actor.part(shards, 1, 1, 2)
+    actor.part(shards, 1, 1, 2, split="train")
     assert whole[part.name].read_bytes() == content
 
 
@@ -131,3 +123,15 @@ def test_where_no_video_fills_a_window_training_ends_before_it_begins(run, capsy
     assert guarded(train_stage_two.main, lambda: override(run, settings)) == 2
     assert "all 4 videos are shorter than a window of 9 clips, 18 frames" in capsys.readouterr().err
     assert not (run.run_folder / "stage_two").exists()
+
+
+@pytest.mark.parametrize("settings", [(), ("cache.evidence.strategy=dense", "cache.dtype=float32"),
+                                      ("cache.views=3", "cache.evidence.pixels=200")])
+def test_the_size_that_is_said_before_caching_is_that_of_the_cache(run, settings):
+    recipe = override(run, settings)
+    [line] = expected_size(recipe, ShardSet(run.shards_of("train")).videos)
+    [numbers] = re.findall(r"caching (\S+) .*about (\S+) kB", line)
+    clips, kilobytes = (float(number.replace(",", "")) for number in numbers)
+    totals = cached(run, *settings).manifest["totals"]
+    assert clips == totals["clips"]
+    assert kilobytes * 1000 == pytest.approx(totals["bytes"] / totals["clips"], rel=0.05)
