@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -28,7 +29,9 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor
 
-from benchmarks.harness import machine
+from benchmarks.harness import Results
+from benchmarks.query_cache import prepare, toy_recipe
+from benchmarks.rows import machine
 from jobs.cache_queries import CacheShard
 from jobs.code_version import code_version
 from jobs.recipes import find_recipe
@@ -39,14 +42,22 @@ from jobs.verb import resolved
 from model.contracts import VideoQueries
 from model.inference import Aligned, QueryCollector, make_results
 from model.labels import ClassTable
-from pipeline.query_cache import CachedClip, EvidenceConfig, EvidenceRecorder, collate
-from pipeline.query_cache.columns import in_8_bits, schema_of, to_clip, to_row
+from pipeline.query_cache import (
+    SEEN,
+    CachedClip,
+    EvidenceConfig,
+    EvidenceRecorder,
+    collate,
+    in_8_bits,
+    schema_of,
+    to_clip,
+    to_row,
+)
 from pipeline.shards import ShardSet, StoredVideo
 
 PIXELS = (32, 64, 128, 256, 512, 1024)
 STRATEGIES = ("balanced", "mixed", "uniform")
 DENSE = EvidenceConfig(strategy="dense")
-SURE = 0.05         # a query is idle where its probability of an object stays below this in the whole video
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,16 +67,17 @@ class Kept:
     strategy: str
     pixels: int
     bits: int = 16          # of a channel of a stored pixel
-    idle: bool = True       # queries that never carry an object in their video are kept too
+    sure: float = 0.0       # queries whose probability of an object stays below this in the whole video are dropped
 
     def __str__(self) -> str:
-        return f"{self.pixels} {self.strategy}, {self.bits} bits{'' if self.idle else ', without idle queries'}"
+        count = "all" if self.strategy == "dense" else f"{self.pixels} {self.strategy}"
+        return f"{count}, {self.bits} bits{f', queries above {self.sure}' if self.sure else ''}"
 
 
 WAYS = (*(Kept(strategy=strategy, pixels=pixels) for strategy in STRATEGIES for pixels in PIXELS),
-        *(Kept(strategy="balanced", pixels=pixels, bits=8) for pixels in PIXELS),
+        *(Kept(strategy="mixed", pixels=pixels, bits=8) for pixels in PIXELS),
         Kept(strategy="dense", pixels=1), Kept(strategy="dense", pixels=1, bits=8),
-        Kept(strategy="dense", pixels=1, idle=False))
+        *(Kept(strategy="dense", pixels=1, sure=sure) for sure in (0.2, 0.5)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +95,32 @@ class Window:
         for ids, features, start, valid in self.clips:
             recorder.add(ids, features, start=start, valid=valid)
         return list(recorder.clips(self.queries))
+
+
+MEASURES = ("pipeline/query_cache/pixel_evidence.py", "pipeline/query_cache/columns.py", "model/losses/cross_clip.py",
+            "model/cross_clip/maxtron.py")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """What is measured with an untrained segmenter."""
+
+    ways: tuple[Kept, ...]
+    windows: int = 1
+    draws: int = 2
+
+
+TOY = (Kept(strategy="mixed", pixels=64), Kept(strategy="mixed", pixels=64, bits=8),
+       Kept(strategy="dense", pixels=1, sure=0.1))
+SIZES = {"toy": Size(ways=TOY)}     # what it measures needs a trained segmenter: see `main`
+
+
+def run(size: Size, results: Results) -> None:
+    """The gradients with an untrained segmenter."""
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = prepare(toy_recipe(folder))
+        for row in measured(recipe, Path(folder) / "evidence", windows=size.windows, draws=size.draws, ways=size.ways):
+            results.add(f"{recipe.name}, {row['head']} head, {row['kept']}", row["cosine"], "cosine", row=row)
 
 
 def main() -> None:
@@ -201,8 +239,8 @@ def compared(stage: Stage, windows: Sequence[Window], truths: Sequence[Tensor], 
 
 def _stored(clips: list[CachedClip], way: Kept) -> tuple[list[CachedClip], float]:
     """The clips as the cache would give them back, and their mean bytes."""
-    if not way.idle:
-        clips = without_idle(clips)
+    if way.sure:
+        clips = without_idle(clips, sure=way.sure)
     floats = np.dtype(np.float16)
     read = []
     size = 0
@@ -219,11 +257,11 @@ def _stored(clips: list[CachedClip], way: Kept) -> tuple[list[CachedClip], float
     return read, size / len(clips)
 
 
-def without_idle(clips: list[CachedClip]) -> list[CachedClip]:
-    """One view of a video without the queries whose probability of an object stays below `SURE` in all its clips."""
+def without_idle(clips: list[CachedClip], *, sure: float) -> list[CachedClip]:
+    """One view of a video without the queries whose probability of an object stays below `sure` in all its clips."""
     logits = torch.from_numpy(np.stack([clip.class_logits for clip in clips]).astype(np.float32))      # k n classes+1
-    busy = (1 - logits.softmax(-1)[..., -1] >= SURE).any(0).numpy()
-    names = ("queries", "mask_embeddings", "class_logits", "places", "looks")
+    busy = (1 - logits.softmax(-1)[..., -1] >= sure).any(0).numpy()
+    names = ("queries", "mask_embeddings", "class_logits", *SEEN)
     return [replace(clip, **{name: getattr(clip, name)[busy] for name in names if getattr(clip, name) is not None})
             for clip in clips]
 

@@ -10,7 +10,16 @@ from pipeline.query_cache.cache import (
     part_path,
     refuse_missing_columns,
 )
-from pipeline.query_cache.columns import BLOBS, SEEN, CachedClip, bytes_of_clip
+from pipeline.query_cache.columns import (
+    BLOBS,
+    SEEN,
+    CachedClip,
+    bytes_of_clip,
+    in_8_bits,
+    schema_of,
+    to_clip,
+    to_row,
+)
 from pipeline.query_cache.contents import Contents, contents
 from pipeline.query_cache.evidence_recorder import EvidenceRecorder, crowded_videos
 from pipeline.query_cache.pixel_evidence import EvidenceConfig
@@ -19,5 +28,5 @@ from pipeline.query_cache.views import ViewClip, ViewConfig, ViewReader, draw_vi
 
 __all__ = ["BLOBS", "CacheWriter", "CachedClip", "Contents", "EvidenceConfig", "EvidenceRecorder", "QueryCache",
            "QueryInputConfig", "SEEN", "ViewClip", "ViewConfig", "ViewReader", "bytes_of_clip", "collate", "contents",
-           "crowded_videos", "draw_view", "drawn_videos", "fingerprint", "finish_cache", "part_outcomes", "part_path",
-           "query_batches", "refuse_missing_columns", "verify_cache"]
+           "crowded_videos", "draw_view", "drawn_videos", "fingerprint", "finish_cache", "in_8_bits", "part_outcomes",
+           "part_path", "query_batches", "refuse_missing_columns", "schema_of", "to_clip", "to_row", "verify_cache"]
