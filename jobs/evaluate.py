@@ -4,8 +4,9 @@ In:     shards of the split, and models (evaluation.mode = untrained, near_onlin
         inference.results: panoptic (VPQ, STQ, IDF1), tracks (AP, IDF1), semantic (mIoU, mVC). Without labels
         nothing is scored.
         evaluation.video_sets: a json of sets of videos whose tracks are scored apart too (YouTube-VIS 2022).
-Out:    <folder>/scores/<mode>: scores.json, classes.json, overlay videos, and predictions in evaluation.formats:
-        vipseg, youtube_vis (with results.zip for the evaluation servers), vspw, kitti_step.
+Out:    <folder>/scores/<mode>: scores.json, classes.json, videos.json (the counts of each video, from which the scores
+        of any set of videos follow), overlay videos, and predictions in evaluation.formats: vipseg, youtube_vis (with
+        results.zip for the evaluation servers), vspw, kitti_step.
         Another association than hungarian has its own folder, <mode>_<association>; so has a head with inference.head.
         A video with a wrong entry among evaluation.predictions is left out, named and counted; one that no entry of a
         results.json mentions has no tracks, as on the evaluation servers.
@@ -63,6 +64,8 @@ from pipeline.true_tubes import true_tubes
 from pipeline.visualise.drawing import draw
 from pipeline.visualise.painted import pictured
 
+VIDEOS = "videos.json"      # video -> {"scores": its Scorecard as JSON, null without labels, "matching": MatchingSpace}
+
 
 def main(recipe: Recipe) -> dict[str, Any]:
     """Score every video of the split on the cluster, merge, print, record; returns the headline numbers.
@@ -91,6 +94,7 @@ def score_split(recipe: Recipe, folder: Path) -> dict[str, Any]:
         with recorded(recipe, f"evaluate_{folder.name}", shards=shards.fingerprint) as tracker:
             outcomes = Outcomes(progress)
             objects = 0
+            counts = {}
             rows = [{"video": video.index} for video in shards.videos]
             for row in results_of(ScoreVideo, rows, arguments={"recipe": recipe}, cluster=recipe.cluster,
                                   report=progress.report):
@@ -98,6 +102,7 @@ def score_split(recipe: Recipe, folder: Path) -> dict[str, Any]:
                 outcomes.add([video])
                 objects += video.objects
                 matching.merge(MatchingSpace(**video.matching))
+                counts[video.video] = {"scores": video.scores, "matching": video.matching}
                 if video.scores is not None:
                     card.merge(Scorecard.from_json(video.scores))
             outcomes.refuse_nothing_done(shards.folder)
@@ -114,6 +119,7 @@ def score_split(recipe: Recipe, folder: Path) -> dict[str, Any]:
                        "overlays": sorted(map(str, folder.glob("overlays/*.mp4")))}
             atomic_write(folder / "scores.json", json.dumps(summary, indent=1).encode())
             atomic_write(folder / "classes.json", json.dumps(class_rows(scores), indent=1).encode())
+            atomic_write(folder / VIDEOS, json.dumps(counts, sort_keys=True).encode())
             record(tracker, folder, summary)
     name = f"{folder.name} ({USES_LABELS})" if config.association else folder.name
     say(*([f"{name}: a reference, not a result", ""] if config.association else []),

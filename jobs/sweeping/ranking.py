@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 MIDDLE = (2.5, 97.5)        # percentiles
-LOWER_IS_BETTER = ("switches",)       # ends of names
+LOWER_IS_BETTER = ("switches", "matching_space_average", "matching_space_max")      # ends of names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,15 +45,17 @@ class Row:
     seeds: int                          # that were scored
     score: float                        # mean over seeds; NaN where all trials failed
     interval: tuple[float, float]
-    difference: tuple[float, float, float]      # to the first row: mean, and its interval
+    difference: tuple[float, float, float]      # to the first row, or to a reference: mean, and its interval
     failed: int
     error: str = ""                     # of its first failed trial
 
 
-def ranked(results: Sequence[TrialResult], number: str, *, seed: int = 0) -> list[Row]:
+def ranked(results: Sequence[TrialResult], number: str, *, reference: tuple[str, ...] | None = None, seed: int = 0
+           ) -> list[Row]:
     """One row for each setting, best first; settings whose trials all failed come last.
 
-    number: which score; the results hold its draws, made with the same draws of videos.
+    number: which score; the results hold its draws, made with the same draws of videos. reference: the settings with
+    which the others are compared; None: the best ones.
     """
     groups: dict[tuple[str, ...], list[TrialResult]] = {}
     for result in results:
@@ -62,7 +64,7 @@ def ranked(results: Sequence[TrialResult], number: str, *, seed: int = 0) -> lis
              for settings, group in groups.items()}
     order = sorted(groups, key=lambda settings: (math.isnan(means[settings]), _worse(means[settings], number)))
     draws = {settings: _drawn(groups[settings], number, seed=seed) for settings in order}
-    first = order[0] if order else ()
+    first = reference or (order[0] if order else ())
     return [Row(settings=settings, seeds=sum(not result.error for result in groups[settings]), score=means[settings],
                 interval=_middle(draws[settings]),
                 difference=(means[settings] - means[first], *_middle(draws[settings] - draws[first])),

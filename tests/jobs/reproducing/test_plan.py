@@ -1,0 +1,72 @@
+"""The runs of a table: rows share what decides nothing about their difference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jobs.reproduce import ReproduceFlags, table_recipe
+from jobs.reproducing.plan import planned
+from jobs.reproducing.tables import find_table
+
+ROOT = Path("/runs")
+
+
+def folders(table: str, scale: str = "synthetic", *, seeds: int = 2, changes: tuple[str, ...] = ()) -> list[tuple]:
+    runs = planned(find_table(table), scale, seeds=seeds, root=ROOT, changes=changes)
+    assert len({run.name for run in runs}) == len(runs)
+    return [(run.recipe.stage_one_run, run.recipe.run_folder) for run in runs]
+
+
+def test_rows_of_a_head_share_a_segmenter_for_each_seed():
+    pairs = folders("maxtron.6")
+    assert len(pairs) == 14
+    assert len({one for one, _ in pairs}) == 2
+    assert len({two for _, two in pairs}) == 14
+
+
+def test_rows_of_inference_share_all_that_is_trained():
+    for table in ("vita.6", "tube_link.8e", "video_kmax.2"):
+        pairs = folders(table)
+        assert len(pairs) == 8
+        assert len(set(pairs)) == 2
+
+
+def test_rows_of_a_segmenter_have_one_each_and_no_stage_two():
+    pairs = folders("maxtron.5")
+    assert len({one for one, _ in pairs}) == 16
+    assert all(one == two for one, two in pairs)
+
+
+def test_tables_with_the_same_segmenter_share_it():
+    assert {one for one, _ in folders("maxtron.6")} == {one for one, _ in folders("video_kmax.2")}
+
+
+def test_official_rows_share_shards_and_segmenters_and_read_the_data_that_is_named():
+    runs = planned(find_table("maxtron.1"), "official", seeds=1, root=ROOT, changes=("dataset.root=/data/VIPSeg",))
+    assert len({run.recipe.stage_one_run for run in runs}) == 5      # near-online and offline share theirs
+    assert {run.recipe.data_root for run in runs} == {Path("/data/VIPSeg")}
+    assert [run.row.name for run in runs if run.recipe.stage_two] == [f"offline, {name}" for name in (
+        "ResNet-50", "ConvNeXt-L", "ConvNeXtV2-L")]
+
+
+def test_a_seed_is_one_of_all_stages():
+    first, second = (run.recipe for run in planned(find_table("maxtron.6"), "synthetic", seeds=2, root=ROOT)[:2])
+    for part in (first.stage_one, first.stage_two):
+        assert (part.fit.seed, part.input.seed) == (0, 0)
+    for part in (second.stage_one, second.stage_two):
+        assert (part.fit.seed, part.input.seed) == (1, 1)
+
+
+def test_a_row_that_only_counts_has_one_run():
+    assert len(planned(find_table("video_kmax.3"), "official", seeds=3, root=ROOT)) == 8
+
+
+def test_a_table_that_cannot_be_run_says_why():
+    with pytest.raises(ValueError, match=r"no row of video_kmax\.1 can be run at official scale: .*Axial-ResNet50-B1"):
+        planned(find_table("video_kmax.1"), "official", seeds=1, root=ROOT)
+    with pytest.raises(ValueError, match="no synthetic version"):
+        table_recipe(ReproduceFlags(table="maxtron.1", scale="synthetic"))
+    with pytest.raises(ValueError, match="at least one"):
+        table_recipe(ReproduceFlags(table="maxtron.5", seeds=0))

@@ -1,0 +1,98 @@
+"""A table at toy size, from nothing to its verdicts: killed, started again, and shared with another table."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+
+import pytest
+from mlflow import MlflowClient
+
+from jobs import reproduce
+from jobs.reproduce import ReproduceFlags, table_recipe
+from jobs.reproducing.runs import RowWorker
+from jobs.reproducing.tables import find_table
+from jobs.verb import resolved
+
+pytestmark = pytest.mark.slow
+
+TOY = ("cluster.in_process=true", "world.preset=easy", "world.frames=6", "world.videos_train=6", "world.videos_val=2",
+       "world.height=64", "world.width=64", "stage_one.input.augment.size=[64,64]", "stage_one.fit.steps=2",
+       "stage_two.fit.steps=2", "stage_two.input.clips=3",
+       'inference.panoptic={"thing":0.0,"stuff":0.0,"pixel":0.05,"overlap":0.0}')
+ROWS = ("N_c = 4, trajectory attention, rates 1, 2, 3", "(a) no temporal ASPP", "(c) N_c = 6")
+
+
+@pytest.fixture
+def three_rows(monkeypatch):
+    """Table 6 of MaXTron with three of its rows."""
+    table = find_table("maxtron.6")
+    small = replace(table, rows=tuple(map(table.row, ROWS)))
+    monkeypatch.setattr(reproduce, "find_table", lambda name: small if name == small.id else find_table(name))
+
+
+def run(flags: ReproduceFlags) -> dict:
+    return reproduce.main(resolved(table_recipe(flags)), flags)
+
+
+def test_a_table_that_is_killed_goes_on_where_it_was(three_rows, tmp_path, monkeypatch, capsys):
+    flags = ReproduceFlags(table="maxtron.6", seeds=1, folder=str(tmp_path / "all"), set=TOY)
+    score = RowWorker.score
+    calls = []
+
+    def killed(worker, piece, metrics):
+        calls.append(piece)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return score(worker, piece, metrics)
+
+    monkeypatch.setattr(RowWorker, "score", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(flags)
+    models = {path: path.stat().st_mtime_ns for path in (tmp_path / "all/runs").glob("*/stage_*/model/*")}
+    assert len(models) == (1 + 3) * 2       # one segmenter and three heads, weights and card
+    summary = run(flags)
+    assert (summary["runs"], summary["new"], summary["failed"]) == (3, 2, 0)
+    assert models == {path: path.stat().st_mtime_ns for path in (tmp_path / "all/runs").glob("*/stage_*/model/*")}
+    assert len(list((tmp_path / "all/runs").glob("data-*/shards/train"))) == 1
+
+    folder = tmp_path / "all/tables/maxtron.6"
+    rows = {row["row"]: row for row in csv.DictReader((folder / "table.csv").read_text().splitlines())}
+    assert tuple(rows) == ROWS
+    assert [row["sign"] for row in rows.values()] == ["reference", "undecided", "equal in the paper"]
+    scores = [json.loads(path.read_text())["vpq"] for path in folder.glob("scores/*/offline/scores.json")]
+    assert sorted(float(row["ours"]) for row in rows.values()) == sorted(scores)
+    assert (folder / "table.png").stat().st_size > 1000
+    assert "| 46.5 |" in (folder / "table.md").read_text()
+    assert "\nSigns: 0 held, 0 not held, 1 undecided." in capsys.readouterr().out
+    before = (folder / "table.csv").read_text()
+    assert run(flags)["new"] == 0
+    assert (folder / "table.csv").read_text() == before
+    assert_recorded(folder)
+
+    # Another table on the same world reads the same shards; its segmenter has the same settings, so it is there too.
+    other = run(replace(flags, table="video_kmax.2"))
+    assert (other["new"], other["failed"]) == (4, 0)
+    assert len(list((tmp_path / "all/runs").glob("stage_one-*"))) == 1
+
+
+def assert_recorded(folder) -> None:
+    """The table is a run of MLflow, and every row and seed a run below it."""
+    stored = json.loads((folder / "tracking.json").read_text())
+    client = MlflowClient(tracking_uri=stored["uri"])
+    (experiment,) = (found for found in client.search_experiments() if found.name == "maxtron-on-ray")
+    verbs = client.search_runs([experiment.experiment_id], f"tags.mlflow.parentRunId = '{stored['parent']}'")
+    below = [trial for verb in verbs for trial in client.search_runs(
+        [experiment.experiment_id], f"tags.mlflow.parentRunId = '{verb.info.run_id}'")]
+    assert {trial.data.params["row"] for trial in below} == set(ROWS)
+    assert all("vpq" in trial.data.metrics for trial in below)
+
+
+def test_a_row_that_fails_costs_only_itself(three_rows, tmp_path, monkeypatch):
+    table = reproduce.find_table("maxtron.6")
+    broken = replace(table.rows[1], synthetic=("stage_two.optimizer.lr=1e30",))
+    monkeypatch.setattr(reproduce, "find_table", lambda _: replace(table, rows=(table.rows[0], broken)))
+    summary = run(ReproduceFlags(table="maxtron.6", seeds=1, folder=str(tmp_path / "all"), set=TOY))
+    assert (summary["runs"], summary["new"], summary["failed"]) == (2, 1, 1)
+    assert summary["signs"]["(a) no temporal ASPP: vpq"].startswith("failed: stage_two: NotFinite")
