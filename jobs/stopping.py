@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: one line, no process left behind, exit code 130 (SIGTERM: 143).
+"""Ctrl-C, SIGTERM and a closed terminal: one line, no process left behind, exit code 130 (SIGTERM: 143, SIGHUP: 129).
 
 The first signal prints the line and silences everything after it, since Ray and its workers print pages when they are
 cut off. The verb then unwinds as from a KeyboardInterrupt, so files close and MLflow's run is marked KILLED. A second
@@ -23,7 +23,7 @@ from pipeline.processes import is_alive, start_of
 UNWINDING_SECONDS = 20.0        # after that the process is ended as by a second signal
 SAME_SECONDS = 0.5              # in which a wrapper such as `uv run` may pass on the signal that the terminal sent too
 ENDING_SECONDS = 2.0            # for processes to end by themselves before they are killed
-NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP"}
 
 _SET_CHILD_SUBREAPER = 36       # of Linux's prctl
 
@@ -34,11 +34,12 @@ _asked: tuple[int, float] | None = None         # signal and time
 
 
 def handle_signals() -> None:
-    """Handle both signals from now on."""
+    """Handle the signals from now on. SIGHUP stays ignored where `nohup` started the verb."""
     global _process
     _process = os.getpid()
     for number in NAMES:
-        signal.signal(number, _on_signal)
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _on_signal)
 
 
 @contextmanager
@@ -65,8 +66,11 @@ def begin(line: str) -> None:
 
 
 def end_if_asked() -> None:
-    """End the process, with everything that it started, if a signal has asked for it."""
+    """End the process, with everything that it started, if a signal has asked for it; from now on a signal does so."""
+    global _line, _has_begun
+    _has_begun = False
     if _asked is None:
+        _line = "the verb had ended"
         return
     for number in NAMES:
         signal.signal(number, _at_once)
@@ -99,7 +103,7 @@ def descendants() -> dict[int, str]:
 def _on_signal(number: int, _) -> None:
     global _asked
     if os.getpid() != _process:         # a forked loader: its parent ends it
-        if number == signal.SIGTERM:
+        if number != signal.SIGINT:
             os._exit(128 + number)
         return
     if _asked is not None:
@@ -107,10 +111,13 @@ def _on_signal(number: int, _) -> None:
             _at_once()
         return
     _asked = (number, time.monotonic())
-    os.write(2, f"\nstopped by {NAMES[number]}: {_line}\n".encode(errors="backslashreplace"))
+    screen = os.dup(2)
+    if _has_begun:          # first, since a thread passes on what Ray's workers print
+        _silence()
+    with suppress(OSError):         # of a terminal that is gone
+        os.write(screen, f"\nstopped by {NAMES[number]}: {_line}\n".encode(errors="backslashreplace"))
     if not _has_begun:
-        os._exit(128 + number)
-    _silence()
+        _at_once()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)       # torch raises an error where a loader process ends
     watchdog = threading.Timer(UNWINDING_SECONDS, _at_once)
     watchdog.daemon = True

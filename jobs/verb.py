@@ -4,7 +4,7 @@
     python -m jobs.<verb> --recipe my_data.toml      (jobs/recipe_file.py)
 
 Exit codes: 0 done, 2 usage or configuration, 3 data, 4 parts that do not belong together, 130 Ctrl-C, 143 SIGTERM,
-1 anything else.
+129 SIGHUP, 1 anything else.
 The last line printed is the summary as JSON.
 """
 
@@ -18,7 +18,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial, wraps
+from functools import cache, partial, wraps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -273,10 +273,12 @@ def finish_recording(recipe: Recipe, verb: str, register: Callable[[Tracker], No
         catch_up(recipe.tracking, recipe.run_folder, partial(sync_command, recipe))
 
 
+@cache
 def environment() -> dict[str, Any]:
     """The versions of Python and of all installed packages."""
     from importlib.metadata import distributions
-    return {"python": sys.version.split()[0], "packages": {d.name: d.version for d in distributions()}}
+    packages = [distribution.metadata for distribution in distributions()]     # which is read from disk each time
+    return {"python": sys.version.split()[0], "packages": {facts["Name"]: facts["Version"] for facts in packages}}
 
 
 def _module(verb: Verb) -> str:

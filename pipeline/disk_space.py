@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_TEMPORARY_FOLDER = "No usable temporary directory"       # Python's error
 AGAIN = "then run the same command again: what is finished is kept."
 # How libraries that do not raise OSError say it: safetensors, torch, SQLite, Ray.
 _TEXTS = re.compile(r"no space left on device|disk quota exceeded|file too large|\(os error (28|122|27)\)|"
@@ -56,16 +57,20 @@ def explained(error: Exception, folder: Path) -> Exception:
     given in which it may lie.
     """
     full = next(filter(_is_full, _chain(error)), None)
-    if full is None or getattr(error, "__notes__", None):
+    if getattr(error, "__notes__", None):
+        return error
+    if NO_TEMPORARY_FOLDER in str(error):       # Python tries to write into each
+        error.add_note(f"Make room in one of them, or set TMPDIR to a folder with room, {AGAIN}")
+    if full is None:
         return error
     if isinstance(full, OSError) and full.filename is not None:
         return named(full, Path(os.fsdecode(full.filename)))
     number = getattr(full, "errno", None) or errno.ENOSPC
-    places = dict.fromkeys((folder, Path(tempfile.gettempdir())))
+    places = dict.fromkeys((folder, _temporary_folder()))
     detail = "" if isinstance(full, OSError) else f" ({str(full).splitlines()[0][:200]})"
     result = OSError(number, f"{os.strerror(number)}{detail}, in a file that the system does not name")
     result.add_note(f"Free are {' and '.join(f'{free_bytes(place):,} bytes in {place}' for place in places)}. "
-                    f"Make room, {AGAIN}")
+                    f"Make room, or set TMPDIR to another folder where that is the full one, {AGAIN}")
     return result
 
 
@@ -78,6 +83,14 @@ def _is_full(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in (*NO_ROOM, errno.EROFS)
     return tells_of_full_disk(str(error))
+
+
+def _temporary_folder() -> Path:
+    """The temporary folder, also where it is full."""
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError:
+        return Path(os.environ.get("TMPDIR", "/tmp"))
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

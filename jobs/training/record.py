@@ -21,7 +21,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,14 +80,21 @@ class Record:
         """Whether the verb ended without an error."""
         return (self.folder / "finished").exists()
 
-    def put(self, kind: str, values: Any, files: Path | None = None) -> int:
-        """Add an entry; returns how many older numbers were dropped for it. files: a file or folder that belongs to it.
+    def put(self, kind: str, values: Any, *, files: Path | None = None, contents: Mapping[str, bytes] | None = None
+            ) -> int:
+        """Add an entry; returns how many older numbers were dropped for it.
 
-        Raises OSError where it cannot be written.
+        files: a file or folder that belongs to it. contents: of further files, by name. Raises OSError where it cannot
+        be written.
         """
         entry = self.folder / f"{time.time_ns():020d}_{kind}.json"
+        if files is not None or contents:
+            _refuse_excess(self.folder.parent)
         if files is not None:
-            _link_all(files, entry.with_suffix(""), self.folder.parent)
+            _link_all(files, entry.with_suffix(""))
+        for name, content in (contents or {}).items():
+            entry.with_suffix("").mkdir(exist_ok=True)
+            atomic_write(entry.with_suffix("") / name, content)
         atomic_write(entry, json.dumps(values, default=str).encode())
         return self._drop_oldest() if kind == "numbers" else 0
 
@@ -160,11 +167,15 @@ def _kind(entry: Path) -> str:
     return entry.stem.partition("_")[2]
 
 
-def _link_all(source: Path, folder: Path, kept: Path) -> None:
-    """Link a file, or all files of a folder, into `folder`. Raises OSError where `kept` holds too much already."""
+def _refuse_excess(kept: Path) -> None:
+    """Raise OSError where the records in a folder hold too much already that lies nowhere else."""
     own = sum(stat.st_size for path in kept.glob("*/*/**/*") if path.is_file() and (stat := path.stat()).st_nlink == 1)
     if own > MOST_BYTES:
         raise OSError(errno.EDQUOT, f"more than {MOST_BYTES / 2**30:.0f} GiB of files wait to be logged", str(kept))
+
+
+def _link_all(source: Path, folder: Path) -> None:
+    """Link a file, or all files of a folder, into `folder`."""
     paths = [path for path in source.rglob("*") if path.is_file()] if source.is_dir() else [source]
     for path in paths:
         target = folder / (path.relative_to(source) if source.is_dir() else path.name)

@@ -143,10 +143,8 @@ class Tracker:
 
     def json(self, name: str, values: Any) -> None:
         """Store plain values as a JSON artifact."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / name
-            path.write_text(json.dumps(values, indent=1, sort_keys=True, default=str))
-            self.file(path)
+        content = json.dumps(values, indent=1, sort_keys=True, default=str).encode()
+        self._put("files", {"folder": None}, contents={name: content})
 
     def register(self, name: str, artifact_folder: str, tags: Mapping[str, Any]) -> None:
         """Register the artifact folder as a new version of model `name`, aliased 'newest'."""

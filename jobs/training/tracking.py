@@ -66,7 +66,7 @@ class Log:
         state = record.state()
         uri = state["uri"] if "run_id" in state else uri
         self.record = record
-        self.uri = uri or prepare_store(run_folder.resolve().parent, _create_store)
+        self.uri = uri or prepare_store(run_folder.resolve().parent, create_store)
         self.client = mlflow_module().MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
         self.experiment = self._experiment(state["project"], run_folder)
         self.parent_id = self._parent(state, run_folder)
@@ -234,7 +234,7 @@ def reason(error: Exception) -> str:
     return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]}..."
 
 
-def _create_store(uri: str) -> None:
+def create_store(uri: str) -> None:
     """Fill an empty database with MLflow's tables."""
     mlflow_module().MlflowClient(tracking_uri=uri, registry_uri=uri).search_experiments(max_results=1)
 

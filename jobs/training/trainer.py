@@ -211,6 +211,8 @@ def _fit(stage: Stage, job: TrainingJob, process: TrainingProcess, checkpoint: P
 
     def save(step: int) -> None:
         refuse_infinite_weights(model, step)
+        if report is not None:      # first: steps before the checkpoint are never repeated
+            report.tracker.flush()
         state = {"step": step, "consumed_samples": step * per_step, "seed": stage.fit.seed, "world": world()}
         error = None
         try:
@@ -220,8 +222,6 @@ def _fit(stage: Stage, job: TrainingJob, process: TrainingProcess, checkpoint: P
         if (error := _first_error(error)) is not None:
             raise _NotSaved(error)
         process.report(step)
-        if report is not None:
-            report.tracker.flush()
 
     batches = (batch.to(device) for batch in stage.batches(rank(), world(), start * per_step))
     try:

@@ -3,21 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
-import shutil
-import socket
-import subprocess
-import sys
-import tempfile
-import time
-import urllib.error
-import urllib.request
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 
 from jobs.models import load_weights, read_card
@@ -26,79 +15,9 @@ from pipeline.query_cache import QueryCache
 from pipeline.shards import ShardSet
 from tests.own_data.exports import export
 from tests.own_data.worlds import SOURCES
+from tests.ray_head import Head
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-
-ROOT = Path(__file__).resolve().parents[2]
-RAY = str(Path(sys.executable).with_name("ray"))
-
-
-def free_ports(count: int) -> list[str]:
-    sockets = [socket.socket() for _ in range(count)]
-    for opened in sockets:
-        opened.bind(("127.0.0.1", 0))
-    ports = [str(opened.getsockname()[1]) for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return ports
-
-
-class Head:
-    """`ray start --head --block` with ports, temporary folder, home folder and token of its own."""
-
-    def __init__(self, home: Path) -> None:
-        self.folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")       # sockets below it need a short path
-        self.env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
-            "HOME": str(home), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32),
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-        port, dashboard, client, agent, metrics = free_ports(5)
-        self.address = f"http://127.0.0.1:{dashboard}"
-        self.log = (home / "head.log").open("w+")
-        self.process = subprocess.Popen(
-            [RAY, "start", "--head", "--block", "--num-cpus=2", f"--object-store-memory={200 * 2**20}",
-             f"--temp-dir={self.folder}", "--node-ip-address=127.0.0.1", f"--port={port}",
-             "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}",
-             f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}", "--disable-usage-stats"],
-            cwd=home, env=self.env, stdout=self.log, stderr=subprocess.STDOUT)
-
-    def wait_until_ready(self, seconds: float = 120) -> None:
-        request = urllib.request.Request(f"{self.address}/api/jobs/",
-                                         headers={"Authorization": f"Bearer {self.env['RAY_AUTH_TOKEN']}"})
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            assert self.process.poll() is None, self.said()
-            try:
-                with urllib.request.urlopen(request, timeout=5):
-                    return
-            except (urllib.error.URLError, OSError):
-                time.sleep(0.5)
-        raise AssertionError(f"no answer from {self.address}: {self.said()}")
-
-    def said(self) -> str:
-        self.log.seek(0)
-        return self.log.read()[-3000:]
-
-    def submit(self, *command: str) -> tuple[int, str]:
-        """Exit code and log of `ray job submit` of this checkout, followed to its end."""
-        runtime = {"excludes": [".git"], "env_vars": {"MLFLOW_DISABLE_TELEMETRY": "true"}}
-        done = subprocess.run(
-            [RAY, "job", "submit", "--address", self.address, "--working-dir", ".",
-             "--runtime-env-json", json.dumps(runtime), "--", *command],
-            cwd=ROOT, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600)
-        return done.returncode, done.stdout
-
-    def close(self) -> None:
-        """End the processes this head started, by their ids, and no other."""
-        parent = psutil.Process(self.process.pid)
-        ours = [*parent.children(recursive=True), parent]
-        for process in ours:
-            process.terminate()
-        for process in psutil.wait_procs(ours, timeout=5)[1]:
-            process.kill()
-        self.process.wait()
-        self.log.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
 
 @pytest.fixture(scope="module")
 def head(tmp_path_factory):

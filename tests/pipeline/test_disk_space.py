@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sqlite3
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -80,3 +81,16 @@ def test_the_reason_of_an_error_is_found_behind_it(tmp_path):
     ("ray.exceptions.OutOfDiskError: Local disk is full", True), ("the file is too large to be a picture", False)])
 def test_messages_of_other_programs(text, full):
     assert tells_of_full_disk(text) == full
+
+
+def test_where_every_temporary_folder_is_full_the_cure_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path)])
+    with disk_of(0):
+        with pytest.raises(FileNotFoundError) as raised:
+            tempfile.gettempdir()
+        error = explained(raised.value, tmp_path)
+        assert "set TMPDIR to a folder with room" in error.__notes__[0]
+        assert str(tmp_path) in str(error)
+        unnamed = explained(sqlite3.OperationalError("database or disk is full"), tmp_path)
+    assert f"bytes in {tmp_path}" in unnamed.__notes__[0]

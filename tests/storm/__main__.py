@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import random
 import shutil
 import sys
 import tempfile
@@ -28,14 +29,17 @@ import tyro
 
 from tests.storm.foreign_files import FOREIGN_FILES
 from tests.storm.full_disks import FULL_DISK
-from tests.storm.kills import KILLS, KILLS_ON_RAY
+from tests.storm.kills import KILLS
+from tests.storm.on_ray import KILLS_JOINED, KILLS_ON_RAY, STOPS_ON_RAY
 from tests.storm.own_files import DAMAGED_SHARDS, OWN_FILES
 from tests.storm.small_disk import with_own_mounts
 from tests.storm.small_run import SmallRun
+from tests.storm.stops import STOPS
 from tests.storm.trackers import TRACKER
 from tests.storm.trials import Damage, Tally, Trial
 
-ALL_KINDS = (KILLS, KILLS_ON_RAY, OWN_FILES, DAMAGED_SHARDS, FOREIGN_FILES, FULL_DISK, TRACKER)
+ALL_KINDS = (KILLS, KILLS_JOINED, KILLS_ON_RAY, STOPS, STOPS_ON_RAY, OWN_FILES, DAMAGED_SHARDS, FOREIGN_FILES,
+             FULL_DISK, TRACKER)
 KINDS = {kind.name: kind for kind in ALL_KINDS}
 
 
@@ -57,8 +61,8 @@ def main(minutes: float = 60.0, seed: int = 0, verb: tuple[str, ...] = (), kind:
         with_own_mounts()
     torch.set_num_threads(1)
     place = Path(tempfile.mkdtemp(prefix="storm-")) if folder is None else folder.absolute()
+    run = SmallRun(place / "run")
     try:
-        run = SmallRun(place / "run")
         run.make()
         print(f"a run without faults: {sum(cost.seconds for cost in run.costs.values()):.0f} s in {place}", flush=True)
         tally = Tally()
@@ -67,6 +71,7 @@ def main(minutes: float = 60.0, seed: int = 0, verb: tuple[str, ...] = (), kind:
                 break
             attempt(run, trial, tally)
     finally:
+        run.close()
         if folder is None:
             shutil.rmtree(place, ignore_errors=True)
     print(tally.table())
@@ -84,10 +89,11 @@ def chosen(kinds: tuple[str, ...], verbs: tuple[str, ...]) -> list[tuple[str, st
 
 
 def planned(pairs: list[tuple[str, str]], seed: int, trials: int | None) -> Iterator[Trial]:
-    """All kinds and verbs in turn, with rising seeds."""
-    for number in itertools.count() if trials is None else range(trials):
-        for kind, verb in pairs:
-            yield Trial(kind=kind, verb=verb, seed=seed + number)
+    """All kinds and verbs in turn, with rising seeds, each time in another order: a short storm has some of every kind.
+    """
+    for number in itertools.count(seed) if trials is None else range(seed, seed + trials):
+        for kind, verb in random.Random(number).sample(pairs, len(pairs)):
+            yield Trial(kind=kind, verb=verb, seed=number)
 
 
 def attempt(run: SmallRun, trial: Trial, tally: Tally) -> None:

@@ -14,27 +14,38 @@ from typing import Literal
 
 Fault = Literal["dies", "hangs", "error 500", "nonsense", "cut"]
 FAULTS: tuple[Fault, ...] = ("dies", "hangs", "error 500", "nonsense", "cut")
+DATABASE = "server.db"      # in the folder of a tracker
 HANGING = 600.0     # seconds; longer than anybody waits
 
 
 @contextmanager
-def tracker(folder: Path, *, fault: Fault | None = None, after: int = 0) -> Iterator[str]:
-    """The address of a tracker that keeps its runs in a folder, in a process that ends with the block.
-
-    fault: how it answers, or does not, from the request on that comes after the first `after` ones.
-    """
+def listening() -> Iterator[socket.socket]:
+    """A socket at an address of its own, which outlives the trackers that answer there."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(64)
-        sys.stdout.flush()
-        child = os.fork()
-        if child == 0:
-            _serve_and_leave(listener, folder, fault, after)
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
+        yield listener
+
+
+def address_of(listener: socket.socket) -> str:
+    return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@contextmanager
+def tracker(folder: Path, listener: socket.socket, *, fault: Fault | None = None, after: int = 0) -> Iterator[None]:
+    """A tracker that keeps its runs in a folder, in a process that ends with the block.
+
+    fault: how it answers, or does not, from the request on that comes after the first `after` ones.
+    """
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        _serve_and_leave(listener, folder, fault, after)
+    try:
+        yield
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def _serve_and_leave(listener: socket.socket, folder: Path, fault: Fault | None, after: int) -> None:
@@ -43,7 +54,7 @@ def _serve_and_leave(listener: socket.socket, folder: Path, fault: Fault | None,
         log = os.open(folder / "tracker.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        os.environ["_MLFLOW_SERVER_FILE_STORE"] = f"sqlite:///{folder / 'server.db'}"
+        os.environ["_MLFLOW_SERVER_FILE_STORE"] = f"sqlite:///{folder / DATABASE}"
         os.environ["_MLFLOW_SERVER_ARTIFACT_ROOT"] = (folder / "artifacts").as_uri()
         from mlflow.server import app
         from werkzeug.serving import make_server

@@ -11,13 +11,15 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 LONGEST = 300.0     # seconds; what takes longer hangs
 KILLED = -int(signal.SIGKILL)
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 CRASH = 70          # exit code of a call that ended with an error which nobody expects
 
 
@@ -36,24 +38,41 @@ class Ended:
         return self.code == CRASH or "Traceback (most recent call last)" in self.said
 
 
-def forked(call: Callable[[], int], log: Path, *, kill_after: float | None = None, longest: float = LONGEST) -> Ended:
+@dataclass(frozen=True, slots=True)
+class Act:
+    """Something that is done to a call some seconds after its start. do: is given its process."""
+
+    after: float
+    do: Callable[[int], object]
+
+
+def forked(call: Callable[[], int], log: Path, *, kill_after: float | None = None,
+           acts: Iterable[Act] = (), longest: float = LONGEST) -> Ended:
     """Run `call` in a forked process group and wait for its end; its result is the exit code.
 
-    log: file for everything that it prints. kill_after: seconds until the whole group is killed. Raises TimeoutError
-    for a call that hangs, after killing it.
+    log: file for everything that it prints. kill_after: seconds until the whole group is killed. acts: what is done to
+    it meanwhile; `STOPPING` signals wait until the call unblocks them. Raises TimeoutError for a call that hangs, after
+    killing it.
     """
+    coming = sorted(acts, key=lambda act: act.after)
     sys.stdout.flush()
     sys.stderr.flush()
     log.write_bytes(b"")
     started = time.monotonic()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING if coming else ())
     child = os.fork()
     if child == 0:
         _call_and_leave(call, log)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
     end = started + (longest if kill_after is None else kill_after)
     while True:
         pid, status, usage = os.wait4(child, os.WNOHANG)
         if pid:
             break
+        if coming and time.monotonic() > started + coming[0].after:
+            with suppress(ProcessLookupError):      # it has no group of its own yet
+                coming[0].do(child)
+                coming.pop(0)
         if time.monotonic() > end:
             _kill_group(child)
             os.kill(child, signal.SIGKILL)      # it may have no group of its own yet
@@ -94,9 +113,17 @@ def _call_and_leave(call: Callable[[], int], log: Path) -> None:
 
 
 def _kill_group(group: int) -> bool:
-    """Kill what is left of a group; returns whether anything was."""
-    try:
+    """Kill what is left of a group; returns whether anything still ran."""
+    running = any(map(partial(_runs_in, group), Path("/proc").glob("[0-9]*")))
+    with suppress(ProcessLookupError):
         os.killpg(group, signal.SIGKILL)
-    except ProcessLookupError:
+    return running
+
+
+def _runs_in(group: int, folder: Path) -> bool:
+    """Whether a process of /proc belongs to a group and has not ended. (Whoever has to may not have waited for it.)"""
+    try:
+        state, _, own_group = (folder / "stat").read_text().rpartition(")")[2].split()[:3]
+    except OSError:
         return False
-    return True
+    return int(own_group) == group and state not in "ZX"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from tests.storm.small_run import FINISHED, ORDER, VERIFY, SmallRun
+from tests.storm.small_run import FINISHED, VERIFY, SmallRun
 from tests.storm.trials import Damage, Kind, refuse_crash, refuse_unless
 
 MOST_FILES = 3              # that are damaged at once
@@ -36,7 +36,10 @@ FILES = {
                              mark="stage_one/model/model.json"),
     "cache_queries": Files(reads=("shards/train/", "stage_one/model/"), makes=("cache/",), finished=("cache/",),
                            mark="cache/*/manifest.json"),
-    "train_stage_two": Files(reads=("cache/", "stage_one/model/"), makes=("stage_two/",),
+    "train_links": Files(reads=("cache/", "stage_one/model/"), makes=("stage_two/links/",),
+                         finished=("stage_two/links/model/",), mark="stage_two/links/model/model.json"),
+    "train_stage_two": Files(reads=("cache/", "stage_one/model/"),
+                             makes=("stage_two/model/", "stage_two/checkpoints/", "stage_two/identity.json"),
                              finished=("stage_two/model/",), mark="stage_two/model/model.json"),
     "evaluate": Files(reads=("shards/val/", "stage_one/model/", "stage_two/model/"), makes=("scores/",),
                       finished=("scores/",), mark="scores/*/predictions/*/predictions.json"),
@@ -157,12 +160,15 @@ def until_it_ends(run: SmallRun, verb: str, hurt: list[Path]) -> str:
         refuse_unless(bool(named), "none of the damaged files is named", ended)
         refuse_unless(CURES.search(error) is not None, "no cure is named", ended)
         for path in named:
-            follow_cure(run, verb, path)
+            follow_cure(run, verb, path, hurt)
     raise Damage(f"following its messages does not help: {said[-1500:]}")
 
 
-def follow_cure(run: SmallRun, verb: str, path: Path) -> None:
-    """Delete a file, or the checkpoint that it belongs to, and run the verb that makes it, where that is another."""
+def follow_cure(run: SmallRun, verb: str, path: Path, hurt: list[Path]) -> None:
+    """Delete a file, or the checkpoint that it belongs to, and run the verb that makes it, where that is another.
+
+    That verb may meet other damaged files first, whose cures are then followed too.
+    """
     for damaged_path in [path, *(folder for folder in path.parents if folder.name.startswith("step-"))]:
         if damaged_path.is_dir():
             shutil.rmtree(damaged_path)
@@ -171,10 +177,12 @@ def follow_cure(run: SmallRun, verb: str, path: Path) -> None:
     name = str(path.relative_to(run.place / "run"))
     if name == "world/world.json":
         shutil.rmtree(path.parent)
-    maker = next((maker for maker in ORDER if name.startswith(FILES[maker].makes)), verb)
+    maker = next((maker for maker in FILES if name.startswith(FILES[maker].makes)), verb)
     if maker != verb:
-        ended = run.run(maker)
-        refuse_unless(ended.code == 0, f"{maker} does not make {name} again", ended)
+        try:
+            until_it_ends(run, maker, hurt)
+        except Damage as error:
+            raise Damage(f"{maker} does not make {name} again: {error}") from None
 
 
 def refuse_wrong_bytes(run: SmallRun, verb: str, hurt: set[str], said: str) -> None:
@@ -204,4 +212,4 @@ def meet_damaged_shards(run: SmallRun, verb: str, numbers: random.Random) -> int
 
 
 DAMAGED_SHARDS = Kind(name="damaged-shards", verbs=(VERIFY,), meet=meet_damaged_shards)
-OWN_FILES = Kind(name="own-files", verbs=ORDER, meet=meet_damaged_files)
+OWN_FILES = Kind(name="own-files", verbs=tuple(FILES), meet=meet_damaged_files)

@@ -27,10 +27,10 @@ from jobs.verb import guarded
 from pipeline.datasets.synthetic import SyntheticConfig, write_world
 from pipeline.spool import TensorSpool
 from pipeline.visualise.video_writer import VideoWriter
-from tests.runs import here, scored
+from tests.runs import here
 from tests.storm.small_disk import disk_of, make_room, small_file_system
-from tests.storm.small_run import ORDER, VERBS, small_recipe
-from tests.untrained_run import predicting, write_video
+from tests.storm.small_run import ORDER, VERBS, of_verb, small_recipe
+from tests.untrained_run import write_video
 
 FULL = 20_000       # bytes that fit into a file
 
@@ -114,13 +114,10 @@ def disk(tmp_path) -> Iterator[Path]:
 def test_every_verb_names_the_file_and_goes_on_when_there_is_room(tmp_path, disk, capsys):
     recipe = replace(small_recipe(disk), tracking=TrackingConfig(uri=f"sqlite:///{tmp_path / 'tracking.db'}"))
     write_video(tmp_path / "videos" / "a.mp4", 12)
-    recipes = dict.fromkeys(ORDER, recipe) | {
-        "evaluate": scored(recipe, mode="offline"),
-        "predict": predicting(recipe, tmp_path / "videos", disk / "predictions")}
     for verb in ORDER:
         make_room(disk, shutil.disk_usage(disk).used + FULL)
         capsys.readouterr()
-        code = guarded(VERBS[verb].main, lambda verb=verb: recipes[verb])
+        code = guarded(VERBS[verb], lambda verb=verb: of_verb(recipe, verb, videos=tmp_path / "videos"))
         said = capsys.readouterr().err
         assert (verb, code) == (verb, 1), said
         error, cure = said[said.index("error: "):].splitlines()[:2]
@@ -128,7 +125,7 @@ def test_every_verb_names_the_file_and_goes_on_when_there_is_room(tmp_path, disk
         assert str(disk) in error
         assert re.search(r"bytes are free|Free are", cure)
         make_room(disk, 2**30)
-        assert guarded(VERBS[verb].main, lambda verb=verb: recipes[verb]) == 0
+        assert guarded(VERBS[verb], lambda verb=verb: of_verb(recipe, verb, videos=tmp_path / "videos")) == 0
 
 
 @pytest.mark.ray

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.files import atomic_write
-from tests.storm.forked import CRASH, KILLED, forked
-from tests.storm.kill_points import count_changes, kill_at_change, kill_at_size
+from tests.storm.forked import CRASH, KILLED, STOPPING, Act, forked
+from tests.storm.kill_points import count_changes, kill_at_change, kill_at_size, quota_from_change
 from tests.storm.small_disk import can_mount, disk_of, used
 from tests.storm.small_run import contents
 from tests.storm.trials import Tally, Trial
@@ -84,6 +86,33 @@ def test_every_change_is_a_point_at_which_a_kill_leaves_whole_files(tmp_path, fo
         whole = {name for name in names(folder) if len(name) == 1}
         assert whole == set("ab"[:change // 4])
         assert all((folder / name).stat().st_size == 1000 for name in whole)
+
+
+def test_from_a_change_on_a_quota_is_used_up_and_what_was_whole_stays(tmp_path, folder):
+    def write() -> int:
+        quota_from_change(folder, 5)
+        try:
+            return write_two(folder)
+        except OSError as error:
+            print(error, *error.__notes__)
+            return error.errno
+
+    ended = forked(write, tmp_path / "log")
+    assert ended.code == errno.EDQUOT
+    assert f"[Errno {errno.EDQUOT}] Disk quota exceeded: '{folder / 'b'}'" in ended.said
+    assert "quota of this user is used up. Make room" in ended.said
+    assert names(folder) == {"a"}
+
+
+def test_signals_wait_until_a_call_listens(tmp_path):
+    def stop() -> int:
+        time.sleep(0.5)
+        signal.signal(signal.SIGHUP, lambda *_: os._exit(5))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+        return time.sleep(60)
+
+    ended = forked(stop, tmp_path / "log", acts=[Act(0.1, lambda child: os.kill(child, signal.SIGHUP))])
+    assert (ended.code, ended.seconds < 30) == (5, True)
 
 
 def test_a_write_beyond_a_size_kills(tmp_path, folder):
@@ -161,13 +190,20 @@ def answer(address: str) -> int:
 
 @pytest.mark.slow
 def test_a_tracker_works_until_it_fails(tmp_path):
-    from tests.storm.faulty_tracker import tracker
+    from tests.storm.faulty_tracker import address_of, listening, tracker
 
-    with tracker(tmp_path, fault="error 500", after=1) as address:
-        assert answer(address) == 200
-        with pytest.raises(urllib.error.HTTPError, match="500"):
+    with listening() as listener:
+        address = address_of(listener)
+        with tracker(tmp_path, listener, fault="error 500", after=1):
+            assert answer(address) == 200
+            with pytest.raises(urllib.error.HTTPError, match="500"):
+                answer(address)
+        with tracker(tmp_path, listener, fault="nonsense"), pytest.raises(ValueError, match="Expecting"):
             answer(address)
-    with tracker(tmp_path, fault="nonsense") as address, pytest.raises(ValueError, match="Expecting"):
-        answer(address)
-    with tracker(tmp_path, fault="dies") as address, pytest.raises(OSError):    # noqa: PT011 - any way to be gone
-        answer(address)
+        with tracker(tmp_path, listener):
+            assert answer(address) == 200
+    with listening() as listener, tracker(tmp_path, listener, fault="dies"):
+        address = address_of(listener)
+        listener.close()        # or requests would wait for the next tracker
+        with pytest.raises(OSError):    # noqa: PT011 - any way to be gone
+            answer(address)

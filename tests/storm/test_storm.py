@@ -1,4 +1,4 @@
-"""A short storm in every test run: one seeded trial of every kind of faults on every verb."""
+"""A short storm: seeded trials of the kinds of faults that need neither Ray nor a small disk, on all verbs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow
 
-KINDS = ("kill", "own-files", "damaged-shards", "foreign-files")
+KINDS = ("kill", "stop", "own-files", "damaged-shards", "foreign-files")
 MINUTES = 3.5           # after which no further trial begins, however slow the machine is
 
 BROKEN = """

@@ -1,4 +1,5 @@
-"""A tracker that dies, hangs, answers nonsense, is locked or damaged costs no verb its result."""
+"""A tracker that dies, hangs, answers nonsense, is locked or damaged costs no verb its result, and gets the rest later.
+"""
 
 from __future__ import annotations
 
@@ -12,56 +13,80 @@ from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
-from tests.storm.faulty_tracker import FAULTS, tracker
-from tests.storm.forked import Ended
+from jobs.training.record import waiting
+from jobs.training.tracking import create_store
+from tests.storm.faulty_tracker import DATABASE, FAULTS, address_of, listening, tracker
+from tests.storm.forked import Ended, forked
+from tests.storm.ledgers import refuse_unlogged
 from tests.storm.own_files import cut, emptied, noise, zeros
-from tests.storm.small_run import ORDER, SmallRun
+from tests.storm.small_run import ORDER, SYNC, SmallRun
 from tests.storm.trials import Damage, Kind, refuse_crash, refuse_unless
 
 REQUESTS = 40               # of a verb to its tracker, about
 SECONDS = "2"               # that a verb waits for an answer
-LOCKED = 8.0                # seconds
-OWN_STORE = ("locked", "locked for long", *(damage.__name__ for damage in (cut, emptied, noise, zeros)))
+LOCKS = {"locked": 8.0, "locked for long": None}        # seconds
+DAMAGES: dict[str, Callable[[Path, random.Random], None]] = {
+    damage.__name__: damage for damage in (cut, emptied, noise, zeros)}
+OWN_STORE = (*LOCKS, *DAMAGES)
 
 
 def meet_bad_tracker(run: SmallRun, verb: str, numbers: random.Random) -> int:
-    """Run a verb with a tracker that fails, and again with one that works. Raises Damage."""
+    """Run a verb with a tracker that fails, then log with one that works what could not be logged. Raises Damage."""
     run.bring(verb)
     fault = numbers.choice([*FAULTS, "nobody", *(OWN_STORE if verb != ORDER[0] else ())])
     try:
-        ended = with_own_store(run, verb, fault, numbers) if fault in OWN_STORE else with_server(run, verb, fault,
-                                                                                               numbers)
-        refuse_harm(run, verb, ended)
+        if fault in OWN_STORE:
+            with_own_store(run, verb, fault, numbers)
+        else:
+            with_server(run, verb, fault, numbers)
     except Damage as error:
         raise Damage(f"{fault}: {error}") from None
     return 1
 
 
-def with_server(run: SmallRun, verb: str, fault: str, numbers: random.Random) -> Ended:
+def with_server(run: SmallRun, verb: str, fault: str, numbers: random.Random) -> None:
     """Run a verb with a server that fails after some requests, or with the address of none."""
     folder = run.folder / "server"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    if fault == "nobody":
-        return run.run(verb, before=partial(use_tracker, "http://127.0.0.1:9"))
-    after = numbers.randint(0, REQUESTS)
-    with tracker(folder, fault=fault, after=after) as address:
-        return run.run(verb, before=partial(use_tracker, address))
+    shutil.copy(empty_database(run.folder), folder / DATABASE)
+    with listening() as listener:
+        address = address_of(listener)
+        if fault == "nobody":
+            refuse_harm(run, verb, run.run(verb, before=partial(use_tracker, "http://127.0.0.1:9")))
+        else:
+            with tracker(folder, listener, fault=fault, after=numbers.randint(0, REQUESTS)):
+                refuse_harm(run, verb, run.run(verb, before=partial(use_tracker, address)))
+        with tracker(folder, listener):
+            refuse_unlogged(run, verb, before=partial(use_tracker, address, seconds="30"))
 
 
-def with_own_store(run: SmallRun, verb: str, fault: str, numbers: random.Random) -> Ended:
+def empty_database(folder: Path) -> Path:
+    """The database of a server that has answered no request: one that is killed while it makes it never works again."""
+    database = folder / "empty.db"
+    if not database.exists():
+        with_tables = partial(create_store, f"sqlite:///{database}")
+        if (ended := forked(lambda: with_tables() or 0, folder / "log.txt")).code:
+            raise RuntimeError(ended.said)
+    return database
+
+
+def with_own_store(run: SmallRun, verb: str, fault: str, numbers: random.Random) -> None:
     """Run a verb whose database beside the run is locked by somebody else, or damaged."""
     database = run.place / "tracking.db"
-    if fault == "locked":
-        with locked(database, numbers.uniform(0, run.cost(verb).seconds), LOCKED):
-            return run.run(verb)
-    if fault == "locked for long":
-        with locked(database, numbers.uniform(0, run.cost(verb).seconds), None):
-            return run.run(verb)
-    damage: Callable[[Path, random.Random], None] = {damage.__name__: damage for damage in (
-        cut, emptied, noise, zeros)}[fault]
-    damage(database, numbers)
-    return run.run(verb)
+    if fault in LOCKS:
+        with locked(database, numbers.uniform(0, run.cost(verb).seconds), LOCKS[fault]):
+            refuse_harm(run, verb, run.run(verb))
+        refuse_unlogged(run, verb)
+        return
+    DAMAGES[fault](database, numbers)
+    refuse_harm(run, verb, run.run(verb))
+    if run.run(SYNC).code:
+        database.unlink(missing_ok=True)
+        ended = run.run(SYNC)
+        refuse_unless(ended.code == 0, "with a new store, what waits is not logged", ended)
+    if left := waiting(run.place / "run"):
+        raise Damage(f"{left} things still wait to be logged")
 
 
 @contextmanager
@@ -101,9 +126,9 @@ def refuse_harm(run: SmallRun, verb: str, ended: Ended) -> None:
         raise Damage(f"{differences}, printed: {ended.said[-800:]}")
 
 
-def use_tracker(uri: str) -> None:
-    """Let the verbs of this process record in another tracker, and wait for its answers for a short time only."""
-    os.environ.update(MLFLOW_TRACKING_URI=uri, MLFLOW_HTTP_REQUEST_TIMEOUT=SECONDS, MLFLOW_HTTP_REQUEST_MAX_RETRIES="1")
+def use_tracker(uri: str, seconds: str = SECONDS) -> None:
+    """Let the verbs of this process record in another tracker, and wait so long for its answers."""
+    os.environ.update(MLFLOW_TRACKING_URI=uri, MLFLOW_HTTP_REQUEST_TIMEOUT=seconds, MLFLOW_HTTP_REQUEST_MAX_RETRIES="1")
 
 
 TRACKER = Kind(name="tracker", verbs=ORDER, meet=meet_bad_tracker)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import tempfile
 import time
 from pathlib import Path
 
@@ -71,6 +72,14 @@ def the_run(config: TrackingConfig, folder: Path, name: str = "train"):
     [run] = client.search_runs([client.get_run(parent).info.experiment_id],
                                f"tags.mlflow.parentRunId = '{parent}' and tags.verb = '{name}'")
     return run
+
+
+def test_what_is_logged_needs_no_temporary_folder(tmp_path, monkeypatch, away):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "full"))
+    with verb(away, tmp_path / "run") as tracker:
+        tracker.json("recipe.json", {"a": 1})
+    assert tracker.failures == []
+    assert [json.loads(path.read_text()) for path in tmp_path.rglob("recipe.json")] == [{"a": 1}]
 
 
 def test_by_default_the_database_and_artifacts_lie_beside_the_run_folders(tmp_path):

@@ -1,0 +1,106 @@
+"""A Ray cluster of one machine that outlives the verbs which join it or are submitted to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[1]
+RAY = str(Path(sys.executable).with_name("ray"))
+
+
+def free_ports(count: int) -> list[str]:
+    sockets = [socket.socket() for _ in range(count)]
+    for opened in sockets:
+        opened.bind(("127.0.0.1", 0))
+    ports = [str(opened.getsockname()[1]) for opened in sockets]
+    for opened in sockets:
+        opened.close()
+    return ports
+
+
+class Head:
+    """`ray start --head --block` with ports, temporary folder, home folder and token of its own."""
+
+    def __init__(self, home: Path) -> None:
+        self.folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")       # sockets below it need a short path
+        self.env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
+            "HOME": str(home), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        port, dashboard, client, agent, metrics = free_ports(5)
+        self.address = f"http://127.0.0.1:{dashboard}"
+        self.joining = {"RAY_ADDRESS": f"127.0.0.1:{port}", "RAY_AUTH_MODE": "token",
+                        "RAY_AUTH_TOKEN": self.env["RAY_AUTH_TOKEN"]}       # variables of a verb that joins
+        self.log = (home / "head.log").open("w+")
+        self.process = subprocess.Popen(
+            [RAY, "start", "--head", "--block", "--num-cpus=2", f"--object-store-memory={200 * 2**20}",
+             f"--temp-dir={self.folder}", "--node-ip-address=127.0.0.1", f"--port={port}",
+             "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}",
+             f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}", "--disable-usage-stats"],
+            cwd=home, env=self.env, stdout=self.log, stderr=subprocess.STDOUT)
+
+    def wait_until_ready(self, seconds: float = 120) -> None:
+        request = urllib.request.Request(f"{self.address}/api/jobs/",
+                                         headers={"Authorization": f"Bearer {self.env['RAY_AUTH_TOKEN']}"})
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            assert self.process.poll() is None, self.said()
+            try:
+                with urllib.request.urlopen(request, timeout=5):
+                    return
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.5)
+        raise AssertionError(f"no answer from {self.address}: {self.said()}")
+
+    def said(self) -> str:
+        self.log.seek(0)
+        return self.log.read()[-3000:]
+
+    def submit(self, *command: str, follow: bool = True, name: str = "") -> tuple[int, str]:
+        """Exit code and log of `ray job submit` of this checkout, followed to its end unless `follow` is off."""
+        runtime = {"excludes": [".git"], "env_vars": {"MLFLOW_DISABLE_TELEMETRY": "true"}}
+        options = [*([] if follow else ["--no-wait"]), *(["--submission-id", name] if name else [])]
+        return self.job("submit", *options, "--working-dir", ".", "--runtime-env-json", json.dumps(runtime), "--",
+                        *command)
+
+    def job(self, action: str, *arguments: str) -> tuple[int, str]:
+        """Exit code and output of `ray job <action>`."""
+        done = subprocess.run([RAY, "job", action, "--address", self.address, *arguments], cwd=ROOT, env=self.env,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600, check=False)
+        return done.returncode, done.stdout
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes in which this cluster does the work of a verb: actors and tasks."""
+        below = psutil.Process(self.process.pid).children(recursive=True)
+        return [process for process in below if _name(process).startswith("ray::") and "IDLE" not in _name(process)]
+
+    def close(self) -> None:
+        """End the processes this head started, by their ids, and no other."""
+        parent = psutil.Process(self.process.pid)
+        ours = [*parent.children(recursive=True), parent]
+        for process in ours:
+            process.terminate()
+        for process in psutil.wait_procs(ours, timeout=5)[1]:
+            process.kill()
+        self.process.wait()
+        self.log.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
