@@ -15,13 +15,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Iterable
 from importlib import import_module
 from multiprocessing import get_context
+from pathlib import Path
 
-import torch
-
-from benchmarks.harness import Results
-from benchmarks.rows import is_slower, latest, read_rows
+from benchmarks.harness import run_one
+from benchmarks.rows import RESULTS, is_slower, latest, read_rows
 from benchmarks.table import PAGE, page
 
 BENCHMARKS = ("trajectory_attention", "kmax_losses", "metrics", "panoptic_merge", "shards", "loading", "batch_canvas",
@@ -50,29 +50,22 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def run_all(names: list[str], size: str) -> list[str]:
-    """Run benchmarks one after another and print what fell. Returns what failed or fell."""
+def run_all(names: Iterable[str], size: str, *, folder: Path = RESULTS) -> list[str]:
+    """Run benchmarks one after another and print what fell. Returns what failed or fell. folder: of the results."""
     os.environ.update(ENVIRONMENT)
-    recorded = latest(read_rows())
+    recorded = latest(read_rows(folder))
     failed = []
     for name in names:
-        process = get_context("spawn").Process(target=run_one, args=(name, size))
+        process = get_context("spawn").Process(target=run_one, args=(name, size, folder))
         process.start()
         process.join()
         failed += [f"{name} ended with exit code {process.exitcode}"] if process.exitcode else []
-    now = latest(read_rows())
-    failed += [f"{name}: {row.value:.2f}x, but {recorded[key].value:.2f}x on {recorded[key].date[:10]}"
-               for key, row in now.items() if key in recorded and is_slower(row, recorded[key])
-               for name in (f"{row.benchmark}, {row.name}",)]
-    print("\n".join(["", *(f"worse than recorded: {reason}" for reason in failed)] if failed else ["nothing is worse"]))
+    now = latest(read_rows(folder))
+    failed += [f"{row.benchmark}, {row.name}: {row.value:.2f}x, but {recorded[key].value:.2f}x on "
+               f"{recorded[key].date[:10]}"
+               for key, row in now.items() if key in recorded and is_slower(row, recorded[key])]
+    print("\n".join(f"worse than recorded: {reason}" for reason in failed) or "no ratio is worse than recorded")
     return failed
-
-
-def run_one(name: str, size: str) -> None:
-    """Run one benchmark in this process."""
-    torch.set_num_threads(1)
-    module = import_module(f"benchmarks.{name}")
-    module.run(module.SIZES[size], Results(name, measures=module.MEASURES))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,14 @@ class Results:
         append(row, self.folder)
         self.rows.append(row)
         return row
+
+
+def run_one(name: str, size: str, folder: Path) -> None:
+    """Run one benchmark in this process. size: a name in its SIZES; at "toy", every comparison has one round."""
+    torch.set_num_threads(1)
+    module = import_module(f"benchmarks.{name}")
+    repeats = 1 if size == "toy" else None
+    module.run(module.SIZES[size], Results(name, measures=module.MEASURES, folder=folder, repeats=repeats))
 
 
 def line(row: Row) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
-import cv2
 import numpy as np
-from pycocotools import mask as coco
 
 from pipeline.errors import BadInput
 from pipeline.images import resize_ids
 from pipeline.records import Dataset, FrameRecord, VideoRecord
+from pipeline.shards.id_runs import IdRuns, map_runs, mask_borders, mask_runs
 
 SAME_RUN = "Use annotations and label maps of the same run of the converter."
 HIGHEST_ID = np.iinfo(np.uint16).max    # of an id map
@@ -47,17 +47,16 @@ class StoredIds:
         """
         if frame.label is None and frame.masks is None:
             return None
-        ids = self._from_masks(video, frame) if frame.label is None else self._from_map(dataset, video, frame)
-        ids = ids if ids.shape == size else resize_ids(ids, *size)
-        self._count(ids)
+        runs = self._from_masks(video, frame) if frame.label is None else self._from_map(dataset, video, frame)
+        ids = runs.painted()
+        if ids.shape != size:
+            ids = resize_ids(ids, *size)
+            runs = map_runs(ids)
+        counts = runs.pixels(len(self.table) + len(self._overlaps) + 1)
+        self.pixels = np.pad(self.pixels, (0, len(counts) - len(self.pixels))) + counts
         return ids
 
-    def _count(self, ids: np.ndarray) -> None:
-        highest = len(self.table) + len(self._overlaps)
-        counts = cv2.calcHist([ids], [0], None, [highest + 1], [0, highest + 1]).ravel().astype(np.int64)
-        self.pixels = np.pad(self.pixels, (0, highest + 1 - len(self.pixels))) + counts
-
-    def _from_map(self, dataset: Dataset, video: VideoRecord, frame: FrameRecord) -> np.ndarray:
+    def _from_map(self, dataset: Dataset, video: VideoRecord, frame: FrameRecord) -> IdRuns:
         source = dataset.frame_ids(video, frame)                                        # H W int32
         if source.shape != (video.height, video.width):
             raise BadInput("size-differs", f"the label is {source.shape[1]}x{source.shape[0]} pixels, but the video is "
@@ -68,16 +67,17 @@ class StoredIds:
         if self._lookup is None:        # its last entry stays 0
             self._lookup = np.zeros(int(self.source.max()) + 2, _smallest(len(self.table)))
             self._lookup[self.source] = np.arange(len(self.source))
-        ids = self._lookup.take(source, mode="clip")            # ids outside the table become 0, like void
-        if np.count_nonzero(ids) != np.count_nonzero(source):
-            raise BadInput("unlisted-id", f"its pixels have the ids {some(set(source[ids == 0].tolist()) - {0})}, "
+        runs = map_runs(source)
+        ids = self._lookup.take(runs.ids, mode="clip")          # ids outside the table become 0, like void
+        if np.count_nonzero(ids) != np.count_nonzero(runs.ids):
+            raise BadInput("unlisted-id", f"its pixels have the ids {some(set(runs.ids[ids == 0].tolist()) - {0})}, "
                            "which the annotation of the video does not list.", cure=SAME_RUN)
-        self._check_listing(frame, ids)
-        return ids
+        runs = replace(runs, ids=ids)
+        self._check_listing(frame, runs.pixels(len(self.source)))
+        return runs
 
-    def _check_listing(self, frame: FrameRecord, ids: np.ndarray) -> None:
-        pixels = cv2.calcHist([ids], [0], None, [len(self.source)], [0, len(self.source)]).ravel()[1:]
-        drawn = set(self.source[1:][pixels > 0].tolist())
+    def _check_listing(self, frame: FrameRecord, pixels: np.ndarray) -> None:
+        drawn = set(self.source[1:][pixels[1:] > 0].tolist())
         listed = set(frame.segment_ids)
         if drawn - listed:
             raise BadInput("unlisted-id", f"its pixels have the ids {some(drawn - listed)}, which the annotation of "
@@ -86,20 +86,10 @@ class StoredIds:
             raise BadInput("no-pixels", f"the annotation of frame {frame.name!r} lists the segments "
                            f"{some(listed - drawn)}, which have no pixels.", cure=SAME_RUN)
 
-    def _from_masks(self, video: VideoRecord, frame: FrameRecord) -> np.ndarray:
-        masks = {self._stored_id(frame, id): _decoded(video, frame, id, mask) for id, mask in frame.masks.items()}
-        ids = np.zeros((video.height, video.width), np.uint16)
-        counts = np.zeros_like(ids)                                                     # masks per pixel
-        for id, mask in masks.items():
-            ids[mask] = id
-            counts += mask
-        shared = counts > 1
-        if shared.any():
-            segments = np.array(sorted(masks))
-            covers = np.stack([masks[id][shared] for id in segments])                   # masks x shared pixels
-            groups, group_of = np.unique(covers, axis=1, return_inverse=True)
-            ids[shared] = np.array([self._overlap(segments[group].tolist()) for group in groups.T])[group_of.ravel()]
-        return ids.astype(_smallest(int(ids.max())))
+    def _from_masks(self, video: VideoRecord, frame: FrameRecord) -> IdRuns:
+        borders = {self._stored_id(frame, id): _borders(video, frame, id, mask) for id, mask in frame.masks.items()}
+        runs = mask_runs(borders, (video.height, video.width), self._overlap)
+        return replace(runs, ids=runs.ids.astype(_smallest(int(runs.ids.max()))))
 
     def _stored_id(self, frame: FrameRecord, id: int) -> int:
         if id not in self.stored:
@@ -107,8 +97,8 @@ class StoredIds:
                            "video does not list.", cure=SAME_RUN)
         return self.stored[id]
 
-    def _overlap(self, segments: list[int]) -> int:
-        id = self._overlaps.setdefault(tuple(segments), len(self.table) + len(self._overlaps) + 1)
+    def _overlap(self, segments: tuple[int, ...]) -> int:
+        id = self._overlaps.setdefault(segments, len(self.table) + len(self._overlaps) + 1)
         if id > HIGHEST_ID:
             raise BadInput("too-many-segments", f"it has more than {HIGHEST_ID} segments and overlaps.",
                            cure="Cut the video into shorter ones.")
@@ -121,18 +111,12 @@ def some(ids: Iterable[int]) -> str:
     return f"{ids[:5]}" + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
 
 
-def _decoded(video: VideoRecord, frame: FrameRecord, id: int, mask: dict) -> np.ndarray:
-    """H W bool."""
+def _borders(video: VideoRecord, frame: FrameRecord, id: int, mask: dict) -> np.ndarray:
     if tuple(mask["size"]) != (video.height, video.width):
         raise BadInput("size-differs", f"the mask of id {id} in frame {frame.name!r} has size {mask['size']}, "
                        f"but the video {[video.height, video.width]}.", cure=SAME_RUN)
-    counts = mask["counts"]
     try:
-        if isinstance(counts, list):
-            if sum(counts) != video.height * video.width:
-                raise ValueError(f"they sum to {sum(counts)}")
-            mask = coco.frPyObjects(mask, *mask["size"])
-        return coco.decode(mask).astype(bool)
+        return mask_borders(mask, (video.height, video.width))
     except ValueError as error:
         raise BadInput("size-differs", f"the run lengths of id {id} in frame {frame.name!r} do not fill the frame's "
                        f"{video.height * video.width} pixels: {error}.", cure="Copy or convert the annotations again."

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from benchmarks.__main__ import BENCHMARKS
-from benchmarks.harness import Results
-from benchmarks.rows import ROOT, read_rows
+from benchmarks.__main__ import BENCHMARKS, run_all
+from benchmarks.harness import run_one
+from benchmarks.rows import ROOT, append, latest, read_rows
 
 MODULES = {name: import_module(f"benchmarks.{name}") for name in BENCHMARKS}
 TOOLS = {"__init__", "__main__", "harness", "rows", "table"}
@@ -17,14 +18,23 @@ TOOLS = {"__init__", "__main__", "harness", "rows", "table"}
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_a_benchmark_runs_at_toy_size_and_keeps_its_rows(name, tmp_path):
-    module = MODULES[name]
-    results = Results(name, measures=module.MEASURES, folder=tmp_path, repeats=1)
-    module.run(module.SIZES["toy"], results)
-    assert results.rows
-    assert read_rows(tmp_path) == results.rows
-    names = [row.name for row in results.rows]
-    assert len(set(names)) == len(names)
-    assert all(row.benchmark == name and row.value >= 0 and row.code for row in results.rows)
+    run_one(name, "toy", tmp_path)
+    rows = read_rows(tmp_path)
+    assert rows
+    assert len(latest(rows)) == len(rows)       # no name occurs twice
+    assert all(row.benchmark == name and row.value >= 0 and row.code for row in rows)
+
+
+def test_the_command_runs_each_in_a_process_of_its_own_and_names_what_fell(tmp_path, capsys):
+    assert run_all(["shards"], "toy", folder=tmp_path) == []
+    assert "no ratio is worse" in capsys.readouterr().out
+    [file] = tmp_path.iterdir()
+    rows = read_rows(tmp_path)
+    file.unlink()
+    append(replace(rows[0], value=1000.0, low=999.0, high=1001.0), tmp_path)
+    [fell] = run_all(["shards"], "toy", folder=tmp_path)
+    assert fell.startswith(f"shards, {rows[0].name}: ")
+    assert "but 1000.00x on" in fell
 
 
 def test_every_module_is_a_benchmark_of_the_table_or_a_tool():
