@@ -48,7 +48,6 @@ from pipeline.query_cache import (
     EvidenceConfig,
     EvidenceRecorder,
     collate,
-    in_8_bits,
     schema_of,
     to_clip,
     to_row,
@@ -245,15 +244,11 @@ def _stored(clips: list[CachedClip], way: Kept) -> tuple[list[CachedClip], float
     read = []
     size = 0
     for clip in clips:
-        tensors = json.loads(schema_of(clip, floats=floats, fingerprint="").metadata[b"tensors"])
-        row = to_row(clip, floats=floats)
+        schema = schema_of(clip, floats=floats, fingerprint="", in_8_bits=way.bits == 8)
+        tensors = json.loads(schema.metadata[b"tensors"])
+        row = to_row(clip, floats=floats, in_8_bits=way.bits == 8)
         size += sum(len(row[name]) for name in tensors)
-        stored = to_clip(row, tensors)
-        if way.bits == 8:
-            values, scales = in_8_bits(clip.pixel_features)
-            size += values.nbytes + scales.nbytes - len(row["pixel_features"])
-            stored = replace(stored, pixel_features=values * scales.astype(np.float32)[:, None])
-        read.append(stored)
+        read.append(to_clip(row, tensors))
     return read, size / len(clips)
 
 

@@ -111,7 +111,7 @@ def expected_size(recipe: Recipe, videos: Sequence[StoredVideo]) -> Iterator[str
     if cache.evidence.strategy != "dense":
         pixels = min(pixels, cache.evidence.pixels)
     bytes_of_each = bytes_of_clip(recipe.stage_one.segmenter.shapes, frames=frames, pixels=pixels,
-                                  floats=np.dtype(cache.dtype))
+                                  floats=np.dtype(cache.dtype), in_8_bits=cache.features_in_8_bits)
     yield (f"caching {clips:,} clips in {cache.views} view{'s' * (cache.views > 1)} of {len(videos):,} videos: about "
            f"{bytes_of_each / 1000:,.1f} kB a clip, {clips * bytes_of_each / 1e9:,.2f} GB in all, "
            f"{clips * bytes_of_each / cache.views / 1e9:,.2f} GB a view")
@@ -193,7 +193,8 @@ class CacheShard:
                   "shards": {split: self.source["shards"][split]}}
         writer = CacheWriter(cache_folder(self.recipe), part, view=view, dtype=self.recipe.cache.dtype,
                              fingerprint=fingerprint(source),
-                             columns=() if self.recipe.stage_two.links is None else SEEN)
+                             columns=() if self.recipe.stage_two.links is None else SEEN,
+                             in_8_bits=self.recipe.cache.features_in_8_bits)
         known = writer.finished()
         if known is not None and not known["skipped"]:      # what was skipped may have been repaired since
             return known

@@ -126,6 +126,7 @@ class CacheConfig:
                                     # which a window of so many frames may begin; 0: from frame 0 on
     evidence: EvidenceConfig = field(default_factory=EvidenceConfig)
     dtype: Literal["float16", "float32"] = "float16"
+    features_in_8_bits: bool = False    # pixel features have 8 bits and a factor for each pixel, whatever `dtype` is
     seed: int = 0
 
     def __post_init__(self) -> None:

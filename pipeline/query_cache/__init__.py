@@ -15,7 +15,6 @@ from pipeline.query_cache.columns import (
     SEEN,
     CachedClip,
     bytes_of_clip,
-    in_8_bits,
     schema_of,
     to_clip,
     to_row,
@@ -28,5 +27,5 @@ from pipeline.query_cache.views import ViewClip, ViewConfig, ViewReader, draw_vi
 
 __all__ = ["BLOBS", "CacheWriter", "CachedClip", "Contents", "EvidenceConfig", "EvidenceRecorder", "QueryCache",
            "QueryInputConfig", "SEEN", "ViewClip", "ViewConfig", "ViewReader", "bytes_of_clip", "collate", "contents",
-           "crowded_videos", "draw_view", "drawn_videos", "fingerprint", "finish_cache", "in_8_bits", "part_outcomes",
-           "part_path", "query_batches", "refuse_missing_columns", "schema_of", "to_clip", "to_row", "verify_cache"]
+           "crowded_videos", "draw_view", "drawn_videos", "fingerprint", "finish_cache", "part_outcomes", "part_path",
+           "query_batches", "refuse_missing_columns", "schema_of", "to_clip", "to_row", "verify_cache"]

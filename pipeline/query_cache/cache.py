@@ -33,7 +33,8 @@ from pipeline.foreign_files import own_json, whole_json
 from pipeline.outcomes import VideoOutcome
 from pipeline.query_cache.columns import PLAIN, SEEN, CachedClip, checksum, schema_of, to_clip, to_row
 
-SCHEMA = 2
+SCHEMA = 2              # of a manifest, and in every fingerprint
+SCHEMA_OF_8_BITS = 3    # of a manifest whose parts hold pixel features in 8 bits, which earlier versions cannot read
 REDO = "Run jobs.cache_queries again: it makes only this part anew."
 MANIFEST_CURE = "Delete it and run jobs.cache_queries again: finished parts are kept."
 _SUMMARY = {"fingerprint": str, "file": str, "groups": list, "skipped": list, "clips": int, "bytes": int, "sha256": str}
@@ -43,17 +44,18 @@ class CacheWriter:
     """Writes one view of the videos of one shard, a part, which gets its final name and its sidecar when complete.
 
     fingerprint: that of the smallest cache which holds this view, so that a part is recognised in larger ones.
-    columns: without which a part of an earlier version does not count as finished.
+    columns: without which a part of an earlier version does not count as finished. in_8_bits: of pixel features.
     """
 
     def __init__(self, folder: Path, shard: int, *, view: int = 0, dtype: str, fingerprint: str,
-                 columns: Sequence[str] = ()) -> None:
+                 columns: Sequence[str] = (), in_8_bits: bool = False) -> None:
         self.path = part_path(folder, shard, view)
         self.sidecar = self.path.with_suffix(".json")
         self.partial = partial_path(self.path)
         self.dtype = np.dtype(dtype)
         self.fingerprint = fingerprint
         self.columns = columns
+        self.in_8_bits = in_8_bits
         self.writer: pq.ParquetWriter | None = None
         self.groups: list[tuple[str, int, int]] = []    # video, view, clips of each row group
 
@@ -90,8 +92,8 @@ class CacheWriter:
         Raises BadInput when a value does not fit the cache's dtype, and OSError, which names the part, when it cannot
         be written.
         """
-        rows = [to_row(clip, floats=self.dtype) for clip in clips]
-        schema = schema_of(clips[0], floats=self.dtype, fingerprint=self.fingerprint)
+        rows = [to_row(clip, floats=self.dtype, in_8_bits=self.in_8_bits) for clip in clips]
+        schema = schema_of(clips[0], floats=self.dtype, fingerprint=self.fingerprint, in_8_bits=self.in_8_bits)
         with naming(self.path):
             if self.writer is None:
                 self.partial.parent.mkdir(parents=True, exist_ok=True)
@@ -219,9 +221,9 @@ class QueryCache:
 
 def refuse_other_version(manifest: Mapping[str, Any], path: Path) -> None:
     """Raise ValueError for a manifest of another version of the format."""
-    if manifest.get("schema") != SCHEMA:
-        raise ValueError(f"{path} has schema {manifest.get('schema')}, but this version reads {SCHEMA}; run "
-                         "jobs.cache_queries again")
+    if manifest.get("schema") not in (SCHEMA, SCHEMA_OF_8_BITS):
+        raise ValueError(f"{path} has schema {manifest.get('schema')}, but this version reads {SCHEMA} and "
+                         f"{SCHEMA_OF_8_BITS}; run jobs.cache_queries again")
 
 
 def refuse_unfit_manifest(manifest: Mapping[str, Any], path: Path) -> None:
@@ -306,8 +308,9 @@ def finish_cache(folder: Path, made_from: Mapping[str, Any], summaries: Iterable
                     for s in summaries), key=lambda part: part["file"])
     totals = {"views": sum(len(part["groups"]) for part in parts), "clips": sum(part["clips"] for part in parts),
               "bytes": sum(part["bytes"] for part in parts)}
-    manifest = {"schema": SCHEMA, "fingerprint": fingerprint(made_from), "made_from": dict(made_from), "parts": parts,
-                "totals": totals}
+    in_8_bits = made_from.get("cache", {}).get("features_in_8_bits", False)
+    manifest = {"schema": SCHEMA_OF_8_BITS if in_8_bits else SCHEMA, "fingerprint": fingerprint(made_from),
+                "made_from": dict(made_from), "parts": parts, "totals": totals}
     path = Path(folder) / "manifest.json"
     atomic_write(path, canonical_json(manifest))
     return path

@@ -1,7 +1,8 @@
 """One clip of the query cache as a row of its Parquet files: the columns, their types, and both directions.
 
 Tensors are fixed-size binary columns; the schema metadata `tensors` holds the type and the shape of each, so that a
-reader needs nothing else. A part holds clips of one shape.
+reader needs nothing else. A part holds clips of one shape. Pixel features may be stored in 8 bits; the column
+`pixel_scales` then holds the factor of each pixel, and a reader multiplies the two.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pipeline.errors import BadInput
 
 BLOBS = ("queries", "mask_embeddings", "class_logits", "pixel_features", "pixel_positions", "pixel_tubes",
          "pixel_weights")
+SCALES = "pixel_scales"         # of pixel features in 8 bits
 SEEN = ("places", "looks")      # what learned links read beside them; caches of earlier versions lack these columns
 PLAIN = {"video_id": pa.string(), "view": pa.int16(), "clip_index": pa.int32(), "start_frame": pa.int32(),
          "num_frames": pa.int16(), "height": pa.int32(), "width": pa.int32()}
@@ -56,9 +58,12 @@ class CachedClip:
     looks: np.ndarray | None = None     # n 6 float16
 
 
-def schema_of(clip: CachedClip, *, floats: np.dtype, fingerprint: str) -> pa.Schema:
-    """The schema of a part whose clips are like this one. floats: the cache's dtype."""
+def schema_of(clip: CachedClip, *, floats: np.dtype, fingerprint: str, in_8_bits: bool = False) -> pa.Schema:
+    """The schema of a part whose clips are like this one. floats: the cache's dtype; in_8_bits: of pixel features."""
     tensors = {name: (_dtype(name, floats).str, list(getattr(clip, name).shape)) for name in _blobs(clip)}
+    if in_8_bits:
+        pixels, channels = clip.pixel_features.shape
+        tensors |= {"pixel_features": ("|i1", [pixels, channels]), SCALES: ("<f2", [pixels])}
     columns = [*PLAIN.items(), *((name, pa.binary(blob_bytes(*tensor))) for name, tensor in tensors.items()),
                *((name, pa.list_(kind)) for name, kind in LISTS.items()), ("crc32", pa.uint32())]
     return pa.schema(columns, metadata={"tensors": json.dumps(tensors), "fingerprint": fingerprint})
@@ -69,7 +74,7 @@ def blob_bytes(dtype: str, shape: list[int]) -> int:
     return int(np.prod(shape)) * np.dtype(dtype).itemsize
 
 
-def bytes_of_clip(shapes: QueryShapes, *, frames: int, pixels: int, floats: np.dtype) -> int:
+def bytes_of_clip(shapes: QueryShapes, *, frames: int, pixels: int, floats: np.dtype, in_8_bits: bool = False) -> int:
     """About the bytes of a clip in a part, from the sizes of the segmenter, the frames of a clip and its stored pixels.
 
     To the tensors comes what Parquet and the plain columns take, as it was in caches with 6 clips a video and 5 tubes.
@@ -79,14 +84,18 @@ def bytes_of_clip(shapes: QueryShapes, *, frames: int, pixels: int, floats: np.d
              "class_logits": [n, shapes.num_classes + 1], "pixel_features": [pixels, shapes.pixel_dim],
              "pixel_positions": [pixels, 3], "pixel_tubes": [pixels], "pixel_weights": [pixels],
              "places": [n, frames, 5], "looks": [n, 6]}
-    return PARQUET_BYTES + sum(blob_bytes(_dtype(name, floats).str, shape) for name, shape in sizes.items())
+    saved = pixels * shapes.pixel_dim * (floats.itemsize - 1) - 2 * pixels if in_8_bits else 0
+    return PARQUET_BYTES - saved + sum(blob_bytes(_dtype(name, floats).str, shape) for name, shape in sizes.items())
 
 
-def to_row(clip: CachedClip, *, floats: np.dtype) -> dict[str, Any]:
+def to_row(clip: CachedClip, *, floats: np.dtype, in_8_bits: bool = False) -> dict[str, Any]:
     """The row of a clip, with its checksum. Raises BadInput "not-cachable" when a value does not fit its type."""
     row = {name: getattr(clip, name) for name in CachedClip.__slots__}
     for name in _blobs(clip):
         row[name] = _blob(clip, name, _dtype(name, floats))
+    if in_8_bits:
+        values, scales = as_8_bits(clip.pixel_features)
+        row |= {"pixel_features": values.tobytes(), SCALES: scales.tobytes()}
     row["crc32"] = checksum(row)
     return row
 
@@ -98,22 +107,27 @@ def to_clip(row: Mapping[str, Any], tensors: Mapping[str, tuple[str, list[int]]]
         values[name] = np.frombuffer(row[name], dtype).reshape(shape)
     for name, dtype in (("tube_ids", np.int64), ("tube_classes", np.int32), ("tube_areas", np.int32)):
         values[name] = np.asarray(row[name], dtype)
+    if (scales := values.pop(SCALES, None)) is not None:
+        values["pixel_features"] = values["pixel_features"] * scales[:, None].astype(np.float32)
     values["tube_overlaps"] = tuple(map(tuple, row["tube_overlaps"]))
     return CachedClip(**values)
 
 
-def in_8_bits(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """values p d -> int8 p d and float16 p, whose product is nearest to them: 127 is the largest value of a row."""
+def as_8_bits(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """values p d -> int8 p d and float16 p, whose products are the values up to half a step of 1/127 of the largest.
+
+    Rows that are too small for a step in half precision become 0.
+    """
+    values = np.asarray(values, np.float32)
     scales = (np.abs(values).max(1, initial=0) / 127).astype(np.float16)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        steps = np.nan_to_num(np.asarray(values, np.float32) / scales[:, None].astype(np.float32), posinf=0, neginf=0)
+    steps = np.divide(values, scales[:, None], out=np.zeros_like(values), where=scales[:, None] > 0)
     return np.clip(np.rint(steps), -127, 127).astype(np.int8), scales
 
 
 def checksum(row: Mapping[str, Any]) -> int:
     """crc32 of the tensors of a row."""
     crc = 0
-    for name in (*BLOBS, *SEEN):
+    for name in (*BLOBS, *SEEN, SCALES):
         crc = zlib.crc32(row.get(name) or b"", crc)
     return crc
 

@@ -22,7 +22,8 @@ AUGMENT = {"size": (96, 64), "scale": (0.5, 1.0), "short_side": (48, 64), "crop"
            "color_per_frame": True, "reverse": 0.1, "pad_to": 32, "long_side": 64, "interpolation": "opencv"}
 PASTE = {"probability": 0.5, "scale": 0.7, "all_things": False, "reverse": 0.5}
 CACHE = {"splits": ("train", "val"), "views": 3, "augment": AugmentConfig(size=(64, 64)), "window_frames": 8,
-         "copy_paste": CopyPasteConfig(), "evidence": EvidenceConfig(pixels=47), "dtype": "float32", "seed": 1}
+         "copy_paste": CopyPasteConfig(), "evidence": EvidenceConfig(pixels=47), "dtype": "float32", "seed": 1,
+         "features_in_8_bits": True}
 
 
 @pytest.fixture

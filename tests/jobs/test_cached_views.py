@@ -126,7 +126,8 @@ def test_where_no_video_fills_a_window_training_ends_before_it_begins(run, capsy
 
 
 @pytest.mark.parametrize("settings", [(), ("cache.evidence.strategy=dense", "cache.dtype=float32"),
-                                      ("cache.views=3", "cache.evidence.pixels=200")])
+                                      ("cache.views=3", "cache.evidence.pixels=200"),
+                                      ("cache.features_in_8_bits=true", "cache.dtype=float32")])
 def test_the_size_that_is_said_before_caching_is_that_of_the_cache(run, settings):
     recipe = override(run, settings)
     [line] = expected_size(recipe, ShardSet(run.shards_of("train")).videos)
