@@ -123,7 +123,7 @@ def near_online(backbone: str) -> Recipe:
                           optimizer=replace(one.optimizer, multipliers=(
                               *one.optimizer.multipliers, ("within_clip.trajectory_stacks", 2.0)))),
         cache=CacheConfig(views=5, copy_paste=CopyPasteConfig(reverse=settings.reverse), window_frames=24,
-                          evidence=EvidenceConfig(pixels=1024)),
+                          evidence=EvidenceConfig(pixels=256, strategy="mixed"), features_in_8_bits=True),
         stage_two=StageTwoConfig(
             head=MaXTronHeadConfig(num_classes=CLASSES, start="official", train_norms=True),
             input=QueryInputConfig(clips=12, batch_size=16, reverse=settings.reverse, test_view=False),
