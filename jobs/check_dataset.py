@@ -39,6 +39,7 @@ from pipeline.shards.encode import EncodedVideo, encode_video
 from pipeline.visualise.stored_labels import labelled_picture
 
 PICTURED_VIDEOS = 4         # of a split
+NAMED_FAULTS = 50           # frames of a split whose fault is printed
 PICTURED_FRAMES = 2         # of a video: the first that has a label, and one from the middle
 
 
@@ -105,7 +106,9 @@ def check_split(recipe: Recipe, split: str, dataset: Dataset) -> dict[str, Any]:
         *(f"  {times} {text}" for text, times in sorted(remarks.items())),
         class_table(class_rows(dataset.classes.to_json(), counts)),
         *(f"wrong: {outcome.skipped.message}" for outcome in outcomes.skipped),
-        *(f"a frame has no label: {fault}" for fault in faults), *other_classes(recipe, dataset),
+        *(f"a frame has no label: {fault}" for fault in faults[:NAMED_FAULTS]),
+        *([f"{len(faults)} frames have no label for such reasons"] if len(faults) > NAMED_FAULTS else []),
+        *other_classes(recipe, dataset),
         f"{drawn} pictures in {pictures}" if drawn else "no labelled frame to draw", "")
     return {"videos": len(outcomes.done), "frames": outcomes.frames, "classes": len(dataset.classes),
             "skipped": outcomes.reasons, "remarks": dict(remarks), "pictures": str(pictures) if drawn else None}

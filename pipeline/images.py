@@ -11,14 +11,8 @@ import numpy as np
 from PIL import Image
 
 from pipeline.errors import BadInput
-from pipeline.picture_formats import (
-    decode_other,
-    orientation,
-    picture_format,
-    refuse_large,
-    upright,
-    upright_size,
-)
+from pipeline.orientation import orientation, upright, upright_size
+from pipeline.picture_formats import decode_other, picture_format, refuse_large
 
 try:
     import simplejpeg

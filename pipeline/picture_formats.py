@@ -1,4 +1,4 @@
-"""What the bytes of a picture tell about it: its real format, whatever its name, and the way up (EXIF orientation)."""
+"""Pictures in any format: which it is by their bytes, whatever their names, and the decoding of the rarer ones."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from pipeline.errors import BadInput
+from pipeline.zeroed_pictures import has_zeroed_part
 
 LARGEST = 2**26         # pixels of a picture; a small damaged or malicious file can claim any size
 EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")     # Pillow's modes
-_ORIENTATION = 0x0112   # EXIF tag; 1 is upright, 2 to 8 are turned or mirrored
 _TILE = (0x0142, 0x0143)    # TIFF tags: width and length of a tile
-_TYPES = {3: "H", 4: "I"}           # of its value: a short or a long number
 
 
 def picture_format(data: bytes) -> str:
@@ -52,6 +51,9 @@ def decode_other(data: bytes) -> np.ndarray:
         refuse_large(*image.size)
         if name == "TIFF":          # and for a whole tile, which may be larger than the picture
             refuse_large(*(int(image.tag_v2.get(tag, 0)) for tag in _TILE))
+        if has_zeroed_part(data, image):
+            raise BadInput("corrupt-image", f"a part of the {name} picture is zeros.",
+                           cure="Copy it again, or save the frames as JPEG or PNG.")
         frames = getattr(image, "n_frames", 1)
         if image.mode in EIGHT_BITS and frames == 1:
             return np.array(ImageOps.exif_transpose(image).convert("RGB"))
@@ -85,43 +87,3 @@ def refuse_large(width: int, height: int) -> None:
     if width * height > LARGEST:
         raise BadInput("too-large", f"the picture claims {width}x{height} pixels; at most {LARGEST:,} are read.",
                        cure="If the size is right, scale the frames down.")
-
-
-def orientation(data: bytes) -> int:
-    """The EXIF orientation of a JPEG or PNG, 1 to 8; 1 where there is none or it cannot be read."""
-    marker = b"Exif\0\0" if picture_format(data) == "JPEG" else b"eXIf"
-    at = data.find(marker) if marker == b"eXIf" else data.find(marker, 0, 1 << 17)
-    return 1 if at < 0 else _tag(data[at + len(marker):at + (1 << 16)])
-
-
-def upright_size(size: tuple[int, int], turned: int) -> tuple[int, int]:
-    """Stored (height, width) -> that of the upright picture."""
-    return size[::-1] if turned >= 5 else size
-
-
-def upright(image: np.ndarray, turned: int) -> np.ndarray:
-    """H W 3 as stored -> the picture as it is meant to be seen. turned: its EXIF orientation."""
-    if turned >= 5:
-        image = image.swapaxes(0, 1)
-    if turned in (3, 4, 7, 8):
-        image = image[::-1]
-    if turned in (2, 3, 6, 7):
-        image = image[:, ::-1]
-    return np.ascontiguousarray(image)
-
-
-def _tag(tiff: bytes) -> int:
-    """The orientation in the first directory of a TIFF structure, which is what EXIF is."""
-    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
-    if order is None or len(tiff) < 10:
-        return 1
-    (directory,) = struct.unpack_from(f"{order}I", tiff, 4)
-    if directory + 2 > len(tiff):
-        return 1
-    (count,) = struct.unpack_from(f"{order}H", tiff, directory)
-    for entry in range(directory + 2, min(directory + 2 + 12 * count, len(tiff) - 11), 12):
-        tag, kind = struct.unpack_from(f"{order}HH", tiff, entry)
-        if tag == _ORIENTATION and kind in _TYPES:
-            value, = struct.unpack_from(f"{order}{_TYPES[kind]}", tiff, entry + 8)
-            return value if 1 <= value <= 8 else 1
-    return 1

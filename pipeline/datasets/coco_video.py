@@ -30,17 +30,25 @@ class Faults:
     """Entries that cannot be read."""
 
     by_video: dict[int | str, BadInput] = field(default_factory=dict)      # id of a video -> its first fault
+    by_frame: dict[tuple[int | str, int], BadInput] = field(default_factory=dict)       # the same, of its labels
     of_no_video: int = 0
 
     @contextmanager
-    def of(self, video: int | str | None) -> Iterator[None]:
-        """Keep what is raised inside as a fault of this video."""
+    def of(self, video: int | str | None, frame: int | None = None) -> Iterator[None]:
+        """Keep what is raised inside as a fault of this video, or of its frame; two classes are one of the video."""
         try:
             yield
         except BadInput as error:
-            self.of_no_video += video is None
-            if video is not None:
+            if video is None:
+                self.of_no_video += 1
+            elif frame is None or error.reason == "inconsistent-id":
                 self.by_video.setdefault(video, error)
+            else:
+                self.by_frame.setdefault((video, frame), error)
+
+    def of_frames(self, video: int | str) -> dict[int, BadInput]:
+        """Frame of a video -> the first fault of its label."""
+        return {frame: error for (of_video, frame), error in self.by_frame.items() if of_video == video}
 
 
 def as_youtube_vis(file: Entry) -> tuple[dict[str, Any], Faults]:
@@ -97,7 +105,7 @@ def _tracks(file: Entry, place: dict[int | str, tuple[int | str, int]], lengths:
     tracks: dict[tuple, dict[str, Any]] = {}
     for values in file.list("annotations"):
         video, frame = place.get(_id(values, "image_id"), (None, 0))
-        with faults.of(video):
+        with faults.of(video, frame):
             _add(file.part(values, "annotation"), tracks, video, frame, lengths.get(video, 0))
     rows = list(tracks.values())
     if any(not isinstance(row["id"], int) or row["id"] < 1 for row in rows):    # ids from 0, or texts

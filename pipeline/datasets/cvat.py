@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.datasets.cvat_coco import CocoExport
-from pipeline.datasets.cvat_xml import XmlExport
+from pipeline.datasets.cvat_xml import TrackedObject, XmlExport
 from pipeline.datasets.folders import pictures_by_name, root_folder
 from pipeline.datasets.own_folders import (
     all_videos,
@@ -58,8 +58,8 @@ class Cvat:
     def read(self, video_id: str) -> VideoRecord:
         """Describe one video; its masks are run lengths. Boxes and points have no mask and are counted.
 
-        Raises `BadInput` for an export without tracks, of frames that are not there, or with a label outside the
-        classes, and for masks that are none.
+        A frame with a mask that is none, or of a label outside the classes, has no label and is named among the faults.
+        Raises `BadInput` for an export without tracks, or of frames that are not there.
         """
         folder = self._folders.get(video_id, self.root / self.split / video_id)
         images = pictures_by_name(
@@ -68,12 +68,11 @@ class Cvat:
         masks = TrackedMasks(video_id, images)
         export = _export(folder, video_id, root=self.root)
         for track in export.tracks(list(images), masks):
-            if track.label not in self._class_of:
-                raise BadInput("unknown-category", f"track {track.key} has the label {track.label!r}, which is not one "
-                               f"of the classes {', '.join(self._class_of)[:60]}.", video=video_id, file=export.file,
-                               cure="Add it to the list of classes of this data set.")
             for frame, mask in track.masks:
-                masks.add(frame, track.key, self._class_of[track.label], mask, is_crowd=track.is_crowd)
+                if track.label in self._class_of:
+                    masks.add(frame, track.key, self._class_of[track.label], mask, is_crowd=track.is_crowd)
+                elif mask is not None:
+                    masks.unreadable(frame, self._unknown(track, video_id, export.file))
         lengths = masks.frames_of_objects()
         if len(images) > 1 and (brief := lengths.count(1)):
             masks.remarks["objects in one frame only (in CVAT, 'Track' follows an object and 'Shape' does not)"] = brief
@@ -82,6 +81,11 @@ class Cvat:
     def frame_ids(self, video: VideoRecord, frame: FrameRecord) -> np.ndarray:
         """Raises `TypeError`: polygons may overlap. Read `FrameRecord.masks` instead."""
         raise TypeError("cvat has masks as run lengths and no id maps; read FrameRecord.masks")
+
+    def _unknown(self, track: TrackedObject, video_id: str, file: Path) -> BadInput:
+        return BadInput("unknown-category", f"track {track.key} has the label {track.label!r}, which is not one of the "
+                        f"classes {', '.join(self._class_of)[:60]}.", video=video_id, file=file,
+                        cure="Add it to the list of classes of this data set.")
 
     def _labels(self) -> Iterable[str]:
         """The labels of all tasks; an export that cannot be read is named when its video is."""

@@ -39,10 +39,12 @@ class CocoExport:
             if name not in pictures:
                 raise annotation.bad(f"{annotation.name} belongs to the image {name or annotation.key('image_id')!r}, "
                                      "which is not among the pictures.", "missing-image")
-            if annotation.key("category_id") not in labels:
-                raise annotation.bad(f"{annotation.name} has the category {annotation.key('category_id')}, which the "
-                                     "json does not list.", "unknown-category")
-            label = labels[annotation.key("category_id")]
+            category = annotation.key("category_id")
+            if category not in labels:
+                masks.unreadable(name, annotation.bad(f"{annotation.name} has the category {category}, which the json "
+                                                      "does not list.", "unknown-category"))
+                continue
+            label = labels[category]
             yield TrackedObject(f"{label} {_track(annotation)}", label, annotation.flag("iscrowd"),
                                 self._mask(annotation, name, masks))
 

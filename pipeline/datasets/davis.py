@@ -10,6 +10,7 @@ meta.json gives the class of every object as in YouTube-VOS. Source: davischalle
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
@@ -59,15 +60,17 @@ class Davis:
     def read(self, video_id: str) -> VideoRecord:
         """Describe one video. All its maps are decoded, since only they list the objects of a frame.
 
-        Raises `BadInput` for missing or unreadable files, frames that have only a map, sizes that differ, and objects
-        without a class.
+        A frame whose map cannot be read, is of another size or shows an object without a class has no label, and is
+        named among the faults. Raises `BadInput` where all labelled frames are so, and for missing or unreadable
+        pictures and frames that have only a map.
         """
         folder = folder_of(self._folders, video_id)
         files = VideoFiles.find(video_id, images=self.images / folder, labels=self.labels / folder,
                                 roots=(self.root, self.images, self.labels))
         values = set()
-        for file in files.labels.values():
-            values.update(np.unique(_map(file, video_id)).tolist())
+        for file in (file for name, file in files.labels.items() if name not in files.faults):
+            with suppress(BadInput):        # the record names it
+                values.update(np.unique(_map(file, video_id)).tolist())
         keeps_255 = values <= {0, VOID}
         return files.record(read_ids=lambda file: _ids(file, video_id, keeps_255=keeps_255),
                             make_segment=lambda id: Segment(id=id, class_index=self._class(video_id, folder, id)))

@@ -133,12 +133,12 @@ def first_existing(candidates: list[Path], *, description: str) -> Path:
 
 
 def files_by_stem(folder: Path, suffixes: tuple[str, ...], *, roots: Sequence[Path], video: str,
-                  kind: str) -> dict[str, Path]:
+                  kind: str, faults: dict[str, BadInput] | None = None) -> dict[str, Path]:
     """Name of the frame -> path of every file of one kind in a folder. Lists the folder once.
 
     roots: the folders out of which neither the folder nor a link in it may lead. Raises `BadInput` when the folder is
     missing ("missing-<kind>") or may not be read ("unreadable"), when two files name the same frame ("frame-mismatch"),
-    and for what leads out of the roots ("outside").
+    and for what leads out of the roots ("outside"). faults: gets this last fault of files, by the name of the frame.
     """
     try:
         folder = on_disk(folder)
@@ -146,7 +146,7 @@ def files_by_stem(folder: Path, suffixes: tuple[str, ...], *, roots: Sequence[Pa
                           if name.lower().endswith(suffixes) and not is_companion(name))
         for name in names:
             if os.path.islink(folder / name):
-                inside(folder / name, *roots)
+                _follow(folder / name, roots, video, faults)
     except BadInput as error:
         raise BadInput(error.reason, error.what, video=video, file=error.file or folder, cure=error.cure) from None
     except FileNotFoundError:
@@ -160,6 +160,15 @@ def files_by_stem(folder: Path, suffixes: tuple[str, ...], *, roots: Sequence[Pa
         raise BadInput("frame-mismatch", f"{len(twice)} frames have two {kind} files, such as {twice[0]!r}.",
                        video=video, file=folder, cure="Keep one file of each frame.")
     return files
+
+
+def _follow(link: Path, roots: Sequence[Path], video: str, faults: dict[str, BadInput] | None) -> None:
+    try:
+        inside(link, *roots)
+    except BadInput as error:
+        if faults is None:
+            raise
+        faults[frame_name(link.stem)] = BadInput(error.reason, error.what, video=video, file=link, cure=error.cure)
 
 
 def pictures_by_name(folder: Path, *, roots: Sequence[Path], video: str) -> dict[str, Path]:

@@ -109,28 +109,43 @@ def read_label(path: Path, *, video: str, indexed: bool, size: tuple[int, int] |
                        cure="Copy or convert this label again.") from None
 
 
-def listed_segments(infos: Mapping[str, list[Entry]], classes: ClassTable) -> tuple[Segment, ...]:
+def listed_segments(infos: Mapping[str, list[Entry]], classes: ClassTable, *,
+                    faults: dict[str, BadInput] | None = None) -> tuple[Segment, ...]:
     """The segments of all frames, each once, in the order in which they are first listed.
 
-    infos: frame name -> its `segments_info` in the json. Raises BadInput for an id that is void or listed twice in a
-    frame, an unknown category, a change of category or crowd flag, and a field that is missing or has the wrong type.
+    infos: frame name -> its `segments_info` in the json. faults: gets the fault of a frame, whose segments are left
+    out: an id that is void or listed twice, an unknown category, and a field that is missing or of the wrong type.
+    Raises BadInput for these where it is None, and for a change of category or crowd flag.
     """
     segments: dict[int, Segment] = {}
     for name, listed in infos.items():
-        ids = [info.whole("id") for info in listed]
-        if len(set(ids)) != len(ids) or min(ids, default=1) <= 0:
-            raise listed[0].bad(f"frame {name!r} lists the segment ids {sorted(ids)[:5]}...; they must be different "
-                                f"and above 0 (0 is void).", "bad-id")
-        for id, info in zip(ids, listed):
-            category = info.whole("category_id")
-            if category not in classes.index_of:
-                raise info.bad(f"segment {id} of frame {name!r} has the category {category}, which is not in the data "
-                               f"set's list of categories.", "unknown-category")
-            segment = Segment(id=id, class_index=classes.index_of[category], is_crowd=info.flag("iscrowd"))
+        try:
+            of_frame = _segments_of_frame(name, listed, classes)
+        except BadInput as error:
+            if faults is None:
+                raise
+            faults.setdefault(name, error)
+            continue
+        for segment, info in zip(of_frame, listed):
             if segments.setdefault(segment.id, segment) != segment:
-                raise info.bad(f"segment {id} changes its category or crowd flag in frame {name!r}; both must stay the "
-                               f"same through the video.", "inconsistent-id")
+                raise info.bad(f"segment {segment.id} changes its category or crowd flag in frame {name!r}; both must "
+                               "stay the same through the video.", "inconsistent-id")
     return tuple(segments.values())
+
+
+def _segments_of_frame(name: str, listed: list[Entry], classes: ClassTable) -> list[Segment]:
+    ids = [info.whole("id") for info in listed]
+    if len(set(ids)) != len(ids) or min(ids, default=1) <= 0:
+        raise listed[0].bad(f"frame {name!r} lists the segment ids {sorted(ids)[:5]}...; they must be different and "
+                            "above 0 (0 is void).", "bad-id")
+    segments = []
+    for id, info in zip(ids, listed):
+        category = info.whole("category_id")
+        if category not in classes.index_of:
+            raise info.bad(f"segment {id} of frame {name!r} has the category {category}, which is not in the data "
+                           "set's list of categories.", "unknown-category")
+        segments.append(Segment(id=id, class_index=classes.index_of[category], is_crowd=info.flag("iscrowd")))
+    return segments
 
 
 class IdGenerator:

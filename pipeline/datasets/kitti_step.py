@@ -69,8 +69,9 @@ class KittiStep:
     def read(self, video_id: str) -> VideoRecord:
         """Describe one sequence. All its maps are decoded, since only they list the segments of a frame.
 
-        Raises `BadInput` for missing or unreadable files, frames that have only a map, classes outside the
-        table, and sizes that differ.
+        A frame whose map cannot be read, is of another size or holds a class outside the table has no label, and is
+        named among the faults. Raises `BadInput` where all labelled frames are so, and for missing or unreadable
+        pictures and frames that have only a map.
         """
         files = VideoFiles.find(video_id, images=self.images / video_id,
                                 labels=None if self.labels is None else self.labels / video_id,

@@ -36,7 +36,6 @@ from pipeline.records import FrameRecord, VideoRecord
 
 CURE = "Correct this frame in LabelMe and save it again."
 NO_AREA = ("point", "points", "line", "linestrip")
-FAULTS_OF_A_FRAME = ("bad-json", "size-differs")
 CIRCLE = 64         # corners of the polygon that stands for a circle
 
 
@@ -65,18 +64,19 @@ class LabelMe:
     def read(self, video_id: str) -> VideoRecord:
         """Describe one video; its masks are run lengths.
 
-        A frame whose json cannot be read, is of another size or holds a shape that is none has no label, and is named
-        among the faults. Raises `BadInput` where all labelled frames are so, and for a json without picture, a label
-        outside the classes, and objects of one class that nothing tells apart.
+        A frame whose json cannot be read, is of another size, or holds a shape that is none or of no listed class, has
+        no label and is named among the faults. Raises `BadInput` where all labelled frames are so, and for a json
+        without picture and objects of one class that nothing tells apart.
         """
         folder = folder_of_pictures(video_id, [self._folders.get(video_id, self.root / self.split / video_id)])
         images = pictures_by_name(folder, roots=(self.root,), video=video_id)
-        jsons = files_by_stem(folder, (".json",), roots=(self.root,), video=video_id, kind="label")
+        faults: dict[str, BadInput] = {}
+        jsons = files_by_stem(folder, (".json",), roots=(self.root,), video=video_id, kind="label", faults=faults)
         if orphans := sorted(jsons.keys() - images.keys()):
             raise BadInput("missing-image", f"{len(orphans)} json files have no picture of the same name.",
                            video=video_id, file=jsons[orphans[0]], cure="Copy the pictures, or remove these files.")
         masks = TrackedMasks(video_id, images)
-        shapes = self._shapes_of_frames({name: jsons[name] for name in images if name in jsons}, masks)
+        shapes = self._shapes_of_frames({name: jsons[name] for name in images if name in jsons}, masks, faults)
         self._refuse_alike(shapes)
         for name, listed in shapes.items():
             for index, shape in enumerate(listed):
@@ -97,23 +97,26 @@ class LabelMe:
         labels = []
         for folder in all_videos(self.root):
             with suppress(BadInput):
-                files = files_by_stem(folder, (".json",), roots=(self.root,), video=folder.name, kind="label")
-                for path in files.values():
+                outside: dict[str, BadInput] = {}
+                files = files_by_stem(folder, (".json",), roots=(self.root,), video=folder.name, kind="label",
+                                      faults=outside)
+                for path in (path for name, path in files.items() if name not in outside):
                     with suppress(BadInput):
                         labels += [shape.text("label")
                                    for shape in load_entry(path, cure=CURE).entries("shapes", "shape")]
         return labels
 
-    def _shapes_of_frames(self, jsons: Mapping[str, Path], masks: TrackedMasks) -> dict[str, list[Entry]]:
+    def _shapes_of_frames(self, jsons: Mapping[str, Path], masks: TrackedMasks,
+                          faults: Mapping[str, BadInput]) -> dict[str, list[Entry]]:
         """The shapes of every labelled frame; none where the json cannot be read, which costs the frame its label."""
         shapes = {}
         for name, path in jsons.items():
             shapes[name] = []
             try:
+                if name in faults:
+                    raise faults[name]
                 shapes[name] = self._shapes(path, masks)
             except BadInput as error:
-                if error.reason not in FAULTS_OF_A_FRAME:
-                    raise
                 masks.unreadable(name, BadInput(error.reason, error.what, video=masks.video_id, file=path,
                                                 cure=error.cure))
         return shapes

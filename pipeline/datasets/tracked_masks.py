@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Hashable, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from pycocotools import mask as coco
 
 from pipeline.errors import BadInput
+from pipeline.faulty_labels import without_faulty_labels
 from pipeline.foreign_files import read_file
 from pipeline.images import image_size
 from pipeline.records import FrameRecord, Segment, VideoRecord
-
-UNREADABLE = "frames without a label, since a mask in them cannot be read"
 
 
 class TrackedMasks:
@@ -62,27 +60,6 @@ class TrackedMasks:
     def frames_of_objects(self) -> list[int]:
         """In how many frames each object has a mask."""
         return list(Counter(id for masks in self._masks.values() for id in masks).values())
-
-
-def without_faulty_labels(video: VideoRecord, faults: Mapping[str, BadInput]) -> VideoRecord:
-    """The same video without labels in the frames of `faults`, and without the objects that only these show.
-
-    What is in such a frame is not known: without the object, it would count as background. Raises the first fault where
-    every labelled frame has one, since the whole video is then suspect.
-    """
-    if not faults:
-        return video
-    frames = tuple(replace(frame, segment_ids=(), masks=None) if frame.name in faults else frame
-                   for frame in video.frames)
-    shown = {id for frame in frames for id in frame.masks or ()}
-    if all(frame.masks is None for frame in frames):
-        raise next(iter(faults.values()))
-    remarks = Counter(video.remarks)
-    remarks[UNREADABLE] += len(faults)
-    if lost := sum(segment.id not in shown for segment in video.segments):
-        remarks["objects that only such frames show"] += lost
-    return replace(video, frames=frames, remarks=remarks, faults=dict(faults),
-                   segments=tuple(segment for segment in video.segments if segment.id in shown))
 
 
 def _size(video_id: str, image: Path) -> tuple[int, int]:

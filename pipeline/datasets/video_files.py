@@ -12,6 +12,7 @@ import numpy as np
 from pipeline.datasets.folders import files_by_stem, pictures_by_name
 from pipeline.datasets.id_maps import ids_in
 from pipeline.errors import BadInput
+from pipeline.faulty_labels import without_faulty_labels
 from pipeline.file_names import on_disk
 from pipeline.foreign_files import read_file
 from pipeline.images import image_size
@@ -30,38 +31,47 @@ class VideoFiles:
     label_folder: Path | None       # None: a split without labels; the folder of a video need not exist
     images: Mapping[str, Path]
     labels: Mapping[str, Path]
+    faults: Mapping[str, BadInput]  # frame -> why its label is not opened
 
     @classmethod
     def find(cls, video_id: str, *, images: Path, labels: Path | None, roots: Sequence[Path]) -> VideoFiles:
         """List the folders of one video; one without a folder of labels has none.
 
-        Raises `BadInput` for a folder of images that is missing, and for folders that may not be read or lead out of
-        the `roots`.
+        Raises `BadInput` for a folder of images that is missing, and for pictures and folders that may not be read or
+        lead out of the `roots`; labels that do are `faults`.
         """
+        faults: dict[str, BadInput] = {}
         has_labels = labels is not None and os.path.exists(on_disk(labels))
         return cls(video_id=video_id, image_folder=images, label_folder=labels,
                    images=pictures_by_name(images, roots=roots, video=video_id),
-                   labels=files_by_stem(labels, (".png",), roots=roots, video=video_id, kind="label") if has_labels
-                   else {})
+                   labels=files_by_stem(labels, (".png",), roots=roots, video=video_id, kind="label", faults=faults)
+                   if has_labels else {}, faults=faults)
 
-    def refuse_mismatch(self, names: Sequence[str], labelled: Collection[str]) -> None:
-        """Raise `BadInput` if `names` is empty, or if images and labels are not those of `names` and `labelled`."""
+    def refuse_mismatch(self, names: Sequence[str], labelled: Collection[str], faults: dict[str, BadInput]) -> None:
+        """Raise `BadInput` if `names` is empty, or if images and labels are not those of `names` and `labelled`.
+
+        faults: gets the fault of each frame of `labelled` that has no label.
+        """
         if not names:
             raise BadInput("empty-video", "the video has no frames.", video=self.video_id, file=self.image_folder,
                            cure="Copy its frames, or remove the video from the split list.")
+        if missing := set(names) - self.images.keys():
+            raise self._missing("image", missing, of=names, files=self.images, folder=self.image_folder)
+        for name in sorted(set(labelled) - self.labels.keys()):
+            faults[name] = self._missing("label", {name}, of=labelled, files=self.labels, folder=self.label_folder)
         for kind, files, folder, wanted in (("image", self.images, self.image_folder, names),
                                             ("label", self.labels, self.label_folder, labelled)):
-            missing = set(wanted) - files.keys()
-            extra = files.keys() - set(wanted)
-            if missing:
-                suffix = next((path.suffix for path in files.values()), "")
-                raise BadInput(f"missing-{kind}", f"{len(missing)} of {len(wanted)} frames have no {kind}.",
-                               video=self.video_id, file=folder / f"{min(missing)}{suffix}",
-                               cure="Copy the missing files, or remove these frames everywhere.")
-            if extra:
+            if extra := files.keys() - set(wanted):
                 raise BadInput("frame-mismatch", f"the {kind}s of the frames {first_names(extra)} are not in the json.",
                                video=self.video_id, file=folder,
                                cure="Remove them, or convert the labels again.")
+
+    def _missing(self, kind: str, missing: Collection[str], *, of: Collection[str], files: Mapping[str, Path],
+                 folder: Path) -> BadInput:
+        suffix = next((path.suffix for path in files.values()), "")
+        return BadInput(f"missing-{kind}", f"{len(missing)} of {len(of)} frames have no {kind}.", video=self.video_id,
+                        file=folder / f"{min(missing)}{suffix}",
+                        cure="Copy the missing files, or remove these frames everywhere.")
 
     def one_size(self, sizes: Mapping[tuple[int, int], str]) -> tuple[int, int]:
         """The (height, width) of all frames. sizes: size -> a frame that has it; `BadInput` if there are several."""
@@ -74,25 +84,45 @@ class VideoFiles:
     def record(self, *, read_ids: Callable[[Path], np.ndarray], make_segment: Callable[[int], Segment]) -> VideoRecord:
         """The record of the video, from its label maps, all of which are decoded. Without labels, it has no segments.
 
-        read_ids: file of a map -> H W segment ids, 0 void. make_segment: id -> segment.
+        read_ids: file of a map -> H W segment ids, 0 void. make_segment: id -> segment. A frame in which one of them
+        raises BadInput, or whose map is of another size than the video, has no label and is named among the faults.
         """
         names = [*self.images, *(self.labels.keys() - self.images.keys())]
-        self.refuse_mismatch(names, self.labels)
-        frames = []
-        sizes = {}
-        seen = set()
-        for name in names:
-            if name not in self.labels:
-                frames.append(FrameRecord(name=name, image=self.images[name]))
-                continue
-            map_of_frame = read_ids(self.labels[name])
-            ids = tuple(i for i in ids_in(map_of_frame) if i)
-            frames.append(FrameRecord(name=name, image=self.images[name], label=self.labels[name], segment_ids=ids))
-            sizes.setdefault(map_of_frame.shape, name)
-            seen.update(ids)
-        height, width = self.one_size(sizes or {self._image_size(names[0]): names[0]})
-        return VideoRecord(video_id=self.video_id, height=height, width=width, frames=tuple(frames),
-                           segments=tuple(make_segment(id) for id in sorted(seen)))
+        faults = dict(self.faults)
+        self.refuse_mismatch(names, self.labels, faults)
+        sizes: dict[str, tuple[int, int]] = {}
+        ids: dict[str, tuple[int, ...]] = {}
+        segments: dict[int, Segment] = {}
+        for name in (name for name in names if name in self.labels and name not in faults):
+            try:
+                map_of_frame = read_ids(self.labels[name])
+                ids[name] = tuple(id for id in ids_in(map_of_frame) if id)
+                segments |= {id: make_segment(id) for id in ids[name] if id not in segments}
+                sizes[name] = map_of_frame.shape
+            except BadInput as error:
+                faults[name] = error
+        height, width = self._size(names[0], sizes, faults)
+        frames = tuple(FrameRecord(name=name, image=self.images[name], label=self.labels.get(name),
+                                   segment_ids=() if name in faults else ids.get(name, ())) for name in names)
+        return without_faulty_labels(
+            VideoRecord(video_id=self.video_id, height=height, width=width, frames=frames,
+                        segments=tuple(segment for _, segment in sorted(segments.items()))),
+            {name: faults[name] for name in names if name in faults})
+
+    def _size(self, first: str, sizes: Mapping[str, tuple[int, int]], faults: dict[str, BadInput]) -> tuple[int, int]:
+        """Height and width of the video: those of its maps, and where these differ or are none, of its first picture.
+
+        faults: gets the maps of another size.
+        """
+        if len(set(sizes.values())) == 1:
+            return next(iter(sizes.values()))
+        height, width = self._image_size(first)
+        for name, size in sizes.items():
+            if size != (height, width):
+                faults[name] = BadInput("size-differs", f"the label has {size[1]}x{size[0]} pixels, the frames have "
+                                        f"{width}x{height}.", video=self.video_id, file=self.labels[name],
+                                        cure="Resize frames and labels together.")
+        return height, width
 
     def _image_size(self, name: str) -> tuple[int, int]:
         try:

@@ -28,6 +28,7 @@ from pipeline.datasets.id_maps import RawCoding, ids_in, listed_segments, raw_co
 from pipeline.datasets.json_entries import Entry, whole_or_text
 from pipeline.datasets.video_files import VideoFiles, first_names
 from pipeline.errors import BadInput
+from pipeline.faulty_labels import without_faulty_labels
 from pipeline.file_names import composed, frame_name
 from pipeline.frame_order import in_order_of_time
 from pipeline.images import ids_from_rgb
@@ -85,9 +86,10 @@ class VipSeg:
     def read(self, video_id: str) -> VideoRecord:
         """Describe one video. The raw layout decodes all its label maps, since only they list the segments of a frame.
 
-        Frames are in natural order; those without a label, of which a json has no annotation, are left unlabelled.
-        Raises `BadInput` for missing or unreadable files, frames that have only a label, a video that is empty or not
-        in the json, unknown categories, ids that change their class, and sizes that differ.
+        Frames are in natural order; those without a label, of which a json has no annotation, are left unlabelled. A
+        frame whose label or list of segments cannot be read, or holds an unknown category, has no label and is named
+        among the faults. Raises `BadInput` where all labelled frames are so, and for missing or unreadable pictures,
+        frames that have only a label, a video that is empty or not in the json, and ids that change their class.
         """
         folder = folder_of(self._folders, video_id)
         files = VideoFiles.find(video_id, images=self.images / folder, labels=self.labels / folder,
@@ -170,24 +172,35 @@ class VipSeg:
                                                    "annotations of this video; it needs one of each.", "duplicate-id")
         (video,) = videos
         images = {_name(image): image for image in video.of_video(video_id).entries("images", "image")}
-        infos = {}
-        for annotation in annotations:
-            infos = {_name(entry): list(entry.entries("segments_info", "segment"))
-                     for entry in annotation.of_video(video_id).entries("annotations", "annotation")}
-        files.refuse_mismatch(list(images), infos)
+        faults = dict(files.faults)
+        infos = self._infos(video_id, annotations, faults)
+        files.refuse_mismatch(list(images), infos, faults)
         if unlisted := infos.keys() - images.keys():
             raise BadInput("frame-mismatch", f"the json annotates the frames {first_names(unlisted)}, which are not "
                            "among its images.", video=video_id, file=self.annotations, cure=CONVERT_AGAIN)
-        segments = listed_segments(infos, self.classes)
+        segments = listed_segments(infos, self.classes, faults=faults)
         names = self._in_order(images.values(), video_id)
         remarks = Counter({"videos whose frames were put in natural order": int(names != list(images))})
-        ids = {name: tuple(info.whole("id") for info in listed) for name, listed in infos.items()}
+        ids = {name: tuple(info.whole("id") for info in listed) for name, listed in infos.items() if name not in faults}
         frames = tuple(FrameRecord(name=name, image=files.images[name], label=files.labels.get(name),
                                    segment_ids=ids.get(name, ())) for name in names)
         height, width = files.one_size({image.size(): name for name, image in images.items()})
-        return VideoRecord(video_id=video_id, height=height, width=width, frames=frames, segments=segments,
-                           remarks=+remarks)
+        return without_faulty_labels(VideoRecord(video_id=video_id, height=height, width=width, frames=frames,
+                                                 segments=segments, remarks=+remarks), faults)
 
+
+    def _infos(self, video_id: str, annotations: list[Entry], faults: dict[str, BadInput]) -> dict[str, list[Entry]]:
+        """Name of each annotated frame -> its segments. faults: gets those of frames whose list cannot be read."""
+        infos: dict[str, list[Entry]] = {}
+        for annotation in annotations:
+            for entry in annotation.of_video(video_id).entries("annotations", "annotation"):
+                name = _name(entry)
+                try:
+                    infos[name] = list(entry.entries("segments_info", "segment"))
+                except BadInput as error:
+                    infos[name] = []
+                    faults[name] = error
+        return infos
 
     def _in_order(self, images: Iterable[Entry], video_id: str) -> list[str]:
         """The names of the frames in the order of time. Raises BadInput where they tell none."""

@@ -55,8 +55,9 @@ class Vspw:
     def read(self, video_id: str) -> VideoRecord:
         """Describe one video. All its masks are decoded, since only they list the classes of a frame.
 
-        Raises `BadInput` for missing or unreadable files, frames that have only a mask, values that belong to no class,
-        and sizes that differ.
+        A frame whose mask cannot be read, is of another size or holds a value of no class has no label, and is named
+        among the faults. Raises `BadInput` where all labelled frames are so, and for missing or unreadable pictures and
+        frames that have only a mask.
         """
         folder = self.videos / folder_of(self._folders, video_id)
         files = VideoFiles.find(video_id, images=folder / "origin", labels=folder / "mask",

@@ -22,8 +22,8 @@ from pipeline.datasets.coco_video import Faults, as_youtube_vis, is_coco_video
 from pipeline.datasets.folders import files_by_stem, first_existing, load_entry, root_folder
 from pipeline.datasets.json_entries import Entry, shown, whole_number, whole_or_text
 from pipeline.datasets.run_lengths import packed_mask
-from pipeline.datasets.tracked_masks import without_faulty_labels
 from pipeline.errors import BadInput
+from pipeline.faulty_labels import without_faulty_labels
 from pipeline.file_names import PICTURES, frame_name, video_name
 from pipeline.frame_order import in_order_of_time
 from pipeline.records import FrameRecord, Segment, VideoRecord
@@ -83,10 +83,10 @@ class YouTubeVis:
     def read(self, video_id: str) -> VideoRecord:
         """Describe one video; its masks are COCO run lengths. Frames are in natural order, whatever that of the json.
 
-        A frame in which a mask cannot be read, or is of another size than the video, has no label and is named among
-        the faults. Tracks without any pixel are left out and counted. Raises `BadInput` where all frames are faulty,
-        and for an unknown or empty video, missing images, ids that are missing, below 1 or used twice, categories
-        outside the table, and fields of the wrong type.
+        A frame in which a mask cannot be read, is of another size than the video, or belongs to a track of an unknown
+        category, has no label and is named among the faults. Tracks without any pixel are left out and counted. Raises
+        `BadInput` where all frames are faulty, and for an unknown or empty video, missing images, ids that are missing,
+        below 1 or used twice, and fields of the wrong type.
         """
         video = self._videos.get(video_id)
         if video is None:
@@ -102,7 +102,7 @@ class YouTubeVis:
         size = entry.size()
         remarks: Counter[str] = Counter()
         annotations = [annotation.of_video(video_id) for annotation in self._annotated.get(entry.key("id"), [])]
-        faults: dict[int, BadInput] = {}
+        faults = self._json[1].of_frames(entry.key("id"))
         segments, masks = self._tracks(annotations, len(video.files), size, remarks, faults)
         images = self._images(video, video_id, remarks)
         frames = {name: FrameRecord(name=name, image=image, segment_ids=tuple(of_frame),
@@ -219,7 +219,7 @@ class YouTubeVis:
                 faults: dict[int, BadInput]) -> tuple[tuple[Segment, ...], list[dict[int, dict]]]:
         """The segments, and for each frame a dict of track id -> run lengths. What is left out is counted.
 
-        faults: gets the first fault of every frame in which a mask cannot be read.
+        faults: gets the first fault of every frame in which a mask cannot be read, or its class is not known.
         """
         masks: list[dict[int, dict]] = [{} for _ in range(length)]
         segments = []
@@ -229,15 +229,19 @@ class YouTubeVis:
             raise annotations[0].bad(f"the track ids are {', '.join(map(shown, told[:5]))}; they must be whole numbers "
                                      "above 0, each used once.", "bad-id")
         for track, entry in sorted(zip(ids, annotations), key=lambda pair: pair[0]):
-            class_index = self._class_of(entry)
             packed = _masks(entry, length, size, remarks, faults)
-            if not any(packed):
+            frames = [frame for frame, mask in enumerate(packed) if mask is not None]
+            if not frames:
                 remarks["objects without a pixel"] += 1
                 continue
-            for frame, mask in zip(masks, packed, strict=True):
-                if mask is not None:
-                    frame[track] = mask
-            segments.append(Segment(id=track, class_index=class_index, is_crowd=entry.flag("iscrowd")))
+            try:
+                segment = Segment(id=track, class_index=self._class_of(entry), is_crowd=entry.flag("iscrowd"))
+            except BadInput as error:
+                faults |= {frame: faults.get(frame, error) for frame in frames}
+                continue
+            segments.append(segment)
+            for frame in frames:
+                masks[frame][track] = packed[frame]
         return tuple(segments), masks
 
     def _class_of(self, entry: Entry) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import BadInput
+from pipeline.faulty_labels import without_faulty_labels
 from pipeline.files import canonical_json
 from pipeline.foreign_files import read_file
 from pipeline.images import (
@@ -19,13 +20,16 @@ from pipeline.images import (
     is_upright_jpeg,
     resize_image,
 )
-from pipeline.picture_formats import orientation
+from pipeline.orientation import orientation
 from pipeline.records import Dataset, FrameRecord, VideoRecord
 from pipeline.shards.allowed import refuse_unfit_video
 from pipeline.shards.class_counts import Counts, video_counts
 from pipeline.shards.format import META, SCHEMA, clip_key
 from pipeline.shards.plan import ShardConfig
 from pipeline.shards.stored_ids import StoredIds
+
+UNLABELLED = "frames without a label"
+FAULTS_OF_A_VIDEO = ("too-many-segments", "bad-id")     # which the label of one frame shows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,41 +52,57 @@ class EncodedVideo:
 
 
 def encode_video(dataset: Dataset, video_id: str, config: ShardConfig) -> EncodedVideo:
-    """One video, in memory.
+    """One video, in memory. A frame whose label cannot be read, or contradicts the annotation, has none: `faults`.
 
-    Raises BadInput naming the video, the file and the cure for any fault of any frame: "empty-video", "missing-image",
-    "missing-label", "unreadable", "corrupt-image", "corrupt-label", "size-differs", "unlisted-id", "no-pixels",
-    "unknown-category", "too-many-segments", "bad-name", or a reason of the data set's reader.
+    Raises BadInput naming the video, the file and the cure for any fault of any picture, and where every label is
+    faulty: "empty-video", "missing-image", "missing-label", "unreadable", "corrupt-image", "corrupt-label",
+    "size-differs", "unlisted-id", "no-pixels", "unknown-category", "too-many-segments", "bad-name", or a reason of the
+    data set's reader.
     """
     with _blame(video_id):
         video = dataset.read(video_id)
         refuse_unfit_video(video, dataset.classes)
-        stored_ids = StoredIds(video)
-        starts = range(0, len(video.frames), config.clip_frames)
-        frames = [_encode_frames(dataset, video, start, stored_ids, config) for start in starts]
-        # The meta of every clip lists all overlaps, which are complete only now.
-        return EncodedVideo(
-            clips=[_encode_clip(video, clip, members, stored_ids, config) for clip, members in enumerate(frames)],
-            classes=video_counts(stored_ids.table, stored_ids.overlaps, stored_ids.pixels), remarks=_remarks(video),
-            faults=video.faults)
+        faults: dict[str, BadInput] = {}
+        encoded = _encode(dataset, video, config, faults)
+        if faults:      # the ids of the other frames may change, as an object that no label shows is left out
+            encoded = _encode(dataset, without_faulty_labels(video, faults), config, {})
+        return encoded
+
+
+def _encode(dataset: Dataset, video: VideoRecord, config: ShardConfig, faults: dict[str, BadInput]) -> EncodedVideo:
+    """faults: gets those of labels."""
+    stored_ids = StoredIds(video)
+    starts = range(0, len(video.frames), config.clip_frames)
+    frames = [_encode_frames(dataset, video, start, stored_ids, config, faults) for start in starts]
+    # The meta of every clip lists all overlaps, which are complete only now.
+    return EncodedVideo(
+        clips=[_encode_clip(video, clip, members, stored_ids, config) for clip, members in enumerate(frames)],
+        classes=video_counts(stored_ids.table, stored_ids.overlaps, stored_ids.pixels), remarks=_remarks(video),
+        faults=video.faults)
 
 
 def _remarks(video: VideoRecord) -> Mapping[str, int]:
     unlabelled = sum(frame.label is None and frame.masks is None for frame in video.frames)
     if unlabelled == len(video.frames):
         return {**video.remarks, "videos without a label": 1}
-    return {**video.remarks, "frames without a label": unlabelled} if unlabelled else video.remarks
+    return {**video.remarks, UNLABELLED: unlabelled} if unlabelled else video.remarks
 
 
 def _encode_frames(dataset: Dataset, video: VideoRecord, start: int, stored_ids: StoredIds,
-                   config: ShardConfig) -> list[tuple[str, bytes]]:
+                   config: ShardConfig, faults: dict[str, BadInput]) -> list[tuple[str, bytes]]:
     size = config.stored_size(video.height, video.width)
     members = []
     for index, frame in enumerate(video.frames[start:start + config.clip_frames]):
         image = _encode_image(video, frame, size, config, decode=start + index < config.decoded_frames)
         members.append((f"f{index:03d}.jpg", image))
-        with _blame(video.video_id, frame.label, missing="missing-label"):
-            ids = stored_ids.encode(dataset, video, frame, size)
+        ids = None
+        try:
+            with _blame(video.video_id, frame.label, missing="missing-label"):
+                ids = stored_ids.encode(dataset, video, frame, size)
+        except BadInput as error:
+            if error.reason in FAULTS_OF_A_VIDEO:
+                raise
+            faults[frame.name] = error
         if ids is not None:
             members.append((f"f{index:03d}.png", encode_png(ids)))
     return members

@@ -22,6 +22,7 @@ from pipeline.progress import Progress
 from pipeline.records import Dataset
 from pipeline.shards.allowed import refuse_unfit_classes
 from pipeline.shards.class_counts import Counts, add_counts, class_rows
+from pipeline.shards.encode import UNLABELLED
 from pipeline.shards.format import ERRORS, INDEX, MANIFEST, PLAN, SCHEMA
 from pipeline.shards.index import save_index, tars_digest
 from pipeline.shards.plan import ShardConfig, ShardPlan, plan_shards
@@ -55,8 +56,8 @@ def make_shards(dataset: Dataset, folder: Path | str, config: ShardConfig | None
     workers: Ray tasks at a time; with 0 this process does the work, without Ray. Another process that is at work in the
     folder is waited for.
     Raises ValueError where the folder holds shards of another plan, BadInput where more than `max_bad_fraction` of the
-    videos are bad, at the first bad one under `strict`, and for classes that no verb can write (`allowed.py`), and
-    OSError when a shard cannot be written.
+    videos or labels are bad, at the first bad one under `strict`, and for classes that no verb can write
+    (`allowed.py`), and OSError when a shard cannot be written.
     """
     folder = Path(folder)
     config = config or ShardConfig()
@@ -140,6 +141,7 @@ def _finish(folder: Path, plan: ShardPlan, remarks: Mapping[str, int]) -> ShardR
         raise BadInput("bad-videos", f"{len(skipped)} of {plan.videos} videos are bad, more than "
                        f"shards.max_bad_fraction={plan.config.max_bad_fraction}; {folder / ERRORS} names each with its "
                        f"cure. The first: {skipped[0].skipped.message}")
+    _refuse_faulty(rows[len(skipped):], sidecars, plan, folder)
     save_index(folder / INDEX, (row for sidecar in sidecars for row in sidecar["index"]), plan=plan.digest,
                tars=tars_digest(sidecars))
     totals = {name: sum(sidecar[name] for sidecar in sidecars) for name in ("videos", "clips", "frames", "size")}
@@ -155,6 +157,16 @@ def _finish(folder: Path, plan: ShardPlan, remarks: Mapping[str, int]) -> ShardR
                        videos=totals["videos"], clips=totals["clips"], frames=totals["frames"],
                        megabytes=totals["size"] / 1e6, skipped=outcomes.reasons, remarks=content.get("remarks", {}),
                        faults=tuple(row["message"] for row in rows[len(skipped):]))
+
+
+def _refuse_faulty(faults: list[dict], sidecars: list[dict], plan: ShardPlan, folder: Path) -> None:
+    """Raise BadInput where too many labels cannot be read: the list of classes is then wrong, or the whole export."""
+    unlabelled = sum(sidecar.get("remarks", {}).get(UNLABELLED, 0) for sidecar in sidecars)
+    labels = sum(sidecar["frames"] for sidecar in sidecars) - unlabelled + len(faults)
+    if len(faults) > plan.config.max_bad_fraction * labels:
+        raise BadInput("bad-labels", f"the labels of {len(faults)} of {labels} labelled frames cannot be read, more "
+                       f"than shards.max_bad_fraction={plan.config.max_bad_fraction}; {folder / ERRORS} names each "
+                       f"with its cure. The first: {faults[0]['message']}")
 
 
 def _content(sidecars: list[dict], plan: ShardPlan, remarks: Mapping[str, int]) -> dict[str, Any]:

@@ -33,12 +33,12 @@ def damaged(tmp_path) -> Recipe:
 
 def test_bad_videos_are_skipped_counted_by_reason_and_named_with_a_cure(cluster, damaged, capsys):
     summary = make_shards.main(damaged)
-    assert summary["train"]["skipped"] == {"corrupt-image": 1, "missing-label": 1}
-    assert (summary["train"]["videos"], summary["val"]["skipped"]) == (2, {})
+    assert summary["train"]["skipped"] == {"corrupt-image": 1}
+    assert (summary["train"]["videos"], summary["val"]["skipped"]) == (3, {})
     errors = [json.loads(line) for line in (damaged.shards_of("train") / "errors.jsonl").read_text().splitlines()]
     assert sorted(error["reason"] for error in errors) == ["corrupt-image", "missing-label"]
     assert all(error["video"] in error["message"] for error in errors)
-    assert len(ShardSet(damaged.shards_of("train")).videos) == 2
+    assert len(ShardSet(damaged.shards_of("train")).videos) == 3
     assert "errors.jsonl" in capsys.readouterr().out
 
 

@@ -83,11 +83,24 @@ def _without(field):
     return lambda entry: entry.pop(field)
 
 
-@pytest.mark.parametrize(("section", "change"), [
-    ("images", _without("file_name")), ("images", _without("id")), ("images", lambda entry: entry.update(id=[1])),
-    ("annotations", _without("category_id")), ("annotations", lambda entry: entry.update(iscrowd="maybe")),
-    ("annotations", lambda entry: entry.update(instance_id=None))])
-def test_one_faulty_entry_of_a_coco_video_json_costs_its_video(own_data, tmp_path, section, change):
+@pytest.mark.parametrize("change", [_without("file_name"), _without("id"), lambda entry: entry.update(id=[1])])
+def test_one_faulty_image_of_a_coco_video_json_costs_its_video(own_data, tmp_path, change):
+    shards, error = with_change(own_data, tmp_path, "images", change)
+    assert [video.video_id for video in shards.videos] == ["train_001", "train_002"]
+    assert (error["video"], "train.json" in error["message"]) == ("train_000", True)
+
+
+@pytest.mark.parametrize("change", [_without("category_id"), lambda entry: entry.update(iscrowd="maybe"),
+                                    lambda entry: entry.update(instance_id=None)])
+def test_one_faulty_annotation_of_a_coco_video_json_costs_its_frame_the_label(own_data, tmp_path, change):
+    shards, error = with_change(own_data, tmp_path, "annotations", change)
+    assert [(video.video_id, video.labelled) for video in shards.videos] == [
+        ("train_000", (1, 2)), ("train_001", (0, 1, 2)), ("train_002", (0, 1, 2))]
+    assert (error["video"], error["frame"], "train.json" in error["message"]) == ("train_000", "00000", True)
+
+
+def with_change(own_data, tmp_path, section, change):
+    """The shards after a change of the first entry of a list, and the one line of errors.jsonl."""
     shutil.copytree(own_data / "vis_cocovid", tmp_path / "in")
     path = tmp_path / "in" / "data" / "train.json"
     path.chmod(0o644)
@@ -95,9 +108,8 @@ def test_one_faulty_entry_of_a_coco_video_json_costs_its_video(own_data, tmp_pat
     change(content[section][0])
     path.write_text(json.dumps(content))
     shards = sharded(tmp_path / "in", tmp_path / "out", name="youtube_vis")
-    assert [video.video_id for video in shards.videos] == ["train_001", "train_002"]
     [error] = map(json.loads, (shards.folder / "errors.jsonl").read_text().splitlines())
-    assert (error["video"], "train.json" in error["message"]) == ("train_000", True)
+    return shards, error
 
 
 @pytest.mark.parametrize("section", ["images", "annotations"])

@@ -18,6 +18,7 @@ from pipeline.clips import FolderSource, StoredVideoSource, video_clips
 from pipeline.errors import BadInput
 from pipeline.file_names import is_companion, naturally
 from pipeline.images import decode_image, encode_jpeg, image_size
+from pipeline.orientation import orientation
 from pipeline.shards import ShardConfig, ShardSet, make_shards
 from pipeline.shards.encode import encode_video
 from tests.own_data.worlds import SOURCES, edit
@@ -115,15 +116,60 @@ def test_masks_move_with_their_frames_when_these_are_put_in_order(tmp_path):
 
 
 @pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_every_format_is_read_by_its_bytes_and_shown_upright(format, orientation):
+@pytest.mark.parametrize("turned", range(1, 9))
+def test_every_format_is_read_by_its_bytes_and_shown_upright(format, turned):
     exif = Image.Exif()
-    exif[0x0112] = orientation
+    exif[0x0112] = turned
     data = picture(format, **({} if format == "BMP" else {"exif": exif}))
     stored = Image.open(io.BytesIO(data))
     upright = np.array(ImageOps.exif_transpose(stored).convert("RGB"))
     np.testing.assert_array_equal(decode_image(data), upright)
     assert image_size(data) == upright.shape[:2]
+
+
+def xmp(orientation: int, form: str) -> bytes:
+    """XMP that holds nothing but an orientation, as an attribute or an element."""
+    value = f'tiff:Orientation="{orientation}"/>' if form == "attribute" else \
+        f"><tiff:Orientation>{orientation}</tiff:Orientation></rdf:Description>"
+    return (f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+            f'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" {value}</rdf:RDF></x:xmpmeta>').encode()
+
+
+def picture_with_xmp(format: str, content: bytes) -> bytes:
+    if format == "PNG":
+        chunk = b"iTXt" + b"XML:com.adobe.xmp" + bytes(5) + content
+        data = picture("PNG")
+        return data[:33] + struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + data[33:]
+    if format == "TIFF":
+        return picture("TIFF", tiffinfo={700: content})
+    return picture(format, xmp=content)
+
+
+@pytest.mark.parametrize("format", [format for format in FORMATS if format != "BMP"])
+@pytest.mark.parametrize("form", ["attribute", "element"])
+@pytest.mark.parametrize("turned", [1, 3, 6])
+def test_an_orientation_in_xmp_alone_is_applied(format, form, turned):
+    data = picture_with_xmp(format, xmp(turned, form))
+    stored = decode_image(picture(format)).astype(int)
+    expected = {1: stored, 3: stored[::-1, ::-1], 6: np.rot90(stored, -1)}[turned]
+    assert image_size(data) == expected.shape[:2]
+    assert np.abs(decode_image(data) - expected).max() < 60
+    assert orientation(data) == turned
+
+
+def test_exif_decides_where_xmp_says_something_else():
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    assert orientation(picture("JPEG", exif=exif, xmp=xmp(6, "attribute"))) == 8
+
+
+def test_exif_that_a_png_holds_as_text_is_applied():
+    tiff = b"Exif\0\0II*\0" + struct.pack("<IHHHIH2xI", 8, 1, 0x0112, 3, 1, 6, 0)
+    text = b"\nexif\n%8d\n" % len(tiff) + tiff.hex().encode() + b"\n"
+    chunk = b"zTXt" + b"Raw profile type exif" + bytes(2) + zlib.compress(text)
+    data = picture("PNG")
+    data = data[:33] + struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + data[33:]
+    assert decode_image(data).shape[:2] == image_size(data) == (60, 40)
 
 
 @pytest.mark.parametrize("data", [b"\0\0\0\x18ftypheic" + bytes(90), b"no picture at all", b"GIF8", b"",

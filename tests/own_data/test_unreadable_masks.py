@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from jobs import check_dataset
-from pipeline.datasets.tracked_masks import UNREADABLE
 from pipeline.errors import BadInput
+from pipeline.faulty_labels import UNREADABLE
 from pipeline.records import Dataset, VideoRecord
 from pipeline.shards import ShardSet, make_shards, verify
 from tests.own_data.exports import export

@@ -80,14 +80,19 @@ def test_what_is_no_file_in_place_of_a_frame_costs_its_video(tmp_path, name, pla
 
 @pytest.mark.parametrize("name", ["vipseg", "vspw categories", "kitti_step categories", "coco_panoptic"])
 @pytest.mark.parametrize("place", [fifo, sparse, zeros], ids=lambda place: place.__name__)
-def test_what_is_no_file_in_place_of_a_label_costs_its_video(tmp_path, name, place):
+def test_what_is_no_file_in_place_of_a_label_costs_its_frame_the_label(tmp_path, name, place):
     root = SOURCES[name].write(tmp_path / "world")
     folder = {"vipseg": "panomasksRGB", "vspw categories": "data/*/mask", "coco_panoptic": "panoptic_train2017",
               "kitti_step categories": "panoptic_maps/train"}[name]
     label = next(path for path in sorted(root.glob(f"{folder}/**/*.png")) if "train" in str(path.relative_to(root)))
     label.unlink()
     place(label)
-    (error,) = skipped(root, name, tmp_path / "out")
+    if name == "coco_panoptic":         # a video of one frame
+        (error,) = skipped(root, name, tmp_path / "out")
+    else:
+        report = make_shards(SOURCES[name].open(root), tmp_path / "out", split="train")
+        (error,) = map(json.loads, (tmp_path / "out" / "errors.jsonl").read_text().splitlines())
+        assert (report.videos, report.skipped, error["frame"]) == (2, {}, label.stem)
     assert error["reason"] == PLACES[place]
 
 
@@ -249,4 +254,10 @@ def test_the_json_of_an_export_is_a_file_inside_it(tmp_path, tool, place):
     path.unlink()
     place(path)
     report = make_shards(EXPORTS[tool].open(root), tmp_path / "out", split="train")
-    assert (report.videos, report.skipped) == (1, {{**PLACES, stranger: "outside"}[place]: 1})
+    reason = {**PLACES, stranger: "outside"}[place]
+    if tool == "labelme":       # the json of one frame
+        assert (report.videos, report.skipped, len(report.faults)) == (2, {}, 1)
+    else:
+        assert (report.videos, report.skipped) == (1, {reason: 1})
+    (error,) = map(json.loads, (tmp_path / "out" / "errors.jsonl").read_text().splitlines())
+    assert error["reason"] == reason

@@ -18,6 +18,7 @@ from pipeline.datasets.synthetic_things import STUFF
 from pipeline.errors import BadInput
 from pipeline.images import decode_jpeg, decode_png, encode_jpeg, encode_png
 from pipeline.shards import ShardSet, make_shards
+from tests.faults import error_of
 
 CONFIG = SyntheticConfig(videos_train=2, videos_val=1, frames=12, height=48, width=64, preset="hard",
                          layout="kitti_step")
@@ -137,11 +138,10 @@ DAMAGE = {
                                                 for damage in all_of])
 def test_each_kind_of_damage_has_its_own_error(copy, reason, damage):
     damage(copy)
-    with pytest.raises(BadInput) as error:
-        KittiStep(str(copy)).read(VIDEO)
-    assert (error.value.reason, error.value.video) == (reason, VIDEO)
-    assert error.value.file
-    assert error.value.cure
+    error = error_of(lambda: KittiStep(str(copy)).read(VIDEO))
+    assert (error.reason, error.video) == (reason, VIDEO)
+    assert error.file
+    assert error.cure
 
 
 @pytest.mark.parametrize("missing", ["images/train", "panoptic_maps/train"])

@@ -14,6 +14,7 @@ from pipeline.datasets.classes_vipseg import TABLE
 from pipeline.datasets.vipseg import VipSeg
 from pipeline.errors import BadInput
 from pipeline.images import encode_png
+from tests.faults import error_of
 
 VIDEO = "train_00001"
 TRAIN = "panoptic_gt_VIPSeg_train.json"
@@ -132,11 +133,10 @@ DAMAGE = {     # reason -> ways in which a user's folder may be damaged
                                                 for damage in all_of])
 def test_each_kind_of_damage_has_its_own_error(panoptic_copy, reason, damage):
     damage(panoptic_copy)
-    with pytest.raises(BadInput) as error:
-        VipSeg(str(panoptic_copy)).read(VIDEO)
-    assert error.value.reason == reason
-    assert error.value.file
-    assert error.value.cure
+    error = error_of(lambda: VipSeg(str(panoptic_copy)).read(VIDEO))
+    assert error.reason == reason
+    assert error.file
+    assert error.cure
 
 
 def test_damage_of_one_video_leaves_the_others(panoptic_copy):
@@ -166,11 +166,13 @@ def test_labels_of_another_size_or_coding_are_refused(panoptic_copy):
         assert error.value.reason == reason
 
 
-def test_a_raw_value_without_class_is_refused(panoptic_copy):
+def test_a_raw_value_without_class_costs_its_frame_the_label(panoptic_copy):
     (panoptic_copy / "panomasks" / VIDEO / "00000015.png").write_bytes(encode_png(np.full((48, 64), 999, np.uint16)))
-    with pytest.raises(BadInput, match="999") as error:
-        VipSeg(str(panoptic_copy), layout="raw").read(VIDEO)
-    assert error.value.reason == "unknown-category"
+    video = VipSeg(str(panoptic_copy), layout="raw").read(VIDEO)
+    assert [frame.label is None for frame in video.frames].count(True) == 1
+    (fault,) = video.faults.values()
+    assert fault.reason == "unknown-category"
+    assert "999" in fault.what
 
 
 @pytest.mark.parametrize("layout", ["rgb", "raw"])

@@ -19,6 +19,7 @@ from pipeline.datasets.vspw import Vspw
 from pipeline.errors import BadInput
 from pipeline.images import decode_png, encode_png
 from pipeline.shards import ShardSet, make_shards
+from tests.faults import error_of
 
 CONFIG = SyntheticConfig(videos_train=2, videos_val=1, frames=4, height=48, width=64, layout="vspw")
 VIDEO = "train_00001"
@@ -121,11 +122,10 @@ DAMAGE = {
                                                 for damage in all_of])
 def test_each_kind_of_damage_has_its_own_error(copy, reason, damage):
     damage(copy)
-    with pytest.raises(BadInput) as error:
-        Vspw(str(copy)).read(VIDEO)
-    assert (error.value.reason, error.value.video) == (reason, VIDEO)
-    assert error.value.file
-    assert error.value.cure
+    error = error_of(lambda: Vspw(str(copy)).read(VIDEO))
+    assert (error.reason, error.video) == (reason, VIDEO)
+    assert error.file
+    assert error.cure
 
 
 @pytest.mark.parametrize("missing", ["data", "train.txt"])

@@ -15,6 +15,7 @@ from pipeline.datasets.classes_youtube_vis import TABLES
 from pipeline.datasets.synthetic import SyntheticConfig, write_world
 from pipeline.datasets.youtube_vis import YouTubeVis
 from pipeline.errors import BadInput
+from tests.faults import error_of
 
 VIDEO = "train_00001"
 
@@ -179,11 +180,10 @@ DAMAGE = {
                                                 for damage in all_of])
 def test_each_kind_of_damage_has_its_own_error(instance_copy, reason, damage):
     edit_json(instance_copy, damage)
-    with pytest.raises(BadInput) as error:
-        YouTubeVis(str(instance_copy)).read(VIDEO)
-    assert error.value.reason == reason
-    assert error.value.file
-    assert error.value.cure
+    error = error_of(lambda: YouTubeVis(str(instance_copy)).read(VIDEO))
+    assert error.reason == reason
+    assert error.file
+    assert error.cure
 
 
 @pytest.mark.parametrize(("size", "counts"), [([48, 65], [3120]), ([48, 64], [3, 4]), ([48, 64], [3080, -9, 1]),

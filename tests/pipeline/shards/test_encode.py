@@ -20,6 +20,7 @@ from pipeline.images import decode_jpeg, decode_png, encode_jpeg, encode_png, re
 from pipeline.records import Segment
 from pipeline.shards.encode import encode_video
 from pipeline.shards.plan import ShardConfig
+from tests.faults import error_of
 from tests.pipeline.shards.toy_videos import SEGMENTS, Described, ToyVideos, toy_map, toy_videos, write_label
 
 CONFIG = ShardConfig(clip_frames=4)
@@ -48,11 +49,10 @@ def change_masks(data: ToyVideos, frame: int, masks: dict) -> None:
 
 
 def refused(data: ToyVideos, video: str = "cows", config: ShardConfig = CONFIG) -> BadInput:
-    with pytest.raises(BadInput) as caught:
-        encode_video(data, video, config)
-    assert caught.value.video == video
-    assert caught.value.cure
-    return caught.value
+    error = error_of(lambda: encode_video(data, video, config))
+    assert error.video == video
+    assert error.cure
+    return error
 
 
 def test_jpegs_pass_through_and_ids_are_renumbered_in_order(data):
