@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from jobs.recipes.schema import Recipe
-from jobs.reproducing.tables import Row, Table, tables
+from jobs.reproducing.tables import Row, Synthetic, Table, tables
 
 Commands = Literal["stage one", "head", "all", "score"]
 
@@ -49,6 +49,12 @@ def row_cost(table: Table, row: Row) -> str:
     return table.missing(row, "official") or cost_of(table.recipe_of(row, "official"))
 
 
+def synthetic_cost(synthetic: Synthetic) -> str:
+    """The recipe of a table at synthetic scale, and the minutes that its rows take."""
+    minutes = "not measured yet" if synthetic.minutes is None else f"{synthetic.minutes:g} minutes of one core"
+    return f"{synthetic.recipe}, three seeds: {minutes}"
+
+
 def listing() -> Iterator[str]:
     """All tables and rows as lines: published numbers and cost at official scale, and the world at synthetic scale."""
     yield "Cost: optimizer steps x clips a step, GPUs. GPU hours = steps x seconds per step x GPUs / 3600."
@@ -61,4 +67,4 @@ def listing() -> Iterator[str]:
             marker = "*" if row.name == table.reference else " "
             yield f"  {marker} {row.name}: {numbers or 'no published score'} | {row_cost(table, row)}"
         if table.synthetic is not None:
-            yield f"    synthetic: {table.synthetic.recipe}. {table.synthetic.why}"
+            yield f"    synthetic: {synthetic_cost(table.synthetic)}. {table.synthetic.why}"

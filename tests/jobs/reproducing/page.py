@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from jobs.reproducing.costs import TITLES, commands_of, row_cost
+from jobs.reproducing.costs import TITLES, commands_of, row_cost, synthetic_cost
 from jobs.reproducing.tables import Row, Table, tables
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
@@ -35,7 +35,7 @@ def section(table: Table) -> Iterator[str]:
     yield f"|{'---|' * (len(cells) + 2)}"
     yield from (line(table, row) for row in table.rows)
     if table.synthetic is not None:
-        yield from ("", f"Synthetic scale: `{table.synthetic.recipe}`. {table.synthetic.why}")
+        yield from ("", f"Synthetic scale: {synthetic_cost(table.synthetic)}. {table.synthetic.why}")
     verdict = VERDICTS / f"{table.id}.synthetic.md"
     if verdict.is_file():
         yield from ("", verdict.read_text().rstrip())
