@@ -55,7 +55,7 @@ class Synthetic:
     recipe: str
     set: tuple[str, ...] = ()       # path=value for all rows
     why: str                        # the field of the rows can matter on this world
-    minutes: float | None = None    # of one CPU core with three seeds; None: not measured
+    minutes: float | None = None    # three seeds on one core, at most: other work may share it; None: not measured
 
 
 @dataclass(frozen=True, kw_only=True)
