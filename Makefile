@@ -5,8 +5,11 @@ RUN    := OMP_NUM_THREADS=1 RAY_ENABLE_UV_RUN_RUNTIME_ENV=0 MLFLOW_DISABLE_TELEM
 SPREAD := -n 2 --dist loadfile --no-loadscope-reorder
 STAMP  := $(VENV)/.installed
 
-# An environment whose Python is gone is made anew.
-ALIVE  := $(shell $(VENV)/bin/python -c '' 2>/dev/null || rm -f $(STAMP))
+unexport PYTHONHOME
+
+# An environment whose Python is gone is made anew, and one of a clone that was moved or copied is installed again.
+ALIVE  := $(shell test "$$(cat $(STAMP) 2>/dev/null)" = "$$(pwd -P)" && env -u PYTHONHOME $(VENV)/bin/python -c '' \
+            2>/dev/null || rm -f $(STAMP))
 
 .PHONY: demo test storm storm-short test-fast lint format clean
 
@@ -31,8 +34,8 @@ lint: $(STAMP)
 	$(VENV)/bin/ruff check .
 
 $(STAMP): pyproject.toml infra/constraints.txt infra/make_environment.sh
-	sh infra/make_environment.sh $(VENV) $(PYTHON)
-	touch $@
+	sh infra/make_environment.sh "$(VENV)" "$(PYTHON)"
+	pwd -P > $@
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .ruff_cache

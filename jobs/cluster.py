@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.console import say
 from jobs.stopping import handlers_kept
 from pipeline.progress import Report
 
 SUBMITTED_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"       # set by `ray job submit`: the job's configuration
-
-HEALTH_SECONDS = 25         # for a cluster's answer
-NO_CLUSTER_CURE = "Unset RAY_ADDRESS to start a small cluster on this machine, or start one there: ray start --head"
 
 # The allocator reuses large buffers instead of mapping new ones for every frame, which makes decoding up to 2.6 times
 # faster (docs/log.md). Each process has one thread, since the work is divided among processes.
@@ -53,55 +46,19 @@ def connect(cluster: ClusterConfig) -> None:
         return
     import ray  # here and below: Ray takes a second to import, and `--help` and `--dry-run` answer without it
 
+    from jobs.joined_cluster import answering_address, join, named_address
     from jobs.own_cluster import start_own_cluster
 
     if ray.is_initialized():
         return
     with handlers_kept():
-        if inside_a_job() or os.environ.get("RAY_ADDRESS"):
-            join()
+        if inside_a_job():
+            join("auto", environment=worker_environment())
+        elif address := named_address():
+            join(answering_address(address), environment=worker_environment())
         else:
             start_own_cluster(cpus=cluster.local_cpus, object_store_mb=cluster.object_store_mb,
                               environment=worker_environment())
-
-
-def join() -> None:
-    """Join the cluster that RAY_ADDRESS names, or the one that runs this job.
-
-    Raises ConnectionError within a minute where there is none.
-    """
-    import ray
-
-    address = os.environ.get("RAY_ADDRESS", "auto")
-    if not inside_a_job():
-        refuse_dead_address(address)
-        say(f"using the Ray cluster of RAY_ADDRESS={address}")
-    try:
-        ray.init(address="auto", runtime_env={"env_vars": worker_environment()}, log_to_driver=True)
-    except (ConnectionError, RuntimeError) as error:
-        raise ConnectionError(f"RAY_ADDRESS={address}: {str(error).splitlines()[0]}. {NO_CLUSTER_CURE}") from None
-
-
-def refuse_dead_address(address: str) -> None:
-    """Raise ConnectionError where no cluster answers at RAY_ADDRESS: Ray itself would try for minutes."""
-    if "://" in address:
-        raise ConnectionError(f"RAY_ADDRESS={address} is an address for `ray job submit`, and this verb was started "
-                              f"directly. Submit it (see the README), or {NO_CLUSTER_CURE[0].lower()}"
-                              f"{NO_CLUSTER_CURE[1:]}")
-    if address == "auto":
-        return
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except (OSError, ValueError) as error:
-        raise ConnectionError(f"no Ray cluster answers at RAY_ADDRESS={address} ({error}). {NO_CLUSTER_CURE}") from None
-    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
-    try:
-        answers = subprocess.run(command, capture_output=True, timeout=HEALTH_SECONDS, check=False).returncode == 0
-    except subprocess.TimeoutExpired:
-        answers = False
-    if not answers:
-        raise ConnectionError(f"no Ray cluster answers at RAY_ADDRESS={address}. {NO_CLUSTER_CURE}")
 
 
 def results_of(actor: type, rows: list[dict[str, Any]], *, arguments: dict[str, Any],

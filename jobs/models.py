@@ -46,8 +46,9 @@ WEIGHTS_CURE = ("Copy the folder of the model again; if it was made here, run th
 def save_model(folder: Path, weights: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
     """Write a finished model: weights first, then `model.json` = card + sha256 of the weights, which makes it exist.
 
-    Raises OSError naming the file that cannot be written.
+    Raises OSError naming the file that cannot be written, and BadInput for weights that are not finite.
     """
+    refuse_infinite(weights, folder / "model.safetensors")
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write(folder / "model.safetensors", save(contiguous(weights)))
     card = {"schema": SCHEMA, "weights_sha256": sha256_of(folder / "model.safetensors"), **card}
@@ -109,7 +110,17 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing beside its model.json. {WEIGHTS_CURE}")
     refuse_other_content(path, card["weights_sha256"], listed_in="model.json", cure=WEIGHTS_CURE)
-    return load_file(path)
+    weights = load_file(path)
+    refuse_infinite(weights, path)
+    return weights
+
+
+def refuse_infinite(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Raise BadInput where a weight of a model, which lies in a file or would be written there, is not finite."""
+    broken = [name for name, weight in weights.items() if not torch.isfinite(weight).all()]
+    if broken:
+        raise BadInput("not-finite", f"{len(broken)} of its weights are infinite or not a number, first {broken[0]}.",
+                       file=path, cure="Take another model, or train it again with a lower optimizer.lr.")
 
 
 def segmenter_card(recipe: Recipe, classes: ClassTable, shards: str) -> dict[str, Any]:

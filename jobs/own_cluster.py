@@ -9,12 +9,14 @@ import socket
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from pathlib import Path
 
 import ray
 
-LONGEST_TEMPORARY_FOLDER = 36       # bytes: Ray appends up to 70, and the path of a socket has at most 107
+from jobs.environment import variables
+
+LONGEST_RAY_FOLDER = 40             # bytes: Ray appends up to 66, and the path of a socket has at most 107
 SHORT_TEMPORARY_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 SPECIAL = re.compile(r"""[\s()\[\]{}&;|<>*?$`'"\\!#~]""")     # in a shell's words; Ray does not quote its commands
 
@@ -33,41 +35,31 @@ def start_own_cluster(*, cpus: int, object_store_mb: int, environment: Mapping[s
     # A helper of Ray Train looks for "the" cluster of this machine and fails where there are two. The address is known
     # beforehand only if the port is chosen here.
     port = str(_free_port())
-    variables = {**environment, "RAY_ADDRESS": f"127.0.0.1:{port}", "TMPDIR": tempfile.gettempdir()}
-    folder = temporary_folder()
+    workers = {**environment, "RAY_ADDRESS": f"127.0.0.1:{port}", "TMPDIR": tempfile.gettempdir()}
+    folder = ray_folder()
     logging.getLogger("ray.data").setLevel(logging.WARNING)
-    with _variables(RAY_GCS_SERVER_PORT=port, TMPDIR=folder):       # Ray's own processes keep sockets in TMPDIR too
+    # Ray's own processes keep sockets in TMPDIR too.
+    with variables(RAY_GCS_SERVER_PORT=port, TMPDIR=str(folder.parent)):
         # Ray Train watches its own controller through the dashboard's state service and complains without it.
-        ray.init(address="local", num_cpus=cpus, include_dashboard=True, _temp_dir=f"{folder}/ray",
-                 runtime_env={"env_vars": variables}, object_store_memory=object_store_mb * 2**20, log_to_driver=True,
+        ray.init(address="local", num_cpus=cpus, include_dashboard=True, _temp_dir=str(folder),
+                 runtime_env={"env_vars": workers}, object_store_memory=object_store_mb * 2**20, log_to_driver=True,
                  logging_level="warning")
 
 
-@contextmanager
-def _variables(**values: str) -> Iterator[None]:
-    """Environment variables that are set for a while."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
+def ray_folder() -> Path:
+    """The folder for Ray's sockets and logs, in that of the system or in a shorter one where paths would be too long.
 
-
-def temporary_folder() -> str:
-    """The folder for Ray's sockets and logs: that of the system, or a shorter one where Ray's paths would be too long.
-
-    Raises ValueError where there is none.
+    It is named `ray` as Ray itself does, or with the number of the user where that belongs to somebody else. Raises
+    ValueError where there is none.
     """
     chosen = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
-    for folder in (chosen, *SHORT_TEMPORARY_FOLDERS):
-        fits = len(os.fsencode(folder)) <= LONGEST_TEMPORARY_FOLDER and not SPECIAL.search(folder)
-        if fits and os.access(folder, os.W_OK | os.X_OK):
-            return folder
-    raise ValueError(f"Ray cannot keep its sockets in {chosen}: the path must have at most {LONGEST_TEMPORARY_FOLDER} "
+    for place in map(Path, (chosen, *SHORT_TEMPORARY_FOLDERS)):
+        for folder in (place / "ray", place / f"ray-{os.geteuid()}"):
+            fits = len(os.fsencode(folder)) <= LONGEST_RAY_FOLDER and not SPECIAL.search(str(folder))
+            nearest = folder if os.path.lexists(folder) else place
+            if fits and nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
+                return folder
+    raise ValueError(f"Ray cannot keep its sockets in {chosen}: the path must have at most {LONGEST_RAY_FOLDER - 4} "
                      "bytes and no special characters, and none of "
                      f"{', '.join(SHORT_TEMPORARY_FOLDERS)} can be written. Set TMPDIR to a short folder, or run "
                      "without Ray by --set cluster.in_process=true")

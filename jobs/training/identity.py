@@ -31,8 +31,9 @@ Identity = Mapping[str, Any]
 def claim_folder(folder: Path, identity: Identity, *, left_by_training: tuple[str, ...] = ()) -> None:
     """Store the identity of a training run in its folder, or check it against the one that is there.
 
-    A run that diverged may be started again with other settings: `left_by_training`, its files and folders, is removed
-    first. Raises Mismatch where the folder holds a run of other settings.
+    A run that diverged may be started again with other settings, also after it was started again with the same ones and
+    stopped: `left_by_training`, its files and folders, is removed first. Raises Mismatch where the folder holds a run
+    of other settings.
     """
     path = folder / IDENTITY
     if path.is_file():
@@ -44,8 +45,8 @@ def claim_folder(folder: Path, identity: Identity, *, left_by_training: tuple[st
             say(f"the run in {folder} diverged; it is trained anew with other settings: {'; '.join(changed[:8])}")
             for name in left_by_training:
                 shutil.rmtree(folder / name, ignore_errors=True)
+            remove_file(folder / DIVERGED)
     folder.mkdir(parents=True, exist_ok=True)
-    remove_file(folder / DIVERGED)
     atomic_write(path, json.dumps({"version": VERSION, **plain(identity)}, indent=1, sort_keys=True).encode())
 
 

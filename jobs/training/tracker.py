@@ -229,8 +229,11 @@ class Recorded:
 
 
 def catch_up(config: TrackingConfig, folder: Path, sync: Callable[[Path], str]) -> None:
-    """Log what earlier verbs of a run left, and say what is left then. Both arguments are those of `Recorded`."""
-    if waiting(folder):
+    """Log what earlier verbs of a run left, and say what is left then; nothing where the run is read-only.
+
+    Arguments: those of `Recorded`.
+    """
+    if _is_writable(folder) and waiting(folder):
         delivery = Delivery(folder, chosen_uri(config))
         delivery.finish(patience(config, folder))
         _say_what_is_left(delivery, sync)

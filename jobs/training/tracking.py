@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.console import say
+from jobs.environment import any_home
 from jobs.training.own_store import ARTIFACTS, is_own_store, prepare_store
 from jobs.training.record import Record, entry_values
 from pipeline.files import atomic_write
@@ -31,8 +32,9 @@ def mlflow_module():
     # By default one call tries for minutes before it fails.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-    import mlflow
-    import mlflow.utils.mlflow_tags
+    with any_home():
+        import mlflow
+        import mlflow.utils.mlflow_tags
     # It logs the traceback of every error of its database, which is also raised and told in one line.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     return mlflow

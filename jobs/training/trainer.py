@@ -22,7 +22,7 @@ from jobs.console import say
 from jobs.training.checkpoint import load_checkpoint, save_checkpoint, whole_state
 from jobs.training.checkpoint_folders import OWN_CHECKPOINTS, RAY_CHECKPOINTS, checkpoints, newest_whole
 from jobs.training.freezing import freeze
-from jobs.training.identity import DIVERGED, Identity, claim_folder
+from jobs.training.identity import DIVERGED, IDENTITY, Identity, claim_folder
 from jobs.training.loop import (
     FitConfig,
     Losses,
@@ -39,7 +39,7 @@ from jobs.training.progress import Progress
 from jobs.training.record import Record
 from jobs.training.tracker import NoTracker, Tracker
 from pipeline.errors import Mismatch
-from pipeline.files import atomic_write
+from pipeline.files import atomic_write, remove_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +75,7 @@ def train(job: TrainingJob, *, identity: Identity) -> dict[str, Tensor]:
     the ValueError or FileNotFoundError of a worker that met wrong data or settings, and Ray's WorkerGroupError when
     workers died more often than `cluster.max_failures`.
     """
+    is_new = not (job.folder / IDENTITY).is_file()
     claim_folder(job.folder, identity, left_by_training=(RAY_CHECKPOINTS, OWN_CHECKPOINTS))
     try:
         if job.cluster.in_process:
@@ -86,6 +87,11 @@ def train(job: TrainingJob, *, identity: Identity) -> dict[str, Tensor]:
     except NotFinite as error:
         _note_divergence(job, error)
         raise
+    except (ValueError, FileNotFoundError):
+        if is_new and not checkpoints(job.folder):      # settings with which training cannot begin claim no folder
+            remove_file(job.folder / IDENTITY)
+        raise
+    remove_file(job.folder / DIVERGED)
     return _finished_weights(job)
 
 

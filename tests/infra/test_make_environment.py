@@ -32,7 +32,7 @@ def clone(tmp_path):
     (tmp_path / "pyproject.toml").touch()
     programs = tmp_path / "programs"
     programs.mkdir()
-    for name in ("sh", "rm", "mkdir", "cp", "touch", "make"):
+    for name in ("sh", "rm", "mkdir", "cp", "make", "ls", "cat", "env"):
         (programs / name).symlink_to(shutil.which(name))
     return tmp_path
 
@@ -43,10 +43,11 @@ def put_python(clone: Path, path: Path, *, too_old: bool = False, no_pip: bool =
     path.chmod(0o755)
 
 
-def make(clone: Path, *arguments: str) -> subprocess.CompletedProcess:
+def make(clone: Path, *arguments: str, target: str = ".venv/.installed", **variables: str
+         ) -> subprocess.CompletedProcess:
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHON", "MAKEFLAGS")}
-    return subprocess.run(["make", ".venv/.installed", *arguments], cwd=clone, capture_output=True, text=True,
-                          env=environment | {"PATH": str(clone / "programs")}, timeout=30, check=False)
+    return subprocess.run(["make", target, *arguments], cwd=clone, capture_output=True, text=True, timeout=30,
+                          env=environment | {"PATH": str(clone / "programs")} | variables, check=False)
 
 
 def calls(clone: Path) -> str:
@@ -92,3 +93,61 @@ def test_a_finished_environment_is_kept_until_its_python_is_gone(clone):
     (clone / ".venv" / "bin" / "python").unlink()
     assert make(clone).returncode == 0
     assert "-m venv .venv" in calls(clone).removeprefix(before)
+
+
+@pytest.mark.parametrize("leave", [
+    lambda venv: venv.mkdir(), lambda venv: venv.touch(), lambda venv: venv.symlink_to("/nowhere"),
+    lambda venv: (venv / "lib").mkdir(parents=True), lambda venv: (venv / "bin" / "python").mkdir(parents=True)])
+def test_whatever_an_interrupted_installation_left_is_replaced(clone, leave):
+    put_python(clone, clone / "programs" / "python3.11")
+    leave(clone / ".venv")
+    assert make(clone).returncode == 0
+    assert (clone / ".venv" / "bin" / "python").is_file()
+
+
+def test_a_clone_that_was_moved_with_its_environment_is_installed_at_its_new_place(clone):
+    put_python(clone, clone / "programs" / "python3.11")
+    assert make(clone).returncode == 0
+    stamp = Path(".venv") / ".installed"
+    assert (clone / stamp).read_text().strip() == str(clone.resolve())
+    moved = clone.rename(clone.parent / "moved here")
+    assert make(moved).returncode == 0
+    assert (moved / stamp).read_text().strip() == str(moved.resolve())
+
+
+@pytest.mark.parametrize("variable", ["PYTHONHOME", "PYTHONPATH", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT"])
+def test_variables_of_other_environments_do_not_reach_the_installation(clone, variable):
+    path = clone / "programs" / "python3.11"
+    put_python(clone, path)
+    path.write_text(path.read_text().replace("case", f'[ -z "${variable}" ] || exit 1\ncase', 1))
+    result = make(clone, **{variable: "/elsewhere"})
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_pip_that_installs_for_the_user_is_told_not_to(clone):
+    put_python(clone, clone / "programs" / "python3.11")
+    path = clone / "programs" / "python3.11"
+    path.write_text(path.read_text().replace("case", '[ "$PIP_USER" = 0 ] || exit 1\ncase', 1))
+    assert make(clone, PIP_USER="1").returncode == 0
+
+
+def test_a_folder_of_something_else_is_never_removed(clone):
+    put_python(clone, clone / "programs" / "python3.11")
+    (clone / "data" / "bin").mkdir(parents=True)
+    (clone / "data" / "precious").touch()
+    result = make(clone, "VENV=data", target="data/.installed")
+    assert result.returncode != 0
+    assert "data is no virtual environment and is not empty; name another folder: make VENV=" in result.stderr
+    assert (clone / "data" / "precious").exists()
+
+
+def test_a_python_in_a_folder_with_a_space_can_be_named(clone):
+    put_python(clone, clone / "my tools" / "python3")
+    assert make(clone, "PYTHON=my tools/python3").returncode == 0
+
+
+def test_a_place_that_cannot_be_written_is_named_with_the_way_out(clone):
+    put_python(clone, clone / "programs" / "python3.11")
+    result = make(clone, "VENV=/proc/venv", target="/proc/venv/.installed")
+    assert result.returncode != 0
+    assert "error: /proc/venv cannot be made here; name a folder that can be: make VENV=" in result.stderr

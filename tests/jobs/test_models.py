@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import nn
 
+from jobs import models
 from jobs.config import to_json
 from jobs.models import is_finished, load_segmenter, load_weights, read_card, save_model, segmenter_card
 from jobs.recipes import find_recipe
 from jobs.recipes.schema import Recipe
 from model.backbone import load_timm
 from model.labels import ClassInfo, ClassTable
-from pipeline.errors import Mismatch
+from pipeline.errors import BadInput, Mismatch
 from pipeline.files import digest
 from tests.storm.small_disk import disk_of
 
@@ -89,6 +90,19 @@ def test_a_full_disk_leaves_no_half_model_and_names_the_file(tmp_path):
     with disk_of(1000), pytest.raises(OSError, match=re.escape(str(tmp_path / "model.safetensors"))):
         save_model(tmp_path, nn.Linear(30, 30).state_dict(), {"kind": "segmenter"})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_neither_saved_nor_used(tmp_path, value, monkeypatch):
+    weights = {"layer.weight": torch.ones(3), "layer.bias": torch.tensor([1.0, value])}
+    with pytest.raises(BadInput, match=r"1 of its weights are infinite or not a number, first layer\.bias\. Take"):
+        save_model(tmp_path / "new", weights, {})
+    assert not (tmp_path / "new").exists()
+    with monkeypatch.context() as patch:            # as versions did that did not look
+        patch.setattr(models, "refuse_infinite", lambda *_: None)
+        save_model(tmp_path / "old", weights, {})
+    with pytest.raises(BadInput, match=r"old/model\.safetensors: 1 of its weights"):
+        load_weights(tmp_path / "old")
 
 
 def test_a_missing_model_names_the_verb_to_run(tmp_path):

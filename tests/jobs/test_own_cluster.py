@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
+from pathlib import Path
 
 import pytest
 
 from jobs import own_cluster
-from jobs.cluster import refuse_dead_address
-from jobs.own_cluster import refuse_special_paths, temporary_folder
+from jobs.own_cluster import ray_folder, refuse_special_paths
 
 
 @pytest.fixture
@@ -22,22 +23,32 @@ def system_folder(monkeypatch):
 
 
 def test_ray_works_in_the_temporary_folder_of_the_system(system_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(own_cluster, "LONGEST_TEMPORARY_FOLDER", 200)
+    monkeypatch.setattr(own_cluster, "LONGEST_RAY_FOLDER", 200)
     system_folder(str(tmp_path))
-    assert temporary_folder() == str(tmp_path)
+    assert ray_folder() == tmp_path / "ray"
 
 
-@pytest.mark.parametrize("folder", ["/tmp/" + "x" * 40, "/tmp/two words"])
-def test_a_long_or_special_temporary_folder_is_replaced_by_a_short_one(system_folder, folder):
+@pytest.mark.parametrize("occupy", [lambda path: path.touch(), lambda path: path.symlink_to("/nowhere"),
+                                    lambda path: path.symlink_to("/proc/1")])
+def test_a_folder_of_that_name_that_is_no_use_is_left_alone(system_folder, tmp_path, monkeypatch, occupy):
+    monkeypatch.setattr(own_cluster, "LONGEST_RAY_FOLDER", 200)
+    monkeypatch.setattr("os.access", lambda path, mode: str(path) != str(tmp_path / "ray"))
+    system_folder(str(tmp_path))
+    occupy(tmp_path / "ray")
+    assert ray_folder() == tmp_path / f"ray-{os.geteuid()}"
+
+
+@pytest.mark.parametrize("folder", ["/tmp/" + "x" * 40, "/tmp/two words", "/nowhere"])
+def test_a_long_special_or_missing_temporary_folder_is_replaced_by_a_short_one(system_folder, folder):
     system_folder(folder)
-    assert temporary_folder() == "/tmp"
+    assert ray_folder().parent == Path("/tmp")
 
 
 def test_without_a_short_folder_the_variable_and_the_cure_are_named(system_folder, monkeypatch):
     system_folder("/tmp/" + "x" * 40)
     monkeypatch.setattr(own_cluster, "SHORT_TEMPORARY_FOLDERS", ("/nowhere",))
     with pytest.raises(ValueError, match=r"at most 36 bytes.*none of /nowhere can be written\. Set TMPDIR"):
-        temporary_folder()
+        ray_folder()
 
 
 @pytest.mark.parametrize("path", ["/home/me/my project/.venv/bin/python", "/data/[new]/python", "/a&b/python",
@@ -50,12 +61,3 @@ def test_paths_that_a_shell_would_take_apart_are_refused(path):
 @pytest.mark.parametrize("path", ["/home/me/project-2_x.y/.venv/bin/python3.11", "/home/josé/a+b,c@d=e%f/python"])
 def test_ordinary_paths_pass(path):
     refuse_special_paths({"the Python": path})
-
-
-@pytest.mark.parametrize(("address", "reason"), [
-    ("127.0.0.1:1", "Connection refused"), ("somewhere", "no Ray cluster answers at RAY_ADDRESS=somewhere"),
-    ("http://127.0.0.1:8265", "an address for `ray job submit`"), ("ray://127.0.0.1:10001", "`ray job submit`")])
-def test_an_address_without_a_cluster_is_named_with_the_cure(address, reason):
-    with pytest.raises(ConnectionError, match=rf"RAY_ADDRESS={address}.*(?i:unset RAY_ADDRESS)") as raised:
-        refuse_dead_address(address)
-    assert reason in str(raised.value)

@@ -37,6 +37,24 @@ def test_a_foreign_module_in_the_folder_is_named_in_one_line(tmp_path, name):
         "PYTHONSAFEPATH=1"]
 
 
+@pytest.mark.parametrize("name", ["torch.py", "random.py", "ray/__init__.py", "yaml/__init__.py"])
+def test_a_module_with_the_name_of_a_package_that_is_needed_is_named_too(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    result = start(make_shards(tmp_path / "run"), folder=tmp_path)
+    assert result.returncode == 2
+    [line] = result.stderr.splitlines()
+    assert line.startswith(f"error: {tmp_path / name.partition('/')[0]} is in the way: ")
+
+
+@pytest.mark.parametrize("name", ["ray/settings.txt", "test.py", "tests/__init__.py", "train.py", "torch.txt"])
+def test_names_that_hide_nothing_are_no_obstacle(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    result = start(make_shards(tmp_path / "run", "--dry-run"), folder=tmp_path)
+    assert result.returncode == 0, result.stderr
+
+
 def test_a_foreign_module_is_no_obstacle_where_python_does_not_search_the_folder(tmp_path):
     (tmp_path / "model.py").touch()
     assert start(make_shards(tmp_path / "run", "--dry-run"), folder=tmp_path, PYTHONSAFEPATH="1").returncode == 0

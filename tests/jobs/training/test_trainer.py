@@ -6,6 +6,7 @@ import pickle
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,11 +16,12 @@ from torch import nn
 from jobs.cluster import ClusterConfig
 from jobs.recipes import find_recipe
 from jobs.train_stage_one import build_stage
-from jobs.training.loop import FitConfig
+from jobs.training.loop import FitConfig, NotFinite
 from jobs.training.on_cluster import _user_error, check_resources
+from jobs.training.optimizer import OptimizerConfig
 from jobs.training.record import Record
-from jobs.training.trainer import Stage, TrainingJob, _built
-from pipeline.errors import BadInput
+from jobs.training.trainer import Stage, TrainingJob, _built, train
+from pipeline.errors import BadInput, Mismatch
 
 
 def test_a_job_can_be_sent_to_workers():
@@ -59,6 +61,45 @@ def test_a_stage_trains_in_training_mode_except_for_norms_that_keep_their_statis
     assert not any(norm.training for norm in norms)
     assert not built.pixel_decoder.training
     assert all(part.training for part in (built, built.backbone, built.query_decoder))
+
+
+def one_weight(tmp_path, *, steps: int, fail: type[Exception] | None = None, rate: float = 0.1) -> TrainingJob:
+    """A training of one weight in this process. fail: raised as its batches are opened."""
+    fit = FitConfig(steps=steps, checkpoint_every=1)
+
+    def batches(*_):
+        if fail is not None:
+            raise fail("samples do not fill a batch")
+        return iter(lambda: SimpleNamespace(videos=("v",), to=lambda _: SimpleNamespace(videos=("v",))), None)
+
+    def build() -> Stage:
+        model = nn.Linear(1, 1)
+        return Stage(model=model, losses_of=lambda wrapped, _: {"loss": wrapped(torch.ones(1, 1)).square().mean()},
+                     batches=batches, optimizer=OptimizerConfig(lr=rate, warmup_steps=0), fit=fit, batch_size=1)
+
+    return TrainingJob(build=build, folder=tmp_path / "stage_one", cluster=ClusterConfig(in_process=True), fit=fit,
+                       record=None)
+
+
+def test_settings_with_which_training_cannot_begin_claim_no_folder(tmp_path):
+    with pytest.raises(ValueError, match="do not fill a batch"):
+        train(one_weight(tmp_path, steps=2, fail=ValueError), identity={"steps": 2})
+    train(one_weight(tmp_path, steps=3), identity={"steps": 3})
+    with pytest.raises(ValueError, match="do not fill a batch"):
+        train(one_weight(tmp_path, steps=3, fail=ValueError), identity={"steps": 3})
+    with pytest.raises(Mismatch):                           # its checkpoints are worth keeping
+        train(one_weight(tmp_path, steps=4), identity={"steps": 4})
+
+
+def test_a_run_that_diverged_may_be_changed_until_it_is_finished(tmp_path):
+    hot = one_weight(tmp_path, steps=4, rate=1e38)
+    with pytest.raises(NotFinite):
+        train(hot, identity={"rate": 1e38})
+    with pytest.raises(KeyboardInterrupt):                  # started again, and stopped before it diverges again
+        train(one_weight(tmp_path, steps=4, fail=KeyboardInterrupt), identity={"rate": 1e38})
+    train(one_weight(tmp_path, steps=4), identity={"rate": 0.1})
+    with pytest.raises(Mismatch):
+        train(hot, identity={"rate": 1e38})
 
 
 def test_batches_that_the_workers_cannot_share_are_refused_by_the_recipe():

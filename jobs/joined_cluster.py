@@ -1,0 +1,92 @@
+"""The Ray cluster that RAY_ADDRESS names, which a verb joins instead of starting one."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+
+import ray
+from ray._private.services import find_bootstrap_address, find_gcs_addresses
+
+from jobs.console import say
+
+ANSWER_SECONDS = 40.0       # for a cluster to take in a process
+CURE = "Unset RAY_ADDRESS to start a small cluster on this machine, or start one there: ray start --head"
+PLACE = re.compile(r"\[?([^\[\]]+)\]?:(\d+)")
+
+# Joins as the verb would: Ray tries for minutes where a cluster hangs, and ends the process in native code.
+PROBE = """
+import sys, ray
+try:
+    ray.init(address=sys.argv[1], log_to_driver=False, logging_level="error")
+except Exception as error:
+    sys.exit(print(" ".join(str(error).split())) or 1)
+"""
+
+
+def named_address() -> str:
+    """The value of RAY_ADDRESS; "" where it is not set, or says that a verb starts its own cluster."""
+    address = os.environ.get("RAY_ADDRESS", "").strip()
+    return "" if address == "local" else address
+
+
+def join(address: str, *, environment: Mapping[str, str]) -> None:
+    """Join the cluster at an address; "auto" is the one that runs this job. environment: variables of its workers.
+
+    Raises ConnectionError where there is none.
+    """
+    if address != "auto":
+        say(f"using the Ray cluster at {address}, which RAY_ADDRESS={os.environ['RAY_ADDRESS']} names")
+    try:
+        ray.init(address=address, runtime_env={"env_vars": dict(environment)}, log_to_driver=True)
+    except (ConnectionError, RuntimeError) as error:
+        raise ConnectionError(f"RAY_ADDRESS={address}: {str(error).splitlines()[0]}. {CURE}") from None
+
+
+def answering_address(address: str) -> str:
+    """The place, as host:port, of a cluster that answers at the value of RAY_ADDRESS; "auto" is one of this machine.
+
+    Raises ConnectionError, with the variable and the cure, within a minute where there is none.
+    """
+    if "://" in address:
+        raise ConnectionError(f"RAY_ADDRESS={address} is an address for `ray job submit`, and this verb was started "
+                              f"directly. Submit it (see the README), or {CURE[0].lower()}{CURE[1:]}")
+    ends = time.monotonic() + ANSWER_SECONDS
+    reasons = {}
+    for place in clusters_here() if address == "auto" else [address]:
+        reasons[place] = why_not(place, ends - time.monotonic())
+        if not reasons[place]:
+            return place
+    why = "; ".join(f"{place}: {reason}" if address == "auto" else reason for place, reason in reasons.items())
+    raise ConnectionError(f"no Ray cluster answers at RAY_ADDRESS={address} ({why or 'none runs on this machine'}). "
+                          f"{CURE}")
+
+
+def clusters_here() -> list[str]:
+    """The clusters of this machine: the one that `ray start` noted, which may be gone, then all that run."""
+    try:
+        noted = find_bootstrap_address(None)
+    except (OSError, UnicodeDecodeError):       # a note that cannot be read
+        noted = None
+    return list(dict.fromkeys(filter(None, [noted, *sorted(find_gcs_addresses())])))
+
+
+def why_not(place: str, seconds: float) -> str:
+    """Why a cluster at host:port cannot be joined within so many seconds; "" where it can."""
+    match = PLACE.fullmatch(place)
+    if match is None:
+        return f"{place!r} is no host:port such as 127.0.0.1:6379"
+    try:
+        socket.create_connection((match[1], int(match[2])), timeout=10).close()
+        probe = subprocess.run([sys.executable, "-P", "-c", PROBE, place], capture_output=True, text=True,
+                               errors="replace", timeout=max(seconds, 1.0), check=False)
+    except subprocess.TimeoutExpired:
+        return f"it does not answer within {ANSWER_SECONDS:.0f} s"
+    except (OSError, UnicodeError) as error:
+        return str(error)
+    return "" if probe.returncode == 0 else probe.stdout.strip()[:400] or "one of its processes does not answer"
