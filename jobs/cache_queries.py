@@ -27,7 +27,7 @@ from jobs.cluster import connect, results_of
 from jobs.config import to_json
 from jobs.console import say
 from jobs.models import known_classes, open_system, read_card
-from jobs.recipes.schema import Recipe
+from jobs.recipes.schema import CacheConfig, Recipe
 from jobs.verb import next_command, recorded, run
 from model.contracts import ClipPrediction
 from model.inference import Aligned, QueryCollector, make_results
@@ -37,9 +37,9 @@ from pipeline.errors import BadInput
 from pipeline.outcomes import Outcomes, VideoOutcome
 from pipeline.progress import Progress, Report, Watch, unwatched
 from pipeline.query_cache import (
-    SEEN,
     CachedClip,
     CacheWriter,
+    EvidenceConfig,
     EvidenceRecorder,
     ViewClip,
     ViewConfig,
@@ -64,11 +64,29 @@ def main(recipe: Recipe) -> dict[str, Any]:
     if recipe.stage_two is None:
         raise ValueError(f"{recipe.name} has no stage two, so nothing would read the cache; "
                          f"{next_command(recipe, 'train_stage_one')}")
+    summary = fill_cache(recipe)
+    if recipe.stage_two.validation is not None:
+        summary["validation"] = fill_cache(for_validation(recipe), verb="cache_validation")
+    say(next_command(recipe, "cache_queries"))
+    return summary
+
+
+def for_validation(recipe: Recipe) -> Recipe:
+    """The same run with the cache from which heads are scored in place of that from which they are trained."""
+    evidence = EvidenceConfig(pixels=recipe.stage_two.validation.pixels, strategy="uniform")
+    cache = CacheConfig(splits=(recipe.evaluation.split,), evidence=evidence, dtype=recipe.cache.dtype,
+                        seed=recipe.cache.seed)
+    two = replace(recipe.stage_two, input=replace(recipe.stage_two.input, test_view=True), links=None)
+    return replace(recipe, cache=cache, stage_two=two)      # which may ask for views that this cache has not
+
+
+def fill_cache(recipe: Recipe, *, verb: str = "cache_queries") -> dict[str, Any]:
+    """Make what the cache of a recipe lacks; returns where it lies and how large it is. verb: name of the record."""
     with alone_in(cache_folder(recipe), "jobs.cache_queries"):
-        return fill_cache(recipe, cache_folder(recipe))
+        return make_parts(recipe, cache_folder(recipe), verb=verb)
 
 
-def fill_cache(recipe: Recipe, folder: Path) -> dict[str, Any]:
+def make_parts(recipe: Recipe, folder: Path, *, verb: str) -> dict[str, Any]:
     """Make the parts that the folder lacks, and its manifest."""
     source = cache_source(recipe)
     sets = {split: ShardSet(recipe.shards_of(split)) for split in recipe.cache.splits}
@@ -82,7 +100,7 @@ def fill_cache(recipe: Recipe, folder: Path) -> dict[str, Any]:
     with Progress("caching", videos, passes=recipe.cache.views) as progress:
         connect(recipe.cluster)
         started = time.perf_counter()
-        with recorded(recipe, "cache_queries", segmenter=source["segmenter"], cache=fingerprint(source)) as tracker:
+        with recorded(recipe, verb, segmenter=source["segmenter"], cache=fingerprint(source)) as tracker:
             outcomes = Outcomes(progress)
             for made in results_of(CacheShard, rows, arguments={"recipe": recipe}, cluster=recipe.cluster,
                                    report=progress.report):
@@ -95,8 +113,7 @@ def fill_cache(recipe: Recipe, folder: Path) -> dict[str, Any]:
             tracker.numbers(0, {**totals, "skipped": len(outcomes.skipped), "seconds": time.perf_counter() - started})
     unlabelled = sum(not video.has_labels for shard_set in sets.values() for video in shard_set.videos)
     say(f"cache: {totals['clips']} clips, {totals['bytes'] / 2**20:.1f} MiB in {folder}", *outcomes.skipped_lines(),
-        *([f"left out: {unlabelled} videos without labels"] if unlabelled else []),
-        next_command(recipe, "cache_queries"))
+        *([f"left out: {unlabelled} videos without labels"] if unlabelled else []))
     return {"cache": str(folder), **totals, "skipped": len(outcomes.skipped)}
 
 
@@ -193,7 +210,7 @@ class CacheShard:
                   "shards": {split: self.source["shards"][split]}}
         writer = CacheWriter(cache_folder(self.recipe), part, view=view, dtype=self.recipe.cache.dtype,
                              fingerprint=fingerprint(source),
-                             columns=() if self.recipe.stage_two.links is None else SEEN,
+                             columns=self.recipe.stage_two.columns,
                              in_8_bits=self.recipe.cache.features_in_8_bits)
         known = writer.finished()
         if known is not None and not known["skipped"]:      # what was skipped may have been repaired since

@@ -37,7 +37,7 @@ def train_links(recipe: Recipe, cache: QueryCache, segmenter: dict[str, Any]) ->
     """
     config = recipe.stage_two.links
     folder = recipe.links_folder
-    refuse_missing_columns(cache)
+    refuse_missing_columns(cache, config.network.reads.columns, setting="stage_two.links")
     identity = {"stage": config, "cache": cache.fingerprint}
     registering = partial(register, recipe, cache, "links", folder)
     if is_finished((folder,), identity):

@@ -24,6 +24,7 @@ from torch import nn
 
 from jobs.cache_queries import cache_folder, expected_source
 from jobs.cluster import connect
+from jobs.config import from_json
 from jobs.console import say
 from jobs.models import head_card, is_finished, load_segmenter, read_card, save_model
 from jobs.recipes.schema import Recipe
@@ -33,9 +34,11 @@ from jobs.training.identity import plain
 from jobs.training.trainer import Stage, TrainingJob, train
 from jobs.verb import finish_recording, next_command, recorded, run
 from model.cross_clip import CrossClipHead
+from model.families import refuse_unfit_queries
+from model.segmenters import SegmenterConfig
 from pipeline.at_work import alone_in
 from pipeline.files import digest
-from pipeline.query_cache import QueryCache, drawn_videos, query_batches, refuse_missing_columns
+from pipeline.query_cache import QueryCache, drawn_videos, query_batches, refuse_missing_columns, stored_shapes
 
 
 def main(recipe: Recipe) -> dict[str, Any]:
@@ -55,13 +58,23 @@ def train_parts(recipe: Recipe) -> dict[str, Any]:
                          f"{next_command(recipe, 'train_stage_one')}")
     cache = open_cache(recipe)
     segmenter = read_card(recipe.segmenter_folder)
-    if stage.links is not None:
-        refuse_missing_columns(cache)       # before the head is trained
+    refuse_unfit_cache(recipe, cache, segmenter)
     summary = {} if stage.head is None else train_head(recipe, cache, segmenter)
     if stage.links is not None:
         summary |= train_links(recipe, cache, segmenter)
     say(next_command(recipe, "train_stage_two"))
     return summary
+
+
+def refuse_unfit_cache(recipe: Recipe, cache: QueryCache, segmenter: dict[str, Any]) -> None:
+    """Raise ValueError, with the cure, where the cache does not hold what head and links read. segmenter: its card."""
+    stage = recipe.stage_two
+    if stage.head is not None:
+        shapes = stored_shapes(cache, from_json(SegmenterConfig, segmenter["config"]).shapes)
+        refuse_unfit_queries(stage.head, shapes, setting="stage_two.head")
+        refuse_missing_columns(cache, stage.head.reads.columns, setting="stage_two.head")
+    if stage.links is not None:
+        refuse_missing_columns(cache, stage.links.network.reads.columns, setting="stage_two.links")
 
 
 def train_head(recipe: Recipe, cache: QueryCache, segmenter: dict[str, Any]) -> dict[str, Any]:

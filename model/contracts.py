@@ -204,12 +204,14 @@ class Track:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryShapes:
-    """Sizes of what a segmenter hands to a cross-clip head."""
+    """What a segmenter, or the query cache that it filled, hands to a cross-clip head."""
 
     num_classes: int            # without "no object"
     num_queries: int            # n
     dim: int                    # c, channels of a query
     pixel_dim: int              # channels of the pixel features
+    aligned: bool = True        # query n is one object in all clips; False: queries keep the order of their clip
+    decoder: str = ""           # kind of query decoder, whose last heads a head may copy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,8 @@
-"""Which segmenter, losses, cross-clip heads and results belong together: one row a family of networks.
+"""Which segmenter, losses and results belong together: one row a family of networks.
 
 A recipe asks this table when it is built, a system when it is opened; so a setting that no network can follow is
-refused before anything is read. A new segmenter, or a head on another segmenter, is a row here.
+refused before anything is read. A new segmenter is a row here. Cross-clip heads have a table of their own
+(`model.cross_clip.ROWS`): a head declares what it reads, and goes with every segmenter whose queries are like that.
 """
 
 from __future__ import annotations
@@ -10,10 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from model.contracts import Result
-from model.cross_clip.maxtron import MaXTronHeadConfig
-from model.cross_clip.tube_link import TubeLinkHeadConfig
-from model.cross_clip.vita import VitaHeadConfig
+from model.contracts import QueryShapes, Result
+from model.cross_clip import HEADS
+from model.cross_clip.base import HeadConfig
 from model.inference.config import InferenceConfig
 from model.losses.cross_clip import CrossClipLossConfig, MaskCrossClipLossConfig
 from model.losses.kmax import KMaxLossConfig
@@ -42,7 +42,7 @@ class Family:
 
     segmenter: type                             # config
     losses: type                                # config, of stage one
-    heads: Mapping[type, type]                  # config of a cross-clip head -> config of its losses
+    video_losses: type                          # config, of stage two
     near_online: Mapping[Result, Way]
     offline: Mapping[Result, Way]               # with a cross-clip head
     is_frame_detector: bool = False             # its clips are single frames
@@ -56,14 +56,14 @@ STRIDE = 32         # the largest of every segmenter
 # Video-kMaX aligns the corners of its maps at sizes 1 + 32 k, and their cells at multiples of 32. What it learns at
 # sizes of one kind does not fit the other.
 FAMILIES = [
-    Family(segmenter=VideoKMaxConfig, losses=KMaxLossConfig, heads={MaXTronHeadConfig: CrossClipLossConfig},
+    Family(segmenter=VideoKMaxConfig, losses=KMaxLossConfig, video_losses=CrossClipLossConfig,
            near_online={"panoptic": Way(panoptic="mask_wise", associations=ALIGNED + LINKED)},
            offline={"panoptic": Way(panoptic="mask_wise")}, side_remainders=(0, 1), fixed_canvas=True,
            masks_compete=True),
-    Family(segmenter=TubeLinkConfig, losses=Mask2FormerLossConfig, heads={TubeLinkHeadConfig: MaskCrossClipLossConfig},
+    Family(segmenter=TubeLinkConfig, losses=Mask2FormerLossConfig, video_losses=MaskCrossClipLossConfig,
            near_online={"panoptic": Way(panoptic="tube", part="linking"), "tracks": Way(), "semantic": Way()},
            offline={"tracks": Way()}),
-    Family(segmenter=Mask2FormerConfig, losses=Mask2FormerLossConfig, heads={VitaHeadConfig: VitaLossConfig},
+    Family(segmenter=Mask2FormerConfig, losses=Mask2FormerLossConfig, video_losses=VitaLossConfig,
            near_online={"tracks": Way(), "semantic": Way()}, is_frame_detector=True,
            # VITA's head reads the queries of a frame as a set, so their order would change nothing.
            offline={"tracks": Way(associations=("hungarian",))}),
@@ -140,14 +140,20 @@ def _refuse_unfit_way(inference: InferenceConfig, segmenter: Any, way: Way, *, r
                          f"stage_one.segmenter.{way.part}, or leave {result} out of inference.results")
 
 
-def refuse_unfit_head(segmenter: Any, head: Any, losses: Any, *, field: str) -> None:
-    """Raise ValueError unless a cross-clip head and its losses belong to the segmenter. All are configs.
+def refuse_unfit_head(segmenter: Any, head: HeadConfig, losses: Any, *, field: str) -> None:
+    """Raise ValueError unless a cross-clip head can read the queries of a segmenter and trains with the losses that
+    fit its masks. All are configs.
 
     field: of the recipe, that holds head and losses, for the message.
     """
-    heads = family_of(segmenter).heads
-    if type(head) not in heads or type(losses) is not heads[type(head)]:
-        fitting = " or ".join(f"{one.__name__} with {its.__name__}" for one, its in heads.items())
-        raise ValueError(f"{field} has {type(head).__name__} with {type(losses).__name__}, but a head on "
-                         f"{type(segmenter).__name__} is {fitting}; set {field}.head and {field}.losses accordingly")
-    head.refuse_unfit(segmenter.shapes)
+    fitting = family_of(segmenter).video_losses
+    if type(losses) is not fitting:
+        raise ValueError(f"{field}.losses is {type(losses).__name__}, but heads on {type(segmenter).__name__} train "
+                         f"with {fitting.__name__}; set {field}.losses.kind={fitting.kind}")
+    refuse_unfit_queries(head, segmenter.shapes, setting=f"{field}.head")
+
+
+def refuse_unfit_queries(head: HeadConfig, shapes: QueryShapes, *, setting: str) -> None:
+    """Raise ValueError unless a cross-clip head can read queries of these shapes. setting: of the recipe, the head."""
+    head.reads.refuse_unfit(head, shapes, setting=setting,
+                            others=[other.kind for other in HEADS if other.reads.suits(shapes)])

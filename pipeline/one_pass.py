@@ -51,7 +51,7 @@ def predict_together(systems: Sequence[System], video: VideoSource | Path | str,
     geometry = first.resize.geometry(source.size)
     overlap = first.inference.association.overlap
     clips = first.clip_predictions(source, overlap=overlap, shorten=first.shortens,
-                                   places=any(system.links is not None for system in systems))
+                                   places=any(system.reads_places for system in systems))
     if watch is not None:
         clips = watch.over("segmenting", clips, len(source.frame_names),
                            frames=lambda pair: max(pair[0].valid - overlap, 1))

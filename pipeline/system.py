@@ -86,7 +86,7 @@ class System:
         """
         source = open_video(video) if isinstance(video, Path | str) else video
         overlap = self.inference.association.overlap
-        clips = self.clip_predictions(source, overlap=overlap, shorten=self.shortens, places=self.links is not None)
+        clips = self.clip_predictions(source, overlap=overlap, shorten=self.shortens, places=self.reads_places)
         total = len(source.frame_names)
         noted = None
         if watch is not None:
@@ -116,7 +116,7 @@ class System:
         makers: list[ResultMaker] = []
         for clip in streamed_clips(frames, self.clip_length, self.resize, overlap=overlap):
             makers = makers or self.makers(clip.geometry, None, head=None, endless=True)
-            prediction = self.predict_clip(clip.frames, clip.real_pixels, places=self.links is not None)
+            prediction = self.predict_clip(clip.frames, clip.real_pixels, places=self.reads_places)
             results = make_results([(prediction, clip.valid)], makers, num_classes=len(self.classes))
             new = clip.indices[overlap if clip.indices[0] else 0:clip.valid]
             yield named(results, video_id=video_id, frame_names=tuple(f"{frame:06d}" for frame in new),
@@ -126,6 +126,12 @@ class System:
     def shortens(self) -> bool:
         """Whether clips at the end of a video are shorter; a cross-clip head needs full ones."""
         return self.inference.last_clip == "shorten" and self.head is None
+
+    @property
+    def reads_places(self) -> bool:
+        """Whether links or the head read where masks lie and what they cover."""
+        columns = () if self.head is None else self.head.config.reads.columns
+        return self.links is not None or not {"places", "looks"}.isdisjoint(columns)
 
     @property
     def waits(self) -> bool:

@@ -6,9 +6,8 @@ of its clips.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from einops import einsum, rearrange, repeat
@@ -16,9 +15,11 @@ from torch import Tensor, nn
 
 from model.backbone import Backbone, BackboneConfig
 from model.contracts import ClipPrediction, QueryShapes, VideoPrediction, VideoQueries
+from model.cross_clip.base import Head, HeadConfig
 from model.families import Family, Way
 from model.losses.cross_clip import MaskCrossClipLossConfig
 from model.losses.mask2former import Mask2FormerLossConfig
+from model.reads import Reads
 
 MEAN = 127.5
 
@@ -73,33 +74,25 @@ class ScratchSegmenter(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScratchHeadConfig:
+class ScratchHeadConfig(HeadConfig):
     """Sizes."""
+
+    reads: ClassVar[Reads] = Reads(sizes={"num_classes": "num_classes", "dim": "dim"})
 
     kind: Literal["scratch"] = "scratch"
     num_classes: int
     dim: int = 16
-
-    def refuse_unfit(self, shapes: QueryShapes) -> None:
-        """Raise ValueError for a segmenter of other sizes."""
-        if (self.num_classes, self.dim) != (shapes.num_classes, shapes.dim):
-            raise ValueError(f"the head is made for {self}, the segmenter has {shapes}")
-
-    def as_released(self) -> ScratchHeadConfig:
-        """Nobody has released one."""
-        return self
 
     def build(self) -> ScratchHead:
         """The head, freshly initialised."""
         return ScratchHead(self)
 
 
-class ScratchHead(nn.Module):
+class ScratchHead(Head):
     """A `CrossClipHead`."""
 
     def __init__(self, config: ScratchHeadConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.mix = nn.Linear(config.dim, config.dim)
         self.class_head = nn.Linear(config.dim, config.num_classes + 1)
 
@@ -109,15 +102,7 @@ class ScratchHead(nn.Module):
         embeddings = repeat(mixed, "b n c -> b k n c", k=queries.queries.shape[1])
         return (VideoPrediction(class_logits=self.class_head(mixed), mask_embeddings=embeddings, queries=embeddings),)
 
-    def mask_logits(self, mask_embeddings: Tensor, pixel_features: Tensor) -> Tensor:
-        """b k n d with b k d *pixels -> b k n *pixels."""
-        logits = einsum(mask_embeddings, pixel_features.flatten(3), "b k n d, b k d p -> b k n p")
-        return logits.unflatten(3, pixel_features.shape[3:])
-
-    def initialise_from(self, segmenter: Mapping[str, Tensor]) -> None:
-        """Nothing is shared."""
-
 
 ROW = Family(segmenter=ScratchSegmenterConfig, losses=Mask2FormerLossConfig,
-             heads={ScratchHeadConfig: MaskCrossClipLossConfig},
+             video_losses=MaskCrossClipLossConfig,
              near_online={"tracks": Way(), "semantic": Way()}, offline={"tracks": Way()})

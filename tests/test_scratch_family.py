@@ -68,7 +68,7 @@ def test_a_scratch_family_is_read_back_and_set_by_its_kind(scratch):
     assert changed.stage_two.head == ScratchHeadConfig(num_classes=THINGS)
     with pytest.raises(ValueError, match=r"scratch makes tracks, semantic near-online, not panoptic"):
         override(scratch, ['inference.results=["panoptic"]'])
-    with pytest.raises(ValueError, match="the head is made for"):
+    with pytest.raises(ValueError, match=r"stage_two\.head\.dim=8 does not fit .* dim=16; set stage_two\.head\.dim=16"):
         override(scratch, ["stage_two.head.dim=8"])
 
 

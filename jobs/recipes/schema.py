@@ -155,6 +155,25 @@ class LinksStageConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ValidationConfig:
+    """Scores of heads from a query cache alone, of the split `evaluation.split` (`pipeline/cached_scores.py`)."""
+
+    pixels: int = 1024          # of a clip that are stored for it, evenly spread over the frames
+    every: int = 0              # steps from score to score while a head is trained; 0: none
+    metric: str = ""            # of the heads, such as vpq_k12; empty: VPQ, or AP where there are tracks alone
+    patience: int = 0           # training ends after so many scores without a new best one, and the best weights are
+                                # kept; 0: it takes all steps, and the last weights are kept
+
+    def __post_init__(self) -> None:
+        if self.pixels < 1 or min(self.every, self.patience) < 0:
+            raise ValueError(f"stage_two.validation has pixels={self.pixels}, every={self.every}, patience="
+                             f"{self.patience}: pixels must be at least 1, the others at least 0")
+        if self.patience and not self.every:
+            raise ValueError(f"stage_two.validation.patience={self.patience} counts scores during training, and "
+                             "stage_two.validation.every=0 makes none; set every to a number of steps, such as 50")
+
+
+@dataclass(frozen=True, kw_only=True)
 class StageTwoConfig:
     """The cross-clip head and learned links, and how each is trained, from the query cache alone."""
 
@@ -165,6 +184,7 @@ class StageTwoConfig:
     fit: FitConfig = field(default_factory=FitConfig)
     start_from: str = ""        # folder of a finished or converted head; empty: as the head's config says
     links: LinksStageConfig | None = None       # None: inference.association=links is not to be had
+    validation: ValidationConfig | None = None  # None: no score is made from a query cache
 
     def __post_init__(self) -> None:
         if self.head is None and self.links is None:
@@ -175,6 +195,12 @@ class StageTwoConfig:
                              "null; set stage_two.start_from= to nothing")
         if self.head is not None:
             _refuse_other_similarity("stage_two", self.head, self.losses)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the query cache that head and links read."""
+        readers = [self.head, None if self.links is None else self.links.network]
+        return tuple(dict.fromkeys(name for reader in readers if reader is not None for name in reader.reads.columns))
 
 
 def _refuse_other_similarity(field: str, head: Any, losses: Any) -> None:

@@ -63,7 +63,7 @@ class TrialWorker:
         for name in self._systems.keys() - trials.keys():
             del self._systems[name]
         for name in trials.keys() - self._systems.keys():
-            self._systems[name] = self._system(trials[name], name)
+            self._systems[name] = self.system_of(trials[name], name)
         truth = true_results(self.base, self.shards, stored)
         if truth is None:
             return {"video": stored.video_id, "cards": {}}
@@ -81,7 +81,8 @@ class TrialWorker:
             return {"video": stored.video_id, "cards": {}, "skipped": str(error)}
         return {"video": stored.video_id, "cards": cards}
 
-    def _system(self, trial: Trial, name: str) -> System:
+    def system_of(self, trial: Trial, name: str) -> System:
+        """The frozen segmenter with the trained head of a trial."""
         head, _ = load_head(head_folder(self.folder, name), segmenter_card=self.card)
         return replace(self.system, head=head.to(self.device), inference=trial.recipe(self.base).inference)
 

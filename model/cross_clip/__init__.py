@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import reduce
+from importlib import import_module
+from operator import or_
 from typing import Protocol
 
 from torch import Tensor
 
 from model.contracts import VideoPrediction, VideoQueries
-from model.cross_clip.maxtron import MaXTronHeadConfig
-from model.cross_clip.tube_link import TubeLinkHeadConfig
-from model.cross_clip.vita import VitaHeadConfig, VitaTestConfig
 
-# A card without `kind` is read as the config that knows most of its fields, the first of equals.
-CrossClipConfig = MaXTronHeadConfig | TubeLinkHeadConfig | VitaHeadConfig
-HeadTestConfig = VitaTestConfig     # settings of a head that may differ at test time; its `kind` is that of the head
+# One row a head: a file of this folder and the config in it. Nothing else has to be changed for a new one.
+# A card without `kind` is read as the config that has most of its fields, the first of equals.
+ROWS = (
+    "maxtron.MaXTronHeadConfig",
+    "tube_link.TubeLinkHeadConfig",
+    "vita.VitaHeadConfig",
+)
+
+HEADS = tuple(getattr(import_module(f"{__name__}.{row.split('.')[0]}"), row.split(".")[1]) for row in ROWS)
+CrossClipConfig = reduce(or_, HEADS)
+# Settings of a head that may differ at test time; their `kind` is that of the head.
+HeadTestConfig = reduce(or_, [head.at_test_time for head in HEADS if head.at_test_time is not None])
 
 
 class CrossClipHead(Protocol):

@@ -14,14 +14,15 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from model.contracts import QueryShapes, VideoPrediction, VideoQueries
+from model.contracts import VideoPrediction, VideoQueries
+from model.cross_clip.base import HeadConfig
 from model.layers.convolution import BatchNormConfig
 from model.layers.temporal_aspp import TemporalASPP
 from model.layers.trajectory_attention import TrajectoryAttention
 
 
 @dataclass(frozen=True, kw_only=True)
-class CrossClipLayersConfig:
+class CrossClipLayersConfig(HeadConfig):
     """Sizes and switches of the layers. Defaults are the official R50 head on VIPSeg, except for `start`."""
 
     num_classes: int                            # without "no object"
@@ -40,14 +41,6 @@ class CrossClipLayersConfig:
     # result. "official": a norm follows every residual; the copied heads were trained without it, and start far below.
     start: Literal["near_online", "official"] = "near_online"
     batch_norm: BatchNormConfig = field(default_factory=BatchNormConfig)
-
-    def refuse_unfit(self, shapes: QueryShapes) -> None:
-        """Raise ValueError unless the head can read what a segmenter of these sizes gives."""
-        expected = (shapes.num_classes, shapes.dim, shapes.pixel_dim)
-        if (self.num_classes, self.dim, self.embedding) != expected:
-            raise ValueError(f"the segmenter has (classes, channels of a query, channels of the pixel features) = "
-                             f"{expected}, the head is made for {(self.num_classes, self.dim, self.embedding)}: give "
-                             "both the same num_classes, dim and embedding")
 
     def __post_init__(self) -> None:
         if min(self.num_classes, self.dim, self.embedding, self.heads, self.layers) < 1:

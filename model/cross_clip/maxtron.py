@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from einops import einsum, rearrange
@@ -19,6 +19,7 @@ from model.contracts import VideoPrediction
 from model.converters.rename import load_strict
 from model.cross_clip.layers import CrossClipLayersConfig, CrossClipTracker, weigh_clips
 from model.layers.convolution import ConvBN
+from model.reads import Reads
 
 HEAD_STD = 0.01     # of the class head and the clip weights, so that the first predictions are almost uniform
 
@@ -35,6 +36,8 @@ COPIED_HEADS = {
 @dataclass(frozen=True, kw_only=True)
 class MaXTronHeadConfig(CrossClipLayersConfig):
     """Sizes and switches. Defaults are the official R50 head on VIPSeg, except for `start` and `train_norms`."""
+
+    reads: ClassVar[Reads] = Reads(decoder="kMaX")
 
     kind: Literal["maxtron"] = "maxtron"
     mask_norm_scale: float = 0.1                # first scale of the batch norm on mask logits

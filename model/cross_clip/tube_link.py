@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from einops import einsum
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from model.contracts import VideoPrediction
 from model.converters.rename import load_strict
 from model.cross_clip.layers import CrossClipLayersConfig, CrossClipTracker, weigh_clips
 from model.layers.mlp import mlp
+from model.reads import Reads
 
 # The parts of a masked-attention decoder from which a head starts, under the same names.
 COPIED_HEADS = ("norm", "class_head", "mask_head")
@@ -25,6 +26,8 @@ COPIED_HEADS = ("norm", "class_head", "mask_head")
 @dataclass(frozen=True, kw_only=True)
 class TubeLinkHeadConfig(CrossClipLayersConfig):
     """Sizes and switches. Defaults are the official heads on YouTube-VIS, except for `start`; OVIS R50 has 6 layers."""
+
+    reads: ClassVar[Reads] = Reads(decoder="masked-attention")
 
     kind: Literal["tube_link"] = "tube_link"
     embedding: int = 256                        # d, channels of a mask embedding and of the pixel features

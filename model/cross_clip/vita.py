@@ -10,22 +10,42 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from model.contracts import QueryShapes, VideoPrediction, VideoQueries
+from model.contracts import VideoPrediction, VideoQueries
+from model.cross_clip.base import HeadConfig
 from model.layers.attention import DecoderLayer, EncoderLayer
 from model.layers.convolution import before_pointwise, dot_pixels
 from model.layers.mlp import mlp
+from model.reads import Reads
 
 
 @dataclass(frozen=True, kw_only=True)
-class VitaHeadConfig:
+class VitaTestConfig:
+    """How VITA is tested where that differs from its training; None: as `VitaHeadConfig` says."""
+
+    kind: Literal["vita"] = "vita"
+    window: int | None = None       # frames whose tokens meet in the encoder; 0: all frames of the video
+    keep: float | None = None       # share of each frame's queries that is read, the surest objects first
+
+    def applied_to(self, config: VitaHeadConfig) -> VitaHeadConfig:
+        """The config of the head at test time."""
+        changes = {"window": self.window, "keep": self.keep}
+        return replace(config, **{name: value for name, value in changes.items() if value is not None})
+
+
+@dataclass(frozen=True, kw_only=True)
+class VitaHeadConfig(HeadConfig):
     """Sizes and switches. Defaults are the released R50 models; the paper has 3 encoder and 6 decoder layers."""
+
+    reads: ClassVar[Reads] = Reads(columns=("queries", "class_logits"), aligned=False, sizes={
+        "num_classes": "num_classes", "dim": "dim", "pixel_dim": "pixel_dim", "frame_queries": "num_queries"})
+    at_test_time: ClassVar[type] = VitaTestConfig
 
     kind: Literal["vita"] = "vita"
     num_classes: int                        # without "no object"
@@ -58,36 +78,9 @@ class VitaHeadConfig:
         if self.similarity not in ("all", "frames", None):
             raise ValueError(f"similarity={self.similarity!r} does not exist; choose 'all', 'frames' or None")
 
-    def as_released(self) -> Self:
-        """The config of the same head in an official checkpoint: nothing differs."""
-        return self
-
-    def refuse_unfit(self, shapes: QueryShapes) -> None:
-        """Raise ValueError unless the head can read what a detector of these sizes gives."""
-        expected = (shapes.num_classes, shapes.num_queries, shapes.dim, shapes.pixel_dim)
-        sizes = (self.num_classes, self.frame_queries, self.dim, self.pixel_dim)
-        if sizes != expected:
-            raise ValueError(f"the frame detector has (classes, queries, channels, pixel channels) = {expected}, the "
-                             f"head is made for {sizes}: give both the same num_classes, num_queries and "
-                             "frame_queries, dim, and pixel_dim")
-
     def build(self) -> VitaHead:
         """The head, freshly initialised."""
         return VitaHead(self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class VitaTestConfig:
-    """How VITA is tested where that differs from its training; None: as `VitaHeadConfig` says."""
-
-    kind: Literal["vita"] = "vita"
-    window: int | None = None       # frames whose tokens meet in the encoder; 0: all frames of the video
-    keep: float | None = None       # share of each frame's queries that is read, the surest objects first
-
-    def applied_to(self, config: VitaHeadConfig) -> VitaHeadConfig:
-        """The config of the head at test time."""
-        changes = {"window": self.window, "keep": self.keep}
-        return replace(config, **{name: value for name, value in changes.items() if value is not None})
 
 
 class VitaHead(nn.Module):
@@ -114,20 +107,7 @@ class VitaHead(nn.Module):
         self.video_similarity = nn.Linear(dim, dim) if config.similarity == "all" else None
 
     def initialise_from(self, segmenter: Mapping[str, Tensor]) -> None:
-        """VITA copies nothing of the segmenter; refuse one whose queries or pixels do not fit the head.
-
-        The weights of a pre-trained head come from a start of their own. segmenter: its state dict. Raises ValueError.
-        """
-        queries = "query_decoder.initial_queries"
-        pixels = "pixel_decoder.pixel_out.conv.weight"
-        if queries not in segmenter or pixels not in segmenter:
-            raise ValueError(f"the segmenter's weights hold no {queries} or no {pixels}, but VITA reads the frame "
-                             "queries of a Mask2Former; give it the state dict of one")
-        sizes = (*segmenter[queries].shape, segmenter[pixels].shape[1])
-        if sizes != (self.config.frame_queries, self.config.dim, self.config.pixel_dim):
-            raise ValueError(f"the segmenter has (queries, channels, pixel channels) = {sizes}, the head expects "
-                             f"frame_queries={self.config.frame_queries}, dim={self.config.dim}, "
-                             f"pixel_dim={self.config.pixel_dim}")
+        """VITA copies nothing; the weights of a pre-trained head come from a start of their own."""
 
     def forward(self, queries: VideoQueries) -> tuple[VideoPrediction, ...]:
         """One prediction per decoder layer, from shared heads and all supervised alike; the last is the result.

@@ -32,7 +32,7 @@ class MaskResizer:
     """Maps `... h w` (mask logits at stride 4 of the padded input) to `... H W` (pixels of the source frame).
 
     size: h and w of the maps. Corners are aligned exactly when the padded width is odd, as in the public code, unless
-    `align_corners` says otherwise.
+    `align_corners` says otherwise. Maps that have the size of the source frame already are left as they are.
     """
 
     def __init__(self, geometry: Geometry, *, size: tuple[int, int], align_corners: bool | None = None,
@@ -45,6 +45,9 @@ class MaskResizer:
             align_corners = is_odd(geometry.padded[1])
         self.size = size
         self.output = geometry.source
+        self.keeps = geometry.source == geometry.resized == geometry.padded == tuple(size)
+        if self.keeps:      # a map of sampled pixels may be so long that a matrix of its width does not fit into memory
+            return
         self.rows, self.columns = (
             axis_weights(size[axis], padded=geometry.padded[axis], resized=geometry.resized[axis], scaled=scaled,
                          source=geometry.source[axis], align_corners=align_corners).to(device)
@@ -53,19 +56,24 @@ class MaskResizer:
         self._column_taps = _taps(self.columns)
 
     def tiles(self, *, height: int, width: int) -> Iterator[tuple[slice, slice]]:
-        """The output cut into tiles of at most height times width pixels."""
+        """The output cut into tiles of at most height times width pixels, longer ones where it is lower than a tile."""
+        width = height * width // min(height, self.output[0])
         for top in range(0, self.output[0], height):
             for left in range(0, self.output[1], width):
                 yield (slice(top, min(top + height, self.output[0])), slice(left, min(left + width, self.output[1])))
 
     def tile(self, masks: Tensor, *, rows: slice, columns: slice) -> Tensor:
         """masks: ... h w -> the given rows and columns of the resized maps, from only the pixels that they need."""
+        if self.keeps:
+            return masks[..., rows, columns]
         high = _touched(self._row_taps, rows)
         wide = _touched(self._column_taps, columns)
         return self.rows[rows, high] @ (masks[..., high, wide] @ self.columns[columns, wide].T)
 
     def reached(self, *, rows: slice, columns: slice) -> tuple[slice, slice]:
         """The output rows and columns to which these rows and columns of a map contribute."""
+        if self.keeps:
+            return rows, columns
         return _reached(self._row_taps, rows), _reached(self._column_taps, columns)
 
     def __call__(self, masks: Tensor) -> Tensor:

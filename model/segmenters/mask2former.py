@@ -47,7 +47,8 @@ class Mask2FormerConfig:
     def shapes(self) -> QueryShapes:
         """Sizes of what a cross-clip head reads."""
         return QueryShapes(num_classes=self.num_classes, num_queries=self.query_decoder.num_queries,
-                           dim=self.query_decoder.dim, pixel_dim=self.pixel_decoder.dim)
+                           dim=self.query_decoder.dim, pixel_dim=self.pixel_decoder.dim, aligned=False,
+                           decoder="masked-attention")
 
     def build(self) -> Mask2Former:
         """The segmenter, freshly initialised."""

@@ -75,7 +75,8 @@ class TubeLinkConfig:
     def shapes(self) -> QueryShapes:
         """Sizes of what a cross-clip head reads."""
         return QueryShapes(num_classes=self.num_classes, num_queries=self.query_decoder.num_queries,
-                           dim=self.query_decoder.dim, pixel_dim=self.pixel_decoder.embedding)
+                           dim=self.query_decoder.dim, pixel_dim=self.pixel_decoder.embedding,
+                           decoder="masked-attention")
 
     def build(self) -> TubeLink:
         """The segmenter, freshly initialised."""

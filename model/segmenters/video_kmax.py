@@ -48,7 +48,8 @@ class VideoKMaxConfig:
     def shapes(self) -> QueryShapes:
         """Sizes of what a cross-clip head reads."""
         return QueryShapes(num_classes=self.num_classes, num_queries=self.query_decoder.num_queries,
-                           dim=self.query_decoder.dim, pixel_dim=self.query_decoder.embedding)
+                           dim=self.query_decoder.dim, pixel_dim=self.query_decoder.embedding,
+                           decoder="kMaX")
 
     def build(self) -> VideoKMax:
         """The segmenter, freshly initialised."""

@@ -27,15 +27,19 @@ class Scorecard:
     """Panoptic videos get VPQ, STQ and identity, tracks AP and identity. Semantic videos get mIoU and mVC; without
     them, panoptic videos do.
 
-    windows: windows of VPQ, in frames. stq_compat, mvc_compat: `official_compat` of STQ and of mVC.
+    windows: windows of VPQ, in frames. stq_compat, mvc_compat: `official_compat` of STQ and of mVC. sampled: maps hold
+    a sample of pixels, other ones in each frame, so mVC, which compares frames pixel by pixel, is left out.
     Frames are decoded once for all metrics that read the same maps.
     """
 
     def __init__(self, classes: ClassTable, results: Sequence[Result], *, windows: Sequence[int],
-                 stq_compat: Literal["", "step", "vipseg"] = "", mvc_compat: bool = False) -> None:
+                 stq_compat: Literal["", "step", "vipseg"] = "", mvc_compat: bool = False,
+                 sampled: bool = False) -> None:
         if not results or not set(results) <= {"panoptic", "tracks", "semantic"}:
             raise ValueError(f"results {tuple(results)} cannot be scored; choose from panoptic, tracks and semantic")
-        semantic = {"miou": MeanIoU(classes), "mvc": VideoConsistency(classes, official_compat=mvc_compat)}
+        semantic: dict[str, Metric] = {"miou": MeanIoU(classes)}
+        if not sampled:
+            semantic["mvc"] = VideoConsistency(classes, official_compat=mvc_compat)
         self.metrics: dict[str, dict[str, Metric]] = {}        # result that they read -> name -> metric
         if "panoptic" in results:
             self.metrics["panoptic"] = {"vpq": VPQ(classes, windows=windows),

@@ -16,6 +16,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import accumulate, chain
 from pathlib import Path
@@ -25,6 +26,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from model.contracts import QueryShapes
 from pipeline.digests import known_sha256
 from pipeline.errors import BadInput, Mismatch
 from pipeline.file_names import can_name_a_file
@@ -265,13 +267,29 @@ def has_columns(path: Path, names: Sequence[str]) -> bool:
     return set(names) <= set(pq.read_schema(path).names)
 
 
-def refuse_missing_columns(cache: QueryCache) -> None:
-    """Raise ValueError where a part was made by an earlier version, without the columns that learned links read."""
+def refuse_missing_columns(cache: QueryCache, columns: Sequence[str] = SEEN, *, setting: str = "stage_two.links"
+                           ) -> None:
+    """Raise ValueError where a part was made by an earlier version, without columns that are read.
+
+    setting: of the recipe, that reads them.
+    """
     for part in cache.manifest["parts"]:
-        if part["clips"] and not has_columns(cache.folder / part["file"], SEEN):
-            raise ValueError(f"{cache.folder / part['file']} was cached by an earlier version, without the columns "
-                             f"{' and '.join(SEEN)} that stage_two.links reads; run jobs.cache_queries again with this "
-                             "recipe, which makes such parts anew, or set stage_two.links=null")
+        if part["clips"] and not has_columns(path := cache.folder / part["file"], columns):
+            missing = [name for name in columns if not has_columns(path, [name])]
+            raise ValueError(f"{path} was cached by an earlier version, without the columns {' and '.join(missing)} "
+                             f"that {setting} reads; run jobs.cache_queries again with this recipe, which makes such "
+                             f"parts anew, or set {setting}=null")
+
+
+def stored_shapes(cache: QueryCache, shapes: QueryShapes) -> QueryShapes:
+    """The shapes of the queries that lie in a cache. shapes: of the segmenter that filled it, whose kind they have."""
+    part = next((part["file"] for part in cache.manifest["parts"] if part["clips"]), None)
+    if part is None:
+        return shapes
+    sizes = {name: size for name, (_, size) in json.loads(
+        pq.read_schema(cache.folder / part).metadata[b"tensors"]).items()}
+    return replace(shapes, num_classes=sizes["class_logits"][1] - 1, num_queries=sizes["queries"][0],
+                   dim=sizes["queries"][1], pixel_dim=sizes["pixel_features"][1])
 
 
 def part_path(folder: Path, shard: int, view: int = 0) -> Path:

@@ -102,19 +102,37 @@ def test_a_refusal_names_the_setting(name, changes, offline, complaint):
 def test_each_row_names_another_segmenter_and_each_head_fits_the_one_it_is_listed_with():
     assert len({family.segmenter for family in FAMILIES}) == len(FAMILIES)
     for segmenter, head, _ in SEGMENTERS.values():
-        losses = family_of(segmenter).heads[type(head)]()
+        losses = family_of(segmenter).video_losses()
         refuse_unfit_head(segmenter, head, losses, field="stage_two")
 
 
+@pytest.mark.parametrize(("segmenter", "losses"), [
+    (tiny_video_kmax(CLASSES), CrossClipLossConfig()), (tiny_tube_link(CLASSES), MaskCrossClipLossConfig())])
+def test_a_head_that_copies_nothing_and_takes_any_order_goes_with_the_clips_of_every_segmenter(segmenter, losses):
+    vita = SEGMENTERS["mask2former"][1]
+    clips = [(segmenter.build().eval()(torch.randint(0, 256, (1, 2, 3, *SIZE), dtype=torch.uint8)), 2)]
+    refuse_unfit_head(segmenter, vita, losses, field="stage_two")
+    result = next(iter(family_of(segmenter).offline))
+    makers = result_makers(InferenceConfig(results=(result,), panoptic=PANOPTIC[0]), segmenter=None,
+                           head=vita.build().eval(), is_thing=np.array([True, True, False, False]),
+                           geometry=Geometry(source=SIZE, resized=SIZE, padded=SIZE))
+    assert make_results(clips, makers, num_classes=CLASSES).keys() == {result}
+
+
 @pytest.mark.parametrize(("segmenter", "head", "losses", "complaint"), [
-    (tiny_video_kmax(CLASSES), TubeLinkHeadConfig(**SIZES), MaskCrossClipLossConfig(), "is MaXTronHeadConfig with"),
-    (tiny_video_kmax(CLASSES), MaXTronHeadConfig(**SIZES), VitaLossConfig(), "is MaXTronHeadConfig with"),
+    (tiny_video_kmax(CLASSES), TubeLinkHeadConfig(**SIZES), CrossClipLossConfig(),
+     r"tube_link starts from the last heads of a masked-attention decoder, and this segmenter has a kMaX one; "
+     r"choose another stage_two\.head, such as maxtron or vita"),
+    (tiny_tube_link(CLASSES), MaXTronHeadConfig(**SIZES), MaskCrossClipLossConfig(), "a kMaX decoder"),
+    (tiny_mask2former(CLASSES), TubeLinkHeadConfig(**SIZES), VitaLossConfig(), "in one order .* such as vita"),
+    (tiny_video_kmax(CLASSES), MaXTronHeadConfig(**SIZES), VitaLossConfig(),
+     r"set stage_two\.losses\.kind=maxtron"),
     (tiny_video_kmax(CLASSES), MaXTronHeadConfig(**{**SIZES, "num_classes": 5}), CrossClipLossConfig(),
-     r"= \(4, 64, 64\), the head is made for \(5, 64, 64\)"),
+     r"num_classes=5 does not fit .* set stage_two\.head\.num_classes=4"),
     (tiny_tube_link(CLASSES), TubeLinkHeadConfig(**{**SIZES, "embedding": 32}), MaskCrossClipLossConfig(),
-     r"made for \(4, 64, 32\)"),
+     r"pixel_dim=64; set stage_two\.head\.embedding=64"),
     (tiny_mask2former(CLASSES), replace(SEGMENTERS["mask2former"][1], frame_queries=9), VitaLossConfig(),
-     r"made for \(4, 9, 64, 64\)"),
+     r"num_queries=16; set stage_two\.head\.frame_queries=16"),
 ])
 def test_a_head_that_does_not_fit_is_refused(segmenter, head, losses, complaint):
     with pytest.raises(ValueError, match=complaint):

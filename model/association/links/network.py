@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from model.association.links.relations import COUNT, relations
 from model.association.links.tokens import Tokens, surest, tokens_of
 from model.contracts import VideoQueries
+from model.reads import Reads
 
 UNLIKELY = -8.0     # log-odds of pairs that are not computed
 AT_ONCE = 4096      # pairs, whose relations and hidden layers fit into the cache of a processor
@@ -19,6 +20,9 @@ AT_ONCE = 4096      # pairs, whose relations and hidden layers fit into the cach
 @dataclass(frozen=True, kw_only=True)
 class LinkNetworkConfig:
     """Sizes, and which queries are linked."""
+
+    reads: ClassVar[Reads] = Reads(sizes={}, aligned=False,
+                                   columns=("mask_embeddings", "class_logits", "places", "looks"))
 
     width: int = 48             # of both hidden layers
     tokens: int = 48            # of each clip that are linked, the surest ones

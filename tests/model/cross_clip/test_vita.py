@@ -15,7 +15,6 @@ from model.contracts import VideoQueries
 from model.cross_clip import CrossClipConfig
 from model.cross_clip.vita import VitaHead, VitaHeadConfig, in_windows
 from model.layers.attention import EncoderLayer
-from tests.tiny_models import tiny_mask2former, tiny_tube_link
 
 CONFIG = VitaHeadConfig(num_classes=6, dim=64, embedding=32, pixel_dim=64, frame_queries=16, num_queries=5, heads=4,
                         ffn=48, encoder_layers=3, decoder_layers=2, window=4)
@@ -187,11 +186,6 @@ def test_gradient_reaches_every_parameter():
 
 
 def test_a_segmenter_that_does_not_fit_is_refused():
-    head_of().initialise_from(tiny_mask2former().build().state_dict())
-    with pytest.raises(ValueError, match="frame queries of a Mask2Former"):
-        head_of().initialise_from({"query_decoder.class_projection.conv.weight": torch.zeros(1)})
-    with pytest.raises(ValueError, match=r"\(16, 64, 64\), the head expects frame_queries=9"):
-        head_of(frame_queries=9).initialise_from(tiny_tube_link().build().state_dict())
     with pytest.raises(ValueError, match="frames of 3 queries"):
         head_of()(queries_of(torch.randn(1, 2, 3, 64)))
 
