@@ -24,16 +24,14 @@ from scipy.stats import spearmanr
 
 from benchmarks.harness import append, machine
 from jobs.cache_queries import fill_cache, for_validation
+from jobs.cached_validation import numbers, open_scores
 from jobs.config import override
 from jobs.recipes import find_recipe
 from jobs.recipes.schema import Recipe, ValidationConfig
 from jobs.sweeping.plan import Trial, drawn, read_axis
 from jobs.sweeping.trials import TrialWorker, head_folder
-from jobs.train_stage_two import open_cache
-from pipeline.cached_scores import CachedScores
 from pipeline.files import atomic_write, digest
-from pipeline.metrics.bootstrap import numbers_of
-from pipeline.metrics.scorecard import Scorecard, headline
+from pipeline.metrics.scorecard import Scorecard
 
 AXES = ("stage_two.optimizer.lr=1e-4..1e-1", "stage_two.head.layers=1,2,3", "stage_two.fit.steps=3,10,30,100",
         "stage_two.head.start=near_online,official", "stage_two.head.attention=trajectory,self")
@@ -91,21 +89,13 @@ def on_frames(worker: TrialWorker, trials: dict[str, Trial]) -> list[Numbers]:
 
 def from_cache(worker: TrialWorker, trials: dict[str, Trial], *, pixels: int) -> tuple[list[Numbers], float]:
     """The scores of all heads from a cache with so many pixels a clip, and the seconds for each head."""
-    recipe = worker.base
-    validated = for_validation(replace(recipe, stage_two=replace(
-        recipe.stage_two, validation=ValidationConfig(pixels=pixels))))
-    fill_cache(validated)
-    scores = CachedScores(open_cache(validated), worker.shards.classes, recipe.inference.results,
-                          windows=recipe.evaluation.windows)
+    recipe = replace(worker.base, stage_two=replace(worker.base.stage_two, validation=ValidationConfig(pixels=pixels)))
+    fill_cache(for_validation(recipe))
+    scores = open_scores(recipe)
     systems = [worker.system_of(trial, name) for name, trial in trials.items()]
     started = time.perf_counter()
     cards = [scores.card(system) for system in systems]
     return [numbers(card) for card in cards], (time.perf_counter() - started) / len(systems)
-
-
-def numbers(card: Scorecard) -> Numbers:
-    """All scores by name."""
-    return numbers_of(headline(card.scores()))
 
 
 def agreement(true: Sequence[Numbers], estimated: Sequence[Numbers], number: str) -> dict[str, float | str]:

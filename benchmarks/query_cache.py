@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from benchmarks.harness import Results
-from jobs.cache_queries import CacheShard, cache_folder, cache_source
+from jobs.cache_queries import CacheShard, cache_folder, cache_source, open_cache
 from jobs.models import save_model, segmenter_card, untrained_segmenter
 from jobs.recipes import find_recipe
 from jobs.recipes.schema import Recipe
-from jobs.train_stage_two import build_stage, open_cache
+from jobs.train_stage_two import build_stage
 from jobs.training.optimizer import build_optimizer
 from pipeline.datasets import open_dataset
 from pipeline.datasets.synthetic import write_world

@@ -41,6 +41,7 @@ from pipeline.query_cache import (
     CacheWriter,
     EvidenceConfig,
     EvidenceRecorder,
+    QueryCache,
     ViewClip,
     ViewConfig,
     ViewReader,
@@ -56,7 +57,7 @@ from pipeline.training_input import VIEW, at_stride_4, random_stream, read_frame
 # Fields of the cache and its augmentation that the first caches had. A later one is left out of the fingerprint while
 # it has its default, so that a cache made before there was such a field is still found.
 FIRST_FIELDS = {"splits", "views", "augment", "evidence", "dtype", "seed",
-                "size", "short_side", "scale", "crop", "flip", "reverse", "color"}
+                "size", "short_side", "scale", "crop", "flip", "reverse", "color", "pixels", "strategy"}
 
 
 def main(recipe: Recipe) -> dict[str, Any]:
@@ -73,7 +74,7 @@ def main(recipe: Recipe) -> dict[str, Any]:
 
 def for_validation(recipe: Recipe) -> Recipe:
     """The same run with the cache from which heads are scored in place of that from which they are trained."""
-    evidence = EvidenceConfig(pixels=recipe.stage_two.validation.pixels, strategy="uniform")
+    evidence = EvidenceConfig(pixels=recipe.stage_two.validation.pixels, strategy="uniform", stride=1)
     cache = CacheConfig(splits=(recipe.evaluation.split,), evidence=evidence, dtype=recipe.cache.dtype,
                         seed=recipe.cache.seed)
     two = replace(recipe.stage_two, input=replace(recipe.stage_two.input, test_view=True), links=None)
@@ -170,8 +171,8 @@ def _without_new_defaults(config: Any) -> dict[str, Any]:
         value = getattr(config, field.name)
         if field.name not in FIRST_FIELDS and value == field.default:
             del values[field.name]
-        elif field.name == "augment" and value is not None:
-            values["augment"] = _without_new_defaults(value)
+        elif field.name in ("augment", "evidence") and value is not None:
+            values[field.name] = _without_new_defaults(value)
     return values
 
 
@@ -184,6 +185,16 @@ def cache_source(recipe: Recipe) -> dict[str, Any]:
     """Everything that decides the content of the cache, the shards included; its digest is the fingerprint."""
     shards = {split: ShardSet(recipe.shards_of(split)).fingerprint for split in recipe.cache.splits}
     return {**expected_source(recipe), "shards": shards}
+
+
+def open_cache(recipe: Recipe) -> QueryCache:
+    """The cache this recipe expects. Raises Mismatch naming the fields in which the caches that lie there differ."""
+    folder = cache_folder(recipe)
+    expected = expected_source(recipe)
+    others = sorted(folder.parent.glob("*/manifest.json"))
+    if not (folder / "manifest.json").is_file() and others:
+        return QueryCache(others[-1].parent, expected=expected)     # says how it differs from what is expected
+    return QueryCache(folder, expected=expected)
 
 
 class CacheShard:
@@ -245,7 +256,8 @@ class CacheShard:
 
         def passing() -> Iterator[tuple[ClipPrediction, int]]:
             for clip, prediction in clips:
-                recorder.add(clip.ids, prediction.pixel_features[0], start=clip.start, valid=clip.valid)
+                recorder.add(clip.ids, prediction.pixel_features[0], start=clip.start, valid=clip.valid,
+                             geometry=clip.geometry)
                 yield prediction, clip.valid
 
         queries = make_results(passing(), [Aligned([QueryCollector()])], num_classes=len(shards.classes))["queries"]
@@ -253,9 +265,12 @@ class CacheShard:
 
     def at_test_time(self, shards: ShardSet, video: StoredVideo) -> Iterator[tuple[ViewClip, ClipPrediction]]:
         """The clips of a video as the segmenter reads them at test time, with its predictions."""
+        whole = self.recipe.cache.evidence.stride == 1
         for clip, prediction in self.system.clip_predictions(StoredVideoSource(shards, video), places=True):
-            yield ViewClip(frames=clip.frames, real_pixels=clip.real_pixels, ids=at_stride_4(clip.ids),
-                           start=clip.indices[0], valid=clip.valid), prediction
+            height, width = clip.geometry.resized
+            yield ViewClip(frames=clip.frames, real_pixels=clip.real_pixels, start=clip.indices[0], valid=clip.valid,
+                           ids=clip.ids[:, :height, :width] if whole else at_stride_4(clip.ids),
+                           geometry=clip.geometry if whole else None), prediction
 
     def augmented(self, reader: ViewReader) -> Iterator[tuple[ViewClip, ClipPrediction]]:
         """The clips of an augmented view, with the segmenter's predictions."""

@@ -10,6 +10,8 @@ Cost:   each trial is one training of stage two; the segmenter sees the split on
     python -m jobs.sweep --recipe demo --over stage_two.head.layers=2,4,6 --seeds 3
     python -m jobs.sweep --recipe demo --over stage_two.optimizer.lr=1e-4..1e-2 --over stage_two.head.layers=1,2,4 \\
         --scheduler halving --trials 60 --metric vpq_k12
+    python -m jobs.sweep --recipe demo --over stage_two.head.layers=2,4,6 --rank-from-cache \\
+        --set stage_two.validation={}
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from jobs.cache_queries import open_cache
+from jobs.cached_validation import numbers, open_scores
 from jobs.cluster import connect
 from jobs.console import say
 from jobs.models import lineage, read_card
@@ -33,18 +37,16 @@ from jobs.sweeping.ranking import Row, TrialResult, best_of, ranked, table
 from jobs.sweeping.results import TrialRecords, write_tables
 from jobs.sweeping.trials import TrialWorker, head_folder
 from jobs.sweeping.workers import Failure, Workers
-from jobs.train_stage_two import open_cache
 from jobs.training.tracker import Tracker
 from jobs.verb import CommandLine, command_line, next_command, recorded, run
 from pipeline.at_work import alone_in
 from pipeline.file_names import name_for
-from pipeline.metrics.bootstrap import numbers_of, resampled
-from pipeline.metrics.scorecard import Scorecard, headline
+from pipeline.metrics.bootstrap import resampled
+from pipeline.metrics.scorecard import FIRST_NUMBER, Scorecard
 from pipeline.shards import ShardSet
 
 HALVING = 3     # of every so many settings one is trained on, for as many times the steps
 RUNGS = 3
-FIRST_NUMBER = {"panoptic": "vpq", "tracks": "ap", "semantic": "miou"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +62,8 @@ class SweepFlags(CommandLine):
     metric: str = ""                # what is ranked, such as vpq_k12; empty: the first score of the results
     name: str = "sweep"             # of the folder
     together: int = 16              # trials that are scored in one pass over the frames
+    rank_from_cache: bool = False   # score trials from the query cache alone (stage_two.validation), and only the best
+                                    # one on the frames
 
 
 def main(recipe: Recipe, flags: SweepFlags) -> dict[str, Any]:
@@ -86,24 +90,29 @@ def run_sweep(recipe: Recipe, flags: SweepFlags, folder: Path) -> dict[str, Any]
     cache = open_cache(recipe)
     cache.refuse_damage()
     card = read_card(recipe.segmenter_folder)
+    inputs = (cache.fingerprint, card["weights_sha256"])
+    if flags.rank_from_cache:
+        inputs = (*inputs, open_scores(recipe).fingerprint)
     refuse_unfit_starts(recipe, "stage_two")
     connect(recipe.cluster)
     with recorded(recipe, f"sweep_{flags.name}", cache=cache.fingerprint) as tracker:
         with Workers(TrialWorker, {"recipe": recipe, "folder": folder / "trials"}, recipe.cluster) as workers:
             sweep = Sweep(recipe, flags, metric, workers, TrialRecords(folder / "trials"), tracker,
-                          inputs=(cache.fingerprint, card["weights_sha256"]))
+                          inputs=inputs)
             results = sweep.run(settings)
             rows = ranked(results, metric)
             best = best_trial(rows, results, metric)
             keep_best(best, sweep, folder, tracker)
+            on_frames = sweep.on_frames(best) if flags.rank_from_cache and best is not None else {}
         write_tables(folder, rows, results, metric)
         for name in ("ranking.txt", "ranking.png", "trials.parquet"):
             tracker.file(folder / name)
-    say(table(rows, metric), *closing_lines(recipe, folder, best))
+    say(table(rows, metric), *frames_lines(best, on_frames, metric), *closing_lines(recipe, folder, best))
     return {"folder": str(folder), "metric": metric, "trials": len(results), "new": sweep.count,
             "failed": sum(bool(result.error) for result in results), "registered_version": tracker.ids["version"],
             "best": None if best is None else {"settings": best.settings, "seed": best.seed,
-                                               metric: best.numbers[metric]}}
+                                               metric: best.numbers[metric]},
+            "best_on_frames": on_frames}
 
 
 def refuse_unfit_recipe(recipe: Recipe) -> None:
@@ -205,16 +214,32 @@ class Sweep:
         for index, trained in self.workers.each("train", list(zip(trials, names))):
             results[index] = (replace(results[index], error=trained.error) if isinstance(trained, Failure)
                               else replace(results[index], **trained))
-        cards = self._scored({result.name: trial for result, trial in zip(results, trials) if not result.error})
+        score = self._from_cache if self.flags.rank_from_cache else self._scored
+        scored_from = "query cache" if self.flags.rank_from_cache else "frames"
+        cards = score({result.name: trial for result, trial in zip(results, trials) if not result.error})
         results = [result if result.error else self._with_scores(result, cards[result.name]) for result in results]
         for result in results:
             if not result.error:
                 self.records.write(result)
             self.tracker.trial(result.name, numbers=result.numbers, error=result.error,
                                parameters={**dict(setting.partition("=")[::2] for setting in result.settings),
-                                           "seed": str(result.seed)})
+                                           "seed": str(result.seed), "scored_from": scored_from})
         self.count += len(results)
         return results
+
+    def on_frames(self, best: TrialResult) -> dict[str, float | None]:
+        """The scores of the best trial on the frames."""
+        cards = self._scored({best.name: Trial(best.settings, best.seed)})
+        return numbers(Scorecard.sum_of(cards[best.name].values()))
+
+    def _from_cache(self, trials: dict[str, Trial]) -> dict[str, dict[str, Scorecard] | Failure]:
+        """Name of a trial -> video -> the estimate of its scorecard; or why it has none."""
+        names = list(trials)
+        cards: dict[str, dict[str, Scorecard] | Failure] = {}
+        for index, scored in self.workers.each("estimate", [(name, trials[name]) for name in names]):
+            cards[names[index]] = scored if isinstance(scored, Failure) else {
+                video: Scorecard.from_json(card) for video, card in scored.items()}
+        return cards
 
     def _scored(self, trials: dict[str, Trial]) -> dict[str, dict[str, Scorecard]]:
         """Name of a trial -> video -> its scorecard. Raises ValueError where nothing can be scored."""
@@ -235,9 +260,11 @@ class Sweep:
                              "evaluation.split to one with labels")
         return cards
 
-    def _with_scores(self, result: TrialResult, cards: dict[str, Scorecard]) -> TrialResult:
+    def _with_scores(self, result: TrialResult, cards: dict[str, Scorecard] | Failure) -> TrialResult:
+        if isinstance(cards, Failure):
+            return replace(result, error=cards.error)
         total = Scorecard.sum_of(cards.values())
-        return replace(result, numbers=numbers_of(headline(total.scores())),
+        return replace(result, numbers=numbers(total),
                        draws={self.metric: resampled(cards, self.metric)})
 
     def _progress(self, total: int, done: int) -> None:
@@ -267,6 +294,13 @@ def keep_best(best: TrialResult | None, sweep: Sweep, folder: Path, tracker: Tra
                 raise ValueError(f"the best trial cannot be trained again: {trained.error}")
     tracker.file(model, "checkpoint")
     tracker.register("cross_clip_head", "checkpoint", {"recipe": sweep.recipe.name, **lineage(model)})
+
+
+def frames_lines(best: TrialResult | None, on_frames: dict[str, float | None], metric: str) -> Iterator[str]:
+    """How far the estimate of the best trial is from its score on the frames."""
+    if best is not None and on_frames:
+        yield (f"the scores are estimates from the query cache; on the frames, the first row has {metric} "
+               f"{on_frames[metric]:.2f} where the estimate is {best.numbers[metric]:.2f}")
 
 
 def closing_lines(recipe: Recipe, folder: Path, best: TrialResult | None) -> Iterator[str]:

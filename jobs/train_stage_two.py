@@ -22,12 +22,13 @@ from typing import Any
 from einops import rearrange
 from torch import nn
 
-from jobs.cache_queries import cache_folder, expected_source
+from jobs.cache_queries import for_validation, open_cache
+from jobs.cached_validation import validation_of
 from jobs.cluster import connect
 from jobs.config import from_json
 from jobs.console import say
 from jobs.models import head_card, is_finished, load_segmenter, read_card, save_model
-from jobs.recipes.schema import Recipe
+from jobs.recipes.schema import Recipe, StageTwoConfig
 from jobs.start_weights import fill, refuse_unfit_starts
 from jobs.train_links import register, train_links
 from jobs.training.identity import plain
@@ -58,6 +59,8 @@ def train_parts(recipe: Recipe) -> dict[str, Any]:
                          f"{next_command(recipe, 'train_stage_one')}")
     cache = open_cache(recipe)
     segmenter = read_card(recipe.segmenter_folder)
+    if stage.head is not None and stage.validation is not None and stage.validation.every:
+        open_cache(for_validation(recipe))      # before anything is trained
     refuse_unfit_cache(recipe, cache, segmenter)
     summary = {} if stage.head is None else train_head(recipe, cache, segmenter)
     if stage.links is not None:
@@ -79,7 +82,7 @@ def refuse_unfit_cache(recipe: Recipe, cache: QueryCache, segmenter: dict[str, A
 
 def train_head(recipe: Recipe, cache: QueryCache, segmenter: dict[str, Any]) -> dict[str, Any]:
     """Train, save and register the cross-clip head; returns where it lies. segmenter: its card."""
-    stage = replace(recipe.stage_two, links=None)       # links are trained apart
+    stage = head_stage(recipe)
     folder = recipe.head_folder
     identity = {"stage": stage, "cache": cache.fingerprint}
     registering = partial(register, recipe, cache, "cross_clip_head", folder)
@@ -94,13 +97,20 @@ def train_head(recipe: Recipe, cache: QueryCache, segmenter: dict[str, Any]) -> 
     with recorded(recipe, "train_stage_two", cache=cache.fingerprint) as tracker:
         tracker.json("manifest.json", cache.manifest)
         job = TrainingJob(build=partial(build_stage, recipe), folder=recipe.run_folder / "stage_two",
-                          cluster=recipe.cluster, fit=stage.fit, record=tracker.record)
+                          cluster=recipe.cluster, fit=stage.fit, record=tracker.record,
+                          keeps_best=stage.validation is not None)
         weights = train(job, identity=identity)
         save_model(folder, weights, {**head_card(recipe, segmenter, cache.fingerprint),
                                      "identity": digest(plain(identity))})
         registering(tracker)
     say(f"head: {folder}")
     return {"model": str(folder), "steps": stage.fit.steps, "registered_version": tracker.ids["version"]}
+
+
+def head_stage(recipe: Recipe) -> StageTwoConfig:
+    """What decides the weights of the head: links are trained apart, and scores that end no training only look on."""
+    stage = replace(recipe.stage_two, links=None)
+    return stage if stage.validation is not None and stage.validation.patience else replace(stage, validation=None)
 
 
 def opening_lines(recipe: Recipe, cache: QueryCache) -> Iterator[str]:
@@ -137,17 +147,7 @@ def stage_on(recipe: Recipe, head: CrossClipHead, cache: QueryCache, segmenter: 
         return query_batches(cache, config.input, rank=rank, world=world, consumed=consumed)
 
     return Stage(model=head, losses_of=losses_of, batches=batches, optimizer=config.optimizer, fit=config.fit,
-                 batch_size=config.input.batch_size)
-
-
-def open_cache(recipe: Recipe) -> QueryCache:
-    """The cache this recipe expects. Raises Mismatch naming the fields in which the caches that lie there differ."""
-    folder = cache_folder(recipe)
-    expected = expected_source(recipe)
-    others = sorted(folder.parent.glob("*/manifest.json"))
-    if not (folder / "manifest.json").is_file() and others:
-        return QueryCache(others[-1].parent, expected=expected)     # says how it differs from what is expected
-    return QueryCache(folder, expected=expected)
+                 batch_size=config.input.batch_size, validation=validation_of(recipe, segmenter))
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ class CachedScores:
         if not self.results:
             raise ValueError(f"inference.results={list(results)} cannot be scored from a query cache; add one of "
                              f"{', '.join(SCORED)}")
+        self.fingerprint = cache.fingerprint
         self.frames = cache.manifest["made_from"]["clip_frames"]
         self.windows = tuple(windows)
         self.stq_compat = stq_compat

@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from jobs import cache_queries, evaluate, make_shards, train_stage_one, train_stage_two, verify_shards
-from jobs.cache_queries import CacheShard, cache_folder, cache_source
+from jobs.cache_queries import CacheShard, cache_folder, cache_source, open_cache
 from jobs.models import head_card, load_weights, open_system, read_card, save_model, segmenter_card
 from jobs.recipes import find_recipe
 from jobs.recipes.schema import JointConfig, Recipe, StillsConfig
-from jobs.train_stage_two import build_stage, open_cache
+from jobs.train_stage_two import build_stage
 from jobs.training.optimizer import build_optimizer
 from jobs.training.trainer import Stage
 from model.cross_clip.vita import VitaTestConfig

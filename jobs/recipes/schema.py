@@ -132,6 +132,9 @@ class CacheConfig:
     def __post_init__(self) -> None:
         if self.views < 1:
             raise ValueError(f"cache.views must be at least 1 (the test-time view), got {self.views}")
+        if self.views > 1 and self.evidence.stride == 1:
+            raise ValueError(f"cache.evidence.stride=1 stores pixels at test time alone, but cache.views={self.views}; "
+                             "set cache.views=1, or stride=4")
         if self.window_frames < 0:
             raise ValueError(f"cache.window_frames is {self.window_frames}; give the frames of a window of stage two "
                              "(stage_two.input.clips x frames of a clip), or 0")

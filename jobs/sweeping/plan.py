@@ -77,7 +77,10 @@ class Trial:
         """
         recipe = self.recipe(base)
         scored = {name: getattr(recipe.evaluation, name) for name in ("split", "windows", "stq_compat", "mvc_compat")}
-        return digest({"stage_two": to_json(recipe.stage_two), "inference": to_json(recipe.inference),
+        stage = to_json(recipe.stage_two)
+        if not (stage["validation"] or {}).get("patience"):     # scores that end no training only look on
+            del stage["validation"]
+        return digest({"stage_two": stage, "inference": to_json(recipe.inference),
                        "scored": json.loads(json.dumps(scored)), "inputs": list(inputs)})[:16]
 
 

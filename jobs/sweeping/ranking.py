@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.metrics.scorecard import lower_is_better
+
 MIDDLE = (2.5, 97.5)        # percentiles
-LOWER_IS_BETTER = ("switches", "matching_space_average", "matching_space_max")      # ends of names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +81,7 @@ def best_of(results: Sequence[TrialResult], number: str) -> TrialResult:
 
 def _worse(score: float, number: str) -> float:
     """A key that sorts the best score first."""
-    return score if number.endswith(LOWER_IS_BETTER) else -score
+    return score if lower_is_better(number) else -score
 
 
 def _drawn(group: Sequence[TrialResult], number: str, *, seed: int) -> np.ndarray:

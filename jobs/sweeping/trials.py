@@ -9,13 +9,16 @@ from typing import Any
 
 import torch
 
+from jobs.cache_queries import open_cache
+from jobs.cached_validation import open_scores
 from jobs.evaluate import scorecard, scored_part, true_results
 from jobs.models import head_card, load_head, load_segmenter, open_system, save_model
 from jobs.recipes.schema import Recipe
 from jobs.sweeping.plan import Trial
-from jobs.train_stage_two import open_cache, stage_on
+from jobs.train_stage_two import stage_on
 from jobs.training.identity import plain
 from jobs.training.trainer import train_in_memory
+from pipeline.cached_scores import CachedScores
 from pipeline.clips import StoredVideoSource
 from pipeline.errors import BadInput
 from pipeline.files import digest
@@ -39,6 +42,7 @@ class TrialWorker:
         self.shards = ShardSet(recipe.shards_of(recipe.evaluation.split))
         self.system = open_system(recipe, "near_online", self.shards.classes)
         self._systems: dict[str, System] = {}
+        self._cached: CachedScores | None = None
 
     def train(self, trial: Trial, name: str) -> dict[str, Any]:
         """Train the head of a trial and save it; its seconds, steps and last loss."""
@@ -80,6 +84,12 @@ class TrialWorker:
                 raise
             return {"video": stored.video_id, "cards": {}, "skipped": str(error)}
         return {"video": stored.video_id, "cards": cards}
+
+    def estimate(self, name: str, trial: Trial) -> dict[str, Any]:
+        """Video -> the scorecard, as JSON, of the head of a trial, estimated from the query cache."""
+        if self._cached is None:
+            self._cached = open_scores(self.base)
+        return {video: card.to_json() for video, card in self._cached.cards(self.system_of(trial, name)).items()}
 
     def system_of(self, trial: Trial, name: str) -> System:
         """The frozen segmenter with the trained head of a trial."""

@@ -22,6 +22,7 @@ from pipeline.foreign_files import own_json
 
 SCHEMA = 1
 FILES = ("model.safetensors", "optimizer.pt")
+BEST = "best.safetensors"      # weights with the best score so far, where a stage keeps them
 CHECKPOINT_CURE = "Remove the folder of this checkpoint to resume from an earlier one."
 
 
@@ -30,13 +31,15 @@ class Damaged(Mismatch):
 
 
 def save_checkpoint(folder: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer,
-                    state: Mapping[str, Any]) -> None:
+                    state: Mapping[str, Any], best: Mapping[str, Tensor] | None = None) -> None:
     """Write a checkpoint into an existing folder; `state.json` is written last. Raises OSError naming the file."""
     atomic_write(folder / "model.safetensors", save(contiguous(model.state_dict())))
     buffer = io.BytesIO()       # torch hides the reason why a file cannot be written
     torch.save(optimizer.state_dict(), buffer)
     atomic_write(folder / "optimizer.pt", buffer.getbuffer())
-    files = {name: sha256_of(folder / name) for name in FILES}
+    if best:
+        atomic_write(folder / BEST, save(contiguous(best)))
+    files = {name: sha256_of(folder / name) for name in (*FILES, BEST)[:len(FILES) + bool(best)]}
     atomic_write(folder / "state.json", json.dumps({"schema": SCHEMA, "files": files, **state}, indent=1).encode())
 
 
@@ -51,7 +54,7 @@ def whole_state(folder: Path) -> dict[str, Any]:
         raise Mismatch(f"{folder / 'state.json'} has schema {state.get('schema')}, this version reads {SCHEMA}. Resume "
                        "with the version that wrote it, or move the folder of this checkpoint away to resume from an "
                        "earlier one.")
-    for name in FILES:
+    for name in dict.fromkeys((*FILES, *state["files"])):
         if not (folder / name).is_file():
             raise Damaged(f"{folder / name} is missing. {CHECKPOINT_CURE}")
         expected = str(state["files"].get(name))

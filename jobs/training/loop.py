@@ -57,12 +57,14 @@ class StepReport:
 
 def fit(model: nn.Module, batches: Iterator[Any], losses_of: Callable[[Any], Losses], *,
         optimizer: torch.optim.Optimizer, rates: OptimizerConfig, config: FitConfig, start_step: int = 0,
-        log: Callable[[StepReport], None], save: Callable[[int], None]) -> None:
+        log: Callable[[StepReport], None], save: Callable[[int], None],
+        is_over: Callable[[int], bool] = lambda step: False) -> None:
     """Train from `start_step` to `config.steps`.
 
     losses_of: returns weighted scalars by name; their sum is minimised. batches: yields objects with `.videos`; each
     step takes `accumulate` of them. log: called every `log_every` steps and after the last one. save: called every
-    `checkpoint_every` steps and after the last one, on every rank. Raises NotFinite on all ranks together.
+    `checkpoint_every` steps and after the last one, on every rank. is_over: asked after every step whether it is the
+    last one. Raises NotFinite on all ranks together.
     """
     device = next(model.parameters()).device
     scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16" and device.type == "cuda")
@@ -87,10 +89,13 @@ def fit(model: nn.Module, batches: Iterator[Any], losses_of: Callable[[Any], Los
         optimizer.zero_grad(set_to_none=True)
 
         done = step + 1
-        if done % config.log_every == 0 or done == config.steps:
+        ends = is_over(done) or done == config.steps
+        if done % config.log_every == 0 or ends:
             log(clock.report(done, rate))
-        if done % config.checkpoint_every == 0 or done == config.steps:
+        if done % config.checkpoint_every == 0 or ends:
             save(done)
+        if ends:
+            return
 
 
 def seed_step(seed: int, step: int) -> None:

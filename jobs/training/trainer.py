@@ -6,7 +6,7 @@ Each worker builds its `Stage` by a function it is given; this file depends neit
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from jobs.cluster import ClusterConfig
 from jobs.console import say
-from jobs.training.checkpoint import load_checkpoint, save_checkpoint, whole_state
+from jobs.training.checkpoint import BEST, load_checkpoint, save_checkpoint, whole_state
 from jobs.training.checkpoint_folders import OWN_CHECKPOINTS, RAY_CHECKPOINTS, checkpoints, newest_whole
 from jobs.training.freezing import freeze
 from jobs.training.identity import DIVERGED, IDENTITY, Identity, claim_folder
@@ -38,6 +38,7 @@ from jobs.training.process import SingleProcess, TrainingProcess
 from jobs.training.progress import Progress
 from jobs.training.record import Record
 from jobs.training.tracker import NoTracker, Tracker
+from jobs.training.validation import Validation, Validator
 from pipeline.errors import Mismatch
 from pipeline.files import atomic_write, remove_file
 
@@ -52,6 +53,7 @@ class Stage:
     optimizer: OptimizerConfig
     fit: FitConfig
     batch_size: int                                             # samples per batch, over all workers
+    validation: Validation | None = None                        # scores while it trains; None: none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +65,7 @@ class TrainingJob:
     cluster: ClusterConfig
     fit: FitConfig
     record: Record | None           # of the verb, for the tracker; None where nothing is recorded
+    keeps_best: bool = False        # the result is the weights with the best score, see `Validation.patience`
     setting: str = ""               # of the recipe, that holds the stage's settings; "": the name of the folder
 
 
@@ -118,9 +121,17 @@ def train_in_memory(build: Callable[[], Stage], fit_config: FitConfig, *, device
     reports: list[StepReport] = []
     batches = (batch.to(device) for batch in stage.batches(0, 1, 0))
     optimizer = build_optimizer(model, stage.optimizer)
+    scores = Validator(stage.validation) if stage.validation else None
+
+    def is_over(step: int) -> bool:
+        if scores is None or step % stage.validation.every:
+            return False
+        scores(step, model)
+        return scores.is_over
+
     fit(model, batches, lambda batch: stage.losses_of(model, batch), optimizer=optimizer, rates=stage.optimizer,
-        config=stage.fit, log=reports.append, save=partial(refuse_infinite_weights, model))
-    return model.state_dict(), reports
+        config=stage.fit, log=reports.append, save=partial(refuse_infinite_weights, model), is_over=is_over)
+    return (scores.best if scores and scores.best else model.state_dict()), reports
 
 
 def _train_here(job: TrainingJob) -> None:
@@ -132,11 +143,12 @@ def _train_here(job: TrainingJob) -> None:
 
 def _finished_weights(job: TrainingJob) -> dict[str, Tensor]:
     checkpoint = newest_whole(job.folder, first_step=job.fit.checkpoint_every)
-    step = whole_state(checkpoint)["step"] if checkpoint else 0
-    if step != job.fit.steps:
+    state = whole_state(checkpoint) if checkpoint else {"step": 0}
+    if (step := state["step"]) != job.fit.steps and not state.get("ended"):
         raise Mismatch(f"the newest whole checkpoint, {checkpoint}, has step {step}, not {job.fit.steps}; run the "
                        "command again to train on from there")
-    return load_file(checkpoint / "model.safetensors")
+    best = checkpoint / BEST
+    return load_file(best if job.keeps_best and best.is_file() else checkpoint / "model.safetensors")
 
 
 def _train(job: TrainingJob, process: TrainingProcess) -> Exception | None:
@@ -194,7 +206,7 @@ def _first_error(error: Exception | None) -> Exception | None:
     return next((error for error in errors if error is not None), None)
 
 
-def _of_rank_0(value: Path | None) -> Path | None:
+def _of_rank_0(value: Any) -> Any:
     """The value of rank 0, on all ranks: machines may see a shared folder at different moments."""
     values = [value]
     if world() > 1:
@@ -213,26 +225,39 @@ def _fit(stage: Stage, job: TrainingJob, process: TrainingProcess, checkpoint: P
     if state is not None and rank() == 0:
         say(f"resumed at step {start} (workers before: {state['world']}, now: {world()})")
     report = _Reporter(stage, job, start, device) if rank() == 0 else None
+    scores = Validator(stage.validation, checkpoint, state) if stage.validation and rank() == 0 else None
     per_step = stage.batch_size * stage.fit.accumulate
+
+    def is_over(step: int) -> bool:
+        if stage.validation is None or step % stage.validation.every:
+            return False
+        if scores is not None:
+            report.scored(step, scores(step, model))
+        return bool(_of_rank_0(scores is not None and scores.is_over))
 
     def save(step: int) -> None:
         refuse_infinite_weights(model, step)
         if report is not None:      # first: steps before the checkpoint are never repeated
             report.tracker.flush()
         state = {"step": step, "consumed_samples": step * per_step, "seed": stage.fit.seed, "world": world()}
+        if scores is not None:
+            state |= {"validation": scores.history, "ended": scores.is_over}
         error = None
         try:
-            process.keep(step, partial(save_checkpoint, model=model, optimizer=optimizer, state=state))
+            process.keep(step, partial(save_checkpoint, model=model, optimizer=optimizer, state=state,
+                                       best=None if scores is None else scores.best))
         except OSError as raised:
             error = raised
         if (error := _first_error(error)) is not None:
             raise _NotSaved(error)
         process.report(step)
 
+    if state is not None and state.get("ended"):
+        return
     batches = (batch.to(device) for batch in stage.batches(rank(), world(), start * per_step))
     try:
         fit(wrapped, batches, lambda batch: stage.losses_of(wrapped, batch), optimizer=optimizer, rates=stage.optimizer,
-            config=stage.fit, start_step=start, log=report or (lambda _: None), save=save)
+            config=stage.fit, start_step=start, log=report or (lambda _: None), save=save, is_over=is_over)
     finally:
         if report is not None:
             report.tracker.flush()
@@ -256,6 +281,12 @@ class _Reporter:
     def __call__(self, report) -> None:
         numbers = self.progress(report)
         self.tracker.numbers(report.step, numbers)
+
+    def scored(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Print and track scores that were made during training."""
+        say(f"step {step:05d} scores, from the cache: " + ", ".join(f"{name} {value:.1f}"
+                                                                    for name, value in numbers.items()))
+        self.tracker.numbers(step, {f"validation/{name}": value for name, value in numbers.items()})
 
 
 def _plain(stage: Stage) -> dict[str, Any]:

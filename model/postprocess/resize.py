@@ -18,6 +18,8 @@ from torch import Tensor
 from model.contracts import Geometry
 from model.layers.resize import is_odd
 
+TAPS = 4        # map pixels along an axis that have a weight in one pixel of the result, at most
+
 
 def axis_weights(length: int, *, padded: int, resized: int, source: int, align_corners: bool, scaled: bool) -> Tensor:
     """The whole chain along one axis as a matrix `source length`; an output pixel is a weighted mean of map pixels."""
@@ -69,6 +71,13 @@ class MaskResizer:
         high = _touched(self._row_taps, rows)
         wide = _touched(self._column_taps, columns)
         return self.rows[rows, high] @ (masks[..., high, wide] @ self.columns[columns, wide].T)
+
+    def at(self, maps: Tensor, frames: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """maps: d t h w -> d p: the resized maps at single pixels. frames, rows, columns: p each."""
+        row_weights, row_taps = self.rows[rows].topk(min(TAPS, self.size[0]))               # p i
+        column_weights, column_taps = self.columns[columns].topk(min(TAPS, self.size[1]))   # p j
+        taps = maps[:, frames[:, None, None], row_taps[:, :, None], column_taps[:, None]]   # d p i j
+        return torch.einsum("dpij,pi,pj->dp", taps, row_weights, column_weights)
 
     def reached(self, *, rows: slice, columns: slice) -> tuple[slice, slice]:
         """The output rows and columns to which these rows and columns of a map contribute."""

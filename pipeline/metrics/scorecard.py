@@ -22,6 +22,10 @@ Metric = VPQ | STQ | Identity | MeanIoU | VideoConsistency | TrackAP | TrackIden
 KINDS: dict[str, type[Metric]] = {"vpq": VPQ, "stq": STQ, "identity": Identity, "miou": MeanIoU,
                                   "mvc": VideoConsistency, "ap": TrackAP, "track_identity": TrackIdentity}
 
+# The number by which results are ranked.
+FIRST_NUMBER: dict[Result, str] = {"panoptic": "vpq", "tracks": "ap", "semantic": "miou"}
+LOWER_IS_BETTER = ("switches", "matching_space_average", "matching_space_max")      # ends of names
+
 
 class Scorecard:
     """Panoptic videos get VPQ, STQ and identity, tracks AP and identity. Semantic videos get mIoU and mVC; without
@@ -97,6 +101,11 @@ class Scorecard:
     def scores(self) -> dict[str, Any]:
         """The result of every metric, by name."""
         return {name: metric.result() for metrics in self.metrics.values() for name, metric in metrics.items()}
+
+
+def lower_is_better(number: str) -> bool:
+    """Whether less of a number is better."""
+    return number.endswith(LOWER_IS_BETTER)
 
 
 def headline(scores: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from model.contracts import VideoQueries
+from model.contracts import Geometry, VideoQueries
 from model.labels import VOID, ClassTable
+from model.postprocess.resize import MaskResizer
 from pipeline.errors import BadInput
 from pipeline.query_cache.columns import SEEN, CachedClip
 from pipeline.query_cache.pixel_evidence import EvidenceConfig, draw_evidence, tube_areas
@@ -52,9 +55,11 @@ class EvidenceRecorder:
         self.unlabelled = [index for index, frame in enumerate(video.frames) if frame.label is None]
         self.rows: list[dict] = []
 
-    def add(self, ids: np.ndarray, pixel_features: Tensor, *, start: int, valid: int) -> None:
+    def add(self, ids: np.ndarray, pixel_features: Tensor, *, start: int, valid: int,
+            geometry: Geometry | None = None) -> None:
         """ids: t h w stored ids at stride 4, pixel_features: d t h w. Frames from `valid` on are repeats.
 
+        geometry: where ids are those of all real pixels; features between the pixels of stride 4 are interpolated.
         Raises BadInput "too-many-tubes", which names video and frame, when there are more tubes than pixels to draw.
         """
         tubes = self.numbers.tube_of_id[ids[:valid]]
@@ -66,7 +71,7 @@ class EvidenceRecorder:
                            video=self.video.video_id) from None
         t, y, x = positions.T.astype(np.int64)
         weights[np.isin(start + t, self.unlabelled)] = 0        # nobody knows what is there
-        features = pixel_features[:, t, y, x].T.float().cpu().numpy()                           # p d
+        features = _at(pixel_features, t, y, x, geometry).T.float().cpu().numpy()               # p d
         missing = (ids.size if self.config.strategy == "dense" else min(self.config.pixels, ids.size)) - len(drawn)
         self.rows.append({
             "clip_index": len(self.rows), "start_frame": start, "num_frames": valid,
@@ -87,3 +92,12 @@ class EvidenceRecorder:
                      for name in ("queries", "mask_embeddings", "class_logits", *SEEN)
                      for part in [getattr(queries, name)]}
             yield CachedClip(**shared, **row, **blobs)
+
+
+def _at(features: Tensor, t: np.ndarray, y: np.ndarray, x: np.ndarray, geometry: Geometry | None) -> Tensor:
+    """features d t h w at pixels p -> d p."""
+    if geometry is None:
+        return features[:, t, y, x]
+    resizer = MaskResizer(replace(geometry, source=geometry.resized), size=tuple(features.shape[2:]),
+                          device=features.device)
+    return resizer.at(features, *(torch.from_numpy(index).to(features.device) for index in (t, y, x)))

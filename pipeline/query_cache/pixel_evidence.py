@@ -29,11 +29,16 @@ class EvidenceConfig:
 
     pixels: int = 256       # per clip at stride 4; all pixels if the clip has fewer
     strategy: Literal["balanced", "mixed", "uniform", "dense"] = "balanced"
+    # 1: pixels of whole frames at the size of the network input, without padding; between the pixels of stride 4,
+    # features are interpolated as masks are at inference. For scores, at test time alone.
+    stride: Literal[1, 4] = 4
 
     def __post_init__(self) -> None:
         if self.strategy not in ("balanced", "mixed", "uniform", "dense"):
             raise ValueError(f"evidence strategy {self.strategy!r} is unknown; choose balanced (equal shares for every "
                              "tube and void), mixed (half balanced, half by area), uniform or dense (every pixel)")
+        if self.stride not in (1, 4):
+            raise ValueError(f"evidence.stride is {self.stride}; set it to 4, or to 1 for scores")
         if self.pixels < 1:
             raise ValueError(f"evidence.pixels is {self.pixels}, and training needs at least one; set it to 64 or more")
 

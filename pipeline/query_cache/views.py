@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.contracts import Geometry
 from model.labels import ClassTable
 from pipeline.clips import (
     AugmentConfig,
@@ -69,9 +70,11 @@ class ViewClip:
 
     frames: Tensor          # 1 t 3 H W    uint8 RGB
     real_pixels: Tensor     # 1 t H W      bool
-    ids: np.ndarray         # t h w        ids at stride 4, also those of pasted segments
+    ids: np.ndarray         # t h w        ids at stride 4, also those of pasted segments; where there is a `geometry`,
+                            #              those of all real pixels of the network input
     start: int              # frame of the video
     valid: int              # number of frames that are not repeats
+    geometry: Geometry | None = None        # of the real pixels in the network input
 
 
 def draw_view(rng: np.random.Generator, video: StoredVideo, videos: Sequence[StoredVideo], config: ViewConfig, *,

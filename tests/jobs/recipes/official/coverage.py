@@ -47,8 +47,11 @@ NO_OFFICIAL_VALUE: dict[str, tuple[str, ...]] = {
         "evaluation.windows", "evaluation.association", "evaluation.stq_compat", "evaluation.mvc_compat",
         "evaluation.video_sets"),
     "our query cache, which the official code has none of": (
-        "cache.splits", "cache.dtype", "cache.features_in_8_bits", "cache.augment", "cache.evidence.strategy"),
+        "cache.splits", "cache.dtype", "cache.features_in_8_bits", "cache.augment", "cache.evidence.strategy",
+        "cache.evidence.stride"),
     "our learned links, which the official code has none of": ("stage_two.links", "stage_two.links.*"),
+    "our scores from the query cache, which the official code has none of": (
+        "stage_two.validation", "stage_two.validation.*"),
 }
 
 
