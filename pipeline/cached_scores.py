@@ -2,7 +2,7 @@
 
 The clips come from the cache, with their pixels as maps one pixel high, and everything behind the segmenter is the code
 of inference: the head, the association, merging, metrics. So an estimate takes a second or two where a pass over the
-frames takes minutes, and its error is that of the sample: docs/new_head.md says how large it was.
+frames takes minutes, and its error is that of the sample: docs/sweep.md says how large it was.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class CachedScores:
         for video, truth in zip(self.videos, self.truths):
             card = Scorecard(self.classes, self.results, windows=self.windows, stq_compat=self.stq_compat,
                              sampled=True)
-            card.update(self._predicted(system, video), truth)
+            card.update(self.predicted(system, video), truth)
             cards[video.video_id] = card
         return cards
 
@@ -56,7 +56,8 @@ class CachedScores:
         """The scorecard of a system on all videos."""
         return Scorecard.sum_of(self.cards(system).values())
 
-    def _predicted(self, system: System, video: SampledVideo) -> VideoResults:
+    def predicted(self, system: System, video: SampledVideo) -> VideoResults:
+        """The results of a system on the stored pixels of a video."""
         size = (1, video.width)
         inference = replace(system.inference, results=self.results)
         makers = replace(system, inference=inference).makers(

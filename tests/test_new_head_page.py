@@ -15,10 +15,10 @@ from types import ModuleType
 import pytest
 import torch
 
-from jobs import cache_queries, make_shards
+from jobs import cache_queries
 from model.contracts import QueryShapes, VideoQueries
 from model.cross_clip import HEADS, ROWS
-from tests.untrained_run import untrained_run
+from tests.untrained_run import untrained_on_shards
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "new_head.md").read_text()
@@ -83,9 +83,7 @@ def test_a_head_is_named_by_its_row_and_by_the_recipes_that_use_it_alone(row):
     module = f"model.cross_clip.{row.partition('.')[0]}"
     users = {path.relative_to(ROOT).as_posix() for room in ("model", "pipeline", "jobs")
              for path in (ROOT / room).rglob("*.py") if f"from {module} import" in path.read_text()}
-    trained_along = {"jobs/recipes/schema.py"} if module.endswith("vita") else set()       # `stage_one.joint`
     assert {user for user in users if not user.startswith("jobs/recipes/")} == set()
-    assert trained_along <= users
 
 
 def test_every_head_of_the_table_stands_in_the_page():
@@ -125,9 +123,7 @@ def test_the_head_of_the_page_is_refused_where_the_queries_are_others(page, chan
 @pytest.mark.slow
 def test_the_head_of_the_page_trains_from_a_cache_and_is_scored(tmp_path):
     tree = tree_with_the_head(tmp_path / "tree")
-    run = untrained_run(tmp_path / "runs" / "demo")
-    make_shards.main(run)
-    cache_queries.main(run)
+    cache_queries.main(untrained_on_shards(tmp_path / "runs" / "demo"))
     # The page names the demo, which takes minutes; `tiny` has the same networks.
     path = written(block("toml"), tmp_path)
     path.write_text(path.read_text().replace('base = "demo"', 'base = "tiny"'))

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from jobs import make_shards
 from jobs.models import save_model, segmenter_card, untrained_segmenter
 from jobs.recipes.schema import Recipe
 from pipeline.datasets.synthetic import world_classes
+from pipeline.shards import ShardSet
 from pipeline.visualise.video_writer import VideoWriter
 from tests.runs import here, tiny_run
 
@@ -20,6 +22,16 @@ def untrained_run(folder: Path) -> Recipe:
     recipe = here(tiny_run(folder))
     save_model(recipe.segmenter_folder, untrained_segmenter(recipe).state_dict(),
                segmenter_card(recipe, world_classes(recipe.world), shards=""))
+    return recipe
+
+
+def untrained_on_shards(folder: Path) -> Recipe:
+    """The same with shards of its world, of which the segmenter has the classes."""
+    recipe = here(tiny_run(folder))
+    make_shards.main(recipe)
+    shards = ShardSet(recipe.shards_of("train"))
+    save_model(recipe.segmenter_folder, untrained_segmenter(recipe).state_dict(),
+               segmenter_card(recipe, shards.classes, shards.fingerprint))
     return recipe
 
 
