@@ -13,25 +13,28 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from scipy.stats import spearmanr
 
-from benchmarks.harness import append, machine
+from benchmarks.harness import Results
+from benchmarks.query_cache import prepare, toy_recipe
 from jobs.cache_queries import fill_cache, for_validation
 from jobs.cached_validation import numbers, open_scores
-from jobs.config import override
 from jobs.recipes import find_recipe
 from jobs.recipes.schema import Recipe, ValidationConfig
 from jobs.sweeping.plan import Trial, drawn, read_axis
 from jobs.sweeping.trials import TrialWorker, head_folder
+from jobs.verb import resolved
+from pipeline.datasets import open_dataset
 from pipeline.files import atomic_write, digest
 from pipeline.metrics.scorecard import Scorecard
+from pipeline.shards import make_shards
 
 AXES = ("stage_two.optimizer.lr=1e-4..1e-1", "stage_two.head.layers=1,2,3", "stage_two.fit.steps=3,10,30,100",
         "stage_two.head.start=near_online,official", "stage_two.head.attention=trajectory,self")
@@ -40,22 +43,48 @@ NUMBERS = ("vpq", "vpq_k1", "vpq_k12", "aq", "idf1", "switches", "ap", "track_id
 Numbers = dict[str, float | None]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """Heads, and pixels of a clip in each cache that they are scored from."""
+
+    heads: int
+    pixels: tuple[int, ...]
+
+
+MEASURES = ("pipeline/cached_scores.py", "pipeline/query_cache/sampled_video.py")
+SIZES = {"toy": Size(heads=2, pixels=(256,))}       # what it measures needs a finished run: see `main`
+
+
 def main() -> None:
     """Print and store one row for each number of pixels and each score."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default="demo")
     parser.add_argument("--folder", required=True, help="of the finished run")
     parser.add_argument("--heads", type=int, default=20)
-    parser.add_argument("--pixels", type=int, nargs="+", default=[128, 256, 512, 1024])
-    parser.add_argument("--set", action="append", default=[], help="path=value, as the verbs take it")
+    parser.add_argument("--pixels", type=int, nargs="+", default=[256, 1024, 2048])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    recipe = override(find_recipe(arguments.recipe), [f"folder={Path(arguments.folder).absolute()}",
-                                                      "cluster.in_process=true", *arguments.set])
-    for row in compared(recipe, heads=arguments.heads, pixels=arguments.pixels):
+    recipe = replace(find_recipe(arguments.recipe), folder=str(Path(arguments.folder).absolute()))
+    score_all(resolved(recipe), Size(heads=arguments.heads, pixels=tuple(arguments.pixels)),
+              Results("cache_score", measures=MEASURES))
+
+
+def run(size: Size, results: Results) -> None:
+    """The heads of an untrained segmenter."""
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = prepare(toy_recipe(folder))
+        dataset = open_dataset(replace(recipe.dataset, root=str(recipe.data_root), split="val"))
+        make_shards(dataset, recipe.shards_of("val"), recipe.shards, split="val")
+        score_all(recipe, size, results)
+
+
+def score_all(recipe: Recipe, size: Size, results: Results) -> None:
+    """Print and keep one row for each number of pixels and each score: the largest error, with the rest as detail."""
+    recipe = replace(recipe, cluster=replace(recipe.cluster, in_process=True))
+    for row in compared(recipe, heads=size.heads, pixels=size.pixels):
         print(line(row), flush=True)
-        append({"name": "cache_score", "recipe": recipe.name, "machine": machine(),
-                "date": datetime.now(UTC).isoformat(timespec="seconds"), **row})
+        results.add(f"{recipe.name}, {row['pixels']} pixels, {row['number']}", row["largest_difference"], "points",
+                    **row)
 
 
 def compared(recipe: Recipe, *, heads: int, pixels: Sequence[int]) -> list[dict[str, float | str]]:
@@ -72,7 +101,7 @@ def compared(recipe: Recipe, *, heads: int, pixels: Sequence[int]) -> list[dict[
     for count in pixels:
         estimated, seconds = from_cache(worker, trials, pixels=count)
         rows += [{"pixels": count, "seconds": seconds, **agreement(true, estimated, number)}
-                 for number in NUMBERS if number in true[0]]
+                 for number in NUMBERS if any(score.get(number) is not None for score in true)]
     return rows
 
 
@@ -103,7 +132,9 @@ def agreement(true: Sequence[Numbers], estimated: Sequence[Numbers], number: str
     pairs = [(one[number], other[number]) for one, other in zip(true, estimated)
              if one[number] is not None and other[number] is not None]
     differences = [other - one for one, other in pairs]
-    return {"number": number, "heads": len(pairs), "rank_correlation": float(spearmanr(pairs).statistic),
+    some_differ = all(len(set(scores)) > 1 for scores in zip(*pairs))
+    return {"number": number, "heads": len(pairs),
+            "rank_correlation": float(spearmanr(pairs).statistic) if some_differ else 0.0,
             "lowest": min(one for one, _ in pairs), "highest": max(one for one, _ in pairs),
             "mean_difference": sum(differences) / len(pairs), "largest_difference": max(map(abs, differences))}
 

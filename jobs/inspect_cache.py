@@ -9,9 +9,9 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from jobs.cache_queries import open_cache
 from jobs.console import say
 from jobs.recipes.schema import Recipe
-from jobs.train_stage_two import open_cache
 from jobs.verb import run
 from pipeline.query_cache import Contents, QueryCache, contents
 

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from jobs.cache_queries import cache_folder, cache_source, expected_source
+from jobs.cache_queries import cache_folder, cache_source, expected_source, open_cache
 from jobs.console import say
 from jobs.recipes.schema import Recipe
-from jobs.train_stage_two import open_cache
 from jobs.verb import run
 from pipeline.errors import BadInput
 from pipeline.query_cache import verify_cache

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from jobs.cache_queries import CacheShard, cache_folder, cache_source
+from jobs.cache_queries import CacheShard, cache_folder, cache_source, open_cache
 from jobs.config import override
 from jobs.models import save_model, segmenter_card, untrained_segmenter
 from jobs.recipes import find_recipe
 from jobs.recipes.schema import Recipe
-from jobs.train_stage_two import open_cache
 from pipeline.datasets import open_dataset
 from pipeline.datasets.synthetic import write_world
 from pipeline.query_cache import QueryCache, finish_cache
