@@ -125,7 +125,7 @@ def expected_size(recipe: Recipe, videos: Sequence[StoredVideo]) -> Iterator[str
     cache = recipe.cache
     clips = cache.views * sum(len(split_clips(len(video.frames), frames)) for video in videos if video.has_labels)
     sides = card["input_size"] or max((video.height, video.width) for video in videos)
-    pixels = frames * math.prod(-(-side // 4) for side in sides)
+    pixels = frames * math.prod(-(-side // cache.evidence.stride) for side in sides)
     if cache.evidence.strategy != "dense":
         pixels = min(pixels, cache.evidence.pixels)
     bytes_of_each = bytes_of_clip(recipe.stage_one.segmenter.shapes, frames=frames, pixels=pixels,
