@@ -27,6 +27,7 @@ from jobs.recipes.schema import Mode, Recipe
 from jobs.training.checkpoint import contiguous
 from jobs.training.identity import Identity, has_identity, plain
 from model.association.links import LinkNetwork, LinkNetworkConfig
+from model.contracts import QueryShapes
 from model.cross_clip import CrossClipConfig
 from model.inference import InferenceConfig
 from model.labels import ClassTable
@@ -143,6 +144,11 @@ def links_card(recipe: Recipe, segmenter: dict[str, Any], cache: str) -> dict[st
     """What `model.json` of learned links says; it names the one segmenter they belong to."""
     return {"kind": "links", "config": to_json(recipe.stage_two.links.network), "cache_fingerprint": cache,
             "segmenter_sha256": segmenter["weights_sha256"], **_made_by(recipe)}
+
+
+def shapes_of(card: Mapping[str, Any]) -> QueryShapes:
+    """What the segmenter of a card hands to a cross-clip head."""
+    return from_json(SegmenterConfig, card["config"]).shapes
 
 
 def load_segmenter(folder: Path) -> tuple[nn.Module, dict[str, Any]]:

@@ -25,9 +25,8 @@ from torch import nn
 from jobs.cache_queries import for_validation, open_cache
 from jobs.cached_validation import validation_of
 from jobs.cluster import connect
-from jobs.config import from_json
 from jobs.console import say
-from jobs.models import head_card, is_finished, load_segmenter, read_card, save_model
+from jobs.models import head_card, is_finished, load_segmenter, read_card, save_model, shapes_of
 from jobs.recipes.schema import Recipe, StageTwoConfig
 from jobs.start_weights import fill, refuse_unfit_starts
 from jobs.train_links import register, train_links
@@ -36,7 +35,6 @@ from jobs.training.trainer import Stage, TrainingJob, train
 from jobs.verb import finish_recording, next_command, recorded, run
 from model.cross_clip import CrossClipHead
 from model.families import refuse_unfit_queries
-from model.segmenters import SegmenterConfig
 from pipeline.at_work import alone_in
 from pipeline.files import digest
 from pipeline.query_cache import QueryCache, drawn_videos, query_batches, refuse_missing_columns, stored_shapes
@@ -73,7 +71,7 @@ def refuse_unfit_cache(recipe: Recipe, cache: QueryCache, segmenter: dict[str, A
     """Raise ValueError, with the cure, where the cache does not hold what head and links read. segmenter: its card."""
     stage = recipe.stage_two
     if stage.head is not None:
-        shapes = stored_shapes(cache, from_json(SegmenterConfig, segmenter["config"]).shapes)
+        shapes = stored_shapes(cache, shapes_of(segmenter))
         refuse_unfit_queries(stage.head, shapes, setting="stage_two.head")
         refuse_missing_columns(cache, stage.head.reads.columns, setting="stage_two.head")
     if stage.links is not None:
