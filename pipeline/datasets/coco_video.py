@@ -32,6 +32,7 @@ class Faults:
     by_video: dict[int | str, BadInput] = field(default_factory=dict)      # id of a video -> its first fault
     by_frame: dict[tuple[int | str, int], BadInput] = field(default_factory=dict)       # the same, of its labels
     of_no_video: int = 0
+    strays: int = 0             # images that can be read, of a video that is not listed
 
     @contextmanager
     def of(self, video: int | str | None, frame: int | None = None) -> Iterator[None]:
@@ -66,6 +67,8 @@ def as_youtube_vis(file: Entry) -> tuple[dict[str, Any], Faults]:
             image.path("file_name")
             images[image.key("video_id")].append(image)
     videos = [_video(values, file, images, faults) for values in file.list("videos")]
+    listed_ids = {_id(values, "id") for values in file.list("videos")}
+    faults.strays = sum(len(listed) for video, listed in images.items() if video not in listed_ids)
     place = {image.key("id"): (video, frame) for video, listed in images.items()
              for frame, image in enumerate(_in_order(listed))}
     content = {**file.values, "videos": videos}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from pipeline.datasets.cvat_xml import TrackedObject
 from pipeline.datasets.folders import load_entry
-from pipeline.datasets.json_entries import Entry, shown, whole_number
+from pipeline.datasets.json_entries import Entry, shown, whole_number, whole_or_text
 from pipeline.datasets.run_lengths import packed_mask
 from pipeline.datasets.tracked_masks import TrackedMasks
 from pipeline.errors import BadInput
@@ -30,23 +30,41 @@ class CocoExport:
         return [name for _, name in rows]
 
     def tracks(self, frames: Sequence[str], masks: TrackedMasks) -> Iterator[TrackedObject]:
-        """One object with one mask for every annotation; those of a track have the same key."""
+        """One object with one mask for every annotation; those of a track have the same key.
+
+        An annotation of no listed image is counted; one of an unknown class costs its frame the label.
+        """
         names = self._names(masks)
         labels = {row.key("id"): row.text("name") for row in self._content.entries("categories", "category")}
         pictures = set(frames)
-        for annotation in self._content.entries("annotations", "annotation"):
-            name = names.get(annotation.key("image_id"))
+        annotations = self._content.list("annotations")
+        known = [values for values in annotations if isinstance(values, dict)
+                 and whole_or_text(values.get("image_id")) in names]
+        if annotations and not known:
+            raise self._content.bad(f"none of {len(annotations)} annotations belongs to an image that the json lists.",
+                                    "missing-image")
+        if strays := len(annotations) - len(known):
+            masks.remarks["annotations of no listed image"] += strays
+        for annotation in (self._content.part(values, "annotation") for values in known):
+            name = names[annotation.key("image_id")]
             if name not in pictures:
-                raise annotation.bad(f"{annotation.name} belongs to the image {name or annotation.key('image_id')!r}, "
-                                     "which is not among the pictures.", "missing-image")
-            category = annotation.key("category_id")
-            if category not in labels:
-                masks.unreadable(name, annotation.bad(f"{annotation.name} has the category {category}, which the json "
-                                                      "does not list.", "unknown-category"))
+                raise annotation.bad(f"{annotation.name} belongs to the image {name!r}, which is not among the "
+                                     "pictures.", "missing-image")
+            track = _track(annotation)
+            try:
+                label = self._label(annotation, labels)
+                is_crowd = annotation.flag("iscrowd")
+            except BadInput as error:
+                masks.unreadable(name, error)
                 continue
-            label = labels[category]
-            yield TrackedObject(f"{label} {_track(annotation)}", label, annotation.flag("iscrowd"),
-                                self._mask(annotation, name, masks))
+            yield TrackedObject(f"{label} {track}", label, is_crowd, self._mask(annotation, name, masks))
+
+    def _label(self, annotation: Entry, labels: Mapping[int | str, str]) -> str:
+        category = annotation.key("category_id")
+        if category not in labels:
+            raise annotation.bad(f"{annotation.name} has the category {category}, which the json does not list.",
+                                 "unknown-category")
+        return labels[category]
 
     def labelled(self, frames: Collection[str]) -> Collection[str]:
         """The frames that belong to the task: those that the json lists. Other pictures have no label."""

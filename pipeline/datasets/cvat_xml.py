@@ -45,6 +45,9 @@ class XmlExport:
         except (ElementTree.ParseError, ValueError, LookupError) as error:      # also of encodings
             raise BadInput("bad-xml", f"the file is not valid XML ({error}).", video=video, file=file, cure=CURE
                            ) from None
+        if self._content.tag != "annotations":
+            raise BadInput("bad-xml", f"its outermost element is {shown(self._content.tag)}; that of CVAT's exports is "
+                           "'annotations'.", video=video, file=file, cure=CURE)
         if self._content.find("image") is not None:
             raise BadInput("bad-xml", "it is an export 'CVAT for images', which does not tell which object is which in "
                            "the next frame.", video=video, file=file,

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -89,20 +89,26 @@ class Davis:
         return read_list(first_existing(lists, description=f"list of the split {self.split!r}"))
 
     @cached_property
-    def _objects(self) -> dict[str, Entry]:
-        """Folder of a video -> its objects in meta.json."""
+    def _objects(self) -> dict[str, Entry | BadInput]:
+        """Folder of a video -> its objects in meta.json, or why they cannot be read."""
         return _objects_in(self.meta)
 
     def _names(self) -> list[str]:
         """The classes that the meta.json of any split gives, or the only one: all splits have the same classes."""
         files = [self.root / META, *(self.root / name / META for name in subfolders(self.root))]
-        return [_category(objects, id) for file in files for objects in _objects_in(file).values()
-                for id in objects.values] or [ONLY_CLASS]
+        names = []
+        for objects in (objects for file in files for objects in _objects_in(file).values()):
+            for id in objects.values if isinstance(objects, Entry) else ():
+                with suppress(BadInput):        # its video names it
+                    names.append(_category(objects, id))
+        return names or [ONLY_CLASS]
 
     def _class(self, video_id: str, folder: str, id: int) -> int:
         if not self._objects:
             return 0
         objects = self._objects.get(composed(folder))
+        if isinstance(objects, BadInput):
+            raise objects
         keys = {whole_number(key): key for key in objects.values} if objects is not None else {}
         name = _category(objects, keys[id]) if id in keys else None
         if name not in self._class_of:
@@ -112,14 +118,20 @@ class Davis:
         return self._class_of[name]
 
 
-def _objects_in(meta: Path) -> dict[str, Entry]:
-    """Folder of a video -> its objects; nothing without the file."""
+def _objects_in(meta: Path) -> dict[str, Entry | BadInput]:
+    """Folder of a video -> its objects, or why they cannot be read; nothing without the file."""
     if not meta.is_file():
         return {}
     file = load_entry(meta, cure=CURE)
     videos = file.part(file.value("videos"), "videos")
-    return {composed(name): file.part(file.part(values, f"video {name!r}").value("objects"), f"objects of {name!r}")
-            for name, values in videos.values.items()}
+    return {composed(name): _objects_of(name, values, file) for name, values in videos.values.items()}
+
+
+def _objects_of(name: str, values: Any, file: Entry) -> Entry | BadInput:
+    try:
+        return file.part(file.part(values, f"video {name!r}").value("objects"), f"objects of {name!r}").of_video(name)
+    except BadInput as error:
+        return error
 
 
 def _resolution(folder: Path) -> Path:

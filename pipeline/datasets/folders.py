@@ -50,8 +50,9 @@ def load_entry(path: Path, *, cure: str) -> Entry:
 def read_list(path: Path) -> dict[str, str | BadInput]:
     """The videos on a list, by name: the folder of each, or why it cannot be read, which its reader raises.
 
-    A line that is no path inside the data set is a video "<file>, line <n>" that cannot be read, and so are two folders
-    whose names become the same. Raises `BadInput` for a file that is no text.
+    Quotation marks around a name and lines that begin with "# " are left out. A line that is no path inside the data
+    set is a video "<file>, line <n>" that cannot be read, and so are two folders whose names become the same. Raises
+    `BadInput` for a file that is no text.
     """
     cure = "Write one video per line, as its folder is named."
     try:
@@ -65,8 +66,9 @@ def read_list(path: Path) -> dict[str, str | BadInput]:
     for index, line in enumerate(lines, start=1):
         name = f"{path.name}, line {index}"
         try:
-            if line.strip():
-                listed = Entry({"line": line.strip()}, "the list", file=path, cure=cure, video=name)
+            line = line.strip().strip("\"'")
+            if line and not line.startswith("# "):
+                listed = Entry({"line": line}, "the list", file=path, cure=cure, video=name)
                 folders.append(listed.checked_path(listed.text("line"), "line"))
         except BadInput as error:
             faults[name] = error

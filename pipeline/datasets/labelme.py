@@ -80,10 +80,9 @@ class LabelMe:
         self._refuse_alike(shapes)
         for name, listed in shapes.items():
             for index, shape in enumerate(listed):
-                label = shape.text("label")
-                key = self._key(shape, index, only_frame=len(shapes) == 1)
                 try:
-                    masks.add(name, key, self._class_of[label], _mask(shape, masks))
+                    key = self._key(shape, index, only_frame=len(shapes) == 1)
+                    masks.add(name, key, self._class_of[shape.text("label")], _mask(shape, masks))
                 except BadInput as error:
                     masks.unreadable(name, error)
         return masks.record(shapes)

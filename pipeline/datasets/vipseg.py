@@ -171,7 +171,10 @@ class VipSeg:
             raise videos[0].of_video(video_id).bad(f"the json has {len(videos)} entries and {len(annotations)} "
                                                    "annotations of this video; it needs one of each.", "duplicate-id")
         (video,) = videos
-        images = {_name(image): image for image in video.of_video(video_id).entries("images", "image")}
+        listed = list(video.of_video(video_id).entries("images", "image"))
+        images = {_name(image): image for image in listed}
+        if len(images) < len(listed):
+            raise video.of_video(video_id).bad("its images list a frame twice.", "frame-mismatch")
         faults = dict(files.faults)
         infos = self._infos(video_id, annotations, faults)
         files.refuse_mismatch(list(images), infos, faults)
@@ -195,6 +198,9 @@ class VipSeg:
         for annotation in annotations:
             for entry in annotation.of_video(video_id).entries("annotations", "annotation"):
                 name = _name(entry)
+                if name in infos:
+                    faults[name] = entry.bad(f"the annotations list the frame {name!r} twice.", "frame-mismatch")
+                    continue
                 try:
                     infos[name] = list(entry.entries("segments_info", "segment"))
                 except BadInput as error:

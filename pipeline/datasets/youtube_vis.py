@@ -73,6 +73,7 @@ class YouTubeVis:
     def remarks(self) -> Mapping[str, int]:
         """Entries of the json that belong to no video, and are left out."""
         counts = {"annotations of no listed video": self._orphans,
+                  "images of no listed video": self._json[1].strays,
                   "images or annotations that cannot be read, of no listed video": self._json[1].of_no_video}
         return {remark: count for remark, count in counts.items() if count}
 
@@ -102,7 +103,8 @@ class YouTubeVis:
         size = entry.size()
         remarks: Counter[str] = Counter()
         annotations = [annotation.of_video(video_id) for annotation in self._annotated.get(entry.key("id"), [])]
-        faults = self._json[1].of_frames(entry.key("id"))
+        faults = {frame: entry.bad(fault.what, fault.reason)
+                  for frame, fault in self._json[1].of_frames(entry.key("id")).items()}
         segments, masks = self._tracks(annotations, len(video.files), size, remarks, faults)
         images = self._images(video, video_id, remarks)
         frames = {name: FrameRecord(name=name, image=image, segment_ids=tuple(of_frame),

@@ -20,9 +20,11 @@ from pipeline.faulty_labels import UNREADABLE
 from pipeline.images import encode_png
 from pipeline.records import Dataset
 from pipeline.shards import ShardConfig, ShardSet, make_shards, verify
+from tests.own_data.exports import export
 from tests.own_data.renaming import written
+from tests.own_data.test_exports import opened as opened_export
 from tests.own_data.test_no_objects import on_own_data
-from tests.own_data.worlds import edit
+from tests.own_data.worlds import SOURCES, edit
 
 FRAMES = 4
 MAPS = ("vipseg", "vipseg categories", "vspw categories", "kitti_step categories", "davis")
@@ -162,16 +164,49 @@ def annotation_of_cvat_coco(root: Path) -> None:
     edit(root / "train" / "train_00000" / "annotations" / "instances_default.json", change)
 
 
+def object_without_class_of_davis(root: Path) -> None:
+    """Frame 2 shows an object of which meta.json has no class."""
+    path = root / "Annotations" / "480p" / "train_00000" / "00002.png"
+    path.write_bytes(encode_png(np.full((48, 64), 7, np.uint8)))
+    edit(root / "meta.json", lambda content: content["videos"]["train_00000"]["objects"].update({"7": None}))
+
+
+def group_of_labelme(root: Path) -> None:
+    edit(root / "train" / "train_00000" / "2.json", lambda content: content["shapes"][0].update(group_id=[1]))
+
+
+def crowd_of_cvat_coco(root: Path) -> None:
+    def change(content: dict) -> None:
+        image = content["images"][2]["id"]
+        next(entry for entry in content["annotations"] if entry["image_id"] == image)["iscrowd"] = "no"
+
+    edit(root / "train" / "train_00000" / "annotations" / "instances_default.json", change)
+
+
+def frame_twice_in_vipseg(root: Path) -> None:
+    def change(content: dict) -> None:
+        frames = content["annotations"][0]["annotations"]
+        frames.append(frames[2])
+
+    edit(root / "panoptic_gt_VIPSeg_train.json", change)
+
+
 TRACKS = {"youtube_vis": (track_in_two_frames, "train.json"),
           "coco video": (annotation_of_coco_video, "train.json"),
           "labelme": (shape_of_labelme, "train/train_00000/2.json"),
           "cvat coco": (annotation_of_cvat_coco, "train/train_00000/annotations/instances_default.json")}
 
 
-@pytest.mark.parametrize("reader", TRACKS)
-def test_an_object_of_an_unknown_class_costs_its_frames_the_label(tmp_path, reader):
+OTHERS = {"davis": (object_without_class_of_davis, "meta.json"),
+          "labelme": (group_of_labelme, "train/train_00000/2.json"),
+          "cvat coco": (crowd_of_cvat_coco, "train/train_00000/annotations/instances_default.json"),
+          "vipseg": (frame_twice_in_vipseg, "panoptic_gt_VIPSeg_train.json")}
+
+
+@pytest.mark.parametrize(("reader", "change", "file"), [(reader, *case) for cases in (TRACKS, OTHERS)
+                                                        for reader, case in cases.items()])
+def test_a_faulty_object_costs_its_frames_the_label(tmp_path, reader, change, file):
     root, opened = written(reader, tmp_path / "data", frames=FRAMES)
-    change, file = TRACKS[reader]
     change(root)
     check(opened, tmp_path, root / file)
 
@@ -198,3 +233,31 @@ def test_check_dataset_names_the_frame(tmp_path, capsys):
     said = capsys.readouterr().out
     assert f"1 {UNREADABLE}" in said
     assert f"a frame has no label: video 'train_00000', file {path}: the PNG is cut off" in said
+
+
+def test_what_belongs_to_no_listed_image_or_video_is_counted(tmp_path):
+    root, opened = written("coco video", tmp_path / "video", frames=FRAMES)
+    edit(root / "coco_video.json", lambda content: content["images"].append({**content["images"][0], "id": 999,
+                                                                             "video_id": 77}))
+    assert opened().remarks == {"images of no listed video": 1}
+    root, opened = written("cvat coco", tmp_path / "export", frames=FRAMES)
+    edit(root / "train" / "train_00000" / "annotations" / "instances_default.json",
+         lambda content: content["annotations"].extend([None, {**content["annotations"][0], "image_id": 999}]))
+    assert opened().read("train_00000").remarks["annotations of no listed image"] == 2
+
+
+def test_a_faulty_video_of_meta_json_costs_that_video(tmp_path):
+    root, opened = written("davis", tmp_path / "data", frames=FRAMES)
+    edit(root / "meta.json", lambda content: content["videos"].update(train_00000=None, other=[1]))
+    dataset = opened()
+    with pytest.raises(BadInput, match="video 'train_00000' is None"):
+        dataset.read("train_00000")
+    assert dataset.read("train_00001").segments
+
+
+@pytest.mark.parametrize("content", ["<html><body>log in</body></html>", "<annotation><track/></annotation>"])
+def test_an_xml_of_something_else_is_no_export_without_objects(tmp_path, content):
+    root = export("cvat", SOURCES["youtube_vis"].write(tmp_path / "world"), tmp_path / "cvat")
+    (root / "train" / "train_00000" / "annotations.xml").write_text(content)
+    with pytest.raises(BadInput, match="its outermost element is"):
+        opened_export("cvat", root).read("train_00000")

@@ -187,6 +187,13 @@ def test_a_bad_line_of_a_list_costs_that_line(tmp_path, reader, line):
         make_shards(opened(), tmp_path / "strict", split="train", strict=True)
 
 
+def test_comments_and_quotation_marks_of_a_list_are_left_out(tmp_path):
+    root, opened = written("vspw categories", tmp_path / "data", frames=2)
+    videos = opened().video_ids()
+    (root / "train.txt").write_text("# mine\n" + "".join(f' "{video}" \n' for video in videos))
+    assert opened().video_ids() == videos
+
+
 def test_a_list_without_a_good_line_is_refused(tmp_path):
     root, opened = written("vspw categories", tmp_path / "data", frames=2)
     (root / "train.txt").write_bytes(bytes(range(256)) * 3)
