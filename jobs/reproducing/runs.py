@@ -87,8 +87,7 @@ class RowWorker:
             yield
             return
         folder.mkdir(parents=True, exist_ok=True)
-        with ((folder / "log.txt").open("a") as file, contextlib.redirect_stdout(file),
-              contextlib.redirect_stderr(file)):
+        with (folder / "log.txt").open("a") as file, contextlib.redirect_stdout(file):
             yield
 
 
