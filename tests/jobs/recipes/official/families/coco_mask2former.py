@@ -6,6 +6,7 @@ from tests.jobs.recipes.official.facts import Table, rows, table
 from tests.jobs.recipes.official.parameters import mmdet, resnet_norms
 from tests.jobs.recipes.official.schedules import Drops
 
+STDC = "TL configs/image/mask2former/mask2former_stdc1_lsj_8x2_32e_coco-panoptic.py"
 R50 = "TL configs/image/mask2former/mask2former_r50_lsj_8x2_50e_coco-panoptic.py"
 SWIN_T = "TL configs/image/mask2former/mask2former_swin-t-p4-w7-224_lsj_8x2_50e_coco-panoptic.py"
 SWIN_L = "mmdet configs/mask2former/mask2former_swin-l-p4-w12-384-in21k_lsj_16x1_100e_coco-panoptic.py"
@@ -109,6 +110,20 @@ TABLES: tuple[Table, ...] = (
           (f"{SEGMENTER}.backbone.frozen_statistics", True, f"{R50}:15-16"),
           ("frozen parts", "no gradients, in evaluation mode", f"{R50}:15-16 (requires_grad=False, norm_eval)", "D24"),
           (f"{SEGMENTER}.backbone.output_norms", False, R50)),
+    table("coco_mask2former_panoptic_stdc*",
+          ("stage_one.parameters", mmdet(), f"{STDC}:180-194; mmcv mmcv/runner/optimizer/default_constructor.py"),
+          ("stage_one.rates", Drops(lr=1e-4, steps=266_148, milestones=(199_611, 243_969), warmup=500),
+           f"{STDC}:197-208"),
+          ("stage_one.fit.steps", 266_148, f"{STDC}:206-207 (36 epochs of 118,287 images, 16 a step)"),
+          (f"{SEGMENTER}.query_decoder.num_queries", 100, f"{STDC}:20"),
+          (f"{SEGMENTER}.backbone.drop_path", 0.0, f"{STDC}:8-10"),
+          (f"{SEGMENTER}.backbone.batch_norm.eps", 1e-5, "torch nn.BatchNorm2d"),
+          (f"{SEGMENTER}.backbone.frozen_statistics", False, "TL mmdet/models/backbones/stdc.py"),
+          (f"{SEGMENTER}.backbone.output_norms", False, STDC)),
+    table("coco_mask2former_panoptic_stdc1", (f"{SEGMENTER}.backbone.name", "stdc1.in1k", f"{STDC}:9 (STDCNet813)")),
+    table("coco_mask2former_panoptic_stdc2",
+          (f"{SEGMENTER}.backbone.name", "stdc2.in1k",
+           "TL configs/image/mask2former/mask2former_stdc2_lsj_8x2_32e_coco-panoptic.py:9 (STDCNet1446)")),
     table("coco_mask2former_*_swin_*",
           ("stage_one.parameters", mmdet(swin_keys=True), f"{SWIN_T}:36-65; mmcv mmcv/runner/optimizer/"
                                                           "default_constructor.py"),

@@ -12,6 +12,7 @@ from tests.jobs.recipes.official.schedules import Drops
 
 VIPSEG = "TL configs/video/vipseg/vipseg_tb_r50_8e.py"
 VIPSEG_SWIN = "TL configs/video/vipseg/vipseg_tb_swinb_6e.py"
+VIPSEG_STDC = {name: f"TL configs/video/vipseg/vipseg_tb_stdcv{name[-1]}_8e.py" for name in ("stdc1", "stdc2")}
 VSPW = "TL configs/video/vspw/video_r50_train_4frames_vspw_test_6frames.py"
 VSPW_SWIN = "TL configs/video/vspw/video_swin_l_train_6frames_6e_test_6frames_f3.py"
 VSS = "TL configs/video/vipseg_vss/video_swin_l_train_2frames_vspw_test_2frames.py"
@@ -37,13 +38,19 @@ def epochs(number: int, *, frames: int, videos: int, reach: int, batch: int, rep
 
 def _trained(recipes: str, number: int, source: str, *, reach: int, frames: int, videos: int, batch: int = 16,
              repeats: int = 1, decision: str = "") -> Table:
-    steps, last = (epochs(count, frames=frames, videos=videos, reach=reach, batch=batch, repeats=repeats)
-                   for count in (number, number - 1))
-    schedule = Drops(lr=1e-4, steps=steps, milestones=(last,), warmup=500)
+    return table(recipes, *_drops(number, (number - 1,), source, reach=reach, frames=frames, videos=videos, batch=batch,
+                                  repeats=repeats, decision=decision))
+
+
+def _drops(number: int, drops: tuple[int, ...], source: str, *, reach: int, frames: int, videos: int, batch: int = 16,
+           repeats: int = 1, decision: str = "") -> list[tuple]:
+    """Facts of a training of some epochs, after some of which the learning rate drops."""
+    steps, *milestones = (epochs(count, frames=frames, videos=videos, reach=reach, batch=batch, repeats=repeats)
+                          for count in (number, *drops))
+    schedule = Drops(lr=1e-4, steps=steps, milestones=tuple(milestones), warmup=500)
     where = f"{source}; {SCHEDULE}"
-    return table(recipes, ("stage_one.rates", schedule, where, decision),
-                 ("stage_one.fit.steps", steps, where, decision),
-                 ("stage_one.input.batch_size", batch, BATCH, decision))
+    return [("stage_one.rates", schedule, where, decision), ("stage_one.fit.steps", steps, where, decision),
+            ("stage_one.input.batch_size", batch, BATCH, decision)]
 
 
 _vipseg = {"frames": 66_767, "videos": 2806}
@@ -117,8 +124,14 @@ TABLES: tuple[Table, ...] = (
                                 ("new_score", 0.5), ("object_score", 0.1), ("match", 0.5), ("memory_frames", 10),
                                 ("backdrop_clips", 1), ("momentum", 0.5))),
           ("inference.tracker.official_compat", True, "TL tracker/qdtrack/trackers/idol_tracker.py")),
+    table("vipseg_tube_link_* !*_stdc*", ("stage_one.input.clip_frames", 4, f"{VIPSEG}:228")),
+    *(table(f"vipseg_tube_link_{name}",
+            ("stage_one.input.clip_frames", 8, f"{file}:224"),
+            ("start weights", f"coco_mask2former_panoptic_{name}", "arXiv 2303.12782 table 12"),
+            ("inference.clip_frames", frames, f"{file}:235"),
+            (f"{SEGMENTER}.backbone.name", name, f"{file}:20-23"))
+      for (name, file), frames in zip(VIPSEG_STDC.items(), (6, 1))),
     table("vipseg_tube_link_*",
-          ("stage_one.input.clip_frames", 4, f"{VIPSEG}:228"),
           ("reserved queries", 66, f"{VIPSEG}:15; TL models/video/tube_link_vps (CustomNoStuff)")),
     table("kitti_step_tube_link_*", ("reserved queries", 17, f"{KITTI}:1 (19 classes, 2 of them with tracks)")),
     table("vipseg_tube_link_r50",
@@ -129,6 +142,8 @@ TABLES: tuple[Table, ...] = (
           ("inference.clip_frames", 2, f"{VIPSEG_SWIN}:226")),
     _trained("vipseg_tube_link_r50", 8, f"{VIPSEG}:245-252", reach=3, **_vipseg),
     _trained("vipseg_tube_link_swin_b", 6, f"{VIPSEG_SWIN}:234-241", reach=3, batch=32, decision="D17", **_vipseg),
+    _trained("vipseg_tube_link_stdc1", 8, f"{VIPSEG_STDC['stdc1']}:244-251", reach=7, **_vipseg),
+    table("vipseg_tube_link_stdc2", *_drops(12, (9, 11), f"{VIPSEG_STDC['stdc2']}:244-251", reach=7, **_vipseg)),
     _trained("kitti_step_tube_link_*", 12, "arXiv 2303.12782 section 4", reach=3, frames=5027, videos=12, repeats=4),
     # semantic video
     table(SEMANTIC,
@@ -161,7 +176,7 @@ TABLES: tuple[Table, ...] = (
     _trained("vipseg_vss_tube_link_swin_l", 6, VSS, reach=1, batch=32, decision="D17", **_vipseg),
     _trained("vipseg_vss_tube_link_r50 vipseg_vss_tube_link_swin_b", 6, VSS, reach=1, **_vipseg),
     # backbones and optimiser
-    table("*_tube_link_r50 !youtube_vis_* !ovis_*",
+    table("*_tube_link_r50 *_tube_link_stdc* !youtube_vis_* !ovis_*",
           (f"{SEGMENTER}.backbone.drop_path", 0.0, f"{VIPSEG}:22-31"),
           (f"{SEGMENTER}.backbone.batch_norm.eps", 1e-5, "torch nn.SyncBatchNorm"),
           (f"{SEGMENTER}.backbone.batch_norm.momentum", 0.1, "torch nn.SyncBatchNorm"),
