@@ -64,9 +64,10 @@ class IdentityScores:
     def table(self) -> str:
         """The scores, as text."""
         shown = "".join(cell(percent(value)) for value in (self.idf1, self.idp, self.idr))
+        switches = self.switches if self.things else "-"
         chosen = "" if self.threshold is None else f", tracks of a score from {self.threshold:.1f}"
         return (f"{self.name:<22}{'IDF1':>8}{'IDP':>8}{'IDR':>8}{'switches':>10}\n"
-                f"{'all':<22}{shown}{self.switches:>10}\n"
+                f"{'all':<22}{shown}{switches:>10}\n"
                 f"{self.videos} videos, {self.frames} frames, {self.things} true things{chosen}")
 
 

@@ -15,7 +15,7 @@ from model.labels import FIRST_OVERLAP
 from pipeline.clips import count_windows, sample_around, starts_with_labels
 from pipeline.query_cache.cache import QueryCache
 from pipeline.query_cache.columns import SEEN, CachedClip
-from pipeline.training_input import CLIP, SamplePlan, step_of
+from pipeline.training_input import CLIP, SamplePlan, enough_samples, step_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +28,8 @@ class QueryInputConfig:
                                    # full window can start, so that videos shorter than a window are never drawn
     test_view: bool = True         # draw windows of the test-time view too; False: of augmented views alone
     batch_size: int = 16           # windows per step, all ranks together
-    samples_per_video: int = 1     # windows drawn in an epoch from each video, or from each frame that is counted
+    samples_per_video: int = 1     # windows drawn in an epoch from each video, or from each frame that is counted;
+                                   # more where the set would not fill a batch
     reverse: float = 0.5           # probability of reading a window backwards in time
     seed: int = 0
 
@@ -67,8 +68,9 @@ def query_batches(cache: QueryCache, config: QueryInputConfig, *, rank: int = 0,
     """
     samples = list(itertools.chain.from_iterable(
         [views] * count for views, count in drawn_videos(cache, config).values()))
+    per_video = enough_samples(config.samples_per_video, videos=len(samples), clips=config.batch_size)
     plan = SamplePlan(count=len(samples), global_batch=config.batch_size, seed=config.seed,
-                      samples_per_video=config.samples_per_video)
+                      samples_per_video=per_video)
     for step in itertools.count(step_of(consumed, config.batch_size)):
         draws = plan.batch(step, rank=rank, world=world)
         windows = [_window(cache, samples[draw.video], config, draw.random(config.seed, CLIP)) for draw in draws]

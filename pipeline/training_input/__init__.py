@@ -12,12 +12,21 @@ from pipeline.training_input.loading import (
 )
 from pipeline.training_input.pseudo_video import PseudoVideoConfig
 from pipeline.training_input.refusal import RefusalConfig
-from pipeline.training_input.sample_plan import CLIP, EVIDENCE, VIEW, Draw, SamplePlan, random_stream, step_of
+from pipeline.training_input.sample_plan import (
+    CLIP,
+    EVIDENCE,
+    VIEW,
+    Draw,
+    SamplePlan,
+    enough_samples,
+    random_stream,
+    step_of,
+)
 from pipeline.training_input.targets import Overlaps, at_stride_4, clip_tubes, number_tubes, stride_4
 from pipeline.training_input.training_clips import Fetch, InputConfig, Part, decode_part, make_clip, plan_clip
 
 __all__ = ["BatchSlots", "CLIP", "CopyPasteConfig", "Draw", "EVIDENCE", "Fetch", "IndexedClips", "InputConfig",
            "Overlaps", "Part", "PseudoVideoConfig", "RefusalConfig", "SamplePlan", "Stills", "VIEW", "at_stride_4",
-           "choose_segments", "clip_tubes", "decode_part", "draw_donor", "make_clip", "never_drawn", "number_tubes",
-           "paste", "plan_clip", "random_stream", "read_frames", "renumber", "step_of", "stride_4", "training_batches",
-           "training_plan"]
+           "choose_segments", "clip_tubes", "decode_part", "draw_donor", "enough_samples", "make_clip", "never_drawn",
+           "number_tubes", "paste", "plan_clip", "random_stream", "read_frames", "renumber", "step_of", "stride_4",
+           "training_batches", "training_plan"]

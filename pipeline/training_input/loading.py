@@ -31,7 +31,15 @@ from pipeline.shards import ShardSet, StoredVideo
 from pipeline.shards.format import clip_key
 from pipeline.shards.streaming import stream_members
 from pipeline.training_input.batch_slots import BatchSlots, PackedBatch
-from pipeline.training_input.sample_plan import Draw, MixedPlan, SamplePlan, StreamPlan, share_of_rank, step_of
+from pipeline.training_input.sample_plan import (
+    Draw,
+    MixedPlan,
+    SamplePlan,
+    StreamPlan,
+    enough_samples,
+    share_of_rank,
+    step_of,
+)
 from pipeline.training_input.training_clips import (
     ClipPlan,
     Fetch,
@@ -57,7 +65,7 @@ class Stills:
 
 def training_plan(shards: ShardSet, config: InputConfig, *, world: int = 1,
                 stills: Stills | None = None) -> SamplePlan | StreamPlan | MixedPlan:
-    """The order of reading: the draws of each step.
+    """The order of reading: the draws of each step. A set that does not fill a batch is drawn from more often.
 
     Raises ValueError if batch size, ranks, workers, videos and stills do not fit together.
     """
@@ -69,11 +77,13 @@ def training_plan(shards: ShardSet, config: InputConfig, *, world: int = 1,
         images = stills.shards.with_labels().videos
         return MixedPlan(videos=len(shards.videos), stills=len(images), share=stills.share,
                          samples_per_video=config.samples_per_video, **sizes)
-    sizes["samples_per_video"] = _clips_per_video(shards, config)
+    workers = max(config.workers, 1) if config.streaming else 1
+    sizes["samples_per_video"] = enough_samples(_clips_per_video(shards, config), videos=len(shards.videos),
+                                                clips=config.batch_size * workers)
     if not config.streaming:
         return SamplePlan(count=len(shards.videos), **sizes)
     return StreamPlan(videos_per_shard=tuple(len(videos) for videos in _videos_of_shards(shards)), world=world,
-                      workers=max(config.workers, 1), **sizes)
+                      workers=workers, **sizes)
 
 
 def training_batches(shards: ShardSet, config: InputConfig, *, rank: int = 0, world: int = 1, consumed: int = 0,

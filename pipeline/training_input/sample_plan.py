@@ -190,6 +190,13 @@ def share_of_rank(global_batch: int, world: int) -> int:
     return global_batch // world
 
 
+def enough_samples(per_video: int | tuple[int, ...], *, videos: int, clips: int) -> int | tuple[int, ...]:
+    """`samples_per_video` with which an epoch has at least `clips` samples: as given, or for a small set a multiple."""
+    samples = sum(per_video) if isinstance(per_video, tuple) else videos * per_video
+    times = max(-(-clips // max(samples, 1)), 1)
+    return tuple(times * count for count in per_video) if isinstance(per_video, tuple) else times * per_video
+
+
 def step_of(consumed: int, global_batch: int) -> int:
     """Number of steps after `consumed` samples. Raises ValueError if they were not consumed at this batch size."""
     if consumed < 0 or consumed % global_batch:

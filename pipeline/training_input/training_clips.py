@@ -53,7 +53,8 @@ class InputConfig:
     drop_empty: bool = False        # never draw videos and images without an object
     refuse: RefusalConfig | None = None     # draw another clip in place of one that holds too little; None: keep all
     batch_size: int = 8             # clips per step, all ranks together
-    samples_per_video: int = 1      # clips drawn in an epoch from each video, or from each window
+    samples_per_video: int = 1      # clips drawn in an epoch from each video, or from each window; more where
+                                    # the set would not fill a batch
     seed: int = 0
     copy_paste: CopyPasteConfig | None = field(default_factory=CopyPasteConfig)
     pseudo_video: PseudoVideoConfig | None = None   # moves a camera over stills, and over some videos; None: no motion

@@ -116,7 +116,9 @@ def test_the_summary_is_in_percent_and_the_table_has_it():
     assert scores.summary() == {"idf1": 50.0, "idp": 50.0, "idr": 50.0, "switches": 2}
     assert scores.table().splitlines()[1].split() == ["all", "50.00", "50.00", "50.00", "2"]
     stuff = strip(["ssss"], {"s": SKY})
-    assert score([(stuff, stuff)]).summary() == {"idf1": None, "idp": None, "idr": None, "switches": None}
+    nothing = score([(stuff, stuff)])
+    assert nothing.summary() == {"idf1": None, "idp": None, "idr": None, "switches": None}
+    assert nothing.table().splitlines()[1].split() == ["all", "-", "-", "-", "-"]
 
 
 @settings(max_examples=10, deadline=None)

@@ -122,6 +122,13 @@ def test_frames_around_one_are_those_of_the_released_mapper_of_vita(tmp_path):
         assert abs(a.mean() - b.mean()) < 4 * ((a.var() + b.var()) / DRAWS) ** 0.5
 
 
+def test_fewer_videos_than_windows_in_a_batch_fill_it(tmp_path):
+    cache = write(tmp_path, {"a": [view_of("a", 9, view=0, start=0)], "b": [view_of("b", 9, view=0, start=0)]})
+    batch = next(query_batches(cache, QueryInputConfig(clips=3, batch_size=5)))
+    assert set(batch.videos) == {"a", "b"}
+    assert len(batch.videos) == 5
+
+
 def test_where_no_video_fills_a_window_the_cure_is_named(cache):
     with pytest.raises(ValueError, match=r"all 5 videos are shorter .* 11 clips, 22 frames; set a smaller "
                                          r"stage_two\.input\.clips"):

@@ -260,6 +260,15 @@ def test_by_windows_an_epoch_shows_every_window_once_and_short_videos_never(shar
     assert repeated.samples == 2 * len(windows)
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_set_of_fewer_videos_than_a_batch_has_clips_fills_it(shards, streaming):
+    few = ShardSet(shards.folder)
+    few.videos = tuple(video for video in few.videos if video.shard == 0)[:2]
+    batch = next(training_batches(few, replace(CONFIG, batch_size=5, workers=0, streaming=streaming)))
+    assert len(batch.videos) == 5
+    assert set(batch.videos) == {video.video_id for video in few.videos}
+
+
 def test_videos_without_an_object_may_be_left_out(shards):
     some = ShardSet(shards.folder)
     some.videos = tuple(replace(video, segments=() if video.index in (1, 4) else video.segments)

@@ -18,6 +18,7 @@ from pipeline.training_input.sample_plan import (
     MixedPlan,
     SamplePlan,
     StreamPlan,
+    enough_samples,
     random_stream,
     step_of,
 )
@@ -41,6 +42,17 @@ def test_an_epoch_draws_every_sample_once_but_the_dropped(count, repeats, batch,
     assert len(set(drawn)) == len(drawn) == count * repeats - plan.dropped
     assert set(drawn) <= {(video, repeat) for video in range(count) for repeat in range(repeats)}
     assert plan.dropped < batch
+
+
+@given(counts=st.integers(1, 3) | st.lists(st.integers(0, 3), min_size=4, max_size=4).filter(any).map(tuple),
+       clips=st.integers(1, 40))
+def test_a_small_set_is_drawn_from_more_often_and_a_large_one_as_it_was(counts, clips):
+    enough = enough_samples(counts, videos=4, clips=clips)
+    before = sum(counts) if isinstance(counts, tuple) else 4 * counts
+    plan = SamplePlan(count=4, samples_per_video=enough, global_batch=clips)
+    assert plan.samples >= clips
+    assert plan.samples % before == 0
+    assert before >= clips if enough == counts else plan.samples < clips + before
 
 
 @given(counts=st.lists(st.integers(0, 6), min_size=1, max_size=12), batch=st.integers(1, 6), epoch=st.integers(0, 3),
