@@ -32,7 +32,7 @@ from pipeline.errors import BadInput
 from pipeline.outcomes import Outcomes, VideoOutcome
 from pipeline.progress import Progress
 from pipeline.records import Dataset
-from pipeline.shards import class_table
+from pipeline.shards import class_table, refuse_unlike_classes
 from pipeline.shards.allowed import refuse_unfit_classes
 from pipeline.shards.class_counts import Counts, add_counts, class_rows
 from pipeline.shards.encode import EncodedVideo, encode_video
@@ -53,10 +53,14 @@ def main(recipe: Recipe) -> dict[str, Any]:
         say(f"synthetic world: {write_world(recipe.data_root, recipe.world)}")
     summary = {}
     errors = []
+    tables = {}
     for split, source in recipe.sources.items():
         try:
             dataset = open_dataset(source)
             refuse_unfit_classes(dataset.classes)
+            if split in recipe.splits:      # stills may have the table of another data set
+                tables[split] = dataset.classes
+                refuse_unlike_classes(tables)
             with alone_in(recipe.run_folder / "check", "jobs.check_dataset"):
                 summary[split] = check_split(recipe, split, dataset)
         except (BadInput, FileNotFoundError, ValueError) as error:

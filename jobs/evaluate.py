@@ -57,6 +57,7 @@ from pipeline.files import atomic_write
 from pipeline.metrics.labelled_frames import tracks_in
 from pipeline.metrics.scorecard import Scorecard, headline
 from pipeline.metrics.track_ap_scores import sets_table
+from pipeline.metrics.vpq_scores import PROTOCOLS
 from pipeline.outcomes import Outcomes, VideoOutcome
 from pipeline.progress import Progress, Report, Watch, unwatched
 from pipeline.shards import ShardSet, StoredVideo
@@ -124,7 +125,7 @@ def score_split(recipe: Recipe, folder: Path) -> dict[str, Any]:
     name = f"{folder.name} ({USES_LABELS})" if config.association else folder.name
     say(*([f"{name}: a reference, not a result", ""] if config.association else []),
         *(f"{result.table()}\n" for result in scores.values()), *([f"{sets_table(by_set)}\n"] if by_set else []),
-        *outcomes.skipped_lines(), *stray_lines(summary["stray_entries"]),
+        *outcomes.skipped_lines(), *stray_lines(summary["stray_entries"]), *short_videos(summary),
         *(nothing_predicted(recipe, len(outcomes.done)) if not objects else []),
         f"{name}: {in_words(summary)} over {len(outcomes.done)} videos; everything in {folder}")
     return {**summary, "tracking_uri": tracker.ids["uri"], "mlflow_run_id": tracker.ids["run_id"],
@@ -185,6 +186,16 @@ def nothing_predicted(recipe: Recipe, videos: int) -> list[str]:
         return []
     return [f"nothing was predicted in any of {videos} videos, so there is nothing to score: the model has not learnt "
             "yet, or the thresholds (inference.panoptic, inference.tracks) are above its scores"]
+
+
+def short_videos(summary: dict[str, Any]) -> list[str]:
+    """A line where VPQ has no mean although some of its windows have a score."""
+    by_window = summary.get("vpq_by_window", {})
+    none = [window for window, value in by_window.items() if value is None and int(window) in PROTOCOLS[0]]
+    if not none or all(value is None for value in by_window.values()):
+        return []
+    return [f"no VPQ: it is the mean over windows of {', '.join(map(str, PROTOCOLS[0]))} frames, and no video has a "
+            f"scored window of {' or '.join(none)} frames; the other windows have their scores above"]
 
 
 def stray_lines(strays: list[dict[str, Any]]) -> list[str]:

@@ -25,7 +25,7 @@ from jobs.verb import next_command, recorded, run
 from pipeline.datasets import open_dataset
 from pipeline.datasets.synthetic import write_world
 from pipeline.records import Dataset
-from pipeline.shards import ShardReport, ShardSet, class_table, make_shards
+from pipeline.shards import ShardReport, ShardSet, class_table, made_together, make_shards, refuse_unlike_classes
 
 
 def main(recipe: Recipe) -> dict[str, Any]:
@@ -34,8 +34,9 @@ def main(recipe: Recipe) -> dict[str, Any]:
         say(f"synthetic world: {write_world(recipe.data_root, recipe.world)}")
     # A missing data set or split stops here, before Ray starts.
     datasets = {name: open_dataset(source) for name, source in recipe.sources.items()}
+    refuse_unlike_classes({split: datasets[split].classes for split in recipe.splits})
     connect(recipe.cluster)
-    with recorded(recipe, "make_shards") as tracker:
+    with recorded(recipe, "make_shards") as tracker, made_together(map(recipe.shards_of, datasets)):
         reports = {}
         for split, dataset in datasets.items():
             reports[split] = shard_split(recipe, split, dataset)

@@ -199,7 +199,8 @@ def known_classes(folder: Path, *, expected: ClassTable | None = None) -> ClassT
                          "stuff counts as things. Convert it again with --set dataset.root=FOLDER")
     if expected is not None and classes != expected:
         raise ValueError(f"the segmenter in {folder} was trained on the classes of {classes.name}, these shards have "
-                         f"those of {expected.name}; use shards of the same data set")
+                         f"those of {expected.name}: {expected.difference_from(classes)}; use shards of the same data "
+                         "set")
     return classes
 
 

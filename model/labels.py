@@ -28,6 +28,15 @@ class ClassInfo:
     color: tuple[int, int, int]
 
 
+def _in_words(info: ClassInfo | None, other: ClassInfo | None) -> str:
+    """The name of a class; all of it where another class has the name too."""
+    if info is None:
+        return "missing"
+    if other is None or info.name != other.name:
+        return repr(info.name)
+    return f"{info.name!r} (id {info.dataset_id}, {'thing' if info.is_thing else 'stuff'}, color {list(info.color)})"
+
+
 @dataclass(frozen=True)
 class ClassTable:
     """All classes of a data set in the order of the class logits."""
@@ -66,6 +75,14 @@ class ClassTable:
     def is_thing(self) -> np.ndarray:
         """bool, one entry per class."""
         return np.array([info.is_thing for info in self.classes], dtype=bool)
+
+    def difference_from(self, other: ClassTable) -> str:
+        """The first class in which two tables differ, in words; "" for equal tables."""
+        for index in range(max(len(self), len(other))):
+            here, there = (table.classes[index] if index < len(table) else None for table in (self, other))
+            if here != there:
+                return f"class {index} is {_in_words(here, there)} here and {_in_words(there, here)} there"
+        return "" if self == other else f"the data set is {self.name!r} here and {other.name!r} there"
 
     def to_json(self) -> dict:
         """The table as plain values; `from_json` reads it back."""

@@ -55,7 +55,7 @@ def find_videos(given: str | Sequence[str], *, taken: Mapping[str, str] | None =
     that is named itself, or by a glob, is a video of one frame. taken: names of earlier results -> path of their video;
     another video gets another name. Raises FileNotFoundError where there is nothing to predict.
     """
-    entries = [given] if isinstance(given, str) else list(given)
+    entries = list(filter(None, [given] if isinstance(given, str) else given))
     left_out: list[BadInput] = []
     paths: list[Path] = []
     for entry in entries:

@@ -40,7 +40,7 @@ class QueryInputConfig:
             raise ValueError(f"stage_two.input.reach={self.reach} draws the clips of a window around one of them, and "
                              "stage_two.input.sampling=windows draws neighbours; set reach=0 or sampling=videos")
         if self.clips < 1 or self.batch_size < 1 or self.samples_per_video < 1:
-            raise ValueError("clips, batch_size and samples_per_video must be at least 1, got "
+            raise ValueError("stage_two.input.clips, batch_size and samples_per_video must be at least 1, got "
                              f"{self.clips}, {self.batch_size}, {self.samples_per_video}")
 
 

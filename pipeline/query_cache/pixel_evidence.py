@@ -40,7 +40,8 @@ class EvidenceConfig:
         if self.stride not in (1, 4):
             raise ValueError(f"evidence.stride is {self.stride}; set it to 4, or to 1 for scores")
         if self.pixels < 1:
-            raise ValueError(f"evidence.pixels is {self.pixels}, and training needs at least one; set it to 64 or more")
+            raise ValueError(f"cache.evidence.pixels is {self.pixels}, and training needs at least one; set it to 64 "
+                             "or more")
 
 
 def draw_evidence(tubes: np.ndarray, *, rng: np.random.Generator, config: EvidenceConfig
@@ -78,7 +79,7 @@ def share_out(areas: np.ndarray, *, pixels: int, equal_part: float) -> np.ndarra
     """areas s of the tubes and void -> number of pixels for each, s; at least one, at most all, `pixels` in total."""
     if len(areas) > pixels:
         raise BadInput("too-many-tubes", f"{pixels} pixels cannot represent the {len(areas)} tubes, overlaps and void "
-                       "of a clip.", cure=f"Set evidence.pixels to at least {2 * len(areas)}.")
+                       "of a clip.", cure=f"Set cache.evidence.pixels to at least {2 * len(areas)}.")
     counts = np.ones_like(areas)
     demand = equal_part / len(areas) + (1 - equal_part) * areas / areas.sum()
     while left := pixels - counts.sum():

@@ -1,12 +1,13 @@
 """Shards: planning, writing, reading and verifying. No other folder opens a shard."""
 
+from pipeline.shards.allowed import refuse_unlike_classes
 from pipeline.shards.class_counts import class_table
 from pipeline.shards.format import StoredFrame, StoredVideo
 from pipeline.shards.index import write_index
-from pipeline.shards.make import ShardReport, make_shards
+from pipeline.shards.make import ShardReport, made_together, make_shards
 from pipeline.shards.plan import ShardConfig, ShardPlan, plan_shards
 from pipeline.shards.reader import ShardSet
 from pipeline.shards.verify import verify
 
 __all__ = ["ShardConfig", "ShardPlan", "ShardReport", "ShardSet", "StoredFrame", "StoredVideo", "class_table",
-           "make_shards", "plan_shards", "verify", "write_index"]
+           "made_together", "make_shards", "plan_shards", "refuse_unlike_classes", "verify", "write_index"]

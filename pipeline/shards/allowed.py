@@ -6,6 +6,7 @@ Results become files and folders named after videos and frames; panoptic ids, id
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 from model.labels import DIVISOR, ClassTable
 from pipeline.errors import BadInput
@@ -27,6 +28,16 @@ def refuse_unfit_classes(classes: ClassTable) -> None:
         if wrong:
             raise BadInput("bad-classes", f"class {info.name!r} of {classes.name!r} has {wrong}.",
                            cure="Correct the category file of this data set.")
+
+
+def refuse_unlike_classes(tables: Mapping[str, ClassTable]) -> None:
+    """Raise BadInput "bad-classes" where two splits of a data set have other classes: a network has one table."""
+    (first, expected), *others = tables.items()
+    for split, classes in others:
+        if difference := classes.difference_from(expected):
+            raise BadInput("bad-classes", f"the splits {split!r} and {first!r} have other classes: {difference} "
+                           f"({len(classes)} classes in {split!r}, {len(expected)} in {first!r}).",
+                           cure="List the same classes, with the same ids and in the same order, for every split.")
 
 
 def refuse_unfit_video(video: VideoRecord, classes: ClassTable) -> None:

@@ -7,7 +7,8 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -65,6 +66,22 @@ def make_shards(dataset: Dataset, folder: Path | str, config: ShardConfig | None
     plan = plan_shards(dataset, config, split=split)
     with alone_in(folder, "make_shards"):
         return _made(dataset, folder, _claim(folder, plan), workers=workers, strict=strict)
+
+
+@contextmanager
+def made_together(folders: Iterable[Path]) -> Iterator[None]:
+    """For the sets of one data set: where one cannot be made, those that were begun with it do not refuse other data.
+
+    Corrected data may have other videos and classes. Finished shards stay, and are kept where the plan is the same.
+    """
+    new = [folder for folder in folders if not (folder / MANIFEST).exists()]
+    try:
+        yield
+    except ValueError:      # of data or settings; a full disk leaves what is finished as it is
+        for folder in new:
+            remove_file(folder / MANIFEST)
+            remove_file(folder / PLAN)
+        raise
 
 
 def _made(dataset: Dataset, folder: Path, plan: ShardPlan, *, workers: int, strict: bool) -> ShardReport:

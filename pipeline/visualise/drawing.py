@@ -17,6 +17,7 @@ from pipeline.progress import Watch
 from pipeline.visualise.overlay import beside, overlay
 from pipeline.visualise.video_writer import VideoWriter
 
+LOWEST = 320        # lines of a picture; smaller frames are enlarged
 LARGEST = 1920      # columns of an enlarged picture
 
 
@@ -45,6 +46,11 @@ def draw(source: VideoSource, predicted: PanopticVideo | Mapping[str, PanopticVi
     return path
 
 
+def readable_scale(height: int, width: int) -> int:
+    """How often the pixels of a small frame are repeated, so that names do not cover it."""
+    return max(1, min(LOWEST // height, LARGEST // width))
+
+
 def by_title(predicted: PanopticVideo | Mapping[str, PanopticVideo]) -> Mapping[str, PanopticVideo]:
     """The results that are drawn, each under its title."""
     return {"prediction": predicted} if isinstance(predicted, PanopticVideo) else predicted
@@ -53,7 +59,7 @@ def by_title(predicted: PanopticVideo | Mapping[str, PanopticVideo]) -> Mapping[
 def overlays(source: VideoSource, predicted: PanopticVideo | Mapping[str, PanopticVideo], classes: ClassTable, *,
              truth: PanopticVideo | None = None) -> Iterator[np.ndarray]:
     """The pictures of `draw`. Small frames are enlarged to about 320 lines or columns: names would cover them."""
-    scale = max(1, min(320 // source.size[0], LARGEST // source.size[1]))
+    scale = readable_scale(*source.size)
     versions = by_title(predicted)
     videos = [*([] if truth is None else [truth]), *versions.values()]
     titles = ("frame", *([] if truth is None else ["truth"]), *versions)

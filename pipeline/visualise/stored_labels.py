@@ -10,10 +10,8 @@ import numpy as np
 from model.contracts import VideoSegment
 from model.labels import VOID, ClassTable, panoptic_id
 from pipeline.images import decode_image, decode_png
-from pipeline.visualise.drawing import enlarged
+from pipeline.visualise.drawing import enlarged, readable_scale
 from pipeline.visualise.overlay import beside, overlay
-
-LOWEST = 320        # lines of a picture; smaller frames are enlarged, because names would cover them
 
 
 def labelled_picture(image: bytes, label: bytes, meta: Mapping[str, Any], classes: ClassTable) -> np.ndarray:
@@ -27,7 +25,7 @@ def labelled_picture(image: bytes, label: bytes, meta: Mapping[str, Any], classe
         table[overlap["id"]] = table[max(overlap["segments"])]
     stored = decode_png(label)
     ids = np.array([table.get(id, VOID) for id in range(int(stored.max()) + 1)], np.int32)[stored]
-    scale = max(1, LOWEST // frame.shape[0])
+    scale = readable_scale(*frame.shape[:2])
     frame = enlarged(frame, scale)
     return beside([frame, overlay(frame, enlarged(ids, scale), segments, classes)], titles=("frame", "labels"))
 

@@ -163,3 +163,9 @@ def test_a_home_folder_that_nobody_has_is_named_unless_a_file_is_called_so(tmp_p
     assert at_home("~lock.mp4") == Path("~lock.mp4")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert at_home("~/a.mp4") == tmp_path / "a.mp4"
+
+
+@pytest.mark.parametrize("given", ["", (), ("",)])
+def test_an_empty_input_names_no_folder(given):
+    with pytest.raises(FileNotFoundError, match=r"holds nothing to predict\. Give a video file"):
+        find_videos(given)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from model.contracts import PanopticVideo, VideoSegment
 from model.labels import ClassInfo, ClassTable
-from pipeline.visualise.drawing import LARGEST, draw, overlays
+from pipeline.visualise.drawing import LARGEST, draw, overlays, readable_scale
 
 CLASSES = ClassTable("one", (ClassInfo(1, "cat", True, (250, 0, 0)),))
 
@@ -31,6 +31,12 @@ def result(source: Grey) -> PanopticVideo:
     return PanopticVideo(video_id="v", frame_names=source.frame_names,
                          segments={1: VideoSegment(class_index=0, track=1)},
                          frames=[np.ones(source.size, np.int32)] * len(source.frame_names))
+
+
+@pytest.mark.parametrize(("size", "scale"), [((1, 300), 6), ((16, 1200), 1), ((1, 60_000), 1), ((48, 64), 6),
+                                             ((320, 4), 1), ((1, 1), 320)])
+def test_strips_are_enlarged_no_further_than_a_picture_is_wide(size, scale):
+    assert readable_scale(*size) == scale
 
 
 def test_panes_beside_each_other_have_titles():
