@@ -18,14 +18,18 @@ from jobs.environment import variables
 
 LONGEST_RAY_FOLDER = 40             # bytes: Ray appends up to 66, and the path of a socket has at most 107
 SHORT_TEMPORARY_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
+LEAST_OBJECT_STORE_MB = 75          # that Ray accepts
 SPECIAL = re.compile(r"""[\s()\[\]{}&;|<>*?$`'"\\!#~]""")     # in a shell's words; Ray does not quote its commands
 
 
 def start_own_cluster(*, cpus: int, object_store_mb: int, environment: Mapping[str, str]) -> None:
     """Start Ray on this machine with so many CPUs. environment: variables of all its processes.
 
-    Raises ValueError naming a path that Ray cannot work in.
+    Raises ValueError naming a path that Ray cannot work in, or too small a store.
     """
+    if object_store_mb < LEAST_OBJECT_STORE_MB:
+        raise ValueError(f"cluster.object_store_mb={object_store_mb} is less than Ray accepts; set "
+                         f"cluster.object_store_mb={LEAST_OBJECT_STORE_MB} or more")
     refuse_special_paths({"the Python of this environment": sys.executable, "the Ray package": ray.__file__})
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")      # this machine cannot be preempted
     # Without a token in the environment, Ray writes one to the home folder, which may be read-only.

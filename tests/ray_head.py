@@ -20,6 +20,9 @@ import psutil
 ROOT = Path(__file__).resolve().parents[1]
 RAY = str(Path(sys.executable).with_name("ray"))
 
+# Ray's own processes among those with such names; the actor with Ray Data's numbers outlives every job.
+OWN = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent", "ray::_StatsActor")
+
 
 def free_ports(count: int) -> list[str]:
     sockets = [socket.socket() for _ in range(count)]
@@ -34,10 +37,10 @@ def free_ports(count: int) -> list[str]:
 class Head:
     """`ray start --head --block` with ports, temporary folder, home folder and token of its own."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, token: str | None = None) -> None:
         self.folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")       # sockets below it need a short path
         self.env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
-            "HOME": str(home), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            "HOME": str(home), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token or secrets.token_hex(32),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
         port, dashboard, client, agent, metrics = free_ports(5)
         self.address = f"http://127.0.0.1:{dashboard}"
@@ -84,7 +87,8 @@ class Head:
     def workers(self) -> list[psutil.Process]:
         """The processes in which this cluster does the work of a verb: actors and tasks."""
         below = psutil.Process(self.process.pid).children(recursive=True)
-        return [process for process in below if _name(process).startswith("ray::") and "IDLE" not in _name(process)]
+        names = {process: _name(process) for process in below}
+        return [process for process, name in names.items() if name.startswith("ray::") and not name.startswith(OWN)]
 
     def close(self) -> None:
         """End the processes this head started, by their ids, and no other."""

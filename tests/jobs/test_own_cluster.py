@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jobs import own_cluster
-from jobs.own_cluster import ray_folder, refuse_special_paths
+from jobs.own_cluster import ray_folder, refuse_special_paths, start_own_cluster
 
 
 @pytest.fixture
@@ -20,6 +20,11 @@ def system_folder(monkeypatch):
     def choose(folder: str) -> None:
         monkeypatch.setattr(tempfile, "tempdir", folder)
     return choose
+
+
+def test_a_store_that_is_too_small_for_ray_is_refused_with_the_setting():
+    with pytest.raises(ValueError, match=r"object_store_mb=10 is less.*set cluster\.object_store_mb=75 or more"):
+        start_own_cluster(cpus=1, object_store_mb=10, environment={})
 
 
 def test_ray_works_in_the_temporary_folder_of_the_system(system_folder, tmp_path, monkeypatch):

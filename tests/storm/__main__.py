@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import secrets
 import shutil
 import sys
 import tempfile
@@ -21,6 +22,8 @@ from typing import Annotated
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# One token for all clusters: Ray reads it once, when it is imported.
+os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
 
 import mlflow  # noqa: F401 - imported here, so that no forked verb has to
 import sqlalchemy  # noqa: F401

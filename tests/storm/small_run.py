@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -106,7 +107,7 @@ class SmallRun:
     @cached_property
     def head(self) -> Head:
         """A cluster that the verbs may join, which is started on first use and lives until `close`."""
-        head = Head(self.folder)
+        head = Head(self.folder, token=os.environ["RAY_AUTH_TOKEN"])
         head.wait_until_ready()
         return head
 
@@ -142,10 +143,13 @@ class SmallRun:
 
         return forked(call, self.folder / "log.txt", **limits)
 
-    def differences(self, state: str) -> dict[str, str]:
-        """The files of the place that are not those of a state: name -> reason. Empty: all bytes are equal."""
-        wanted = contents(self.folder / "before" / state)
-        present = contents(self.place)
+    def differences(self, state: str, *, passing: tuple[str, ...] = ()) -> dict[str, str]:
+        """The files of the place that are not those of a state: name -> reason. Empty: all bytes are equal.
+
+        passing: fields of cards that need not be equal.
+        """
+        wanted = contents(self.folder / "before" / state, passing)
+        present = contents(self.place, passing)
         return {name: "missing" if name not in present else "left over" if name not in wanted else "differs"
                 for name in sorted(wanted.keys() | present.keys()) if wanted.get(name) != present.get(name)}
 
@@ -189,11 +193,14 @@ def largest_new_file(before: Path, after: Path) -> int:
                 if path.is_file() and not (before / path.relative_to(after)).exists()), default=0)
 
 
-def contents(place: Path) -> dict[str, str]:
-    """Name -> digest of every file of a run that has to be the same whenever it is made, half written ones included."""
+def contents(place: Path, passing: tuple[str, ...] = ()) -> dict[str, str]:
+    """Name -> digest of every file of a run that has to be the same whenever it is made, half written ones included.
+
+    passing: fields of cards that are left out.
+    """
     run = place / "run"
     names = {str(path.relative_to(run)): path for path in sorted(run.rglob("*")) if path.is_file()}
-    return {name: _digest(path) for name, path in names.items()
+    return {name: _digest(path, passing) for name, path in names.items()
             if path.name not in PRIVATE and not name.startswith(WAITING)}
 
 
@@ -202,17 +209,19 @@ def is_partial(name: str) -> bool:
     return any(PARTIAL_NAME.search(part) for part in Path(name).parts)
 
 
-def _digest(path: Path) -> str:
+def _digest(path: Path, passing: tuple[str, ...]) -> str:
     """sha256 of a file; of the scores without the speed of this machine, of a card without the commit of the code.
 
     Of a video the frames without their bits: the encoder does not give the same ones twice where a machine is busy. Of
-    the trials of a sweep all but their duration.
+    the trials of a sweep all but their duration. passing: further fields of a card that are left out.
     """
     if path.suffix == ".mp4":
         with av.open(str(path)) as video:
             return str([(frame.width, frame.height, frame.pts) for frame in video.decode(video=0)])
     if path.name == "trials.parquet":
         return str(pq.read_table(path).drop_columns(["seconds", "result"]).to_pylist())
-    passing = "seconds" if path.parent.name == "trials" else PASSING.get(path.name)
-    content = whole_json(path) if passing else None
-    return sha256_of(path) if content is None else digest({**content, passing: ""})
+    left_out = "seconds" if path.parent.name == "trials" else PASSING.get(path.name)
+    content = whole_json(path) if left_out else None
+    if content is None:
+        return sha256_of(path)
+    return digest({name: value for name, value in content.items() if name not in (left_out, *passing)})
