@@ -56,7 +56,8 @@ def main(minutes: float = 60.0, seed: int = 0, verb: tuple[str, ...] = (), kind:
         verb: only these verbs.
         kind: only these kinds of faults.
         trials: at most so many of every kind and verb.
-        folder: where the run is made and torn at; what is left of a failure stays there. Default: a temporary one.
+        folder: where the run is made and torn at; what is left of a failure stays there, and the next storm of the
+            same code takes the run from there. Default: a temporary one.
     """
     end = time.monotonic() + 60 * minutes
     pairs = chosen(kind, verb)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, wraps
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,7 @@ PRIVATE = ("tracking.json", "progress.jsonl")
 WAITING = "tracking/"       # start of the names of what is still to be logged
 PASSING = {"scores.json": "frames_per_second", "model.json": "code"}
 PARTIAL_NAME = re.compile(r"\.[0-9a-f]{8}-\d+-[0-9a-f]{8}\.partial$")
+COSTS = "costs.json"    # in the folder of the states, once all are made
 VIDEOS = "videos"       # folder of what is predicted, beside that of the run
 
 
@@ -82,9 +84,13 @@ class SmallRun:
         self.costs: dict[str, Cost] = {}
 
     def make(self) -> None:
-        """Run all verbs undisturbed. Raises RuntimeError when one of them fails."""
+        """Run all verbs undisturbed, unless an earlier storm has. Raises RuntimeError when one of them fails."""
         place = self.place
         environment()       # which no forked verb has to read then
+        if (costs := whole_json(self.folder / COSTS)) is not None:
+            self.costs = {verb: Cost(**cost) for verb, cost in costs.items()}
+            return
+        shutil.rmtree(self.folder, ignore_errors=True)
         (place / VIDEOS).mkdir(parents=True)
         for name, frames in (("short", 2), ("long", 6), ("other", 3)):
             write_video(place / VIDEOS / f"{name}.mp4", frames)
@@ -98,6 +104,8 @@ class SmallRun:
             self.costs[verb] = Cost(seconds=ended.seconds, changes=changes, megabytes=ended.megabytes,
                                     largest=largest_new_file(self.folder / "before" / verb, place))
         place.rename(self.folder / "before" / FINISHED)
+        costs = {verb: asdict(cost) for verb, cost in self.costs.items()}
+        (self.folder / COSTS).write_text(json.dumps(costs))
 
     @property
     def place(self) -> Path:
