@@ -20,8 +20,9 @@ import psutil
 ROOT = Path(__file__).resolve().parents[1]
 RAY = str(Path(sys.executable).with_name("ray"))
 
-# Ray's own processes among those with such names; the actor with Ray Data's numbers outlives every job.
-OWN = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent", "ray::_StatsActor")
+# Ray's own processes among those with such names: agents of the machine, and actors that outlive every job.
+OWN = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent", "ray::_StatsActor",
+       "ray::_AutoscalingCoordinatorActor")
 
 
 def free_ports(count: int) -> list[str]:

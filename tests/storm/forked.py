@@ -6,6 +6,7 @@ The parent must not have started threads or Ray.
 from __future__ import annotations
 
 import os
+import re
 import resource
 import signal
 import sys
@@ -35,7 +36,8 @@ class Ended:
 
     @property
     def has_traceback(self) -> bool:
-        return self.code == CRASH or "Traceback (most recent call last)" in self.said
+        """Whether it printed a traceback itself; Ray passes on those of its own processes with their name before."""
+        return self.code == CRASH or re.search(r"^\s*Traceback \(most recent call last", self.said, re.M) is not None
 
 
 @dataclass(frozen=True, slots=True)
