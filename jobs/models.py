@@ -59,7 +59,7 @@ def save_model(folder: Path, weights: Mapping[str, Tensor], card: Mapping[str, A
 def read_card(folder: Path) -> dict[str, Any]:
     """`model.json` of a finished model. Raises FileNotFoundError with the verb that would make it."""
     path = Path(folder) / "model.json"
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"no finished model in {folder} (model.json is missing); run the training verb first, "
                                 "or point the recipe at another folder")
     card = own_json(path, cure="Copy the folder of the model again; if it was made here, delete it and run the "

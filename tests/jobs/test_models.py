@@ -108,3 +108,10 @@ def test_weights_that_are_not_finite_are_neither_saved_nor_used(tmp_path, value,
 def test_a_missing_model_names_the_verb_to_run(tmp_path):
     with pytest.raises(FileNotFoundError, match="training verb"):
         read_card(tmp_path)
+
+
+def test_a_folder_in_the_place_of_a_card_is_named_with_the_cure(tmp_path):
+    (tmp_path / "model.json").mkdir()
+    with pytest.raises(BadInput, match=rf"{tmp_path}/model\.json: it is a folder where a file belongs") as raised:
+        read_card(tmp_path)
+    assert "Remove it" in str(raised.value)
