@@ -31,9 +31,8 @@ from torch import Tensor
 
 from benchmarks.harness import Results
 from benchmarks.query_cache import prepare, toy_recipe
-from benchmarks.rows import machine
+from benchmarks.rows import commit, machine
 from jobs.cache_queries import CacheShard
-from jobs.code_version import code_version
 from jobs.recipes import find_recipe
 from jobs.recipes.schema import Recipe
 from jobs.train_stage_two import build_stage
@@ -163,7 +162,7 @@ def measured(recipe: Recipe, output: Path, *, windows: int, draws: int, enlarge:
             if (row := known.get((head, str(way)))) is None:
                 row = {"recipe": recipe.name, "head": head, "kept": str(way), "enlarge": enlarge, "windows": windows,
                        "draws": draws, **asdict(way), **compared(stage, seen, truths, way, draws=draws),
-                       "machine": machine(), "code": code_version(),
+                       "machine": machine(), "commit": commit(),
                        "date": datetime.now(UTC).isoformat(timespec="seconds")}
                 with file.open("a") as lines:
                     lines.write(json.dumps(row) + "\n")

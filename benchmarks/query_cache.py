@@ -81,19 +81,27 @@ SIZES = {"toy": Size(recipe=toy_recipe), "full": Size(recipe=demo_recipe),
          "official": Size(recipe=official_recipe, repeats=2)}
 
 
-def prepare(recipe: Recipe) -> Recipe:
-    """Write the world, the shards, an untrained segmenter and its cache."""
-    dataset = open_dataset(replace(recipe.dataset, root=str(write_world(recipe.data_root, recipe.world))))
-    make_shards(dataset, recipe.shards_of("train"), recipe.shards, split="train")
+def prepare(recipe: Recipe, *, splits: tuple[str, ...] = ("train",)) -> Recipe:
+    """Write the world, the shards of some splits, an untrained segmenter and its cache."""
+    root = str(write_world(recipe.data_root, recipe.world))
+    for split in splits:
+        make_shards(open_dataset(replace(recipe.dataset, root=root, split=split)), recipe.shards_of(split),
+                    recipe.shards, split=split)
     shards = ShardSet(recipe.shards_of("train"))
     save_model(recipe.segmenter_folder, untrained_segmenter(recipe).state_dict(),
                segmenter_card(recipe, shards.classes, shards.fingerprint))
-    cache_folder(recipe).mkdir(parents=True)
+    fill_cache(recipe)
+    return recipe
+
+
+def fill_cache(recipe: Recipe) -> None:
+    """Make the cache of a recipe in this process."""
+    cache_folder(recipe).mkdir(parents=True, exist_ok=True)
     actor = CacheShard(recipe=recipe)
+    shards = ShardSet(recipe.shards_of("train"))
     finish_cache(cache_folder(recipe), cache_source(recipe), [
         part for shard in range(len(shards.manifest["shards"]))
         for part in actor(split="train", shard=shard, part=shard)["parts"]])
-    return recipe
 
 
 def views(recipe: Recipe) -> tuple[Callable[[], None], Callable[[], None]]:
