@@ -13,6 +13,7 @@ again.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from benchmarks.harness import Results
@@ -41,6 +43,7 @@ from jobs.verb import resolved
 from model.contracts import VideoQueries
 from model.inference import Aligned, QueryCollector, make_results
 from model.labels import ClassTable
+from pipeline.files import atomic_write
 from pipeline.query_cache import (
     SEEN,
     CachedClip,
@@ -133,11 +136,35 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     recipe = resolved(replace(find_recipe(arguments.recipe), folder=arguments.folder))
-    rows = measured(recipe, Path(arguments.output), windows=arguments.windows, draws=arguments.draws,
-                    enlarge=arguments.enlarge)
+    output = Path(arguments.output)
+    rows = []
     print(f"{'head':<9}{'kept':<44}{'bytes':>9}{'cosine':>9}{'lowest':>9}{'bias':>8}{'spread':>8}")
-    for row in rows:
+    for row in measured(recipe, output, windows=arguments.windows, draws=arguments.draws, enlarge=arguments.enlarge):
         print(line(row), flush=True)
+        rows.append(row)
+    path = output / f"gradients_{recipe.name}_x{arguments.enlarge}.png"
+    atomic_write(path, plot(rows))
+    print(path)
+
+
+def plot(rows: Sequence[dict[str, Any]]) -> bytes:
+    """A png: bytes of a clip against one minus the cosine, for the new and for the trained head."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    for axis, head in zip(axes, ("new", "trained"), strict=True):
+        for bits, strategy in ((16, "uniform"), (16, "balanced"), (16, "mixed"), (8, "mixed")):
+            curve = sorted((row["bytes"] / 1000, 1 - row["cosine"]) for row in rows
+                           if (row["head"], row["bits"], row["strategy"]) == (head, bits, strategy))
+            if curve:
+                axis.loglog(*zip(*curve), marker="o", label=f"{strategy}, {bits} bits")
+        axis.axhline(0.01, color="grey", linewidth=0.8)
+        axis.set_title(f"{head} head")
+        axis.set_xlabel("kB of a clip")
+    axes[0].set_ylabel("1 - cosine with the gradient of all pixels")
+    axes[0].legend()
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=100)
+    return content.getvalue()
 
 
 def line(row: dict[str, Any]) -> str:
