@@ -146,6 +146,15 @@ def links_card(recipe: Recipe, segmenter: dict[str, Any], cache: str) -> dict[st
             "segmenter_sha256": segmenter["weights_sha256"], **_made_by(recipe)}
 
 
+def _config(config_type: type, card: Mapping[str, Any], name: str, folder: Path) -> Any:
+    """A configuration of the card of a model. Raises ValueError with the file for one that does not fit."""
+    try:
+        return from_json(config_type, card[name])
+    except ValueError as error:
+        raise ValueError(f"{Path(folder) / 'model.json'}: {error}. If this version wrote the file, it is damaged; "
+                         "remove it, and run the training again, which writes it from the last checkpoint") from None
+
+
 def shapes_of(card: Mapping[str, Any]) -> QueryShapes:
     """What the segmenter of a card hands to a cross-clip head."""
     return from_json(SegmenterConfig, card["config"]).shapes
@@ -154,7 +163,7 @@ def shapes_of(card: Mapping[str, Any]) -> QueryShapes:
 def load_segmenter(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     """A finished segmenter in evaluation mode, frozen, and its card."""
     card = card_of(folder, "segmenter")
-    config = without_download(from_json(SegmenterConfig, card["config"]))     # earlier cards kept pretrained=True
+    config = without_download(_config(SegmenterConfig, card, "config", folder))     # earlier cards kept pretrained=True
     return _frozen(config.build(), folder), card
 
 
@@ -162,7 +171,7 @@ def load_head(folder: Path, *, segmenter_card: dict[str, Any]) -> tuple[nn.Modul
     """A finished cross-clip head, frozen. Raises Mismatch when it was trained on another segmenter's queries."""
     card = card_of(folder, "head")
     _refuse_other_segmenter(card, segmenter_card, folder)
-    return _frozen(from_json(CrossClipConfig, card["config"]).build(), folder), card
+    return _frozen(_config(CrossClipConfig, card, "config", folder).build(), folder), card
 
 
 def load_links(folder: Path, *, segmenter_card: dict[str, Any]) -> tuple[LinkNetwork, dict[str, Any]]:
@@ -174,7 +183,7 @@ def load_links(folder: Path, *, segmenter_card: dict[str, Any]) -> tuple[LinkNet
                                 "(jobs.cache_queries, jobs.train_stage_two), or set inference.association=hungarian")
     card = card_of(folder, "links")
     _refuse_other_segmenter(card, segmenter_card, folder)
-    config = from_json(LinkNetworkConfig, card["config"])
+    config = _config(LinkNetworkConfig, card, "config", folder)
     weights = load_weights(folder)
     network = config.build(embedding=len(weights["mean"]))
     network.load_state_dict(weights)
@@ -238,13 +247,15 @@ def load_system(folder: Path | str, *, mode: Mode | None = None, inference: Infe
     if mode not in ("near_online", "offline"):
         raise ValueError(f"mode={mode!r} is not a way to use a finished model; choose 'near_online' or 'offline'")
     segmenter_folder = at_home(segmenter or folder) / "stage_one" / "model"
-    card = read_card(head if mode == "offline" else segmenter_folder)
+    model_folder = head if mode == "offline" else segmenter_folder
+    card = read_card(model_folder)
     if inference is None and "inference" not in card:
         raise ValueError(f"{folder} was finished by an earlier version, whose models do not say how they make results; "
                          "give inference=InferenceConfig(...), or use jobs.predict with its recipe")
+    inference = inference or _config(InferenceConfig, card, "inference", model_folder)
     return _system(segmenter_folder, head if mode == "offline" else None, recipe=card["recipe"],
-                   links_folder=folder / "stage_two" / "links" / "model",
-                   inference=inference or from_json(InferenceConfig, card["inference"]), device=torch.device(device))
+                   links_folder=folder / "stage_two" / "links" / "model", inference=inference,
+                   device=torch.device(device))
 
 
 def _system(segmenter_folder: Path, head_folder: Path | None, *, links_folder: Path, inference: InferenceConfig,

@@ -67,7 +67,7 @@ def identity_differences(path: Path, identity: Identity) -> list[str]:
         stored |= {name: to_json(from_json(type(value), stored[name])) for name, value in identity.items()
                    if dataclasses.is_dataclass(value) and name in stored}
     except ValueError as error:
-        return [f"its settings are of an older version, which this one cannot read: {error}"]
+        return [f"the settings in {path} are of an older version, which this one cannot read, or damaged: {error}"]
     return differences(stored, plain(identity))
 
 

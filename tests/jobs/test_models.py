@@ -115,3 +115,15 @@ def test_a_folder_in_the_place_of_a_card_is_named_with_the_cure(tmp_path):
     with pytest.raises(BadInput, match=rf"{tmp_path}/model\.json: it is a folder where a file belongs") as raised:
         read_card(tmp_path)
     assert "Remove it" in str(raised.value)
+
+
+def test_a_card_whose_settings_do_not_fit_is_named_with_the_cure(tmp_path):
+    recipe = find_recipe("tiny")
+    one = recipe.stage_one
+    model = one.segmenter.build()
+    folder = tmp_path / "model"
+    save_model(folder, model.state_dict(), segmenter_card(recipe, CLASSES, "shards"))
+    card = folder / "model.json"
+    card.write_text(card.read_text().replace('"query_decoder"', '"quesy_decoder"', 1))
+    with pytest.raises(ValueError, match=rf"{card}: .*quesy_decoder.*remove it, and run the training again"):
+        load_segmenter(folder)
