@@ -23,7 +23,8 @@ RAY = str(Path(sys.executable).with_name("ray"))
 # Ray's own processes among those with such names: agents of the machine, and actors that outlive every job. The
 # cleaner of a training that was stopped ends once Ray's state service has told it so, whenever that answers.
 OWN = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent", "ray::_StatsActor",
-       "ray::_AutoscalingCoordinatorActor", "ray::PlacementGroupCleaner")
+       "ray::_AutoscalingCoordinatorActor", "ray::ActorLocationTracker", "ray::_UsageCollectionActor",
+       "ray::PlacementGroupCleaner")
 
 
 def free_ports(count: int) -> list[str]:
