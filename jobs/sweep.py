@@ -219,11 +219,12 @@ class Sweep:
         cards = score({result.name: trial for result, trial in zip(results, trials) if not result.error})
         results = [result if result.error else self._with_scores(result, cards[result.name]) for result in results]
         for result in results:
-            if not result.error:
-                self.records.write(result)
+            # First: a trial that is on disk is not run again, and one that is logged twice is found by its name.
             self.tracker.trial(result.name, numbers=result.numbers, error=result.error,
                                parameters={**dict(setting.partition("=")[::2] for setting in result.settings),
                                            "seed": str(result.seed), "scored_from": scored_from})
+            if not result.error:
+                self.records.write(result)
         self.count += len(results)
         return results
 

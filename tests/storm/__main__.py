@@ -13,6 +13,7 @@ import os
 import random
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -64,6 +65,7 @@ def main(minutes: float = 60.0, seed: int = 0, verb: tuple[str, ...] = (), kind:
     if any(name == FULL_DISK.name for name, _ in pairs):
         with_own_mounts()
     torch.set_num_threads(1)
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))     # its cluster ends with it
     place = Path(tempfile.mkdtemp(prefix="storm-")) if folder is None else folder.absolute()
     run = SmallRun(place / "run")
     try:
