@@ -53,7 +53,7 @@ class Results:
         return self._keep(name, [other / one for one, other in rounds], RATIO, device, detail)
 
     def add(self, name: str, values: float | Sequence[float], unit: str, *, device: str = "cpu", **detail: Any) -> Row:
-        """Keep a value that is no comparison, or the values of several repeats."""
+        """Store a value that is not a comparison, or the values of several repeats."""
         return self._keep(name, [values] if isinstance(values, (int, float)) else list(values), unit, device, detail)
 
     def _keep(self, name: str, values: list[float], unit: str, device: str, detail: dict[str, Any]) -> Row:

@@ -30,7 +30,7 @@ SIZES = {"toy": {"tiny": (TINY, 256)}, "full": {"tiny": (TINY, 256), "full": (FU
 
 
 def run(size: dict[str, tuple[dict[str, int], int]], results: Results) -> None:
-    """One comparison for every world and number of sampled pixels."""
+    """Compare the losses once for every world and its number of sampled pixels."""
     for name, (shape, samples) in size.items():
         prediction, targets = world(**shape)
         config = KMaxLossConfig(pixel_samples=samples, semantic_samples=samples)

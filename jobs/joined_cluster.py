@@ -80,7 +80,7 @@ def why_not(place: str, seconds: float) -> str:
     """Why a cluster at host:port cannot be joined within so many seconds; "" where it can."""
     match = PLACE.fullmatch(place)
     if match is None:
-        return f"{place!r} is no host:port such as 127.0.0.1:6379"
+        return f"{place!r} is not a host:port such as 127.0.0.1:6379"
     try:
         socket.create_connection((match[1], int(match[2])), timeout=10).close()
         probe = subprocess.run([sys.executable, "-P", "-c", PROBE, place], capture_output=True, text=True,

@@ -35,8 +35,8 @@ def test_an_empty_value_and_local_mean_a_cluster_of_the_verbs_own(monkeypatch, v
 
 @pytest.mark.parametrize(("address", "reason"), [
     ("127.0.0.1:1", "Connection refused"), ("[::1]:1", "Connection refused"),
-    ("nowhere.invalid:6379", "no Ray cluster answers"), ("somewhere", "'somewhere' is no host:port"),
-    ("127.0.0.1:-5", "is no host:port"), (":", "is no host:port"), ("AUTO", "is no host:port"),
+    ("nowhere.invalid:6379", "no Ray cluster answers"), ("somewhere", "'somewhere' is not a host:port"),
+    ("127.0.0.1:-5", "is not a host:port"), (":", "is not a host:port"), ("AUTO", "is not a host:port"),
     ("http://127.0.0.1:8265", "an address for `ray job submit`"), ("ray://127.0.0.1:10001", "`ray job submit`")])
 def test_an_address_without_a_cluster_is_named_with_the_cure(address, reason):
     with pytest.raises(ConnectionError, match=r"(?i:unset RAY_ADDRESS) to start a small cluster") as raised:
