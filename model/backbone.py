@@ -51,7 +51,7 @@ def load_timm() -> ModuleType:
 STRIDES = (4, 8, 16, 32)
 
 # Networks of the recipes. Their names are accepted without asking timm, whose import takes seconds.
-KNOWN_NETWORKS = {"convnext_large", "convnextv2_large", "resnet50", "swin_base_patch4_window12_384",
+KNOWN_NETWORKS = {"convnext_large", "convnextv2_large", "resnet50", "stdc1", "stdc2", "swin_base_patch4_window12_384",
                   "swin_large_patch4_window12_384", "test_resnet"}
 
 

@@ -117,20 +117,23 @@ def test_the_value_200_is_an_object_in_own_data_and_void_in_the_release(tmp_path
     assert not dataset.frame_ids(video, frame).any()
 
 
-@pytest.mark.parametrize(("official", "void"), [(True, True), (False, False)])
-def test_the_value_252_is_void_in_the_release_of_vspw_only(tmp_path, official, void):
+@pytest.mark.parametrize("official", [True, False])
+def test_the_value_252_is_void_in_the_release_of_vspw_and_costs_its_frame_the_label_elsewhere(tmp_path, official):
     source = SOURCES["vspw categories"]
     root = source.write(tmp_path / "world")
     path = next((root / "data" / "train_00000" / "mask").iterdir())
     path.write_bytes(encode_png(np.full((48, 64), 252, np.uint8)))
     if official:
         (root / "categories.json").unlink()
-    dataset = source.open(root)
-    if void:
-        assert dataset.read("train_00000").segments is not None
+    video = source.open(root).read("train_00000")
+    assert video.segments
+    if official:
+        assert not video.faults
     else:
-        with pytest.raises(BadInput, match="252"):
-            dataset.read("train_00000")
+        ((name, fault),) = video.faults.items()
+        assert name == path.stem
+        assert "252" in str(fault)
+        assert next(frame for frame in video.frames if frame.name == name).label is None
 
 
 def test_the_table_of_classes_counts_videos_objects_and_pixels(tmp_path):
