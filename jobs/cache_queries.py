@@ -33,7 +33,7 @@ from model.contracts import ClipPrediction
 from model.inference import Aligned, QueryCollector, make_results
 from pipeline.at_work import alone_in
 from pipeline.clips import StoredVideoSource, split_clips
-from pipeline.errors import BadInput
+from pipeline.errors import BadInput, Mismatch
 from pipeline.outcomes import Outcomes, VideoOutcome
 from pipeline.progress import Progress, Report, Watch, unwatched
 from pipeline.query_cache import (
@@ -193,8 +193,11 @@ def open_cache(recipe: Recipe) -> QueryCache:
     expected = expected_source(recipe)
     others = sorted(folder.parent.glob("*/manifest.json"))
     if not (folder / "manifest.json").is_file() and others:
-        return QueryCache(others[-1].parent, expected=expected)     # says how it differs from what is expected
-    return QueryCache(folder, expected=expected)
+        folder = others[-1].parent      # of which the error tells how it differs from what is expected
+    try:
+        return QueryCache(folder, expected=expected)
+    except Mismatch as error:
+        raise Mismatch(f"{error} That of this run is described by {recipe.segmenter_folder / 'model.json'}.") from None
 
 
 class CacheShard:
