@@ -26,7 +26,7 @@ import numpy as np
 from jobs.cluster import connect, results_of
 from jobs.config import to_json
 from jobs.console import say
-from jobs.models import known_classes, open_system, read_card
+from jobs.models import known_classes, open_system, read_card, refuse_other_weights
 from jobs.recipes.schema import CacheConfig, Recipe
 from jobs.verb import next_command, recorded, run
 from model.contracts import ClipPrediction
@@ -197,6 +197,8 @@ def open_cache(recipe: Recipe) -> QueryCache:
     try:
         return QueryCache(folder, expected=expected)
     except Mismatch as error:
+        if (recipe.segmenter_folder / "model.safetensors").is_file():
+            refuse_other_weights(recipe.segmenter_folder)       # a card of another segmenter is the reason then
         raise Mismatch(f"{error} That of this run is described by {recipe.segmenter_folder / 'model.json'}.") from None
 
 

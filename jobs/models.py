@@ -106,14 +106,20 @@ def _has_weights(folder: Path, card: Mapping[str, Any]) -> bool:
 
 def load_weights(folder: Path) -> dict[str, Tensor]:
     """The tensors of a finished model, after checking them against its card."""
-    card = read_card(folder)
     path = Path(folder) / "model.safetensors"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing beside its model.json. {WEIGHTS_CURE}")
-    refuse_other_content(path, card["weights_sha256"], listed_in="model.json", cure=WEIGHTS_CURE)
+    refuse_other_weights(folder)
     weights = load_file(path)
     refuse_infinite(weights, path)
     return weights
+
+
+def refuse_other_weights(folder: Path) -> None:
+    """Raise Mismatch where the weights in the folder of a model are not those that its card lists."""
+    path = Path(folder)
+    refuse_other_content(path / "model.safetensors", read_card(path)["weights_sha256"],
+                         listed_in=str(path / "model.json"), cure=WEIGHTS_CURE)
 
 
 def refuse_infinite(weights: Mapping[str, Tensor], path: Path) -> None:

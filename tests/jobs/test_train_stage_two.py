@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -55,6 +56,16 @@ def test_a_cache_of_another_segmenter_is_refused_and_both_are_named(finished_run
     said = capsys.readouterr().err
     assert f"segmenter: the cache has '{cached}', expected '{card['weights_sha256']}'" in said
     assert "Run jobs.cache_queries" in said
+
+
+def test_a_card_of_another_segmenter_is_the_reason_and_is_named(finished_run, tmp_path, capsys):
+    recipe = another_head(finished_run.copy(tmp_path / "run"))
+    path = recipe.segmenter_folder / "model.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"weights_sha256": "0" * 64}))
+    assert guarded(train_stage_two.main, lambda: recipe) == 4
+    said = capsys.readouterr().err
+    assert f"{path} lists 000000000000..." in said
+    assert "run the training verb again" in said
 
 
 def test_a_cache_made_with_other_settings_is_refused_by_field(finished_run):

@@ -15,7 +15,7 @@ from tests.storm.ledgers import refuse_unlogged
 from tests.storm.small_run import FINISHED, ORDER, SmallRun, is_partial
 from tests.storm.trials import Damage, Kind, refuse_crash, refuse_unless
 
-MOST_KILLS = 5              # of one trial
+MOST_KILLS = 9              # of one trial
 LEAST_SIZE = 1_000          # bytes that a file has when its writer is killed within a write
 ALL_ENDS = (KILLED, -int(signal.SIGXFSZ))
 
@@ -24,7 +24,7 @@ def meet_kills(run: SmallRun, verb: str, numbers: random.Random) -> int:
     """Kills in one process: at any moment, before any change of a file, within a large write."""
     start(run, verb, numbers)
     kills = 0
-    for _ in range(numbers.randint(2, MOST_KILLS)):
+    for _ in range(numbers.randint(3, MOST_KILLS)):
         ended = run.run(verb, **kill_somewhere(run, verb, numbers, part=1.0 if kills == 0 else 0.6))
         if ended.code == 0:         # it was faster: it begins anew
             refuse_loss(run, verb, ended, kills)

@@ -26,7 +26,8 @@ MARK = "STORM_MARK"         # a variable that all processes of a verb and of its
 OWN_SECONDS = 25.0          # of a verb on a cluster of its own, most of them for starting it
 JOINED_SECONDS = 14.0       # of a verb on a cluster that is there
 LEAVING_SECONDS = 20.0      # for a cluster to end the workers of a verb that is gone
-MOST_KILLS = 4              # of one trial on a cluster that is there
+MOST_KILLS = 6              # of the verb in one trial on a cluster that is there
+MOST_WORKERS = 2            # that are killed while a verb runs; its training survives no more (cluster.max_failures)
 
 
 def meet_kills(run: SmallRun, verb: str, numbers: random.Random) -> int:
@@ -44,22 +45,22 @@ def meet_kills(run: SmallRun, verb: str, numbers: random.Random) -> int:
 
 
 def meet_joined_kills(run: SmallRun, verb: str, numbers: random.Random) -> int:
-    """Kills of a verb or of one of its workers, on a cluster that stays."""
+    """Kills of a verb or of its workers, on a cluster that stays."""
     start(run, verb, numbers)
     kills = 0
-    for _ in range(numbers.randint(2, MOST_KILLS)):
-        moment = numbers.uniform(1, JOINED_SECONDS)
+    for _ in range(numbers.randint(3, MOST_KILLS)):
         if numbers.random() < 0.5:
-            ended = joined(run, verb, kill_after=moment)
+            ended = joined(run, verb, kill_after=numbers.uniform(1, JOINED_SECONDS))
             if ended.code != 0:
                 refuse_unless(ended.code in ALL_ENDS, f"after {kills} kills the verb fails", ended)
                 kills += 1
                 continue
         else:
             killed: list[bool] = []
-            act = Act(moment, lambda _, killed=killed: killed.append(kill_worker(run, numbers)))
-            ended = joined(run, verb, acts=[act])
-            kills += any(killed)
+            kill = lambda _, killed=killed: killed.append(kill_worker(run, numbers))        # noqa: E731
+            acts = [Act(numbers.uniform(1, JOINED_SECONDS), kill) for _ in range(MOST_WORKERS)]
+            ended = joined(run, verb, acts=acts)
+            kills += sum(killed)
         refuse_loss(run, verb, ended, kills, in_process=False)
         start(run, verb, numbers)
     refuse_loss(run, verb, joined(run, verb), kills, in_process=False)

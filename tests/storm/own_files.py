@@ -16,7 +16,7 @@ from tests.storm.trials import Damage, Kind, refuse_crash, refuse_unless
 MOST_FILES = 3              # that are damaged at once
 OTHER_SEED = 1              # of the run whose files take the place of this one's
 UNREAD = (".mp4", "progress.jsonl")     # files that no verb reads
-CURES = re.compile(r"again|delete|remove|choose another|give another|free space|make room", re.IGNORECASE)
+CURES = re.compile(r"again|run jobs\.|delete|remove|choose another|give another|free space|make room", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +41,8 @@ FILES = {
     "train_stage_two": Files(reads=("cache/", "stage_one/model/"),
                              makes=("stage_two/model/", "stage_two/checkpoints/", "stage_two/identity.json"),
                              finished=("stage_two/model/",), mark="stage_two/model/model.json"),
+    "sweep": Files(reads=("cache/", "stage_one/model/", "shards/val/"), makes=("sweeps/",), finished=("sweeps/",),
+                   mark="sweeps/*/trials/*.json"),
     "evaluate": Files(reads=("shards/val/", "stage_one/model/", "stage_two/model/"), makes=("scores/",),
                       finished=("scores/",), mark="scores/*/predictions/*/predictions.json"),
     "predict": Files(reads=("stage_one/model/", "stage_two/model/"), makes=("predictions/",),
