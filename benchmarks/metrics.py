@@ -28,8 +28,7 @@ from pipeline.metrics.miou import MeanIoU
 from pipeline.metrics.stq import STQ
 from pipeline.metrics.video_consistency import WINDOWS as STILL
 from pipeline.metrics.video_consistency import VideoConsistency
-from pipeline.metrics.vpq import VPQ
-from pipeline.metrics.vpq_scores import PROTOCOLS
+from pipeline.metrics.vpq import PROTOCOLS, VPQ
 
 VIDEOS = 343
 FRAMES = 8255
@@ -43,7 +42,7 @@ CLASSES = ClassTable("bench", tuple(ClassInfo(i, f"class {i}", i < 4, (20 * i, 9
 WINDOWS = PROTOCOLS[0]
 
 MEASURES = tuple(f"pipeline/metrics/{name}.py" for name in (
-    "frame_pass", "labelled_frames", "miou", "stq", "video_consistency", "vpq", "vpq_scores"))
+    "frame_pass", "labelled_frames", "miou", "stq", "video_consistency", "vpq"))
 
 
 @dataclass(frozen=True, kw_only=True)

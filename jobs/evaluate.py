@@ -57,7 +57,7 @@ from pipeline.files import atomic_write
 from pipeline.metrics.labelled_frames import tracks_in
 from pipeline.metrics.scorecard import Scorecard, headline
 from pipeline.metrics.track_ap_scores import sets_table
-from pipeline.metrics.vpq_scores import PROTOCOLS
+from pipeline.metrics.vpq import PROTOCOLS
 from pipeline.outcomes import Outcomes, VideoOutcome
 from pipeline.progress import Progress, Report, Watch, unwatched
 from pipeline.shards import ShardSet, StoredVideo

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from pipeline.errors import BadInput
 
-LARGEST_PICTURE = 2**28     # bytes; an uncompressed picture of `picture_formats.LARGEST` pixels is smaller
+LARGEST_PICTURE = 2**28     # bytes; an uncompressed picture of `picture_headers.LARGEST` pixels is smaller
 LARGEST_JSON = 2**32        # bytes; the annotations of the largest public data sets are below 2**31
 LARGEST_LIST = 2**26        # bytes of a list of videos
 _KINDS = ((stat.S_ISFIFO, "a pipe (FIFO)"), (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"),

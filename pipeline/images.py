@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from pipeline.errors import BadInput
-from pipeline.orientation import orientation, upright, upright_size
-from pipeline.picture_formats import decode_other, picture_format, refuse_large
+from pipeline.other_pictures import decode_other
+from pipeline.picture_headers import orientation, picture_format, refuse_large, upright, upright_size
 
 try:
     import simplejpeg

@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.errors import BadInput
 from pipeline.file_names import composed, is_printable
-from pipeline.picture_formats import LARGEST
+from pipeline.picture_headers import LARGEST
 
 LONGEST_SIDE = 65_535
 _WHOLE = re.compile(r"\s*([+-]?[0-9]{1,18})\s*")

@@ -14,8 +14,7 @@ from pipeline.metrics.stq import STQ
 from pipeline.metrics.track_ap import TrackAP
 from pipeline.metrics.track_identity import TrackIdentity
 from pipeline.metrics.video_consistency import VideoConsistency
-from pipeline.metrics.vpq import VPQ
-from pipeline.metrics.vpq_scores import PROTOCOLS
+from pipeline.metrics.vpq import PROTOCOLS, VPQ
 
 Result = Literal["panoptic", "tracks", "semantic"]     # fields of VideoResults
 Metric = VPQ | STQ | Identity | MeanIoU | VideoConsistency | TrackAP | TrackIdentity

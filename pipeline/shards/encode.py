@@ -20,7 +20,7 @@ from pipeline.images import (
     is_upright_jpeg,
     resize_image,
 )
-from pipeline.orientation import orientation
+from pipeline.picture_headers import orientation
 from pipeline.records import Dataset, FrameRecord, VideoRecord
 from pipeline.shards.allowed import refuse_unfit_video
 from pipeline.shards.class_counts import Counts, video_counts

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import BadInput
 from pipeline.files import atomic_file, digest
 from pipeline.foreign_files import open_regular, parse_json
-from pipeline.picture_formats import LARGEST
+from pipeline.picture_headers import LARGEST
 from pipeline.shards.format import INDEX, INDEX_SCHEMA, META, SCHEMA
 from pipeline.shards.manifest import read_manifest
 

@@ -7,8 +7,7 @@ import pytest
 from model.labels import ClassInfo, ClassTable
 from pipeline.metrics.frame_pass import score_video
 from pipeline.metrics.stq import STQ
-from pipeline.metrics.vpq import VPQ
-from pipeline.metrics.vpq_scores import Quality
+from pipeline.metrics.vpq import VPQ, Quality
 from pipeline.predictions import Predictions
 from tests.fidelity.cases import Ledger, case_folders, case_id
 

@@ -18,7 +18,7 @@ from pipeline.clips import FolderSource, StoredVideoSource, video_clips
 from pipeline.errors import BadInput
 from pipeline.file_names import is_companion, naturally
 from pipeline.images import decode_image, encode_jpeg, image_size
-from pipeline.orientation import orientation
+from pipeline.picture_headers import orientation
 from pipeline.shards import ShardConfig, ShardSet, make_shards
 from pipeline.shards.encode import encode_video
 from tests.own_data.worlds import SOURCES, edit

@@ -14,8 +14,7 @@ from model.contracts import VideoSegment
 from model.labels import VOID
 from pipeline.errors import BadInput
 from pipeline.files import canonical_json
-from pipeline.metrics.vpq import VPQ
-from pipeline.metrics.vpq_scores import PROTOCOLS
+from pipeline.metrics.vpq import PROTOCOLS, VPQ
 from tests.pipeline.metrics.some_videos import CLASSES, scored_videos, video_of
 
 WINDOWS = (1, 2, 3, 5)

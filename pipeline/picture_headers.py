@@ -1,4 +1,7 @@
-"""Which way up a picture is meant to be seen: its EXIF orientation, or that in its XMP."""
+"""What a picture says before its pixels: its format, whatever its name, a size to refuse, and which way up it is.
+
+The way up is the EXIF orientation, or that in the XMP.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,49 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
-from pipeline.picture_formats import picture_format
+from pipeline.errors import BadInput
 
+LARGEST = 2**26         # pixels of a picture; a small damaged or malicious file can claim any size
 _ORIENTATION = 0x0112   # EXIF tag; 1 is upright, 2 to 8 are turned or mirrored
 _TYPES = {3: "H", 4: "I"}           # of its value: a short or a long number
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"       # begins such a segment of a JPEG
 _IN_XMP = re.compile(rb"""tiff:Orientation(?:\s*=\s*["']|\s*>)\s*([1-8])\b""")
 _LARGEST_TEXT = 1 << 20             # bytes of a compressed text in a PNG
 _EXIF_AS_TEXT = (b"Raw profile type exif\0", b"Raw profile type APP1\0")
+
+
+def picture_format(data: bytes) -> str:
+    """The format by the first bytes: JPEG, PNG, WebP, AVIF, HEIC, BMP, TIFF or GIF; "" for anything else."""
+    brand = data[8:12] if data[4:8] == b"ftyp" else b""
+    if brand in (b"avif", b"avis"):
+        return "AVIF"
+    if brand in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"):
+        return "HEIC"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WebP"
+    starts = {b"\xff\xd8": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF",
+              b"GIF8": "GIF"}
+    return next((name for start, name in starts.items() if data.startswith(start)), "")
+
+
+def refuse_large(width: int, height: int) -> None:
+    """Raise BadInput "too-large" before memory is taken for a picture of more than `LARGEST` pixels."""
+    if width * height > LARGEST:
+        raise BadInput("too-large", f"the picture claims {width}x{height} pixels; at most {LARGEST:,} are read.",
+                       cure="If the size is right, scale the frames down.")
+
+
+def webp_size(data: bytes) -> tuple[int, int]:
+    """Width and height in the header of a WebP; (0, 0) where there is none. Source: RFC 9649."""
+    match data[12:16]:
+        case b"VP8X":
+            return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+        case b"VP8L":
+            bits = int.from_bytes(data[21:25], "little")
+            return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+        case b"VP8 ":
+            return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
+    return 0, 0
 
 
 def orientation(data: bytes) -> int:

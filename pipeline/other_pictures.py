@@ -1,4 +1,4 @@
-"""Pictures in any format: which it is by their bytes, whatever their names, and the decoding of the rarer ones."""
+"""Decoding of pictures that are neither JPEG nor PNG."""
 
 from __future__ import annotations
 
@@ -9,25 +9,11 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from pipeline.errors import BadInput
+from pipeline.picture_headers import picture_format, refuse_large, webp_size
 from pipeline.zeroed_pictures import has_zeroed_part
 
-LARGEST = 2**26         # pixels of a picture; a small damaged or malicious file can claim any size
 EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")     # Pillow's modes
 _TILE = (0x0142, 0x0143)    # TIFF tags: width and length of a tile
-
-
-def picture_format(data: bytes) -> str:
-    """The format by the first bytes: JPEG, PNG, WebP, AVIF, HEIC, BMP, TIFF or GIF; "" for anything else."""
-    brand = data[8:12] if data[4:8] == b"ftyp" else b""
-    if brand in (b"avif", b"avis"):
-        return "AVIF"
-    if brand in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"):
-        return "HEIC"
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "WebP"
-    starts = {b"\xff\xd8": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF",
-              b"GIF8": "GIF"}
-    return next((name for start, name in starts.items() if data.startswith(start)), "")
 
 
 def decode_other(data: bytes) -> np.ndarray:
@@ -46,7 +32,7 @@ def decode_other(data: bytes) -> np.ndarray:
                        cure="Save the frames as JPEG or PNG, whatever their names end in.")
     try:
         if name == "WebP":          # Pillow takes memory for the whole picture when it opens one
-            refuse_large(*_webp_size(data))
+            refuse_large(*webp_size(data))
         image = Image.open(io.BytesIO(data))
         refuse_large(*image.size)
         if name == "TIFF":          # and for a whole tile, which may be larger than the picture
@@ -67,23 +53,3 @@ def decode_other(data: bytes) -> np.ndarray:
                        cure="Copy it again, or save the frames as JPEG or PNG.") from None
     raise BadInput("corrupt-image", f"the file is a {name} picture with {frames} frames of mode {image.mode}.",
                    cure="Save each frame as one picture with 8 bits per colour.")
-
-
-def _webp_size(data: bytes) -> tuple[int, int]:
-    """Width and height in the header of a WebP; (0, 0) where there is none. Source: RFC 9649."""
-    match data[12:16]:
-        case b"VP8X":
-            return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
-        case b"VP8L":
-            bits = int.from_bytes(data[21:25], "little")
-            return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
-        case b"VP8 ":
-            return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
-    return 0, 0
-
-
-def refuse_large(width: int, height: int) -> None:
-    """Raise BadInput "too-large" before memory is taken for a picture of more than `LARGEST` pixels."""
-    if width * height > LARGEST:
-        raise BadInput("too-large", f"the picture claims {width}x{height} pixels; at most {LARGEST:,} are read.",
-                       cure="If the size is right, scale the frames down.")
