@@ -37,6 +37,7 @@ from pipeline.errors import BadInput, Mismatch
 from pipeline.file_names import at_home
 from pipeline.files import atomic_write, digest, sha256_of
 from pipeline.foreign_files import own_json, whole_json
+from pipeline.seals import sealed
 from pipeline.system import System
 
 SCHEMA = 1
@@ -52,7 +53,7 @@ def save_model(folder: Path, weights: Mapping[str, Tensor], card: Mapping[str, A
     refuse_infinite(weights, folder / "model.safetensors")
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write(folder / "model.safetensors", save(contiguous(weights)))
-    card = {"schema": SCHEMA, "weights_sha256": sha256_of(folder / "model.safetensors"), **card}
+    card = sealed({"schema": SCHEMA, "weights_sha256": sha256_of(folder / "model.safetensors"), **card})
     atomic_write(folder / "model.json", json.dumps(card, indent=1, sort_keys=True).encode())
 
 

@@ -36,7 +36,8 @@ def load_timm() -> ModuleType:
     except RuntimeError as error:
         if "torchvision::" not in str(error):
             raise
-        for name in [name for name in sys.modules if name.split(".")[0] in ("torchvision", "timm")]:
+        # A copy of the names, since a thread of the tracker may import something meanwhile.
+        for name in [name for name in list(sys.modules) if name.split(".")[0] in ("torchvision", "timm")]:
             del sys.modules[name]
         library = torch.library.Library("torchvision", "FRAGMENT")
         for operator in ("nms", "qnms"):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from pipeline.errors import BadInput
+from pipeline.seals import unsealed
 
 LARGEST_PICTURE = 2**28     # bytes; an uncompressed picture of `picture_headers.LARGEST` pixels is smaller
 LARGEST_JSON = 2**32        # bytes; the annotations of the largest public data sets are below 2**31
@@ -115,13 +116,14 @@ def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def own_json(path: Path, *, cure: str, needs: Mapping[str, type] | None = None) -> dict[str, Any]:
-    """The object in a json file that this project wrote, which a power cut may have cut off or emptied.
+    """The object in a json file that this project wrote, without its seal. A power cut may have cut off or emptied it.
 
     needs: field -> type of its value, of fields that must be there. cure: how to get a whole file again. Raises
     OSError, and BadInput naming the file: "damaged-json" for anything but a whole object, "not-a-file" for a folder.
     """
     try:
         content = parse_json(read_file(path, largest=LARGEST_JSON))
+        content = unsealed(content) if isinstance(content, dict) else content
     except BadInput:
         raise
     except IsADirectoryError:

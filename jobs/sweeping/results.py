@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from jobs.sweeping.ranking import Row, TrialResult, table
 from pipeline.files import atomic_file, atomic_write
 from pipeline.foreign_files import whole_json
+from pipeline.seals import sealed
 
 
 class TrialRecords:
@@ -33,7 +34,7 @@ class TrialRecords:
 
     def write(self, result: TrialResult) -> None:
         """Keep the result of a trial."""
-        atomic_write(self.folder / f"{result.name}.json", json.dumps(asdict(result)).encode())
+        atomic_write(self.folder / f"{result.name}.json", json.dumps(sealed(asdict(result))).encode())
 
     def drop_models(self, *, keep: Sequence[str]) -> None:
         """Delete the models of all trials but those to keep."""

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from pipeline.errors import Mismatch
 from pipeline.files import atomic_write, sha256_of
 from pipeline.foreign_files import own_json
+from pipeline.seals import sealed
 
 SCHEMA = 1
 FILES = ("model.safetensors", "optimizer.pt")
@@ -40,7 +41,8 @@ def save_checkpoint(folder: Path, *, model: nn.Module, optimizer: torch.optim.Op
     if best:
         atomic_write(folder / BEST, save(contiguous(best)))
     files = {name: sha256_of(folder / name) for name in (*FILES, BEST)[:len(FILES) + bool(best)]}
-    atomic_write(folder / "state.json", json.dumps({"schema": SCHEMA, "files": files, **state}, indent=1).encode())
+    content = sealed({"schema": SCHEMA, "files": files, **state})
+    atomic_write(folder / "state.json", json.dumps(content, indent=1).encode())
 
 
 def whole_state(folder: Path) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from jobs.console import say
 from pipeline.errors import Mismatch
 from pipeline.files import atomic_write, remove_file
 from pipeline.foreign_files import own_json
+from pipeline.seals import sealed
 
 IDENTITY = "identity.json"
 VERSION = 2
@@ -47,7 +48,8 @@ def claim_folder(folder: Path, identity: Identity, *, left_by_training: tuple[st
                 shutil.rmtree(folder / name, ignore_errors=True)
             remove_file(folder / DIVERGED)
     folder.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, json.dumps({"version": VERSION, **plain(identity)}, indent=1, sort_keys=True).encode())
+    content = sealed({"version": VERSION, **plain(identity)})
+    atomic_write(path, json.dumps(content, indent=1, sort_keys=True).encode())
 
 
 def has_identity(folder: Path, identity: Identity) -> bool:

@@ -25,6 +25,7 @@ from pipeline.predictions.reading import (
 from pipeline.predictions.server_results import ListedVideo
 from pipeline.predictions.tracks_json import tracks_of
 from pipeline.predictions.video_to_write import VideoToWrite
+from pipeline.seals import sealed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +80,7 @@ class PredictionWriter:
         part = {"made_by": self._source(), "frames": list(video.first_result.frame_names), "path": path}
         for name, row in FORMATS.items():
             part |= row.write(video) if name in formats else row.nothing
-        atomic_write(file, canonical_json(part))
+        atomic_write(file, canonical_json(sealed(part)))
         return file
 
     def finish(self, videos: Iterable[str] | None = None, *,
@@ -99,10 +100,10 @@ class PredictionWriter:
         joined = AllVideos(folder=folder, classes=self.classes, parts=parts, listed=listed)
         formats = [FORMATS[name] for name in self.formats or FORMATS]
         files = [row.join(joined) for row in formats if row.join is not None]
-        atomic_write(folder / MANIFEST, canonical_json({
+        atomic_write(folder / MANIFEST, canonical_json(sealed({
             "schema": SCHEMA, "made_by": dict(self.made_by), "classes": self.classes.to_json(), "videos": len(names),
             "frames": sum(len(part["frames"]) for part in parts.values()),
-            "sha256": {name: sha256_of(folder / name) for name in files}}))
+            "sha256": {name: sha256_of(folder / name) for name in files}})))
         for row in formats:
             if row.submit is not None:
                 row.submit(joined)

@@ -34,6 +34,7 @@ from pipeline.files import atomic_file, atomic_write, canonical_json, digest, na
 from pipeline.foreign_files import own_json, whole_json
 from pipeline.outcomes import VideoOutcome
 from pipeline.query_cache.columns import PLAIN, SEEN, CachedClip, checksum, schema_of, to_clip, to_row
+from pipeline.seals import sealed
 
 SCHEMA = 2              # of a manifest, and in every fingerprint
 SCHEMA_OF_8_BITS = 3    # of a manifest whose parts hold pixel features in 8 bits, which earlier versions cannot read
@@ -120,7 +121,7 @@ class CacheWriter:
                     os.fsync(file.fileno())
             summary |= {"bytes": self.partial.stat().st_size, "sha256": sha256_of(self.partial)}
             publish(self.partial, self.path)
-        atomic_write(self.sidecar, canonical_json(summary))
+        atomic_write(self.sidecar, canonical_json(sealed(summary)))
         return summary
 
     def abandon(self) -> None:
@@ -330,7 +331,7 @@ def finish_cache(folder: Path, made_from: Mapping[str, Any], summaries: Iterable
     manifest = {"schema": SCHEMA_OF_8_BITS if in_8_bits else SCHEMA, "fingerprint": fingerprint(made_from),
                 "made_from": dict(made_from), "parts": parts, "totals": totals}
     path = Path(folder) / "manifest.json"
-    atomic_write(path, canonical_json(manifest))
+    atomic_write(path, canonical_json(sealed(manifest)))
     return path
 
 

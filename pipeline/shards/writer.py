@@ -17,6 +17,7 @@ from pipeline.files import atomic_file, atomic_write, canonical_json, remove_fil
 from pipeline.foreign_files import whole_json
 from pipeline.outcomes import Outcomes, VideoOutcome
 from pipeline.records import Dataset
+from pipeline.seals import sealed
 from pipeline.shards.class_counts import Counts, add_counts
 from pipeline.shards.encode import EncodedClip, encode_video
 from pipeline.shards.format import MANIFEST, SCHEMA
@@ -46,7 +47,7 @@ def make_shard(dataset: Dataset, folder: Path, plan: ShardPlan, shard: int, *, s
         remove_file(finished)
     try:
         facts = _write_tar(dataset, path, plan, shard, strict=strict)
-        atomic_write(sidecar, canonical_json(facts))
+        atomic_write(sidecar, canonical_json(sealed(facts)))
     except OSError as error:
         failure = OSError(error.errno, f"cannot write shard {path}: {error.strerror}. Free space or get write "
                           "permission, then run the same command again; finished shards are kept.")

@@ -14,6 +14,7 @@ from jobs.models import open_system
 from jobs.verb import guarded
 from pipeline.clips import AugmentConfig, StoredVideoSource
 from pipeline.errors import BadInput
+from pipeline.foreign_files import own_json
 from pipeline.query_cache import BLOBS, CachedClip, QueryCache, part_path
 from pipeline.shards import ShardSet
 from tests.runs import damage, here, inferred
@@ -112,7 +113,7 @@ def test_a_set_of_which_nothing_can_be_cached_is_a_data_error(finished_run, tmp_
 def test_a_segmenter_of_other_classes_is_refused_before_any_worker_starts(finished_run, tmp_path):
     recipe = finished_run.copy(tmp_path / "run")
     path = recipe.segmenter_folder / "model.json"
-    card = json.loads(path.read_text())
+    card = own_json(path, cure="")
     card["classes"]["classes"].reverse()
     path.write_text(json.dumps(card))
     with pytest.raises(ValueError, match="use shards of the same data set"):

@@ -17,6 +17,7 @@ from jobs.cache_queries import cache_folder
 from jobs.models import load_system, read_card
 from jobs.recipes.schema import Recipe
 from pipeline.files import digest
+from pipeline.foreign_files import own_json
 from pipeline.shards import ShardSet
 from tests.runs import FinishedRun, here
 
@@ -67,7 +68,7 @@ def test_it_predicts_by_itself(earlier, mode):
 
 def test_a_setting_that_has_changed_is_still_another_run(earlier):
     path = earlier.run_folder / "stage_one" / "identity.json"
-    identity = json.loads(path.read_text())
+    identity = own_json(path, cure="")
     identity["stage"]["optimizer"]["lr"] = 0.5
     path.write_text(json.dumps(identity))
     with pytest.raises(ValueError, match=r"stage\.optimizer\.lr: 0\.5 != "):

@@ -19,6 +19,7 @@ from model.association import ClipWiseConfig, MemoryBufferConfig, NaiveBufferCon
 from model.contracts import VideoResults
 from model.postprocess.panoptic import PanopticConfig
 from pipeline.errors import BadInput
+from pipeline.foreign_files import own_json
 from pipeline.metrics.scorecard import Scorecard, headline
 from pipeline.predictions import read_predictions
 from pipeline.shards import ShardSet, make_shards
@@ -88,7 +89,7 @@ def test_scores_of_empty_results_say_that_nothing_was_predicted(finished_run, tm
 def test_predictions_of_other_classes_or_of_nowhere_are_refused(finished_run, tmp_path, capsys):
     recipe = finished_run.copy(tmp_path / "run")
     (predictions,) = (recipe.run_folder / "scores" / "offline" / "predictions").iterdir()
-    found = json.loads((predictions / "predictions.json").read_text())
+    found = own_json(predictions / "predictions.json", cure="")
     found["classes"]["classes"].reverse()
     (predictions / "predictions.json").write_text(json.dumps(found))
     assert guarded(evaluate.main, lambda: scored(recipe, predictions=str(predictions))) == 4

@@ -15,6 +15,7 @@ from model.association import MemoryBufferConfig
 from model.inference import InferenceConfig
 from model.labels import ClassInfo, ClassTable
 from pipeline.clips import FolderSource, StoredVideoSource
+from pipeline.foreign_files import own_json
 from pipeline.shards import ShardSet
 from pipeline.system import System
 from tests.tiny_models import tiny_video_kmax
@@ -47,7 +48,7 @@ def test_a_model_of_another_data_set_is_refused_by_name(finished_run):
 def test_a_model_converted_without_its_data_neither_scores_nor_predicts(finished_run, tmp_path):
     recipe = finished_run.copy(tmp_path / "run")
     path = recipe.segmenter_folder / "model.json"
-    card = json.loads(path.read_text())
+    card = own_json(path, cure="")
     path.write_text(json.dumps(card | {"classes": ClassTable.numbered(len(card["classes"]["classes"])).to_json()}))
     for classes in (None, ShardSet(recipe.shards_of("val")).classes):
         with pytest.raises(ValueError, match=r"have no names, and stuff counts as things.*--set dataset\.root"):
@@ -118,7 +119,7 @@ def test_a_model_of_an_earlier_version_is_used_with_its_recipe_or_with_settings(
     """Cards had no inference settings, and their configs no kind."""
     recipe = finished_run.copy(tmp_path / "run")
     for folder in (recipe.segmenter_folder, recipe.head_folder):
-        card = json.loads((folder / "model.json").read_text())
+        card = own_json(folder / "model.json", cure="")
         del card["inference"]
         del card["config"]["kind"]
         (folder / "model.json").write_text(json.dumps(card))

@@ -12,6 +12,7 @@ from jobs import train_stage_two
 from jobs.models import load_head, load_segmenter, load_weights, read_card, save_model
 from jobs.verb import guarded
 from pipeline.errors import Mismatch
+from pipeline.foreign_files import own_json
 from pipeline.query_cache import part_path
 from tests.runs import here
 
@@ -61,7 +62,7 @@ def test_a_cache_of_another_segmenter_is_refused_and_both_are_named(finished_run
 def test_a_card_of_another_segmenter_is_the_reason_and_is_named(finished_run, tmp_path, capsys):
     recipe = another_head(finished_run.copy(tmp_path / "run"))
     path = recipe.segmenter_folder / "model.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"weights_sha256": "0" * 64}))
+    path.write_text(json.dumps(own_json(path, cure="") | {"weights_sha256": "0" * 64}))
     assert guarded(train_stage_two.main, lambda: recipe) == 4
     said = capsys.readouterr().err
     assert f"{path} lists 000000000000..." in said

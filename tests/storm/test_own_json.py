@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 
 from jobs.models import is_finished, read_card, save_model
+from jobs.sweeping.ranking import TrialResult
+from jobs.sweeping.results import TrialRecords
 from jobs.training.checkpoint import load_checkpoint
 from jobs.training.identity import claim_folder
 from jobs.training.tracker import open_record
@@ -22,6 +25,7 @@ from pipeline.files import sha256_of
 from pipeline.foreign_files import own_json, whole_json
 from pipeline.predictions import PredictionWriter, read_predictions
 from pipeline.query_cache.cache import CacheWriter, QueryCache, finish_cache
+from pipeline.seals import sealed
 from pipeline.shards import ShardConfig, ShardSet, make_shards
 from tests.pipeline.shards.toy_videos import CLASSES, toy_videos
 
@@ -31,6 +35,16 @@ TORN: dict[str, Callable[[bytes], bytes]] = {
     "zeros": lambda content: bytes(len(content)), "half zeros":
     lambda content: content[:len(content) // 2].ljust(len(content), b"\0"),
     "a list": lambda content: b"[]", "deep": lambda content: b"[" * 10**6}
+
+
+SEALED = TORN | {"a digit": lambda content: re.sub(rb"\d", lambda digit: b"1" if digit[0] != b"1" else b"2", content,
+                                                   count=1)}
+
+
+@pytest.fixture(params=SEALED)
+def harm(request) -> Callable[[Path], None]:
+    """As `tear`, and one digit that is another one, which only a seal shows."""
+    return lambda path: path.write_bytes(SEALED[request.param](path.read_bytes()))
 
 
 @pytest.fixture(params=TORN)
@@ -75,6 +89,26 @@ def test_a_folder_in_the_place_of_a_file_is_named_with_the_cure(tmp_path):
     assert f"{sidecar} is a folder where a file belongs: remove it" in raised.value.__notes__[0]
 
 
+def test_one_changed_digit_of_a_sidecar_of_a_shard_means_that_it_is_made_again(tmp_path):
+    data = toy_videos(tmp_path / "toy", {"a": 3, "b": 2})
+    folder = tmp_path / "set"
+    make_shards(data, folder, ShardConfig(clip_frames=4), split="train")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    sidecar = folder / "train-000000.json"
+    sidecar.write_bytes(sidecar.read_bytes().replace(b'"offset":512', b'"offset":513', 1))
+    assert sidecar.read_bytes() != before[sidecar.name]
+    make_shards(data, folder, ShardConfig(clip_frames=4), split="train")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_changed_digit_of_a_trial_means_that_it_is_made_again(tmp_path, harm):
+    records = TrialRecords(tmp_path)
+    records.write(TrialResult(name="a", settings=("x=1",), seed=0, numbers={"vpq": 12.5}))
+    assert records.read("a").numbers == {"vpq": 12.5}
+    harm(tmp_path / "a.json")
+    assert records.read("a") is None
+
+
 @pytest.mark.parametrize("name", ["manifest.json", "train-000000.json", "plan.json"])
 def test_a_torn_file_of_a_shard_set_is_named_or_made_again(tmp_path, tear, name):
     data = toy_videos(tmp_path / "toy", {"a": 3, "b": 2})
@@ -106,11 +140,11 @@ def some_video(name: str = "v") -> VideoResults:
                                                segments={id: VideoSegment(class_index=1, track=1)}))
 
 
-def test_a_torn_part_of_predictions_is_predicted_again(writer, tear):
+def test_a_torn_part_of_predictions_is_predicted_again(writer, harm):
     path = writer.write(some_video())
     writer.finish()
     before = path.read_bytes()
-    tear(path)
+    harm(path)
     assert not writer.is_finished("v")
     with pytest.raises(ValueError, match="1 of 1 videos are not predicted"):
         writer.finish()
@@ -119,10 +153,10 @@ def test_a_torn_part_of_predictions_is_predicted_again(writer, tear):
     assert path.read_bytes() == before
 
 
-def test_a_torn_manifest_of_predictions_is_named(writer, tear):
+def test_a_torn_manifest_of_predictions_is_named(writer, harm):
     writer.write(some_video())
     path = writer.finish()
-    tear(path)
+    harm(path)
     refused(path, lambda: read_predictions(writer.folder), "Delete it and predict again")
     path.unlink()
     assert writer.is_finished("v")
@@ -135,21 +169,21 @@ def empty_part(folder: Path) -> CacheWriter:
     return CacheWriter(folder, 0, dtype="float32", fingerprint="f")
 
 
-def test_a_torn_sidecar_of_the_cache_means_that_its_part_is_made_again(tmp_path, tear):
+def test_a_torn_sidecar_of_the_cache_means_that_its_part_is_made_again(tmp_path, harm):
     part = empty_part(tmp_path / "cache")
     summary = part.close()
     part.path.touch()       # a part without clips leaves only its sidecar
     assert empty_part(tmp_path / "cache").finished() == json.loads(json.dumps(summary))
-    tear(part.sidecar)
+    harm(part.sidecar)
     assert empty_part(tmp_path / "cache").finished() is None
     assert empty_part(tmp_path / "cache").close() == summary
 
 
-def test_a_torn_manifest_of_the_cache_is_named(tmp_path, tear):
+def test_a_torn_manifest_of_the_cache_is_named(tmp_path, harm):
     summary = empty_part(tmp_path / "cache").close()
     path = finish_cache(tmp_path / "cache", {"clip_frames": 2}, [summary])
     assert QueryCache(path.parent).groups == ()
-    tear(path)
+    harm(path)
     refused(path, lambda: QueryCache(path.parent), "run jobs.cache_queries again")
 
 
@@ -160,29 +194,29 @@ def test_a_part_of_the_cache_is_a_file_in_its_folder(tmp_path, file):
     refused(path, lambda: QueryCache(path.parent), "run jobs.cache_queries again")
 
 
-def test_a_torn_card_is_named_and_the_training_writes_it_again(tmp_path, tear):
+def test_a_torn_card_is_named_and_the_training_writes_it_again(tmp_path, harm):
     folder = tmp_path / "stage_one" / "model"
     card = {"kind": "segmenter", "config": {}, "recipe": "tiny", "identity": "i"}
     save_model(folder, {}, card)
     assert read_card(folder)["kind"] == "segmenter"
-    tear(folder / "model.json")
+    harm(folder / "model.json")
     refused(folder / "model.json", lambda: read_card(folder), "delete it and run the training verb again")
     assert not is_finished([folder], {})
 
 
-def test_a_torn_identity_is_named(tmp_path, tear):
+def test_a_torn_identity_is_named(tmp_path, harm):
     claim_folder(tmp_path, {"shards": "abc"})
-    tear(tmp_path / "identity.json")
+    harm(tmp_path / "identity.json")
     refused(tmp_path / "identity.json", lambda: claim_folder(tmp_path, {"shards": "abc"}), "Delete it to train on")
     (tmp_path / "identity.json").unlink()
     claim_folder(tmp_path, {"shards": "abc"})
 
 
-def test_a_torn_state_of_a_checkpoint_is_named(tmp_path, tear):
+def test_a_torn_state_of_a_checkpoint_is_named(tmp_path, harm):
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     state = {"step": 3, "files": {"model.safetensors": sha256_of(tmp_path / "model.safetensors")}}
-    (tmp_path / "state.json").write_text(json.dumps(state))
-    tear(tmp_path / "state.json")
+    (tmp_path / "state.json").write_text(json.dumps(sealed(state)))
+    harm(tmp_path / "state.json")
     refused(tmp_path / "state.json", lambda: load_checkpoint(tmp_path, model=None, optimizer=None),
             "resume from an earlier one")
 

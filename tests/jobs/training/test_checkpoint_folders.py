@@ -22,6 +22,7 @@ from jobs.training.checkpoint_folders import (
 )
 from jobs.training.optimizer import OptimizerConfig, build_optimizer
 from pipeline.errors import Mismatch
+from pipeline.foreign_files import own_json
 from pipeline.processes import machine
 
 FIRST = 2       # the step at which these trainings save first
@@ -50,7 +51,7 @@ def cut(name: str) -> Callable[[Path], None]:
 
 
 def with_state(folder: Path, **changes: object) -> None:
-    state = json.loads((folder / "state.json").read_text())
+    state = own_json(folder / "state.json", cure="")
     (folder / "state.json").write_text(json.dumps({**state, **changes}))
 
 
@@ -176,7 +177,7 @@ def test_a_whole_checkpoint_of_another_version_is_not_passed_over(tmp_path):
 def test_a_checkpoint_without_schema_is_one_of_the_first_version(tmp_path):
     add(tmp_path, 2)
     path = folder_of(tmp_path, 2) / "state.json"
-    state = json.loads(path.read_text())
+    state = own_json(path, cure="")
     del state["schema"]
     path.write_text(json.dumps(state))
     assert newest_whole(tmp_path, first_step=FIRST) == path.parent

@@ -13,6 +13,7 @@ from jobs.recipes import find_recipe
 from jobs.training.identity import DIVERGED, IDENTITY, VERSION, claim_folder, has_identity
 from jobs.training.loop import NotFinite, refuse_infinite_weights
 from pipeline.errors import Mismatch
+from pipeline.foreign_files import own_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,7 @@ OURS = {"stage": Settings(), "shards": "abc"}
 def test_the_first_run_in_a_folder_stores_its_identity_and_the_same_run_may_continue(tmp_path):
     for _ in range(2):
         claim_folder(tmp_path, OURS)
-    assert json.loads((tmp_path / IDENTITY).read_text()) == {
+    assert own_json(tmp_path / IDENTITY, cure="") == {
         "version": VERSION, "stage": {"lr": 0.1, "steps": 6, "windows": [1, 2]}, "shards": "abc"}
     assert has_identity(tmp_path, OURS)
 

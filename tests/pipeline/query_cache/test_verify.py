@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.files import sha256_of
+from pipeline.foreign_files import own_json
 from pipeline.query_cache import CacheWriter, fingerprint, finish_cache, verify_cache
 from pipeline.query_cache.verify import faults_of
 from tests.pipeline.query_cache.test_cache import SOURCE, M, clip
@@ -35,7 +36,7 @@ def folder(tmp_path) -> Path:
 
 def change_manifest(folder: Path, change: Callable[[dict], None]) -> None:
     path = folder / "manifest.json"
-    manifest = json.loads(path.read_text())
+    manifest = own_json(path, cure="")
     change(manifest)
     path.write_text(json.dumps(manifest))
 
