@@ -6,7 +6,7 @@ the format of mmtracking, `docs/dataset_prepare`; CVAT and other tools export it
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,13 +36,13 @@ class Faults:
 
     @contextmanager
     def of(self, video: int | str | None, frame: int | None = None) -> Iterator[None]:
-        """Keep what is raised inside as a fault of this video, or of its frame; two classes are one of the video."""
+        """Keep what is raised inside as a fault of this video, or of its frame."""
         try:
             yield
         except BadInput as error:
             if video is None:
                 self.of_no_video += 1
-            elif frame is None or error.reason == "inconsistent-id":
+            elif frame is None:
                 self.by_video.setdefault(video, error)
             else:
                 self.by_frame.setdefault((video, frame), error)
@@ -78,14 +78,15 @@ def as_youtube_vis(file: Entry) -> tuple[dict[str, Any], Faults]:
 
 
 def _video(values: Any, file: Entry, images: Mapping[int | str, list[Entry]], faults: Faults) -> Any:
-    """The size is that of the first image; the others are compared when they are read."""
+    """The size is that of the first image that has one; the others are compared when they are read."""
     id = _id(values, "id")
     if id is None:
         return values
     ordered = _in_order(images.get(id, []))
     size = {}
     with faults.of(id):
-        size = dict(zip(("height", "width"), ordered[0].size())) if ordered else {}
+        sized = [image for image in ordered if None not in (image.values.get("height"), image.values.get("width"))]
+        size = dict(zip(("height", "width"), sized[0].size())) if sized else {}
     return {"id": id, "file_names": [image.path("file_name") for image in ordered], **size}
 
 
@@ -105,29 +106,37 @@ def _in_order(images: list[Entry]) -> list[Entry]:
 def _tracks(file: Entry, place: dict[int | str, tuple[int | str, int]], lengths: dict[int | str, int],
             faults: Faults) -> list[dict[str, Any]]:
     """One annotation per video and track; one without an image of the json keeps an unknown video, and is counted."""
-    tracks: dict[tuple, dict[str, Any]] = {}
+    tracks = defaultdict(list)
     for values in file.list("annotations"):
         video, frame = place.get(_id(values, "image_id"), (None, 0))
         with faults.of(video, frame):
-            _add(file.part(values, "annotation"), tracks, video, frame, lengths.get(video, 0))
-    rows = list(tracks.values())
+            entry = file.part(values, "annotation")
+            track = entry.key(next((name for name in TRACK_FIELDS if name in entry.values), TRACK_FIELDS[0]))
+            kind = entry.key("category_id"), entry.flag("iscrowd")
+            tracks[video, track].append((frame, entry, kind))
+    rows = [_row(video, track, shown, lengths.get(video, 0), faults) for (video, track), shown in tracks.items()]
     if any(not isinstance(row["id"], int) or row["id"] < 1 for row in rows):    # ids from 0, or texts
         for id, row in enumerate(rows, 1):
             row["id"] = id
     return rows
 
 
-def _add(entry: Entry, tracks: dict[tuple, dict[str, Any]], video: int | str | None, frame: int, length: int) -> None:
-    """Put an annotation into the row of its track, which is made if it is the first."""
-    track = entry.key(next((name for name in TRACK_FIELDS if name in entry.values), TRACK_FIELDS[0]))
-    fields = {"category_id": entry.key("category_id"), "iscrowd": entry.flag("iscrowd")}
-    row = tracks.setdefault((video, track), {"id": track, "video_id": video, **fields,
-                                             "segmentations": [None] * length, "bboxes": [None] * length})
-    if any(row[name] != value for name, value in fields.items()):
-        raise entry.bad(f"{entry.name}: track {track} changes its category or crowd flag; both must stay the same "
-                        "through the video.", "inconsistent-id")
-    if video is not None:
-        if row["segmentations"][frame] or row["bboxes"][frame]:
-            raise entry.bad(f"{entry.name}: track {track} has two annotations in one image.", "duplicate-id")
-        row["segmentations"][frame] = entry.values.get("segmentation")
-        row["bboxes"][frame] = entry.values.get("bbox")
+def _row(video: int | str | None, track: int | str, shown: list[tuple[int, Entry, tuple[int | str, bool]]], length: int,
+         faults: Faults) -> dict[str, Any]:
+    """The row of a track, of the category and crowd flag that most of its annotations have, the first among equals.
+
+    shown: frame, annotation, and its category and crowd flag. faults: gets the frames of the others.
+    """
+    (category, is_crowd), _ = Counter(kind for _, _, kind in shown).most_common(1)[0]
+    row = {"id": track, "video_id": video, "category_id": category, "iscrowd": is_crowd,
+           "segmentations": [None] * length, "bboxes": [None] * length}
+    for frame, entry, kind in shown if video is not None else ():
+        with faults.of(video, frame):
+            if kind != (category, is_crowd):
+                raise entry.bad(f"{entry.name}: track {track} has the category {kind[0]!r} and iscrowd {kind[1]:d} in "
+                                f"this image, but {category!r} and {is_crowd:d} in most.", "inconsistent-id")
+            if row["segmentations"][frame] or row["bboxes"][frame]:
+                raise entry.bad(f"{entry.name}: track {track} has two annotations in one image.", "duplicate-id")
+            row["segmentations"][frame] = entry.values.get("segmentation")
+            row["bboxes"][frame] = entry.values.get("bbox")
+    return row

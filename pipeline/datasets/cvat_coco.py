@@ -32,7 +32,8 @@ class CocoExport:
     def tracks(self, frames: Sequence[str], masks: TrackedMasks) -> Iterator[TrackedObject]:
         """One object with one mask for every annotation; those of a track have the same key.
 
-        An annotation of no listed image is counted; one of an unknown class costs its frame the label.
+        An annotation of no listed image is counted; one of an unknown class, or without a track where there are several
+        frames, costs its frame the label.
         """
         names = self._names(masks)
         labels = {row.key("id"): row.text("name") for row in self._content.entries("categories", "category")}
@@ -45,13 +46,13 @@ class CocoExport:
                                     "missing-image")
         if strays := len(annotations) - len(known):
             masks.remarks["annotations of no listed image"] += strays
-        for annotation in (self._content.part(values, "annotation") for values in known):
+        for index, annotation in enumerate(self._content.part(values, "annotation") for values in known):
             name = names[annotation.key("image_id")]
             if name not in pictures:
                 raise annotation.bad(f"{annotation.name} belongs to the image {name!r}, which is not among the "
                                      "pictures.", "missing-image")
-            track = _track(annotation)
             try:
+                track = f"number {index}" if len(frames) == 1 else _track(annotation)
                 label = self._label(annotation, labels)
                 is_crowd = annotation.flag("iscrowd")
             except BadInput as error:
@@ -68,13 +69,20 @@ class CocoExport:
 
     def labelled(self, frames: Collection[str]) -> Collection[str]:
         """The frames that belong to the task: those that the json lists. Other pictures have no label."""
-        return {_frame(image) for image in self._content.entries("images", "image")}.intersection(frames)
+        return {_frame(image) for image in self._images()}.intersection(frames)
+
+    def _images(self) -> Iterator[Entry]:
+        """The images of the json, without what is none; a picture that is not listed has no label."""
+        return (self._content.part(values, "image") for values in self._content.list("images")
+                if isinstance(values, dict))
 
     def _names(self, masks: TrackedMasks) -> dict[int | str, str]:
         """Id of every image -> the name of its frame. Raises BadInput for ids and names that are listed twice."""
         names: dict[int | str, str] = {}
         taken = set()
-        for image in self._content.entries("images", "image"):
+        if nothing := len(self._content.list("images")) - sum(1 for _ in self._images()):
+            masks.remarks["images of the json that cannot be read"] = nothing
+        for image in self._images():
             name = _frame(image)
             if image.key("id") in names or name in taken:
                 raise image.bad(f"the id {shown(image.value('id'))} or the name {name!r} of an image is listed twice; "

@@ -15,6 +15,7 @@ from pipeline.errors import BadInput
 from pipeline.file_names import PICTURES, at_home, composed, frame_name, is_companion, naturally, on_disk, video_name
 from pipeline.foreign_files import LARGEST_JSON, inside, parse_json, read_file, read_text
 from pipeline.frame_order import in_order_of_time
+from pipeline.images import image_size
 
 
 def load_json(path: Path) -> Any:
@@ -184,3 +185,14 @@ def pictures_by_name(folder: Path, *, roots: Sequence[Path], video: str) -> dict
         return {frame_name(stem): pictures[frame_name(stem)] for stem in in_order_of_time(stems)}
     except BadInput as error:
         raise BadInput(error.reason, error.what, video=video, file=folder, cure=error.cure) from None
+
+
+def size_of_picture(image: Path, video: str) -> tuple[int, int]:
+    """The (height, width) of a picture of a video. Raises `BadInput` for one that cannot be read."""
+    try:
+        return image_size(read_file(image))
+    except OSError as error:
+        raise BadInput("unreadable", f"{error.strerror}.", video=video, file=image,
+                       cure="Copy it again, or give this user read permission.") from None
+    except BadInput as error:
+        raise BadInput(error.reason, error.what, video=video, file=image, cure=error.cure) from None

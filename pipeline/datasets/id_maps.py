@@ -9,6 +9,7 @@ instance; the class number is the id in the data set + 1. Segment ids are the da
 from __future__ import annotations
 
 import io
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,22 +115,28 @@ def listed_segments(infos: Mapping[str, list[Entry]], classes: ClassTable, *,
     """The segments of all frames, each once, in the order in which they are first listed.
 
     infos: frame name -> its `segments_info` in the json. faults: gets the fault of a frame, whose segments are left
-    out: an id that is void or listed twice, an unknown category, and a field that is missing or of the wrong type.
-    Raises BadInput for these where it is None, and for a change of category or crowd flag.
+    out: an id that is void or listed twice, an unknown category, a field that is missing or of the wrong type, and a
+    segment of another category or crowd flag than in most frames. Raises BadInput for these where it is None.
     """
-    segments: dict[int, Segment] = {}
+    frames: dict[str, list[Segment]] = {}
     for name, listed in infos.items():
         try:
-            of_frame = _segments_of_frame(name, listed, classes)
+            frames[name] = _segments_of_frame(name, listed, classes)
         except BadInput as error:
             if faults is None:
                 raise
             faults.setdefault(name, error)
-            continue
-        for segment, info in zip(of_frame, listed):
-            if segments.setdefault(segment.id, segment) != segment:
-                raise info.bad(f"segment {segment.id} changes its category or crowd flag in frame {name!r}; both must "
-                               "stay the same through the video.", "inconsistent-id")
+    kinds: dict[int, Counter[Segment]] = defaultdict(Counter)
+    for segment in (segment for listed in frames.values() for segment in listed):
+        kinds[segment.id][segment] += 1
+    segments = {id: counts.most_common(1)[0][0] for id, counts in kinds.items()}        # the first among equals
+    for name, listed in frames.items() if faults is not None else ():
+        for segment, info in zip(listed, infos[name]):
+            if segment != (usual := segments[segment.id]):
+                category, other = (classes.classes[each.class_index].name for each in (segment, usual))
+                faults.setdefault(name, info.bad(
+                    f"segment {segment.id} is {category!r} with iscrowd {segment.is_crowd:d} in frame {name!r}, but "
+                    f"{other!r} with iscrowd {usual.is_crowd:d} in most frames.", "inconsistent-id"))
     return tuple(segments.values())
 
 

@@ -65,17 +65,20 @@ class LabelMe:
         """Describe one video; its masks are run lengths.
 
         A frame whose json cannot be read, is of another size, or holds a shape that is none or of no listed class, has
-        no label and is named among the faults. Raises `BadInput` where all labelled frames are so, and for a json
-        without picture and objects of one class that nothing tells apart.
+        no label and is named among the faults. A json without a picture is counted. Raises `BadInput` where all are so,
+        and for objects of one class that nothing tells apart.
         """
         folder = folder_of_pictures(video_id, [self._folders.get(video_id, self.root / self.split / video_id)])
         images = pictures_by_name(folder, roots=(self.root,), video=video_id)
         faults: dict[str, BadInput] = {}
         jsons = files_by_stem(folder, (".json",), roots=(self.root,), video=video_id, kind="label", faults=faults)
-        if orphans := sorted(jsons.keys() - images.keys()):
+        orphans = sorted(jsons.keys() - images.keys())
+        if orphans and len(orphans) == len(jsons):
             raise BadInput("missing-image", f"{len(orphans)} json files have no picture of the same name.",
                            video=video_id, file=jsons[orphans[0]], cure="Copy the pictures, or remove these files.")
         masks = TrackedMasks(video_id, images)
+        if orphans:
+            masks.remarks["json files without a picture of the same name"] = len(orphans)
         shapes = self._shapes_of_frames({name: jsons[name] for name in images if name in jsons}, masks, faults)
         self._refuse_alike(shapes)
         for name, listed in shapes.items():

@@ -21,6 +21,9 @@ from pipeline.foreign_files import read_text
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".vob",
                   ".3gp", ".wmv", ".flv", ".ogv", ".gif")
 LIST_SUFFIX = ".txt"
+NO_VIDEO = ("is neither a video nor a picture by its name",
+            f"Videos end in {', '.join(VIDEO_SUFFIXES)}, pictures in {', '.join(PICTURES)}; a video with "
+            "another name is read if you name the file itself.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +55,9 @@ def find_videos(given: str | Sequence[str], *, taken: Mapping[str, str] | None =
     """The videos of one or several files, folders, globs or lists (.txt, one of these a line).
 
     A folder that holds videos and folders of frames gives each of them; a folder of pictures is one video. A picture
-    that is named itself, or by a glob, is a video of one frame. taken: names of earlier results -> path of their video;
-    another video gets another name. Raises FileNotFoundError where there is nothing to predict.
+    that is named itself, or by a glob, is a video of one frame. What two paths lead to is one video, of the first path.
+    taken: names of earlier results -> path of their video; another video gets another name.
+    Raises FileNotFoundError where there is nothing to predict.
     """
     entries = list(filter(None, [given] if isinstance(given, str) else given))
     left_out: list[BadInput] = []
@@ -61,7 +65,7 @@ def find_videos(given: str | Sequence[str], *, taken: Mapping[str, str] | None =
     for entry in entries:
         for path in _expanded(entry, left_out):
             paths += _videos_of(path, left_out)
-    paths = list(dict.fromkeys(paths))
+    paths = _once(paths, left_out)
     if not paths:
         why = f": {left_out[0]}" if left_out else "."
         raise FileNotFoundError(f"predict.input={given!r} holds nothing to predict{why} Give a video file, a picture, "
@@ -77,9 +81,25 @@ def distinct_names(paths: Sequence[Path], taken: Mapping[str, str]) -> list[str]
     counts = Counter(name for names in choices for name in set(names))
     chosen: list[str] = []
     for path, names in zip(paths, choices):
-        free = [name for name in names if taken.get(name) in (None, "", str(path)) and name not in chosen]
+        free = [name for name in names if _is_of(path, taken.get(name)) and name not in chosen]
         chosen.append(next((name for name in free if name in taken or counts[name] == 1), free[-1]))
     return chosen
+
+
+def _is_of(path: Path, earlier: str | None) -> bool:
+    """Whether results of this path may have the name that `earlier` has, or nothing."""
+    return not earlier or earlier == str(path) or os.path.realpath(earlier) == os.path.realpath(path)
+
+
+def _once(paths: Iterable[Path], left_out: list[BadInput]) -> list[Path]:
+    """The paths without repeats; another path to the same file or folder is named."""
+    kept: dict[str, Path] = {}
+    for path in dict.fromkeys(paths):
+        first = kept.setdefault(os.path.realpath(path), path)
+        if first != path:
+            left_out.append(BadInput("named-twice", f"it is the same as {first}, which is predicted once.", file=path,
+                                     cure="Copy it under another name if you want it twice."))
+    return list(kept.values())
 
 
 def _names(path: Path) -> list[str]:
@@ -99,7 +119,11 @@ def _expanded(entry: str, left_out: list[BadInput], *, lists: tuple[Path, ...] =
     elif entry and os.path.lexists(path):
         yield path
     elif entry and (matches := _matches(str(path))):
-        yield from map(Path, naturally(matches))
+        paths = list(map(Path, naturally(matches)))
+        others = [path for path in paths
+                  if not path.name.lower().endswith((*VIDEO_SUFFIXES, *PICTURES)) and not path.is_dir()]
+        _leave_out(left_out, "not-a-video", others, *NO_VIDEO)
+        yield from (path for path in paths if path not in others)
     else:
         left_out.append(BadInput("missing-file", "it does not exist, and no file fits it as a glob.", file=path,
                                  cure="Check the path."))
@@ -157,8 +181,7 @@ def _videos_of(path: Path, left_out: list[BadInput]) -> list[Path]:
     _leave_out(left_out, "not-a-video", [folder for folder in folders if folder not in of_frames],
                "is a folder without frames, and folders in it are not searched",
                f"To search all folders: --set predict.input='{path}/**/*.mp4'")
-    _leave_out(left_out, "not-a-video", others, "is neither a video nor a picture by its name",
-               f"Videos end in {', '.join(VIDEO_SUFFIXES)}, pictures in {', '.join(PICTURES)}.")
+    _leave_out(left_out, "not-a-video", others, *NO_VIDEO)
     return videos
 
 

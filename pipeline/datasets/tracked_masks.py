@@ -8,10 +8,9 @@ from pathlib import Path
 
 from pycocotools import mask as coco
 
+from pipeline.datasets.folders import size_of_picture
 from pipeline.errors import BadInput
 from pipeline.faulty_labels import without_faulty_labels
-from pipeline.foreign_files import read_file
-from pipeline.images import image_size
 from pipeline.records import FrameRecord, Segment, VideoRecord
 
 
@@ -24,7 +23,7 @@ class TrackedMasks:
     def __init__(self, video_id: str, images: Mapping[str, Path]) -> None:
         self.video_id = video_id
         self.images = images
-        self.height, self.width = _size(video_id, next(iter(images.values())))
+        self.height, self.width = size_of_picture(next(iter(images.values())), video_id)
         self.remarks: Counter[str] = Counter()
         self._ids: dict[Hashable, int] = {}
         self._segments: dict[int, Segment] = {}
@@ -60,13 +59,3 @@ class TrackedMasks:
     def frames_of_objects(self) -> list[int]:
         """In how many frames each object has a mask."""
         return list(Counter(id for masks in self._masks.values() for id in masks).values())
-
-
-def _size(video_id: str, image: Path) -> tuple[int, int]:
-    try:
-        return image_size(read_file(image))
-    except OSError as error:
-        raise BadInput("unreadable", f"{error.strerror}.", video=video_id, file=image,
-                       cure="Copy it again, or give this user read permission.") from None
-    except BadInput as error:
-        raise BadInput(error.reason, error.what, video=video_id, file=image, cure=error.cure) from None

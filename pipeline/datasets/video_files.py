@@ -9,13 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.datasets.folders import files_by_stem, pictures_by_name
+from pipeline.datasets.folders import files_by_stem, pictures_by_name, size_of_picture
 from pipeline.datasets.id_maps import ids_in
 from pipeline.errors import BadInput
 from pipeline.faulty_labels import without_faulty_labels
 from pipeline.file_names import on_disk
-from pipeline.foreign_files import read_file
-from pipeline.images import image_size
 from pipeline.records import FrameRecord, Segment, VideoRecord
 
 
@@ -116,23 +114,13 @@ class VideoFiles:
         """
         if len(set(sizes.values())) == 1:
             return next(iter(sizes.values()))
-        height, width = self._image_size(first)
+        height, width = size_of_picture(self.images[first], self.video_id)
         for name, size in sizes.items():
             if size != (height, width):
                 faults[name] = BadInput("size-differs", f"the label has {size[1]}x{size[0]} pixels, the frames have "
                                         f"{width}x{height}.", video=self.video_id, file=self.labels[name],
                                         cure="Resize frames and labels together.")
         return height, width
-
-    def _image_size(self, name: str) -> tuple[int, int]:
-        try:
-            return image_size(read_file(self.images[name]))
-        except OSError as error:
-            raise BadInput("unreadable", f"{error.strerror}.", video=self.video_id, file=self.images[name],
-                           cure="Copy it again, or give this user read permission.") from None
-        except BadInput as error:
-            raise BadInput(error.reason, error.what, video=self.video_id, file=self.images[name], cure=error.cure
-                           ) from None
 
 
 def first_names(names: Iterable[str]) -> str:

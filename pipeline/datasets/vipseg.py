@@ -22,6 +22,7 @@ from pipeline.datasets.folders import (
     load_entry,
     read_list,
     root_folder,
+    size_of_picture,
     videos_by_name,
 )
 from pipeline.datasets.id_maps import RawCoding, ids_in, listed_segments, raw_coding, read_label
@@ -88,8 +89,9 @@ class VipSeg:
 
         Frames are in natural order; those without a label, of which a json has no annotation, are left unlabelled. A
         frame whose label or list of segments cannot be read, or holds an unknown category, has no label and is named
-        among the faults. Raises `BadInput` where all labelled frames are so, and for missing or unreadable pictures,
-        frames that have only a label, a video that is empty or not in the json, and ids that change their class.
+        among the faults, and so is one in which a segment has another class than in most. Raises `BadInput` where all
+        labelled frames are so, and for missing or unreadable pictures, frames that have only a label, and a video that
+        is empty or not in the json.
         """
         folder = folder_of(self._folders, video_id)
         files = VideoFiles.find(video_id, images=self.images / folder, labels=self.labels / folder,
@@ -171,10 +173,8 @@ class VipSeg:
             raise videos[0].of_video(video_id).bad(f"the json has {len(videos)} entries and {len(annotations)} "
                                                    "annotations of this video; it needs one of each.", "duplicate-id")
         (video,) = videos
-        listed = list(video.of_video(video_id).entries("images", "image"))
-        images = {_name(image): image for image in listed}
-        if len(images) < len(listed):
-            raise video.of_video(video_id).bad("its images list a frame twice.", "frame-mismatch")
+        remarks: Counter[str] = Counter()
+        images = self._listed_images(video.of_video(video_id), files, remarks)
         faults = dict(files.faults)
         infos = self._infos(video_id, annotations, faults)
         files.refuse_mismatch(list(images), infos, faults)
@@ -183,14 +183,40 @@ class VipSeg:
                            "among its images.", video=video_id, file=self.annotations, cure=CONVERT_AGAIN)
         segments = listed_segments(infos, self.classes, faults=faults)
         names = self._in_order(images.values(), video_id)
-        remarks = Counter({"videos whose frames were put in natural order": int(names != list(images))})
+        remarks["videos whose frames were put in natural order"] += names != list(images)
         ids = {name: tuple(info.whole("id") for info in listed) for name, listed in infos.items() if name not in faults}
         frames = tuple(FrameRecord(name=name, image=files.images[name], label=files.labels.get(name),
                                    segment_ids=ids.get(name, ())) for name in names)
-        height, width = files.one_size({image.size(): name for name, image in images.items()})
+        sizes = _sizes(images, remarks) or {size_of_picture(files.images[names[0]], video_id): names[0]}
+        height, width = files.one_size(sizes)
         return without_faulty_labels(VideoRecord(video_id=video_id, height=height, width=width, frames=frames,
                                                  segments=segments, remarks=+remarks), faults)
 
+    def _listed_images(self, video: Entry, files: VideoFiles, remarks: Counter[str]) -> dict[str, Entry]:
+        """Name of each frame -> its image in the json.
+
+        Where an image cannot be read, the pictures in the folder that no other image names are the frames that it may
+        have meant. Raises BadInput for frames that are listed twice, and where no image can be read.
+        """
+        images: dict[str, Entry] = {}
+        fault = None
+        for values in video.list("images"):
+            try:
+                image = video.part(values, "image")
+                name = _name(image)
+            except BadInput as error:
+                fault = fault or error
+                remarks["images of the json that cannot be read (the files in the folder tell the frames)"] += 1
+                continue
+            if name in images:
+                raise video.bad("its images list a frame twice.", "frame-mismatch")
+            images[name] = image
+        if fault is None:
+            return images
+        if not images:
+            raise fault
+        return {name: images.get(name) or video.part({"file_name": path.name}, "image")
+                for name, path in files.images.items()} | images
 
     def _infos(self, video_id: str, annotations: list[Entry], faults: dict[str, BadInput]) -> dict[str, list[Entry]]:
         """Name of each annotated frame -> its segments. faults: gets those of frames whose list cannot be read."""
@@ -214,6 +240,17 @@ class VipSeg:
             return [frame_name(stem) for stem in in_order_of_time(map(_stem, images), listed=True)]
         except BadInput as error:
             raise BadInput(error.reason, error.what, video=video_id, file=self.annotations, cure=error.cure) from None
+
+
+def _sizes(images: Mapping[str, Entry], remarks: Counter[str]) -> dict[tuple[int, int], str]:
+    """Size -> a frame that has it, of the images whose size can be read; the others are counted."""
+    sizes = {}
+    for name, image in images.items():
+        try:
+            sizes[image.size()] = name
+        except BadInput:
+            remarks["images without a size in the json (that of the picture counts)"] += 1
+    return sizes
 
 
 def _name(image: Entry) -> str:

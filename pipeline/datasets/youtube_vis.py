@@ -19,7 +19,7 @@ import numpy as np
 from model.labels import ClassTable
 from pipeline.datasets.classes_youtube_vis import TABLES, thing_table
 from pipeline.datasets.coco_video import Faults, as_youtube_vis, is_coco_video
-from pipeline.datasets.folders import files_by_stem, first_existing, load_entry, root_folder
+from pipeline.datasets.folders import files_by_stem, first_existing, load_entry, root_folder, size_of_picture
 from pipeline.datasets.json_entries import Entry, shown, whole_number, whole_or_text
 from pipeline.datasets.run_lengths import packed_mask
 from pipeline.errors import BadInput
@@ -28,7 +28,9 @@ from pipeline.file_names import PICTURES, frame_name, video_name
 from pipeline.frame_order import in_order_of_time
 from pipeline.records import FrameRecord, Segment, VideoRecord
 
+NO_SIZE = "videos without a size in the json (that of the picture counts)"
 COPY_AGAIN = "Copy the json of this split again, or correct this entry."
+NO_OBJECTS = "videos without an object, since the json lists no annotation (if nobody labelled them, write null there)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +46,8 @@ class YouTubeVis:
     """One split. Its json is parsed once per process, however many copies of this object the process holds.
 
     name: the class table; "youtube_vis" takes the classes from the json, for your own data, which may also be a COCO
-    video json (`coco_video.py`). In a split without any annotation (the public valid json), videos have no labels.
+    video json (`coco_video.py`). In a json without `annotations`, or with null (the public valid json), videos have no
+    labels; in one with an empty list, they are labelled and hold no object.
     Raises `FileNotFoundError` when the root, the frames or the json do not exist, `BadInput` for a json that cannot be
     read, `ValueError` when it is of another year.
     """
@@ -73,6 +76,7 @@ class YouTubeVis:
     def remarks(self) -> Mapping[str, int]:
         """Entries of the json that belong to no video, and are left out."""
         counts = {"annotations of no listed video": self._orphans,
+                  NO_OBJECTS: len(self._videos) * (self._content.values.get("annotations") == []),
                   "images of no listed video": self._json[1].strays,
                   "images or annotations that cannot be read, of no listed video": self._json[1].of_no_video}
         return {remark: count for remark, count in counts.items() if count}
@@ -100,15 +104,15 @@ class YouTubeVis:
             raise BadInput(fault.reason, fault.what, video=video_id, file=self.annotations, cure=COPY_AGAIN)
         if not video.files:
             raise entry.bad("the video has no frames.", "empty-video")
-        size = entry.size()
         remarks: Counter[str] = Counter()
+        images = self._images(video, video_id, remarks)
+        size = _size(entry, images, remarks)
         annotations = [annotation.of_video(video_id) for annotation in self._annotated.get(entry.key("id"), [])]
         faults = {frame: entry.bad(fault.what, fault.reason)
                   for frame, fault in self._json[1].of_frames(entry.key("id")).items()}
         segments, masks = self._tracks(annotations, len(video.files), size, remarks, faults)
-        images = self._images(video, video_id, remarks)
         frames = {name: FrameRecord(name=name, image=image, segment_ids=tuple(of_frame),
-                                    masks=of_frame if self._annotated else None)
+                                    masks=of_frame if self._has_labels else None)
                   for (name, image), of_frame in zip(images.items(), masks, strict=True)}
         in_order = [frame_name(stem) for stem in _in_order(video, entry)]
         if in_order != list(frames):
@@ -192,7 +196,7 @@ class YouTubeVis:
     @cached_property
     def _grouped(self) -> tuple[dict[int | str, list[Entry]], int]:
         """The annotations of each video by its id, and the number of those that belong to no video."""
-        if self._content.values.get("annotations") is None:
+        if not self._has_labels:
             return {}, 0
         ids = {video.entry.key("id") for video in self.listed().values()}
         ids |= {whole_or_text(values.get("id")) for values in self._content.list("videos") if isinstance(values, dict)}
@@ -208,6 +212,11 @@ class YouTubeVis:
             raise self._content.bad(f"none of {orphans} annotations belongs to a video that the json lists; compare "
                                     "their video_id with the id of the videos.", "orphan-annotation")
         return dict(grouped), orphans
+
+    @property
+    def _has_labels(self) -> bool:
+        """Whether the json has a list of annotations, be it empty."""
+        return self._content.values.get("annotations") is not None
 
     @property
     def _annotated(self) -> dict[int | str, list[Entry]]:
@@ -264,6 +273,14 @@ def _listed(entry: Entry) -> Listed:
                         "needs a folder of its own.", "frame-mismatch")
     folder = folders.pop() if folders else "."
     return Listed(entry=entry, folder="" if folder == "." else folder, files=tuple(file.name for file in files))
+
+
+def _size(entry: Entry, images: Mapping[str, Path], remarks: Counter[str]) -> tuple[int, int]:
+    """Height and width of a video: those of its first picture where the json does not give both."""
+    if None not in (entry.values.get("height"), entry.values.get("width")):
+        return entry.size()
+    remarks[NO_SIZE] += 1
+    return size_of_picture(next(iter(images.values())), entry.video)
 
 
 def _in_order(video: Listed, entry: Entry) -> list[str]:

@@ -169,3 +169,35 @@ def test_a_home_folder_that_nobody_has_is_named_unless_a_file_is_called_so(tmp_p
 def test_an_empty_input_names_no_folder(given):
     with pytest.raises(FileNotFoundError, match=r"holds nothing to predict\. Give a video file"):
         find_videos(given)
+
+
+def test_a_folder_that_two_paths_lead_to_is_predicted_once(tmp_path):
+    touch(tmp_path, "clips/0.jpg", "clips/1.jpg", "film.mp4")
+    (tmp_path / "x").mkdir()
+    (tmp_path / "link").symlink_to("clips")
+    (tmp_path / "x" / "film.mp4").symlink_to(tmp_path / "film.mp4")
+    given = [tmp_path / "clips", tmp_path / "x" / ".." / "clips", tmp_path / "link", tmp_path / "clips",
+             tmp_path / "film.mp4", tmp_path / "x" / "film.mp4"]
+    videos = find_videos([str(path) for path in given])
+    assert [video.path for video in videos.videos] == [str(given[0]), str(given[4])]
+    assert [(error.reason, error.file) for error in videos.left_out] == [
+        ("named-twice", given[1]), ("named-twice", given[2]), ("named-twice", given[5])]
+    assert f"it is the same as {given[0]}, which is predicted once" in str(videos.left_out[0])
+
+
+def test_another_path_to_an_earlier_video_keeps_its_name(tmp_path):
+    touch(tmp_path, "clips/0.jpg", "clips/1.jpg", "other/clips/0.jpg")
+    (tmp_path / "link").symlink_to("clips")
+    taken = {"clips": str(tmp_path / "clips")}
+    assert list(found(str(tmp_path / "other" / ".." / "clips"), taken=taken)) == ["clips"]
+    assert list(found(str(tmp_path / "other" / "clips"), taken=taken)) != ["clips"]
+
+
+def test_what_a_glob_matches_and_is_no_video_by_its_name_is_named_and_counted(tmp_path):
+    touch(tmp_path, "a.mp4", "b.JPG", "notes.txt", "more.txt", "README", "frames/0.jpg")
+    assert set(found(str(tmp_path / "*"))) == {"a", "b", "frames"}
+    errors = {Path(error.file).name: error for error in find_videos(str(tmp_path / "*")).left_out}
+    assert {error.reason for error in errors.values()} == {"not-a-video"}
+    assert set(errors) == {"README", "more.txt"}
+    assert "like 1 more" in str(errors["more.txt"])
+    assert found(str(tmp_path / "README")) == {"README": "README"}      # named itself: its content decides

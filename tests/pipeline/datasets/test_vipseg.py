@@ -123,7 +123,7 @@ DAMAGE = {     # reason -> ways in which a user's folder may be damaged
                lambda root: edit_json(root, lambda f: first_segments(f).append(first_segments(f)[0]))],
     "size-differs": [lambda root: edit_json(root, lambda f: f["videos"][1]["images"][2].update(width=65))],
     "bad-json": [lambda root: edit_json(root, lambda f: first_segments(f)[0].pop("id")),
-                 lambda root: edit_json(root, lambda f: f["videos"][1]["images"][0].pop("width")),
+                 lambda root: edit_json(root, lambda f: f["videos"][1].pop("images")),
                  lambda root: edit_json(root, lambda f: f.pop("videos")),
                  lambda root: (root / "panoptic_gt_VIPSeg_train.json").write_text('{"videos": [')],
 }

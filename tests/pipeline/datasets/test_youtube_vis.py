@@ -170,7 +170,7 @@ DAMAGE = {
     "duplicate-id": [lambda f: f["videos"][0].update(id=2), lambda f: f["videos"].append({**f["videos"][1], "id": 9}),
                      lambda f: f["categories"].append({"id": 1, "name": "wolf"})],
     "orphan-annotation": [lambda f: [entry.update(video_id=77) for entry in f["annotations"]]],
-    "bad-json": [lambda f: f["videos"][1].pop("height"), lambda f: video_annotations(f)[0].pop("segmentations"),
+    "bad-json": [lambda f: f["videos"][1].update(height="tall"), lambda f: video_annotations(f)[0].pop("segmentations"),
                  lambda f: f.pop("videos"), lambda f: f["categories"][0].pop("name")],
     "not-in-json": [lambda f: (f["videos"].pop(), video_annotations(f) and f.update(annotations=[]))],
 }
