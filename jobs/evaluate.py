@@ -44,7 +44,7 @@ from jobs.kept_predictions import (
 )
 from jobs.models import open_system
 from jobs.recipes.schema import Recipe
-from jobs.verb import recorded, run
+from jobs.verb import command_line, recorded, run
 from model.association.linker import MatchingSpace
 from model.contracts import ClipTargets, Tracks, VideoResults
 from model.labels import ClassTable
@@ -112,6 +112,7 @@ def score_split(recipe: Recipe, folder: Path) -> dict[str, Any]:
             scores = card.scores()
             by_set = card.ap_by_set(sets) if sets else {}
             summary = {"mode": folder.name, "uses_labels": bool(config.association), **headline(scores),
+                       "command": command_line(recipe, "evaluate").removeprefix("next: "),
                        "video_sets": by_set, "videos": len(outcomes.done),
                        "frames": outcomes.frames, "skipped": outcomes.skipped_rows(),
                        "stray_entries": stray_entries(predictions),

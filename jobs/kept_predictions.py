@@ -32,16 +32,15 @@ USES_LABELS = "uses the labels"      # said wherever results of the oracle appea
 
 def scores_folder(recipe: Recipe) -> Path:
     """Where the scores of a mode lie. Another association, and a head tested otherwise than trained, have their own."""
-    base = Path(recipe.evaluation.output or recipe.run_folder / "scores")
     if recipe.evaluation.predictions:
-        return base / "predictions"
+        return recipe.scores_root / "predictions"
     association = recipe.evaluation.association or recipe.inference.association.kind
     streaming = association == "links" and recipe.inference.association.streaming
     head = {} if recipe.inference.head is None else to_json(recipe.inference.head)
     parts = [recipe.evaluation.mode, *([] if association == "hungarian" else [association]),
              *(["streaming"] if streaming else []),
              *(f"{name}_{value}" for name, value in head.items() if name != "kind" and value is not None)]
-    return base / "_".join(parts)
+    return recipe.scores_root / "_".join(parts)
 
 
 def stored_predictions(recipe: Recipe, classes: ClassTable) -> Mapping[str, PanopticVideo | Tracks] | None:

@@ -437,6 +437,11 @@ class Recipe:
         return self.stage_one_run / "shards" / split
 
     @property
+    def scores_root(self) -> Path:
+        """The folder of all evaluations, each of which has a folder of its own."""
+        return Path(self.evaluation.output or self.run_folder / "scores")
+
+    @property
     def segmenter_folder(self) -> Path:
         """The finished segmenter."""
         return self.stage_one_run / "stage_one" / "model"

@@ -11,7 +11,7 @@ matched, however long ago. Counts are summed over videos.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,8 +21,6 @@ from model.labels import ClassTable
 from pipeline.metrics.frame_pass import FramePair, LabelVideo, Side, score_video
 from pipeline.metrics.numbers import NAN, cell, percent
 from pipeline.metrics.per_video import PerVideoMetric
-
-NOBODY = 0    # position of void in a `Side`: no predicted thing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +69,35 @@ class IdentityScores:
                 f"{self.videos} videos, {self.frames} frames, {self.things} true things{chosen}")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Switch:
+    """A true thing matches another predicted thing than the last one that it matched."""
+
+    frame: int          # of the new match
+    thing: int          # the true thing
+    before: int         # the predicted thing of the match before
+    before_frame: int   # of that match
+    after: int          # the predicted thing of the new match
+
+
+class LastMatches:
+    """The last match of each true thing of a video; it finds the switches, for metrics and pictures alike."""
+
+    def __init__(self) -> None:
+        self.last: dict[int, tuple[int, int]] = {}      # true thing -> predicted thing, frame
+
+    def switches(self, frame: int, matches: Sequence[tuple[int, int]]) -> list[Switch]:
+        """Add the matches of the next frame, (true thing, predicted thing); returns their switches."""
+        result = []
+        for thing, predicted in matches:
+            before, before_frame = self.last.get(thing, (predicted, frame))
+            if before != predicted:
+                result.append(Switch(frame=frame, thing=thing, before=before, before_frame=before_frame,
+                                     after=predicted))
+            self.last[thing] = (predicted, frame)
+        return result
+
+
 class Identity(PerVideoMetric):
     """Accumulates the matches of panoptic things in one pass over the frames; parts of a data set merge exactly."""
 
@@ -81,9 +108,9 @@ class Identity(PerVideoMetric):
         """Score one video. Raises BadInput, and counts nothing, for the reasons `score_video` lists."""
         score_video([self], prediction, truth)
 
-    def begin(self, truth: Side, prediction: Side) -> _Matches:
+    def begin(self, truth: Side, prediction: Side) -> Matches:
         """Start a video, in a pass shared with other metrics."""
-        return _Matches(self, truth, prediction)
+        return Matches(self, truth, prediction)
 
     def result(self) -> IdentityScores:
         """The scores of everything counted so far."""
@@ -94,7 +121,7 @@ class Identity(PerVideoMetric):
                               things=sum(record["things"] for record in records))
 
 
-class _Matches:
+class Matches:
     """All matches of one video."""
 
     def __init__(self, metric: Identity, truth: Side, prediction: Side) -> None:
@@ -107,7 +134,7 @@ class _Matches:
         self.matches = np.zeros(self.shape, np.int64)                       # frames in which each pair matches
         self.true = np.zeros(self.shape[0], np.int64)                       # frames in which each is seen
         self.predicted = 0
-        self.last = np.full(self.shape[0], NOBODY)                          # the last match of each true segment
+        self.last = LastMatches()
         self.switches = 0
 
     def add(self, frame: FramePair) -> None:
@@ -121,13 +148,19 @@ class _Matches:
         true = true[hit]
         predicted = predicted[hit]
         self.matches[true, predicted] += 1
-        self.true += self.is_target & (true_area > 0)
+        is_seen_truth = self.is_target & (true_area > 0)
+        self.true += is_seen_truth
         is_seen = self.is_thing & (area > 0) & (2 * on_ignored <= area)
         is_seen[predicted] = True
         self.predicted += int(is_seen.sum())
-        before = self.last[true]
-        self.switches += int(((before != NOBODY) & (before != predicted)).sum())
-        self.last[true] = predicted
+        self.add_matches(frame.index, is_seen_truth, list(zip(true.tolist(), predicted.tolist())))
+
+    def add_matches(self, frame: int, seen: np.ndarray, matches: list[tuple[int, int]]) -> list[Switch]:
+        """Count the switches of a frame, and return them. seen: which true segments are seen; matches: (true,
+        predicted), all as positions in the lists of the two `Side`s."""
+        switches = self.last.switches(frame, matches)
+        self.switches += len(switches)
+        return switches
 
     def finish(self, video: str, frames: int) -> None:
         """Count the video."""

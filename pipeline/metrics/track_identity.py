@@ -8,7 +8,7 @@ count, and of ten thresholds (0 to 0.9) the one with the best IDF1 over all vide
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from pycocotools import mask as run_lengths
 from model.association.clip_wise import assign_below
 from model.contracts import Track, Tracks
 from model.labels import ClassTable
-from pipeline.metrics.identity import IdentityScores, paired, summed
+from pipeline.metrics.identity import IdentityScores, LastMatches, paired, summed
 from pipeline.metrics.per_video import PerVideoMetric
 from pipeline.metrics.track_ap import refuse_unfit_tracks
 
@@ -39,8 +39,8 @@ class TrackIdentity(PerVideoMetric):
         scores = np.array([track.score for track in prediction.tracks])
         frames = len(truth.frame_names)
         true = np.array([[mask is not None for mask in track.masks] for track in targets], bool).reshape(-1, frames)
-        ious = _compare(prediction.tracks, targets, frames=frames)
-        covered = _compare(prediction.tracks, crowds, frames=frames, is_crowd=True).max(2, initial=0)
+        ious = compared(prediction.tracks, targets, frames=frames)
+        covered = compared(prediction.tracks, crowds, frames=frames, is_crowd=True).max(2, initial=0)
         seen = np.array([[mask is not None for mask in track.masks] for track in prediction.tracks], bool)
         forgiven = (covered > MATCH) & (ious.max(2, initial=0) <= MATCH)               # T n
         seen = seen.reshape(-1, frames).T & ~forgiven
@@ -64,7 +64,7 @@ class TrackIdentity(PerVideoMetric):
                               things=sum(record["things"] for record in records), threshold=float(THRESHOLDS[index]))
 
 
-def _compare(predicted: Sequence[Track], targets: Sequence[Track], *, frames: int,
+def compared(predicted: Sequence[Track], targets: Sequence[Track], *, frames: int,
              is_crowd: bool = False) -> np.ndarray:
     """IoU of all pairs in every frame, T predicted targets; with crowds, the part of the predicted mask they cover."""
     ious = np.zeros((frames, len(predicted), len(targets)))
@@ -78,12 +78,13 @@ def _compare(predicted: Sequence[Track], targets: Sequence[Track], *, frames: in
     return ious
 
 
+def matches_by_frame(ious: np.ndarray) -> Iterator[list[tuple[int, int]]]:
+    """The (target, predicted) pairs of each frame for switches. ious: T predicted targets."""
+    for frame in ious:
+        yield [(int(target), int(predicted)) for predicted, target in assign_below(1 - frame, limit=1 - MATCH)]
+
+
 def _switches(ious: np.ndarray) -> int:
     """ious: T predicted targets."""
-    last: dict[int, int] = {}
-    switches = 0
-    for frame in ious:
-        for predicted, target in assign_below(1 - frame, limit=1 - MATCH):
-            switches += int(last.get(target, predicted) != predicted)
-            last[target] = predicted
-    return switches
+    last = LastMatches()
+    return sum(len(last.switches(frame, matches)) for frame, matches in enumerate(matches_by_frame(ious)))
