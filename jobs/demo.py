@@ -3,8 +3,10 @@
     synthetic world -> make_shards -> (score the untrained model) -> train_stage_one -> evaluate near-online
                     -> cache_queries -> train_stage_two -> evaluate offline (where a cross-clip head makes the results)
                     -> evaluate with learned links (where stage_two.links trains them), near-online and offline
+                    -> report
 
-Leaves runs/demo/summary.json beside everything the verbs leave. Starting it again continues what is unfinished.
+Leaves runs/demo/summary.json and report.html beside everything the verbs leave. Starting it again continues what is
+unfinished.
 
     python -m jobs.demo                  # recipe `demo`
     python -m jobs.demo --recipe synthetic
@@ -17,7 +19,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from jobs import cache_queries, evaluate, make_shards, train_stage_one, train_stage_two
+from jobs import cache_queries, evaluate, make_shards, report, train_stage_one, train_stage_two
 from jobs.cluster import connect
 from jobs.console import say
 from jobs.counted_classes import with_counted_classes
@@ -71,12 +73,15 @@ def main(recipe: Recipe) -> dict[str, Any]:
         announce(f"evaluate, {mode.replace('_', '-')} with links", started)
         modes[f"{mode}_links"] = evaluate.main(with_links(scored(recipe, mode)))
         compared = compared or draw_compared(recipe)
+    announce("report", started)
+    page = report.main(recipe)
     last = list(modes.values())[-1]
     numbers = [name for result in recipe.inference.results for name in HEADLINES[result]]
     summary = {
         "seconds": round(time.perf_counter() - started, 1), "untrained": {numbers[0]: untrained[numbers[0]]},
         **{mode: {name: scores[name] for name in numbers} for mode, scores in modes.items() if mode != "untrained"},
         "overlay": compared or next(iter(last["overlays"]), None), "mlflow_run_id": last["mlflow_parent_run_id"],
+        "report": page["report"],
     }
     atomic_write(recipe.run_folder / "summary.json", (json.dumps(summary, indent=1) + "\n").encode())
     closing(recipe, summary, last["tracking_uri"])
@@ -134,7 +139,8 @@ def closing(recipe: Recipe, summary: dict[str, Any], tracking_uri: str | None) -
         say(f"{TITLES[mode]:22}" + "".join(f"{points(score):>10}" for score in scores.values()))
     record = [f"MLflow run {summary['mlflow_run_id']}: mlflow ui --backend-store-uri {tracking_uri}"]
     say("", f"{summary['seconds']:.0f} s in all; summary: {recipe.run_folder / 'summary.json'}",
-        f"overlay video: {summary['overlay']}", *(record if tracking_uri else []),
+        f"overlay video: {summary['overlay']}", f"report: {summary['report']} (open it in a browser)",
+        *(record if tracking_uri else []),
         command_line(recipe, "predict", "predict.input=your_video.mp4"))
 
 

@@ -107,7 +107,7 @@ def score_split(recipe: Recipe, folder: Path) -> dict[str, Any]:
                 if video.scores is not None:
                     card.merge(Scorecard.from_json(video.scores))
             outcomes.refuse_nothing_done(shards.folder)
-            files = finish_predictions(recipe, writer, [video.video for video in outcomes.done])
+            files = finish_predictions(recipe, writer, [video.video for video in outcomes.done]) or config.predictions
             seconds = time.perf_counter() - started
             scores = card.scores()
             by_set = card.ap_by_set(sets) if sets else {}
@@ -117,7 +117,7 @@ def score_split(recipe: Recipe, folder: Path) -> dict[str, Any]:
                        "frames": outcomes.frames, "skipped": outcomes.skipped_rows(),
                        "stray_entries": stray_entries(predictions),
                        "frames_per_second": outcomes.frames / seconds,
-                       "matching_space": matching.summary(), "predictions": files,
+                       "matching_space": matching.summary(), "predictions": files or None,
                        "overlays": sorted(map(str, folder.glob("overlays/*.mp4")))}
             atomic_write(folder / "scores.json", json.dumps(summary, indent=1).encode())
             atomic_write(folder / "classes.json", json.dumps(class_rows(scores), indent=1).encode())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -97,21 +98,31 @@ def chart(title: str, curves: Sequence[Curve], *, x: str, y: str, logarithmic: b
             steps, values = zip(*curve.points)
             axes.plot(steps, values, color=COLORS[place % len(COLORS)], marker=MARKERS[place % len(MARKERS)],
                       markersize=3.5, markevery=max(1, len(steps) // 8), linewidth=1.4, label=curve.title)
-        if logarithmic and all(value > 0 for curve in curves for _, value in curve.points):
-            axes.set_yscale("log")
+        if logarithmic:
+            _scale_by_powers(axes, [value for curve in curves for _, value in curve.points])
         axes.set_xlabel(x)
         axes.set_ylabel(y)
-        axes.legend(fontsize=8, frameon=False, labelcolor=INK)
+        axes.figure.legend(loc="outside upper center", ncols=3, fontsize=8, frameon=False, labelcolor=INK)
 
     words = "; ".join(f"{curve.title}: {curve.points[0][1]:.4g} at {curve.points[0][0]:g}, {curve.points[-1][1]:.4g} "
                       f"at {curve.points[-1][0]:g}" for curve in curves)
     return Chart(title=title, svg=drawn(draw, name=title), words=f"{title} over {x}. {words}.")
 
 
+def _scale_by_powers(axes: Any, values: Sequence[float]) -> None:
+    """A logarithmic scale with plain numbers, where all values are above 0."""
+    if min(values) <= 0:
+        return
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}" if max(values) < 10 * min(values) else "")
+
+
 def drawn(draw: Callable[[Any], None], *, name: str) -> str:
     """A picture as SVG to stand inside a page, with its text as text. name: makes its ids different from others'."""
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
     import matplotlib as mpl
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # seconds to import, and needed once
 
     style = {"svg.fonttype": "none", "svg.hashsalt": name, "svg.id": None, "text.parse_math": False, "font.size": 9,
              "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,

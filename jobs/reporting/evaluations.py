@@ -75,10 +75,11 @@ class Evaluation:
         """The kept predictions of a video; None where they were not kept, or are gone."""
         if not self.summary.get("predictions"):
             return None
-        folder = self.folder / "predictions" / Path(self.summary["predictions"]).name       # the run may have moved
+        stored = Path(self.summary["predictions"])
+        own = self.folder / "predictions" / stored.name         # the run may have moved
         try:
-            return kept_results(folder, video, classes)
-        except (FileNotFoundError, ValueError) as error:
+            return kept_results(own if own.is_dir() else stored, video, classes)
+        except (OSError, ValueError) as error:
             say(f"{self.title}: no pictures of {video!r}: {error}")
             return None
 

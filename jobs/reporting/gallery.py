@@ -17,7 +17,7 @@ from pipeline.shards import ShardSet
 from pipeline.visualise.overlay import overlay
 
 MOST = 12           # switches of a page
-MARGIN = 1.0        # around the true object, in its own height and width
+MARGIN = 1.0        # around the true object, as part of its longer side
 SMALLEST = 0.3      # of the frame, that a picture shows at least
 SIDE = 220          # pixels of the longer side of a picture
 OUTLINE = (255, 255, 255)
@@ -72,15 +72,16 @@ def name_in(video, panoptic: int, classes: ClassTable) -> str:
 
 
 def box_around(masks: Sequence[np.ndarray]) -> tuple[slice, slice]:
-    """Rows and columns of a box around masks of one size, with a margin; never a tiny part of the frame."""
+    """Rows and columns of a square around masks of one size, as far as the frame goes; never a tiny part of it."""
     mask = np.logical_or.reduce(masks)
+    spans = [np.flatnonzero(mask.any(1 - axis))[[0, -1]] for axis in (0, 1)]
+    side = max(*((1 + MARGIN) * (last + 1 - first) for first, last in spans), SMALLEST * max(mask.shape))
     slices = []
-    for axis, length in enumerate(mask.shape):
-        inside = np.flatnonzero(mask.any(1 - axis))
-        middle = (inside[0] + inside[-1] + 1) / 2
-        half = max((inside[-1] + 1 - inside[0]) * (0.5 + MARGIN), SMALLEST * length / 2)
-        slices.append(slice(max(0, int(middle - half)), min(length, int(np.ceil(middle + half)))))
-    return tuple(slices)
+    for (first, last), length in zip(spans, mask.shape):
+        shown = min(length, int(np.ceil(side)))
+        start = int(np.clip((first + last + 1 - shown) // 2, 0, length - shown))
+        slices.append(slice(start, start + shown))
+    return slices[0], slices[1]
 
 
 def outlined(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -35,6 +35,7 @@ class Report:
     curves: list[Chart]
     classes: Table
     videos: Table
+    best: str               # the way whose videos are drawn
     loops: list[Loop]
     timelines: list[TimelinePicture]
     switches: list[SwitchPictures]
@@ -48,11 +49,13 @@ def gather(recipe: Recipe, shards: ShardSet, evaluations: Sequence[Evaluation]) 
     scenes = [scene for name in shown_switching(evaluations, number)
               for evaluation in evaluations if evaluation.is_result and name in evaluation.cards and name in videos
               if (scene := open_scene(evaluation, videos[name], shards, recipe)) and scene.timeline is not None]
+    best = best_of(evaluations, number)
     return Report(
         title=recipe.name, facts=facts(recipe, shards), commands=commands(recipe, evaluations),
         scores=headline_table(evaluations), windows=window_chart(evaluations),
         curves=stage_charts(recipe.run_folder, recipe.stage_one_run), classes=class_table(evaluations, number),
-        videos=video_table(evaluations, number), loops=loops(recipe, shards, evaluations, number),
+        videos=video_table(evaluations, number), best="" if best is None else best.title,
+        loops=[] if best is None else loops(recipe, shards, best, number),
         timelines=[timeline_picture(scene, shards.classes) for scene in scenes], switches=gallery(scenes, shards),
         data=data_tables(recipe))
 
@@ -63,10 +66,9 @@ def shown_switching(evaluations: Sequence[Evaluation], number: str) -> list[str]
     return switching_videos(evaluations, TIMELINES) or ([] if best is None else ranked_videos(best, number)[:1])
 
 
-def loops(recipe: Recipe, shards: ShardSet, evaluations: Sequence[Evaluation], number: str) -> list[Loop]:
+def loops(recipe: Recipe, shards: ShardSet, best: Evaluation, number: str) -> list[Loop]:
     """The worst and the best videos of the best result."""
-    best = best_of(evaluations, number)
-    ranked = [] if best is None else ranked_videos(best, number)
+    ranked = ranked_videos(best, number)
     count = min(EXTREMES, len(ranked) // 2) or len(ranked[:1])
     chosen = [*((name, "worst") for name in ranked[:count]), *((name, "best") for name in ranked[count:][-count:])]
     videos = {video.video_id: video for video in shards.videos}

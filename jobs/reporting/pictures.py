@@ -68,7 +68,7 @@ def loop_of(scene: Scene, shards: ShardSet, *, title: str) -> Loop:
         frame = fitted(source.frames(index, index + 1)[0])
         panes = [overlay(frame, fitted(ids, nearest=True), video.segments, shards.classes)
                  for ids, video in ((true_ids, scene.truth), (ids, scene.predicted))]
-        pictures.append(beside(panes, titles=("truth", scene.evaluation.title)))
+        pictures.append(beside(panes))
     words = (f"{len(chosen)} of {count} frames of the video {scene.stored.video_id}. Left: the truth, "
              f"{things(scene.truth, shards.classes)}. Right: {scene.evaluation.title}, "
              f"{things(scene.predicted, shards.classes)}.")

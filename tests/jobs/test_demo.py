@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -32,11 +33,13 @@ def test_the_verbs_run_in_order_and_the_summary_says_what_came_out(finished_run,
     assert called == ["make_shards", "evaluate untrained", "train_stage_one", "evaluate near_online", "cache_queries",
                       "train_stage_two", "evaluate offline"]
     summary = json.loads((recipe.run_folder / "summary.json").read_text())
-    assert summary.keys() == {"seconds", "untrained", "near_online", "offline", "overlay", "mlflow_run_id"}
+    assert summary.keys() == {"seconds", "untrained", "near_online", "offline", "overlay", "mlflow_run_id", "report"}
     assert summary["untrained"].keys() == {"vpq"}
     for mode in ("near_online", "offline"):
         assert summary[mode].keys() == {"vpq", "vpq_thing", "vpq_stuff", "vpq_by_window", "aq", "idf1", "switches"}
         assert summary[mode]["vpq_by_window"].keys() == {"1", "2", "4", "6", "8", "12"}
+    assert Path(summary["report"]) == recipe.run_folder / "report.html"
+    assert Path(summary["report"]).stat().st_size > 10_000
     said = capsys.readouterr().out
     assert str(recipe.run_folder / "summary.json") in said
     assert summary["overlay"] == (finished_run.said["offline"]["overlays"][0] if drawn else None)
