@@ -1,8 +1,8 @@
 """The order of a video's queries by learned links, against its formulas written out.
 
 The baseline computes the log-odds of every pair at once, and all sums between clusters again before every merge and
-every assignment. Sizes: a video of 12 clips with five things among 16 queries (the worlds of `benchmarks.identity`), and
-one with 40 things among 128 queries. The time of `LinkedInTime`, which takes a video clip by clip, is a row of its own.
+every assignment. Sizes: a video of 12 clips with five things among 16 queries (the worlds of `benchmarks.identity`),
+and one with 40 things among 128 queries. `LinkedInTime`, which takes a video clip by clip, has a row of its own.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import partial
 
 import numpy as np
 import torch
@@ -41,8 +42,8 @@ def run(size: Mapping[str, Mapping[str, int]], results: Results) -> None:
         network.layers[-1].weight.mul_(20)      # a network that is not trained says almost 0 of every pair
     for name, shape in size.items():
         queries = video(**shape)
-        results.compare(f"order by links, {name}", ours=lambda: link_order(network, queries),
-                        baseline=lambda: plain_order(network, queries), agree=agree)
+        results.compare(f"order by links, {name}", ours=partial(link_order, network, queries),
+                        baseline=partial(plain_order, network, queries), agree=agree)
         seconds = []
         for _ in range(results.repeats or 5):
             start = time.perf_counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from model.association.quasi_dense import QuasiDenseConfig, QuasiDenseTracker
 from model.association.tube_linking import TubeLinking, TubeLinkingConfig
 from model.contracts import ClipPrediction, Geometry
 from model.inference import Aligned, NearOnline, TubePanoptic
+from model.inference.waiting import Waiting
 from model.labels import VOID, class_of, panoptic_id, track_of
 from model.postprocess.instances import TrackConfig, TrackMerger
 from model.postprocess.panoptic import PanopticConfig, PanopticMerger
@@ -44,7 +46,7 @@ def clip(*frames: dict[int, tuple[int, int]], identities=range(QUERIES), classes
             masks[0, STUFF, number, top:top + 4, left:left + 4] = -8.0
     queries = torch.stack([looks(identity) for identity in identities])[None]
     return ClipPrediction(class_logits=class_logits, mask_logits=masks, queries=queries, mask_embeddings=queries,
-                          pixel_features=torch.empty(0))
+                          pixel_features=torch.empty(1, 1, len(frames), *SIZE))
 
 
 class Plain(TubeLinking):
@@ -133,6 +135,26 @@ def test_an_object_that_was_away_too_long_comes_back_as_another():
     for clips, known in ((5, True), (6, False)):
         merged = panoptic(there, *[away] * (clips - 1), there)      # the clips begin two frames apart
         assert (at(merged, -1, (3, 3)) == at(merged, 0, (3, 3))) == known
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_in_the_order_of_links_an_object_comes_back_as_itself_however_long_it_was_away(waits):
+    there = clip({0: (2, 2), 1: (8, 8)})
+    away = clip({1: (8, 8)})
+    back = clip({3: (2, 6), 2: (8, 8)}, identities=(3, 2, 1, 0, 4, 5), classes=(0, 0, 0, 0, 0, 2))
+    clips = [there, *[away] * 20, back]
+    orders = [*[torch.arange(QUERIES)] * 21, torch.tensor([3, 2, 1, 0, 4, 5])]
+    painter = TubePanoptic(TubePanopticConfig(), linking=None, tracker=None, is_thing=IS_THING, geometry=GEOMETRY)
+    if waits:
+        maker = Waiting([painter], order=lambda queries: torch.stack(orders))
+    else:
+        steps = iter(orders)
+        maker = Aligned([painter], order=SimpleNamespace(step=lambda each: next(steps)))
+    merged = made([(each, 1) for each in clips], maker, classes=3)["panoptic"]
+    assert at(merged, -1, (3, 7)) == at(merged, 0, (3, 3)) == (0, 1)
+    assert at(merged, -1, (9, 9)) == at(merged, 0, (9, 9)) == (0, 2)
+    tracked = panoptic(*clips)
+    assert at(tracked, -1, (3, 7)) != at(tracked, 0, (3, 3))    # the tracker has forgotten it
 
 
 def test_repeated_frames_are_cut():
