@@ -32,7 +32,7 @@ from jobs.verb import next_command, recorded, run
 from model.contracts import ClipPrediction
 from model.inference import Aligned, QueryCollector, make_results
 from pipeline.at_work import alone_in
-from pipeline.clips import StoredVideoSource, split_clips
+from pipeline.clips import StoredVideoSource
 from pipeline.errors import BadInput, Mismatch
 from pipeline.outcomes import Outcomes, VideoOutcome
 from pipeline.progress import Progress, Report, Watch, unwatched
@@ -51,7 +51,7 @@ from pipeline.query_cache import (
     finish_cache,
     part_outcomes,
 )
-from pipeline.shards import ShardSet, StoredVideo
+from pipeline.shards import ShardSet, StoredVideo, StoredVideos
 from pipeline.training_input import VIEW, at_stride_4, random_stream, read_frames
 
 # Fields of the cache and its augmentation that the first caches had. A later one is left out of the fingerprint while
@@ -95,7 +95,7 @@ def make_parts(recipe: Recipe, folder: Path, *, verb: str) -> dict[str, Any]:
         known_classes(recipe.segmenter_folder, expected=shard_set.classes)
     shards = [(split, shard) for split in sets for shard in range(len(sets[split].manifest["shards"]))]
     rows = [{"split": split, "shard": shard, "part": part} for part, (split, shard) in enumerate(shards)]
-    say(*expected_size(recipe, [video for shard_set in sets.values() for video in shard_set.videos]))
+    say(*expected_size(recipe, [shard_set.videos for shard_set in sets.values()]))
     summaries = []
     videos = sum(len(shard_set.videos) for shard_set in sets.values())
     with Progress("caching", videos, passes=recipe.cache.views) as progress:
@@ -112,25 +112,26 @@ def make_parts(recipe: Recipe, folder: Path, *, verb: str) -> dict[str, Any]:
             totals = {key: sum(s[key] for s in summaries) for key in ("clips", "bytes")}
             tracker.file(manifest)
             tracker.numbers(0, {**totals, "skipped": len(outcomes.skipped), "seconds": time.perf_counter() - started})
-    unlabelled = sum(not video.has_labels for shard_set in sets.values() for video in shard_set.videos)
+    unlabelled = sum(int((shard_set.videos.labels == 0).sum()) for shard_set in sets.values())
     say(f"cache: {totals['clips']} clips, {totals['bytes'] / 2**20:.1f} MiB in {folder}", *outcomes.skipped_lines(),
         *([f"left out: {unlabelled} videos without labels"] if unlabelled else []))
     return {"cache": str(folder), **totals, "skipped": len(outcomes.skipped)}
 
 
-def expected_size(recipe: Recipe, videos: Sequence[StoredVideo]) -> Iterator[str]:
+def expected_size(recipe: Recipe, sets: Sequence[StoredVideos]) -> Iterator[str]:
     """How many clips the cache will have, and about how many bytes; said before the first one is made."""
     card = read_card(recipe.segmenter_folder)
     frames = recipe.inference.clip_frames or card["clip_frames"]
     cache = recipe.cache
-    clips = cache.views * sum(len(split_clips(len(video.frames), frames)) for video in videos if video.has_labels)
-    sides = card["input_size"] or max((video.height, video.width) for video in videos)
+    clips = cache.views * sum(int((-(-videos.frames[videos.labels > 0] // frames)).sum(dtype=int)) for videos in sets)
+    sides = card["input_size"] or max(size for videos in sets for size in videos.sizes)
     pixels = frames * math.prod(-(-side // cache.evidence.stride) for side in sides)
     if cache.evidence.strategy != "dense":
         pixels = min(pixels, cache.evidence.pixels)
     bytes_of_each = bytes_of_clip(recipe.stage_one.segmenter.shapes, frames=frames, pixels=pixels,
                                   floats=np.dtype(cache.dtype), in_8_bits=cache.features_in_8_bits)
-    yield (f"caching {clips:,} clips in {cache.views} view{'s' * (cache.views > 1)} of {len(videos):,} videos: about "
+    yield (f"caching {clips:,} clips in {cache.views} view{'s' * (cache.views > 1)} of "
+           f"{sum(map(len, sets)):,} videos: about "
            f"{bytes_of_each / 1000:,.1f} kB a clip, {clips * bytes_of_each / 1e9:,.2f} GB in all, "
            f"{clips * bytes_of_each / cache.views / 1e9:,.2f} GB a view")
 
@@ -233,7 +234,7 @@ class CacheShard:
             return known
         skipped = []
         try:
-            for video in (v for v in shards.videos if v.shard == shard and v.has_labels):
+            for video in shards.with_labels().videos.of_shard(shard):
                 try:
                     with Watch(video.video_id, self.report) as watch:
                         writer.add(self.clips(shards, video, view, watch))

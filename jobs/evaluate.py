@@ -96,7 +96,7 @@ def score_split(recipe: Recipe, folder: Path) -> dict[str, Any]:
             outcomes = Outcomes(progress)
             objects = 0
             counts = {}
-            rows = [{"video": video.index} for video in shards.videos]
+            rows = [{"video": video} for video in range(len(shards.videos))]
             for row in results_of(ScoreVideo, rows, arguments={"recipe": recipe}, cluster=recipe.cluster,
                                   report=progress.report):
                 video = ScoredVideo.from_json(row)
@@ -156,7 +156,7 @@ def read_video_sets(path: str, shards: ShardSet) -> dict[str, list[str]]:
         raise ValueError(f"{path} is no object with a list of video ids for each set, such as "
                          '{"short": [video ids], "long": [video ids]}')
     members = Counter(video for videos in sets.values() for video in videos)
-    if wrong := sorted(video for video, times in (members + Counter(v.video_id for v in shards.videos)).items()
+    if wrong := sorted(video for video, times in (members + Counter(shards.videos.ids())).items()
                        if times != 2 or members[video] != 1):
         raise ValueError(f"{path}: {len(wrong)} videos are not in exactly one of the sets {list(sets)}, or not in "
                          f"{shards.folder}, first {wrong[0]!r}. List each video of the split once, by the name of its "

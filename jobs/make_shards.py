@@ -3,7 +3,7 @@
 In:     a data set on disk (docs/data.md); a recipe with a synthetic world writes it first.
 Out:    a table of the classes of each split, in which a lost or shifted class shows.
         <folder>/shards/<split>, and shards/stills where images train beside the videos (stage_one.stills): tars,
-        index.parquet, errors.jsonl, and manifest.json, which is written last and marks a finished set.
+        index.arrow, errors.jsonl, and manifest.json, which is written last and marks a finished set.
 Again:  finished shards are skipped; the same recipe gives the same bytes. Bad videos are skipped and counted by
         reason; under --strict the first one stops the verb.
 Cost:   about the time that copying and hashing the frames takes.
@@ -25,7 +25,14 @@ from jobs.verb import next_command, recorded, run
 from pipeline.datasets import open_dataset
 from pipeline.datasets.synthetic import write_world
 from pipeline.records import Dataset
-from pipeline.shards import ShardReport, ShardSet, class_table, made_together, make_shards, refuse_unlike_classes
+from pipeline.shards import (
+    ShardReport,
+    class_table,
+    made_together,
+    make_shards,
+    read_manifest,
+    refuse_unlike_classes,
+)
 
 
 def main(recipe: Recipe) -> dict[str, Any]:
@@ -40,7 +47,7 @@ def main(recipe: Recipe) -> dict[str, Any]:
         reports = {}
         for split, dataset in datasets.items():
             reports[split] = shard_split(recipe, split, dataset)
-            manifest = ShardSet(reports[split].folder).manifest
+            manifest, _ = read_manifest(reports[split].folder)
             tracker.json(f"manifest_{split}.json", manifest)
             tracker.json(f"classes_{split}.json", manifest.get("classes", []))
             tracker.tags({f"shards_{split}": reports[split].fingerprint})
@@ -63,7 +70,7 @@ def shard_split(recipe: Recipe, split: str, dataset: Dataset) -> ShardReport:
     if report.faults:
         say(f"  a frame has no label: {report.faults[0]}",
             f"  {report.folder / 'errors.jsonl'} names every frame whose label cannot be read ({len(report.faults)})")
-    if rows := ShardSet(report.folder).manifest.get("classes"):
+    if rows := read_manifest(report.folder)[0].get("classes"):
         say(class_table(rows), "")
     return report
 

@@ -248,7 +248,7 @@ class Sweep:
         if not trials:
             return cards
         skipped = []
-        for _, scored in self.workers.each("score", [(video.index, trials) for video in self.videos]):
+        for _, scored in self.workers.each("score", [(video, trials) for video in range(len(self.videos))]):
             if isinstance(scored, Failure):
                 raise ValueError(f"the trials cannot be scored: {scored.error}")
             skipped += [scored["skipped"]] if "skipped" in scored else []

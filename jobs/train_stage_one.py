@@ -1,7 +1,7 @@
 """Train the clip segmenter (with or without within-clip tracking) on shards, by Ray Train DDP.
 
 In:     shards of the train split, and of stage_one.stills (jobs.make_shards); with input.streaming and
-        input.stream_from the tars may lie in an object store, and only manifest.json and index.parquet here.
+        input.stream_from the tars may lie in an object store, and only manifest.json and index.arrow here.
 Out:    <folder>/stage_one/model: model.safetensors + model.json; checkpoints and progress.jsonl beside it. With
         stage_one.joint (VITA) also <folder>/stage_two/model, the head that was trained along.
 Again:  running it again resumes from the last checkpoint; a finished model of the same recipe is left alone.
@@ -71,11 +71,11 @@ def train_segmenter(recipe: Recipe) -> dict[str, Any]:
     connect(recipe.cluster)
     labelled = shards.with_labels()
     unlabelled = len(shards.videos) - len(labelled.videos)
-    void = sum(len(video.frames) - len(video.labelled) for video in labelled.videos)
+    void = int(labelled.videos.frames.sum(dtype=int) - labelled.videos.labels.sum(dtype=int))
     left_out = never_drawn(labelled, stage.input)
     crowded = [] if recipe.stage_two is None else crowded_videos(labelled.videos, shards.classes, recipe.cache.evidence)
     say(f"stage one of {recipe.name}: {recipe.about}",
-        f"  {len(shards.videos)} videos, {sum(len(v.frames) for v in shards.videos)} frames in {shards.folder}",
+        f"  {len(shards.videos)} videos, {shards.manifest['totals']['frames']} frames in {shards.folder}",
         *([f"  left out: {unlabelled} videos without labels"] if unlabelled else []),
         *([f"  {void} frames have no label: clips show them, but nothing is learnt from them"] if void else []),
         *([f"  {len(stills.shards.videos)} stills in {stills.shards.folder}"] if stills else []),

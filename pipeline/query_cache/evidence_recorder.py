@@ -16,18 +16,19 @@ from pipeline.errors import BadInput
 from pipeline.query_cache.columns import SEEN, CachedClip
 from pipeline.query_cache.pixel_evidence import EvidenceConfig, draw_evidence, tube_areas
 from pipeline.records import Segment
-from pipeline.shards import StoredVideo
+from pipeline.shards import StoredVideo, StoredVideos
 from pipeline.training_input import EVIDENCE, Overlaps, number_tubes, random_stream
 
 
-def crowded_videos(videos: Sequence[StoredVideo], classes: ClassTable, config: EvidenceConfig) -> list[int]:
+def crowded_videos(videos: StoredVideos, classes: ClassTable, config: EvidenceConfig) -> list[int]:
     """The number of tubes of every video that has more of them than a clip has stored pixels.
 
     A clip that shows them all cannot be cached, since no sample would show each of them.
     """
     if config.strategy in ("uniform", "dense"):
         return []
-    counts = [_count_tubes(video.segments, classes) for video in videos]
+    counts = [_count_tubes(videos[index].segments, classes)
+              for index in np.flatnonzero(videos.objects > config.pixels).tolist()]     # no others have as many tubes
     return [count for count in counts if count > config.pixels]
 
 

@@ -14,7 +14,7 @@ frames of a video:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -32,7 +32,7 @@ from pipeline.clips import (
     sample_clip,
     split_clips,
 )
-from pipeline.shards import StoredVideo
+from pipeline.shards import StoredVideo, StoredVideos
 from pipeline.training_input import (
     CopyPasteConfig,
     Fetch,
@@ -77,7 +77,7 @@ class ViewClip:
     geometry: Geometry | None = None        # of the real pixels in the network input
 
 
-def draw_view(rng: np.random.Generator, video: StoredVideo, videos: Sequence[StoredVideo], config: ViewConfig, *,
+def draw_view(rng: np.random.Generator, video: StoredVideo, videos: StoredVideos, config: ViewConfig, *,
               clip_frames: int) -> View:
     """Draw one view of a video. videos: the whole shard set; a donor is drawn from those of them that have labels."""
     total = len(video.frames)
@@ -87,7 +87,7 @@ def draw_view(rng: np.random.Generator, video: StoredVideo, videos: Sequence[Sto
     paste_config = config.copy_paste
     if paste_config is None or rng.random() >= paste_config.probability:
         return View(clip=clip, donor=None)
-    donors = [index for index, other in enumerate(videos) if other.has_labels]
+    donors = np.flatnonzero(videos.labels > 0).tolist()
     other = videos[draw_donor(rng, donors, video.index)]
     augment = replace(paste_config.of_donor(config.augment), size=transform.padded)
     frames = sample_clip(len(other.frames), total - start, rng, reverse=augment.reverse, labelled=other.labelled)

@@ -1,7 +1,7 @@
 """The shard format: the files of a shard set, the members of its tars, and the columns of its index.
 
     manifest.json         written last; its sha256 is the fingerprint of the data set
-    index.parquet         one row per stored clip, with the place of every member
+    index.arrow           one row per stored clip, with the place of every member (`index.py`)
     plan.json             the videos of every shard, and the settings; written first
     train-000000.tar      whole videos in order, cut into stored clips
     train-000000.json     the shard's counts, skipped videos, sha256 and index rows; marks a finished tar
@@ -17,9 +17,8 @@ become one map without loss. A frame that nobody labelled has no PNG.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import groupby
 
 import pyarrow as pa
 
@@ -27,12 +26,13 @@ from pipeline.records import Segment
 
 SCHEMA = 2                      # of tars, index and manifest together; readers refuse any other
 MANIFEST = "manifest.json"
-INDEX = "index.parquet"
+INDEX = "index.arrow"
+EARLIER_INDEX = "index.parquet"     # of sets that an earlier version made
 PLAN = "plan.json"
 ERRORS = "errors.jsonl"
 META = "meta.json"
 
-INDEX_SCHEMA = pa.schema([
+ROW_SCHEMA = pa.schema([
     ("key", pa.string()), ("video_id", pa.string()), ("shard", pa.int32()), ("clip_index", pa.int32()),
     ("start_frame", pa.int32()), ("num_frames", pa.int32()), ("height", pa.int32()), ("width", pa.int32()),
     ("frame_names", pa.list_(pa.string())),
@@ -41,6 +41,12 @@ INDEX_SCHEMA = pa.schema([
     ("segments", pa.list_(pa.struct([("id", pa.int32()), ("source_id", pa.int64()), ("class_index", pa.int32()),
                                      ("is_crowd", pa.bool_())]))),
     ("overlaps", pa.list_(pa.struct([("id", pa.int32()), ("segments", pa.list_(pa.int32()))]))),
+])
+# What is read of all clips at once stands together in the file.
+INDEX_SCHEMA = pa.schema([
+    *map(ROW_SCHEMA.field, ("video_id", "shard", "num_frames", "height", "width")),
+    ("labels", pa.int32()), ("objects", pa.int32()),        # of the clip, of its video
+    *map(ROW_SCHEMA.field, ("key", "clip_index", "start_frame", "frame_names", "members", "segments", "overlaps")),
 ])
 
 
@@ -100,32 +106,3 @@ def video_of_key(key: str) -> str:
     """The video id of a `clip_key`."""
     plain = key.rpartition("_c")[0].encode()
     return re.sub(rb"-([0-9a-f]{2})", lambda odd: bytes.fromhex(odd[1].decode()), plain).decode()
-
-
-def stored_videos(rows: Iterable[dict]) -> tuple[StoredVideo, ...]:
-    """The videos of index rows, which are in the order of the tars."""
-    videos = groupby(rows, key=lambda row: row["video_id"])
-    return tuple(_stored_video(index, video_id, list(clips)) for index, (video_id, clips) in enumerate(videos))
-
-
-def _stored_video(index: int, video_id: str, clips: list[dict]) -> StoredVideo:
-    first = clips[0]
-    return StoredVideo(
-        index=index, video_id=video_id, shard=first["shard"], height=first["height"], width=first["width"],
-        frames=tuple(frame for clip in clips for frame in _frames(clip)),
-        segments=tuple(Segment(id=s["id"], class_index=s["class_index"], is_crowd=s["is_crowd"])
-                       for s in first["segments"]),
-        source_ids=tuple(s["source_id"] for s in first["segments"]),
-        overlaps={overlap["id"]: tuple(overlap["segments"]) for overlap in first["overlaps"]})
-
-
-def _frames(clip: dict) -> Iterable[StoredFrame]:
-    """The frames of a clip, whose members are in the order jpg, [png,] jpg, [png,] ..., meta."""
-    images = [place for place, member in enumerate(clip["members"]) if member["name"].endswith(".jpg")]
-    ends = [*images[1:], len(clip["members"]) - 1]
-    for index, (name, start, end) in enumerate(zip(clip["frame_names"], images, ends, strict=True),
-                                               clip["start_frame"]):
-        image, *label = clip["members"][start:end]
-        yield StoredFrame(name=name, image=(image["offset"], image["length"]),
-                          label=(label[0]["offset"], label[0]["length"]) if label else None,
-                          crc32=tuple(member["crc32"] for member in (image, *label)), index=index)

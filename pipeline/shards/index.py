@@ -1,25 +1,127 @@
-"""The index of a shard set, with one row per stored clip. It can be rebuilt from the tars alone."""
+"""The index of a shard set, with one row per stored clip. It can be rebuilt from the tars alone.
+
+It is an Arrow file of batches, which is mapped into memory: opening it costs nothing for each clip. A batch holds the
+rows of whole shards. Its metadata names those shards, the digest of their tars, and the crc32 of every column; no value
+is used before the crc32 of its column was compared. Earlier versions wrote Parquet, which is read into memory.
+"""
 
 from __future__ import annotations
 
+import json
+import mmap
 import tarfile
 import zlib
-from collections.abc import Iterable, Mapping
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import chain, groupby
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import BadInput
-from pipeline.files import atomic_file, digest
+from pipeline.files import atomic_file, canonical_json, digest
 from pipeline.foreign_files import open_regular, parse_json
-from pipeline.picture_headers import LARGEST
-from pipeline.shards.format import INDEX, INDEX_SCHEMA, META, SCHEMA
+from pipeline.shards.format import EARLIER_INDEX, INDEX, INDEX_SCHEMA, META, ROW_SCHEMA, SCHEMA
 from pipeline.shards.manifest import read_manifest
 
-_REBUILD = "Delete the index; it is rebuilt from the shards."
+BATCH_FRAMES = 2**15            # after which a batch ends, at the end of a shard
+REBUILD = "Delete the index; it is rebuilt from the shards."
+
+
+class IndexBatch:
+    """The rows of some shards. A column is compared with its checksum before it is used first."""
+
+    def __init__(self, rows: pa.RecordBatch, path: Path, *, checksums: Mapping[str, int] | None = None,
+                 cure: str = REBUILD) -> None:
+        """checksums: crc32 of every column; None where the rows come from a file with checks of its own."""
+        self.path = path
+        self.cure = cure
+        self._rows = rows
+        self._checksums = checksums
+        self._checked: set[str] = set()
+
+    def __len__(self) -> int:
+        return self._rows.num_rows
+
+    def column(self, name: str) -> pa.Array:
+        """One column. Raises BadInput "damaged-shard" where it is not as it was written, or a value is missing."""
+        column = self._rows.column(name)
+        if name not in self._checked:
+            if self._checksums is not None and self._checksums.get(name) != _crc32(column):
+                raise self.damaged(f"the checksum of its column {name!r} is wrong.")
+            try:
+                column.validate(full=True)
+            except (pa.ArrowException, ValueError) as error:
+                raise self.damaged(f"its column {name!r} cannot be read ({error}).") from None
+            if column.null_count:
+                raise self.damaged(f"its column {name!r} lacks {column.null_count} values.")
+            self._checked.add(name)
+        return column
+
+    def numbers(self, name: str) -> np.ndarray:
+        """One column of numbers."""
+        return self.column(name).to_numpy()
+
+    def rows(self, start: int, stop: int) -> list[dict[str, Any]]:
+        """Some rows as plain values."""
+        for name in INDEX_SCHEMA.names:
+            self.column(name)
+        return self._rows.select(ROW_SCHEMA.names).slice(start, stop - start).to_pylist()
+
+    def damaged(self, what: str) -> BadInput:
+        """The error for rows that are not as they were written."""
+        return BadInput("damaged-shard", what, file=self.path, cure=self.cure)
+
+
+class IndexWriter:
+    """Writes the rows of shard after shard; holds those of one batch."""
+
+    def __init__(self, file: IO[bytes], *, plan: str) -> None:
+        self.plan = plan
+        self._writer = pa.ipc.new_file(file, INDEX_SCHEMA)
+        self._rows: list[dict] = []
+        self._frames = 0
+        self._tars: list[str | None] = []       # sha256 of the tars in the batch
+        self._first = 0                         # shard of the batch
+
+    def add(self, rows: Sequence[dict], *, sha256: str | None) -> None:
+        """Append the rows of the next shard, whose tar has this sha256."""
+        self._rows += rows
+        self._frames += sum(row["num_frames"] for row in rows)
+        self._tars.append(sha256)
+        if self._frames >= BATCH_FRAMES:
+            self._write()
+
+    def close(self) -> None:
+        """Write what is left, and the end of the file."""
+        if self._tars:
+            self._write()
+        self._writer.close()
+
+    def _write(self) -> None:
+        batch = batch_of(self._rows)
+        stored = pa.ipc.read_record_batch(batch.serialize(), INDEX_SCHEMA)      # with the buffers as a file has them
+        checksums = {name: _crc32(stored.column(name)) for name in INDEX_SCHEMA.names}
+        facts = {"schema": SCHEMA, "plan": self.plan, "tars": digest(self._tars), "crc32": checksums,
+                 "shards": [self._first, self._first + len(self._tars)]}
+        self._writer.write_batch(batch, custom_metadata={"facts": canonical_json(facts)})
+        self._first += len(self._tars)
+        self._rows = []
+        self._frames = 0
+        self._tars = []
+
+
+@contextmanager
+def index_file(path: Path, *, plan: str) -> Iterator[IndexWriter]:
+    """The writer of an index that appears as `path` when the block ends without an error."""
+    with atomic_file(path) as file:
+        writer = IndexWriter(file, plan=plan)
+        yield writer
+        writer.close()
 
 
 def index_row(meta: dict, *, key: str, shard: int, members: list[dict]) -> dict:
@@ -29,12 +131,92 @@ def index_row(meta: dict, *, key: str, shard: int, members: list[dict]) -> dict:
                                              "frame_names", "segments", "overlaps")}}
 
 
-def save_index(path: Path, rows: Iterable[dict], *, plan: str, tars: str) -> None:
-    """Write rows, which are in the order of the clips in the shards, with the digests of their plan and their tars."""
-    schema = INDEX_SCHEMA.with_metadata({"schema": str(SCHEMA), "plan": plan, "tars": tars})
-    table = pa.Table.from_pylist(list(rows), schema=schema)
-    with atomic_file(path) as file:
-        pq.write_table(table, file, compression="zstd", write_page_checksum=True)
+def batch_of(rows: Sequence[dict]) -> pa.RecordBatch:
+    """Rows as a batch of the index."""
+    return with_counts(pa.RecordBatch.from_arrays([_array([row[field.name] for row in rows], field.type)
+                                                   for field in ROW_SCHEMA], schema=ROW_SCHEMA))
+
+
+def with_counts(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The columns of a batch of rows, and those that count the labels and the objects of each clip."""
+    others = pc.add(batch["num_frames"], pa.scalar(1, pa.int32()))      # members: the images and the description
+    columns = {**dict(zip(ROW_SCHEMA.names, batch.columns)),
+               "labels": pc.subtract(pc.list_value_length(batch["members"]), others),
+               "objects": pc.list_value_length(batch["segments"])}
+    return pa.RecordBatch.from_arrays([columns[name] for name in INDEX_SCHEMA.names], schema=INDEX_SCHEMA)
+
+
+def index_path(folder: Path) -> Path:
+    """The index of a set, which an earlier version may have written."""
+    earlier = folder / EARLIER_INDEX
+    return earlier if earlier.exists() and not (folder / INDEX).exists() else folder / INDEX
+
+
+def read_index(path: Path, manifest: Mapping[str, Any]) -> list[IndexBatch]:
+    """The batches of the index of a set, mapped into memory.
+
+    Raises BadInput where it cannot be read, has more rows than the manifest has clips, or belongs to other tars or
+    another plan. Damage inside of a column is found when the column is used.
+    """
+    if path.name == EARLIER_INDEX:
+        return _read_earlier_index(path, manifest)
+    try:
+        with open_regular(path) as file:
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        reader = pa.ipc.open_file(pa.py_buffer(content))
+        if not reader.schema.equals(INDEX_SCHEMA):
+            raise damaged(path, "it has other columns than an index.")
+        batches = []
+        for index in range(reader.num_record_batches):
+            rows, metadata = reader.get_batch_with_custom_metadata(index)
+            facts = json.loads((metadata or {}).get(b"facts", b""))
+            refuse_other_tars(path, facts, manifest)
+            batches.append((IndexBatch(rows, path, checksums=facts["crc32"]), facts["shards"]))
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        if isinstance(error, BadInput):
+            raise
+        raise damaged(path, f"it cannot be read ({error}).") from error
+    stops = [stop for _, (_, stop) in batches]
+    if [start for _, (start, _) in batches] != [0, *stops[:-1]] or stops[-1:] != [len(manifest["shards"])]:
+        raise damaged(path, f"its parts hold other shards than {len(manifest['shards'])} one after another.")
+    refuse_more_rows(path, sum(len(batch) for batch, _ in batches), manifest)
+    return [batch for batch, _ in batches]
+
+
+def refuse_other_tars(path: Path, facts: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
+    """Raise BadInput for rows of another plan, or of other tars, than the manifest lists."""
+    start, stop = facts["shards"]
+    for name, expected in (("plan", manifest["plan"]), ("tars", tars_digest(manifest["shards"][start:stop]))):
+        if facts[name] != expected:
+            raise damaged(path, f"it belongs to {name} {facts[name][:16]!r}, but its manifest to {expected[:16]!r}.")
+
+
+def _read_earlier_index(path: Path, manifest: Mapping[str, Any]) -> list[IndexBatch]:
+    """The index of a set that an earlier version wrote, in one batch. Raises BadInput as `read_index` does.
+
+    It names its plan, and those of later versions their tars.
+    """
+    try:
+        with open_regular(path) as file:
+            parquet = pq.ParquetFile(file, page_checksum_verification=True)
+            if not parquet.schema_arrow.equals(ROW_SCHEMA):
+                raise damaged(path, "it has other columns than an index.")
+            refuse_more_rows(path, parquet.metadata.num_rows, manifest)
+            table = parquet.read()
+    except (pa.ArrowException, OSError) as error:
+        raise damaged(path, f"it cannot be read ({error}).") from error
+    facts = {"tars": tars_digest(manifest["shards"]), "plan": "",
+             **{name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}}
+    refuse_other_tars(path, {**facts, "shards": (0, len(manifest["shards"]))}, manifest)
+    batches = table.select(ROW_SCHEMA.names).combine_chunks().to_batches() or [batch_of([])]
+    return [IndexBatch(with_counts(batch), path) for batch in batches]
+
+
+def refuse_more_rows(path: Path, rows: int, manifest: Mapping[str, Any]) -> None:
+    """Raise BadInput where an index has more rows than its manifest has clips."""
+    most = sum(shard["clips"] for shard in manifest["shards"])
+    if rows > most:
+        raise damaged(path, f"it has {rows} rows, but its manifest lists {most} clips.")
 
 
 def tars_digest(shards: Iterable[Mapping[str, Any]]) -> str:
@@ -42,47 +224,9 @@ def tars_digest(shards: Iterable[Mapping[str, Any]]) -> str:
     return digest([shard.get("sha256") for shard in shards])
 
 
-def read_index(path: Path, manifest: Mapping[str, Any]) -> list[dict]:
-    """The rows of the index of a set.
-
-    Raises BadInput where it is damaged, has more rows than the manifest has clips or other columns, or belongs to other
-    tars or another plan. (The index of an earlier version names no tars.)
-    """
-    most = sum(shard["clips"] for shard in manifest["shards"])
-    try:
-        with open_regular(path) as file:
-            parquet = pq.ParquetFile(file, page_checksum_verification=True)
-            if parquet.metadata.num_rows > most or not parquet.schema_arrow.equals(INDEX_SCHEMA):
-                raise BadInput("damaged-shard", f"it has {parquet.metadata.num_rows} rows or other columns than an "
-                               f"index, but its manifest lists {most} clips.", file=path, cure=_REBUILD)
-            table = parquet.read()
-    except (pa.ArrowException, OSError) as error:
-        raise BadInput("damaged-shard", f"it cannot be read ({error}).", file=path, cure=_REBUILD) from error
-    found = {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}
-    expected = {"plan": manifest["plan"], "tars": tars_digest(manifest["shards"])}
-    for name, value in expected.items():
-        actual = found.get(name, value if name == "tars" else "")
-        if actual != value:
-            raise BadInput("damaged-shard", f"it belongs to {name} {actual[:16]!r}, but its manifest to "
-                           f"{value[:16]!r}.", file=path, cure=_REBUILD)
-    return table.to_pylist()
-
-
-def refuse_unfit_rows(rows: Iterable[dict], manifest: dict, path: Path) -> None:
-    """Raise BadInput "damaged-shard" for rows with places outside of their tar, or sizes that no picture has."""
-    sizes = [shard["size"] for shard in manifest["shards"]]
-    for row in rows:
-        places = row["members"] or ()
-        known = row["shard"] is not None and 0 <= row["shard"] < len(sizes)
-        if not known or any(None in place.values() or place["offset"] < 0 or place["length"] < 0 or
-                            place["offset"] + place["length"] > sizes[row["shard"]] for place in places):
-            raise BadInput("damaged-shard", f"clip {row['key']!r} lists places outside of its shard.", file=path,
-                           cure=_REBUILD)
-        images = sum(place["name"].endswith(".jpg") for place in places)
-        if None in row.values() or not places or images != len(row["frame_names"]) or not row["video_id"] or \
-                min(row["height"], row["width"]) < 1 or row["height"] * row["width"] > LARGEST:
-            raise BadInput("damaged-shard", f"clip {row['key']!r} has {images} frames of {row['width']}x"
-                           f"{row['height']} pixels and other values that do not fit.", file=path, cure=_REBUILD)
+def damaged(path: Path, what: str) -> BadInput:
+    """The error of an index that is not as it was written."""
+    return BadInput("damaged-shard", what, file=path, cure=REBUILD)
 
 
 def rebuild_rows(tar: Path, shard: int) -> list[dict]:
@@ -111,14 +255,38 @@ def rebuild_rows(tar: Path, shard: int) -> list[dict]:
     return rows
 
 
-def rows_of_tars(folder: Path, manifest: dict) -> list[dict]:
-    """The index rows of all shards in a manifest, read from the tars."""
-    return [row for index, shard in enumerate(manifest["shards"])
-            for row in rebuild_rows(folder / shard["name"], index)]
+def batches_of_tars(folder: Path, manifest: Mapping[str, Any]) -> list[IndexBatch]:
+    """The index of a set that has lost it, read from the tars; one batch for each shard."""
+    return [IndexBatch(batch_of(rebuild_rows(folder / shard["name"], index)), folder / shard["name"],
+                       cure="Delete it and run make_shards again.") for index, shard in enumerate(manifest["shards"])]
 
 
 def write_index(folder: Path) -> None:
-    """Rebuild a lost `index.parquet`, byte for byte, from the tars of a finished shard set."""
+    """Rebuild a lost `index.arrow`, byte for byte, from the tars of a finished shard set."""
     manifest, _ = read_manifest(folder)
-    save_index(folder / INDEX, rows_of_tars(folder, manifest), plan=manifest["plan"],
-               tars=tars_digest(manifest["shards"]))
+    with index_file(folder / INDEX, plan=manifest["plan"]) as index:
+        for position, shard in enumerate(manifest["shards"]):
+            index.add(rebuild_rows(folder / shard["name"], position), sha256=shard.get("sha256"))
+
+
+def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
+    """Values as an array; lists of objects field by field, which is ten times faster than object by object."""
+    if not pa.types.is_list(kind):
+        return pa.array(values, kind)
+    offsets = pa.array(np.cumsum([0, *map(len, values)]), pa.int32())
+    items = list(chain.from_iterable(values))
+    return pa.ListArray.from_arrays(offsets, _items(items, kind.value_type), type=kind)
+
+
+def _items(items: list[Any], kind: pa.DataType) -> pa.Array:
+    if not pa.types.is_struct(kind):
+        return _array(items, kind)
+    return pa.StructArray.from_arrays([_array([item[field.name] for item in items], field.type) for field in kind],
+                                      fields=list(kind))
+
+
+def _crc32(column: pa.Array) -> int:
+    value = 0
+    for buffer in column.buffers():
+        value = zlib.crc32(buffer if buffer is not None else b"", value)
+    return value

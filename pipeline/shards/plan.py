@@ -67,8 +67,12 @@ class ShardPlan:
 
     def to_json(self) -> dict:
         """The plan as plain values."""
-        return {"schema": SCHEMA, "split": self.split, "categories": self.categories, "config": asdict(self.config),
+        return {"schema": SCHEMA, "split": self.split, "categories": self.categories, "config": self.config_json(),
                 "shards": [list(videos) for videos in self.shards]}
+
+    def config_json(self) -> dict:
+        """The settings as plain values."""
+        return asdict(self.config)
 
     @cached_property
     def digest(self) -> str:

@@ -6,7 +6,6 @@ import logging
 import os
 import zlib
 from collections.abc import Iterator, Mapping
-from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +15,13 @@ from model.contracts import PanopticVideo, SemanticVideo, Track, Tracks, VideoSe
 from model.labels import VOID, ClassTable, panoptic_id
 from pipeline.datasets.id_maps import ids_in
 from pipeline.digests import known_sha256
-from pipeline.errors import BadInput
+from pipeline.errors import BadInput, Mismatch
 from pipeline.foreign_files import open_regular
 from pipeline.images import decode_png
-from pipeline.shards.format import INDEX, MANIFEST, StoredVideo, stored_videos
-from pipeline.shards.index import read_index, refuse_unfit_rows, rows_of_tars
+from pipeline.shards.format import INDEX, MANIFEST, StoredVideo
+from pipeline.shards.index import batches_of_tars, index_path, read_index
 from pipeline.shards.manifest import MAKE_AGAIN, read_manifest
+from pipeline.shards.videos import StoredVideos
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ _FRAMES_AT_ONCE = 8     # of the ground truth; bounds memory, not results
 
 
 class ShardSet:
-    """A folder of finished shards. It is cheap to pickle; each process opens its own files.
+    """A folder of finished shards. It pickles as its path; each process opens its own files.
 
     tars_here: False where the tars lie in an object store and are streamed; then manifest and index suffice.
     Before a process reads a tar for the first time, it compares the sha256 with the manifest. Where they differ, every
@@ -42,18 +42,20 @@ class ShardSet:
 
     def __init__(self, folder: Path | str, *, tars_here: bool = True) -> None:
         self.folder = Path(folder)
+        self.tars_here = tars_here
         self.manifest, self.fingerprint = read_manifest(self.folder)
         self.classes = ClassTable.from_json(self.manifest["categories"])
         self.split: str = self.manifest["split"]
         self.clip_frames: int = self.manifest["config"]["clip_frames"]
         for shard in self.manifest["shards"] if tars_here else ():
             _check_size(self.folder / shard["name"], shard["size"])
-        self.videos = stored_videos(_index_rows(self.folder, self.manifest, tars_here=tars_here))
+        self.videos = _open_videos(self.folder, self.manifest, tars_here=tars_here)
         self._files: dict[tuple[int, int], int] = {}        # (process, shard) -> descriptor; forks open their own
+        self.is_labelled = False        # whether `with_labels` has left videos out
         self._whole: dict[int, bool] = {}                   # shard -> whether it has its sha256
 
-    def __getstate__(self) -> dict:
-        return self.__dict__ | {"_files": {}, "_whole": {}}
+    def __reduce__(self) -> tuple:
+        return _reopened, (self.folder, self.tars_here, self.fingerprint, self.is_labelled)
 
     def __del__(self) -> None:
         for (process, _), descriptor in getattr(self, "_files", {}).items():
@@ -89,7 +91,7 @@ class ShardSet:
         for shard in range(len(self.manifest["shards"])):
             if self._is_whole(shard):
                 continue
-            for video in (video for video in self.videos if video.shard == shard):
+            for video in self.videos.of_shard(shard):
                 for start in range(0, len(video.frames), _FRAMES_AT_ONCE):
                     self.read(video, start, min(start + _FRAMES_AT_ONCE, len(video.frames)))
             raise BadInput("damaged-shard", "its sha256 is not that of the manifest.", cure=f"{_REMAKE}.",
@@ -112,14 +114,16 @@ class ShardSet:
 
         Raises ValueError where no video is left.
         """
-        videos = tuple(video for video in self.videos if video.has_labels)
-        if len(videos) == len(self.videos):
+        has_labels = self.videos.labels > 0
+        if has_labels.all():
             return self
-        if not videos:
+        if not has_labels.any():
             raise ValueError(f"none of the {len(self.videos)} videos in {self.folder} has labels, which training "
                              "needs. Take another split, or add the labels and make the shards again")
-        labelled = copy(self)           # with files of its own
-        labelled.videos = videos
+        labelled = object.__new__(ShardSet)
+        labelled.__dict__ |= self.__dict__ | {"_files": {}}
+        labelled.is_labelled = True
+        labelled.videos = self.videos.chosen(has_labels)
         return labelled
 
     def ids(self, video: StoredVideo, frame_index: int) -> np.ndarray:
@@ -267,22 +271,32 @@ def _panoptic_segments(video: StoredVideo, classes: ClassTable) -> tuple[np.ndar
 
 
 def _check_size(path: Path, size: int) -> None:
-    if not path.exists():
+    try:
+        actual = path.stat().st_size
+    except FileNotFoundError:
         raise FileNotFoundError(f"shard {path} is in the manifest but not on disk. Run make_shards again; the other "
-                                "shards are kept.")
-    if path.stat().st_size != size:
-        raise BadInput("damaged-shard", f"shard {path.name} has {path.stat().st_size} bytes, but the manifest lists "
+                                "shards are kept.") from None
+    if actual != size:
+        raise BadInput("damaged-shard", f"shard {path.name} has {actual} bytes, but the manifest lists "
                        f"{size}: it was truncated or changed.", file=path, cure=MAKE_AGAIN)
 
 
-def _index_rows(folder: Path, manifest: dict, *, tars_here: bool) -> list[dict]:
-    if (folder / INDEX).exists():
-        rows = read_index(folder / INDEX, manifest)
-        refuse_unfit_rows(rows, manifest, folder / INDEX)
-        return rows
+def _open_videos(folder: Path, manifest: dict, *, tars_here: bool) -> StoredVideos:
+    path = index_path(folder)
+    if path.exists():
+        return StoredVideos(read_index(path, manifest), manifest)
     if not tars_here:
         raise FileNotFoundError(f"no {INDEX} in {folder}, which streaming needs: copy it from the folder of the "
                                 "tars, or run write_index there.")
     log.warning("%s has no %s: reading every shard to rebuild it. write_index(folder) stores the result.",
                 folder, INDEX)
-    return rows_of_tars(folder, manifest)
+    return StoredVideos(batches_of_tars(folder, manifest), manifest)
+
+
+def _reopened(folder: Path, tars_here: bool, fingerprint: str, is_labelled: bool) -> ShardSet:
+    """A pickled set in another process. Raises Mismatch where its folder holds another set by now."""
+    shards = ShardSet(folder, tars_here=tars_here)
+    if shards.fingerprint != fingerprint:
+        raise Mismatch(f"the shards in {folder} have the fingerprint {shards.fingerprint[:12]}..., but "
+                       f"{fingerprint[:12]}... when this work began: they were made again. Run the same command again.")
+    return shards.with_labels() if is_labelled else shards

@@ -13,9 +13,10 @@ from pipeline.errors import BadInput
 from pipeline.files import digest, sha256_of
 from pipeline.foreign_files import LARGEST_JSON, own_json, parse_json, read_file
 from pipeline.images import decode_jpeg, decode_png
-from pipeline.shards.format import INDEX, MANIFEST, META, PLAN, SCHEMA, clip_key
-from pipeline.shards.index import read_index, rebuild_rows
+from pipeline.shards.format import MANIFEST, META, PLAN, SCHEMA, clip_key
+from pipeline.shards.index import index_path, read_index, rebuild_rows
 from pipeline.shards.manifest import refuse_unfit_manifest
+from pipeline.shards.videos import StoredVideos
 
 
 def verify(folder: Path | str) -> list[str]:
@@ -51,14 +52,19 @@ def _findings(folder: Path, manifest: dict) -> Iterator[str]:
     for stray in sorted({path.name for path in folder.glob("*.tar")} - listed):
         yield f"{folder / stray}: it is not in the manifest; delete it"
     yield from _plan_findings(folder, manifest)
+    videos = None
+    path = index_path(folder)
     try:
-        index = read_index(folder / INDEX, manifest)
+        videos = StoredVideos(read_index(path, manifest), manifest)
     except BadInput as error:
-        index = None
-        yield f"{folder / INDEX}: {error.what} write_index(folder) rebuilds it"
+        yield f"{path}: {error.what} write_index(folder) rebuilds it"
+    classes = len(manifest["categories"]["classes"])
     for position, shard in enumerate(manifest["shards"]):
-        rows = None if index is None else [row for row in index if row["shard"] == position]
-        classes = len(manifest["categories"]["classes"])
+        rows = None
+        try:
+            rows = None if videos is None else videos.rows_of_shard(position)
+        except BadInput as error:
+            yield f"{path}: {error.what} write_index(folder) rebuilds it"
         yield from _shard_findings(folder / shard["name"], shard, position, rows, classes)
     for name in ("videos", "clips", "frames", "size"):
         if (total := sum(shard[name] for shard in manifest["shards"])) != manifest["totals"][name]:

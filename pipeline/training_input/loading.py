@@ -16,12 +16,12 @@ import logging
 import os
 import zlib
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, chain, count, groupby, islice
 
+import numpy as np
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 from model.contracts import ClipBatch
@@ -82,8 +82,8 @@ def training_plan(shards: ShardSet, config: InputConfig, *, world: int = 1,
                                                 clips=config.batch_size * workers)
     if not config.streaming:
         return SamplePlan(count=len(shards.videos), **sizes)
-    return StreamPlan(videos_per_shard=tuple(len(videos) for videos in _videos_of_shards(shards)), world=world,
-                      workers=workers, **sizes)
+    return StreamPlan(videos_per_shard=tuple(map(len, _videos_of_shards(shards))), world=world, workers=workers,
+                      **sizes)
 
 
 def training_batches(shards: ShardSet, config: InputConfig, *, rank: int = 0, world: int = 1, consumed: int = 0,
@@ -100,7 +100,7 @@ def training_batches(shards: ShardSet, config: InputConfig, *, rank: int = 0, wo
     step = step_of(consumed, config.batch_size)
     shards = shards.with_labels()
     sets = [shards, stills.shards.with_labels()] if stills else [shards]
-    sizes = {(video.height, video.width) for shard_set in sets for video in shard_set.videos}
+    sizes = set().union(*(shard_set.videos.sizes for shard_set in sets))
     slots = BatchSlots(config, share=config.batch_size // world, sources=sizes)
     if isinstance(plan, StreamPlan):
         dataset = StreamedClips(shards, slots, plan, rank=rank, step=step)
@@ -140,8 +140,8 @@ class IndexedClips(Dataset):
         self.sets = sets
         self.slots = slots
         self.redraw = redraw
-        self.videos = [video for shards in sets for video in shards.videos]
-        self.ends = list(accumulate(len(shards.videos) for shards in sets))
+        self.videos = JoinedVideos(sets)
+        self.ends = self.videos.ends
 
     def __getitem__(self, at: tuple[int, list[Draw]]) -> PackedBatch | BadInput:
         step, draws = at
@@ -165,6 +165,21 @@ class IndexedClips(Dataset):
 
     def _fetch(self, draw: Draw) -> Fetch:
         return partial(read_frames, self.sets[bisect_right(self.ends, draw.video)])
+
+
+class JoinedVideos(Sequence[StoredVideo]):
+    """The videos of several sets, one set after another."""
+
+    def __init__(self, sets: Sequence[ShardSet]) -> None:
+        self.sets = sets
+        self.ends = list(accumulate(len(shards.videos) for shards in sets))
+
+    def __len__(self) -> int:
+        return self.ends[-1]
+
+    def __getitem__(self, index: int) -> StoredVideo:
+        part = bisect_right(self.ends, index)
+        return self.sets[part].videos[index - (self.ends[part - 1] if part else 0)]
 
 
 def read_frames(shards: ShardSet, video: StoredVideo, frames: tuple[int, ...]) -> list[tuple[bytes, bytes | None]]:
@@ -206,7 +221,7 @@ class StreamedClips(IterableDataset):
     def _clips(self, draws: Iterable[Draw]) -> Iterator[tuple[ClipPlan, Fetch]]:
         videos = self.shards.videos
         config = self.slots.config
-        for (_, shard), group in groupby(draws, key=lambda draw: (draw.epoch, videos[draw.video].shard)):
+        for (_, shard), group in groupby(draws, key=lambda draw: (draw.epoch, int(videos.shards[draw.video]))):
             plans = [plan_clip(draw, videos, config, donors=self.videos_of[shard]) for draw in group]
             read = _read_shard(self.shards, shard, plans, config)
             yield from ((plan, read) for plan in plans)
@@ -261,24 +276,23 @@ def never_drawn(shards: ShardSet, config: InputConfig) -> int:
     """The number of videos that training leaves out, since they hold no object, or no clip that has enough frames and
     a label.
     """
-    return sum(not clips_per_epoch(video, config) for video in shards.videos)
+    return int(np.count_nonzero(clips_per_epoch(shards.videos, config) == 0))
 
 
-def _clips_per_video(shards: ShardSet, config: InputConfig) -> int | tuple[int, ...]:
+def _clips_per_video(shards: ShardSet, config: InputConfig) -> int | np.ndarray:
     """The clips of an epoch: one number if it is the same for every video."""
-    clips = tuple(clips_per_epoch(video, config) for video in shards.videos)
-    if clips and not any(clips):
+    clips = clips_per_epoch(shards.videos, config)
+    if len(clips) and not clips.any():
         raise ValueError(f"no video in {shards.folder} has a clip of {config.clip_frames} frames with an object in the "
                          "video; set stage_one.input.clip_frames, stage_one.input.frame_stride, "
                          "stage_one.input.sampling or stage_one.input.drop_empty accordingly")
-    return clips[0] if len(set(clips)) == 1 else clips
+    return int(clips[0]) if len(clips) and (clips == clips[0]).all() else clips
 
 
 def _videos_of_shards(shards: ShardSet) -> list[range]:
     """For each shard, the positions of its videos in `shards.videos`, which are consecutive."""
-    sizes = Counter(video.shard for video in shards.videos)
-    ends = list(accumulate(sizes[shard] for shard in range(len(shards.manifest["shards"]))))
-    return [range(end - sizes[shard], end) for shard, end in enumerate(ends)]
+    sizes = np.bincount(shards.videos.shards, minlength=len(shards.manifest["shards"])).tolist()
+    return [range(end - size, end) for end, size in zip(accumulate(sizes), sizes)]
 
 
 def _refuse_unfit_stills(shards: ShardSet, stills: ShardSet, config: InputConfig) -> None:

@@ -8,6 +8,7 @@ consumed draws, a multiple of the global batch, has to be saved.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -42,14 +43,15 @@ class Draw:
         return random_stream(seed, purpose, epoch=self.epoch, index=index, attempt=self.attempt)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)      # a plan is itself the key of its orders
 class SamplePlan:
     """Order for shards with random access: one permutation of all samples per epoch. The number of ranks may change."""
 
     count: int                      # videos
     global_batch: int               # clips per step, all ranks together
     seed: int = 0
-    samples_per_video: int | tuple[int, ...] = 1    # clips drawn from each video in an epoch; tuple: a number for each
+    samples_per_video: int | Sequence[int] | np.ndarray = 1     # clips drawn from each video in an epoch, or from every
+                                    # video a number of its own
 
     def __post_init__(self) -> None:
         _check(self)
@@ -85,7 +87,7 @@ class SamplePlan:
         return replace(draw, video=video, repeat=repeat, attempt=attempt)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StreamPlan:
     """Order for shards that are read front to back: shards are permuted per epoch, and samples within a shard.
 
@@ -97,7 +99,7 @@ class StreamPlan:
     videos_per_shard: tuple[int, ...]
     global_batch: int
     seed: int = 0
-    samples_per_video: int | tuple[int, ...] = 1    # as of `SamplePlan`
+    samples_per_video: int | Sequence[int] | np.ndarray = 1     # as of `SamplePlan`
     world: int = 1
     workers: int = 1                # loader workers of each rank, at least 1
 
@@ -190,11 +192,10 @@ def share_of_rank(global_batch: int, world: int) -> int:
     return global_batch // world
 
 
-def enough_samples(per_video: int | tuple[int, ...], *, videos: int, clips: int) -> int | tuple[int, ...]:
+def enough_samples(per_video: int | np.ndarray, *, videos: int, clips: int) -> int | np.ndarray:
     """`samples_per_video` with which an epoch has at least `clips` samples: as given, or for a small set a multiple."""
-    samples = sum(per_video) if isinstance(per_video, tuple) else videos * per_video
-    times = max(-(-clips // max(samples, 1)), 1)
-    return tuple(times * count for count in per_video) if isinstance(per_video, tuple) else times * per_video
+    samples = videos * per_video if isinstance(per_video, int) else int(np.sum(per_video))
+    return max(-(-clips // max(samples, 1)), 1) * per_video
 
 
 def step_of(consumed: int, global_batch: int) -> int:
@@ -220,7 +221,7 @@ def _order(plan: SamplePlan | StreamPlan, epoch: int) -> np.ndarray:
     """Samples of an epoch in the order of reading. The samples of a video have consecutive numbers."""
     if isinstance(plan, SamplePlan):
         return random_stream(plan.seed, PLAN, epoch=epoch).permutation(plan.samples)
-    starts = _starts(plan.count, plan.samples_per_video)[np.cumsum([0, *plan.videos_per_shard])]
+    starts = _starts(plan)[np.cumsum([0, *plan.videos_per_shard])]
     shards = random_stream(plan.seed, PLAN, epoch=epoch).permutation(len(plan.videos_per_shard))
     return np.concatenate([
         starts[shard] + random_stream(plan.seed, SHARD, epoch=epoch, index=int(shard)).permutation(
@@ -229,21 +230,21 @@ def _order(plan: SamplePlan | StreamPlan, epoch: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=4)
-def _starts(count: int, samples_per_video: int | tuple[int, ...]) -> np.ndarray:
+def _starts(plan: SamplePlan | StreamPlan) -> np.ndarray:
     """The number of the first sample of each video, and at the end the number of all samples."""
-    return np.cumsum([0, *np.broadcast_to(samples_per_video, count)])
+    return np.append(0, np.cumsum(np.broadcast_to(plan.samples_per_video, plan.count), dtype=np.int64))
 
 
 def _locate(plan: SamplePlan | StreamPlan, samples: np.ndarray) -> list[tuple[int, int]]:
     """The video of each sample, and which sample of that video it is."""
-    starts = _starts(plan.count, plan.samples_per_video)
+    starts = _starts(plan)
     videos = np.searchsorted(starts, samples, side="right") - 1
     return list(zip(videos.tolist(), (samples - starts[videos]).tolist()))
 
 
 def _samples(plan: SamplePlan | StreamPlan) -> int:
     repeats = plan.samples_per_video
-    return sum(repeats) if isinstance(repeats, tuple) else plan.count * repeats
+    return plan.count * repeats if isinstance(repeats, int) else int(np.sum(repeats))
 
 
 @lru_cache(maxsize=8)       # a step may reach into two epochs of each set
@@ -266,7 +267,7 @@ def _check_fill(plan: SamplePlan | StreamPlan, *, at_least: int, unit: str) -> N
         return
     if plan.count == 0:
         raise ValueError("the shard set holds no video to draw from; read its errors.jsonl and make the shards again")
-    if isinstance(plan.samples_per_video, tuple):
+    if not isinstance(plan.samples_per_video, int):
         raise ValueError(f"{plan.count} videos give {samples} clips an epoch, which do not fill {unit}, {at_least} "
                          "clips. Choose a smaller batch size, fewer loader workers, or a greater samples_per_video")
     raise ValueError(f"{plan.count} videos x {plan.samples_per_video} samples_per_video = {samples} samples do not "

@@ -22,7 +22,7 @@ from pipeline.clips import (
 from pipeline.errors import BadInput
 from pipeline.images import decode_jpeg, decode_png
 from pipeline.records import Segment
-from pipeline.shards import StoredVideo
+from pipeline.shards import StoredVideo, StoredVideos
 from pipeline.training_input.copy_paste import (
     CopyPasteConfig,
     choose_segments,
@@ -133,11 +133,16 @@ class ClipPlan:
     donor: Part | None      # the clip from which copy-paste takes segments
 
 
-def clips_per_epoch(video: StoredVideo, config: InputConfig) -> int:
-    """How many clips an epoch draws from a video; 0 if it is never drawn."""
-    if config.drop_empty and not video.segments:
-        return 0
-    return config.samples_per_video * (1 if config.sampling == "videos" else len(_windows(video, config)))
+def clips_per_epoch(videos: StoredVideos, config: InputConfig) -> np.ndarray:
+    """How many clips an epoch draws from each video; 0 from one that is never drawn."""
+    clips = np.ones(len(videos), np.int64)
+    if config.sampling == "windows":
+        clips = np.maximum(videos.frames.astype(np.int64) - (config.clip_frames - 1) * config.frame_stride, 0)
+        for index in np.flatnonzero((videos.labels < videos.frames) & (clips > 0)).tolist():
+            clips[index] = len(_windows(videos[index], config))
+    if config.drop_empty:
+        clips[videos.objects == 0] = 0
+    return config.samples_per_video * clips
 
 
 def _windows(video: StoredVideo, config: InputConfig) -> Sequence[int]:

@@ -8,8 +8,6 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from jobs import evaluate, make_shards, predict, train_stage_one
@@ -19,6 +17,7 @@ from jobs.verb import guarded
 from pipeline.datasets.raw_video import RawVideo
 from pipeline.errors import BadInput
 from pipeline.shards import ShardSet
+from tests.pipeline.shards.index_files import change_rows, rows_of
 from tests.runs import here, scored, tiny_run
 from tests.untrained_run import predicting, untrained_run, write_video
 
@@ -29,12 +28,13 @@ def files_in(folder: Path) -> set[str]:
 
 def change_ids(folder: Path, id: str) -> str:
     """Give the first video of a shard set another id; returns the old one."""
-    table = pq.read_table(folder / "index.parquet")
-    rows = table.to_pylist()
-    old = rows[0]["video_id"]
-    for row in rows:
-        row["video_id"] = id if row["video_id"] == old else row["video_id"]
-    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), folder / "index.parquet")
+    old = rows_of(folder)[0]["video_id"]
+
+    def change(rows: list[dict]) -> None:
+        for row in rows:
+            row["video_id"] = id if row["video_id"] == old else row["video_id"]
+
+    change_rows(folder, change)
     return old
 
 

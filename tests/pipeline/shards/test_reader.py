@@ -9,16 +9,16 @@ import re
 from dataclasses import replace
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import webdataset as wds
 from numpy.testing import assert_array_equal
 from pycocotools import mask as coco
 
 from model.labels import VOID
-from pipeline.errors import BadInput
+from pipeline.errors import BadInput, Mismatch
 from pipeline.files import sha256_of
 from pipeline.shards import ShardConfig, ShardSet, make_shards, write_index
+from tests.pipeline.shards.index_files import as_earlier_version, rows_of
 from tests.pipeline.shards.toy_videos import CLASSES, SEGMENTS, Described, ToyVideos, toy_map, toy_videos
 
 LENGTHS = {"a": 10, "B.mov": 1, "c": 5}
@@ -197,12 +197,12 @@ def test_a_forked_process_opens_its_own_files(folder):
 
 
 def test_a_lost_index_is_rebuilt_from_the_tars(folder):
-    before = ShardSet(folder).videos
-    index = (folder / "index.parquet").read_bytes()
-    (folder / "index.parquet").unlink()
-    assert ShardSet(folder).videos == before
+    before = list(ShardSet(folder).videos)
+    index = (folder / "index.arrow").read_bytes()
+    (folder / "index.arrow").unlink()
+    assert list(ShardSet(folder).videos) == before
     write_index(folder)
-    assert (folder / "index.parquet").read_bytes() == index
+    assert (folder / "index.arrow").read_bytes() == index
 
 
 def test_webdataset_sees_the_same_clips(data, folder):
@@ -231,15 +231,15 @@ def test_a_missing_tar_is_refused_at_opening(folder):
 
 
 def test_a_set_whose_tars_are_elsewhere_opens_but_cannot_be_read_by_index(folder, tmp_path):
-    videos = ShardSet(folder).videos
+    videos = list(ShardSet(folder).videos)
     for tar in folder.glob("*.tar"):
         tar.rename(tmp_path / tar.name)
     shards = ShardSet(folder, tars_here=False)
-    assert shards.videos == videos
+    assert list(shards.videos) == videos
     with pytest.raises(FileNotFoundError, match=r"val-000000\.tar is not on this machine.*input\.stream_from.*Copy"):
         shards.read(shards.videos[0], 0, 1)
-    (folder / "index.parquet").unlink()
-    with pytest.raises(FileNotFoundError, match=r"no index\.parquet in .*copy it from the folder of the tars"):
+    (folder / "index.arrow").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no index\.arrow in .*copy it from the folder of the tars"):
         ShardSet(folder, tars_here=False)
 
 
@@ -270,7 +270,7 @@ def test_an_unfinished_set_is_refused(folder):
         ShardSet(folder)
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "index.parquet", "val-000001.tar"])
+@pytest.mark.parametrize("name", ["manifest.json", "index.arrow", "val-000001.tar"])
 def test_a_truncated_file_is_bad_data_and_named(folder, name):
     (folder / name).write_bytes((folder / name).read_bytes()[:-20])
     with pytest.raises(BadInput, match=re.escape(str(folder / name))) as error:
@@ -328,13 +328,80 @@ def test_a_damage_between_the_frames_is_refused_before_training(folder):
         ShardSet(folder).refuse_damage()
 
 
-def test_an_index_of_other_tars_is_refused_and_one_of_an_earlier_version_is_read(folder, other):
-    ours = folder / "index.parquet"
-    table = pq.read_table(ours)
+def test_an_index_of_other_tars_is_refused(folder, other):
     plans = [json.loads((where / "manifest.json").read_text())["plan"] for where in (folder, other)]
     assert plans[0] == plans[1]
-    ours.write_bytes((other / "index.parquet").read_bytes())
+    (folder / "index.arrow").write_bytes((other / "index.arrow").read_bytes())
     with pytest.raises(BadInput, match="belongs to tars"):
         ShardSet(folder)
-    pq.write_table(table.replace_schema_metadata({"schema": "2", "plan": plans[0]}), ours)
-    assert [video.video_id for video in ShardSet(folder).videos] == sorted(LENGTHS)
+
+
+def test_an_index_of_an_earlier_version_is_read_until_the_shards_are_made_again(folder, other, data):
+    before = list(ShardSet(folder).videos)
+    plan = json.loads((folder / "manifest.json").read_text())["plan"]
+    for facts in (None, {"schema": "2", "plan": plan}):       # the first versions did not name the tars
+        earlier = as_earlier_version(folder, facts=facts)
+        assert list(ShardSet(folder).videos) == before
+        write_index(folder)
+    earlier.write_bytes(as_earlier_version(other).read_bytes())
+    (folder / "index.arrow").unlink()
+    with pytest.raises(BadInput, match=r"index\.parquet.*belongs to tars"):
+        ShardSet(folder)
+    make_shards(data, folder, ShardConfig(clip_frames=4, min_shards=2), split="val")
+    assert not earlier.exists()
+    assert list(ShardSet(folder).videos) == before
+
+
+def test_columns_of_all_videos_are_those_of_the_videos(folder):
+    videos = ShardSet(folder).videos
+    assert list(videos.ids()) == [video.video_id for video in videos]
+    assert videos.shards.tolist() == [video.shard for video in videos]
+    assert videos.frames.tolist() == [len(video.frames) for video in videos]
+    assert videos.labels.tolist() == [len(video.labelled) for video in videos]
+    assert videos.objects.tolist() == [len(video.segments) for video in videos]
+    assert videos.sizes == {(video.height, video.width) for video in videos}
+    for shard in range(2):
+        assert list(videos.of_shard(shard)) == [video for video in videos if video.shard == shard]
+        assert videos.rows_of_shard(shard) == [row for row in rows_of(folder) if row["shard"] == shard]
+    assert videos[-1] == list(videos)[-1]
+    assert videos[1:] == tuple(videos)[1:]
+
+
+def test_batches_of_an_index_hold_whole_shards_and_their_number_changes_nothing(folder, monkeypatch):
+    before = list(ShardSet(folder).videos)
+    monkeypatch.setattr("pipeline.shards.index.BATCH_FRAMES", 1)
+    write_index(folder)
+    videos = ShardSet(folder).videos
+    assert len(videos._batches) == 2
+    assert list(videos) == before
+    assert list(videos.ids()) == [video.video_id for video in before]
+    labelled = videos.chosen(videos.frames > 4)
+    assert list(labelled) == [video for video in before if len(video.frames) > 4]
+    assert list(labelled.ids()) == [video.video_id for video in labelled]
+
+
+def test_a_pickled_set_is_its_path_and_refuses_another_set_there(folder, other):
+    pickled = pickle.dumps(ShardSet(folder))
+    assert len(pickled) < 500
+    for path in folder.iterdir():
+        path.write_bytes((other / path.name).read_bytes())
+    with pytest.raises(Mismatch, match=r"were made again\. Run the same command again"):
+        pickle.loads(pickled)
+
+
+def test_a_flipped_bit_in_an_index_never_changes_a_video(folder):
+    """Arrow's own structures are read before any checksum; a wrong one must not end the process either."""
+    path = folder / "index.arrow"
+    whole = path.read_bytes()
+    before = list(ShardSet(folder).videos)
+    refused = []
+    for place in range(0, len(whole), 3):
+        content = bytearray(whole)
+        content[place] ^= 1 << place % 8
+        path.write_bytes(content)
+        try:
+            assert list(ShardSet(folder).videos) == before
+        except BadInput as error:
+            refused.append(str(error))
+    assert len(refused) > len(whole) // 6
+    assert all(str(path) in message and "Delete the index" in message for message in refused)

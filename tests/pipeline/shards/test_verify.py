@@ -74,9 +74,9 @@ def test_a_tar_that_ends_inside_a_member_is_named(folder):
 
 def test_a_lost_tar_a_stray_tar_and_a_lost_index_are_found(folder):
     shutil.move(folder / "train-000000.tar", folder / "train-000009.tar")
-    (folder / "index.parquet").unlink()
+    (folder / "index.arrow").unlink()
     found(folder, "train-000000.tar: the file is missing", "train-000009.tar: it is not in the manifest",
-          "index.parquet: it cannot be read")
+          "index.arrow: it cannot be read")
 
 
 def test_members_of_a_clip_that_are_not_adjacent_are_found(folder):
@@ -136,13 +136,13 @@ def test_verifying_a_damaged_byte_raises_nothing_and_finds_every_relevant_one(fo
     The manifest and the index contain bytes that are never read.
     """
     rng = random.Random(0)
-    for name in ("train-000000.tar", "plan.json", "manifest.json", "index.parquet"):
+    for name in ("train-000000.tar", "plan.json", "manifest.json", "index.arrow"):
         path = folder / name
         whole = path.read_bytes()
         for place in rng.sample(range(len(whole)), 60):
             for damaged in (whole[:place], whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1:]):
                 path.write_bytes(damaged)
-                assert verify(folder) or name in ("manifest.json", "index.parquet"), (name, place)
+                assert verify(folder) or name in ("manifest.json", "index.arrow"), (name, place)
         path.write_bytes(whole)
     assert verify(folder) == []
 
