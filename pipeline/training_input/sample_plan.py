@@ -192,10 +192,11 @@ def share_of_rank(global_batch: int, world: int) -> int:
     return global_batch // world
 
 
-def enough_samples(per_video: int | np.ndarray, *, videos: int, clips: int) -> int | np.ndarray:
+def enough_samples(per_video: int | Sequence[int] | np.ndarray, *, videos: int, clips: int) -> int | np.ndarray:
     """`samples_per_video` with which an epoch has at least `clips` samples: as given, or for a small set a multiple."""
     samples = videos * per_video if isinstance(per_video, int) else int(np.sum(per_video))
-    return max(-(-clips // max(samples, 1)), 1) * per_video
+    times = max(-(-clips // max(samples, 1)), 1)
+    return times * per_video if isinstance(per_video, int) else times * np.asarray(per_video)
 
 
 def step_of(consumed: int, global_batch: int) -> int:

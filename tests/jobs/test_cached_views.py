@@ -130,7 +130,7 @@ def test_where_no_video_fills_a_window_training_ends_before_it_begins(run, capsy
                                       ("cache.features_in_8_bits=true", "cache.dtype=float32")])
 def test_the_size_that_is_said_before_caching_is_that_of_the_cache(run, settings):
     recipe = override(run, settings)
-    [line] = expected_size(recipe, ShardSet(run.shards_of("train")).videos)
+    [line] = expected_size(recipe, [ShardSet(run.shards_of("train")).videos])
     [numbers] = re.findall(r"caching (\S+) .*about (\S+) kB", line)
     clips, kilobytes = (float(number.replace(",", "")) for number in numbers)
     totals = cached(run, *settings).manifest["totals"]

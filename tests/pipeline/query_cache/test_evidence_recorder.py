@@ -19,6 +19,7 @@ from pipeline.query_cache.pixel_evidence import EvidenceConfig
 from pipeline.records import Segment
 from pipeline.shards import StoredVideo
 from pipeline.training_input import clip_tubes
+from tests.pipeline.shards.index_files import HeldVideos
 
 CLASSES = ClassTable("world", (ClassInfo(0, "sky", False, (0, 0, 9)), ClassInfo(1, "ball", True, (9, 0, 0))))
 SEGMENTS = (Segment(id=1, class_index=0), Segment(id=2, class_index=1), Segment(id=3, class_index=0),
@@ -150,4 +151,4 @@ def test_a_set_without_overlaps_stores_none():
     (EvidenceConfig(pixels=2, strategy="dense"), []), (EvidenceConfig(pixels=2, strategy="uniform"), [])])
 def test_a_video_with_more_tubes_than_stored_pixels_is_found_without_its_frames(config, crowded):
     """Two things and one class of stuff; crowd is no tube."""
-    assert crowded_videos([VIDEO], CLASSES, config) == crowded
+    assert crowded_videos(HeldVideos([VIDEO]), CLASSES, config) == crowded

@@ -19,6 +19,7 @@ from pipeline.query_cache.views import View, ViewClip, ViewConfig, ViewReader, d
 from pipeline.shards import ShardConfig, ShardSet, StoredVideo, make_shards
 from pipeline.shards.format import StoredFrame
 from pipeline.training_input import CopyPasteConfig, at_stride_4, read_frames
+from tests.pipeline.shards.index_files import HeldVideos
 from tests.pipeline.shards.toy_videos import ToyVideos, toy_videos
 
 AUGMENT = AugmentConfig(size=(65, 97), reverse=0.0)
@@ -145,11 +146,11 @@ def test_clips_are_cut_from_a_drawn_frame_on(shards):
 
 # --- 2000 draws against the official rule ---------------------------------------------------------------------------
 
-def videos(*lengths: int) -> list[StoredVideo]:
-    return [StoredVideo(index=index, video_id=str(index), shard=0, height=720, width=1280, segments=(), source_ids=(),
-                        frames=tuple(StoredFrame(name=f"{frame}", image=(0, 0), label=(0, 0))
-                                     for frame in range(length)))
-            for index, length in enumerate(lengths)]
+def videos(*lengths: int) -> HeldVideos:
+    return HeldVideos(
+        StoredVideo(index=index, video_id=str(index), shard=0, height=720, width=1280, segments=(), source_ids=(),
+                    frames=tuple(StoredFrame(name=f"{frame}", image=(0, 0), label=(0, 0)) for frame in range(length)))
+        for index, length in enumerate(lengths))
 
 
 def close(hits: np.ndarray, probability: float) -> bool:

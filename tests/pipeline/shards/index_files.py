@@ -1,4 +1,4 @@
-"""Index files with other rows, whose checksums are right, and those of an earlier version."""
+"""Index files with other rows, whose checksums are right, those of an earlier version, and videos without a file."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -39,3 +40,22 @@ def as_earlier_version(folder: Path, *, facts: Mapping[str, str] | None = None) 
     pq.write_table(table, folder / EARLIER_INDEX, compression="zstd", write_page_checksum=True)
     (folder / INDEX).unlink()
     return folder / EARLIER_INDEX
+
+
+class HeldVideos(list):
+    """Videos that a test made, with the columns of `StoredVideos`."""
+
+    @property
+    def frames(self) -> np.ndarray:
+        """Of each video: the number of its frames."""
+        return np.array([len(video.frames) for video in self])
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Of each video: the number of its frames that have an id map."""
+        return np.array([len(video.labelled) for video in self])
+
+    @property
+    def objects(self) -> np.ndarray:
+        """Of each video: the number of its segments."""
+        return np.array([len(video.segments) for video in self])

@@ -24,7 +24,8 @@ from pipeline.training_input.copy_paste import CopyPasteConfig
 from pipeline.training_input.loading import IndexedClips, Stills, never_drawn, training_batches, training_plan
 from pipeline.training_input.pseudo_video import PseudoVideoConfig
 from pipeline.training_input.sample_plan import Draw
-from pipeline.training_input.training_clips import InputConfig, plan_clip
+from pipeline.training_input.training_clips import InputConfig, clips_per_epoch, plan_clip
+from tests.pipeline.shards.index_files import change_rows
 from tests.pipeline.shards.toy_videos import Described, toy_map, toy_videos
 
 LENGTHS = {"a": 10, "b.mov": 1, "c": 5, "d": 2, "e": 3, "f": 7, "g": 4, "h": 2, "i": 6}
@@ -263,16 +264,17 @@ def test_by_windows_an_epoch_shows_every_window_once_and_short_videos_never(shar
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_set_of_fewer_videos_than_a_batch_has_clips_fills_it(shards, streaming):
     few = ShardSet(shards.folder)
-    few.videos = tuple(video for video in few.videos if video.shard == 0)[:2]
+    few.videos = few.videos.chosen((few.videos.shards == 0) & (np.arange(len(few.videos)) < 2))
     batch = next(training_batches(few, replace(CONFIG, batch_size=5, workers=0, streaming=streaming)))
     assert len(batch.videos) == 5
     assert set(batch.videos) == {video.video_id for video in few.videos}
 
 
-def test_videos_without_an_object_may_be_left_out(shards):
-    some = ShardSet(shards.folder)
-    some.videos = tuple(replace(video, segments=() if video.index in (1, 4) else video.segments)
-                        for video in some.videos)
+def test_videos_without_an_object_may_be_left_out(tmp_path, shards):
+    folder = shutil.copytree(shards.folder, tmp_path / "shards")
+    change_rows(folder, lambda rows: [row | ({"segments": []} if row["video_id"] in ("b.mov", "e") else {})
+                                      for row in rows])
+    some = ShardSet(folder)
     config = replace(CONFIG, drop_empty=True, batch_size=1)
     plan = training_plan(some, config)
     assert {draw.video for step in range(14) for draw in plan.batch(step)} == {0, 2, 3, 5, 6, 7, 8}
@@ -281,6 +283,15 @@ def test_videos_without_an_object_may_be_left_out(shards):
     assert never_drawn(some, CONFIG) == 0
     with pytest.raises(ValueError, match=r"no video in .* stage_one\.input\.frame_stride"):
         training_plan(some, replace(config, sampling="windows", clip_frames=11))
+
+
+@pytest.mark.parametrize(("sampling", "drop_empty"), [("videos", False), ("windows", False), ("windows", True)])
+@pytest.mark.parametrize("stride", [1, 3])
+def test_the_clips_of_an_epoch_are_counted_as_video_by_video(shards, sampling, drop_empty, stride):
+    config = replace(CONFIG, sampling=sampling, drop_empty=drop_empty, frame_stride=stride, samples_per_video=2)
+    expected = [2 * (1 if sampling == "videos" else max(len(video.frames) - stride, 0)) * bool(video.segments)
+                for video in shards.videos]
+    assert clips_per_epoch(shards.videos, config).tolist() == expected
 
 
 def test_stills_of_other_classes_or_for_streaming_are_refused(tmp_path, shards):

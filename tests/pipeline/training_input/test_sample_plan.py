@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from pipeline.training_input.sample_plan import (
     CLIP,
     PASTE,
+    PLAN,
+    SHARD,
     Draw,
     MixedPlan,
     SamplePlan,
@@ -52,7 +54,7 @@ def test_a_small_set_is_drawn_from_more_often_and_a_large_one_as_it_was(counts, 
     plan = SamplePlan(count=4, samples_per_video=enough, global_batch=clips)
     assert plan.samples >= clips
     assert plan.samples % before == 0
-    assert before >= clips if enough == counts else plan.samples < clips + before
+    assert before >= clips if np.array_equal(enough, counts) else plan.samples < clips + before
 
 
 @given(counts=st.lists(st.integers(0, 6), min_size=1, max_size=12), batch=st.integers(1, 6), epoch=st.integers(0, 3),
@@ -89,6 +91,24 @@ def test_streaming_draws_every_window_of_a_shard_in_one_go(counts, epoch):
     for worker in range(2):
         own = chain.from_iterable(plan.batch(step) for step in range(worker, plan.steps_per_epoch, 2))
         assert len(list(groupby(draw.video >= half for draw in own))) <= 2
+
+
+@given(counts=st.lists(st.integers(0, 4), min_size=2, max_size=9).filter(any), cut=st.integers(1, 8),
+       epoch=st.integers(0, 2), seed=st.integers(0, 9), as_array=st.booleans())
+def test_the_order_is_that_of_the_plain_formula(counts, cut, epoch, seed, as_array):
+    """Every sample as an object in a list, shuffled as a whole, or shard by shard. This order must never change."""
+    each = np.array(counts) if as_array else tuple(counts)
+    every = [(video, repeat) for video, count in enumerate(counts) for repeat in range(count)]
+    order = random_stream(seed, PLAN, epoch=epoch).permutation(len(every))
+    plan = SamplePlan(count=len(counts), samples_per_video=each, global_batch=1, seed=seed)
+    assert samples(epoch_of(plan, epoch)) == [every[sample] for sample in order]
+
+    cut = min(cut, len(counts) - 1)
+    parts = [[sample for sample in every if sample[0] < cut], [sample for sample in every if sample[0] >= cut]]
+    expected = [parts[shard][sample] for shard in random_stream(seed, PLAN, epoch=epoch).permutation(2).tolist()
+                for sample in random_stream(seed, SHARD, epoch=epoch, index=shard).permutation(len(parts[shard]))]
+    stream = StreamPlan(videos_per_shard=(cut, len(counts) - cut), samples_per_video=each, global_batch=1, seed=seed)
+    assert samples(epoch_of(stream, epoch)) == expected
 
 
 def test_a_refused_sample_is_replaced_by_any_other_in_its_position_and_always_by_the_same():

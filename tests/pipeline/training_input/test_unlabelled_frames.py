@@ -22,6 +22,7 @@ from pipeline.training_input.loading import never_drawn, read_frames, training_b
 from pipeline.training_input.pseudo_video import PseudoVideoConfig
 from pipeline.training_input.refusal import RefusalConfig
 from pipeline.training_input.training_clips import InputConfig, is_refused, make_clip, plan_clip
+from tests.pipeline.shards.index_files import HeldVideos
 from tests.pipeline.shards.toy_videos import ToyVideos, toy_videos
 
 EVERY = 5
@@ -162,7 +163,7 @@ def test_where_no_clip_without_repeats_holds_a_label_the_clip_starts_at_one():
 
 def test_windows_are_the_frames_at_which_a_clip_with_a_label_can_start(shards):
     config = replace(CONFIG, sampling="windows")
-    assert training_plan(shards, config).samples_per_video == (5, 9, 3, 0)
+    assert training_plan(shards, config).samples_per_video.tolist() == [5, 9, 3, 0]
     starts = {(plan.clip.video.video_id, plan.clip.frames[0]) for plan in plans(shards, config, steps=17)}
     assert starts == {(name, start) for name, count in LENGTHS.items() for start in range(count - 1)
                       if any(labelled((start, start + 1)))}
@@ -170,7 +171,7 @@ def test_windows_are_the_frames_at_which_a_clip_with_a_label_can_start(shards):
     only = replace(video, frames=tuple(replace(frame, label=frame.label if index == 5 else None)
                                        for index, frame in enumerate(video.frames)))
     far = replace(config, frame_stride=10)
-    assert never_drawn(SimpleNamespace(videos=(only,)), far) == 1
+    assert never_drawn(SimpleNamespace(videos=HeldVideos([only])), far) == 1
 
 
 @pytest.mark.parametrize("rule", ["first", "any"])
