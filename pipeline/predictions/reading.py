@@ -136,7 +136,7 @@ def refuse_other_source(made_by: Mapping[str, Any], expected: Mapping[str, Any],
     wrong = [f"{key}: they have {made_by.get(key)!r}, expected {value!r}" for key, value in sorted(expected.items())
              if made_by.get(key) != value]
     if wrong:
-        raise ValueError(f"the predictions in {folder} were made by something else: {'; '.join(wrong)}. "
+        raise ValueError(f"the predictions of {folder / MANIFEST} were made by something else: {'; '.join(wrong)}. "
                          "Give another folder (--set predict.output=FOLDER), or delete this one to predict again.")
 
 

@@ -345,5 +345,5 @@ def refuse_other_source(made_from: Mapping[str, Any], expected: Mapping[str, Any
     wrong = [f"{key}: the cache has {made_from.get(key)!r}, expected {value!r}"
              for key, value in sorted(expected.items()) if made_from.get(key) != value]
     if wrong:
-        raise Mismatch(f"the query cache {folder} was made from something else: {'; '.join(wrong)}. "
+        raise Mismatch(f"the cache of {folder / 'manifest.json'} was made from something else: {'; '.join(wrong)}. "
                        "Run jobs.cache_queries with this recipe, or use the segmenter that made the cache.")
