@@ -11,24 +11,28 @@ unexport PYTHONHOME
 ALIVE  := $(shell test "$$(cat $(STAMP) 2>/dev/null)" = "$$(pwd -P)" && env -u PYTHONHOME $(VENV)/bin/python -c '' \
             2>/dev/null || rm -f $(STAMP))
 
-.PHONY: demo test storm storm-short test-fast lint format clean
+.PHONY: demo test cluster storm storm-short test-fast lint format clean
 
 demo: $(STAMP)
 	$(RUN) -m jobs.demo
 
 test: $(STAMP)
-	$(RUN) -m pytest $(SPREAD) -m "not storm"
+	$(RUN) -m pytest $(SPREAD) -m "not storm and not cluster"
 
 # What takes long beside it: verbs that are killed, disks that fill up, trackers that fail.
 storm: $(STAMP)
 	$(RUN) -m pytest $(SPREAD) -m storm
+
+# Clusters of several hosts on this machine, each with a network of its own. It needs root.
+cluster: $(STAMP)
+	$(RUN) -m pytest -m cluster
 
 # A bounded selection of the storm, the same trials every time.
 storm-short: $(STAMP)
 	$(RUN) -m tests.storm --short
 
 test-fast: $(STAMP)
-	$(RUN) -m pytest $(SPREAD) -m "not ray and not slow"
+	$(RUN) -m pytest $(SPREAD) -m "not ray and not slow and not cluster"
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

@@ -292,4 +292,4 @@ class CacheShard:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, uses=("pool",))

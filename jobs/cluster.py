@@ -20,6 +20,8 @@ WORKER_ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true", "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
 }
 
+INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")      # of training processes; a user may choose one
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterConfig:
@@ -46,7 +48,7 @@ def connect(cluster: ClusterConfig) -> None:
         return
     import ray  # here and below: Ray takes a second to import, and `--help` and `--dry-run` answer without it
 
-    from jobs.joined_cluster import answering_address, join, named_address
+    from jobs.joined_cluster import answering_address, join
     from jobs.own_cluster import start_own_cluster
 
     if ray.is_initialized():
@@ -59,6 +61,11 @@ def connect(cluster: ClusterConfig) -> None:
         else:
             start_own_cluster(cpus=cluster.local_cpus, object_store_mb=cluster.object_store_mb,
                               environment=worker_environment())
+
+
+def joins_cluster(cluster: ClusterConfig) -> bool:
+    """Whether `connect` joins a cluster that exists, and starts none."""
+    return not cluster.in_process and (inside_a_job() or bool(named_address()))
 
 
 def results_of(actor: type, rows: list[dict[str, Any]], *, arguments: dict[str, Any],
@@ -85,6 +92,12 @@ def cluster_cpus() -> int:
     return max(int(ray.cluster_resources().get("CPU", 1)), 1)
 
 
+def named_address() -> str:
+    """The value of RAY_ADDRESS; "" where it is not set, or says that a verb starts its own cluster."""
+    address = os.environ.get("RAY_ADDRESS", "").strip()
+    return "" if address == "local" else address
+
+
 def inside_a_job() -> bool:
     """Whether this process was started by `ray job submit`."""
     return SUBMITTED_JOB in os.environ
@@ -98,4 +111,5 @@ def runtime_environment() -> dict[str, Any]:
 def worker_environment() -> dict[str, str]:
     """Variables of worker processes, without those that the submitted job sets itself: Ray accepts each only once."""
     chosen = runtime_environment().get("env_vars", {})
-    return {name: value for name, value in WORKER_ENVIRONMENT.items() if name not in chosen}
+    own = {name: os.environ[name] for name in INTERFACES if name in os.environ}
+    return {name: value for name, value in (WORKER_ENVIRONMENT | own).items() if name not in chosen}

@@ -145,4 +145,4 @@ def closing(recipe: Recipe, summary: dict[str, Any], tracking_uri: str | None) -
 
 
 if __name__ == "__main__":
-    run(main, default_recipe="demo")
+    run(main, default_recipe="demo", uses=("tasks", "workers", "pool"))

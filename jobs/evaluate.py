@@ -313,4 +313,4 @@ class ScoreVideo:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, uses=("pool",))

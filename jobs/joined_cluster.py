@@ -29,12 +29,6 @@ except Exception as error:
 """
 
 
-def named_address() -> str:
-    """The value of RAY_ADDRESS; "" where it is not set, or says that a verb starts its own cluster."""
-    address = os.environ.get("RAY_ADDRESS", "").strip()
-    return "" if address == "local" else address
-
-
 def join(address: str, *, environment: Mapping[str, str]) -> None:
     """Join the cluster at an address; "auto" is the one that runs this job. environment: variables of its workers.
 

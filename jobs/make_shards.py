@@ -76,4 +76,4 @@ def shard_split(recipe: Recipe, split: str, dataset: Dataset) -> ShardReport:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, uses=("tasks",))

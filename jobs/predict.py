@@ -174,4 +174,4 @@ class PredictVideo:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, uses=("pool",))

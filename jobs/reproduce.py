@@ -147,7 +147,8 @@ def command() -> None:
     def verb(recipe: Recipe) -> dict[str, Any]:
         return main(recipe, flags)
 
-    sys.exit(guarded(verb, lambda: table_recipe(flags), dry_run=flags.dry_run))
+    uses = ("actors",) if flags.scale == "synthetic" else ("tasks", "workers", "pool")
+    sys.exit(guarded(verb, lambda: table_recipe(flags), dry_run=flags.dry_run, uses=uses))
 
 
 if __name__ == "__main__":

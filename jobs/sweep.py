@@ -314,4 +314,4 @@ def closing_lines(recipe: Recipe, folder: Path, best: TrialResult | None) -> Ite
 
 
 if __name__ == "__main__":
-    run(main, flags=SweepFlags)
+    run(main, flags=SweepFlags, uses=("actors",))

@@ -201,4 +201,4 @@ def refuse_other_classes(recipe: Recipe, shards: ShardSet) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    run(main)
+    run(main, uses=("workers",))

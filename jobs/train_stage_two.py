@@ -149,4 +149,4 @@ def stage_on(recipe: Recipe, head: CrossClipHead, cache: QueryCache, segmenter: 
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, uses=("workers",))

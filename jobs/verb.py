@@ -16,7 +16,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial, wraps
 from pathlib import Path
@@ -25,7 +25,7 @@ from typing import Annotated, Any
 import tyro
 
 from jobs import stopping
-from jobs.cluster import inside_a_job
+from jobs.cluster import inside_a_job, joins_cluster
 from jobs.code_version import code_version
 from jobs.config import assignments, config_digest, override, to_json
 from jobs.console import accept_all_characters, say
@@ -62,10 +62,12 @@ class CommandLine:
     dry_run: bool = False           # print the complete recipe and exit
 
 
-def run(verb: Verb, *, default_recipe: str = "tiny", flags: type[CommandLine] = CommandLine) -> None:
+def run(verb: Verb, *, default_recipe: str = "tiny", flags: type[CommandLine] = CommandLine,
+        uses: Sequence[str] = ()) -> None:
     """Parse the command line, run the verb, print its summary and exit with its code.
 
-    flags: a subclass for a verb with flags of its own, which is called with them as its second argument.
+    flags: a subclass for a verb with flags of its own, which is called with them as its second argument. uses: the
+    processes that the verb needs on a cluster, names in `jobs.preflight.DEMANDS`.
     """
     accept_all_characters()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -73,11 +75,14 @@ def run(verb: Verb, *, default_recipe: str = "tiny", flags: type[CommandLine] = 
                      default=flags(recipe=default_recipe))
     changes = [*given.set, *(["strict=true"] if given.strict else [])]
     call = verb if flags is CommandLine else wraps(verb)(lambda recipe: verb(recipe, given))
-    sys.exit(guarded(call, lambda: chosen_recipe(given.recipe, changes), dry_run=given.dry_run))
+    sys.exit(guarded(call, lambda: chosen_recipe(given.recipe, changes), dry_run=given.dry_run, uses=uses))
 
 
-def guarded(verb: Verb, build_recipe: Callable[[], Recipe], *, dry_run: bool = False) -> int:
-    """Run a verb and turn every error that a user can cause into one clear line and an exit code."""
+def guarded(verb: Verb, build_recipe: Callable[[], Recipe], *, dry_run: bool = False, uses: Sequence[str] = ()) -> int:
+    """Run a verb and turn every error that a user can cause into one clear line and an exit code.
+
+    uses: as `run` takes it; a cluster that the verb joins is checked for them first.
+    """
     folder = Path()
     try:
         recipe = build_recipe()
@@ -91,6 +96,10 @@ def guarded(verb: Verb, build_recipe: Callable[[], Recipe], *, dry_run: bool = F
         refuse_relative_paths(recipe)
         stopping.begin(f"what {_module(verb)} has finished is kept in {resolved(recipe).run_folder}; to go on: "
                        f"{shlex.join(['python', *sys.orig_argv[1:]])}")
+        if uses and joins_cluster(recipe.cluster):
+            from jobs.preflight import check_cluster     # here, since it imports Ray
+
+            check_cluster(recipe.cluster, _module(verb), uses, given_paths(resolved(recipe)), outputs=OUTPUTS)
         say(json.dumps({"verb": _module(verb), **verb(with_counted_classes(resolved(recipe)))}, default=str))
         return 0
     except Exception as raised:

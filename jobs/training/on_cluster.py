@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 import ray.train
 import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
-from ray.train.torch import TorchConfig, TorchTrainer, get_device, prepare_model
+from ray.train.torch import TorchTrainer, get_device, prepare_model
 from torch import nn
 
 from jobs.cluster import ClusterConfig
+from jobs.cluster_room import connected_room, workers_of
 from jobs.training.checkpoint_folders import RAY_CHECKPOINTS, add_checkpoint
+from jobs.training.interface import OwnInterface
 from jobs.training.loop import rank
 from jobs.training.process import TrainingProcess
 
@@ -67,7 +69,7 @@ def train_on_cluster(job: TrainingJob, work: Work) -> None:
         partial(_worker, job, work),
         scaling_config=ScalingConfig(num_workers=cluster.workers, resources_per_worker=resources,
                                      use_gpu=cluster.gpus_per_worker > 0),
-        torch_config=TorchConfig(backend="nccl" if cluster.gpus_per_worker else "gloo"),
+        torch_config=OwnInterface(backend="nccl" if cluster.gpus_per_worker else "gloo"),
         run_config=RunConfig(name=RAY_CHECKPOINTS, storage_path=str(job.folder),
                              failure_config=FailureConfig(max_failures=cluster.max_failures)))
     try:
@@ -86,13 +88,9 @@ class _Trainer(TorchTrainer):
 
 
 def check_resources(cluster: ClusterConfig) -> None:
-    """Raise ValueError when the workers do not fit on the cluster: Ray would wait endlessly without a message."""
-    total = ray.cluster_resources()
-    needed = cluster.workers * cluster.cpus_per_worker
-    autoscales = cluster.gpus_per_worker > 0     # the cluster may still add GPU nodes
-    if needed > total.get("CPU", 0) and not autoscales:
-        raise ValueError(f"{cluster.workers} workers with {cluster.cpus_per_worker} CPUs each need {needed} CPUs, the "
-                         f"cluster has {total.get('CPU', 0)}. Lower cluster.workers or cluster.cpus_per_worker.")
+    """Raise ValueError when the workers can never fit on the cluster: Ray would wait endlessly without a message."""
+    if fault := connected_room().fault(workers_of(cluster)):
+        raise ValueError(fault)
 
 
 def _user_error(failure: WorkerGroupError) -> Exception | None:

@@ -13,7 +13,8 @@ import psutil
 import pytest
 
 from jobs import joined_cluster
-from jobs.joined_cluster import answering_address, clusters_here, named_address, why_not
+from jobs.cluster import named_address
+from jobs.joined_cluster import answering_address, clusters_here, why_not
 
 
 @pytest.fixture

@@ -1,0 +1,195 @@
+"""Whether the joined cluster can run a verb, before the verb does anything: room, packages, versions and folders.
+
+One task on every machine looks for a file that the driver has just written into each folder of results, compares what
+the driver has in the other folders of the recipe, imports the verb and compares versions. All problems are named at
+once, a line each.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from jobs import node_probe
+from jobs.cluster import ClusterConfig, connect, inside_a_job, runtime_environment
+from jobs.cluster_room import Demand, actors_of, connected_room, workers_of
+from jobs.console import say
+
+# What a verb asks of the cluster, by the name that it gives `jobs.verb.run`.
+DEMANDS: dict[str, Callable[[ClusterConfig], Demand]] = {
+    "tasks": lambda cluster: Demand(1, {"CPU": 1}, "tasks", "Give a node a CPU (ray start --num-cpus)"),
+    "workers": workers_of,
+    "pool": actors_of,
+    "actors": lambda cluster: actors_of(cluster, count=cluster.actors),
+}
+
+# Installs the pinned set and this project on each host, from the code that the job brings.
+RUNTIME_ENVIRONMENT = json.dumps({"pip": ["-c ${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}/infra/constraints.txt",
+                                          "${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}"]})
+INSTALL = f"let the job install them: ray job submit ... --runtime-env-json '{RUNTIME_ENVIRONMENT}' -- ..."
+SAME_CODE = "submit the job with --working-dir ., which brings the same code to all hosts"
+SHARE = "all hosts must see the same one: mount a shared file system there, or name a path on one"
+ASK_RAY = "see `ray status`, restart Ray on it or take it out of the cluster"
+
+TOKEN = ".preflight-"           # name of the file that the driver writes
+NAMES = 100                     # entries of a folder that are compared
+PATIENT_SECONDS = 10.0          # after which the wait for a host is told
+ANSWER_SECONDS = 90.0           # for a host to answer
+INSTALLING_SECONDS = 900.0      # the same, where the job brings packages that are installed first
+STALE_SECONDS = 3600.0          # age of a file that a killed check left
+
+Problem = tuple[str, str]       # what, cure
+
+
+class NotReady(ValueError):
+    """The cluster cannot run the verb. Its notes are the problems, a line each."""
+
+    def __init__(self, verb: str, problems: Sequence[str]) -> None:
+        super().__init__(f"this cluster cannot run {verb}, and nothing was done:")
+        for problem in problems:
+            self.add_note(problem)
+
+
+def check_cluster(cluster: ClusterConfig, verb: str, uses: Sequence[str], paths: Mapping[str, Sequence[str]], *,
+                  outputs: Sequence[str]) -> None:
+    """Join the cluster and raise NotReady where it cannot run the verb.
+
+    verb: its module. uses: names in `DEMANDS`. paths: absolute paths by the setting that names them. outputs: those of
+    these settings whose folders are written into.
+    """
+    connect(cluster)
+    started = time.perf_counter()
+    room = connected_room()
+    problems = [f"the cluster: {fault}" for use in uses if (fault := room.fault(DEMANDS[use](cluster)))]
+    with _compared(paths, outputs) as folders:
+        answers = _answers(verb, folders)
+    problems += _lines({host: _problems(answers[host], folders) for host in sorted(answers)})
+    if problems:
+        raise NotReady(verb, problems)
+    say(f"the cluster is ready: {len(answers)} hosts checked in {time.perf_counter() - started:.1f} s")
+
+
+def _answers(verb: str, folders: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any] | Problem]:
+    """Host -> the answer of its probe, or why there is none."""
+    import ray
+    from ray.exceptions import RayError
+
+    from jobs.sending import on_node
+
+    nodes = {node["NodeID"]: f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+             for node in ray.nodes() if node["Alive"]}
+    waiting = {on_node(node_probe.probe, node, verb, folders): host for node, host in nodes.items()}
+    ends = time.monotonic() + (INSTALLING_SECONDS if _installs() else ANSWER_SECONDS)
+    answers = {}
+    while waiting and time.monotonic() < ends:
+        ready, missing = ray.wait(list(waiting), num_returns=len(waiting), timeout=PATIENT_SECONDS)
+        for reference in ready:
+            try:
+                answers[waiting.pop(reference)] = ray.get(reference)
+            except RayError as error:
+                answers[waiting.pop(reference)] = _failed(error)
+        if missing:
+            say(f"waiting for {', '.join(waiting[reference] for reference in missing[:5])}"
+                + (f" and {len(missing) - 5} more hosts" if len(missing) > 5 else ""))
+    return answers | {host: ("does not answer", ASK_RAY) for host in waiting.values()}
+
+
+def _failed(error: Exception) -> Problem:
+    from ray.exceptions import RuntimeEnvSetupError
+
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, RuntimeEnvSetupError):
+        return f"cannot set up the job's runtime environment ({lines[-1].strip()[:300]})", \
+            "put that right in --runtime-env-json, or install the packages on the host"
+    return f"the check failed there ({lines[0][:300]})", ASK_RAY
+
+
+def _installs() -> bool:
+    """Whether the job's runtime environment brings packages, which each host installs first."""
+    return bool({"pip", "uv", "conda", "container", "image_uri"} & runtime_environment().keys())
+
+
+def _problems(answer: dict[str, Any] | Problem, folders: Sequence[Mapping[str, Any]]) -> Iterator[Problem]:
+    if isinstance(answer, tuple):
+        yield answer
+        return
+    if answer["missing"]:
+        yield f"lacks the packages of {', '.join(answer['missing'])}", INSTALL
+    elif answer["import_error"]:
+        yield f"cannot import the verb ({answer['import_error']})", INSTALL if inside_a_job() else SAME_CODE
+    for name, version in node_probe.versions().items():
+        there = answer["versions"][name]
+        if there not in ("none", version):
+            cure = SAME_CODE if name == "this project" else "install one version on all hosts, or " + INSTALL
+            yield f"has {name} {there}, and the driver {version}", cure
+    for folder in folders:
+        if fault := answer["faults"][folder["setting"]]:
+            yield f"{folder['setting']}={folder['path']} {fault}", SHARE
+
+
+def _lines(problems: Mapping[str, Iterator[Problem]]) -> list[str]:
+    """A line for each problem, with the hosts that have it."""
+    hosts: dict[Problem, list[str]] = {}
+    for host, those in problems.items():
+        for problem in those:
+            hosts.setdefault(problem, []).append(host)
+    return [f"{', '.join(names[:5])}{f' and {len(names) - 5} more hosts' if len(names) > 5 else ''}: {what}; {cure}"
+            for (what, cure), names in hosts.items()]
+
+
+@contextmanager
+def _compared(paths: Mapping[str, Sequence[str]], outputs: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
+    """What the hosts compare, for each path that the driver sees; files that are written for it are removed at the end.
+    """
+    token = TOKEN + uuid.uuid4().hex
+    new = []
+    folders = []
+    for setting, group in paths.items():
+        for index, path in enumerate(map(Path, group)):
+            name = setting if len(group) == 1 else f"{setting}[{index}]"
+            if setting in outputs and (created := _written(path, token)) is not None:
+                new += created
+                folders.append({"setting": name, "path": str(path), "token": token})
+            elif (seen := _seen(path)) is not None:
+                folders.append({"setting": name, **seen})
+    try:
+        yield folders
+    finally:
+        for folder in folders:
+            if "token" in folder:
+                (Path(folder["path"]) / token).unlink(missing_ok=True)
+        for path in reversed(new):
+            with suppress(OSError):         # the folder of a run that has begun meanwhile
+                path.rmdir()
+
+
+def _written(folder: Path, token: str) -> list[Path] | None:
+    """Write the file into a folder; returns the folders that were created for it, None where it cannot be written."""
+    created = [path for path in (folder, *folder.parents) if not path.exists()][::-1]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for stale in folder.glob(f"{TOKEN}*"):
+            if time.time() - stale.stat().st_mtime > STALE_SECONDS:
+                stale.unlink(missing_ok=True)
+        (folder / token).write_text(token)
+    except OSError:             # a finished run may be read-only, and the verb names what it cannot write
+        return None
+    return created
+
+
+def _seen(path: Path) -> dict[str, Any] | None:
+    """What the driver has at a path, or in the folder of a pattern; None where there is nothing."""
+    while glob.has_magic(str(path)) and not path.exists():
+        path = path.parent
+    try:
+        if path.is_dir():
+            return {"path": str(path), "names": sorted(entry.name for entry in path.iterdir())[:NAMES]}
+        return {"path": str(path), "size": path.stat().st_size}
+    except OSError:
+        return None
