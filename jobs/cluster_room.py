@@ -32,6 +32,7 @@ class NodeType:
     name: str
     resources: Resources | None     # of each; None: not known before a node starts
     nodes: float                    # at most
+    runs: bool = True               # and need not be added
 
     def holds(self, process: Resources) -> float:
         """The number of processes that one such node can hold."""
@@ -51,18 +52,16 @@ class Room:
     """The nodes that a cluster can have."""
 
     types: tuple[NodeType, ...]
-    nodes: float = math.inf         # at most, of all types together
-    grows: bool = False             # whether an autoscaler adds nodes
+    added: float = 0                # nodes that an autoscaler may add, of all types together
 
     def holds(self, process: Resources) -> float:
         """The number of such processes that the cluster can hold at once."""
         total = 0.0
-        free = self.nodes
+        left = self.added
         for kind in sorted(self.types, key=lambda kind: kind.holds(process), reverse=True):
-            nodes = min(kind.nodes, free)
-            if nodes and kind.holds(process):
-                free -= nodes
-                total += nodes * kind.holds(process)
+            nodes = kind.nodes if kind.runs else min(kind.nodes, left)
+            left -= 0 if kind.runs else nodes
+            total += nodes * kind.holds(process) if nodes else 0.0
         return total
 
     def fault(self, demand: Demand) -> str:
@@ -71,10 +70,10 @@ class Room:
         if fit >= demand.count:
             return ""
         each = " and ".join(f"{amount:g} {name}s" for name, amount in demand.each.items() if amount)
-        larger = ("raise max_workers of a node type" if self.grows
+        larger = ("raise max_workers of a node type" if self.added
                   else "add nodes by `ray start --address=HEAD:6379`")
         return (f"{demand.count} {demand.title} with {each} each do not fit, the cluster has room for {fit:g}: it "
-                f"{'can have' if self.grows else 'has'} {', '.join(map(str, self.types))}. {demand.cure}, or {larger}.")
+                f"{'can have' if self.added else 'has'} {', '.join(map(str, self.types))}. {demand.cure}, or {larger}.")
 
 
 def workers_of(cluster: ClusterConfig) -> Demand:
@@ -96,10 +95,10 @@ def room_of(nodes: Sequence[Mapping[str, Any]], config: Mapping[str, Any] | None
         sizes = Counter(tuple(node["Resources"].get(name, 0) for name in COUNTED) for node in nodes if node["Alive"])
         return Room(tuple(NodeType("node", dict(zip(COUNTED, size)), times) for size, times in sizes.items()))
     total = config.get("max_workers", math.inf)
-    types = (NodeType(name, kind.get("resources") or None,
-                      1 if name == config.get("head_node_type") else kind.get("max_workers", total))
-             for name, kind in config["available_node_types"].items())
-    return Room(tuple(types), nodes=total + 1, grows=True)      # the head is not counted among the workers
+    head = config.get("head_node_type")
+    types = (NodeType(name, kind.get("resources") or None, 1 if name == head else kind.get("max_workers", total),
+                      runs=name == head) for name, kind in config["available_node_types"].items())
+    return Room(tuple(types), added=total)
 
 
 def connected_room() -> Room:

@@ -133,7 +133,7 @@ def autoscaling_config() -> dict[str, Any] | None:
 
 
 def _read_config(path: Path) -> dict[str, Any] | None:
-    import yaml     # of Ray
+    import yaml  # of Ray
 
     try:
         return yaml.safe_load(path.read_text())

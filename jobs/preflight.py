@@ -97,7 +97,7 @@ def _answers(verb: str, folders: Sequence[Mapping[str, Any]]) -> dict[str, dict[
         if missing:
             say(f"waiting for {', '.join(waiting[reference] for reference in missing[:5])}"
                 + (f" and {len(missing) - 5} more hosts" if len(missing) > 5 else ""))
-    return answers | {host: ("does not answer", ASK_RAY) for host in waiting.values()}
+    return answers | dict.fromkeys(waiting.values(), ("does not answer", ASK_RAY))
 
 
 def _failed(error: Exception) -> Problem:

@@ -97,7 +97,7 @@ def guarded(verb: Verb, build_recipe: Callable[[], Recipe], *, dry_run: bool = F
         stopping.begin(f"what {_module(verb)} has finished is kept in {resolved(recipe).run_folder}; to go on: "
                        f"{shlex.join(['python', *sys.orig_argv[1:]])}")
         if uses and joins_cluster(recipe.cluster):
-            from jobs.preflight import check_cluster     # here, since it imports Ray
+            from jobs.preflight import check_cluster  # here, since it imports Ray
 
             check_cluster(recipe.cluster, _module(verb), uses, given_paths(resolved(recipe)), outputs=OUTPUTS)
         say(json.dumps({"verb": _module(verb), **verb(with_counted_classes(resolved(recipe)))}, default=str))

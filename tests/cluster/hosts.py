@@ -226,7 +226,7 @@ class Hosts:
 
     def logs(self) -> str:
         """The log of every job, for the message of a test that fails."""
-        script = "from ray.job_submission import JobSubmissionClient as C; c = C(%r)\n" % self.jobs
+        script = f"from ray.job_submission import JobSubmissionClient as C; c = C({self.jobs!r})\n"
         script += "for job in c.list_jobs(): print(job.status, c.get_job_logs(job.submission_id)[-6000:])"
         return self.run(self.hosts[0], sys.executable, "-c", script)[1]
 
@@ -240,7 +240,9 @@ class Hosts:
             host.kill()
         for node in self.nodes:
             node.wait(timeout=20)
-        subprocess.run(["ip", "netns", "delete", self.wire], check=False, capture_output=True)
+        for space in ip("netns", "list").split():
+            if space.startswith(self.wire):         # also of a host that did not start
+                ip("netns", "delete", space)
         shutil.rmtree(self.base, ignore_errors=True)
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
+import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from jobs.models import load_weights
+from pipeline.at_work import NOTE, SILENT
 from tests.cluster.hosts import Hosts, why_not
 
 pytestmark = [pytest.mark.cluster, pytest.mark.ray, pytest.mark.slow]
@@ -42,8 +45,8 @@ def test_a_host_that_vanishes_costs_steps_and_another_cluster_goes_on(tmp_path_f
         pytest.skip(reason)
     shared = Path(tempfile.mkdtemp(prefix="shared-", dir="/var/tmp"))
     run = shared / "run"
-    given = (*SMALL, "--set", f"folder={run}", "--set", "cluster.workers=2", "--set", "stage_one.fit.steps=2000", "--set",
-             "stage_one.fit.checkpoint_every=5")
+    given = (*SMALL, "--set", f"folder={run}", "--set", "cluster.workers=2", "--set", "stage_one.fit.steps=2000",
+             "--set", "stage_one.fit.checkpoint_every=5")
     training = ("python", "-m", "jobs.train_stage_one", *given)
     try:
         with closing(Hosts()) as first:
@@ -56,6 +59,8 @@ def test_a_host_that_vanishes_costs_steps_and_another_cluster_goes_on(tmp_path_f
             first.wait_for(lambda: len(steps_of(run)) > before + 10)
             assert is_continued(steps_of(run), before)
         before = len(steps_of(run))
+        note = run / "stage_one" / NOTE
+        os.utime(note, (time.time() - SILENT, time.time() - SILENT))        # as if five minutes had passed
         with closing(Hosts(2)) as second:
             second.submit(*training, wait=False)
             second.wait_for(lambda: len(steps_of(run)) > before)
