@@ -44,6 +44,7 @@ from jobs.kept_predictions import (
 )
 from jobs.models import open_system
 from jobs.recipes.schema import Recipe
+from jobs.training.tracker import Tracker
 from jobs.verb import command_line, recorded, run
 from model.association.linker import MatchingSpace
 from model.contracts import ClipTargets, Tracks, VideoResults
@@ -65,6 +66,9 @@ from pipeline.true_tubes import true_tubes
 from pipeline.visualise.drawing import draw
 from pipeline.visualise.painted import pictured
 
+# Numbers that the run of the whole pipeline has in MLflow too, with the ends of their names there.
+PERCENT = ("vpq", "vpq_k12", "stq", "aq", "idf1", "ap", "ap50", "track_idf1", "miou", "mvc8")
+HEADLINE = {**dict.fromkeys(PERCENT, "_percent"), "switches": "", "track_switches": "", "frames_per_second": ""}
 VIDEOS = "videos.json"      # video -> {"scores": its Scorecard as JSON, null without labels, "matching": MatchingSpace}
 
 
@@ -122,7 +126,8 @@ def score_split(recipe: Recipe, folder: Path) -> dict[str, Any]:
             atomic_write(folder / "scores.json", json.dumps(summary, indent=1).encode())
             atomic_write(folder / "classes.json", json.dumps(class_rows(scores), indent=1).encode())
             atomic_write(folder / VIDEOS, json.dumps(counts, sort_keys=True).encode())
-            record(tracker, folder, summary)
+            record(tracker, folder, summary, step=trained_steps(recipe))
+            record_tables(tracker, class_rows(scores))
     name = f"{folder.name} ({USES_LABELS})" if config.association else folder.name
     say(*([f"{name}: a reference, not a result", ""] if config.association else []),
         *(f"{result.table()}\n" for result in scores.values()), *([f"{sets_table(by_set)}\n"] if by_set else []),
@@ -210,18 +215,36 @@ def class_rows(scores: dict[str, Any]) -> dict[str, Any]:
     return {name: result.class_rows() for name, result in scores.items() if hasattr(result, "class_rows")}
 
 
-def record(tracker, folder: Path, summary: dict[str, Any]) -> None:
-    """Numbers and files of one evaluation, into MLflow."""
+def trained_steps(recipe: Recipe) -> int:
+    """The steps of the model that is scored; 0 of an untrained one, and of predictions on disk."""
+    mode = recipe.evaluation.mode
+    if mode == "untrained" or recipe.evaluation.predictions:
+        return 0
+    has_stage = mode == "offline" and recipe.stage_two is not None
+    return (recipe.stage_two if has_stage else recipe.stage_one).fit.steps
+
+
+def record(tracker: Tracker, folder: Path, summary: dict[str, Any], *, step: int) -> None:
+    """Numbers and files of one evaluation, into MLflow; the headline also into the run of the whole pipeline."""
     numbers = {name: value for name, value in summary.items() if isinstance(value, float)}
     numbers |= {name: summary[name] for name in ("switches", "track_switches") if name in summary}
     numbers |= {f"vpq_k{window}": value for window, value in summary.get("vpq_by_window", {}).items()}
     numbers |= {f"ap_of_{name}": part["ap"] for name, part in summary["video_sets"].items()}
     numbers |= {f"matching_space_{name}": value for name, value in summary["matching_space"].items()}
-    tracker.numbers(0, {name: value for name, value in numbers.items() if value is not None})
+    tracker.numbers(step, {name: value for name, value in numbers.items() if value is not None})
+    tracker.parent_numbers({f"{folder.name}/{name}{unit}": numbers[name] for name, unit in HEADLINE.items()
+                            if numbers.get(name) is not None})
     for name in ("scores.json", "classes.json"):
         tracker.file(folder / name)
     for video in summary["overlays"][:1]:
         tracker.file(Path(video), "overlays")
+
+
+def record_tables(tracker: Tracker, tables: dict[str, Any]) -> None:
+    """A table of the classes for each metric, where MLflow compares tables of runs."""
+    for name, rows in tables.items():
+        if rows:
+            tracker.table(f"classes_{name}.json", rows)
 
 
 def scored_part(predicted: VideoResults, video: StoredVideo) -> VideoResults:

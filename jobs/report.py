@@ -32,7 +32,7 @@ def main(recipe: Recipe) -> dict[str, Any]:
     path = recipe.run_folder / PAGE
     atomic_write(path, rendered(report).encode())
     with recorded(recipe, "report", shards=shards.fingerprint) as tracker:
-        tracker.file(path)
+        tracker.parent_file(path)
     switches = {f"{timeline.title}, {timeline.video}": timeline.switches for timeline in report.timelines}
     say(f"report of {len(evaluations)} evaluations: {path} (open it in a browser)")
     return {"report": str(path), "bytes": path.stat().st_size, "evaluations": [each.name for each in evaluations],

@@ -33,6 +33,7 @@ from jobs.counted_classes import with_counted_classes
 from jobs.recipe_file import is_recipe_file, read_recipe_file, with_data_of_its_own
 from jobs.recipes import find_recipe
 from jobs.recipes.schema import Recipe
+from jobs.training.facts import NOTE, run_note, source_tags
 from jobs.training.tracker import NoTracker, Recorded, Tracker, can_record, catch_up, unfinished
 from jobs.training.tracking import chosen_uri
 from pipeline.disk_space import explained
@@ -48,6 +49,10 @@ ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")      # `pathlib` makes one sl
 OUTPUTS = ("folder", "predict.output", "evaluation.output")      # settings that name folders to write into
 
 COUNTED = (".num_classes", ".stuff_classes")            # settings that `count_classes` fills in
+
+DATA = {"shards": "data", "cache": "training"}      # tag that holds the digest of what a verb reads -> what for
+
+_pages: list[str | None] = []       # of MLflow, where the verbs of this process are recorded
 
 Verb = Callable[[Recipe], dict[str, Any]]
 
@@ -100,7 +105,9 @@ def guarded(verb: Verb, build_recipe: Callable[[], Recipe], *, dry_run: bool = F
             from jobs.preflight import check_cluster  # here, since it imports Ray
 
             check_cluster(recipe.cluster, _module(verb), uses, given_paths(resolved(recipe)), outputs=OUTPUTS)
-        say(json.dumps({"verb": _module(verb), **verb(with_counted_classes(resolved(recipe)))}, default=str))
+        summary = verb(with_counted_classes(resolved(recipe)))
+        say(*(f"MLflow: {page}" for page in _pages[-1:] if page), json.dumps({"verb": _module(verb), **summary},
+                                                                             default=str))
         return 0
     except Exception as raised:
         error = raised if isinstance(raised, ValueError) else explained(raised, folder.absolute())
@@ -244,9 +251,9 @@ class recorded:
     def __init__(self, recipe: Recipe, verb: str, **tags: Any) -> None:
         self.recipe = recipe
         self.verb = verb
-        version = code_version()
-        self.tags = {"recipe": recipe.name, "config_digest": config_digest(recipe), "code_commit": version["commit"],
-                     "code_changed": version["changed"], **tags}
+        self.code = code_version()
+        self.tags = {"recipe": recipe.name, "config_digest": config_digest(recipe), "code_commit": self.code["commit"],
+                     "code_changed": self.code["changed"], **tags}
         self.record: Recorded | None = None
 
     def __enter__(self) -> Tracker:
@@ -254,17 +261,30 @@ class recorded:
             say(f"{self.recipe.run_folder} is read-only, so this verb is not recorded in MLflow; set tracking.uri to "
                 "record it elsewhere")
             return NoTracker()
-        tags = {name: str(value) for name, value in self.tags.items()}
+        sources = source_tags(self.verb, self.code)
+        tags = {name: str(value) for name, value in (self.tags | sources).items()}
         self.record = Recorded(self.recipe.tracking, folder=self.recipe.run_folder, run_name=self.recipe.name,
                                verb=self.verb, tags=tags, sync=partial(sync_command, self.recipe))
         tracker = self.record.__enter__()
         tracker.json("recipe.json", to_json(self.recipe))
         tracker.json("environment.json", environment())
+        self._describe(tracker, sources)
         return tracker
+
+    def _describe(self, tracker: Tracker, sources: dict[str, str]) -> None:
+        """What the verb reads, and what the whole run is."""
+        recipe = self.recipe
+        for kind in set(DATA) & self.tags.keys():
+            tracker.dataset(f"{recipe.dataset.name} {kind}", digest=str(self.tags[kind]), context=DATA[kind],
+                            source=str(recipe.stage_one_run / kind))
+        go_on = [command_line(recipe, verb).removeprefix("next: ") for verb in ("report", "evaluate", "predict")]
+        note = run_note(name=recipe.name, about=recipe.about, folder=str(recipe.run_folder), commands=go_on)
+        tracker.parent_tags({**sources, "recipe": recipe.name, NOTE: note})
 
     def __exit__(self, *failure) -> None:
         if self.record is not None:
             self.record.__exit__(*failure)
+            _pages.append(self.record.tracker.ids["page"])
 
 
 def sync_command(recipe: Recipe, folder: Path) -> str:

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TEXTS = sorted([ROOT / "README.md", ROOT / "ray_cluster.yaml", *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md"),
                 *ROOT.glob("jobs/*.py"), *ROOT.glob("benchmarks/*.py")])
 OF_A_RECIPE = {"check_dataset", "make_shards", "train_stage_one", "cache_queries", "train_stage_two", "evaluate",
-               "predict", "demo", "verify_shards", "verify_cache", "inspect_cache", "sweep", "report"}
+               "predict", "demo", "verify_shards", "verify_cache", "inspect_cache", "sweep", "report", "promote"}
 
 
 def commands(path: Path) -> list[tuple[bool, list[str]]]:

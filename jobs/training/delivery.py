@@ -64,10 +64,10 @@ class Delivery:
             self.reasons = [f"it took more than {seconds:.0f} s"]
 
     def ids(self, record: Record) -> dict[str, str]:
-        """Uri, run and parent run of a record; empty where MLflow does not have it yet."""
+        """Uri, run, parent run and page of a record; empty where MLflow does not have it yet."""
         log = self.logs.get(record.folder)
         return {} if log is None else {"uri": log.uri, "run_id": log.run_id, "parent_id": log.parent_id,
-                                       "version": log.version}
+                                       "version": log.version, "promotion": log.promotion, "page": log.page}
 
     def _deliver(self) -> None:
         while True:

@@ -32,6 +32,7 @@ from pipeline.foreign_files import own_json, parse_json, whole_json
 
 FOLDER = "tracking"             # inside the folder of a run
 FACTS = {"verb": str, "run": str, "project": str, "uri": str, "began": int, "parent_key": str}    # of `run.json`
+COUNTED = ("numbers", "parameters", "tags", "parent_numbers", "parent_tags")     # kinds whose every value is a thing
 MOST_NUMBER_ENTRIES = 10_000    # of one record; beyond that the oldest are dropped
 MOST_BYTES = 2 * 2**30          # of files that a run keeps for MLflow alone
 
@@ -109,7 +110,7 @@ class Record:
 
     def waiting(self) -> int:
         """How many things wait: each number, parameter and tag counts."""
-        return sum(len(entry_values(entry) or ()) if _kind(entry) in ("numbers", "parameters", "tags") else 1
+        return sum(len(entry_values(entry) or ()) if _kind(entry) in COUNTED else 1
                    for entry in self.entries())
 
     def discard(self) -> None:

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ LONGEST_PARAMETER = 500         # characters
 LAST_SECONDS = 20.0             # for the tracker to take what is left when a verb ends
 OWN_SECONDS = 60.0              # the same of the store beside the runs, which the first verb creates
 STOPPED_SECONDS = 10.0          # the same when the verb was stopped
-NO_IDS = dict.fromkeys(("uri", "run_id", "parent_id", "version"))
+NO_IDS = dict.fromkeys(("uri", "run_id", "parent_id", "version", "promotion", "page"))
 BYTES_PER_SECOND = 10 * 2**20   # that a tracker is expected to take of files
 
 
@@ -105,8 +105,8 @@ def _is_writable(folder: Path) -> bool:
 class Tracker:
     """Writes parameters, numbers over steps, tags and files to a record. Never raises; `failures` lists lost calls.
 
-    After the verb, `ids` has the uri, run_id and parent_id of its run of MLflow, and the version of the model that it
-    registered; None where MLflow does not have them yet.
+    After the verb, `ids` has the uri, run_id and parent_id of its run of MLflow, the version of the model that it
+    registered, what became of a promotion, and the page to open; None where MLflow does not have them yet.
     """
 
     def __init__(self, record: Record | None) -> None:
@@ -133,6 +133,29 @@ class Tracker:
         if self.buffer and self._put("numbers", self.buffer):
             self.buffer = []
 
+    def parent_numbers(self, values: Mapping[str, float]) -> None:
+        """Record numbers of the whole run, such as the scores of an evaluation, with the units in their names."""
+        now = milliseconds()
+        self._put("parent_numbers", [(name, float(value), now, 0) for name, value in values.items()])
+
+    def parent_tags(self, values: Mapping[str, str]) -> None:
+        """Record facts about the whole run."""
+        self._put("parent_tags", dict(values))
+
+    def parent_file(self, path: Path) -> None:
+        """Store a file among the artifacts of the whole run."""
+        self._put("parent_files", {"folder": None}, files=path)
+
+    def table(self, file: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Store a table, such as that of the classes, where MLflow compares tables of runs. rows: not empty, all with
+        the same columns."""
+        table = {"columns": list(rows[0]), "data": [list(row.values()) for row in rows]}
+        self._put("table", {"file": file}, contents={file: json.dumps(table).encode()})
+
+    def dataset(self, name: str, *, digest: str, source: str, context: str) -> None:
+        """Record data that the verb reads. context: what for, such as "training"."""
+        self._put("dataset", {"name": name, "digest": digest, "source": source, "context": context})
+
     def tags(self, values: Mapping[str, Any]) -> None:
         """Record facts that become known only later, such as fingerprints."""
         self._put("tags", {name: str(value) for name, value in values.items()})
@@ -149,6 +172,10 @@ class Tracker:
     def register(self, name: str, artifact_folder: str, tags: Mapping[str, Any]) -> None:
         """Register the artifact folder as a new version of model `name`, aliased 'newest'."""
         self._put("register", {"name": name, "folder": artifact_folder, "tags": {k: str(v) for k, v in tags.items()}})
+
+    def promote(self, model: Path, values: Mapping[str, Any]) -> None:
+        """Ask for the alias `champion`. model: the folder of a finished model. values: as `registry.promote` takes."""
+        self._put("promote", dict(values), files=model)
 
     def trial(self, name: str, *, parameters: Mapping[str, str], numbers: Mapping[str, float | None],
               error: str = "") -> None:

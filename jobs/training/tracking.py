@@ -18,12 +18,16 @@ from jobs.console import say
 from jobs.environment import any_home
 from jobs.training.own_store import ARTIFACTS, is_own_store, prepare_store
 from jobs.training.record import Record, entry_values
+from jobs.training.registry import is_refusal, promote, register
 from pipeline.files import atomic_write
 from pipeline.foreign_files import whole_json
 
 IDS = "tracking.json"           # inside the folder of a run: its parent run
 KEY = "record"                  # the tag that names the record of a run of MLflow
 LONGEST_REASON = 400            # characters of an error that are shown
+LONGEST_DIGEST = 36             # characters of the digest of a data set, by MLflow's own limit
+LOCAL_PAGE = "http://127.0.0.1:5000"        # of `mlflow ui`
+TABLES = "mlflow.loggedArtifacts"       # MLflow's tag that lists the tables of a run
 
 
 def mlflow_module():
@@ -78,7 +82,16 @@ class Log:
         # Name of a number -> step -> the times at which it was logged, of those that MLflow has.
         self.logged: dict[str, dict[int, set[int]]] = {}
         self.version: str | None = None         # of the model that was registered
+        self.promotion: str | None = None       # what became of a model that was to be the champion
         self.before = set(self.client.get_run(self.run_id).data.metrics)
+
+    @property
+    def page(self) -> str:
+        """Where a browser shows the run: an address, or the command that serves it and the address it then has."""
+        path = f"/#/experiments/{self.experiment}/runs/{self.run_id}"
+        if self.uri.startswith("http"):
+            return f"{self.uri.rstrip('/')}{path}"
+        return f"mlflow ui --backend-store-uri {self.uri}, then {LOCAL_PAGE}{path}"
 
     def add_all(self) -> list[str]:
         """Log the entries in their order and remove them; returns why some could not be logged.
@@ -90,13 +103,13 @@ class Log:
         for entry in self.record.entries():
             kind = entry.stem.partition("_")[2]
             values = entry_values(entry)
-            if kind == "register" and reasons:
+            if kind in ("register", "promote") and reasons:
                 continue
             try:
                 if values is not None:
                     getattr(self, f"_add_{kind}")(values, entry.with_suffix(""))
             except Exception as error:
-                if kind != "files" and not _is_refusal(error):
+                if not kind.endswith("files") and not is_refusal(error):
                     raise
                 reasons.append(reason(error))
             else:
@@ -146,6 +159,37 @@ class Log:
     def _add_files(self, values: dict[str, str | None], files: Path) -> None:
         self.client.log_artifacts(self.run_id, str(files), values["folder"])
 
+    def _add_table(self, values: dict[str, str], files: Path) -> None:
+        """Log a table as `mlflow.log_table` does: a file, and the tag by which MLflow's page finds it."""
+        self.client.log_artifacts(self.run_id, str(files))
+        known = json.loads(self.client.get_run(self.run_id).data.tags.get(TABLES, "[]"))
+        table = {"path": values["file"], "type": "table"}
+        self.client.set_tag(self.run_id, TABLES, json.dumps([*(each for each in known if each != table), table]))
+
+    def _add_dataset(self, values: dict[str, str], _: Path) -> None:
+        """Log what a verb read; the same input is kept once."""
+        entities = mlflow_module().entities
+        dataset = entities.Dataset(name=values["name"], digest=values["digest"][:LONGEST_DIGEST], source_type="local",
+                                   source=json.dumps({"uri": values["source"]}))
+        context = entities.InputTag(key="mlflow.data.context", value=values["context"])
+        self.client.log_inputs(self.run_id, [entities.DatasetInput(dataset=dataset, tags=[context])])
+
+    def _add_parent_numbers(self, values: list[tuple[str, float, int, int]], _: Path) -> None:
+        """Log numbers of the whole run; the latest one counts."""
+        mlflow = mlflow_module()
+        known = {(name, metric.timestamp) for name in {name for name, *_ in values}
+                 for metric in self.client.get_metric_history(self.parent_id, name)}
+        new = [mlflow.entities.Metric(name, value, at, step) for name, value, at, step in values
+               if (name, at) not in known]
+        self.client.log_batch(self.parent_id, metrics=new)
+
+    def _add_parent_tags(self, values: dict[str, str], _: Path) -> None:
+        tags = [mlflow_module().entities.RunTag(name, value) for name, value in values.items()]
+        self.client.log_batch(self.parent_id, tags=tags)
+
+    def _add_parent_files(self, values: dict[str, str | None], files: Path) -> None:
+        self.client.log_artifacts(self.parent_id, str(files), values["folder"])
+
     def _add_status(self, values: dict[str, Any], _: Path) -> None:
         for run_id in (self.run_id, self.parent_id):
             if values["status"] == "RUNNING":
@@ -154,30 +198,15 @@ class Log:
                 self.client.set_terminated(run_id, values["status"], end_time=values["time"])
 
     def _add_register(self, values: dict[str, Any], _: Path) -> None:
-        """Register a folder of artifacts as a version of a model, once, and alias it unless a newer run has done so."""
-        name = values["name"]
-        if not any(model.name == name for model in self.client.search_registered_models(f"name='{name}'")):
-            self.client.create_registered_model(name)
-        versions = {int(version.version): version for version in self.client.search_model_versions(f"name='{name}'")}
-        own = [number for number, version in versions.items() if version.run_id == self.run_id]
-        if not own:
-            source = f"{self.client.get_run(self.run_id).info.artifact_uri}/{values['folder']}"
-            own = [int(self.client.create_model_version(name, source=source, run_id=self.run_id,
-                                                        tags=values["tags"]).version)]
-        began = self.client.get_run(self.run_id).info.start_time
-        newest = self.client.get_registered_model(name).aliases.get("newest")
-        if newest is None or self._began(versions.get(int(newest))) <= began:
-            self.client.set_registered_model_alias(name, "newest", str(own[0]))
-        self.version = str(own[0])
+        self.version = register(self.client, self.run_id, values)
 
-    def _began(self, version: Any) -> int:
-        """When the run of a version of a model began; 0 where that run is gone."""
-        try:
-            return 0 if version is None or not version.run_id else self.client.get_run(version.run_id).info.start_time
-        except mlflow_module().exceptions.MlflowException as error:
-            if not _is_refusal(error):
-                raise
-            return 0
+    def _add_promote(self, values: dict[str, Any], files: Path) -> None:
+        def register_it() -> str:
+            self.client.log_artifacts(self.run_id, str(files), "checkpoint")
+            return register(self.client, self.run_id, {**values, "folder": "checkpoint",
+                                                       "tags": {"sha256": values["sha256"]}})
+
+        self.promotion = promote(self.client, values, register_it)
 
     def _experiment(self, project: str, run_folder: Path) -> str:
         """The id of the project's experiment. Its artifact folder is fixed at creation, so it is given explicitly."""
@@ -216,7 +245,7 @@ class Log:
         try:
             return self.client.get_run(run_id).info.lifecycle_stage == "active"
         except mlflow_module().exceptions.MlflowException as error:
-            if not _is_refusal(error):
+            if not is_refusal(error):
                 raise
             return False
 
@@ -239,10 +268,3 @@ def reason(error: Exception) -> str:
 def create_store(uri: str) -> None:
     """Fill an empty database with MLflow's tables."""
     mlflow_module().MlflowClient(tracking_uri=uri, registry_uri=uri).search_experiments(max_results=1)
-
-
-def _is_refusal(error: Exception) -> bool:
-    """Whether a tracker that works refused one request, such as that for a run that does not exist."""
-    if not isinstance(error, mlflow_module().exceptions.MlflowException):
-        return False
-    return 400 <= error.get_http_status_code() < 500 and error.get_http_status_code() not in (401, 403, 408, 429)

@@ -42,6 +42,8 @@ from jobs.training.validation import Validation, Validator
 from pipeline.errors import Mismatch
 from pipeline.files import atomic_write, remove_file
 
+LAST_NUMBERS = ("loss", "seconds_per_step", "clips_per_second", "memory_gib")      # that are shown for the whole run
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
@@ -238,7 +240,7 @@ def _fit(stage: Stage, job: TrainingJob, process: TrainingProcess, checkpoint: P
     def save(step: int) -> None:
         refuse_infinite_weights(model, step)
         if report is not None:      # first: steps before the checkpoint are never repeated
-            report.tracker.flush()
+            report.finish()
         state = {"step": step, "consumed_samples": step * per_step, "seed": stage.fit.seed, "world": world()}
         if scores is not None:
             state |= {"validation": scores.history, "ended": scores.is_over}
@@ -267,6 +269,8 @@ class _Reporter:
     """Reports of rank 0: the status line, the JSON lines and the tracker."""
 
     def __init__(self, stage: Stage, job: TrainingJob, start: int, device: torch.device) -> None:
+        self.stage = job.folder.name
+        self.last: dict[str, float] = {}
         self.progress = Progress(job.folder / "progress.jsonl", stage.fit.steps, world())
         self.tracker = NoTracker() if job.record is None else Tracker(job.record)
         if start:
@@ -281,6 +285,13 @@ class _Reporter:
     def __call__(self, report) -> None:
         numbers = self.progress(report)
         self.tracker.numbers(report.step, numbers)
+        self.last = {f"{self.stage}/{name}": numbers[name] for name in LAST_NUMBERS}
+
+    def finish(self) -> None:
+        """Log what is buffered; the last numbers also belong to the run of the whole pipeline."""
+        if self.last:
+            self.tracker.parent_numbers(self.last)
+        self.tracker.flush()
 
     def scored(self, step: int, numbers: Mapping[str, float]) -> None:
         """Print and track scores that were made during training."""
