@@ -135,9 +135,7 @@ def _cross_things(config: SyntheticConfig, rng: np.random.Generator, *,
                   speed: tuple[float, float] = (0.075, 0.09)) -> Things:
     """Twins that are behind a wide pillar in the middle of the video, in one of three cases, equally often.
 
-    Against each other on close lanes; side by side; side by side and changing lanes while they hide. They are behind
-    the pillar's middle at half the number of frames, so that a clip of two frames ends before they begin to hide, and
-    its masks show their whole motion.
+    Against each other on close lanes; side by side; side by side and changing lanes while they hide.
     """
     side = min(config.height, config.width)
     axis = int(rng.integers(2))
@@ -150,7 +148,7 @@ def _cross_things(config: SyntheticConfig, rng: np.random.Generator, *,
     direction = 1 - 2 * int(rng.integers(2))
     things = []
     for sign in (-1, 1):
-        times = np.arange(config.frames) - config.frames / 2 + rng.uniform(-0.3, 0.3)    # 0: behind the middle
+        times = np.arange(config.frames) - (config.frames - 1) / 2 + rng.uniform(-0.3, 0.3)    # 0: behind the middle
         forward = direction * (sign if case == "against" else 1)
         share = {"against": 0.3, "beside": 1, "changing": np.clip(times / 4.5, -1, 1)}[case]
         centers = np.empty((config.frames, 2))
