@@ -7,12 +7,14 @@ import shutil
 from dataclasses import replace
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from jobs import inspect_cache, verify_cache
-from jobs.cache_queries import CacheShard, cache_folder
+from jobs.cache_queries import CacheShard, cache_folder, for_validation
 from jobs.models import read_card
-from jobs.recipes.schema import Recipe
+from jobs.recipes.schema import Recipe, ValidationConfig
 from jobs.verb import guarded
+from pipeline.files import sha256_of
 from pipeline.query_cache import part_path
 from tests.cached_run import cached, sharded_run
 
@@ -54,6 +56,22 @@ def test_damage_is_a_data_error_and_the_cure_mends_it(run, capsys):
     assert guarded(verify_cache.main, lambda: run) == 0
 
 
+def test_the_cache_for_scores_is_verified_too(run, capsys):
+    run = replace(run, stage_two=replace(run.stage_two, validation=ValidationConfig(pixels=32)))
+    assert guarded(verify_cache.main, lambda: run) == 4     # the only cache that is there is another one
+    assert "jobs.cache_queries" in capsys.readouterr().err
+    scored = for_validation(run)
+    cached(scored)
+    assert guarded(verify_cache.main, lambda: run) == 0
+    assert f"{cache_folder(scored)}: 0 findings" in capsys.readouterr().out
+    part = part_path(cache_folder(scored), 0)
+    part.write_bytes(part.read_bytes()[:-1] + b"?")
+    assert guarded(verify_cache.main, lambda: run) == 3
+    printed = capsys.readouterr()
+    assert f"{cache_folder(run)}: 0 findings" in printed.out
+    assert str(cache_folder(scored)) in printed.err
+
+
 def test_a_cache_of_other_shards_is_a_finding(run, capsys):
     manifest = run.shards_of("train") / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"split":"train"', '"split": "train"'))
@@ -62,11 +80,14 @@ def test_a_cache_of_other_shards_is_a_finding(run, capsys):
 
 
 def test_a_cache_of_another_segmenter_has_an_exit_code_of_its_own(run, capsys):
-    card = run.segmenter_folder / "model.json"
-    sha256 = read_card(run.segmenter_folder)["weights_sha256"]
-    card.write_text(card.read_text().replace(sha256, "0" * 64))
+    card = read_card(run.segmenter_folder)
+    weights = run.segmenter_folder / "model.safetensors"
+    tensors = load_file(weights)
+    save_file({name: tensor + 1 for name, tensor in tensors.items()}, weights)
+    other = sha256_of(weights)
+    (run.segmenter_folder / "model.json").write_text(json.dumps({**card, "weights_sha256": other}))
     assert guarded(verify_cache.main, lambda: run) == 4
-    assert f"segmenter: the cache has '{sha256}', expected '{'0' * 64}'" in capsys.readouterr().err
+    assert f"segmenter: the cache has '{card['weights_sha256']}', expected '{other}'" in capsys.readouterr().err
 
 
 def test_without_a_cache_the_verb_that_makes_it_is_named(run, capsys):
