@@ -13,13 +13,12 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
+from model.layers.deformable_sampling import Shapes, sample_deformable
 from model.layers.mlp import FeedForward
 
-Shapes = Sequence[tuple[int, int]]    # height and width of each level
 Refine = Callable[[Tensor], Tensor]   # sampled values b n c -> the same
 
 
@@ -39,23 +38,6 @@ def join_levels(maps: Sequence[Tensor], projections: Iterable[nn.Module], *, fra
                          "one after the other")
     x = torch.cat([rearrange(project(one), "n c h w -> n (h w) c") for one, project in zip(maps, projections)], dim=1)
     return x, [tuple(one.shape[-2:]) for one in maps]
-
-
-def sample_deformable(value: Tensor, *, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sum of bilinear samples; pixels outside a map count as zero.
-
-    value: b (levels h w) heads d. locations: b n heads levels points 2, (x, y) as fractions of the map, pixel centres
-    at (i + 0.5) / size. weights: b n heads levels points. Returns b n (heads d).
-    """
-    heads = value.shape[2]
-    grid = rearrange(2 * locations - 1, "b n heads levels points xy -> levels (b heads) n points xy")
-    weights = rearrange(weights, "b n heads levels points -> levels (b heads) 1 n points")
-    result = 0
-    for level, one in enumerate(split_levels(value, shapes)):
-        one = rearrange(one, "b (h w) heads d -> (b heads) d h w", h=shapes[level][0])
-        samples = F.grid_sample(one, grid[level], padding_mode="zeros", align_corners=False)
-        result = result + (samples * weights[level]).sum(-1)                            # (b heads) d n
-    return rearrange(result, "(b heads) d n -> b n (heads d)", heads=heads)
 
 
 def reference_points(shapes: Shapes, *, device: torch.device | None = None) -> Tensor:
@@ -123,8 +105,7 @@ class DeformableAttention(nn.Module):
         weights = rearrange(self.attention_weights(query), "b n (heads p) -> b n heads p", heads=self.heads).softmax(-1)
         weights = rearrange(weights, "b n heads (levels points) -> b n heads levels points", levels=self.levels)
         locations = self._locations(offsets.float(), reference=reference, shapes=shapes)
-        sampled = sample_deformable(value, shapes=shapes, locations=locations.to(value.dtype),
-                                    weights=weights.to(value.dtype))
+        sampled = sample_deformable(value, shapes=shapes, locations=locations, weights=weights)
         return self.output_proj(sampled if refine is None else refine(sampled))
 
     def _locations(self, offsets: Tensor, *, reference: Tensor, shapes: Shapes) -> Tensor:

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from model.converters.rename import load_strict
-from model.layers.deformable_attention import DeformableAttention, sample_deformable
+from model.layers.deformable_attention import DeformableAttention
+from model.layers.deformable_sampling import sample_deformable
 from tests.fidelity.cases import Case, assert_close_to, case_id, cases, load_case, unhandled
 
 
