@@ -39,11 +39,17 @@ SIZES = {"toy": Size(shapes=((2, 3), (4, 5))),
 
 
 def run(size: Size, results: Results) -> None:
-    """Forward in float32 and bfloat16, and forward with backward in float32."""
+    """Forward in float32 and bfloat16, and forward with backward in float32.
+
+    In bfloat16 the plain formula must round its locations, and `grid_sample` of some versions of torch returns values
+    that are no numbers on a CPU. Ours is therefore compared with float32 there.
+    """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     inputs = samples(size.shapes, device=device)
     half = {**inputs, "value": inputs["value"].bfloat16()}
-    sides = [("forward", forward, inputs, agree), ("forward, bfloat16", forward, half, agree_roughly),
+    exact = forward(plain_sampling, half | {"value": half["value"].float()})
+    sides = [("forward", forward, inputs, agree),
+             ("forward, bfloat16", forward, half, lambda ours, _: agree(ours, exact, tolerance=8e-3)),
              ("forward and backward", forward_backward, inputs, agree)]
     pixels = " ".join(f"{height}x{width}" for height, width in size.shapes)
     for name, side, arguments, check in sides:
@@ -91,15 +97,8 @@ def forward_backward(sampling: Callable[..., Tensor], inputs: dict[str, Tensor |
     return [result.detach(), *torch.autograd.grad(result, list(leaves.values()), torch.ones_like(result))]
 
 
-def agree(ours: list[Tensor], plain: list[Tensor]) -> None:
-    """Results and gradients agree to 1e-4 of the largest value."""
+def agree(ours: list[Tensor], plain: list[Tensor], *, tolerance: float = 1e-4) -> None:
+    """Results and gradients agree to the tolerance, as a part of the largest value."""
     for one, other in zip(ours, plain, strict=True):
-        gap = ((one - other).abs().max() / other.abs().max()).item()
-        assert gap < 1e-4, f"results differ by {gap:.1e} of the largest value"
-
-
-def agree_roughly(ours: list[Tensor], plain: list[Tensor]) -> None:
-    """The mean difference is below 2 % of the largest value: in bfloat16 the plain formula rounds its locations."""
-    for one, other in zip(ours, plain, strict=True):
-        gap = ((one - other).float().abs().mean() / other.float().abs().max()).item()
-        assert gap < 2e-2, f"results differ by {gap:.1e} of the largest value on average"
+        gap = ((one.float() - other).abs().max() / other.abs().max()).item()
+        assert gap < tolerance, f"results differ by {gap:.1e} of the largest value"
