@@ -58,16 +58,16 @@ class StepReport:
 def fit(model: nn.Module, batches: Iterator[Any], losses_of: Callable[[Any], Losses], *,
         optimizer: torch.optim.Optimizer, rates: OptimizerConfig, config: FitConfig, start_step: int = 0,
         log: Callable[[StepReport], None], save: Callable[[int], None],
-        is_over: Callable[[int], bool] = lambda step: False) -> None:
+        is_over: Callable[[int], bool] = lambda step: False, scaler: torch.amp.GradScaler | None = None) -> None:
     """Train from `start_step` to `config.steps`.
 
     losses_of: returns weighted scalars by name; their sum is minimised. batches: yields objects with `.videos`; each
     step takes `accumulate` of them. log: called every `log_every` steps and after the last one. save: called every
     `checkpoint_every` steps and after the last one, on every rank. is_over: asked after every step whether it is the
-    last one. Raises NotFinite on all ranks together.
+    last one. scaler: of the losses; by default that of `loss_scaler`. Raises NotFinite on all ranks together.
     """
     device = next(model.parameters()).device
-    scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16" and device.type == "cuda")
+    scaler = scaler or loss_scaler(config, device)
     clock = _Clock(start_step)
     for step in range(start_step, config.steps):
         rate = rates.lr * rate_factor(step, config.steps, rates)
@@ -78,8 +78,9 @@ def fit(model: nn.Module, batches: Iterator[Any], losses_of: Callable[[Any], Los
             seed_step(config.seed, step * config.accumulate + micro)    # after reading, which may draw numbers too
             with _local_gradients(model, micro + 1 < config.accumulate), autocast(device, config.precision):
                 losses = losses_of(batch)
-                refuse_if_not_finite(losses, step, batch.videos)
+                check = FiniteCheck(losses, step, batch.videos)
                 scaler.scale(sum(losses.values()) / config.accumulate).backward()
+                check.finish()
             clock.add(losses, len(batch.videos))
         scaler.unscale_(optimizer)
         if rates.clip_norm is not None:
@@ -103,20 +104,48 @@ def seed_step(seed: int, step: int) -> None:
     torch.manual_seed((seed * 1_000_003 + step) * 8191 + rank())
 
 
-def refuse_if_not_finite(losses: Losses, step: int, videos: tuple[str, ...]) -> None:
-    """Stop all ranks together when any term on any rank is infinite or not a number."""
-    bad = torch.stack([~torch.isfinite(term.detach()).all() for term in losses.values()]).any().float()
-    if world() > 1:
-        dist.all_reduce(bad, op=dist.ReduceOp.MAX)
-    if not bad.item():
-        return
-    terms = [f"{name} = {term.item()}" for name, term in losses.items() if not torch.isfinite(term).all()]
-    reports = [f"rank {rank()}: {', '.join(terms)} in videos {', '.join(videos)}" if terms else ""]
-    if world() > 1:
-        reports = [None] * world()
-        dist.all_gather_object(reports, f"rank {rank()}: {', '.join(terms)} in videos {', '.join(videos)}"
-                               if terms else "")
-    raise NotFinite(f"the loss is not finite at step {step}: {'; '.join(filter(None, reports))}.")
+def loss_scaler(config: FitConfig, device: torch.device) -> torch.amp.GradScaler:
+    """The scaler of fp16 losses; in other precisions, and on a CPU, it does nothing. Its state is part of a run."""
+    return torch.amp.GradScaler(device.type, enabled=config.precision == "fp16" and device.type == "cuda")
+
+
+class FiniteCheck:
+    """Stops all ranks together when any loss term on any rank is infinite or not a number.
+
+    A CPU looks at once. A GPU sends the answer on its way, and `finish` looks at it: between the two, the backward pass
+    is put into the queue of the GPU, which would run dry if it were asked first.
+    """
+
+    def __init__(self, losses: Losses, step: int, videos: tuple[str, ...]) -> None:
+        """losses: of one batch. Raises NotFinite, as `finish` does."""
+        self.losses = losses
+        self.step = step
+        self.videos = videos
+        bad = torch.stack([~torch.isfinite(term.detach()).all() for term in losses.values()]).any().float()
+        if world() > 1:
+            dist.all_reduce(bad, op=dist.ReduceOp.MAX)
+        self._bad = bad
+        self._copied = None
+        if bad.is_cuda:
+            self._bad = torch.empty((), pin_memory=True).copy_(bad, non_blocking=True)
+            self._copied = torch.cuda.Event()
+            self._copied.record()
+        else:
+            self.finish()
+
+    def finish(self) -> None:
+        """Raise NotFinite, which names terms, step and videos, if a term is not finite."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        if not self._bad.item():
+            return
+        terms = [f"{name} = {term.item()}" for name, term in self.losses.items() if not torch.isfinite(term).all()]
+        reports = [f"rank {rank()}: {', '.join(terms)} in videos {', '.join(self.videos)}" if terms else ""]
+        if world() > 1:
+            [own] = reports
+            reports = [None] * world()
+            dist.all_gather_object(reports, own)
+        raise NotFinite(f"the loss is not finite at step {self.step}: {'; '.join(filter(None, reports))}.")
 
 
 def refuse_infinite_weights(model: nn.Module, step: int) -> None:

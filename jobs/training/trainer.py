@@ -29,6 +29,7 @@ from jobs.training.loop import (
     NotFinite,
     StepReport,
     fit,
+    loss_scaler,
     rank,
     refuse_infinite_weights,
     world,
@@ -223,6 +224,9 @@ def _fit(stage: Stage, job: TrainingJob, process: TrainingProcess, checkpoint: P
     wrapped = process.wrap(model)
     optimizer = build_optimizer(model, stage.optimizer)
     state = load_checkpoint(checkpoint, model=model, optimizer=optimizer) if checkpoint else None
+    scaler = loss_scaler(stage.fit, device)
+    if state is not None and scaler.is_enabled() and "scaler" in state:     # earlier checkpoints have none
+        scaler.load_state_dict(state["scaler"])
     start = 0 if state is None else state["step"]
     if state is not None and rank() == 0:
         say(f"resumed at step {start} (workers before: {state['world']}, now: {world()})")
@@ -244,6 +248,8 @@ def _fit(stage: Stage, job: TrainingJob, process: TrainingProcess, checkpoint: P
         state = {"step": step, "consumed_samples": step * per_step, "seed": stage.fit.seed, "world": world()}
         if scores is not None:
             state |= {"validation": scores.history, "ended": scores.is_over}
+        if scaler.is_enabled():
+            state |= {"scaler": scaler.state_dict()}
         error = None
         try:
             process.keep(step, partial(save_checkpoint, model=model, optimizer=optimizer, state=state,
@@ -259,7 +265,8 @@ def _fit(stage: Stage, job: TrainingJob, process: TrainingProcess, checkpoint: P
     batches = (batch.to(device) for batch in stage.batches(rank(), world(), start * per_step))
     try:
         fit(wrapped, batches, lambda batch: stage.losses_of(wrapped, batch), optimizer=optimizer, rates=stage.optimizer,
-            config=stage.fit, start_step=start, log=report or (lambda _: None), save=save, is_over=is_over)
+            config=stage.fit, start_step=start, log=report or (lambda _: None), save=save, is_over=is_over,
+            scaler=scaler)
     finally:
         if report is not None:
             report.tracker.flush()

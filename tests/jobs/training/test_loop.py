@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from itertools import count, islice
 
@@ -72,6 +73,22 @@ def test_killed_and_resumed_equals_undisturbed(tmp_path):
     run(resumed, optimizer, steps=20, start=state["step"])
     for a, b in zip(whole.parameters(), resumed.parameters()):
         assert torch.equal(a, b)
+
+
+def test_the_scale_of_losses_is_part_of_the_state_of_a_run():
+    """A scaler that doubles its scale every three steps: a resumed run goes on with the scale it had."""
+    model = net()
+    whole = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=3)
+    options = {"optimizer": torch.optim.SGD([{"params": model.parameters(), "factor": 1.0}], lr=0.0), "rates": RATES,
+               "log": lambda report: None, "save": lambda step: None}
+    fit(model, batches(), losses_of(model), config=FitConfig(steps=10), scaler=whole, **options)
+    assert whole.get_scale() == 64.0
+    broken = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=3)
+    fit(model, batches(), losses_of(model), config=FitConfig(steps=5), scaler=broken, **options)
+    resumed = torch.amp.GradScaler("cpu")
+    resumed.load_state_dict(json.loads(json.dumps(broken.state_dict())))
+    fit(model, batches(), losses_of(model), config=FitConfig(steps=10), start_step=5, scaler=resumed, **options)
+    assert resumed.state_dict() == whole.state_dict()
 
 
 def test_the_gradient_of_two_accumulated_batches_is_their_mean():

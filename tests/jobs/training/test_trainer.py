@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from dataclasses import replace
 from functools import partial
@@ -90,6 +91,27 @@ def test_settings_with_which_training_cannot_begin_claim_no_folder(tmp_path):
         train(one_weight(tmp_path, steps=3, fail=ValueError), identity={"steps": 3})
     with pytest.raises(Mismatch):                           # its checkpoints are worth keeping
         train(one_weight(tmp_path, steps=4), identity={"steps": 4})
+
+
+def test_the_scale_of_losses_is_kept_in_checkpoints_and_an_earlier_one_has_none(tmp_path, monkeypatch):
+    scalers = []
+
+    def scaler(*_) -> torch.amp.GradScaler:
+        scalers.append(torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=2))
+        return scalers[-1]
+
+    def kept() -> dict:
+        states = [json.loads(path.read_text()) for path in (tmp_path / "stage_one").rglob("state.json")]
+        return max(states, key=lambda state: state["step"])
+
+    train(one_weight(tmp_path, steps=1), identity={})       # of a version that kept none
+    assert "scaler" not in kept()
+    monkeypatch.setattr("jobs.training.trainer.loss_scaler", scaler)
+    train(one_weight(tmp_path, steps=4), identity={})       # three steps on
+    assert kept()["scaler"] == scalers[-1].state_dict()
+    assert scalers[-1].get_scale() == 16.0
+    train(one_weight(tmp_path, steps=5), identity={})       # the fourth step of this scaler doubles it again
+    assert scalers[-1].get_scale() == 32.0
 
 
 def test_a_run_that_diverged_may_be_changed_until_it_is_finished(tmp_path):
