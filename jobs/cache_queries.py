@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,7 @@ from jobs.recipes.schema import CacheConfig, Recipe
 from jobs.verb import next_command, recorded, run
 from model.contracts import ClipPrediction
 from model.inference import Aligned, QueryCollector, make_results
+from pipeline.ahead import ahead
 from pipeline.at_work import alone_in
 from pipeline.clips import StoredVideoSource
 from pipeline.errors import BadInput, Mismatch
@@ -280,8 +282,9 @@ class CacheShard:
 
     def augmented(self, reader: ViewReader) -> Iterator[tuple[ViewClip, ClipPrediction]]:
         """The clips of an augmented view, with the segmenter's predictions."""
-        return ((clip, self.system.predict_clip(clip.frames, clip.real_pixels, places=True))
-                for clip in reader.clips())
+        with closing(ahead(reader.clips())) as clips:
+            for clip in clips:
+                yield clip, self.system.predict_clip(clip.frames, clip.real_pixels, places=True)
 
     def reader(self, shards: ShardSet, video: StoredVideo, view: int) -> ViewReader:
         """An augmented view of a video. What is drawn depends only on the seed, the view and the video."""

@@ -38,6 +38,7 @@ from model.postprocess.instances import tracks_video
 from model.postprocess.panoptic import panoptic_video
 from model.postprocess.semantic import semantic_video
 from model.precision import autocast
+from pipeline.ahead import ahead
 from pipeline.clips import VideoClip, VideoSource, streamed_clips, video_clips
 from pipeline.datasets.raw_video import open_video
 from pipeline.progress import Watch
@@ -146,9 +147,14 @@ class System:
 
     def clip_predictions(self, source: VideoSource, *, overlap: int = 0,
                          shorten: bool = False, places: bool = False) -> Iterator[tuple[VideoClip, ClipPrediction]]:
-        """The segmenter on each clip, in order, as `video_clips` cuts them. places: see `predict_clip`."""
-        for clip in video_clips(source, self.clip_length, self.resize, overlap=overlap, shorten=shorten):
-            yield clip, self.predict_clip(clip.frames, clip.real_pixels, places=places)
+        """The segmenter on each clip, in order, as `video_clips` cuts them. places: see `predict_clip`.
+
+        The next clip is read and decoded while the segmenter works.
+        """
+        clips = video_clips(source, self.clip_length, self.resize, overlap=overlap, shorten=shorten)
+        with closing(ahead(clips)) as clips:
+            for clip in clips:
+                yield clip, self.predict_clip(clip.frames, clip.real_pixels, places=places)
 
     def predict_clip(self, frames: Tensor, real_pixels: Tensor, *, places: bool = False) -> ClipPrediction:
         """The segmenter on one clip. frames: 1 t 3 H W uint8 RGB, real_pixels: 1 t H W bool.

@@ -15,7 +15,7 @@ from model.association.links import reordered_video
 from model.contracts import ClipPrediction, VideoQueries
 from model.cross_clip import CrossClipHead
 from model.inference.near_online import Merger
-from model.precision import Precision, autocast
+from model.precision import TestPrecision, autocast
 
 VideoOrder = Callable[[VideoQueries], Tensor]       # of all clips of a video, b = 1 -> permutations k n
 
@@ -59,7 +59,7 @@ class Offline:
     """
 
     def __init__(self, head: CrossClipHead, new_mergers: Mapping[str, Callable[[], Merger]], *,
-                 spool: FeatureSpool | None = None, precision: Precision = "fp32", order: VideoOrder | None = None
+                 spool: FeatureSpool | None = None, precision: TestPrecision = "fp32", order: VideoOrder | None = None
                  ) -> None:
         """spool: where pixel features wait; by default in memory. precision: of the head. order: of the queries of
         clips that are not aligned, before the head reads them."""
@@ -86,7 +86,7 @@ class Offline:
 
 @torch.no_grad()
 def merge_video(queries: VideoQueries, features: Iterable[tuple[Tensor, int]], head: CrossClipHead, *,
-                new_mergers: Mapping[str, Callable[[], Merger]], precision: Precision = "fp32") -> dict[str, Any]:
+                new_mergers: Mapping[str, Callable[[], Merger]], precision: TestPrecision = "fp32") -> dict[str, Any]:
     """queries: of one video. features: d t h w and the number of real frames, for every clip in time.
 
     precision: of the head; what the mergers get is float32.
