@@ -38,8 +38,7 @@ from model.postprocess.instances import tracks_video
 from model.postprocess.panoptic import panoptic_video
 from model.postprocess.semantic import semantic_video
 from model.precision import autocast
-from pipeline.ahead import ahead
-from pipeline.clips import VideoClip, VideoSource, streamed_clips, video_clips
+from pipeline.clips import VideoClip, VideoSource, ahead, streamed_clips, video_clips
 from pipeline.datasets.raw_video import open_video
 from pipeline.progress import Watch
 from pipeline.spool import TensorSpool

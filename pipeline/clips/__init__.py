@@ -6,6 +6,7 @@ from pipeline.clips.reading import (
     StoredVideoSource,
     VideoClip,
     VideoSource,
+    ahead,
     pictures_in,
     streamed_clips,
     video_clips,
@@ -20,5 +21,5 @@ from pipeline.clips.sampling import (
 )
 
 __all__ = ["AugmentConfig", "FolderSource", "StoredVideoSource", "Transform", "VideoClip", "VideoSource",
-           "color_frames", "count_windows", "draw_color", "draw_transform", "neighbours", "pictures_in",
+           "ahead", "color_frames", "count_windows", "draw_color", "draw_transform", "neighbours", "pictures_in",
            "sample_around", "sample_clip", "split_clips", "starts_with_labels", "streamed_clips", "video_clips"]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +25,10 @@ from pipeline.foreign_files import read_file
 from pipeline.frame_order import in_order_of_time
 from pipeline.images import decode_image, decode_jpeg
 from pipeline.shards import ShardSet, StoredVideo
+
+T = TypeVar("T")
+
+_END = object()
 
 
 class VideoSource(Protocol):
@@ -151,6 +157,29 @@ def video_clips(source: VideoSource, clip_frames: int, resize: FixedCanvas | Res
                                                                                       overlap=overlap):
         yield _clip(source.frames(indices[0], indices[0] + valid), indices, transform, geometry,
                     read_ids=partial(_read_ids, source, indices, transform))
+
+
+def ahead(clips: Iterable[T], *, count: int = 1) -> Iterator[T]:
+    """The same clips in the same order, of which up to `count` wait ready while the caller works on one.
+
+    Reading and decoding release Python's lock, so they run beside the network. One thread makes all clips. An error is
+    raised in place of the clip that could not be made. Closing the iterator waits for the clip in the making, and
+    closes `clips`.
+    """
+    iterator = iter(clips)
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="ahead") as thread:
+        waiting = deque(thread.submit(next, iterator, _END) for _ in range(count))
+        try:
+            while (clip := waiting.popleft().result()) is not _END:
+                waiting.append(thread.submit(next, iterator, _END))
+                yield clip
+                del clip
+        finally:
+            for later in waiting:
+                later.cancel()
+            thread.shutdown()
+            if hasattr(iterator, "close"):
+                iterator.close()
 
 
 def streamed_clips(frames: Iterable[np.ndarray], clip_frames: int, resize: FixedCanvas | ResizeConfig, *,
