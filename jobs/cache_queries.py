@@ -32,9 +32,8 @@ from jobs.recipes.schema import CacheConfig, Recipe
 from jobs.verb import next_command, recorded, run
 from model.contracts import ClipPrediction
 from model.inference import Aligned, QueryCollector, make_results
-from pipeline.ahead import ahead
 from pipeline.at_work import alone_in
-from pipeline.clips import StoredVideoSource
+from pipeline.clips import StoredVideoSource, ahead
 from pipeline.errors import BadInput, Mismatch
 from pipeline.outcomes import Outcomes, VideoOutcome
 from pipeline.progress import Progress, Report, Watch, unwatched

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -52,10 +53,12 @@ def passed(walk: Callable[[], None]) -> set[str]:
 
     before = sys.getprofile()
     sys.setprofile(note)
+    threading.setprofile(note)      # the thread that reads clips ahead
     try:
         walk()
     finally:
         sys.setprofile(before)
+        threading.setprofile(None)
     return {file for file in files
             if file.startswith(tuple(f"{room}/" for room in ROOMS)) and not file.startswith(NETWORK)}
 

@@ -1,4 +1,4 @@
-"""Items made ahead by a thread: the same in the same order, a bounded number of them, with their errors."""
+"""Clips made ahead by a thread: the same in the same order, a bounded number of them, with their errors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import islice
 
 import pytest
 
-from pipeline.ahead import ahead
+from pipeline.clips import ahead
 
 
 def test_it_yields_the_same_items_in_order():
