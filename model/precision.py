@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from functools import cache
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -12,8 +11,7 @@ import torch
 Precision = Literal["fp32", "bf16", "fp16"]
 TestPrecision = Literal[Precision, "auto"]      # auto: bf16 where the hardware computes in it, otherwise fp32
 
-CPU_INFO = Path("/proc/cpuinfo")
-_CPU_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}        # of x86, of x86 with matrix units, of ARM
+_CPU_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")     # of x86, of its matrix units, of ARM
 
 
 def autocast(device: torch.device, precision: TestPrecision) -> contextlib.AbstractContextManager:
@@ -30,9 +28,5 @@ def has_bf16(kind: str) -> bool:
     """Whether this machine's "cpu" or "cuda" device has instructions for bfloat16; emulated, it would be slower."""
     if kind == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    try:
-        text = CPU_INFO.read_text()
-    except OSError:                 # not Linux
-        return False
-    lists = (line.partition(":")[2].split() for line in text.splitlines() if line.lower().startswith(("flags", "feat")))
-    return not _CPU_FLAGS.isdisjoint(next(lists, ()))
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(instruction, False) for instruction in _CPU_INSTRUCTIONS)

@@ -21,18 +21,12 @@ def test_auto_is_bf16_where_the_hardware_has_it(monkeypatch, has_it, expected):
         assert nn.Linear(2, 2)(torch.ones(1, 2)).dtype == expected
 
 
-@pytest.mark.parametrize(("line", "expected"), [
-    ("flags\t\t: fpu avx512f avx512_bf16 amx_tile", True), ("flags\t\t: fpu avx2 avx512f", False),
-    ("Features\t: fp asimd bf16", True), ("Features\t: fp asimd", False), ("model name\t: bf16", False)])
-def test_the_flags_of_a_cpu_decide(monkeypatch, tmp_path, line, expected):
-    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{line}\n")
-    monkeypatch.setattr(module, "CPU_INFO", tmp_path / "cpuinfo")
+@pytest.mark.parametrize(("capabilities", "expected"), [
+    ({"avx512_f": True, "avx512_bf16": True}, True), ({"avx512_bf16": False, "amx_bf16": True}, True),
+    ({"avx512_f": True, "avx512_bf16": False}, False), ({"architecture": "aarch64", "bf16": True}, True), ({}, False)])
+def test_the_instructions_of_a_cpu_decide(monkeypatch, capabilities, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     assert has_bf16.__wrapped__("cpu") == expected
-
-
-def test_a_system_that_lists_no_flags_has_none(monkeypatch, tmp_path):
-    monkeypatch.setattr(module, "CPU_INFO", tmp_path / "missing")
-    assert not has_bf16.__wrapped__("cpu")
 
 
 def test_a_recipe_chooses_it_for_inference_alone():
