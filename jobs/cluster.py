@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -46,16 +47,19 @@ def connect(cluster: ClusterConfig) -> None:
     """
     if cluster.in_process:
         return
+    if sys.flags.optimize > 1:
+        raise ValueError("Ray needs docstrings, and python -OO (PYTHONOPTIMIZE=2) removes them; leave it out, or run "
+                         "without Ray by --set cluster.in_process=true")
     import ray  # here and below: Ray takes a second to import, and `--help` and `--dry-run` answer without it
 
-    from jobs.joined_cluster import answering_address, join
+    from jobs.joined_cluster import answering_address, join, place_of_job
     from jobs.own_cluster import start_own_cluster
 
     if ray.is_initialized():
         return
     with handlers_kept():
         if inside_a_job():
-            join("auto", environment=worker_environment())
+            join(place_of_job(), environment=worker_environment())
         elif address := named_address():
             join(answering_address(address), environment=worker_environment())
         else:
@@ -104,8 +108,15 @@ def inside_a_job() -> bool:
 
 
 def runtime_environment() -> dict[str, Any]:
-    """The runtime environment that this process's job was submitted with, empty outside a job."""
-    return json.loads(os.environ.get(SUBMITTED_JOB, "{}")).get("runtime_env", {})
+    """The runtime environment that this process's job was submitted with, empty outside a job.
+
+    Raises ValueError where the variable was set by something else.
+    """
+    try:
+        return dict(json.loads(os.environ.get(SUBMITTED_JOB, "{}")).get("runtime_env") or {})
+    except (ValueError, TypeError, AttributeError):
+        raise ValueError(f"{SUBMITTED_JOB}={os.environ[SUBMITTED_JOB]!r} does not come from `ray job submit`; unset it"
+                         ) from None
 
 
 def worker_environment() -> dict[str, str]:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import ray
 from ray._private.services import find_bootstrap_address, find_gcs_addresses
 
+from jobs.cluster import SUBMITTED_JOB, named_address
 from jobs.console import say
 
 ANSWER_SECONDS = 40.0       # for a cluster to take in a process
@@ -30,11 +31,11 @@ except Exception as error:
 
 
 def join(address: str, *, environment: Mapping[str, str]) -> None:
-    """Join the cluster at an address; "auto" is the one that runs this job. environment: variables of its workers.
+    """Join the cluster at an address; "auto" is the one that RAY_ADDRESS names. environment: variables of its workers.
 
     Raises ConnectionError where there is none.
     """
-    if address != "auto":
+    if address != "auto" and named_address():
         say(f"using the Ray cluster at {address}, which RAY_ADDRESS={os.environ['RAY_ADDRESS']} names")
     try:
         ray.init(address=address, runtime_env={"env_vars": dict(environment)}, log_to_driver=True)
@@ -61,6 +62,24 @@ def answering_address(address: str) -> str:
                           f"{CURE}")
 
 
+def place_of_job() -> str:
+    """The address to join inside a submitted job, which Ray gives in RAY_ADDRESS.
+
+    Raises ConnectionError where the cluster is gone, or there never was a job: the variables may be left over.
+    """
+    address = named_address()
+    try:
+        if address in ("", "auto"):
+            return answering_address("auto")
+        if reason := why_no_connection(address):
+            raise ConnectionError(f"no Ray cluster answers at RAY_ADDRESS={address} ({reason})")
+    except ConnectionError as error:
+        raise ConnectionError(f"{SUBMITTED_JOB} is set, as in a job of `ray job submit`, but "
+                              f"{str(error).removesuffix(f'. {CURE}')}. Outside of a job, unset {SUBMITTED_JOB} and "
+                              "RAY_ADDRESS to start a small cluster on this machine") from None
+    return "auto"
+
+
 def clusters_here() -> list[str]:
     """The clusters of this machine: the one that `ray start` noted, which may be gone, then all that run."""
     try:
@@ -72,15 +91,23 @@ def clusters_here() -> list[str]:
 
 def why_not(place: str, seconds: float) -> str:
     """Why a cluster at host:port cannot be joined within so many seconds; "" where it can."""
+    if reason := why_no_connection(place):
+        return reason
+    try:
+        probe = subprocess.run([sys.executable, "-P", "-c", PROBE, place], capture_output=True, text=True,
+                               errors="replace", timeout=max(seconds, 1.0), check=False)
+    except subprocess.TimeoutExpired:
+        return f"it does not answer within {ANSWER_SECONDS:.0f} s"
+    return "" if probe.returncode == 0 else probe.stdout.strip()[:400] or "one of its processes does not answer"
+
+
+def why_no_connection(place: str) -> str:
+    """Why nothing at host:port takes a connection; "" where something does."""
     match = PLACE.fullmatch(place)
     if match is None:
         return f"{place!r} is not a host:port such as 127.0.0.1:6379"
     try:
         socket.create_connection((match[1], int(match[2])), timeout=10).close()
-        probe = subprocess.run([sys.executable, "-P", "-c", PROBE, place], capture_output=True, text=True,
-                               errors="replace", timeout=max(seconds, 1.0), check=False)
-    except subprocess.TimeoutExpired:
-        return f"it does not answer within {ANSWER_SECONDS:.0f} s"
-    except (OSError, UnicodeError) as error:
+    except (OSError, UnicodeError, OverflowError) as error:
         return str(error)
-    return "" if probe.returncode == 0 else probe.stdout.strip()[:400] or "one of its processes does not answer"
+    return ""

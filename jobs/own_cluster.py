@@ -9,7 +9,8 @@ import socket
 import sys
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import ray
@@ -19,13 +20,16 @@ from jobs.environment import variables
 LONGEST_RAY_FOLDER = 40             # bytes: Ray appends up to 66, and the path of a socket has at most 107
 SHORT_TEMPORARY_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 LEAST_OBJECT_STORE_MB = 75          # that Ray accepts
+OWN_VARIABLES = ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_ENABLE_UV_RUN_RUNTIME_ENV", "RAY_GCS_SERVER_PORT",
+                 "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER")     # which the verbs set themselves
 SPECIAL = re.compile(r"""[\s()\[\]{}&;|<>*?$`'"\\!#~]""")     # in a shell's words; Ray does not quote its commands
 
 
 def start_own_cluster(*, cpus: int, object_store_mb: int, environment: Mapping[str, str]) -> None:
     """Start Ray on this machine with so many CPUs. environment: variables of all its processes.
 
-    Raises ValueError naming a path that Ray cannot work in, or too small a store.
+    Raises ValueError naming a path that Ray cannot work in, or too small a store, and ConnectionError where Ray does
+    not start.
     """
     if object_store_mb < LEAST_OBJECT_STORE_MB:
         raise ValueError(f"cluster.object_store_mb={object_store_mb} is less than Ray accepts; set "
@@ -43,11 +47,25 @@ def start_own_cluster(*, cpus: int, object_store_mb: int, environment: Mapping[s
     folder = ray_folder()
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     # Ray's own processes keep sockets in TMPDIR too.
-    with variables(RAY_GCS_SERVER_PORT=port, TMPDIR=str(folder.parent)):
+    with variables(RAY_GCS_SERVER_PORT=port, TMPDIR=str(folder.parent)), failure_named(folder):
         # Ray Train watches its own controller through the dashboard's state service and complains without it.
         ray.init(address="local", num_cpus=cpus, include_dashboard=True, _temp_dir=str(folder),
                  runtime_env={"env_vars": workers}, object_store_memory=object_store_mb * 2**20, log_to_driver=True,
                  logging_level="warning")
+
+
+@contextmanager
+def failure_named(folder: Path) -> Iterator[None]:
+    """Turn whatever Ray raises while it starts into a ConnectionError with its logs and the cures."""
+    given = sorted(name for name in os.environ if name.startswith("RAY_") and name not in OWN_VARIABLES)
+    try:
+        yield
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        unset = f" Unset what you do not need of {', '.join(given)}." if given else ""
+        raise ConnectionError(f"Ray does not start on this machine ({reason}); its logs are in {folder}/session_latest/"
+                              f"logs.{unset} Look at the limits of this user (ulimit -a), or run without Ray by "
+                              "--set cluster.in_process=true") from error
 
 
 def ray_folder() -> Path:

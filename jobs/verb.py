@@ -36,7 +36,7 @@ from jobs.recipes.schema import Recipe
 from jobs.training.facts import NOTE, run_note, source_tags
 from jobs.training.tracker import NoTracker, Recorded, Tracker, can_record, catch_up, unfinished
 from jobs.training.tracking import chosen_uri
-from pipeline.disk_space import explained
+from pipeline.disk_space import cannot_write, explained
 from pipeline.errors import BadInput, Mismatch
 from pipeline.file_names import at_home
 
@@ -114,10 +114,29 @@ def guarded(verb: Verb, build_recipe: Callable[[], Recipe], *, dry_run: bool = F
         code = next((code for kind, code in EXIT_CODES if isinstance(error, kind)), None)
         if code is None:
             raise
+        if cannot_write(error):
+            error.add_note(f"To write elsewhere: {elsewhere(_module(verb), folder)}")
         say("\n  ".join([f"error: {error}", *getattr(error, "__notes__", [])]), stream=sys.stderr)
         return code
     finally:
         stopping.end_if_asked()
+
+
+def elsewhere(module: str, run_folder: Path) -> str:
+    """How the verb of a module writes elsewhere than into the folder of the run."""
+    other = "/another/folder"
+    match module.removeprefix("jobs."):
+        case "predict":
+            return f"--set predict.output={other}"
+        case "evaluate":
+            return f"--set evaluation.output={other}"
+        case "reproduce":
+            return f"--folder {other}"
+        case "make_shards" | "check_dataset" | "train_stage_one":
+            return f"--set folder={other}"
+        case "train_stage_two" | "train_links" | "sweep":
+            return shlex.join(["--set", f"folder={other}", "--set", f"stage_one_from={run_folder.absolute()}"])
+    return f"copy the run to {other}, then --set folder={other}"
 
 
 def chosen_recipe(recipe: str, changes: Iterable[str] = ()) -> Recipe:
@@ -161,12 +180,14 @@ def refuse_addresses(paths: Mapping[str, Iterable[Path | str]]) -> None:
 
 
 def refuse_broken_names(paths: Mapping[str, Iterable[Path | str]]) -> None:
-    """Raise ValueError for a path that is no text in UTF-8, since it cannot be recorded."""
+    """Raise ValueError for a path that is no text in the encoding of file names, since it cannot be recorded."""
+    encoding = sys.getfilesystemencoding()
+    further = "" if encoding == "utf-8" else ", or set PYTHONUTF8=1"
     for name, group in paths.items():
         for path in group:
             if any("\ud800" <= character <= "\udfff" for character in str(path)):
-                raise ValueError(f"{name}={str(path)!a} has a name in another encoding than UTF-8; rename it, or "
-                                 "give a link to it that has a plain name")
+                raise ValueError(f"{name}={str(path)!a} has a name in another encoding than {encoding.upper()}; rename "
+                                 f"it, or give a link to it that has a plain name{further}")
 
 
 def refuse_files_as_folders(paths: Mapping[str, Iterable[Path | str]]) -> None:

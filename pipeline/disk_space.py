@@ -1,4 +1,4 @@
-"""Errors of a disk without room: which file, how many bytes it needs and how many are free, and the cure."""
+"""Errors of a disk without room or without the right to write: which file, how many bytes it needs, and the cure."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 NO_TEMPORARY_FOLDER = "No usable temporary directory"       # Python's error
 AGAIN = "then run the same command again: what is finished is kept."
 # How libraries that do not raise OSError say it: safetensors, torch, SQLite, Ray.
@@ -34,10 +35,20 @@ def cure(number: int, path: Path, needed: int | None = None) -> str:
         case errno.EDQUOT:
             return f"{needs}The quota of this user is used up. Make room, {AGAIN}"
         case errno.EFBIG:
-            return f"{needs}Files may not be so large here (ulimit -f, or the file system). Make room, {AGAIN}"
+            return (f"{needs}Files may not be so large here. Raise the limit (ulimit -f unlimited), or write to a file "
+                    f"system that allows it, {AGAIN}")
         case errno.EROFS:
-            return f"Its file system is read-only. Make it writable, or write elsewhere (--set folder=...), {AGAIN}"
+            return f"Its file system is read-only. Make it writable, or write elsewhere, {AGAIN}"
+        case errno.EACCES | errno.EPERM:
+            return f"This user may not write there. Get write permission, or write elsewhere, {AGAIN}"
     return f"{needs}Make room or get write permission, {AGAIN}"
+
+
+def cannot_write(error: BaseException) -> bool:
+    """Whether an error says that a file or folder cannot be written, and not that this user may not read it."""
+    if not isinstance(error, OSError) or error.errno not in UNWRITABLE or error.filename is None:
+        return False
+    return error.errno == errno.EROFS or not os.path.exists(error.filename) or os.access(error.filename, os.R_OK)
 
 
 def free_bytes(path: Path) -> int:
@@ -53,6 +64,8 @@ def free_bytes(path: Path) -> int:
 def explained(error: Exception, folder: Path) -> Exception:
     """An OSError with a cure where a full disk is behind the error, else the error itself. folder: that of the run.
 
+    One of a file that this user may not write, or not read, gets its cure too.
+
     Libraries hide the reason in errors of their own, or do not name the file; then the free bytes of the folders are
     given in which it may lie.
     """
@@ -62,6 +75,10 @@ def explained(error: Exception, folder: Path) -> Exception:
     if NO_TEMPORARY_FOLDER in str(error):       # Python tries to write into each
         error.add_note(f"Make room in one of them, or set TMPDIR to a folder with room, {AGAIN}")
     if full is None:
+        if cannot_write(error):
+            error.add_note(cure(error.errno, Path(os.fsdecode(error.filename))))
+        elif isinstance(error, PermissionError) and error.filename is not None:
+            error.add_note("This user may not read it. Get read permission, then run the same command again.")
         return error
     if isinstance(full, OSError) and full.filename is not None:
         return named(full, Path(os.fsdecode(full.filename)))

@@ -10,11 +10,12 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from pipeline.disk_space import named
+from pipeline.disk_space import UNWRITABLE, named
+from pipeline.errors import BadInput
 from pipeline.foreign_files import open_regular
 from pipeline.processes import is_alive, machine
 
@@ -37,7 +38,8 @@ def atomic_file(path: Path, *, needed: int | None = None) -> Iterator[IO[bytes]]
             os.fsync(file.fileno())
         publish(partial, path)
     except BaseException:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):         # a read-only file system raises even where there is nothing to delete
+            partial.unlink()
         raise
 
 
@@ -91,9 +93,24 @@ def naming(path: Path, *, needed: int | None = None) -> Iterator[None]:
 
 
 def atomic_write(path: Path, content: bytes) -> None:
-    """Replace the content of `path`, or leave it as it was. Raises OSError naming it."""
-    with atomic_file(path, needed=memoryview(content).nbytes) as file:
-        file.write(content)
+    """Replace the content of `path`, or leave it as it was. Raises OSError naming it.
+
+    A file that cannot be written, but has this content, is fine as it is: a finished run may be read-only.
+    """
+    try:
+        with atomic_file(path, needed=memoryview(content).nbytes) as file:
+            file.write(content)
+    except OSError as error:
+        if error.errno not in UNWRITABLE or not _has_content(path, content):
+            raise
+
+
+def _has_content(path: Path, content: bytes) -> bool:
+    try:
+        with open_regular(path) as file:
+            return os.fstat(file.fileno()).st_size == len(content) and file.read() == content
+    except (OSError, BadInput):
+        return False
 
 
 def sweep_partials(folder: Path, pattern: str = f"**/*{PARTIAL}") -> int:

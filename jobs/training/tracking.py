@@ -58,7 +58,7 @@ class TrackingConfig:
 
 def chosen_uri(config: TrackingConfig) -> str:
     """The tracker that the recipe or the environment names; empty: the store beside the run folders."""
-    return config.uri or os.environ.get("MLFLOW_TRACKING_URI", "")
+    return config.uri or os.environ.get("MLFLOW_TRACKING_URI", "").strip()
 
 
 class Log:

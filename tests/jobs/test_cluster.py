@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+from types import SimpleNamespace
 
 import pytest
 
-from jobs import code_version
+from jobs import cluster, code_version
 from jobs.cluster import (
     SUBMITTED_JOB,
     WORKER_ENVIRONMENT,
     ClusterConfig,
+    connect,
     inside_a_job,
     results_of,
     worker_environment,
@@ -49,6 +52,19 @@ def test_a_job_without_git_is_named_by_its_package(job, monkeypatch, tmp_path):
     monkeypatch.setattr(code_version, "__file__", str(tmp_path / "code_version.py"))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert code_version.code_version() == {"commit": "gcs://_ray_pkg_1.zip", "changed": False}
+
+
+@pytest.mark.parametrize("value", ["abc", "[]", "", '{"runtime_env": 3}'])
+def test_a_variable_of_a_job_that_was_never_submitted_is_named(monkeypatch, value):
+    monkeypatch.setenv(SUBMITTED_JOB, value)
+    with pytest.raises(ValueError, match=f"{SUBMITTED_JOB}={re.escape(repr(value))} does not come from .*; unset it"):
+        worker_environment()
+
+
+def test_without_docstrings_ray_is_not_started(monkeypatch):
+    monkeypatch.setattr(cluster, "sys", SimpleNamespace(flags=SimpleNamespace(optimize=2)))
+    with pytest.raises(ValueError, match=r"python -OO \(PYTHONOPTIMIZE=2\) removes them; leave it out"):
+        connect(ClusterConfig())
 
 
 def test_in_process_one_actor_works_through_all_rows_in_order():

@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from jobs import joined_cluster
-from jobs.cluster import named_address
-from jobs.joined_cluster import answering_address, clusters_here, why_not
+from jobs.cluster import SUBMITTED_JOB, named_address
+from jobs.joined_cluster import answering_address, clusters_here, place_of_job, why_not
 
 
 @pytest.fixture
@@ -68,6 +68,22 @@ def test_a_cluster_that_runs_is_found_beside_a_note_of_another(noted, monkeypatc
     monkeypatch.setattr(joined_cluster, "find_gcs_addresses", lambda: {"127.0.0.1:2"})
     monkeypatch.setattr(joined_cluster, "why_not", lambda place, _: "" if place == "127.0.0.1:2" else "gone")
     assert answering_address("auto") == "127.0.0.1:2"
+
+
+@pytest.mark.parametrize("address", ["", "auto", "127.0.0.1:1", "somewhere"])
+def test_left_over_variables_of_a_job_are_named(noted, monkeypatch, address):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(ConnectionError) as raised:
+        place_of_job()
+    assert str(raised.value).startswith(f"{SUBMITTED_JOB} is set, as in a job of `ray job submit`, but no Ray cluster answers at ")
+    assert str(raised.value).endswith(f"). Outside of a job, unset {SUBMITTED_JOB} and RAY_ADDRESS to start a small "
+                                      "cluster on this machine")
+
+
+def test_inside_a_job_ray_names_the_cluster(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{server.getsockname()[1]}")
+        assert place_of_job() == "auto"
 
 
 def test_a_server_that_never_answers_is_left_in_time():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jobs import own_cluster
-from jobs.own_cluster import ray_folder, refuse_special_paths, start_own_cluster
+from jobs.own_cluster import failure_named, ray_folder, refuse_special_paths, start_own_cluster
 
 
 @pytest.fixture
@@ -66,3 +66,16 @@ def test_paths_that_a_shell_would_take_apart_are_refused(path):
 @pytest.mark.parametrize("path", ["/home/me/project-2_x.y/.venv/bin/python3.11", "/home/josé/a+b,c@d=e%f/python"])
 def test_ordinary_paths_pass(path):
     refuse_special_paths({"the Python": path})
+
+
+def test_whatever_ray_raises_while_it_starts_is_told_with_its_logs_and_the_variables_that_are_set(monkeypatch):
+    for name in [name for name in os.environ if name.startswith("RAY_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("RAY_RUNTIME_ENV_HOOK", "nowhere.hook")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
+    with pytest.raises(ConnectionError) as raised, failure_named(Path("/tmp/ray")):
+        raise ModuleNotFoundError("No module named 'nowhere'\nand more")
+    assert str(raised.value) == (
+        "Ray does not start on this machine (No module named 'nowhere'); its logs are in /tmp/ray/session_latest/logs. "
+        "Unset what you do not need of RAY_RUNTIME_ENV_HOOK. Look at the limits of this user (ulimit -a), or run "
+        "without Ray by --set cluster.in_process=true")

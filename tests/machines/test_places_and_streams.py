@@ -47,6 +47,17 @@ def test_a_module_with_the_name_of_a_package_that_is_needed_is_named_too(tmp_pat
     assert line.startswith(f"error: {tmp_path / name.partition('/')[0]} is in the way: ")
 
 
+@pytest.mark.parametrize("name", ["model.py", "random.py", "numpy/__init__.py"])
+def test_a_module_in_pythonpath_is_named_with_the_variable(tmp_path, name):
+    (tmp_path / "other" / name).parent.mkdir(parents=True)
+    (tmp_path / "other" / name).touch()
+    search = f"{tmp_path / 'other'}:{Path(__file__).parents[2]}"
+    result = start(make_shards(tmp_path / "run"), folder=tmp_path, PYTHONPATH=search)
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1].endswith(". Take its folder out of PYTHONPATH, or rename it")
+    assert f"error: {tmp_path / 'other' / name.partition('/')[0]} is in the way: " in result.stderr
+
+
 def test_names_that_hide_nothing_are_no_obstacle(tmp_path):
     for name in ("ray/settings.txt", "test.py", "tests/__init__.py", "train.py", "torch.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pipeline.disk_space import NO_ROOM, explained, free_bytes, named, tells_of_full_disk
+from pipeline.disk_space import NO_ROOM, cannot_write, explained, free_bytes, named, tells_of_full_disk
 from pipeline.files import atomic_write
 from tests.storm.small_disk import disk_of
 
@@ -21,7 +21,7 @@ def test_a_full_disk_is_told_with_the_bytes_that_a_file_needs(tmp_path, number):
     error = named(OSError(number, "text"), tmp_path / "a", 12_345)
     assert str(error) == f"[Errno {number}] text: '{tmp_path / 'a'}'"
     assert error.__notes__[0].startswith("The file needs 12,345 bytes. ")
-    assert "Make room" in error.__notes__[0]
+    assert ("Raise the limit (ulimit -f unlimited)" if number == errno.EFBIG else "Make room") in error.__notes__[0]
     assert "run the same command again" in error.__notes__[0]
 
 
@@ -32,6 +32,18 @@ def test_the_free_bytes_are_those_of_the_folder_that_there_is(tmp_path):
 
 def test_a_read_only_disk_needs_another_place(tmp_path):
     assert "read-only" in named(OSError(errno.EROFS, "text"), tmp_path / "a").__notes__[0]
+
+
+@pytest.mark.parametrize(("exists", "is_readable", "cure"), [
+    (False, False, "may not write there. Get write permission"), (True, True, "may not write there"),
+    (True, False, "may not read it. Get read permission")])
+def test_a_missing_permission_is_told_as_one_to_write_or_to_read(tmp_path, monkeypatch, exists, is_readable, cure):
+    if exists:
+        (tmp_path / "a").touch()
+    monkeypatch.setattr("os.access", lambda path, mode: is_readable)
+    error = explained(PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "a")), tmp_path)
+    assert cure in error.__notes__[0]
+    assert cannot_write(error) == ("write" in cure)
 
 
 def safetensors(folder: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +30,24 @@ def test_a_full_disk_names_the_file_and_the_cure_and_other_errors_stay_as_they_a
     with pytest.raises(FileNotFoundError, match="missing"), atomic_file(tmp_path / "a"):
         (tmp_path / "missing").read_bytes()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("content", "is_error"), [(b"old", False), (b"new", True), (b"longer", True)])
+def test_on_a_read_only_disk_a_file_that_is_right_already_is_no_error(tmp_path, monkeypatch, content, is_error):
+    atomic_write(tmp_path / "a", b"old")
+
+    def refuse(self, *_, **__):
+        raise OSError(errno.EROFS, "Read-only file system", str(self))
+
+    monkeypatch.setattr("pipeline.files.partial_path", lambda path: Path("/proc/no_such_file"))
+    monkeypatch.setattr(Path, "unlink", refuse)
+    monkeypatch.setattr("builtins.open", lambda path, *_: refuse(path))
+    if not is_error:
+        atomic_write(tmp_path / "a", content)
+        return
+    with pytest.raises(OSError, match="Read-only") as raised:
+        atomic_write(tmp_path / "a", content)
+    assert raised.value.errno == errno.EROFS
 
 
 def test_a_folder_in_the_place_of_a_file_is_named_with_its_cure(tmp_path):
