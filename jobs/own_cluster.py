@@ -20,8 +20,8 @@ from jobs.environment import variables
 LONGEST_RAY_FOLDER = 40             # bytes: Ray appends up to 66, and the path of a socket has at most 107
 SHORT_TEMPORARY_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 LEAST_OBJECT_STORE_MB = 75          # that Ray accepts
-OWN_VARIABLES = ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_ENABLE_UV_RUN_RUNTIME_ENV", "RAY_GCS_SERVER_PORT",
-                 "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER")     # which the verbs set themselves
+OWN_VARIABLES = ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_CLIENT_MODE", "RAY_ENABLE_UV_RUN_RUNTIME_ENV",
+                 "RAY_GCS_SERVER_PORT", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER")     # which the verbs and Ray set
 SPECIAL = re.compile(r"""[\s()\[\]{}&;|<>*?$`'"\\!#~]""")     # in a shell's words; Ray does not quote its commands
 
 
