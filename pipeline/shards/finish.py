@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from pipeline.foreign_files import own_json
 from pipeline.shards.class_counts import Counts, add_counts, class_rows
 from pipeline.shards.encode import UNLABELLED
 from pipeline.shards.format import EARLIER_INDEX, ERRORS, INDEX, MANIFEST, SCHEMA
-from pipeline.shards.index import index_file
+from pipeline.shards.index import IndexWriter, index_file, index_path
 from pipeline.shards.plan import ShardPlan
 
 SIDECAR_CURE = "Run the same command again: this shard is written anew, and the others are kept."
@@ -44,7 +46,7 @@ def finish(folder: Path, plan: ShardPlan, remarks: Mapping[str, int]) -> ShardRe
     Raises BadInput where more than `max_bad_fraction` of the videos or labels are bad.
     """
     gathered = _Gathered(plan, remarks)
-    with index_file(folder / INDEX, plan=plan.digest) as index:
+    with _index(folder, plan) as index:
         for shard in range(len(plan.shards)):
             sidecar = own_json((folder / plan.name(shard)).with_suffix(".json"), cure=SIDECAR_CURE)
             index.add(sidecar["index"], sha256=sidecar["sha256"])
@@ -52,7 +54,6 @@ def finish(folder: Path, plan: ShardPlan, remarks: Mapping[str, int]) -> ShardRe
         atomic_write(folder / ERRORS, b"".join(canonical_json(row) + b"\n"
                                                for row in (*gathered.skipped, *gathered.faults)))
         gathered.refuse_too_many(folder / ERRORS)
-    remove_file(folder / EARLIER_INDEX)
     manifest = canonical_json(gathered.manifest())
     atomic_write(folder / MANIFEST, manifest)
     totals = gathered.totals
@@ -61,6 +62,18 @@ def finish(folder: Path, plan: ShardPlan, remarks: Mapping[str, int]) -> ShardRe
                        megabytes=totals["size"] / 1e6, skipped=gathered.reasons,
                        remarks=gathered.content().get("remarks", {}),
                        faults=tuple(row["message"] for row in gathered.faults))
+
+
+@contextmanager
+def _index(folder: Path, plan: ShardPlan) -> Iterator[IndexWriter]:
+    """The writer of the index, in place of that of an earlier version; that of a read-only set stays as it is."""
+    if os.access(folder, os.W_OK) or not index_path(folder).exists():
+        with index_file(folder / INDEX, plan=plan.digest) as index:
+            yield index
+        remove_file(folder / EARLIER_INDEX)
+    else:
+        with open(os.devnull, "wb") as nowhere:
+            yield IndexWriter(nowhere, plan=plan.digest)
 
 
 class _Gathered:
