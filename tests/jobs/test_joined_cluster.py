@@ -75,7 +75,8 @@ def test_left_over_variables_of_a_job_are_named(noted, monkeypatch, address):
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(ConnectionError) as raised:
         place_of_job()
-    assert str(raised.value).startswith(f"{SUBMITTED_JOB} is set, as in a job of `ray job submit`, but no Ray cluster answers at ")
+    assert str(raised.value).startswith(f"{SUBMITTED_JOB} is set, as in a job of `ray job submit`, but no Ray cluster "
+                                        "answers at ")
     assert str(raised.value).endswith(f"). Outside of a job, unset {SUBMITTED_JOB} and RAY_ADDRESS to start a small "
                                       "cluster on this machine")
 
