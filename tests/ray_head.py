@@ -91,7 +91,7 @@ class Head:
         """The processes in which this cluster does the work of a verb: actors and tasks."""
         below = psutil.Process(self.process.pid).children(recursive=True)
         names = {process: _name(process) for process in below}
-        return [process for process, name in names.items() if name.startswith("ray::") and not name.startswith(OWN)]
+        return [process for process, name in names.items() if works(name)]
 
     def close(self) -> None:
         """End the processes this head started, by their ids, and no other."""
@@ -104,6 +104,11 @@ class Head:
         self.process.wait()
         self.log.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def works(command: str) -> bool:
+    """Whether a process with this command line is an actor or a task of a verb."""
+    return command.startswith("ray::") and not command.startswith(OWN)
 
 
 def _name(process: psutil.Process) -> str:
