@@ -98,19 +98,19 @@ def score_split(recipe: Recipe, folder: Path) -> dict[str, Any]:
         started = time.perf_counter()
         with recorded(recipe, f"evaluate_{folder.name}", shards=shards.fingerprint) as tracker:
             outcomes = Outcomes(progress)
-            objects = 0
-            counts = {}
+            videos: list[ScoredVideo] = []
             rows = [{"video": video} for video in range(len(shards.videos))]
             for row in results_of(ScoreVideo, rows, arguments={"recipe": recipe}, cluster=recipe.cluster,
                                   report=progress.report):
-                video = ScoredVideo.from_json(row)
-                outcomes.add([video])
-                objects += video.objects
+                videos.append(ScoredVideo.from_json(row))
+                outcomes.add(videos[-1:])
+            outcomes.refuse_nothing_done(shards.folder)
+            videos.sort(key=lambda video: video.video)      # the last digit of a sum depends on the order
+            for video in videos:
                 matching.merge(MatchingSpace(**video.matching))
-                counts[video.video] = {"scores": video.scores, "matching": video.matching}
                 if video.scores is not None:
                     card.merge(Scorecard.from_json(video.scores))
-            outcomes.refuse_nothing_done(shards.folder)
+            counts = {video.video: {"scores": video.scores, "matching": video.matching} for video in videos}
             files = finish_predictions(recipe, writer, [video.video for video in outcomes.done]) or config.predictions
             seconds = time.perf_counter() - started
             scores = card.scores()
@@ -118,7 +118,8 @@ def score_split(recipe: Recipe, folder: Path) -> dict[str, Any]:
             summary = {"mode": folder.name, "uses_labels": bool(config.association), **headline(scores),
                        "command": command_line(recipe, "evaluate").removeprefix("next: "),
                        "video_sets": by_set, "videos": len(outcomes.done),
-                       "frames": outcomes.frames, "skipped": outcomes.skipped_rows(),
+                       "frames": outcomes.frames,
+                       "skipped": sorted(outcomes.skipped_rows(), key=lambda row: row["video"]),
                        "stray_entries": stray_entries(predictions),
                        "frames_per_second": outcomes.frames / seconds,
                        "matching_space": matching.summary(), "predictions": files or None,
@@ -132,7 +133,7 @@ def score_split(recipe: Recipe, folder: Path) -> dict[str, Any]:
     say(*([f"{name}: a reference, not a result", ""] if config.association else []),
         *(f"{result.table()}\n" for result in scores.values()), *([f"{sets_table(by_set)}\n"] if by_set else []),
         *outcomes.skipped_lines(), *stray_lines(summary["stray_entries"]), *short_videos(summary),
-        *(nothing_predicted(recipe, len(outcomes.done)) if not objects else []),
+        *(nothing_predicted(recipe, len(outcomes.done)) if not any(video.objects for video in videos) else []),
         f"{name}: {in_words(summary)} over {len(outcomes.done)} videos; everything in {folder}")
     return {**summary, "tracking_uri": tracker.ids["uri"], "mlflow_run_id": tracker.ids["run_id"],
             "mlflow_parent_run_id": tracker.ids["parent_id"]}

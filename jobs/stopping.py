@@ -2,13 +2,15 @@
 
 The first signal prints the line and silences everything after it, since Ray and its workers print pages when they are
 cut off. The verb then unwinds as from a KeyboardInterrupt, so files close and MLflow's run is marked KILLED. A second
-signal, or an unwinding that takes too long, ends the process at once.
+signal, or an unwinding that takes too long, ends the process at once. So does a thread where Python does not come to
+handle the signal, since Ray keeps the main thread waiting for a cluster that the same signal has ended.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import select
 import signal
 import sys
 import threading
@@ -31,15 +33,23 @@ _process = 0                    # whose signals are handled; forked ones have ot
 _line = "nothing was done yet"
 _has_begun = False
 _asked: tuple[int, float] | None = None         # signal and time
+_watched = 0                    # process whose signals a thread watches
 
 
 def handle_signals() -> None:
     """Handle the signals from now on. SIGHUP stays ignored where `nohup` started the verb."""
-    global _process
+    global _process, _watched
     _process = os.getpid()
     for number in NAMES:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _on_signal)
+    if _watched != _process:
+        _watched = _process
+        reading, writing = os.pipe()
+        os.set_blocking(writing, False)
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        os.register_at_fork(after_in_child=_unwatched)
+        threading.Thread(target=_watch, args=(reading,), daemon=True).start()
 
 
 @contextmanager
@@ -111,11 +121,7 @@ def _on_signal(number: int, _) -> None:
             _at_once()
         return
     _asked = (number, time.monotonic())
-    screen = os.dup(2)
-    if _has_begun:          # first, since a thread passes on what Ray's workers print
-        _silence()
-    with suppress(OSError):         # of a terminal that is gone
-        os.write(screen, f"\nstopped by {NAMES[number]}: {_line}\n".encode(errors="backslashreplace"))
+    _say_line(number)
     if not _has_begun:
         _at_once()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)       # torch raises an error where a loader process ends
@@ -123,6 +129,37 @@ def _on_signal(number: int, _) -> None:
     watchdog.daemon = True
     watchdog.start()
     raise KeyboardInterrupt
+
+
+def _watch(reading: int) -> None:
+    """End the process where the main thread does not come to handle a signal. reading: gets the number of each."""
+    global _asked
+    while True:
+        number = os.read(reading, 1)[0]
+        began = time.monotonic()
+        again = False
+        while number in NAMES and _asked is None:
+            seconds = time.monotonic() - began
+            if again or seconds > UNWINDING_SECONDS:
+                _asked = (number, began)
+                _say_line(number)
+                _at_once()
+            if select.select([reading], [], [], 0.1)[0]:
+                again = os.read(reading, 1)[0] in NAMES and seconds > SAME_SECONDS
+
+
+def _unwatched() -> None:
+    """Let the signals of a forked process not count as those of its parent."""
+    with suppress(ValueError):
+        signal.set_wakeup_fd(-1)
+
+
+def _say_line(number: int) -> None:
+    screen = os.dup(2)
+    if _has_begun:          # first, since a thread passes on what Ray's workers print
+        _silence()
+    with suppress(OSError):         # of a terminal that is gone
+        os.write(screen, f"\nstopped by {NAMES[number]}: {_line}\n".encode(errors="backslashreplace"))
 
 
 def _at_once(*_) -> NoReturn:

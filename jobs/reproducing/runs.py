@@ -76,9 +76,11 @@ class RowWorker:
         with self._output(folder):
             call()
         path = folder / f"{name}.seconds.json"
-        if not path.is_file():
-            atomic_write(path, json.dumps(time.perf_counter() - started).encode())
-        return json.loads(path.read_text())
+        with contextlib.suppress(OSError, ValueError):      # not there yet, or cut off by a power cut
+            return float(path.read_text())
+        seconds = time.perf_counter() - started
+        atomic_write(path, json.dumps(seconds).encode())
+        return seconds
 
     @contextlib.contextmanager
     def _output(self, folder: Path):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jobs.evaluate import VIDEOS
 from model.association.linker import MatchingSpace
+from pipeline.foreign_files import own_json
 from pipeline.metrics.bootstrap import DRAWS, draws_of, numbers_of, resampled
 from pipeline.metrics.scorecard import Scorecard, headline
 
@@ -25,7 +25,7 @@ def read_scores(folder: Path, summary: Mapping[str, Any], metrics: Sequence[str]
     folder: of its scores. summary: what `jobs.evaluate` returned. Without labels there are no numbers. AP of sets of
     videos has no draws.
     """
-    videos = json.loads((folder / VIDEOS).read_text())
+    videos = own_json(folder / VIDEOS, cure="Run jobs.evaluate again.")
     cards = {video: Scorecard.from_json(part["scores"]) for video, part in videos.items() if part["scores"]}
     matching = [MatchingSpace(**part["matching"]) for _, part in sorted(videos.items())]
     numbers = numbers_of(headline(Scorecard.sum_of(cards.values()).scores())) if cards else {}

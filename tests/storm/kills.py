@@ -44,7 +44,7 @@ def refuse_loss(run: SmallRun, verb: str, ended: Ended, kills: int, *, in_proces
     """Raise Damage unless a verb has ended after some kills, with the bytes of one that was not disturbed."""
     refuse_crash(run, verb, ended, in_process=in_process)
     refuse_unless(ended.code == 0, f"after {kills} kills the verb fails", ended)
-    differences = run.differences(run.after(verb), passing=() if in_process else ("recipe_digest",))
+    differences = run.differences(run.after(verb), passing=() if in_process else ("recipe_digest", "command"))
     if not in_process:      # a worker may have outlived its verb for a moment, and what it began is deleted next time
         differences = {name: how for name, how in differences.items() if not is_partial(name) and not is_kept(name)}
     if differences:

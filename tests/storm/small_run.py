@@ -154,7 +154,7 @@ class SmallRun:
     def differences(self, state: str, *, passing: tuple[str, ...] = ()) -> dict[str, str]:
         """The files of the place that are not those of a state: name -> reason. Empty: all bytes are equal.
 
-        passing: fields of cards that need not be equal.
+        passing: fields of cards and scores that need not be equal.
         """
         wanted = contents(self.folder / "before" / state, passing)
         present = contents(self.place, passing)
@@ -204,7 +204,7 @@ def largest_new_file(before: Path, after: Path) -> int:
 def contents(place: Path, passing: tuple[str, ...] = ()) -> dict[str, str]:
     """Name -> digest of every file of a run that has to be the same whenever it is made, half written ones included.
 
-    passing: fields of cards that are left out.
+    passing: fields of cards and scores that are left out.
     """
     run = place / "run"
     names = {str(path.relative_to(run)): path for path in sorted(run.rglob("*")) if path.is_file()}

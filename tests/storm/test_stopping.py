@@ -81,6 +81,37 @@ def test_only_processes_that_a_verb_started_are_ended_with_it():
         stranger.wait()
 
 
+DEAF = """
+import ctypes, os, sys
+from jobs import stopping
+stopping.UNWINDING_SECONDS = float(sys.argv[1])
+stopping.handle_signals()
+stopping.begin("kept; to go on: again")
+if os.fork() == 0:
+    os.kill(os.getpid(), 15)        # no signal of the verb
+os.wait()
+print("waiting", flush=True)
+mutex = ctypes.create_string_buffer(64)
+lock = ctypes.CDLL(None).pthread_mutex_lock
+lock(mutex)
+lock(mutex)         # nobody unlocks it, and no signal interrupts the waiting
+"""
+
+
+@pytest.mark.parametrize(("seconds", "signals"), [(2.0, 1), (60.0, 2)])
+def test_a_signal_that_the_main_thread_cannot_handle_ends_the_verb(seconds, signals):
+    verb = subprocess.Popen([sys.executable, "-c", DEAF, str(seconds)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            text=True)
+    assert verb.stdout.readline() == "waiting\n"
+    time.sleep(seconds + 1 if signals == 1 else 0)      # for the signal of the forked process to be without effect
+    for _ in range(signals):
+        assert verb.poll() is None
+        verb.send_signal(signal.SIGTERM)
+        time.sleep(SAME_SECONDS + 0.5)
+    assert verb.wait(timeout=20) == 143
+    assert verb.stderr.read() == "\nstopped by SIGTERM: kept; to go on: again\n"
+
+
 LONG = ("stage_one.fit.steps=100000", "stage_one.fit.log_every=1", "stage_one.fit.checkpoint_every=2",
         "stage_one.input.workers=2")
 
