@@ -8,10 +8,10 @@ then gives one class per query for the whole video and one mask embedding per qu
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
-from einops import rearrange
+from einops import rearrange, reduce
 from torch import Tensor, nn
 
 from model.contracts import VideoPrediction, VideoQueries
@@ -72,12 +72,16 @@ class CrossClipTracker(nn.Module):
         self.layers = nn.ModuleList(CrossClipLayer(config) for _ in range(config.layers))
         self.predictor = predictor
 
-    def forward(self, queries: VideoQueries) -> tuple[VideoPrediction, ...]:
-        """One prediction per layer, from shared heads and all supervised alike; the last is the result."""
+    def forward(self, queries: VideoQueries, *, attention: dict[str, Tensor] | None = None
+                ) -> tuple[VideoPrediction, ...]:
+        """One prediction per layer, from shared heads and all supervised alike; the last is the result.
+
+        attention: a dict is filled with the map of the last layer over clips: "time", b heads (k n) k.
+        """
         x = queries.queries                                                         # b k n c
         predictions = []
-        for layer in self.layers:
-            x = layer(x)
+        for index, layer in enumerate(self.layers, start=1):
+            x = layer(x, attention=attention if index == len(self.layers) else None)
             predictions.append(self.predictor(x))
         return tuple(predictions)
 
@@ -95,9 +99,9 @@ class CrossClipLayer(nn.Module):
         self.attention = Residual(attention(config), config)
         self.aspp = Residual(QueryASPP(config), config) if config.aspp else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: b k n c -> b k n c."""
-        return self.aspp(self.attention(x))
+    def forward(self, x: Tensor, *, attention: dict[str, Tensor] | None = None) -> Tensor:
+        """x: b k n c -> b k n c. attention: see `CrossClipTracker`."""
+        return self.aspp(self.attention(x, attention=attention))
 
 
 class Residual(nn.Module):
@@ -109,10 +113,11 @@ class Residual(nn.Module):
         self.norm = nn.LayerNorm(config.dim)
         self.scale = nn.Parameter(torch.zeros(config.dim)) if config.start == "near_online" else None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, **options: Any) -> Tensor:
+        """options: of the branch."""
         if self.scale is None:
-            return self.norm(x + self.branch(x))
-        return x + self.scale * self.branch(self.norm(x))
+            return self.norm(x + self.branch(x, **options))
+        return x + self.scale * self.branch(self.norm(x), **options)
 
 
 class QueryTrajectories(nn.Module):
@@ -126,8 +131,11 @@ class QueryTrajectories(nn.Module):
         self.attention = TrajectoryAttention(config.dim, config.heads, fused_qkv=True,
                                              dropout=config.attention_dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        tokens = self.attention(rearrange(x, "b k n c -> b (k n) c"), frames=x.shape[1])
+    def forward(self, x: Tensor, *, attention: dict[str, Tensor] | None = None) -> Tensor:
+        maps = None if attention is None else {}
+        tokens = self.attention(rearrange(x, "b k n c -> b (k n) c"), frames=x.shape[1], attention=maps)
+        if attention is not None:
+            attention["time"] = maps["time"]
         return rearrange(tokens, "b (k n) c -> b k n c", k=x.shape[1])
 
 
@@ -139,9 +147,12 @@ class QuerySelfAttention(nn.Module):
         self.attention = nn.MultiheadAttention(config.dim, config.heads, dropout=config.attention_dropout,
                                                batch_first=True)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *, attention: dict[str, Tensor] | None = None) -> Tensor:
         tokens = rearrange(x, "b k n c -> b (k n) c")
-        tokens, _ = self.attention(tokens, tokens, tokens, need_weights=False)
+        tokens, weights = self.attention(tokens, tokens, tokens, need_weights=attention is not None,
+                                         average_attn_weights=False)
+        if attention is not None:
+            attention["time"] = reduce(weights, "b heads x (k n) -> b heads x k", "sum", k=x.shape[1])
         return rearrange(tokens, "b (k n) c -> b k n c", k=x.shape[1])
 
 

@@ -171,3 +171,16 @@ def test_officially_all_videos_of_a_batch_get_the_same_classes():
     assert_close(together.class_logits[0], together.class_logits[1])
     assert not torch.allclose(right.class_logits[0], right.class_logits[1])
     assert_close(together.mask_embeddings, right.mask_embeddings)
+
+
+@pytest.mark.parametrize("config", VARIANTS[:3])
+@torch.no_grad()
+def test_the_attention_to_clips_is_that_of_the_last_layer_and_changes_no_result(config):
+    head = stirred(MaXTronHead(config)).eval()
+    queries = videos(batch=2, clips=3, queries=5)
+    maps: dict[str, torch.Tensor] = {}
+    watched = head(queries, attention=maps)
+    assert_same(watched[-1], head(queries)[-1])
+    assert maps["time"].shape == (2, config.heads, 3 * 5, 3)
+    assert_close(maps["time"].sum(-1), torch.ones(2, config.heads, 15))
+    assert maps["time"].std() > 1e-4
