@@ -1,7 +1,7 @@
 """The trajectory of a point on a moving square follows it where attention compares colours, and not where it is random.
 
-Measured by these tests, in frames of 96 pixels with cells of 8: the track of the constructed layer is 0.0 pixels from the
-centre of the square on average, that of an untrained one 32.
+Measured by these tests, in frames of 96 pixels with cells of 8: the track of the constructed layer is 0.0 pixels from
+the centre of the square on average, that of an untrained one 32.
 """
 
 from __future__ import annotations
