@@ -9,6 +9,7 @@ from jobs.surroundings import (
     refuse_lost_folder,
     refuse_missing_temporary_folder,
     refuse_shadows,
+    say_that_it_starts,
 )
 
 # Read when Ray is imported. Under `uv run`, Ray would otherwise build an environment for its workers, and wait for it.
@@ -20,5 +21,6 @@ refuse_shadows()
 if is_verb():
     keep_warnings_harmless()
     refuse_missing_temporary_folder()
+    say_that_it_starts()
     from jobs.stopping import handle_signals  # before the imports that take seconds
     handle_signals()

@@ -86,14 +86,14 @@ def score_split(recipe: Recipe, folder: Path) -> dict[str, Any]:
     config = recipe.evaluation
     shards = ShardSet(recipe.shards_of(config.split))
     sets = read_video_sets(config.video_sets, shards)
-    # A missing or foreign model, or predictions of something else, stop here, not on a worker.
-    predictions = stored_predictions(recipe, shards.classes)
-    refuse_strays(recipe, predictions)
-    system = open_system(recipe, config.mode, shards.classes) if predictions is None else None
-    writer = prediction_writer(recipe, system, shards)
     card = scorecard(recipe, shards.classes)
     matching = MatchingSpace()
     with Progress("evaluating", len(shards.videos)) as progress:
+        # A missing or foreign model, or predictions of something else, stop here, not on a worker.
+        predictions = stored_predictions(recipe, shards.classes)
+        refuse_strays(recipe, predictions)
+        system = open_system(recipe, config.mode, shards.classes) if predictions is None else None
+        writer = prediction_writer(recipe, system, shards)
         connect(recipe.cluster)
         started = time.perf_counter()
         with recorded(recipe, f"evaluate_{folder.name}", shards=shards.fingerprint) as tracker:

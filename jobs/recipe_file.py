@@ -41,8 +41,9 @@ class RecipeFile:
     settings: tuple[str, ...]       # path=value, as `--set` takes them
 
     def sets(self, setting: str) -> bool:
-        """Whether the file gives this setting."""
-        return any(assignment.startswith(f"{setting}=") for assignment in self.settings)
+        """Whether the file gives this setting, perhaps within a table that is one value."""
+        given = {assignment.partition("=")[0] for assignment in self.settings}
+        return any(f"{setting}.".startswith(f"{name}.") for name in given)
 
 
 def is_recipe_file(recipe: str) -> bool:
@@ -53,6 +54,8 @@ def is_recipe_file(recipe: str) -> bool:
 def read_recipe_file(recipe: str) -> RecipeFile:
     """Read a recipe file. Raises FileNotFoundError, and ValueError naming the file for anything that is no recipe."""
     path = at_home(recipe).absolute()
+    if ".." in path.parts:      # the same settings from whatever folder a verb starts
+        path = path.parent.resolve() / path.name
     try:
         content = tomllib.loads(read_text(path))
     except FileNotFoundError:

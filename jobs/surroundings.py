@@ -75,6 +75,15 @@ def refuse_missing_temporary_folder() -> None:
               "write, with room")
 
 
+def say_that_it_starts() -> None:
+    """Print the first line of a verb, since its imports take seconds, and more on a busy machine."""
+    verb = next((word.removeprefix("-m") for word in sys.orig_argv if word.removeprefix("-m").startswith("jobs.")), "")
+    if verb and not {"-h", "--help"} & set(sys.orig_argv):
+        from contextlib import suppress
+        with suppress(OSError):     # nobody reads it
+            print(f"{verb}: loading the libraries", file=sys.stderr, flush=True)
+
+
 def _folders_searched_first() -> list[str]:
     """The folders that Python searches before its own ones."""
     first = [] if sys.flags.safe_path else sys.path[:1]

@@ -79,6 +79,7 @@ def run(verb: Verb, *, default_recipe: str = "tiny", flags: type[CommandLine] = 
     given = tyro.cli(flags, description=sys.modules[verb.__module__].__doc__, prog=f"python -m {_module(verb)}",
                      default=flags(recipe=default_recipe))
     changes = [*given.set, *(["strict=true"] if given.strict else [])]
+    say(f"{_module(verb)}: recipe {given.recipe}", stream=sys.stderr)
     call = verb if flags is CommandLine else wraps(verb)(lambda recipe: verb(recipe, given))
     sys.exit(guarded(call, lambda: chosen_recipe(given.recipe, changes), dry_run=given.dry_run, uses=uses))
 
@@ -155,8 +156,11 @@ def chosen_recipe(recipe: str, changes: Iterable[str] = ()) -> Recipe:
         base = override(file.base, with_data_of_its_own(file.settings))
     except ValueError as error:
         raise ValueError(f"{file.path}: {error}") from None
-    here = [f"{name}={_absolute(paths, folder=file.path.parent)}" for name, paths in given_paths(base).items()
-            if file.sets(name) and not any(map(ADDRESS.match, paths))]
+    paths = given_paths(base)
+    if streamed := _local(base.stage_one.input.stream_from):
+        paths["stage_one.input.stream_from"] = (streamed,)
+    here = [f"{name}={_absolute(given, folder=file.path.parent)}" for name, given in paths.items()
+            if file.sets(name) and not any(map(ADDRESS.match, given))]
     return override(override(base, here), with_data_of_its_own(changes))
 
 
@@ -220,8 +224,14 @@ def given_paths(recipe: Recipe) -> dict[str, tuple[str, ...]]:
              "evaluation.output": recipe.evaluation.output,
              "evaluation.predictions": recipe.evaluation.predictions,
              "evaluation.video_sets": recipe.evaluation.video_sets,
-             "predict.input": recipe.predict.input, "predict.output": recipe.predict.output}
+             "predict.input": recipe.predict.input, "predict.output": recipe.predict.output,
+             "tracking.uri": _local(recipe.tracking.uri)}
     return {name: (path,) if isinstance(path, str) else path for name, path in paths.items() if path}
+
+
+def _local(location: str) -> str:
+    """A location that is a path, and not an address, a command or the name of a service."""
+    return "" if ":" in location or location.startswith("databricks") else location
 
 
 def next_command(recipe: Recipe, verb: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,54 @@ def test_paths_are_relative_to_the_file_unless_they_are_absolute_or_of_a_home(mi
     assert (recipe.stage_one_from, recipe.predict.input) == ("/far/run", "/home/somebody/films")
     assert recipe.world == find_recipe("tiny").world
     assert not recipe.count_classes
+
+
+def test_every_path_in_a_file_is_relative_to_it_from_whatever_folder_a_verb_starts(mine, tmp_path, monkeypatch):
+    mine.write_text("""
+base = "tiny_vis"
+folder = "results"
+dataset.root = "."
+predict.input = ["a.mp4", "~/b.mp4", "/c.mp4"]
+predict.output = "out"
+evaluation.video_sets = "sets.json"
+stage_one.start_from = "start"
+stage_one.input.streaming = true
+stage_one.input.stream_from = "tars"
+tracking.uri = "mlruns"
+
+[stage_one.stills]
+share = 0.5
+dataset = {name = "coco_instance", root = "stills"}
+""")
+    monkeypatch.setenv("HOME", "/home/somebody")
+    here = mine.parent
+    (tmp_path / "elsewhere").mkdir()
+    recipes = []
+    for folder, name in ((here, "mine.toml"), (tmp_path / "elsewhere", "../beside my data/mine.toml"),
+                         (tmp_path, str(mine))):
+        monkeypatch.chdir(folder)
+        recipes.append(resolved(chosen_recipe(name)))
+    recipe = recipes[-1]
+    assert [replace(other, file="") for other in recipes] == [replace(recipe, file="")] * 3
+    assert recipe.folder == str(here / "results")
+    assert recipe.dataset.root == str(here)
+    assert recipe.predict.input == (str(here / "a.mp4"), "/home/somebody/b.mp4", "/c.mp4")
+    assert (recipe.predict.output, recipe.evaluation.video_sets) == (str(here / "out"), str(here / "sets.json"))
+    assert recipe.stage_one.start_from == str(here / "start")
+    assert recipe.stage_one.input.stream_from == str(here / "tars")
+    assert recipe.stage_one.stills.dataset.root == str(here / "stills")
+    assert recipe.tracking.uri == str(here / "mlruns")
+
+
+@pytest.mark.parametrize("uri", ["http://tracker:5000", "sqlite:///a.db", "databricks", "file:/a/b"])
+def test_a_tracker_that_is_no_path_stays_as_it_is(uri):
+    assert resolved(chosen_recipe("tiny", [f"tracking.uri={uri}"])).tracking.uri == uri
+
+
+def test_a_tracker_in_a_home_is_found_there(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert resolved(chosen_recipe("tiny", ["tracking.uri=~/runs of mlflow"])).tracking.uri == (
+        "/home/somebody/runs of mlflow")
 
 
 def test_an_address_stays_one(mine):

@@ -56,3 +56,16 @@ def test_the_calls_end_as_they_should(calls):
     assert {code for _, argument, code, _ in calls if argument == "no_such_recipe"} == {2}
     assert {verb: code for verb, argument, code, _ in calls if argument == "--dry-run" and code} == {
         "convert_checkpoint": 2, "profile": 2, "reproduce": 2}      # which have no such flag, or take no recipe
+
+
+@pytest.mark.parametrize("verb", ["predict", "evaluate", "cache_queries", "train_stage_one", "convert_checkpoint"])
+def test_the_first_line_comes_before_the_imports_that_take_long(verb):
+    """-X importtime writes a line for each module, in the order of their import."""
+    done = subprocess.run([sys.executable, "-X", "importtime", "-m", f"jobs.{verb}", "--recipe", "no_such_recipe"],
+                          cwd=ROOT, capture_output=True, text=True, check=False)
+    lines = done.stderr.splitlines()
+    imported = [line.rpartition("|")[2].strip() for line in lines]
+    first = lines.index(f"jobs.{verb}: loading the libraries")
+    assert {"torch", "numpy"} <= set(imported)
+    assert not {"torch", "numpy", "pydantic", "tyro"} & set(imported[:first])
+    assert first < len(lines) / 10
