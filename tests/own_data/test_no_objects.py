@@ -21,6 +21,7 @@ from pipeline.images import decode_image, decode_png, encode_jpeg, encode_png, r
 from pipeline.shards import ShardSet
 from tests.own_data.worlds import SOURCES, edit
 from tests.runs import EVERYTHING, here, inferred, scored
+from tests.test_tube_link_run import short, with_classes
 from tests.test_vita_run import jointly
 
 pytestmark = pytest.mark.slow
@@ -74,6 +75,50 @@ def test_videos_and_windows_without_objects_train_and_score(tmp_path, family):
     for mode in scores:
         assert (mode["videos"], mode["skipped"]) == (2, [])
         assert mode["ap"] is not None
+
+
+def on_synthetic(name: str, folder: Path, root: Path) -> Recipe:
+    """A synthetic recipe of Tube-Link on a data set on disk, for two steps on batches of one clip."""
+    recipe = short(here(find_recipe(name)), folder, world=None)
+    recipe = replace(recipe, dataset=replace(recipe.dataset, root=str(root)),
+                     cluster=replace(recipe.cluster, workers=1))
+    one = recipe.stage_one
+    return replace(recipe, stage_one=replace(one, input=replace(one.input, batch_size=1)))
+
+
+def test_panoptic_tubes_train_and_score_with_videos_of_nothing_but_void(tmp_path):
+    """With the losses that link two clips of a video."""
+    root = SOURCES["vipseg"].write(tmp_path / "data", videos_train=3, videos_val=2, frames=7)
+    for split, video in (("train", "train_00000"), ("train", "train_00001"), ("val", "val_00000")):
+        empty(root, split, video)
+    for mode in all_verbs(on_synthetic("synthetic_vps", tmp_path / "run", root)):
+        assert (mode["videos"], mode["skipped"]) == (2, [])
+        assert mode["vpq"] is not None
+
+
+def test_semantic_video_trains_and_scores_with_videos_of_nothing_but_void(tmp_path):
+    root = SOURCES["vspw categories"].write(tmp_path / "data", videos_train=3, videos_val=2, frames=9)
+    for video in ("train_00000", "train_00001", "val_00000"):
+        for path in (root / "data" / video / "mask").iterdir():
+            path.write_bytes(encode_png(np.zeros((48, 64), np.uint8)))
+    for mode in all_verbs(on_synthetic("synthetic_vss", tmp_path / "run", root)):
+        assert (mode["videos"], mode["skipped"]) == (2, [])
+        assert mode["miou"] is not None
+
+
+def test_a_training_set_of_negatives_alone_goes_through_every_verb_of_ovis(tmp_path):
+    """The lists of annotations are empty; there is nothing to score, and no number is invented."""
+    root = SOURCES["youtube_vis"].write(tmp_path / "data", videos_train=3, videos_val=2, frames=4)
+    for split in ("train", "valid"):
+        edit(root / f"{split}.json", lambda content: content.update(annotations=[], categories=[
+            {"id": 1, "name": "Person"}, {"id": 25, "name": "Vehical"}]))
+    recipe = on_own_data("tiny_vis", tmp_path / "run", root)
+    recipe = with_classes(replace(recipe, dataset=replace(recipe.dataset, name="ovis")), 25)
+    for mode in all_verbs(recipe):
+        assert (mode["ap"], mode["videos"], mode["skipped"]) == (None, 2, [])
+    shards = ShardSet(recipe.shards_of("train"))
+    assert shards.classes.classes[24].name == "Vehicle"
+    assert all(video.has_labels and not video.segments for video in shards.videos)
 
 
 def nest(root: Path) -> None:
