@@ -17,7 +17,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial, wraps
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,7 +31,7 @@ from jobs.config import assignments, config_digest, override, to_json
 from jobs.console import accept_all_characters, say
 from jobs.counted_classes import with_counted_classes
 from jobs.recipe_file import is_recipe_file, read_recipe_file, with_data_of_its_own
-from jobs.recipes import find_recipe
+from jobs.recipes import RECIPES, find_recipe
 from jobs.recipes.schema import Recipe
 from jobs.training.facts import NOTE, run_note, source_tags
 from jobs.training.tracker import NoTracker, Recorded, Tracker, can_record, catch_up, unfinished
@@ -269,6 +269,11 @@ def command_line(recipe: Recipe, verb: str, *changes: str) -> str:
     return "next: " + shlex.join(["python", "-m", f"jobs.{verb}", "--recipe", name, *settings])
 
 
+def has_command(recipe: Recipe) -> bool:
+    """Whether `--recipe` can name it: a table of jobs.reproduce is no recipe with a name or a file."""
+    return bool(recipe.file) or recipe.name in RECIPES
+
+
 def _setting(assignment: str) -> str:
     return assignment.partition("=")[0]
 
@@ -308,7 +313,8 @@ class recorded:
         for kind in set(DATA) & self.tags.keys():
             tracker.dataset(f"{recipe.dataset.name} {kind}", digest=str(self.tags[kind]), context=DATA[kind],
                             source=str(recipe.stage_one_run / kind))
-        go_on = [command_line(recipe, verb).removeprefix("next: ") for verb in ("report", "evaluate", "predict")]
+        verbs = ("report", "evaluate", "predict") if has_command(recipe) else ()
+        go_on = [command_line(recipe, verb).removeprefix("next: ") for verb in verbs]
         note = run_note(name=recipe.name, about=recipe.about, folder=str(recipe.run_folder), commands=go_on)
         tracker.parent_tags({**sources, "recipe": recipe.name, NOTE: note})
 
@@ -321,6 +327,8 @@ class recorded:
 def sync_command(recipe: Recipe, folder: Path) -> str:
     """The command that logs what waits in the folder of a run."""
     elsewhere = [] if folder == recipe.run_folder else [f"folder={folder}"]
+    if not has_command(recipe):
+        recipe = replace(find_recipe("tiny"), folder=str(recipe.run_folder), tracking=recipe.tracking)
     return command_line(recipe, "sync_tracking", *elsewhere).removeprefix("next: ")
 
 

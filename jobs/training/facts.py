@@ -35,7 +35,9 @@ def user() -> str:
 
 
 def run_note(*, name: str, about: str, folder: str, commands: Sequence[str]) -> str:
-    """The description of a whole run as Markdown. commands: that make its page and go on with it."""
+    """The description of a whole run as Markdown. commands: that make its page and go on with it, if any."""
+    described = f"**{name}**: {about}\n\nFolder: `{folder}`\n"
+    if not commands:
+        return described
     lines = "\n".join(f"    {command}" for command in commands)
-    return (f"**{name}**: {about}\n\nFolder: `{folder}`\n\nThe report is `report.html` among the artifacts, once it is "
-            f"made. Commands:\n\n{lines}\n")
+    return (f"{described}\nThe report is `report.html` among the artifacts, once it is made. Commands:\n\n{lines}\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,10 +12,11 @@ from mlflow import MlflowClient
 
 from jobs import sync_tracking
 from jobs.recipes.schema import Recipe
+from jobs.reproduce import ReproduceFlags, table_recipe
 from jobs.training.record import waiting
 from jobs.training.tracker import Tracker, open_record
 from jobs.training.tracking import TrackingConfig
-from jobs.verb import finish_recording, guarded, recorded, sync_command
+from jobs.verb import chosen_recipe, finish_recording, guarded, recorded, sync_command
 from tests.runs import tiny_run
 
 NOBODY = "http://127.0.0.1:9"      # a port nothing listens on
@@ -84,3 +86,10 @@ def test_a_finished_training_that_is_run_again_logs_what_waits(left, database):
     assert waiting(recipe.run_folder) > 0
     finish_recording(recipe, "train_stage_one", lambda _: pytest.fail("it was registered before"))
     assert waiting(recipe.run_folder) == 0
+
+
+def test_what_waits_of_a_table_is_logged_by_a_recipe_that_there_is(tmp_path):
+    table = table_recipe(ReproduceFlags(table="maxtron.6", folder=str(tmp_path)))
+    command = shlex.split(sync_command(table, table.run_folder))
+    assert command[:5] == ["python", "-m", "jobs.sync_tracking", "--recipe", "tiny"]
+    assert chosen_recipe("tiny", command[6::2]).run_folder == table.run_folder
