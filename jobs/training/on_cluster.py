@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray.train
 import torch
+from ray.exceptions import RayActorError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 from torch import nn
@@ -25,6 +26,8 @@ from jobs.training.process import TrainingProcess
 
 if TYPE_CHECKING:
     from jobs.training.trainer import TrainingJob
+
+log = logging.getLogger(__name__)
 
 Work = Callable[["TrainingJob", TrainingProcess], Exception | None]
 
@@ -58,24 +61,36 @@ class RayWorker:
 
 
 def train_on_cluster(job: TrainingJob, work: Work) -> None:
-    """Run `work` in `cluster.workers` processes of Ray Train. Raises what it returns, and what `train` says of workers.
+    """Run `work` in `cluster.workers` processes of Ray Train, again where Ray's own process that leads them dies.
+
+    Raises what it returns, what `train` says of workers, and OSError where that process dies too often.
     """
     cluster = job.cluster
     check_resources(cluster)
     # Earlier versions gave Ray the checkpoints. It would refuse the folder once one of its list is gone.
     (job.folder / RAY_CHECKPOINTS / "checkpoint_manager_snapshot.json").unlink(missing_ok=True)
     resources = {"CPU": cluster.cpus_per_worker} | ({"GPU": cluster.gpus_per_worker} if cluster.gpus_per_worker else {})
-    trainer = _Trainer(
-        partial(_worker, job, work),
-        scaling_config=ScalingConfig(num_workers=cluster.workers, resources_per_worker=resources,
-                                     use_gpu=cluster.gpus_per_worker > 0),
-        torch_config=OwnInterface(backend="nccl" if cluster.gpus_per_worker else "gloo"),
-        run_config=RunConfig(name=RAY_CHECKPOINTS, storage_path=str(job.folder),
-                             failure_config=FailureConfig(max_failures=cluster.max_failures)))
-    try:
-        result = trainer.fit()
-    except WorkerGroupError as error:
-        raise _user_error(error) or error from None
+    for deaths in range(cluster.max_failures + 1):
+        if deaths:
+            log.warning("Ray's process that leads the training died; it is started again")
+        trainer = _Trainer(
+            partial(_worker, job, work),
+            scaling_config=ScalingConfig(num_workers=cluster.workers, resources_per_worker=resources,
+                                         use_gpu=cluster.gpus_per_worker > 0),
+            torch_config=OwnInterface(backend="nccl" if cluster.gpus_per_worker else "gloo"),
+            run_config=RunConfig(name=RAY_CHECKPOINTS, storage_path=str(job.folder),
+                                 failure_config=FailureConfig(max_failures=cluster.max_failures)))
+        try:
+            result = trainer.fit()
+            break
+        except WorkerGroupError as error:
+            raise _user_error(error) or error from None
+        except RayActorError:
+            continue
+    else:
+        raise OSError(f"Ray's process that leads the training in {job.folder} died {deaths + 1} times. Look for the "
+                      "reason in Ray's logs, such as too little memory; then run the same command again: the training "
+                      "resumes from its newest checkpoint.")
     if isinstance(result.return_value, Exception):
         raise result.return_value
 

@@ -72,7 +72,8 @@ def test_a_card_of_another_segmenter_is_the_reason_and_is_named(finished_run, tm
 def test_a_cache_made_with_other_settings_is_refused_by_field(finished_run):
     cache = finished_run.recipe.cache
     other = replace(finished_run.recipe, cache=replace(cache, views=3))
-    with pytest.raises(Mismatch, match=r"made from something else: cache: .*'views': 1.*expected .*'views': 3"):
+    with pytest.raises(Mismatch, match=r"manifest\.json was made from something else: cache: .*'views': 1"
+                       r".*expected .*'views': 3"):
         train_stage_two.main(other)
 
 

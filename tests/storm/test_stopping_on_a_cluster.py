@@ -101,6 +101,18 @@ def test_a_joined_cluster_stays_without_the_workers_of_a_stopped_verb(head, run,
     assert head.process.poll() is None
 
 
+@pytest.mark.parametrize("verb", ["train_stage_two"])
+def test_a_training_goes_on_when_the_process_of_ray_that_leads_it_is_killed(head, run, verb, tmp_path):
+    with verb_processes() as start:
+        process: VerbProcess = start(tmp_path, verb, run, *SETTINGS, environment=head.joining)
+        process.wait_for("step 00003/")
+        (leader,) = [worker for worker in head.workers() if "TrainController" in " ".join(worker.cmdline())]
+        leader.kill()
+        process.wait_for("it is started again")
+        process.wait_for("resumed at step ")
+        process.stop(signal.SIGINT)
+
+
 def test_a_job_that_is_stopped_leaves_no_process_and_ends_when_it_is_submitted_again(head, run, verb):
     settings = [word for setting in (f"folder={run.run_folder}", *SETTINGS) for word in ("--set", setting)]
     command = ("python", "-m", f"jobs.{verb}", "--recipe", "tiny", *settings)
