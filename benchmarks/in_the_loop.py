@@ -17,7 +17,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -39,7 +38,7 @@ from jobs.training.trainer import train_in_memory
 from jobs.verb import resolved
 from pipeline.clips import StoredVideoSource
 from pipeline.metrics.scorecard import headline
-from pipeline.query_cache import CachedClip
+from pipeline.query_cache import CachedClip, ViewTable
 from pipeline.shards import ShardSet
 
 
@@ -57,15 +56,12 @@ class InTheLoop:
         self.labelled = [video for video in self.shards.videos if video.has_labels]
         length = self.actor.system.clip_length
         self.manifest = {"made_from": {"clip_frames": length}}
-        self.groups = tuple((video.video_id, int(fresh), 0, index, -(-len(video.frames) // length))
-                            for index, video in enumerate(self.labelled))
-        self.videos = {video.video_id: [index] for index, video in enumerate(self.labelled)}
-
-    @cached_property
-    def lengths(self) -> tuple[tuple[int, int], ...]:
-        """As of a cache: the frames of every view, and its clips without a repeat."""
-        length = self.actor.system.clip_length
-        return tuple((len(video.frames), len(video.frames) // length) for video in self.labelled)
+        frames = [len(video.frames) for video in self.labelled]
+        self.groups = ViewTable.from_columns({
+            "video": [video.video_id for video in self.labelled], "view": [int(fresh)] * len(frames),
+            "part": [0] * len(frames), "group": range(len(frames)), "clips": [-(-count // length) for count in frames],
+            "frames": frames, "full": [count // length for count in frames]})
+        self.videos = self.groups.videos
 
     def read(self, group: int) -> list[CachedClip]:
         """The clips of a video."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import fields, replace
@@ -51,6 +52,7 @@ from pipeline.query_cache import (
     fingerprint,
     finish_cache,
     part_outcomes,
+    stored_summaries,
 )
 from pipeline.shards import ShardSet, StoredVideo, StoredVideos
 from pipeline.training_input import VIEW, at_stride_4, random_stream, read_frames
@@ -97,20 +99,22 @@ def make_parts(recipe: Recipe, folder: Path, *, verb: str) -> dict[str, Any]:
     shards = [(split, shard) for split in sets for shard in range(len(sets[split].manifest["shards"]))]
     rows = [{"split": split, "shard": shard, "part": part} for part, (split, shard) in enumerate(shards)]
     say(*expected_size(recipe, [shard_set.videos for shard_set in sets.values()]))
-    summaries = []
+    files: list[str] = []
+    totals = Counter()
     videos = sum(len(shard_set.videos) for shard_set in sets.values())
     with Progress("caching", videos, passes=recipe.cache.views) as progress:
         connect(recipe.cluster)
         started = time.perf_counter()
         with recorded(recipe, verb, segmenter=source["segmenter"], cache=fingerprint(source)) as tracker:
-            outcomes = Outcomes(progress)
+            outcomes = Outcomes(progress, counts_only=True)
             for made in results_of(CacheShard, rows, arguments={"recipe": recipe}, cluster=recipe.cluster,
                                    report=progress.report):
-                summaries += made["parts"]
+                for part in made["parts"]:
+                    files.append(part["file"])
+                    totals.update({name: part[name] for name in ("clips", "bytes")})
                 outcomes.add(part_outcomes(made["parts"]))
             outcomes.refuse_nothing_done(recipe.stage_one_run / "shards")
-            manifest = finish_cache(folder, source, summaries)
-            totals = {key: sum(s[key] for s in summaries) for key in ("clips", "bytes")}
+            manifest = finish_cache(folder, source, stored_summaries(folder, files))
             tracker.file(manifest)
             tracker.numbers(0, {**totals, "skipped": len(outcomes.skipped), "seconds": time.perf_counter() - started})
     unlabelled = sum(int((shard_set.videos.labels == 0).sum()) for shard_set in sets.values())

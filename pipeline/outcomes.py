@@ -55,8 +55,12 @@ class VideoOutcome:
 class Outcomes:
     """Collects the outcomes of a verb and counts them on its progress bar."""
 
-    def __init__(self, progress: Progress | None = None) -> None:
+    def __init__(self, progress: Progress | None = None, *, counts_only: bool = False) -> None:
+        """counts_only: the outcomes of videos that are done are counted and not kept."""
         self.done: list[VideoOutcome] = []
+        self.count = 0                      # videos that are done
+        self.frames = 0                     # of them
+        self.counts_only = counts_only
         self.skipped: list[VideoOutcome] = []
         self._progress = progress
 
@@ -65,15 +69,13 @@ class Outcomes:
         outcomes = list(outcomes)
         done = [outcome for outcome in outcomes if outcome.skipped is None]
         skipped = [outcome for outcome in outcomes if outcome.skipped is not None]
-        self.done += done
+        self.count += len(done)
+        self.frames += sum(outcome.frames for outcome in done)
+        if not self.counts_only:
+            self.done += done
         self.skipped += skipped
         if self._progress is not None:
             self._progress.update(len(done), _reasons(skipped))
-
-    @property
-    def frames(self) -> int:
-        """Frames of all videos that are done."""
-        return sum(outcome.frames for outcome in self.done)
 
     @property
     def reasons(self) -> dict[str, int]:
@@ -90,7 +92,7 @@ class Outcomes:
 
     def refuse_nothing_done(self, given: Path | str) -> None:
         """Raise BadInput "no-video", which quotes the first message, when every video of `given` was skipped."""
-        if self.skipped and not self.done:
+        if self.skipped and not self.count:
             raise BadInput("no-video", f"none of {len(self.skipped)} videos could be read; the first: "
                            f"{self.skipped[0].skipped.message}", file=given)
 

@@ -66,40 +66,62 @@ def query_batches(cache: QueryCache, config: QueryInputConfig, *, rank: int = 0,
     The window of a sample depends only on (seed, epoch, sample), so it is the same for any number of ranks and after a
     resume. Raises ValueError when no video has a window to draw.
     """
-    samples = list(itertools.chain.from_iterable(
-        [views] * count for views, count in drawn_videos(cache, config).values()))
-    per_video = enough_samples(config.samples_per_video, videos=len(samples), clips=config.batch_size)
-    plan = SamplePlan(count=len(samples), global_batch=config.batch_size, seed=config.seed,
+    drawn = drawn_videos(cache, config)
+    per_video = enough_samples(config.samples_per_video, videos=drawn.samples, clips=config.batch_size)
+    plan = SamplePlan(count=drawn.samples, global_batch=config.batch_size, seed=config.seed,
                       samples_per_video=per_video)
     for step in itertools.count(step_of(consumed, config.batch_size)):
         draws = plan.batch(step, rank=rank, world=world)
-        windows = [_window(cache, samples[draw.video], config, draw.random(config.seed, CLIP)) for draw in draws]
+        windows = [_window(cache, drawn.views_of(draw.video), config, draw.random(config.seed, CLIP)) for draw in draws]
         yield collate(windows, tuple(draw.position for draw in draws))
 
 
-def drawn_videos(cache: QueryCache, config: QueryInputConfig) -> dict[str, tuple[list[int], int]]:
-    """Video -> its views (positions in `cache.groups`) that have a window to draw, and how many windows it counts as.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrawnVideos:
+    """The videos from which windows are drawn, as columns. A video counts as one sample, or as several."""
 
-    Videos without any are left out. Raises ValueError, with the cure, if none is left.
+    views: np.ndarray       # of all videos, one video after another: positions in `cache.groups`
+    starts: np.ndarray      # of each video: its first view in `views`
+    ends: np.ndarray        # of each video: the number of samples up to its last one
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @property
+    def samples(self) -> int:
+        """The number of samples of all videos."""
+        return int(self.ends[-1]) if len(self) else 0
+
+    def views_of(self, sample: int) -> np.ndarray:
+        """The views of the video of a sample."""
+        video = int(np.searchsorted(self.ends, sample, side="right"))
+        return self.views[self.starts[video]:self.starts[video + 1] if video + 1 < len(self) else None]
+
+
+def drawn_videos(cache: QueryCache, config: QueryInputConfig) -> DrawnVideos:
+    """The videos with a view that has a window to draw, and how many windows each counts as.
+
+    Raises ValueError, with the cure, if there is none.
     """
-    views = {video: [group for group in groups if config.test_view or cache.groups[group][1] > 0]
-             for video, groups in cache.videos.items()}
-    if cache.videos and not any(views.values()):
+    table = cache.groups
+    is_drawn = np.full(len(table), True) if config.test_view else table.view > 0
+    if len(table) and not is_drawn.any():
         raise ValueError(f"the cache {cache.folder} has no augmented view; set cache.views to 2 or more and run "
                          "jobs.cache_queries, or set stage_two.input.test_view=true")
-    if config.sampling == "videos":
-        return {video: (groups, 1) for video, groups in views.items() if groups}
     frames = config.clips * cache.manifest["made_from"]["clip_frames"]
-    drawn = {}
-    for video, groups in views.items():
-        full = [group for group in groups if cache.lengths[group][1] >= config.clips]
-        if full:
-            drawn[video] = full, count_windows(max(cache.lengths[group][0] for group in full), frames)
-    if cache.videos and not drawn:
-        raise ValueError(f"all {len(cache.videos)} videos are shorter than a window of {config.clips} clips, {frames} "
-                         "frames; set a smaller stage_two.input.clips, or stage_two.input.sampling=videos to draw "
-                         "shorter ones too")
-    return drawn
+    if config.sampling == "windows":
+        is_drawn = is_drawn & (table.full >= config.clips)
+        if len(table) and not is_drawn.any():
+            raise ValueError(f"all {len(cache.videos)} videos are shorter than a window of {config.clips} clips, "
+                             f"{frames} frames; set a smaller stage_two.input.clips, or "
+                             "stage_two.input.sampling=videos to draw shorter ones too")
+    views = np.flatnonzero(is_drawn)
+    of_video = np.searchsorted(table.starts, views, side="right")
+    starts = np.flatnonzero(np.diff(of_video, prepend=0))
+    counts = np.ones(len(starts), np.int64)
+    if config.sampling == "windows" and len(views):
+        counts = np.maximum(np.maximum.reduceat(table.frames[views], starts).astype(np.int64) - (frames - 1), 0)
+    return DrawnVideos(views=views, starts=starts, ends=np.cumsum(counts))
 
 
 def _window(cache: QueryCache, groups: Sequence[int], config: QueryInputConfig,
@@ -108,14 +130,14 @@ def _window(cache: QueryCache, groups: Sequence[int], config: QueryInputConfig,
 
     At least one of them shows a frame with a label, where the view has any.
     """
-    group = groups[rng.integers(len(groups))]
+    group = int(groups[rng.integers(len(groups))])
     clips = cache.read(group)
     labelled = [index for index, clip in enumerate(clips) if clip.pixel_weights.any()]
     if config.reach:
         drawn = sample_around(len(clips), config.clips, rng, reach=config.reach, reverse=config.reverse,
                               labelled=labelled)
         return [clips[clip] if drawn[0] <= drawn[-1] else backwards(clips[clip]) for clip in drawn]
-    usable = len(clips) if config.sampling == "videos" else cache.lengths[group][1]
+    usable = len(clips) if config.sampling == "videos" else int(cache.groups.full[group])
     starts = range(max(count_windows(usable, config.clips), 1))
     starts = starts_with_labels(starts, labelled, len(clips), config.clips) or starts
     start = starts[rng.integers(len(starts))]

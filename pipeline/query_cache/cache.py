@@ -4,10 +4,11 @@ A row is one clip. Tensors are fixed-size binary columns (tens of times faster t
 schema metadata holds their shapes. A row group is one view of one video, and a part is one view of all videos of an
 input shard. (Earlier versions kept all views of a shard in one part, which is read just the same.) Queries are stored
 *aligned*: query n is the same object in every clip of the video, for every window of clips and in both directions of
-time. (Frame queries for VITA keep the order of the detector.) `manifest.json` is written last and holds the
-fingerprint. A cache made by another segmenter, from other shards or with other settings is refused, and the error names
-the fields that differ. So is a part of another cache: the fingerprint in its schema metadata is read when the cache is
-opened, and each process compares the sha256 of a part before it reads the first row (`pipeline/digests.py`).
+time. (Frame queries for VITA keep the order of the detector.) `views.arrow` lists the views (`view_table.py`), and
+`manifest.json` is written last and holds the fingerprint. A cache made by another segmenter, from other shards or with
+other settings is refused, and the error names the fields that differ. So is a part of another cache: when the cache is
+opened, the fingerprint in its schema metadata is read, unless its bytes are known to be those that the manifest lists;
+and each process compares the sha256 of all parts before it reads the first row (`pipeline/digests.py`).
 """
 
 from __future__ import annotations
@@ -15,10 +16,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
-from itertools import accumulate, chain
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +27,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from model.contracts import QueryShapes
-from pipeline.digests import known_sha256
+from pipeline.digests import known_sha256, remembered_sha256
 from pipeline.errors import BadInput, Mismatch
 from pipeline.file_names import can_name_a_file
 from pipeline.files import atomic_file, atomic_write, canonical_json, digest, naming, partial_path, publish, sha256_of
 from pipeline.foreign_files import own_json, whole_json
 from pipeline.outcomes import VideoOutcome
 from pipeline.query_cache.columns import PLAIN, SEEN, CachedClip, checksum, schema_of, to_clip, to_row
+from pipeline.query_cache.view_table import TABLE, ViewTable, lengths_of, listed_views, read_table
 from pipeline.seals import sealed
 
-SCHEMA = 2              # of a manifest, and in every fingerprint
-SCHEMA_OF_8_BITS = 3    # of a manifest whose parts hold pixel features in 8 bits, which earlier versions cannot read
+SCHEMA = 2              # in every fingerprint
+SCHEMA_OF_TABLE = 4     # of a manifest whose views are in a table of their own
+EARLIER_SCHEMAS = (2, 3)    # of manifests that list the views of each part; 3: with pixel features in 8 bits
+MOST_OPEN = 256         # parts whose files a process keeps open
 REDO = "Run jobs.cache_queries again: it makes only this part anew."
 MANIFEST_CURE = "Delete it and run jobs.cache_queries again: finished parts are kept."
 _SUMMARY = {"fingerprint": str, "file": str, "groups": list, "skipped": list, "clips": int, "bytes": int, "sha256": str}
@@ -132,7 +135,7 @@ class CacheWriter:
 
 
 class QueryCache:
-    """Reads a finished cache. It is cheap to open and picklable; each process maps the files on first use."""
+    """Reads a finished cache. It pickles as its path; each process maps the files when it reads them first."""
 
     def __init__(self, folder: Path, *, expected: Mapping[str, Any] | None = None) -> None:
         self.folder = Path(folder)
@@ -146,48 +149,20 @@ class QueryCache:
         if expected is not None:
             refuse_other_source(self.manifest["made_from"], expected, self.folder)
         self.fingerprint = self.manifest["fingerprint"]
-        for part in self.manifest["parts"]:
-            path = self.folder / part["file"]
-            if part["clips"] and (not path.is_file() or path.stat().st_size != part["bytes"]):
-                size = f"has {path.stat().st_size}" if path.is_file() else "does not exist"
-                raise BadInput("cut-cache", f"{part['bytes']} bytes expected, but the file {size}.", file=path,
-                               cure=REDO)
-            if part["clips"]:
-                refuse_other_part(path, part)
+        self._open: dict[int, pq.ParquetFile] = {}      # part -> its file, the latest use last
+        self._is_compared = False
+        self._refuse_other_parts()
+        self.groups = views_of(self.folder, self.manifest, lengths=self._lengths)
 
-    @cached_property
-    def groups(self) -> tuple[tuple[str, int, int, int, int], ...]:
-        """(video, view, part, row group, clips) of every view of every video, sorted by video and view."""
-        return tuple(sorted((video, view, part, group, clips) for part, entry in enumerate(self.manifest["parts"])
-                            for group, (video, view, clips) in enumerate(entry["groups"])))
-
-    @cached_property
-    def videos(self) -> dict[str, list[int]]:
+    @property
+    def videos(self) -> Mapping[str, list[int]]:
         """Video -> positions of its views in `groups`, the test-time view first."""
-        views: dict[str, list[int]] = {}
-        for position, (video, *_) in enumerate(self.groups):
-            views.setdefault(video, []).append(position)
-        return views
-
-    @cached_property
-    def lengths(self) -> tuple[tuple[int, int], ...]:
-        """For every view in `groups`: the frames of the video up to its last clip, and its clips without a repeat."""
-        clip_frames = self.manifest["made_from"]["clip_frames"]
-        columns = {part: file.read(["start_frame", "num_frames"]).to_pydict() for part, file in self.files.items()}
-        first_row = {part: [0, *accumulate(clips for *_, clips in self.manifest["parts"][part]["groups"])]
-                     for part in columns}
-        lengths = []
-        for _, _, part, row_group, clips in self.groups:
-            rows = slice(first_row[part][row_group], first_row[part][row_group] + clips)
-            starts = columns[part]["start_frame"][rows]
-            valid = columns[part]["num_frames"][rows]
-            lengths.append((max(map(sum, zip(starts, valid))), valid.count(clip_frames)))
-        return tuple(lengths)
+        return self.groups.videos
 
     def read(self, group: int) -> list[CachedClip]:
         """All clips of one view in the order of time. Raises BadInput when a row's checksum is wrong."""
         _, _, part, row_group, _ = self.groups[group]
-        file = self.files[part]
+        file = self.file(part)
         try:
             table = file.read_row_group(row_group)
         except (pa.ArrowException, OSError) as error:
@@ -203,41 +178,101 @@ class QueryCache:
 
     def refuse_damage(self) -> None:
         """Compare every part with its sha256 in the manifest. Raises BadInput "corrupt-cache" for one that differs."""
-        for part, entry in enumerate(self.manifest["parts"]):
-            if entry["clips"] and (actual := known_sha256(self._path(part))) != entry["sha256"]:
+        parts = self.filled_parts
+        known = remembered_sha256(self.folder, (self.manifest["parts"][part]["file"] for part in parts))
+        for part in parts:
+            entry = self.manifest["parts"][part]
+            actual = known.get(entry["file"]) or known_sha256(self._path(part))
+            if actual != entry["sha256"]:
                 raise BadInput("corrupt-cache", f"the checksum of the file, its sha256, is {actual[:12]}..., but the "
                                f"manifest lists {entry['sha256'][:12]}...", file=self._path(part), cure=REDO)
+        self._is_compared = True
 
-    @cached_property
-    def files(self) -> dict[int, pq.ParquetFile]:
-        """Part -> its file, of those with clips. Raises BadInput as `refuse_damage` does."""
-        self.refuse_damage()
-        return {part: pq.ParquetFile(self._path(part), memory_map=True)
-                for part, entry in enumerate(self.manifest["parts"]) if entry["clips"]}
+    @property
+    def filled_parts(self) -> list[int]:
+        """The parts that hold a clip."""
+        return [part for part, entry in enumerate(self.manifest["parts"]) if entry["clips"]]
+
+    def file(self, part: int) -> pq.ParquetFile:
+        """The file of a part, of which some are kept open. Raises BadInput as `refuse_damage` does, for any part."""
+        if not self._is_compared:
+            self.refuse_damage()
+        file = self._open.pop(part, None) or pq.ParquetFile(self._path(part), memory_map=True)
+        if len(self._open) >= MOST_OPEN:
+            del self._open[next(iter(self._open))]
+        self._open[part] = file
+        return file
+
+    def _refuse_other_parts(self) -> None:
+        """Raise BadInput or Mismatch for a part that is missing, cut, or of another cache.
+
+        Its fingerprint need not be read where its bytes are known to be those that the manifest lists.
+        """
+        known = remembered_sha256(self.folder, (entry["file"] for entry in self.manifest["parts"] if entry["clips"]))
+        for entry in self.manifest["parts"]:
+            if not entry["clips"]:
+                continue
+            path = self.folder / entry["file"]
+            size = path.stat().st_size if path.is_file() else None
+            if size != entry["bytes"]:
+                fault = "does not exist" if size is None else f"has {size}"
+                raise BadInput("cut-cache", f"{entry['bytes']} bytes expected, but the file {fault}.", file=path,
+                               cure=REDO)
+            if known.get(entry["file"]) != entry["sha256"] or "fingerprint" not in entry:
+                refuse_other_part(path, entry)
+
+    def _lengths(self) -> tuple[np.ndarray, np.ndarray]:
+        """Frames and full clips of every view of a cache whose manifest does not hold them."""
+        lengths = np.zeros((2, len(self.groups)), np.int64)
+        for part in self.filled_parts:
+            views = np.flatnonzero(self.groups.part == part)
+            views = views[np.argsort(self.groups.group[views], kind="stable")]
+            lengths[:, views] = lengths_of(self.file(part), self.groups.clips[views],
+                                           clip_frames=self.manifest["made_from"]["clip_frames"])
+        return lengths[0], lengths[1]
 
     def _path(self, part: int) -> Path:
         return self.folder / self.manifest["parts"][part]["file"]
 
-    def __getstate__(self) -> dict:
-        return {k: v for k, v in self.__dict__.items() if k != "files"}
+    def __reduce__(self) -> tuple:
+        return _reopened, (self.folder, self.fingerprint)
+
+
+def _reopened(folder: Path, made_as: str) -> QueryCache:
+    """A pickled cache in another process. Raises Mismatch where its folder holds another cache by now."""
+    cache = QueryCache(folder)
+    if cache.fingerprint != made_as:
+        raise Mismatch(f"the query cache in {folder} has the fingerprint {cache.fingerprint[:12]}..., but "
+                       f"{made_as[:12]}... when this work began: it was made again. Run the same command again.")
+    return cache
+
+
+def views_of(folder: Path, manifest: Mapping[str, Any],
+             lengths: Callable[[], tuple[np.ndarray, np.ndarray]] | None = None) -> ViewTable:
+    """The table of the views of a cache. lengths: for a manifest of an earlier version, which lacks them."""
+    if "views" in manifest:
+        return read_table(folder / TABLE, manifest["views"])
+    return listed_views(manifest["parts"], lengths=lengths)
 
 
 def refuse_other_version(manifest: Mapping[str, Any], path: Path) -> None:
     """Raise ValueError for a manifest of another version of the format."""
-    if manifest.get("schema") not in (SCHEMA, SCHEMA_OF_8_BITS):
-        raise ValueError(f"{path} has schema {manifest.get('schema')}, but this version reads {SCHEMA} and "
-                         f"{SCHEMA_OF_8_BITS}; run jobs.cache_queries again")
+    if manifest.get("schema") not in (*EARLIER_SCHEMAS, SCHEMA_OF_TABLE):
+        raise ValueError(f"{path} has schema {manifest.get('schema')}, but this version reads "
+                         f"{', '.join(map(str, EARLIER_SCHEMAS))} and {SCHEMA_OF_TABLE}; run jobs.cache_queries again")
 
 
 def refuse_unfit_manifest(manifest: Mapping[str, Any], path: Path) -> None:
     """Raise BadInput "cut-cache" where a field is missing, or where a part is not a file in the folder of the cache."""
     parts = manifest.get("parts")
-    if not isinstance(parts, list) or not isinstance(manifest.get("made_from"), dict) or "fingerprint" not in manifest:
-        raise BadInput("cut-cache", "the manifest lacks parts, made_from or fingerprint.", file=path,
+    of_table = manifest.get("schema") == SCHEMA_OF_TABLE
+    if not isinstance(parts, list) or not isinstance(manifest.get("made_from"), dict) or \
+            "fingerprint" not in manifest or (of_table and not isinstance(manifest.get("views"), dict)):
+        raise BadInput("cut-cache", "the manifest lacks parts, made_from, views or fingerprint.", file=path,
                        cure=MANIFEST_CURE)
+    needed = {"clips", "bytes", "sha256", *([] if of_table else ["groups"])}
     for part in parts:
-        if not isinstance(part, dict) or not can_name_a_file(part.get("file")) or not {
-                "clips", "bytes", "groups", "sha256"} <= part.keys():
+        if not isinstance(part, dict) or not can_name_a_file(part.get("file")) or not needed <= part.keys():
             raise BadInput("cut-cache", f"the manifest lists the part {str(part)[:80]!r}, which is no file in its "
                            "folder.", file=path, cure=MANIFEST_CURE)
 
@@ -274,6 +309,8 @@ def refuse_missing_columns(cache: QueryCache, columns: Sequence[str] = SEEN, *, 
 
     setting: of the recipe, that reads them.
     """
+    if not columns:
+        return
     for part in cache.manifest["parts"]:
         if part["clips"] and not has_columns(path := cache.folder / part["file"], columns):
             missing = [name for name in columns if not has_columns(path, [name])]
@@ -322,17 +359,47 @@ def part_outcomes(summaries: Sequence[Mapping[str, Any]]) -> list[VideoOutcome]:
 
 
 def finish_cache(folder: Path, made_from: Mapping[str, Any], summaries: Iterable[Mapping[str, Any]]) -> Path:
-    """Write the manifest, which completes the cache. made_from: everything that decides the content."""
-    parts = sorted(({k: s[k] for k in ("file", "groups", "clips", "bytes", "sha256", "fingerprint")}
-                    for s in summaries), key=lambda part: part["file"])
-    totals = {"views": sum(len(part["groups"]) for part in parts), "clips": sum(part["clips"] for part in parts),
+    """Write the table of the views and the manifest, which completes the cache. One summary is in memory at a time.
+
+    made_from: everything that decides the content.
+    """
+    folder = Path(folder)
+    parts = []
+    columns = []            # of each part
+    for summary in summaries:
+        parts.append({name: summary[name] for name in ("file", "clips", "bytes", "sha256", "fingerprint")})
+        columns.append(_view_columns(folder, summary, clip_frames=made_from["clip_frames"]))
+    order = sorted(range(len(parts)), key=lambda index: parts[index]["file"])
+    of_views = {name: np.concatenate([columns[index][name] for index in order]) if order else []
+                for name in ("video", "view", "group", "clips", "frames", "full")}
+    of_views["part"] = np.repeat(np.arange(len(order)), [len(columns[index]["view"]) for index in order])
+    views = ViewTable.from_columns(of_views).save(folder / TABLE)
+    totals = {"views": views["rows"], "clips": sum(part["clips"] for part in parts),
               "bytes": sum(part["bytes"] for part in parts)}
-    in_8_bits = made_from.get("cache", {}).get("features_in_8_bits", False)
-    manifest = {"schema": SCHEMA_OF_8_BITS if in_8_bits else SCHEMA, "fingerprint": fingerprint(made_from),
-                "made_from": dict(made_from), "parts": parts, "totals": totals}
-    path = Path(folder) / "manifest.json"
+    manifest = {"schema": SCHEMA_OF_TABLE, "fingerprint": fingerprint(made_from), "made_from": dict(made_from),
+                "parts": [parts[index] for index in order], "views": views, "totals": totals}
+    path = folder / "manifest.json"
     atomic_write(path, canonical_json(sealed(manifest)))
     return path
+
+
+def _view_columns(folder: Path, summary: Mapping[str, Any], *, clip_frames: int) -> dict[str, np.ndarray]:
+    """The rows of the table for one part."""
+    groups = summary["groups"]
+    columns = {"video": np.array([video for video, *_ in groups], object),
+               "view": np.array([view for _, view, _ in groups], np.int32), "group": np.arange(len(groups)),
+               "clips": np.array([clips for *_, clips in groups], np.int32)}
+    frames = full = np.zeros(0, np.int64)
+    if summary["clips"]:
+        with pq.ParquetFile(folder / summary["file"], memory_map=True) as file:
+            frames, full = lengths_of(file, columns["clips"], clip_frames=clip_frames)
+    return {**columns, "frames": frames, "full": full}
+
+
+def stored_summaries(folder: Path, files: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """The summaries of parts that were made, one after another, from their sidecars."""
+    for file in files:
+        yield own_json((folder / file).with_suffix(".json"), needs=_SUMMARY, cure=REDO)
 
 
 def fingerprint(made_from: Mapping[str, Any]) -> str:

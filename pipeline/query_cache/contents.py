@@ -59,7 +59,7 @@ class Contents:
 
 def contents(cache: QueryCache) -> Contents:
     """Count what is in a cache; reads class logits and areas only. Raises ValueError for a cache without a clip."""
-    if not cache.groups:
+    if not len(cache.groups):
         raise ValueError(f"{cache.folder} holds no clip: every video was skipped, or has no labels; "
                          "run jobs.cache_queries again, which names them")
     objects: list[int] = []
@@ -72,11 +72,12 @@ def contents(cache: QueryCache) -> Contents:
         used.append(int(sure.sum()))
         queries = len(sure)
         idle += len(areas) * int((~sure).sum())
-    clips = sum(count for *_, count in cache.groups)
+    counts = cache.groups.clips
+    clips = int(counts.sum(dtype=np.int64))
     return Contents(columns=tuple(_columns(cache)), videos=len(cache.videos), clips=clips,
-                    views=dict(sorted(Counter(view for _, view, *_ in cache.groups).items())),
+                    views=dict(enumerate(np.bincount(cache.groups.view).tolist())),
                     bytes=sum(part["bytes"] for part in cache.manifest["parts"]),
-                    clips_of_a_video=Spread.over([count for *_, count in cache.groups]),
+                    clips_of_a_video=Spread.over(counts),
                     objects=Spread.over(objects), queries=queries, used=Spread.over(used),
                     idle=idle / (clips * queries))
 
@@ -84,7 +85,7 @@ def contents(cache: QueryCache) -> Contents:
 def _views(cache: QueryCache) -> Iterator[tuple[list[list[int]], np.ndarray]]:
     """Of every view of every video: areas of the tubes of each clip, and class logits k n classes+1."""
     for _, _, part, group, _ in cache.groups:
-        file = cache.files[part]
+        file = cache.file(part)
         table = file.read_row_group(group, columns=["tube_areas", "class_logits"])
         dtype, shape = json.loads(file.schema_arrow.metadata[b"tensors"])["class_logits"]
         blobs = table["class_logits"].to_pylist()
@@ -102,7 +103,7 @@ def _columns(cache: QueryCache) -> Iterator[Column]:
     """Every column with its bytes, in the order of the first part."""
     sizes: Counter[str] = Counter()
     kinds: dict[str, str] = {}
-    for file in cache.files.values():
+    for file in map(cache.file, cache.filled_parts):
         tensors = json.loads(file.schema_arrow.metadata[b"tensors"])
         for field in file.schema_arrow:
             tensor = tensors.get(field.name)

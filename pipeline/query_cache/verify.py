@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,10 @@ from pipeline.query_cache.cache import (
     refuse_other_source,
     refuse_other_version,
     refuse_unfit_manifest,
+    views_of,
 )
 from pipeline.query_cache.columns import BLOBS, LISTS, PLAIN, CachedClip, blob_bytes, checksum, to_clip
+from pipeline.query_cache.view_table import TABLE
 
 AGAIN = "Delete it and run jobs.cache_queries again: it makes only this part anew."
 SHARED = ("queries", "mask_embeddings", "class_logits", "pixel_features", "places", "looks")    # alike in all parts
@@ -70,25 +71,30 @@ def _findings(folder: Path, manifest: Mapping[str, Any], expected: Mapping[str, 
         yield (f"{path}: its fingerprint {manifest['fingerprint'][:12]}... is not that of what it was made from. "
                f"{MANIFEST_CURE}")
     parts = manifest["parts"]
+    try:
+        table = views_of(folder, manifest)
+    except BadInput as error:
+        yield f"{folder / TABLE}: {error.what} {error.cure}"
+        return
     for stray in sorted({file.name for file in folder.glob("*.parquet")} - {part["file"] for part in parts}):
         yield f"{folder / stray}: it is not in the manifest; delete it, or run jobs.cache_queries again"
-    sums = {"views": sum(len(part["groups"]) for part in parts),
+    sums = {"views": len(table),
             **{name: sum(part[name] for part in parts) for name in ("clips", "bytes")}}
     for name, total in sums.items():
         if total != manifest["totals"][name]:
             yield (f"{path}: the {name} of all parts sum to {total}, but its totals list {manifest['totals'][name]}. "
                    f"{MANIFEST_CURE}")
-    views = Counter((video, view) for part in parts for video, view, _ in part["groups"])
-    for (video, view), count in views.items():
-        if count > 1:
-            yield f"{path}: view {view} of video {video!r} is listed {count} times. {MANIFEST_CURE}"
+    for video, view, count in table.repeated():
+        yield f"{path}: view {view} of video {video!r} is listed {count} times. {MANIFEST_CURE}"
     shapes: dict[str, str] = {}
-    for part in parts:
-        yield from _part_findings(folder / part["file"], part, shapes)
+    for index, part in enumerate(parts):
+        yield from _part_findings(folder / part["file"], part, table.of_part(index), shapes)
 
 
-def _part_findings(path: Path, part: Mapping[str, Any], shapes: dict[str, str]) -> Iterator[str]:
-    """Findings about one part. shapes: tensor -> its type and channels in the parts before; is extended."""
+def _part_findings(path: Path, part: Mapping[str, Any], views: Sequence[tuple[str, int, int]], shapes: dict[str, str]
+                   ) -> Iterator[str]:
+    """Findings about one part. views: video, view and clips of each row group that the cache lists. shapes: tensor ->
+    its type and channels in the parts before; is extended."""
     if not part["clips"]:       # a shard without a video that could be cached
         if path.exists():
             yield f"{path}: the manifest lists no clip in it. {AGAIN}"
@@ -117,11 +123,10 @@ def _part_findings(path: Path, part: Mapping[str, Any], shapes: dict[str, str]) 
     yield from wrong
     if wrong:
         return
-    if file.num_row_groups != len(part["groups"]):
-        yield (f"{path}: it has {file.num_row_groups} row groups, but the manifest lists {len(part['groups'])} views. "
-               f"{AGAIN}")
+    if file.num_row_groups != len(views):
+        yield f"{path}: it has {file.num_row_groups} row groups, but the manifest lists {len(views)} views. {AGAIN}"
         return
-    for group, listed in enumerate(part["groups"]):
+    for group, listed in enumerate(views):
         yield from _group_findings(path, file, group, listed, tensors)
 
 

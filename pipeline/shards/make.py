@@ -66,7 +66,7 @@ def _made(dataset: Dataset, folder: Path, plan: ShardPlan, *, workers: int, stri
              len(plan.shards), folder)
     try:
         with Progress("sharding", plan.videos) as progress:
-            outcomes = Outcomes(progress)
+            outcomes = Outcomes(progress, counts_only=True)
             for facts in _write_shards(dataset, folder, plan, workers=workers, strict=strict):
                 outcomes.add(shard_outcomes(facts))
         return finish(folder, plan, dataset.remarks)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import digests
-from pipeline.digests import known_sha256, refuse_other_content
+from pipeline.digests import known_sha256, refuse_other_content, remembered_sha256
 from pipeline.errors import Mismatch
 from pipeline.files import sha256_of
 
@@ -21,7 +21,7 @@ def reads(tmp_path, monkeypatch) -> list[Path]:
     """The files that were read, with a memory of its own, in which new files count as settled."""
     read = []
     monkeypatch.setattr(digests, "sha256_of", lambda path: read.append(path) or sha256_of(path))
-    monkeypatch.setattr(digests, "_known", {})
+    monkeypatch.setattr(digests, "_memory", digests._Memory())
     monkeypatch.setattr(digests, "SETTLED", -1)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
@@ -38,7 +38,7 @@ def file(tmp_path) -> Path:
 
 def forget(monkeypatch) -> None:
     """As in another process."""
-    monkeypatch.setattr(digests, "_known", {})
+    monkeypatch.setattr(digests, "_memory", digests._Memory())
 
 
 def test_a_file_is_read_once_by_all_processes_of_a_machine(file, reads, monkeypatch):
@@ -71,14 +71,36 @@ def test_a_file_that_has_just_changed_is_read_again(file, reads, monkeypatch):
     assert len(reads) == 2
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b'{"x": 7}', b'{"x": []}'])
+@pytest.mark.parametrize("content", [b"", b"[]", b"7", b'["x"]', b'["x", 1, "y"]', b"\xff", b'["x", 1,'])
 def test_a_damaged_record_costs_a_reading(file, reads, monkeypatch, content):
     known_sha256(file)
-    (record,) = Path(tempfile.gettempdir()).glob("*/*.json")
+    (record,) = Path(tempfile.gettempdir()).glob("*/*.jsonl")
     record.write_bytes(content)
     forget(monkeypatch)
     assert known_sha256(file) == sha256_of(file)
     assert len(reads) == 2
+
+
+def test_files_of_a_folder_are_remembered_without_reading_them(file, reads, monkeypatch):
+    for name in "yz":
+        file.with_name(name).write_bytes(name.encode())
+        known_sha256(file.with_name(name))
+    forget(monkeypatch)
+    assert remembered_sha256(file.parent, "xyz!") == {name: sha256_of(file.with_name(name)) for name in "yz"}
+    file.with_name("y").write_bytes(b"other")
+    assert remembered_sha256(file.parent, "xyz!") == {"z": sha256_of(file.with_name("z"))}
+    assert len(reads) == 2
+
+
+def test_a_record_that_has_grown_long_begins_anew(file, reads, monkeypatch):
+    monkeypatch.setattr(digests, "LONGEST_RECORD", 300)
+    for times in range(10):
+        file.write_bytes(bytes(times))
+        assert known_sha256(file) == sha256_of(file)
+    (record,) = Path(tempfile.gettempdir()).glob("*/*.jsonl")
+    assert record.stat().st_size < 600
+    forget(monkeypatch)
+    assert remembered_sha256(file.parent, "x") == {"x": sha256_of(file)}
 
 
 def test_a_place_that_others_may_write_to_is_not_believed(file, reads, monkeypatch):

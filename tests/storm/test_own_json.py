@@ -182,7 +182,7 @@ def test_a_torn_sidecar_of_the_cache_means_that_its_part_is_made_again(tmp_path,
 def test_a_torn_manifest_of_the_cache_is_named(tmp_path, harm):
     summary = empty_part(tmp_path / "cache").close()
     path = finish_cache(tmp_path / "cache", {"clip_frames": 2}, [summary])
-    assert QueryCache(path.parent).groups == ()
+    assert list(QueryCache(path.parent).groups) == []
     harm(path)
     refused(path, lambda: QueryCache(path.parent), "run jobs.cache_queries again")
 

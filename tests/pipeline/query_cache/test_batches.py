@@ -77,7 +77,30 @@ def test_every_full_window_of_frames_is_equally_likely_and_short_videos_are_neve
     for window in possible:
         assert close([window == one for one in seen], 1 / len(possible))
     assert all(frames == list(range(frames[0], frames[0] + 8, 2)) for *_, frames in windows)
-    assert cache.videos.keys() - drawn_videos(cache, config).keys() == {"short"}
+    drawn = drawn_videos(cache, config)
+    assert len(drawn) == 4
+    assert {cache.groups.video(view) for view in drawn.views.tolist()} == cache.videos.keys() - {"short"}
+
+
+@pytest.mark.parametrize("config", [
+    QueryInputConfig(clips=4), QueryInputConfig(clips=4, test_view=False),
+    QueryInputConfig(clips=4, sampling="windows"),
+    QueryInputConfig(clips=4, sampling="windows", test_view=False), QueryInputConfig(clips=1, sampling="windows")])
+def test_the_samples_are_those_of_the_plain_formula(cache, lengths, config):
+    """A list with the views of a video once for each of its windows. This order must never change."""
+    expected = []
+    for video in sorted(lengths):
+        groups = [group for group, (name, view, *_) in enumerate(cache.groups)
+                  if name == video and (config.test_view or view > 0)]
+        full = [group for group in groups if sum(
+            clip.num_frames == CLIP_FRAMES for clip in cache.read(group)) >= config.clips]
+        if config.sampling == "videos":
+            expected.append(groups)
+        elif full:
+            ends = [cache.read(group)[-1].start_frame + cache.read(group)[-1].num_frames for group in full]
+            expected += [full] * (max(ends) - config.clips * CLIP_FRAMES + 1)
+    drawn = drawn_videos(cache, config)
+    assert [drawn.views_of(sample).tolist() for sample in range(drawn.samples)] == expected
 
 
 def test_the_number_of_videos_left_out_is_said(cache):

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import tempfile
 from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline import digests
 from pipeline.errors import BadInput, Mismatch
-from pipeline.foreign_files import own_json
 from pipeline.query_cache.batches import QueryInputConfig, collate, query_batches
 from pipeline.query_cache.cache import (
     CachedClip,
@@ -23,6 +24,7 @@ from pipeline.query_cache.cache import (
     part_outcomes,
     part_path,
 )
+from tests.pipeline.query_cache.cache_files import as_earlier_version
 from tests.storm.small_disk import disk_of
 
 SOURCE = {"segmenter": "abc", "clip_frames": 2}
@@ -249,14 +251,57 @@ def test_a_part_of_another_cache_is_made_again_and_the_others_are_kept(tmp_path)
 
 
 def test_a_cache_of_an_earlier_version_is_read_and_its_parts_have_their_sha256(cache):
-    manifest = own_json(cache.folder / "manifest.json", cure="")
+    manifest = as_earlier_version(cache.folder)
     for part in manifest["parts"]:
         del part["fingerprint"]
     (cache.folder / "manifest.json").write_text(json.dumps(manifest))
-    assert len(QueryCache(cache.folder).read(0)) == 1
+    earlier = QueryCache(cache.folder)
+    assert len(earlier.read(0)) == 1
+    assert list(earlier.groups) == list(cache.groups)
+    assert earlier.groups.frames.tolist() == cache.groups.frames.tolist() == [2, 2, 6, 6, 8]
+    assert earlier.groups.full.tolist() == cache.groups.full.tolist() == [1, 1, 3, 3, 4]
     path = other_part_in(cache.folder)
     with pytest.raises(BadInput, match=rf"{re.escape(str(path))}: the checksum.*sha256.*but the manifest lists"):
         QueryCache(cache.folder).read(0)
+
+
+def test_a_damaged_table_of_views_is_named(cache):
+    path = cache.folder / "views.arrow"
+    whole = path.read_bytes()
+    for damage in (whole[:-1], whole[:-1] + b"x", b"", bytes(len(whole))):
+        path.write_bytes(damage)
+        with pytest.raises(BadInput, match=rf"{re.escape(str(path))}.*Run jobs\.cache_queries again"):
+            QueryCache(cache.folder)
+    path.unlink()
+    with pytest.raises(BadInput, match=rf"{re.escape(str(path))}.*Run jobs\.cache_queries again"):
+        QueryCache(cache.folder)
+
+
+def test_parts_whose_bytes_are_known_are_opened_without_reading_them(cache, monkeypatch, tmp_path_factory):
+    monkeypatch.setattr(digests, "_memory", digests._Memory())
+    monkeypatch.setattr(digests, "SETTLED", -1)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("temporary")))
+    QueryCache(cache.folder).refuse_damage()
+    monkeypatch.setattr("pipeline.query_cache.cache.stored_fingerprint", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr(digests, "sha256_of", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr(digests, "_memory", digests._Memory())      # as in another process
+    assert len(QueryCache(cache.folder).read(0)) == 1
+
+
+def test_few_parts_are_open_at_a_time(cache, monkeypatch):
+    monkeypatch.setattr("pipeline.query_cache.cache.MOST_OPEN", 1)
+    for group, (video, view, *_) in list(enumerate(cache.groups)) * 2:
+        assert same(cache.read(group)[0], clip(video, 0, view=view))
+        assert len(cache._open) == 1
+
+
+def test_a_pickled_cache_is_its_path_and_refuses_another_cache_there(cache):
+    pickled = pickle.dumps(cache)
+    assert len(pickled) < 500
+    other = {**SOURCE, "segmenter": "x"}
+    finish_cache(cache.folder, other, [])
+    with pytest.raises(Mismatch, match=r"was made again\. Run the same command again"):
+        pickle.loads(pickled)
 
 
 def test_every_part_is_compared_before_training(cache):

@@ -49,10 +49,10 @@ def test_a_cache_in_8_bits_is_read_like_any_other_but_for_the_pixel_features(tmp
     assert (small.read(0)[1].pixel_features == 0).all()
 
 
-def test_its_format_is_one_that_earlier_versions_refuse_and_old_ones_keep_theirs(tmp_path):
+def test_its_format_is_one_that_earlier_versions_refuse(tmp_path):
     formats = [json.loads((write(tmp_path / name, source, clip("a", 0)).folder / "manifest.json").read_text())["schema"]
                for name, source in (("plain", SOURCE), ("small", EIGHT))]
-    assert formats == [2, 3]
+    assert formats == [4, 4]
 
 
 def test_a_changed_factor_is_found_by_the_checksum(tmp_path):

@@ -16,6 +16,7 @@ from pipeline.files import sha256_of
 from pipeline.foreign_files import own_json
 from pipeline.query_cache import CacheWriter, fingerprint, finish_cache, verify_cache
 from pipeline.query_cache.verify import faults_of
+from tests.pipeline.query_cache.cache_files import as_earlier_version, change_views
 from tests.pipeline.query_cache.test_cache import SOURCE, M, clip
 
 PART = "queries-000001.parquet"
@@ -89,10 +90,6 @@ def test_without_a_manifest_the_verb_is_named(folder):
     (lambda m: m["parts"][1].update(file="../x"), "which is no file in its folder"),
     (lambda m: m["made_from"].update(segmenter="xyz"), "is not that of what it was made from"),
     (lambda m: m["totals"].update(clips=8), "the clips of all parts sum to 9, but its totals list 8"),
-    (lambda m: m["parts"][1]["groups"][0].__setitem__(2, 2), "it has 3 clips, but the manifest lists 2"),
-    (lambda m: m["parts"][1]["groups"][0].__setitem__(0, "d"), "it holds rows of [('c', 0)]"),
-    (lambda m: m["parts"][1]["groups"][0].__setitem__(0, "a"), "view 0 of video 'a' is listed 2 times"),
-    (lambda m: m["parts"][1]["groups"].append(["d", 0, 1]), "1 row groups, but the manifest lists 2 views"),
     (lambda m: m["parts"][1].update(fingerprint="f" * 64), "a part of another cache"),
     (lambda m: m["parts"].pop(1), f"{PART}: it is not in the manifest"),
     (lambda m: m["totals"].pop("clips"), "KeyError('clips') comes from a field that is missing"),
@@ -102,6 +99,35 @@ def test_a_manifest_that_differs_from_the_parts_is_found(folder, change, expecte
     findings = verify_cache(folder)
     assert any(expected in finding for finding in findings), findings
     assert all(str(folder) in finding for finding in findings)
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+@pytest.mark.parametrize(("change", "expected"), [
+    (lambda rows: rows[2].update(clips=2), "it has 3 clips, but the manifest lists 2"),
+    (lambda rows: rows[2].update(video="d"), "it holds rows of [('c', 0)]"),
+    (lambda rows: rows[2].update(video="a"), "view 0 of video 'a' is listed 2 times"),
+    (lambda rows: rows.append({**rows[2], "video": "d", "group": 1}), "1 row groups, but the manifest lists 2 views"),
+])
+def test_views_that_differ_from_the_parts_are_found(folder, earlier, change, expected):
+    change_views(folder, change)
+    if earlier:
+        as_earlier_version(folder)
+    findings = verify_cache(folder)
+    assert any(expected in finding for finding in findings), findings
+    assert all(str(folder) in finding for finding in findings)
+
+
+def test_a_sound_cache_of_an_earlier_version_has_no_findings(folder):
+    as_earlier_version(folder)
+    assert verify_cache(folder, expected=SOURCE) == []
+
+
+def test_a_damaged_table_of_views_is_found(folder):
+    path = folder / "views.arrow"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    [finding] = verify_cache(folder)
+    assert finding.startswith(f"{path}: its checksum")
+    assert "Run jobs.cache_queries again" in finding
 
 
 def test_a_damaged_manifest_is_found(folder):
