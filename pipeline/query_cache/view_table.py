@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.arrow_columns import as_numpy
 from pipeline.digests import known_sha256
 from pipeline.errors import BadInput
 from pipeline.files import atomic_file, sha256_of
@@ -42,7 +43,7 @@ class ViewTable(Sequence[tuple[str, int, int, int, int]]):
         """rows: may lack `frames` and `full`; `lengths` then returns them."""
         self._rows = rows
         self._lengths = lengths
-        self.view, self.part, self.group, self.clips = (rows[name].to_numpy()
+        self.view, self.part, self.group, self.clips = (as_numpy(rows[name])
                                                         for name in ("view", "part", "group", "clips"))
 
     @classmethod
@@ -70,8 +71,8 @@ class ViewTable(Sequence[tuple[str, int, int, int, int]]):
     def starts(self) -> np.ndarray:
         """The first view of every video, and at the end the number of views."""
         videos = self._rows["video"]
-        return np.concatenate([[0] if len(self) else [], np.flatnonzero(pc.not_equal(videos[1:], videos[:-1]).to_numpy(
-            zero_copy_only=False)) + 1, [len(self)]]).astype(np.int64)
+        firsts = np.flatnonzero(as_numpy(pc.not_equal(videos[1:], videos[:-1]))) + 1
+        return np.concatenate([[0][:len(self)], firsts, [len(self)]]).astype(np.int64)
 
     @property
     def videos(self) -> Videos:
@@ -81,7 +82,7 @@ class ViewTable(Sequence[tuple[str, int, int, int, int]]):
     @cached_property
     def lengths(self) -> tuple[np.ndarray, np.ndarray]:
         """`frames` and `full`."""
-        return self._lengths() if self._lengths else (self._rows["frames"].to_numpy(), self._rows["full"].to_numpy())
+        return self._lengths() if self._lengths else (as_numpy(self._rows["frames"]), as_numpy(self._rows["full"]))
 
     @property
     def frames(self) -> np.ndarray:
@@ -96,7 +97,7 @@ class ViewTable(Sequence[tuple[str, int, int, int, int]]):
     def repeated(self) -> Iterator[tuple[str, int, int]]:
         """(video, view, times) of the views that are listed more than once."""
         videos = self._rows["video"]
-        same = np.flatnonzero(pc.equal(videos[1:], videos[:-1]).to_numpy(zero_copy_only=False)
+        same = np.flatnonzero(as_numpy(pc.equal(videos[1:], videos[:-1]))
                               & (self.view[1:] == self.view[:-1]))
         for index in same.tolist():
             if index == 0 or self[index - 1][:2] != self[index][:2]:
@@ -170,8 +171,8 @@ def listed_views(parts: Sequence[Mapping[str, Any]], **lengths) -> ViewTable:
 def lengths_of(file: pq.ParquetFile, clips: Iterable[int], *, clip_frames: int) -> tuple[np.ndarray, np.ndarray]:
     """`frames` and `full` of the row groups of a part. clips: of each, at least one."""
     table = file.read(["start_frame", "num_frames"])
-    frames = table["num_frames"].to_numpy().astype(np.int64)
-    ends = table["start_frame"].to_numpy() + frames
+    frames = as_numpy(table["num_frames"]).astype(np.int64)
+    ends = as_numpy(table["start_frame"]) + frames
     starts = np.cumsum([0, *clips])[:-1]
     if not len(starts):
         return np.zeros(0, np.int64), np.zeros(0, np.int64)

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.arrow_columns import as_numpy
 from pipeline.errors import BadInput
 from pipeline.files import atomic_file, canonical_json, digest
 from pipeline.foreign_files import open_regular, parse_json
@@ -36,12 +37,14 @@ class IndexBatch:
     """The rows of some shards. A column is compared with its checksum before it is used first."""
 
     def __init__(self, rows: pa.RecordBatch, path: Path, *, checksums: Mapping[str, int] | None = None,
-                 cure: str = REBUILD) -> None:
-        """checksums: crc32 of every column; None where the rows come from a file with checks of its own."""
+                 mapped: mmap.mmap | None = None, cure: str = REBUILD) -> None:
+        """checksums: crc32 of every column; None where the rows come from a file with checks of its own. mapped: the
+        file, where it is mapped into memory."""
         self.path = path
         self.cure = cure
         self._rows = rows
         self._checksums = checksums
+        self._mapped = mapped
         self._checked: set[str] = set()
 
     def __len__(self) -> int:
@@ -64,13 +67,18 @@ class IndexBatch:
 
     def numbers(self, name: str) -> np.ndarray:
         """One column of numbers."""
-        return self.column(name).to_numpy()
+        return as_numpy(self.column(name))
 
     def rows(self, start: int, stop: int) -> list[dict[str, Any]]:
         """Some rows as plain values."""
         for name in INDEX_SCHEMA.names:
             self.column(name)
         return self._rows.select(ROW_SCHEMA.names).slice(start, stop - start).to_pylist()
+
+    def release(self) -> None:
+        """Give the memory of the file back to the system, which has the pages at hand when they are needed again."""
+        if self._mapped is not None:
+            self._mapped.madvise(mmap.MADV_DONTNEED)
 
     def damaged(self, what: str) -> BadInput:
         """The error for rows that are not as they were written."""
@@ -171,7 +179,7 @@ def read_index(path: Path, manifest: Mapping[str, Any]) -> list[IndexBatch]:
             rows, metadata = reader.get_batch_with_custom_metadata(index)
             facts = json.loads((metadata or {}).get(b"facts", b""))
             refuse_other_tars(path, facts, manifest)
-            batches.append((IndexBatch(rows, path, checksums=facts["crc32"]), facts["shards"]))
+            batches.append((IndexBatch(rows, path, checksums=facts["crc32"], mapped=content), facts["shards"]))
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         if isinstance(error, BadInput):
             raise

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
+from pipeline.arrow_columns import as_numpy
 from pipeline.picture_headers import LARGEST
 from pipeline.records import Segment
 from pipeline.shards.format import StoredFrame, StoredVideo
@@ -18,6 +19,7 @@ from pipeline.shards.index import IndexBatch
 # Of each video: its position in the whole set, its rows in a batch of the index, and what is asked of all videos.
 _FACTS = np.dtype([(name, np.int32) for name in ("index", "batch", "start", "stop", "shard", "frames", "labels",
                                                  "objects", "height", "width")])
+_BATCHES_AT_ONCE = 32       # of the index in memory, while it is opened
 
 
 class StoredVideos(Sequence[StoredVideo]):
@@ -30,8 +32,12 @@ class StoredVideos(Sequence[StoredVideo]):
     def __init__(self, batches: Sequence[IndexBatch], manifest: Mapping[str, Any]) -> None:
         self._batches = batches
         self._sizes = [shard["size"] for shard in manifest["shards"]]       # of the tars, bytes
-        self._facts = np.concatenate([np.zeros(0, _FACTS),
-                                      *(_facts(batch, index, len(self._sizes)) for index, batch in enumerate(batches))])
+        facts = [np.zeros(0, _FACTS)]
+        for index, batch in enumerate(batches):
+            facts.append(_facts(batch, index, len(self._sizes)))
+            if index % _BATCHES_AT_ONCE == 0 or index == len(batches) - 1:
+                batch.release()
+        self._facts = np.concatenate(facts)
         self._facts["index"] = np.arange(len(self._facts))
         self._refuse_other_counts(manifest)
 
@@ -120,7 +126,7 @@ def _facts(batch: IndexBatch, position: int, shards: int) -> np.ndarray:
     clips = {name: batch.numbers(name).astype(np.int64)
              for name in ("shard", "num_frames", "labels", "objects", "height", "width")}
     _refuse_unfit_clips(batch, clips, shards)
-    starts = np.append(0, np.flatnonzero(pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False)) + 1)
+    starts = np.append(0, np.flatnonzero(as_numpy(pc.not_equal(ids[1:], ids[:-1]))) + 1)
     facts = np.zeros(len(starts), _FACTS)
     facts["batch"] = position
     facts["start"] = starts

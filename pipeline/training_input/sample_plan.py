@@ -217,7 +217,7 @@ def _draws(plan: SamplePlan | StreamPlan, step: int, rank: int, share: int, *, f
             for index, (video, repeat) in enumerate(_locate(plan, chosen))]
 
 
-@lru_cache(maxsize=4)       # all steps of an epoch share one order
+@lru_cache(maxsize=2)       # all steps of an epoch share one order
 def _order(plan: SamplePlan | StreamPlan, epoch: int) -> np.ndarray:
     """Samples of an epoch in the order of reading. The samples of a video have consecutive numbers."""
     if isinstance(plan, SamplePlan):
@@ -230,7 +230,7 @@ def _order(plan: SamplePlan | StreamPlan, epoch: int) -> np.ndarray:
         for shard in shards])
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)
 def _starts(plan: SamplePlan | StreamPlan) -> np.ndarray:
     """The number of the first sample of each video, and at the end the number of all samples."""
     return np.append(0, np.cumsum(np.broadcast_to(plan.samples_per_video, plan.count), dtype=np.int64))
