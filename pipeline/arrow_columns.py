@@ -1,4 +1,4 @@
-"""Columns of Arrow files as numpy arrays. pyarrow's own `to_numpy` imports pandas, which takes half a second and 40 MB."""
+"""Columns of Arrow files as numpy arrays. pyarrow's own `to_numpy` imports pandas, for half a second and 40 MB."""
 
 from __future__ import annotations
 
