@@ -34,8 +34,15 @@ from model.labels import ClassTable
 from pipeline.clips import AugmentConfig
 from pipeline.digests import SETTLED
 from pipeline.files import canonical_json
-from pipeline.query_cache import CachedClip, CacheWriter, QueryCache, QueryInputConfig, drawn_videos, finish_cache
-from pipeline.query_cache.cache import part_path
+from pipeline.query_cache import (
+    CachedClip,
+    CacheWriter,
+    QueryCache,
+    QueryInputConfig,
+    drawn_videos,
+    finish_cache,
+    part_path,
+)
 from pipeline.shards import ShardConfig, ShardPlan, ShardSet
 from pipeline.shards.finish import finish
 from pipeline.shards.format import META, SCHEMA, clip_key
