@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 
 from jobs.training.own_store import DATABASE, can_hold_store, prepare_store
 from jobs.training.tracker import Recorded, can_record
-from jobs.training.tracking import TrackingConfig
+from jobs.training.tracking import TrackingConfig, chosen_uri
 
 
 def recorded(folder: Path, verb: str = "train", *, uri: str = "", register: bool = False) -> dict[str, str]:
@@ -123,3 +123,8 @@ def test_a_read_only_place_holds_no_store_unless_a_tracker_is_named(tmp_path, mo
     assert not can_hold_store(tmp_path / "not" / "there")
     assert not can_record(TrackingConfig(), tmp_path / "runs" / "run")
     assert can_record(TrackingConfig(uri="http://tracker:5000"), tmp_path / "runs" / "run")
+
+
+def test_a_blank_variable_means_the_store_beside_the_runs(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", " ")
+    assert chosen_uri(TrackingConfig()) == ""
