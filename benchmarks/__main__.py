@@ -24,8 +24,8 @@ from benchmarks.harness import run_one
 from benchmarks.rows import RESULTS, is_slower, latest, read_rows
 from benchmarks.table import PAGE, page
 
-BENCHMARKS = ("trajectory_attention", "deformable_attention", "kmax_losses", "metrics", "panoptic_merge", "shards",
-              "loading", "scale", "batch_canvas", "query_cache", "evidence", "in_the_loop", "identity", "links",
+BENCHMARKS = ("trajectory_attention", "deformable_attention", "inference", "kmax_losses", "metrics", "panoptic_merge",
+              "shards", "loading", "scale", "batch_canvas", "query_cache", "evidence", "in_the_loop", "identity", "links",
               "cache_score")
 
 # Read by the C library and by OpenMP when a process starts; see pipeline/training_input/loading.py.
