@@ -119,6 +119,23 @@ def runtime_environment() -> dict[str, Any]:
                          ) from None
 
 
+def submitting() -> list[str]:
+    """The words that stand before a command in order to submit it as this process's job was; none outside a job.
+
+    Values of variables are left out, since a log is no place for a secret.
+    """
+    if not inside_a_job():
+        return []
+    joined = sys.modules.get("jobs.joined_cluster")
+    words = ["ray", "job", "submit", "--address", f"http://{getattr(joined, 'dashboard', '') or 'HEAD:8265'}",
+             "--working-dir", "."]
+    environment = {name: value for name, value in runtime_environment().items()
+                   if name != "working_dir" and not name.startswith("_")}
+    if "env_vars" in environment:
+        environment["env_vars"] = dict.fromkeys(environment["env_vars"], "...")
+    return [*words, *(["--runtime-env-json", json.dumps(environment)] if environment else []), "--"]
+
+
 def worker_environment() -> dict[str, str]:
     """Variables of worker processes, without those that the submitted job sets itself: Ray accepts each only once."""
     chosen = runtime_environment().get("env_vars", {})

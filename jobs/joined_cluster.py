@@ -13,12 +13,15 @@ from collections.abc import Mapping
 import ray
 from ray._private.services import find_bootstrap_address, find_gcs_addresses
 
-from jobs.cluster import SUBMITTED_JOB, named_address
+from jobs.cluster import SUBMITTED_JOB, named_address, runtime_environment
 from jobs.console import say
+from jobs.ray_lines import print_without_noise
 
 ANSWER_SECONDS = 40.0       # for a cluster to take in a process
 CURE = "Unset RAY_ADDRESS to start a small cluster on this machine, or start one there: ray start --head"
 PLACE = re.compile(r"\[?([^\[\]]+)\]?:(\d+)")
+
+dashboard = ""              # host:port of the dashboard and of `ray job submit`, as the cluster names it
 
 # Joins as the verb would: Ray tries for minutes where a cluster hangs, and ends the process in native code.
 PROBE = """
@@ -37,10 +40,24 @@ def join(address: str, *, environment: Mapping[str, str]) -> None:
     """
     if address != "auto" and named_address():
         say(f"using the Ray cluster at {address}, which RAY_ADDRESS={os.environ['RAY_ADDRESS']} names")
+    global dashboard
     try:
-        ray.init(address=address, runtime_env={"env_vars": dict(environment)}, log_to_driver=True)
+        context = ray.init(address=address, runtime_env={"env_vars": {**environment, **_place_of(address)}},
+                           log_to_driver=True)
     except (ConnectionError, RuntimeError) as error:
         raise ConnectionError(f"RAY_ADDRESS={address}: {str(error).splitlines()[0]}. {CURE}") from None
+    dashboard = context.dashboard_url or ""
+    print_without_noise()
+
+
+def _place_of(address: str) -> dict[str, str]:
+    """The variable that names the cluster, for its workers.
+
+    Without it a helper of Ray Train looks for "the" cluster of its machine, and waits in vain where there are several.
+    """
+    place = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
+    chosen = runtime_environment().get("env_vars", {})
+    return {"RAY_ADDRESS": place} if PLACE.fullmatch(place) and "RAY_ADDRESS" not in chosen else {}
 
 
 def answering_address(address: str) -> str:

@@ -45,7 +45,6 @@ def start_own_cluster(*, cpus: int, object_store_mb: int, environment: Mapping[s
     port = str(_free_port())
     workers = {**environment, "RAY_ADDRESS": f"127.0.0.1:{port}", "TMPDIR": tempfile.gettempdir()}
     folder = ray_folder()
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
     # Ray's own processes keep sockets in TMPDIR too.
     with variables(RAY_GCS_SERVER_PORT=port, TMPDIR=str(folder.parent)), failure_named(folder):
         # Ray Train watches its own controller through the dashboard's state service and complains without it.

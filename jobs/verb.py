@@ -5,7 +5,7 @@
 
 Exit codes: 0 done, 2 usage or configuration, 3 data, 4 parts that do not belong together, 130 Ctrl-C, 143 SIGTERM,
 129 SIGHUP, 1 anything else.
-The last line printed is the summary as JSON.
+The last line printed is the summary as JSON; a submitted job that fails prints its exit code and the reason last.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 import re
 import shlex
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial, wraps
@@ -25,7 +26,7 @@ from typing import Annotated, Any
 import tyro
 
 from jobs import stopping
-from jobs.cluster import inside_a_job, joins_cluster
+from jobs.cluster import inside_a_job, joins_cluster, submitting
 from jobs.code_version import code_version
 from jobs.config import assignments, config_digest, override, to_json
 from jobs.console import accept_all_characters, say
@@ -43,6 +44,8 @@ from pipeline.file_names import at_home
 # First match wins: a Mismatch and a BadInput are ValueErrors too.
 EXIT_CODES = ((Mismatch, 4), (BadInput, 3), (ValueError, 2), (FileNotFoundError, 2), (ConnectionError, 2),
               (ArithmeticError, 2), (OSError, 1))
+
+MEANINGS = {2: "configuration", 3: "data", 4: "parts that do not belong together"}
 
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")      # `pathlib` makes one slash of two
 
@@ -100,12 +103,17 @@ def guarded(verb: Verb, build_recipe: Callable[[], Recipe], *, dry_run: bool = F
             say(json.dumps(to_json(recipe), indent=1))
             return 0
         refuse_relative_paths(recipe)
-        stopping.begin(f"what {_module(verb)} has finished is kept in {resolved(recipe).run_folder}; to go on: "
-                       f"{shlex.join(['python', *sys.orig_argv[1:]])}")
+
+        def going_on() -> str:
+            return (f"what {_module(verb)} has finished is kept in {resolved(recipe).run_folder}; to go on: "
+                    f"{shlex.join([*submitting(), 'python', *sys.orig_argv[1:]])}")
+
+        stopping.begin(going_on())
         if uses and joins_cluster(recipe.cluster):
             from jobs.preflight import check_cluster  # here, since it imports Ray
 
             check_cluster(recipe.cluster, _module(verb), uses, given_paths(resolved(recipe)), outputs=OUTPUTS)
+            stopping.begin(going_on())      # with the address that is known by now
         summary = verb(with_counted_classes(resolved(recipe)))
         say(*(f"MLflow: {page}" for page in _pages[-1:] if page), json.dumps({"verb": _module(verb), **summary},
                                                                              default=str))
@@ -113,12 +121,17 @@ def guarded(verb: Verb, build_recipe: Callable[[], Recipe], *, dry_run: bool = F
     except Exception as raised:
         error = raised if isinstance(raised, ValueError) else explained(raised, folder.absolute())
         code = next((code for kind, code in EXIT_CODES if isinstance(error, kind)), None)
-        if code is None:
+        if code is None and not inside_a_job():
             raise
         if cannot_write(error):
             error.add_note(f"To write elsewhere: {elsewhere(_module(verb), folder)}")
-        say("\n  ".join([f"error: {error}", *getattr(error, "__notes__", [])]), stream=sys.stderr)
-        return code
+        if code is None:
+            traceback.print_exc()
+        else:
+            say("\n  ".join([f"error: {error}", *getattr(error, "__notes__", [])]), stream=sys.stderr)
+        if inside_a_job():      # Ray turns every code into 1
+            say(ended(code or 1, error), stream=sys.stderr)
+        return code or 1
     finally:
         stopping.end_if_asked()
 
@@ -138,6 +151,12 @@ def elsewhere(module: str, run_folder: Path) -> str:
         case "train_stage_two" | "train_links" | "sweep":
             return shlex.join(["--set", f"folder={other}", "--set", f"stage_one_from={run_folder.absolute()}"])
     return f"copy the run to {other}, then --set folder={other}"
+
+
+def ended(code: int, error: BaseException) -> str:
+    """The last line of a job that failed: its exit code and the reason."""
+    reason = MEANINGS.get(code) or type(error).__name__
+    return f"ended with exit code {code} ({reason}): {next(iter(str(error).splitlines()), '')}"
 
 
 def chosen_recipe(recipe: str, changes: Iterable[str] = ()) -> Recipe:
@@ -257,6 +276,8 @@ def next_command(recipe: Recipe, verb: str) -> str:
 def command_line(recipe: Recipe, verb: str, *changes: str) -> str:
     """The line that runs a verb on this recipe, with everything in which it differs from the recipe of its name.
 
+    Inside a submitted job it is the line that submits the next one.
+
     changes: further `path=value`, which come last and so win.
     """
     name = recipe.file or recipe.name
@@ -266,7 +287,7 @@ def command_line(recipe: Recipe, verb: str, *changes: str) -> str:
         known |= {setting for setting in map(_setting, given) if setting.endswith(COUNTED)}
     kept = [assignment for assignment in given if _setting(assignment) not in known]
     settings = [word for change in (*kept, *changes) for word in ("--set", change)]
-    return "next: " + shlex.join(["python", "-m", f"jobs.{verb}", "--recipe", name, *settings])
+    return "next: " + shlex.join([*submitting(), "python", "-m", f"jobs.{verb}", "--recipe", name, *settings])
 
 
 def has_command(recipe: Recipe) -> bool:

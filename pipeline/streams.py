@@ -7,6 +7,7 @@ beside each link of a chain names what its rows hold.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import pickle
 import threading
@@ -18,12 +19,15 @@ from pathlib import Path
 
 import ray.data
 from ray.experimental import internal_kv as kv
+from ray.util.debug import log_once
 
 from pipeline.files import canonical_json
 from pipeline.progress import REPORT_EVERY, Place, Report
 from pipeline.records import Dataset
 from pipeline.shards.plan import ShardPlan
 from pipeline.shards.writer import make_shard
+
+logging.getLogger("ray.data").setLevel(logging.WARNING)      # the plan and the end of every chain
 
 
 def shard_stream(dataset: Dataset, folder: Path, plan: ShardPlan, *, workers: int,
@@ -34,9 +38,10 @@ def shard_stream(dataset: Dataset, folder: Path, plan: ShardPlan, *, workers: in
     what `make_shard` raises.
     """
     write = partial(make_shard, dataset, folder, plan, strict=strict)
+    pool = ray.data.TaskPoolStrategy(size=min(workers, len(plan.shards)))       # Ray warns about more
     return _results(
         _one_task_per_row([{"shard": shard} for shard in range(len(plan.shards))])              # shard
-        .map(partial(_run, write), num_cpus=1, compute=ray.data.TaskPoolStrategy(size=workers))  # 1 -> 1  result, error
+        .map(partial(_run, write), num_cpus=1, compute=pool)   # 1 -> 1  result, error
     )
 
 
@@ -122,6 +127,7 @@ def _one_task_per_row(rows: list[dict]) -> ray.data.Dataset:
     """Rows as blocks of one row, so that each is a task of its own: it is retried alone and waits for no other."""
     chain = ray.data.from_items(rows, override_num_blocks=len(rows))
     chain.context.enable_progress_bars = False      # pipeline/progress.py counts videos instead of blocks
+    log_once("ray_data_progress_manager_disabled")    # Ray would print how to enable them, the first time
     return chain
 
 

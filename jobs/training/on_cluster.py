@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import ray.train
 import torch
 from ray.exceptions import RayActorError
-from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
+from ray.train import ControllerError, FailureConfig, LoggingConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 from torch import nn
 
@@ -79,11 +78,12 @@ def train_on_cluster(job: TrainingJob, work: Work) -> None:
                                          use_gpu=cluster.gpus_per_worker > 0),
             torch_config=OwnInterface(backend="nccl" if cluster.gpus_per_worker else "gloo"),
             run_config=RunConfig(name=RAY_CHECKPOINTS, storage_path=str(job.folder),
-                                 failure_config=FailureConfig(max_failures=cluster.max_failures)))
+                                 failure_config=FailureConfig(max_failures=cluster.max_failures),
+                                 logging_config=LoggingConfig(log_level="WARNING")))      # not each step of its start
         try:
             result = trainer.fit()
             break
-        except WorkerGroupError as error:
+        except (WorkerGroupError, ControllerError) as error:
             raise _user_error(error) or error from None
         except RayActorError:
             continue
@@ -108,14 +108,16 @@ def check_resources(cluster: ClusterConfig) -> None:
         raise ValueError(fault)
 
 
-def _user_error(failure: WorkerGroupError) -> Exception | None:
-    """The error of a worker that met wrong data or settings, where that is why the workers ended."""
-    errors = (getattr(error, "_base_exc", error) for error in failure.worker_failures.values())    # Ray's wrapper
-    return next((error for error in errors if isinstance(error, (ValueError, FileNotFoundError))), None)
+def _user_error(failure: WorkerGroupError | ControllerError) -> Exception | None:
+    """The error of a worker or of Ray's controller that met wrong data, settings or files, if that ended training."""
+    failures = (failure.worker_failures.values() if isinstance(failure, WorkerGroupError)
+                else (failure.controller_failure,))
+    errors = (getattr(error, "_base_exc", error) for error in failures)     # Ray's wrapper
+    kinds = (ValueError, FileNotFoundError) if isinstance(failure, WorkerGroupError) else (ValueError, OSError)
+    return next((error for error in errors if isinstance(error, kinds)), None)
 
 
 def _worker(job: TrainingJob, work: Work) -> Exception | None:
     """The function of a Ray Train process. Returns an error that a retry would meet again, the same on all ranks."""
-    logging.getLogger("ray.train").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     return work(job, RayWorker(job.folder, job.fit.keep_checkpoints))

@@ -16,6 +16,7 @@ from jobs.cluster import (
     connect,
     inside_a_job,
     results_of,
+    submitting,
     worker_environment,
 )
 
@@ -71,3 +72,14 @@ def test_in_process_one_actor_works_through_all_rows_in_order():
     rows = [{"value": value} for value in (1, 2, 3)]
     results = results_of(Adder, rows, arguments={"offset": 10}, cluster=ClusterConfig(in_process=True))
     assert [result["sum"] for result in results] == [11, 12, 13]
+
+
+def test_the_command_of_a_job_is_the_line_that_submits_it_without_values_of_variables(monkeypatch):
+    monkeypatch.delenv(SUBMITTED_JOB, raising=False)
+    assert submitting() == []
+    settings = {"runtime_env": {"pip": ["av"], "env_vars": {"AWS_SECRET_ACCESS_KEY": "hidden"}, "_ray_commit": "1",
+                                "working_dir": "gcs://_ray_pkg_1.zip"}}
+    monkeypatch.setenv(SUBMITTED_JOB, json.dumps(settings))
+    monkeypatch.setattr("jobs.joined_cluster.dashboard", "10.0.0.1:8265")
+    assert submitting() == ["ray", "job", "submit", "--address", "http://10.0.0.1:8265", "--working-dir", ".",
+                            "--runtime-env-json", '{"pip": ["av"], "env_vars": {"AWS_SECRET_ACCESS_KEY": "..."}}', "--"]

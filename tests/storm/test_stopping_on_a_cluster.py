@@ -20,6 +20,7 @@ from jobs import cache_queries, make_shards, train_stage_one, train_stage_two
 from jobs.recipes.schema import Recipe
 from tests.ray_head import Head, works
 from tests.runs import here, tiny_run
+from tests.storm.test_stopping import status
 from tests.storm.verb_process import VerbProcess, verb_processes
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -123,6 +124,8 @@ def test_a_job_that_is_stopped_leaves_no_process_and_ends_when_it_is_submitted_a
     assert drivers(run.run_folder)
     assert f"Job '{name}' was stopped" in head.job("stop", name)[1]
     wait_until(lambda: not head.workers() and not drivers(run.run_folder), 30)
+    if verb == "train_stage_one":
+        assert status(run, verb) == "KILLED"
     assert head.process.poll() is None
     if VERBS[verb].ends:
         code, said = head.submit(*command)
