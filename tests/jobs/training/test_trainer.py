@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from ray.train import WorkerGroupError
+from ray.train import ControllerError, WorkerGroupError
 from torch import nn
 
 from jobs.cluster import ClusterConfig
@@ -46,6 +46,12 @@ def test_a_users_mistake_is_found_among_the_errors_of_the_workers():
     mistake = BadInput("corrupt-image", "cut off.", video="v")
     assert _user_error(WorkerGroupError("text", {0: RuntimeError("connection closed"), 1: mistake})) is mistake
     assert _user_error(WorkerGroupError("text", {0: RuntimeError("connection closed")})) is None
+
+
+def test_an_error_of_rays_controller_is_told_like_that_of_a_worker():
+    full = OSError(28, "No space left on device")
+    assert _user_error(ControllerError(full)) is full
+    assert _user_error(ControllerError(RuntimeError("lost"))) is None
 
 
 def test_a_stage_trains_in_training_mode_except_for_norms_that_keep_their_statistics_and_frozen_parts():
