@@ -22,6 +22,7 @@ from pipeline.shards.format import StoredFrame, StoredVideo
 from pipeline.training_input import InputConfig, Stills, plan_clip, training_plan
 from pipeline.training_input.copy_paste import choose_segments
 from pipeline.training_input.training_clips import ClipPlan
+from tests.pipeline.shards.index_files import HeldVideos
 
 DRAWS = 2000
 LENGTHS = (2, 3, 5, 8, 13, 21, 34, 60)
@@ -43,7 +44,7 @@ def mean_near(ours: Iterable[float], official: Iterable[float]) -> bool:
 
 def videos_of(lengths: Iterable[int], size: tuple[int, int] = SIZE) -> SimpleNamespace:
     """What a plan has to know of a shard set."""
-    videos = tuple(StoredVideo(
+    videos = HeldVideos(StoredVideo(
         index=index, video_id=f"video {index}", shard=0, height=size[0], width=size[1],
         frames=tuple(StoredFrame(name=f"{frame}", image=(0, 0), label=(0, 0)) for frame in range(length)),
         segments=(Segment(id=1, class_index=1),), source_ids=(1,)) for index, length in enumerate(lengths))
@@ -178,7 +179,7 @@ def test_images_of_coco_without_an_object_are_never_drawn_for_instances_but_for_
     for name, kept in (("coco_mask2former_instance_r50", 6), ("coco_mask2former_panoptic_r50", 8),
                        ("coco_kmax_r50", 8)):
         shards = videos_of((1,) * 8)
-        shards.videos = tuple(replace(video, segments=()) if video.index < 2 else video for video in shards.videos)
+        shards.videos = HeldVideos(replace(video, segments=()) if video.index < 2 else video for video in shards.videos)
         plan = training_plan(shards, replace(input_of(name), batch_size=1))
         shares = Counter(draw.video for step in range(DRAWS) for draw in plan.batch(step))
         assert len(shares) == kept
