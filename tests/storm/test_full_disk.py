@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shutil
@@ -36,7 +37,9 @@ FULL = 20_000       # bytes that fit into a file
 
 
 def names_file(error: OSError, path: Path) -> bool:
-    return str(error).endswith(f": '{path}'") and "Make room" in "".join(error.__notes__)
+    """Whether the error of a file that grew too large, or of a disk that is full, names the file and the cure."""
+    cure = "Raise the limit (ulimit -f unlimited)" if error.errno == errno.EFBIG else "Make room"
+    return str(error).endswith(f": '{path}'") and cure in "".join(error.__notes__)
 
 
 def files_in(folder: Path) -> list[str]:
@@ -81,7 +84,7 @@ def test_a_checkpoint(tmp_path):
     write = partial(save_checkpoint, model=model, optimizer=optimizer, state={"step": 2})
     with disk_of(FULL), pytest.raises(OSError, match=r"model\.safetensors") as raised:
         add_checkpoint(tmp_path, "checkpoints", 2, write, keeps=2)
-    assert "Make room" in raised.value.__notes__[0]
+    assert "ulimit -f unlimited" in raised.value.__notes__[0]
     assert files_in(tmp_path) == []
     add_checkpoint(tmp_path, "checkpoints", 2, write, keeps=2)
     assert newest_whole(tmp_path, first_step=2) is not None

@@ -103,7 +103,8 @@ def test_a_signal_that_the_main_thread_cannot_handle_ends_the_verb(seconds, sign
     verb = subprocess.Popen([sys.executable, "-c", DEAF, str(seconds)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                             text=True)
     assert verb.stdout.readline() == "waiting\n"
-    time.sleep(seconds + 1 if signals == 1 else 0)      # for the signal of the forked process to be without effect
+    time.sleep(seconds + 1 if signals == 1 else 1)      # for the signal of the forked process to be without effect,
+    # and for the main thread to reach the lock
     for _ in range(signals):
         assert verb.poll() is None
         verb.send_signal(signal.SIGTERM)
