@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from pipeline.arrow_columns import as_numpy
 from pipeline.digests import known_sha256
 from pipeline.errors import BadInput
-from pipeline.files import atomic_file, sha256_of
+from pipeline.files import atomic_write, sha256_of
 from pipeline.foreign_files import open_regular
 
 TABLE = "views.arrow"
@@ -116,8 +116,10 @@ class ViewTable(Sequence[tuple[str, int, int, int, int]]):
 
     def save(self, path: Path) -> dict[str, Any]:
         """Write the table; returns what the manifest holds of it."""
-        with atomic_file(path) as file, pa.ipc.new_file(file, _SCHEMA) as writer:
+        content = pa.BufferOutputStream()
+        with pa.ipc.new_file(content, _SCHEMA) as writer:
             writer.write_batch(self._rows)
+        atomic_write(path, content.getvalue().to_pybytes())     # which accepts a finished one that is read-only
         return {"file": path.name, "sha256": sha256_of(path), "rows": len(self)}
 
 
