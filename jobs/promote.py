@@ -32,7 +32,10 @@ class PromoteLine(CommandLine):
 
 
 def main(recipe: Recipe, flags: PromoteLine) -> dict[str, Any]:
-    """Ask for the alias; returns what became of it. Raises FileNotFoundError without a model or its scores."""
+    """Make the model the champion if it scores best; returns the outcome.
+
+    Raises FileNotFoundError without a model or its scores.
+    """
     metric = flags.metric or FIRST_NUMBER[recipe.inference.results[0]]
     evaluation = evaluation_of(recipe)
     score = evaluation.numbers.get(metric)
