@@ -122,7 +122,7 @@ def runtime_environment() -> dict[str, Any]:
 def submitting() -> list[str]:
     """The words that stand before a command in order to submit it as this process's job was; none outside a job.
 
-    Values of variables are left out, since a log is no place for a secret.
+    Values of variables are left out, since a log must not show a secret.
     """
     if not inside_a_job():
         return []
