@@ -17,6 +17,8 @@ SEGMENT = 0x18538067                                                # Matroska, 
 PARENTS = (SEGMENT, 0x1F43B675)                                     # segment and cluster
 ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # holds the size of the file, 40 bytes on
 ASF_IS_STREAM = 1                                                   # a flag: the sizes were unknown when it was written
+BOX_HEAD = 8                                                        # bytes: the length and the name of a box
+FLV_TAGS = (8, 9, 18)                                               # sound, pictures, a script
 BLOCK = 1 << 20                                                     # bytes that are read at a time
 OGG_LAST = 4                                                        # a flag of the last page of a stream
 
@@ -62,24 +64,27 @@ def _zeros_at_end(file: BinaryIO, size: int) -> int:
 
 
 def _movie(file: BinaryIO, size: int) -> int:
-    """MP4, MOV, 3GP: boxes of a length and a name."""
+    """MP4, MOV, 3GP: boxes of a length and a name, among them the tables and the frames; fragments come in pairs."""
     position = 0
-    while position + 8 <= size:
+    seen = set()
+    while position + BOX_HEAD <= size:
         length, name = _unpack(file, position, ">I4s")
         if length == 1:
-            length, = _unpack(file, position + 8, ">Q")
-        if length < 8 or name not in MOVIE_BOXES:       # 0: to the end; other names are rubbish behind the last box
+            length, = _unpack(file, position + BOX_HEAD, ">Q")
+        if length < BOX_HEAD or name not in MOVIE_BOXES:    # 0: to the end; other names are rubbish behind the last box
             return size
+        seen.add(name)
         position += length
-    return position
+    complete = seen >= {b"moov", b"mdat"} and (b"moof" not in seen or name not in (b"moof", b"styp"))
+    return position if complete else max(position, size) + BOX_HEAD
 
 
 def _matroska(file: BinaryIO, size: int) -> int:
     """Elements of a number, a length and a content; live recordings leave the length of the long ones open."""
     position = 0
-    while position + 12 <= size:
+    while position < size:
         file.seek(position)
-        head = file.read(12)
+        head = file.read(12).ljust(12, b"\1")      # an element that is cut within its head is taken for a long one
         number_bytes = 9 - head[0].bit_length()
         if number_bytes > 4:
             return size
@@ -108,12 +113,14 @@ def _riff(file: BinaryIO, size: int) -> int:
 
 
 def _flv(file: BinaryIO, size: int) -> int:
-    """Tags of 11 bytes and a content, each followed by its length."""
+    """Tags of a kind, 10 more bytes and a content, each followed by its length."""
     position, = _unpack(file, 5, ">I")
     position += 4
-    while position + 11 <= size:
-        length, = _unpack(file, position, ">I")
-        position += 11 + (length & 0xFFFFFF) + 4
+    while position < size:
+        head, = _unpack(file, position, ">I")
+        if head >> 24 & 0x1F not in FLV_TAGS:       # rubbish behind the last tag
+            return size
+        position += 11 + (head & 0xFFFFFF) + 4
     return position
 
 
@@ -129,9 +136,9 @@ def _asf(file: BinaryIO, size: int) -> int:
 
 
 def _gif(file: BinaryIO, size: int) -> int:
-    """The last byte is a semicolon."""
+    """The last block ends with a zero, and a semicolon follows."""
     file.seek(-min(size, 1024), os.SEEK_END)
-    return size if file.read().rstrip(b"\0").endswith(b";") else size + 1
+    return size if file.read().rstrip(b"\0").endswith(b"\0;") else size + 1
 
 
 def _ogg(file: BinaryIO, size: int) -> int:
@@ -150,7 +157,7 @@ def _program_stream(file: BinaryIO, size: int) -> int:
     """MPG and VOB: packets behind start codes, all but the headers of packs with their length."""
     ended = False
     position = 0
-    while position + 14 <= size:
+    while position < size:
         code, kind = _unpack(file, position, ">3sB")
         if code != b"\0\0\1" or kind < 0xB9:       # zeros after the end mark are padding
             return size if ended else size + max(_zeros_at_end(file, size) - 3, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -20,6 +21,9 @@ FORMATS = {     # suffix -> format, codec, options of the writer
     "fragments.mp4": ("mp4", "libx264", {"movflags": "frag_keyframe+empty_moov"}), "3gp": ("3gp", "mpeg4", {}),
     "mkv": ("matroska", "libx264", {}), "webm": ("webm", "libvpx", {}), "live.webm": ("webm", "libvpx", {"live": "1"}),
     "avi": ("avi", "mpeg4", {}), "flv": ("flv", "flv1", {}), "wmv": ("asf", "msmpeg4", {}), "gif": ("gif", "gif", {})}
+HEADERS = 128                           # bytes: what is cut here is no video of any format
+CUT_BETWEEN_FRAMES = ("fragments.mp4", "live.webm", "flv")
+CUTS_A_FRAME = 2                        # at most: between two frames, between head and content of a fragment
 IN_PACKETS = {  # what is cut between two packets is a shorter intact file
     "ts": ("mpegts", "mpeg2video", {}), "m2ts": ("mpegts", "mpeg2video", {"mpegts_m2ts_mode": "1"}),
     "mpg": ("mpeg", "mpeg2video", {})}
@@ -40,6 +44,16 @@ def written(path: Path, container: str, codec: str, options: dict[str, str]) -> 
     return path
 
 
+def unnoticed(path: Path, smallest: int) -> list[int]:
+    """The sizes from `smallest` on to which a file can be cut without a byte being missed. The file is lost."""
+    sizes = []
+    for size in range(path.stat().st_size - 1, smallest - 1, -1):
+        os.truncate(path, size)
+        if missing_bytes(path) == 0:
+            sizes.append(size)
+    return sizes
+
+
 def cuts(path: Path) -> list[Path]:
     """The first 10 %, 20 %, ... of a file, each as a file of its own."""
     content = path.read_bytes()
@@ -55,7 +69,8 @@ def test_every_cut_of_a_file_is_noticed_and_the_whole_one_is_read(tmp_path, suff
     assert missing_bytes(whole) == 0
     with RawVideo(whole) as video:
         assert [frame.shape for frame in video.frames(0, len(video.frame_names))] == [(64, 64, 3)] * FRAMES
-    assert all(missing_bytes(cut) > 0 for cut in cuts(whole))
+    shorter_intact_files = CUTS_A_FRAME * FRAMES if suffix in CUT_BETWEEN_FRAMES else 0
+    assert len(unnoticed(whole, HEADERS)) <= shorter_intact_files
 
 
 @pytest.mark.parametrize("suffix", IN_PACKETS)
