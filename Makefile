@@ -11,13 +11,17 @@ unexport PYTHONHOME
 ALIVE  := $(shell test "$$(cat $(STAMP) 2>/dev/null)" = "$$(pwd -P)" && env -u PYTHONHOME $(VENV)/bin/python -c '' \
             2>/dev/null || rm -f $(STAMP))
 
-.PHONY: demo test cluster storm storm-short test-fast lint format clean
+.PHONY: demo test test-long cluster storm storm-short test-fast lint format clean
 
 demo: $(STAMP)
 	$(RUN) -m jobs.demo
 
 test: $(STAMP)
-	$(RUN) -m pytest $(SPREAD) -m "not storm and not cluster"
+	$(RUN) -m pytest $(SPREAD) -m "not long and not storm and not cluster"
+
+# The tests of more than half a minute each: whole jobs, sweeps, clusters that hang, real videos.
+test-long: $(STAMP)
+	$(RUN) -m pytest $(SPREAD) -m "long and not storm and not cluster"
 
 # What takes long beside it: verbs that are killed, disks that fill up, trackers that fail.
 storm: $(STAMP)

@@ -16,7 +16,7 @@ from pipeline.query_cache import QueryCache
 from pipeline.shards import ShardSet
 from tests.runs import scored, tiny_run
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
 
 CLASSES = 124
 SIZE = (97, 161)

@@ -19,7 +19,7 @@ from tests.own_data.exports import export
 from tests.own_data.worlds import SOURCES
 from tests.ray_head import Head
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
 
 @pytest.fixture(scope="module")
 def head(tmp_path_factory):

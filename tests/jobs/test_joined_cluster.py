@@ -96,6 +96,7 @@ def test_a_server_that_never_answers_is_left_in_time():
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("program", ["raylet", "gcs_server"])
 def test_a_cluster_of_which_a_process_hangs_is_left_within_a_minute(tmp_path_factory, program):
     port = free_port()

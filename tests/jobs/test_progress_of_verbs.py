@@ -55,7 +55,8 @@ def lines_of(verb: str, recipe: Recipe, folder: Path) -> tuple[list[tuple[float,
     return lines, time.monotonic() - started
 
 
-@pytest.mark.parametrize("in_process", [True, pytest.param(False, marks=pytest.mark.ray)], ids=["here", "on Ray"])
+@pytest.mark.parametrize("in_process", [pytest.param(True, id="here"), pytest.param(
+    False, marks=[pytest.mark.ray, pytest.mark.long], id="on Ray")])
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_verb_is_heard_of_from_the_start_to_the_end(recipe, tmp_path, verb, in_process):
     recipe = replace(recipe, cluster=replace(recipe.cluster, in_process=in_process, actors=1),

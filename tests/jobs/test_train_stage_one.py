@@ -60,6 +60,7 @@ def with_fit(recipe, **changes):
     return replace(recipe, stage_one=replace(stage, fit=replace(stage.fit, **changes)))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("survives", [True, False])
 def test_a_killed_run_goes_on_and_ends_with_the_weights_of_an_undisturbed_one(
         finished_run, cluster, tmp_path, monkeypatch, survives):

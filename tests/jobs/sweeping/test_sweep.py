@@ -18,7 +18,7 @@ from jobs.sweeping.trials import head_folder
 from jobs.sweeping.workers import Failure, Workers
 from tests.runs import here, scored
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]     # the finished run is made on Ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]     # the finished run is made on Ray
 
 LAYERS = "stage_two.head.layers=1,2"
 
