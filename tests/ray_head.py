@@ -90,7 +90,7 @@ class Head:
     def workers(self) -> list[psutil.Process]:
         """The processes in which this cluster does the work of a verb: actors and tasks."""
         below = psutil.Process(self.process.pid).children(recursive=True)
-        names = {process: _name(process) for process in below}
+        names = {process: process_name(process) for process in below}
         return [process for process, name in names.items() if works(name)]
 
     def close(self) -> None:
@@ -111,7 +111,8 @@ def works(command: str) -> bool:
     return command.startswith("ray::") and not command.startswith(OWN)
 
 
-def _name(process: psutil.Process) -> str:
+def process_name(process: psutil.Process) -> str:
+    """The command line of a process; "" where it has ended."""
     try:
         return " ".join(process.cmdline())
     except psutil.Error:

@@ -96,7 +96,7 @@ def _call_and_leave(call: Callable[[], int], log: Path) -> None:
     """The life of the forked process. Never returns, so that no code of the parent runs twice."""
     code = CRASH
     try:
-        os.setsid()
+        os.setpgid(0, 0)        # in the session of the storm, whose priority it keeps
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         nothing = os.open(os.devnull, os.O_RDONLY)

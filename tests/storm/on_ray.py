@@ -6,6 +6,7 @@ import os
 import random
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -16,31 +17,45 @@ import psutil
 
 from jobs.cluster import SUBMITTED_JOB
 from jobs.recipes.schema import Recipe
+from tests.ray_head import process_name, works
 from tests.storm.forked import STOPPING, Act, Ended
 from tests.storm.kills import ALL_ENDS, refuse_loss, start
 from tests.storm.small_run import ORDER, SmallRun
 from tests.storm.stops import listen, refuse_untidy, send
-from tests.storm.trials import Damage, Kind, refuse_unless
+from tests.storm.trials import Damage, Kind, refuse_crash, refuse_unless
 
 MARK = "STORM_MARK"         # a variable that all processes of a verb and of its own cluster inherit
-OWN_SECONDS = 25.0          # of a verb on a cluster of its own, most of them for starting it
+OWN_SECONDS = 25.0          # of a verb on a cluster of its own, most of them for starting it, until one was faster
 JOINED_SECONDS = 14.0       # of a verb on a cluster that is there
 LEAVING_SECONDS = 20.0      # for a cluster to end the workers of a verb that is gone
-MOST_KILLS = 6              # of the verb in one trial on a cluster that is there
-MOST_WORKERS = 2            # that are killed while a verb runs; its training survives no more (cluster.max_failures)
+MOST_KILLS = 9              # of the verb in one trial
+MOST_WORKERS = 4            # that are killed while a verb runs
+VERB = "verb"               # what is killed: the verb and all that it has started
+WORKER = "worker"           # an actor or a task
+RAY = ("raylet", "gcs_server")      # Ray's own processes, which a verb does not outlive
+TOLD = (1, 2)               # exit codes of a verb that ends since its cluster is gone
 
 
 def meet_kills(run: SmallRun, verb: str, numbers: random.Random) -> int:
-    """Two kills of the process of a verb; the cluster that it started ends with it."""
+    """Kills of a verb with the cluster that it started, of its workers, or of Ray's own processes in that cluster."""
     start(run, verb, numbers)
     kills = 0
-    for _ in range(2):
-        ended = run.run(verb, kill_after=numbers.uniform(5, OWN_SECONDS), change=on_ray)
+    for _ in range(numbers.randint(3, MOST_KILLS)):
+        victim = numbers.choice((VERB, VERB, WORKER, *RAY))
+        if victim == VERB:
+            ended = own(run, verb, kill_after=moment(verb, numbers, joins=False))
+            kills += ended.code in ALL_ENDS
+        else:
+            ended, killed = with_kills(own, run, verb, victim, numbers)
+            kills += killed
         if ended.code == 0:
-            break
-        refuse_unless(ended.code in ALL_ENDS, f"after {kills} kills the verb fails", ended)
-        kills += 1
-    refuse_loss(run, verb, run.run(verb, change=on_ray), kills, in_process=False)
+            refuse_loss(run, verb, ended, kills, in_process=False)
+            start(run, verb, numbers)
+        else:
+            refuse_crash(run, verb, ended, in_process=False)
+            ends = ALL_ENDS if victim == VERB else TOLD if victim in RAY else ()
+            refuse_unless(ended.code in ends, f"after {kills} kills, the last one of the {victim}, it fails", ended)
+    refuse_loss(run, verb, own(run, verb), kills, in_process=False)
     return kills
 
 
@@ -49,18 +64,15 @@ def meet_joined_kills(run: SmallRun, verb: str, numbers: random.Random) -> int:
     start(run, verb, numbers)
     kills = 0
     for _ in range(numbers.randint(3, MOST_KILLS)):
-        if numbers.random() < 0.5:
-            ended = joined(run, verb, kill_after=numbers.uniform(1, JOINED_SECONDS))
+        if numbers.random() < 0.7:
+            ended = joined(run, verb, kill_after=moment(verb, numbers, joins=True))
             if ended.code != 0:
                 refuse_unless(ended.code in ALL_ENDS, f"after {kills} kills the verb fails", ended)
                 kills += 1
                 continue
         else:
-            killed: list[bool] = []
-            kill = lambda _, killed=killed: killed.append(kill_worker(run, numbers))        # noqa: E731
-            acts = [Act(numbers.uniform(1, JOINED_SECONDS), kill) for _ in range(MOST_WORKERS)]
-            ended = joined(run, verb, acts=acts)
-            kills += sum(killed)
+            ended, killed = with_kills(joined, run, verb, WORKER, numbers)
+            kills += killed
         refuse_loss(run, verb, ended, kills, in_process=False)
         start(run, verb, numbers)
     refuse_loss(run, verb, joined(run, verb), kills, in_process=False)
@@ -71,12 +83,11 @@ def meet_stops(run: SmallRun, verb: str, numbers: random.Random) -> int:
     """A signal on a cluster of its own, and one on a cluster that the verb has joined. Raises Damage."""
     start(run, verb, numbers)
     stops = 0
-    for seconds, is_own in ((OWN_SECONDS, True), (JOINED_SECONDS, False)):
+    for is_own in (True, False):
         number = numbers.choice(STOPPING)
-        acts = [Act(numbers.uniform(0, seconds), partial(send, number))]
+        acts = [Act(moment(verb, numbers, joins=not is_own), partial(send, number))]
         mark = uuid.uuid4().hex
-        call = partial(run.run, change=on_ray) if is_own else partial(joined, run)
-        ended = call(verb, acts=acts, before=partial(listen_marked, mark))
+        ended = (own if is_own else joined)(run, verb, acts=acts, before=partial(listen_marked, mark))
         if ended.code != 0:
             refuse_untidy(ended, number)
             refuse_left_behind(run, mark)
@@ -85,18 +96,54 @@ def meet_stops(run: SmallRun, verb: str, numbers: random.Random) -> int:
     return stops
 
 
+def own(run: SmallRun, verb: str, **settings: Any) -> Ended:
+    """Run a verb on a cluster of its own."""
+    return noted(verb, run.run(verb, change=on_ray, **settings), joins=False)
+
+
 def joined(run: SmallRun, verb: str, *, before=lambda: None, **settings: Any) -> Ended:
     """Run a verb on the cluster of the storm, as a submitted job does."""
     variables = run.head.joining | {SUBMITTED_JOB: "{}"}
-    return run.run(verb, before=lambda: os.environ.update(variables) or before(), change=on_ray, **settings)
+    ended = run.run(verb, before=lambda: os.environ.update(variables) or before(), change=on_ray, **settings)
+    return noted(verb, ended, joins=True)
 
 
-def kill_worker(run: SmallRun, numbers: random.Random) -> bool:
-    """Kill an actor or a task of the cluster; whether there was one."""
-    workers = sorted(run.head.workers(), key=lambda process: process.pid)
+_seconds: dict[tuple[str, bool], float] = {}        # (verb, joins) -> the least that it took to its end
+
+
+def noted(verb: str, ended: Ended, *, joins: bool) -> Ended:
+    """Remember how long a verb takes, so that the next one is hit before its end."""
+    if ended.code == 0:
+        _seconds[verb, joins] = min(ended.seconds, _seconds.get((verb, joins), ended.seconds))
+    return ended
+
+
+def moment(verb: str, numbers: random.Random, *, joins: bool) -> float:
+    """Seconds after the start of a verb, mostly while it works."""
+    longest = _seconds.get((verb, joins), JOINED_SECONDS if joins else OWN_SECONDS)
+    return numbers.uniform(0.1 if numbers.random() < 0.2 else 0.4, 1.0) * longest
+
+
+def with_kills(call: Callable[..., Ended], run: SmallRun, verb: str, victim: str, numbers: random.Random
+               ) -> tuple[Ended, int]:
+    """Run a verb while processes of its cluster are killed: how it ended, and how many were killed."""
+    killed: list[bool] = []
+    joins = call is joined
+    acts = [Act(moment(verb, numbers, joins=joins) * (1 + number / 2),
+                lambda process: killed.append(kill_one(run.head.process.pid if joins else process, victim, numbers)))
+            for number in range(numbers.randint(1, MOST_WORKERS) if victim == WORKER else 1)]
+    ended = call(run, verb, acts=acts, before=listen)
+    return ended, sum(killed)
+
+
+def kill_one(ancestor: int, victim: str, numbers: random.Random) -> bool:
+    """Kill a worker, or one of Ray's processes, among those that a process has started; whether there was one."""
     with suppress(psutil.Error):
-        if workers:
-            numbers.choice(workers).kill()
+        names = {process: process_name(process) for process in psutil.Process(ancestor).children(recursive=True)}
+        wanted = [process for process, name in names.items()
+                  if (works(name) if victim == WORKER else name.split(" ")[0].endswith(f"/{victim}"))]
+        if wanted:
+            numbers.choice(sorted(wanted, key=lambda process: process.pid)).kill()
             return True
     return False
 
@@ -130,7 +177,8 @@ def marked(mark: str) -> list[int]:
 
 def on_ray(recipe: Recipe) -> Recipe:
     """The same recipe on a cluster. One worker makes the weights that a training without Ray makes."""
-    return replace(recipe, cluster=replace(recipe.cluster, in_process=False, workers=1))
+    cluster = replace(recipe.cluster, in_process=False, workers=1, max_failures=MOST_WORKERS)
+    return replace(recipe, cluster=cluster)
 
 
 KILLS_ON_RAY = Kind(name="kill-ray", verbs=ORDER, meet=meet_kills)

@@ -38,7 +38,7 @@ def verb_processes() -> Iterator[Callable[..., VerbProcess]]:
 
 
 class VerbProcess:
-    """A verb in a session of its own, as a terminal starts it. ignored: a signal, as `nohup` lets it ignore SIGHUP."""
+    """A verb in a group of its own, as a shell starts it. ignored: a signal, as `nohup` lets it ignore SIGHUP."""
 
     def __init__(self, folder: Path, verb: str, recipe: Recipe, *settings: str, ignored: signal.Signals | None = None,
                  environment: Mapping[str, str] | None = None) -> None:
@@ -48,7 +48,7 @@ class VerbProcess:
         command = [sys.executable, "-m", f"jobs.{verb}", "--recipe", recipe.name, *changes]
         with self.screen.open("w") as screen:
             self.process = subprocess.Popen(
-                command, stdout=screen, stderr=screen, start_new_session=True, preexec_fn=partial(_as_a_shell, ignored),
+                command, stdout=screen, stderr=screen, process_group=0, preexec_fn=partial(_as_a_shell, ignored),
                 env=os.environ | {MARK: self.mark, "OMP_NUM_THREADS": "1"} | dict(environment or {}))
 
     def wait_for(self, text: str, seconds: float = 240) -> None:
