@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import TextIO
+
+from pipeline.printable import printable_lines
 
 
 def say(*lines: str, stream: TextIO | None = None) -> None:
     """Print lines without buffering, so that a job log shows them in order while it is followed.
 
+    Names from data may hold characters that command a terminal; these are printed as escapes.
     A reader that has gone away (`| head`) or a log on a full disk does not end the verb: the rest is not printed.
     stream: where to print; by default standard output.
     """
     stream = stream or sys.stdout
     try:
-        print("\n".join(lines), flush=True, file=stream)
+        print(printable_lines("\n".join(lines)), flush=True, file=stream)
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def log_to_terminal() -> None:
+    """Print what the verbs log, also without characters that command a terminal."""
+    logging.basicConfig(level=logging.INFO)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(_Printable("%(message)s"))
+
+
+class _Printable(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable_lines(super().format(record))
 
 
 def accept_all_characters() -> None:

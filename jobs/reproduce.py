@@ -15,7 +15,6 @@ Cost:   at official scale that of the recipes (--list); at synthetic scale minut
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 from collections.abc import Sequence
@@ -29,7 +28,7 @@ import tyro
 from jobs.cluster import connect
 from jobs.code_version import code_version
 from jobs.config import override
-from jobs.console import accept_all_characters, say
+from jobs.console import accept_all_characters, log_to_terminal, say
 from jobs.recipe_file import with_data_of_its_own
 from jobs.recipes.schema import Recipe
 from jobs.reproducing.costs import listing
@@ -138,7 +137,7 @@ def on_processes(runs: Sequence[RowRun], scale: Scale) -> list[RowRun]:
 def command() -> None:
     """The command line."""
     accept_all_characters()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    log_to_terminal()
     flags = tyro.cli(ReproduceFlags, description=__doc__, prog="python -m jobs.reproduce")
     if flags.list:
         say(*listing())

@@ -11,7 +11,6 @@ The last line printed is the summary as JSON; a submitted job that fails prints 
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import shlex
@@ -29,7 +28,7 @@ from jobs import stopping
 from jobs.cluster import inside_a_job, joins_cluster, submitting
 from jobs.code_version import code_version
 from jobs.config import assignments, config_digest, override, to_json
-from jobs.console import accept_all_characters, say
+from jobs.console import accept_all_characters, log_to_terminal, say
 from jobs.counted_classes import with_counted_classes
 from jobs.recipe_file import is_recipe_file, read_recipe_file, with_data_of_its_own
 from jobs.recipes import RECIPES, find_recipe
@@ -78,7 +77,7 @@ def run(verb: Verb, *, default_recipe: str = "tiny", flags: type[CommandLine] = 
     processes that the verb needs on a cluster, names in `jobs.preflight.DEMANDS`.
     """
     accept_all_characters()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    log_to_terminal()
     given = tyro.cli(flags, description=sys.modules[verb.__module__].__doc__, prog=f"python -m {_module(verb)}",
                      default=flags(recipe=default_recipe))
     changes = [*given.set, *(["strict=true"] if given.strict else [])]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.printable import printable
+from pipeline.printable import printable, printable_lines
 
 
 class BadInput(ValueError):
@@ -26,7 +26,7 @@ class BadInput(ValueError):
         self.file = file
         self.cure = cure
         where = ", ".join([f"video {video!r}"] * bool(video) + [f"file {printable(str(file))}"] * bool(file))
-        super().__init__(" ".join(part for part in (f"{where}:" if where else "", what, cure) if part))
+        super().__init__(printable_lines(" ".join(part for part in (f"{where}:" if where else "", what, cure) if part)))
 
     def __reduce__(self):   # pickling keeps the fields, which the message alone would lose
         return _restore, (self.reason, self.what, self.video, str(self.file) if self.file else None, self.cure)

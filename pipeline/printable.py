@@ -5,6 +5,8 @@ from __future__ import annotations
 import unicodedata
 
 _NOT_PRINTABLE = ("Cc", "Cs", "Zl", "Zp")           # Unicode categories: controls, surrogates, ends of lines
+_REORDERING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")   # what follows looks different
+_LAYOUT = frozenset("\n\t")                         # of texts of several lines
 
 
 def is_printable(text: str) -> bool:
@@ -17,7 +19,17 @@ def is_printable(text: str) -> bool:
 
 
 def printable(text: str) -> str:
-    """The text, with an escape such as \\x1b in place of each character that cannot be printed."""
-    if is_printable(text):
+    """The text, with an escape such as \\x1b in place of each character that cannot be printed or reorders others."""
+    return _escaped(text, frozenset())
+
+
+def printable_lines(text: str) -> str:
+    """As `printable`, of a text of several lines."""
+    return _escaped(text, _LAYOUT)
+
+
+def _escaped(text: str, kept: frozenset[str]) -> str:
+    if text.isprintable():
         return text
-    return "".join(character if is_printable(character) else ascii(character)[1:-1] for character in text)
+    return "".join(character if character in kept or (is_printable(character) and character not in _REORDERING)
+                   else ascii(character)[1:-1] for character in text)

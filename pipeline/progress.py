@@ -18,6 +18,7 @@ from typing import Any
 from tqdm import tqdm
 
 from model.contracts import PanopticVideo, SemanticVideo, VideoResults
+from pipeline.printable import printable
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +37,11 @@ class Place:
     seconds: float = 0.0            # since the step began
 
     def __str__(self) -> str:
+        video = printable(self.video)
         if self.total is None:
-            return f"{self.video}: {self.step}, {self.done} frames"
+            return f"{video}: {self.step}, {self.done} frames"
         left = f"{self.seconds * (self.total - self.done) / self.done:.0f} s" if self.done else "unknown"
-        return f"{self.video}: {self.step} {self.done}/{self.total} frames, left {left}"
+        return f"{video}: {self.step} {self.done}/{self.total} frames, left {left}"
 
 
 Report = Callable[[Place], None]

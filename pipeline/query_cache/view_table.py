@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.arrow_columns import as_numpy
+from pipeline.arrow_files import open_plain
 from pipeline.digests import known_sha256
 from pipeline.errors import BadInput
 from pipeline.files import atomic_write, sha256_of
@@ -152,7 +153,7 @@ def read_table(path: Path, listed: Mapping[str, Any]) -> ViewTable:
                            f"{listed['sha256'][:12]}...", file=path, cure=TABLE_CURE)
         with open_regular(path) as file:
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        rows = pa.ipc.open_file(pa.py_buffer(content)).get_batch(0)
+        rows = open_plain(content).get_batch(0)
     except BadInput:
         raise
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:

@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.arrow_columns import as_numpy
+from pipeline.arrow_files import open_plain
 from pipeline.errors import BadInput
 from pipeline.files import atomic_file, canonical_json, digest
 from pipeline.foreign_files import open_regular, parse_json
@@ -30,6 +31,9 @@ from pipeline.shards.format import EARLIER_INDEX, INDEX, INDEX_SCHEMA, META, ROW
 from pipeline.shards.manifest import read_manifest
 
 BATCH_FRAMES = 2**15            # after which a batch ends, at the end of a shard
+BATCH_ROWS = 2**10              # of an index of an earlier version, which are unpacked at a time
+MOST_VALUES = 2**27             # of a column of a part of such an index
+LARGEST_EARLIER_INDEX = 2**32   # bytes in memory
 REBUILD = "Delete the index; it is rebuilt from the shards."
 
 
@@ -171,7 +175,7 @@ def read_index(path: Path, manifest: Mapping[str, Any]) -> list[IndexBatch]:
     try:
         with open_regular(path) as file:
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        reader = pa.ipc.open_file(pa.py_buffer(content))
+        reader = open_plain(content)
         if not reader.schema.equals(INDEX_SCHEMA):
             raise damaged(path, "it has other columns than an index.")
         batches = []
@@ -210,7 +214,7 @@ def _read_earlier_index(path: Path, manifest: Mapping[str, Any]) -> list[IndexBa
             if not parquet.schema_arrow.equals(ROW_SCHEMA):
                 raise damaged(path, "it has other columns than an index.")
             refuse_more_rows(path, parquet.metadata.num_rows, manifest)
-            table = parquet.read()
+            table = bounded_table(parquet, path)
     except (pa.ArrowException, OSError) as error:
         raise damaged(path, f"it cannot be read ({error}).") from error
     facts = {"tars": tars_digest(manifest["shards"]), "plan": "",
@@ -218,6 +222,24 @@ def _read_earlier_index(path: Path, manifest: Mapping[str, Any]) -> list[IndexBa
     refuse_other_tars(path, {**facts, "shards": (0, len(manifest["shards"]))}, manifest)
     batches = table.select(ROW_SCHEMA.names).combine_chunks().to_batches() or [batch_of([])]
     return [IndexBatch(with_counts(batch), path) for batch in batches]
+
+
+def bounded_table(parquet: pq.ParquetFile, path: Path) -> pa.Table:
+    """All rows. Raises BadInput for a file that claims, or unpacks to, more than an index has: values that repeat take
+    no room in it."""
+    groups = [parquet.metadata.row_group(group) for group in range(parquet.num_row_groups)]
+    values = max((group.column(column).num_values for group in groups for column in range(group.num_columns)),
+                 default=0)
+    batches = []
+    left = LARGEST_EARLIER_INDEX if values <= MOST_VALUES else -1
+    for batch in parquet.iter_batches(batch_size=BATCH_ROWS) if left > 0 else ():
+        batches.append(batch)
+        left -= batch.nbytes
+        if left < 0:
+            break
+    if left < 0:
+        raise damaged(path, "it unpacks to more than an index has.")
+    return pa.Table.from_batches(batches, parquet.schema_arrow)
 
 
 def refuse_more_rows(path: Path, rows: int, manifest: Mapping[str, Any]) -> None:
@@ -257,7 +279,8 @@ def rebuild_rows(tar: Path, shard: int) -> list[dict]:
                 if members[-1]["name"] != f"{key}.{META}":
                     raise ValueError(f"clip {key!r} does not end with its {META}")
                 rows.append(index_row(parse_json(content), key=key, shard=shard, members=members))
-    except (tarfile.TarError, ValueError, KeyError, TypeError) as error:
+        batch_of(rows)          # which takes no value of another kind than an index has
+    except (tarfile.TarError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise BadInput("damaged-shard", f"the shard cannot be read: {error}.", file=tar,
                        cure="Delete it and run make_shards again.") from error
     return rows

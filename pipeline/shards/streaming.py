@@ -39,7 +39,7 @@ def stream_members(location: str, name: str, lengths: Mapping[str, int]) -> dict
         members = _members(stream, lengths)
     except BadInput:
         raise
-    except (OSError, EOFError, ValueError, tarfile.TarError) as error:
+    except (OSError, EOFError, ValueError, RecursionError, tarfile.TarError) as error:
         raise BadInput("damaged-shard", f"cannot stream the shard: {error}.", file=address, cure=_CURE) from error
     finally:
         with suppress(OSError):     # a command that is not read to its end may say so

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import time
@@ -29,7 +30,9 @@ OWN_SECONDS = 25.0          # of a verb on a cluster of its own, most of them fo
 JOINED_SECONDS = 14.0       # of a verb on a cluster that is there
 LEAVING_SECONDS = 20.0      # for a cluster to end the workers of a verb that is gone
 MOST_KILLS = 9              # of the verb in one trial
-MOST_WORKERS = 4            # that are killed while a verb runs
+MOST_WORKERS = 8            # that are killed while a verb runs
+PAUSE = (0.5, 6.0)          # seconds between two kills of workers; a new one starts within them
+STRIKES = 30                # at most, with those that meet no worker
 VERB = "verb"               # what is killed: the verb and all that it has started
 WORKER = "worker"           # an actor or a task
 RAY = ("raylet", "gcs_server")      # Ray's own processes, which a verb does not outlive
@@ -64,7 +67,7 @@ def meet_joined_kills(run: SmallRun, verb: str, numbers: random.Random) -> int:
     start(run, verb, numbers)
     kills = 0
     for _ in range(numbers.randint(3, MOST_KILLS)):
-        if numbers.random() < 0.7:
+        if numbers.random() < 0.5:
             ended = joined(run, verb, kill_after=moment(verb, numbers, joins=True))
             if ended.code != 0:
                 refuse_unless(ended.code in ALL_ENDS, f"after {kills} kills the verb fails", ended)
@@ -127,13 +130,19 @@ def moment(verb: str, numbers: random.Random, *, joins: bool) -> float:
 def with_kills(call: Callable[..., Ended], run: SmallRun, verb: str, victim: str, numbers: random.Random
                ) -> tuple[Ended, int]:
     """Run a verb while processes of its cluster are killed: how it ended, and how many were killed."""
-    killed: list[bool] = []
     joins = call is joined
-    acts = [Act(moment(verb, numbers, joins=joins) * (1 + number / 2),
-                lambda process: killed.append(kill_one(run.head.process.pid if joins else process, victim, numbers)))
-            for number in range(numbers.randint(1, MOST_WORKERS) if victim == WORKER else 1)]
-    ended = call(run, verb, acts=acts, before=listen)
-    return ended, sum(killed)
+    most = numbers.randint(2, MOST_WORKERS) if victim == WORKER else 1
+    killed = 0
+
+    def strike(process: int) -> None:
+        nonlocal killed
+        if killed < most:
+            killed += kill_one(run.head.process.pid if joins else process, victim, numbers)
+
+    first = moment(verb, numbers, joins=joins) * (0.5 if victim == WORKER else 1.0)
+    pauses = [numbers.uniform(*PAUSE) for _ in range(STRIKES)]
+    acts = [Act(first + pause, strike) for pause in itertools.accumulate(pauses, initial=0.0)]
+    return call(run, verb, acts=acts, before=listen), killed
 
 
 def kill_one(ancestor: int, victim: str, numbers: random.Random) -> bool:
