@@ -28,10 +28,12 @@ def log_to_terminal() -> None:
     """Print what the verbs log, also without characters that command a terminal."""
     logging.basicConfig(level=logging.INFO)
     for handler in logging.getLogger().handlers:
-        handler.setFormatter(_Printable("%(message)s"))
+        handler.setFormatter(Printable("%(message)s"))
 
 
-class _Printable(logging.Formatter):
+class Printable(logging.Formatter):
+    """A message without characters that command a terminal."""
+
     def format(self, record: logging.LogRecord) -> str:
         return printable_lines(super().format(record))
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
@@ -111,7 +112,10 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing beside its model.json. {WEIGHTS_CURE}")
     refuse_other_weights(folder)
-    weights = load_file(path)
+    try:
+        weights = load_file(path)
+    except SafetensorError as error:
+        raise BadInput("damaged-weights", f"it holds no tensors ({error}).", file=path, cure=WEIGHTS_CURE) from None
     refuse_infinite(weights, path)
     return weights
 

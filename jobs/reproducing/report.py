@@ -13,6 +13,7 @@ from jobs.reproducing.costs import TITLES
 from jobs.reproducing.tables import Table
 from jobs.reproducing.verdicts import HELD, NOT_HELD, UNDECIDED, Verdict
 from pipeline.files import atomic_write
+from pipeline.printable import printable
 
 HEAD = ("row", "number", "published", "ours", "95 % interval", "published difference", "our difference",
         "95 % interval", "sign")
@@ -34,9 +35,10 @@ def write_report(folder: Path, table: Table, verdicts: Sequence[Verdict], how: s
 def cells(verdict: Verdict) -> list[str]:
     """One line of the table."""
     difference, *span = verdict.difference
+    sign = printable(verdict.sign)
     return [verdict.row, TITLES[verdict.metric], _number(verdict.published), _number(verdict.ours),
             _span(verdict.interval), _number(verdict.published_difference, "+g"), _number(difference, "+.2f"),
-            _span(span), verdict.sign if len(verdict.sign) <= LONGEST else f"{verdict.sign[:LONGEST]}..."]
+            _span(span), sign if len(sign) <= LONGEST else f"{sign[:LONGEST]}..."]
 
 
 def text(verdicts: Sequence[Verdict]) -> str:
@@ -49,8 +51,13 @@ def text(verdicts: Sequence[Verdict]) -> str:
 def markdown(table: Table, verdicts: Sequence[Verdict], how: str) -> str:
     """The table with a heading, and how it came about."""
     lines = [f"#### `{table.id}` as it was run", "", how, "", f"| {' | '.join(HEAD)} |", f"|{'---|' * len(HEAD)}",
-             *(f"| {' | '.join(cells(verdict))} |" for verdict in verdicts), "", counted(verdicts)]
+             *(f"| {' | '.join(map(_cell, cells(verdict)))} |" for verdict in verdicts), "", counted(verdicts)]
     return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    """A text that stays in its cell of a Markdown table: a row that failed quotes an error, with names from data."""
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
 
 
 def counted(verdicts: Sequence[Verdict]) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +70,22 @@ def whole_state(folder: Path) -> dict[str, Any]:
 def load_checkpoint(folder: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Restore a checkpoint and return its state. Raises the errors of `whole_state`."""
     state = whole_state(folder)
-    model.load_state_dict(load_file(folder / "model.safetensors"))
-    optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True))
+    weights = _tensors(folder / "model.safetensors", load_file)
+    moments = _tensors(folder / "optimizer.pt", partial(torch.load, weights_only=True))
+    model.load_state_dict(weights)
+    optimizer.load_state_dict(moments)
     return state
+
+
+def _tensors(path: Path, read: Callable[[Path], Any]) -> Any:
+    """The content of a file of tensors. Raises Damaged for one that holds something else, such as a program."""
+    try:
+        return read(path)
+    except OSError:
+        raise
+    except Exception as error:      # on other bytes the readers raise errors of almost any type
+        raise Damaged(f"{path} holds no tensors ({type(error).__name__}), and nothing in it was executed. "
+                      f"{CHECKPOINT_CURE}") from None
 
 
 def contiguous(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
