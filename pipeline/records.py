@@ -43,7 +43,7 @@ class VideoRecord:
     frames: tuple[FrameRecord, ...]
     segments: tuple[Segment, ...]        # in the order of listing or of ids; empty without labels
     remarks: Mapping[str, int] = field(default_factory=dict)     # what was left out or changed -> how often
-    faults: Mapping[str, BadInput] = field(default_factory=dict)    # frame without a label -> why it cannot be read
+    faults: Mapping[str, BadInput] = field(default_factory=dict)    # frame that is left out or has no label -> why
 
 
 class Dataset(Protocol):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,41 +53,53 @@ class Faults:
 
 
 def as_youtube_vis(file: Entry) -> tuple[dict[str, Any], Faults]:
-    """The same content as a YouTube-VIS json, and the videos that have a faulty image or annotation.
+    """The same content as a YouTube-VIS json, and the videos and frames that have a faulty image or annotation.
 
     An image or annotation of no listed video is left out, or keeps an unknown video, and is counted as such. A faulty
-    entry among the videos stays as it is, for the reader of YouTube-VIS to name.
+    entry among the videos, and a faulty name of a file, stay as they are, for the reader of YouTube-VIS to name.
     """
     faults = Faults()
     images = defaultdict(list)
     for values in file.list("images"):
         with faults.of(_id(values, "video_id")):
             image = file.part(values, "image")
-            image.key("id")
-            image.path("file_name")
             images[image.key("video_id")].append(image)
-    videos = [_video(values, file, images, faults) for values in file.list("videos")]
+    videos = [_video(values, images) for values in file.list("videos")]
     listed_ids = {_id(values, "id") for values in file.list("videos")}
     faults.strays = sum(len(listed) for video, listed in images.items() if video not in listed_ids)
-    place = {image.key("id"): (video, frame) for video, listed in images.items()
-             for frame, image in enumerate(_in_order(listed))}
     content = {**file.values, "videos": videos}
     if file.values.get("annotations") is not None:
+        place = _places(images, faults)
         content["annotations"] = _tracks(file, place, {video: len(images[video]) for video in images}, faults)
     return content, faults
 
 
-def _video(values: Any, file: Entry, images: Mapping[int | str, list[Entry]], faults: Faults) -> Any:
+def _places(images: Mapping[int | str, list[Entry]], faults: Faults) -> dict[int | str, tuple[int | str, int]]:
+    """Id of each image -> its video and frame. Frames whose id is none, or that of another image, are faults."""
+    place: dict[int | str, tuple[int | str, int]] = {}
+    for video, listed in images.items():
+        for frame, image in enumerate(_in_order(listed)):
+            with faults.of(video, frame):
+                first = place.setdefault(image.key("id"), (video, frame))
+                if first != (video, frame):
+                    twice = image.bad(f"{image.name} is listed twice, so nothing tells which labels are its own.",
+                                      "duplicate-id")
+                    faults.by_frame.setdefault(first, twice)
+                    raise twice
+    return place
+
+
+def _video(values: Any, images: Mapping[int | str, list[Entry]]) -> Any:
     """The size is that of the first image that has one; the others are compared when they are read."""
     id = _id(values, "id")
     if id is None:
         return values
     ordered = _in_order(images.get(id, []))
-    size = {}
-    with faults.of(id):
-        sized = [image for image in ordered if None not in (image.values.get("height"), image.values.get("width"))]
-        size = dict(zip(("height", "width"), sized[0].size())) if sized else {}
-    return {"id": id, "file_names": [image.path("file_name") for image in ordered], **size}
+    size: dict[str, int] = {}
+    for image in ordered:
+        with suppress(BadInput):
+            size = size or dict(zip(("height", "width"), image.size()))
+    return {"id": id, "file_names": [image.values.get("file_name") for image in ordered], **size}
 
 
 def _id(values: Any, name: str) -> int | str | None:

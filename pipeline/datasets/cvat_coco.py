@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from pipeline.datasets.cvat_xml import TrackedObject
@@ -33,7 +35,8 @@ class CocoExport:
         """One object with one mask for every annotation; those of a track have the same key.
 
         An annotation of no listed image is counted; one of an unknown class, or without a track where there are several
-        frames, costs its frame the label.
+        frames, costs its frame the label. A frame that is listed twice or in another size loses its label; one without
+        a picture is left out.
         """
         names = self._names(masks)
         labels = {row.key("id"): row.text("name") for row in self._content.entries("categories", "category")}
@@ -48,10 +51,10 @@ class CocoExport:
             masks.remarks["annotations of no listed image"] += strays
         for index, annotation in enumerate(self._content.part(values, "annotation") for values in known):
             name = names[annotation.key("image_id")]
-            if name not in pictures:
-                raise annotation.bad(f"{annotation.name} belongs to the image {name!r}, which is not among the "
-                                     "pictures.", "missing-image")
             try:
+                if name not in pictures:
+                    raise annotation.bad(f"{annotation.name} belongs to the image {name!r}, which is not among the "
+                                         "pictures.", "missing-image")
                 track = f"number {index}" if len(frames) == 1 else _track(annotation)
                 label = self._label(annotation, labels)
                 is_crowd = annotation.flag("iscrowd")
@@ -69,32 +72,42 @@ class CocoExport:
 
     def labelled(self, frames: Collection[str]) -> Collection[str]:
         """The frames that belong to the task: those that the json lists. Other pictures have no label."""
-        return {_frame(image) for image in self._images()}.intersection(frames)
+        return {name for name, _ in self._images()}.intersection(frames)
 
-    def _images(self) -> Iterator[Entry]:
-        """The images of the json, without what is none; a picture that is not listed has no label."""
-        return (self._content.part(values, "image") for values in self._content.list("images")
-                if isinstance(values, dict))
+    def _images(self) -> Iterator[tuple[str, Entry]]:
+        """Frame and entry of the images of the json, without what is none; a picture that is not listed has no label.
+        """
+        for values in self._content.list("images"):
+            with suppress(BadInput):
+                image = self._content.part(values, "image")
+                yield _frame(image), image
 
     def _names(self, masks: TrackedMasks) -> dict[int | str, str]:
-        """Id of every image -> the name of its frame. Raises BadInput for ids and names that are listed twice."""
+        """Id of every image -> the name of its frame. Frames that share an id or a name with another have no label."""
         names: dict[int | str, str] = {}
-        taken = set()
-        if nothing := len(self._content.list("images")) - sum(1 for _ in self._images()):
+        images = list(self._images())
+        if nothing := len(self._content.list("images")) - len(images):
             masks.remarks["images of the json that cannot be read"] = nothing
-        for image in self._images():
-            name = _frame(image)
-            if image.key("id") in names or name in taken:
-                raise image.bad(f"the id {shown(image.value('id'))} or the name {name!r} of an image is listed twice; "
-                                "each image needs its own.", "duplicate-id")
-            told = [whole_number(image.values.get(side)) or actual
-                    for side, actual in (("width", masks.width), ("height", masks.height))]
-            if told != [masks.width, masks.height]:
-                raise image.bad(f"the image {name!r} was labelled at {told[0]}x{told[1]} pixels, but the pictures are "
-                                f"{masks.width}x{masks.height}.", "size-differs")
-            names[image.key("id")] = name
-            taken.add(name)
+        times = Counter(name for name, _ in images)
+        for name, image in images:
+            try:
+                first = names.setdefault(image.key("id"), name)
+                if first != name or times[name] > 1:
+                    twice = image.bad(f"the id {shown(image.value('id'))} or the name {name!r} of an image is listed "
+                                      "twice; each image needs its own.", "duplicate-id")
+                    masks.unreadable(first, twice)
+                    raise twice
+                self._refuse_other_size(name, image, masks)
+            except BadInput as error:
+                masks.unreadable(name, error)
         return names
+
+    def _refuse_other_size(self, name: str, image: Entry, masks: TrackedMasks) -> None:
+        told = [whole_number(image.values.get(side)) or actual
+                for side, actual in (("width", masks.width), ("height", masks.height))]
+        if told != [masks.width, masks.height]:
+            raise image.bad(f"the image {name!r} was labelled at {told[0]}x{told[1]} pixels, but the pictures are "
+                            f"{masks.width}x{masks.height}.", "size-differs")
 
     def _mask(self, annotation: Entry, name: str, masks: TrackedMasks) -> Iterator[tuple[str, dict | None]]:
         segmentation = annotation.values.get("segmentation")

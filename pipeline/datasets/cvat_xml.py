@@ -68,7 +68,8 @@ class XmlExport:
             key = str(entry.key("id")) if "id" in entry.values else f"number {index}"
             if times[track.get("id")] > 1:      # exports that were put into one file: each track is an object
                 key = f"{key}, number {index} in the file"
-            yield TrackedObject(key, entry.text("label"), False, self._masks(track, key, names, masks))
+            label = entry.values.get("label", "")       # a frame with an object without label loses its own
+            yield TrackedObject(key, composed(label), False, self._masks(track, key, names, masks))
 
     def labelled(self, frames: Collection[str]) -> Collection[str]:
         """The frames that belong to the task: all of them."""
@@ -113,28 +114,61 @@ class XmlExport:
 
     def _masks(self, track: ElementTree.Element, key: str, names: Mapping[int, str],
                masks: TrackedMasks) -> Iterator[tuple[str, dict | None]]:
-        for shape in track:
-            if shape.tag == "attribute":
-                continue
+        shapes = [shape for shape in track if shape.tag != "attribute"]
+        frames = [_frame(shape) for shape in shapes]
+        for index, (shape, frame) in enumerate(zip(shapes, frames)):
             entry = self._entry(shape.attrib, f"{shape.tag} of track {key}")
-            frame = entry.whole("frame", least=0)
-            if entry.flag("outside"):
+            if frame is None:
+                told = shown(entry.values.get("frame"))
+                fault = entry.bad(f"the frame of {entry.name} is {told}; it must be a whole number from 0.")
+                if not _lose_labels(frames, index, names, masks, fault):
+                    raise fault
                 continue
-            if shape.tag not in ("polygon", "mask"):
-                masks.remarks["boxes without a mask" if shape.tag == "box" else f"shapes that are no mask ({shape.tag})"
-                              ] += 1
-                continue
-            if frame not in names:
-                raise entry.bad(f"track {key} is labelled in frame {frame}, but the pictures are the frames "
-                                f"{min(names)} to {max(names)}.", "missing-image")
-            read = _polygon if shape.tag == "polygon" else _pasted
+            fault = None
             try:
-                mask = read(entry, masks)
+                if entry.flag("outside"):
+                    continue
+                if shape.tag not in ("polygon", "mask"):
+                    masks.remarks["boxes without a mask" if shape.tag == "box" else
+                                  f"shapes that are no mask ({shape.tag})"] += 1
+                    continue
+                mask = (_polygon if shape.tag == "polygon" else _pasted)(entry, masks)
             except ValueError as error:
-                masks.unreadable(names[frame], error if isinstance(error, BadInput) else entry.bad(
-                    f"track {key}, frame {frame}: {error}", "bad-mask"))
-                continue
-            yield names[frame], mask
+                fault = error if isinstance(error, BadInput) else entry.bad(f"track {key}, frame {frame}: {error}",
+                                                                            "bad-mask")
+            if frame not in names:
+                fault = entry.bad(f"track {key} is labelled in frame {frame}, but the pictures are the frames "
+                                  f"{min(names)} to {max(names)}.", "missing-image")
+                if not all(map(NUMBERED.fullmatch, names.values())):    # other pictures may be missing too
+                    raise fault
+                _lose_labels(frames, index, names, masks, fault)        # the number may be wrong
+            if fault is None:
+                yield names[frame], mask
+            else:
+                masks.unreadable(names.get(frame, f"frame_{frame:06d}"), fault)
+
+
+def _frame(shape: ElementTree.Element) -> int | None:
+    frame = whole_number(shape.get("frame"))
+    return None if frame is None or frame < 0 else frame
+
+
+def _lose_labels(frames: Sequence[int | None], index: int, names: Mapping[int, str], masks: TrackedMasks,
+                 fault: BadInput) -> bool:
+    """Void the pictures that a shape whose number is wrong may be of; whether there is one.
+
+    CVAT lists a track in every frame, so it is a frame between those of its neighbours, or beside the only one.
+    """
+    before = next((frame for frame in frames[:index][::-1] if frame is not None), None)
+    after = next((frame for frame in frames[index + 1:] if frame is not None), None)
+    if before is None:
+        between = [] if after is None else [after - 1]
+    else:
+        between = [before + 1] if after is None else range(before + 1, after)
+    lost = [names[frame] for frame in between if frame in names]
+    for name in lost:
+        masks.unreadable(name, fault)
+    return bool(lost)
 
 
 def _polygon(shape: Entry, masks: TrackedMasks) -> dict | None:

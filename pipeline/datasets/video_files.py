@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,30 +45,30 @@ class VideoFiles:
                    labels=files_by_stem(labels, (".png",), roots=roots, video=video_id, kind="label", faults=faults)
                    if has_labels else {}, faults=faults)
 
-    def refuse_mismatch(self, names: Sequence[str], labelled: Collection[str], faults: dict[str, BadInput]) -> None:
-        """Raise `BadInput` if `names` is empty, or if images and labels are not those of `names` and `labelled`.
+    def with_pictures(self, names: Collection[str], labelled: Collection[str], faults: dict[str, BadInput]
+                      ) -> list[str]:
+        """Those of the frames `names` that have a picture.
 
-        faults: gets the fault of each frame of `labelled` that has no label.
+        faults: gets the others, and the frames of `labelled` that have no picture or no label. Raises `BadInput` if no
+        frame has a picture, and for each that has none in a video without labels, whose results need every frame.
         """
         if not names:
             raise BadInput("empty-video", "the video has no frames.", video=self.video_id, file=self.image_folder,
                            cure="Copy its frames, or remove the video from the split list.")
-        if missing := set(names) - self.images.keys():
-            raise self._missing("image", missing, of=names, files=self.images, folder=self.image_folder)
+        missing = {name: self._missing("image", name, self.images, self.image_folder)
+                   for name in sorted({*names, *labelled} - self.images.keys())}
+        present = [name for name in names if name in self.images]
+        if missing and not (present and labelled):
+            raise next(iter(missing.values()))
+        faults |= missing
         for name in sorted(set(labelled) - self.labels.keys()):
-            faults[name] = self._missing("label", {name}, of=labelled, files=self.labels, folder=self.label_folder)
-        for kind, files, folder, wanted in (("image", self.images, self.image_folder, names),
-                                            ("label", self.labels, self.label_folder, labelled)):
-            if extra := files.keys() - set(wanted):
-                raise BadInput("frame-mismatch", f"the {kind}s of the frames {first_names(extra)} are not in the json.",
-                               video=self.video_id, file=folder,
-                               cure="Remove them, or convert the labels again.")
+            faults.setdefault(name, self._missing("label", name, self.labels, self.label_folder))
+        return present
 
-    def _missing(self, kind: str, missing: Collection[str], *, of: Collection[str], files: Mapping[str, Path],
-                 folder: Path) -> BadInput:
+    def _missing(self, kind: str, name: str, files: Mapping[str, Path], folder: Path) -> BadInput:
         suffix = next((path.suffix for path in files.values()), "")
-        return BadInput(f"missing-{kind}", f"{len(missing)} of {len(of)} frames have no {kind}.", video=self.video_id,
-                        file=folder / f"{min(missing)}{suffix}",
+        return BadInput(f"missing-{kind}", f"the frame has no {kind}.", video=self.video_id,
+                        file=folder / f"{name}{suffix}",
                         cure="Copy the missing files, or remove these frames everywhere.")
 
     def one_size(self, sizes: Mapping[tuple[int, int], str]) -> tuple[int, int]:
@@ -83,11 +83,11 @@ class VideoFiles:
         """The record of the video, from its label maps, all of which are decoded. Without labels, it has no segments.
 
         read_ids: file of a map -> H W segment ids, 0 void. make_segment: id -> segment. A frame in which one of them
-        raises BadInput, or whose map is of another size than the video, has no label and is named among the faults.
+        raises BadInput, or whose map is of another size than the video, has no label and is named among the faults. A
+        map without a picture is left out, and named too.
         """
-        names = [*self.images, *(self.labels.keys() - self.images.keys())]
         faults = dict(self.faults)
-        self.refuse_mismatch(names, self.labels, faults)
+        names = self.with_pictures(self.images, self.labels, faults)
         sizes: dict[str, tuple[int, int]] = {}
         ids: dict[str, tuple[int, ...]] = {}
         segments: dict[int, Segment] = {}
@@ -105,7 +105,7 @@ class VideoFiles:
         return without_faulty_labels(
             VideoRecord(video_id=self.video_id, height=height, width=width, frames=frames,
                         segments=tuple(segment for _, segment in sorted(segments.items()))),
-            {name: faults[name] for name in names if name in faults})
+            {name: faults[name] for name in (*names, *sorted(faults.keys() - names)) if name in faults})
 
     def _size(self, first: str, sizes: Mapping[str, tuple[int, int]], faults: dict[str, BadInput]) -> tuple[int, int]:
         """Height and width of the video: those of its maps, and where these differ or are none, of its first picture.
@@ -121,9 +121,3 @@ class VideoFiles:
                                         f"{width}x{height}.", video=self.video_id, file=self.labels[name],
                                         cure="Resize frames and labels together.")
         return height, width
-
-
-def first_names(names: Iterable[str]) -> str:
-    """The first three names and the number of the others, for messages."""
-    names = sorted(names)
-    return f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"

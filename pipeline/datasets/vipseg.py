@@ -27,7 +27,7 @@ from pipeline.datasets.folders import (
 )
 from pipeline.datasets.id_maps import RawCoding, ids_in, listed_segments, raw_coding, read_label
 from pipeline.datasets.json_entries import Entry, whole_or_text
-from pipeline.datasets.video_files import VideoFiles, first_names
+from pipeline.datasets.video_files import VideoFiles
 from pipeline.errors import BadInput
 from pipeline.faulty_labels import without_faulty_labels
 from pipeline.file_names import composed, frame_name
@@ -89,9 +89,9 @@ class VipSeg:
 
         Frames are in natural order; those without a label, of which a json has no annotation, are left unlabelled. A
         frame whose label or list of segments cannot be read, or holds an unknown category, has no label and is named
-        among the faults, and so is one in which a segment has another class than in most. Raises `BadInput` where all
-        labelled frames are so, and for missing or unreadable pictures, frames that have only a label, and a video that
-        is empty or not in the json.
+        among the faults, and so is one in which a segment has another class than in most, and a frame without a
+        picture, which is left out. Raises `BadInput` where all labelled frames are so, and for unreadable pictures and
+        a video that is empty or not in the json.
         """
         folder = folder_of(self._folders, video_id)
         files = VideoFiles.find(video_id, images=self.images / folder, labels=self.labels / folder,
@@ -176,14 +176,13 @@ class VipSeg:
         remarks: Counter[str] = Counter()
         images = self._listed_images(video.of_video(video_id), files, remarks)
         faults = dict(files.faults)
-        infos = self._infos(video_id, annotations, faults)
-        files.refuse_mismatch(list(images), infos, faults)
-        if unlisted := infos.keys() - images.keys():
-            raise BadInput("frame-mismatch", f"the json annotates the frames {first_names(unlisted)}, which are not "
-                           "among its images.", video=video_id, file=self.annotations, cure=CONVERT_AGAIN)
+        infos = self._infos(video_id, annotations, faults, remarks)
+        present = files.with_pictures(images, infos, faults)
+        images = {name: images[name] for name in present}
+        self._compare(video_id, images, infos, files, faults, remarks)
         segments = listed_segments(infos, self.classes, faults=faults)
         names = self._in_order(images.values(), video_id)
-        remarks["videos whose frames were put in natural order"] += names != list(images)
+        remarks["videos whose frames were put in natural order"] += names != present
         ids = {name: tuple(info.whole("id") for info in listed) for name, listed in infos.items() if name not in faults}
         frames = tuple(FrameRecord(name=name, image=files.images[name], label=files.labels.get(name),
                                    segment_ids=ids.get(name, ())) for name in names)
@@ -192,11 +191,24 @@ class VipSeg:
         return without_faulty_labels(VideoRecord(video_id=video_id, height=height, width=width, frames=frames,
                                                  segments=segments, remarks=+remarks), faults)
 
+    def _compare(self, video_id: str, images: Mapping[str, Entry], infos: Mapping[str, list[Entry]], files: VideoFiles,
+                 faults: dict[str, BadInput], remarks: Counter[str]) -> None:
+        """faults: gets the frames that have a label or an annotation, and not both, or that are no frame of the video.
+        """
+        def bad(what: str) -> BadInput:
+            return BadInput("frame-mismatch", what, video=video_id, file=self.annotations, cure=CONVERT_AGAIN)
+
+        remarks["frames that the json does not list"] += len(files.images.keys() - images.keys())
+        for name in sorted(infos.keys() - images.keys()):
+            faults.setdefault(name, bad(f"the json annotates the frame {name!r}, which is not among its images."))
+        for name in sorted(files.labels.keys() - infos.keys()):
+            faults.setdefault(name, bad(f"the frame {name!r} has a label map, which the json does not annotate."))
+
     def _listed_images(self, video: Entry, files: VideoFiles, remarks: Counter[str]) -> dict[str, Entry]:
         """Name of each frame -> its image in the json.
 
         Where an image cannot be read, the pictures in the folder that no other image names are the frames that it may
-        have meant. Raises BadInput for frames that are listed twice, and where no image can be read.
+        have meant. Frames that are listed twice count once. Raises BadInput where no image can be read.
         """
         images: dict[str, Entry] = {}
         fault = None
@@ -208,9 +220,8 @@ class VipSeg:
                 fault = fault or error
                 remarks["images of the json that cannot be read (the files in the folder tell the frames)"] += 1
                 continue
-            if name in images:
-                raise video.bad("its images list a frame twice.", "frame-mismatch")
-            images[name] = image
+            remarks["frames that the json lists twice"] += name in images
+            images.setdefault(name, image)
         if fault is None:
             return images
         if not images:
@@ -218,12 +229,21 @@ class VipSeg:
         return {name: images.get(name) or video.part({"file_name": path.name}, "image")
                 for name, path in files.images.items()} | images
 
-    def _infos(self, video_id: str, annotations: list[Entry], faults: dict[str, BadInput]) -> dict[str, list[Entry]]:
-        """Name of each annotated frame -> its segments. faults: gets those of frames whose list cannot be read."""
+    def _infos(self, video_id: str, annotations: list[Entry], faults: dict[str, BadInput],
+               remarks: Counter[str]) -> dict[str, list[Entry]]:
+        """Name of each annotated frame -> its segments. faults: gets those of frames whose list cannot be read.
+
+        Annotations that name no frame are counted; the label map of their frame is then named as a fault.
+        """
         infos: dict[str, list[Entry]] = {}
         for annotation in annotations:
-            for entry in annotation.of_video(video_id).entries("annotations", "annotation"):
-                name = _name(entry)
+            for values in annotation.list("annotations"):
+                try:
+                    entry = annotation.of_video(video_id).part(values, "annotation")
+                    name = _name(entry)
+                except BadInput:
+                    remarks["annotations that name no frame"] += 1
+                    continue
                 if name in infos:
                     faults[name] = entry.bad(f"the annotations list the frame {name!r} twice.", "frame-mismatch")
                     continue

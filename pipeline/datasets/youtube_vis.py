@@ -9,10 +9,11 @@ al., IJCV 2022).
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
@@ -38,8 +39,8 @@ class Listed:
     """One video as the json lists it."""
 
     entry: Entry
-    folder: str                 # of its frames, inside the folder of all frames; "" if they lie in that one
-    files: tuple[str, ...]      # names of its frames in the order of the json, without the folder
+    folder: str                         # of its frames, inside the folder of all frames; "" if they lie in that one
+    files: tuple[str | BadInput, ...]   # names of its frames in the order of the json, without the folder; or why none
 
 
 class YouTubeVis:
@@ -89,9 +90,10 @@ class YouTubeVis:
         """Describe one video; its masks are COCO run lengths. Frames are in natural order, whatever that of the json.
 
         A frame in which a mask cannot be read, is of another size than the video, or belongs to a track of an unknown
-        category, has no label and is named among the faults. Tracks without any pixel are left out and counted. Raises
-        `BadInput` where all frames are faulty, and for an unknown or empty video, missing images, ids that are missing,
-        below 1 or used twice, and fields of the wrong type.
+        category, has no label and is named among the faults; so is a frame whose file does not exist or is badly named,
+        which is left out. Tracks without any pixel are left out and counted. Raises `BadInput` where all frames are
+        faulty, and for an unknown or empty video, ids that are missing, below 1 or used twice, and fields of the wrong
+        type; in a split without labels, whose results need every frame, for each bad frame.
         """
         video = self._videos.get(video_id)
         if video is None:
@@ -105,42 +107,54 @@ class YouTubeVis:
         if not video.files:
             raise entry.bad("the video has no frames.", "empty-video")
         remarks: Counter[str] = Counter()
-        images = self._images(video, video_id, remarks)
-        size = _size(entry, images, remarks)
-        annotations = [annotation.of_video(video_id) for annotation in self._annotated.get(entry.key("id"), [])]
         faults = {frame: entry.bad(fault.what, fault.reason)
                   for frame, fault in self._json[1].of_frames(entry.key("id")).items()}
+        left_out: dict[str, BadInput] = {}
+        images = self._images(video, video_id, remarks, faults, left_out)
+        names = {index: frame_name(PurePosixPath(video.files[index]).stem) for index in images}
+        size = _size(entry, images, remarks)
+        annotations = [annotation.of_video(video_id) for annotation in self._annotated.get(entry.key("id"), [])]
         segments, masks = self._tracks(annotations, len(video.files), size, remarks, faults)
-        frames = {name: FrameRecord(name=name, image=image, segment_ids=tuple(of_frame),
-                                    masks=of_frame if self._has_labels else None)
-                  for (name, image), of_frame in zip(images.items(), masks, strict=True)}
-        in_order = [frame_name(stem) for stem in _in_order(video, entry)]
+        frames = {names[index]: FrameRecord(name=names[index], image=image, segment_ids=tuple(masks[index]),
+                                            masks=masks[index] if self._has_labels else None)
+                  for index, image in images.items()}
+        in_order = [frame_name(stem) for stem in _in_order((video.files[index] for index in images), entry)]
         if in_order != list(frames):
             remarks["videos whose frames were put in natural order"] += 1
-        names = list(frames)
         return without_faulty_labels(
             VideoRecord(video_id=video_id, height=size[0], width=size[1], segments=segments, remarks=remarks,
                         frames=tuple(frames[name] for name in in_order)),
-            {names[frame]: fault for frame, fault in sorted(faults.items())})
+            {names[index]: fault for index, fault in sorted(faults.items()) if index in names} | left_out)
 
     def frame_ids(self, video: VideoRecord, frame: FrameRecord) -> np.ndarray:
         """Raises `TypeError`: instances may overlap, so no id map can hold them. Read `FrameRecord.masks` instead."""
         raise TypeError(f"{self.name} has masks as run lengths and no id maps; read FrameRecord.masks")
 
-    def _images(self, video: Listed, video_id: str, remarks: Counter[str]) -> dict[str, Path]:
-        """Name of each frame -> its picture, in the order of the json."""
-        images = files_by_stem(self.images / video.folder, PICTURES, roots=(self.root, self.images), video=video_id,
-                               kind="image")
-        names = {frame_name(PurePosixPath(file).stem): file for file in video.files}
-        for name, file in names.items():
-            if name not in images:
-                raise BadInput("missing-image", "the json lists this frame, but the file does not exist.",
-                               video=video_id, file=self.images / video.folder / file, cure="Copy the missing files.")
-        if len(names) < len(video.files):
-            raise video.entry.of_video(video_id).bad("its file_names list a frame twice.", "frame-mismatch")
-        if video.folder and len(images) > len(names):
-            remarks["frames that the json does not list"] += len(images) - len(names)
-        return {name: images[name] for name in names}
+    def _images(self, video: Listed, video_id: str, remarks: Counter[str], faults: dict[int, BadInput],
+                left_out: dict[str, BadInput]) -> dict[int, Path]:
+        """Place of each frame in the json -> its picture. left_out: gets the frames without one. faults: gets the first
+        place of a frame that is listed twice, since nothing tells which label is right.
+        """
+        pictures = files_by_stem(self.images / video.folder, PICTURES, roots=(self.root, self.images), video=video_id,
+                                 kind="image")
+        entry = video.entry.of_video(video_id)
+        places: dict[str, int] = {}
+        for index, file in enumerate(video.files):
+            if isinstance(file, BadInput):
+                left_out[f"number {index} in the json"] = entry.bad(file.what, file.reason)
+                continue
+            name = frame_name(PurePosixPath(file).stem)
+            if name not in pictures:
+                left_out[name] = BadInput(
+                    "missing-image", "the json lists this frame, but the file does not exist.", video=video_id,
+                    file=self.images / video.folder / file, cure="Copy the missing files, or correct the name.")
+            elif places.setdefault(name, index) != index:
+                faults.setdefault(places[name], entry.bad(f"its frame {name!r} is listed twice.", "frame-mismatch"))
+        if (left_out or faults) and not (places and self._has_labels):
+            raise next(iter([*left_out.values(), *faults.values()]))
+        if video.folder and len(pictures) > len(places):
+            remarks["frames that the json does not list"] += len(pictures) - len(places)
+        return {index: pictures[name] for name, index in places.items()}
 
     def _class_table(self) -> ClassTable:
         rows = list(self._content.entries("categories", "category")) if self._content.values.get("categories") else []
@@ -264,18 +278,32 @@ class YouTubeVis:
 
 
 def _listed(entry: Entry) -> Listed:
-    """Raises BadInput for file names that are no paths, or lie in several folders."""
+    """Raises BadInput where no file name is a path, or where they lie in several folders and most not in one."""
     entry.key("id")
-    files = [PurePosixPath(entry.checked_path(name, "file_names")) for name in entry.list("file_names")]
-    folders = {str(file.parent) for file in files}
-    if len(folders) > 1:
+    files = [_path(entry, index, name) for index, name in enumerate(entry.list("file_names"))]
+    folders = Counter(str(file.parent) for file in files if isinstance(file, PurePosixPath))
+    if files and not folders:
+        raise files[0]
+    folder, times = folders.most_common(1)[0] if folders else (".", 0)
+    if len(folders) > 1 and 2 * times <= folders.total():
         raise entry.bad(f"the frames of {entry.name} lie in several folders, such as {sorted(folders)[:2]}; a video "
                         "needs a folder of its own.", "frame-mismatch")
-    folder = folders.pop() if folders else "."
-    return Listed(entry=entry, folder="" if folder == "." else folder, files=tuple(file.name for file in files))
+    elsewhere = entry.bad(f"the frame lies in another folder than {folder!r}, as most of {entry.name} do.",
+                          "frame-mismatch")
+    return Listed(entry=entry, folder="" if folder == "." else folder, files=tuple(
+        file if isinstance(file, BadInput) else file.name if str(file.parent) == folder else elsewhere
+        for file in files))
 
 
-def _size(entry: Entry, images: Mapping[str, Path], remarks: Counter[str]) -> tuple[int, int]:
+def _path(entry: Entry, index: int, name: Any) -> PurePosixPath | BadInput:
+    """The path of a frame, or why it is none."""
+    try:
+        return PurePosixPath(entry.checked_path(name, f"the file name of frame {index}"))
+    except BadInput as error:
+        return error
+
+
+def _size(entry: Entry, images: Mapping[int, Path], remarks: Counter[str]) -> tuple[int, int]:
     """Height and width of a video: those of its first picture where the json does not give both."""
     if None not in (entry.values.get("height"), entry.values.get("width")):
         return entry.size()
@@ -283,10 +311,10 @@ def _size(entry: Entry, images: Mapping[str, Path], remarks: Counter[str]) -> tu
     return size_of_picture(next(iter(images.values())), entry.video)
 
 
-def _in_order(video: Listed, entry: Entry) -> list[str]:
+def _in_order(files: Iterable[str], entry: Entry) -> list[str]:
     """The names of the frames in the order of time, without suffix. Raises BadInput where they tell none."""
     try:
-        return in_order_of_time((PurePosixPath(file).stem for file in video.files), listed=True)
+        return in_order_of_time((PurePosixPath(file).stem for file in files), listed=True)
     except BadInput as error:
         raise BadInput(error.reason, error.what, video=entry.video, file=entry.file, cure=error.cure) from None
 

@@ -83,7 +83,7 @@ def _write_tar(dataset: Dataset, path: Path, plan: ShardPlan, shard: int, *, str
                 remarks.update(video.remarks)
                 faults += fault_rows(video_id, video.faults)
                 for fault in video.faults.values():
-                    log.warning("a frame has no label: %s", fault)
+                    log.warning("a frame has lost its label: %s", fault)
                 del video
                 rows += clips
                 outcomes.add([VideoOutcome(video=video_id, frames=sum(row["num_frames"] for row in clips))])

@@ -214,8 +214,6 @@ def xml_of(root: Path, change) -> Path:
 @pytest.mark.parametrize(("change", "message"), [
     (lambda text: text[:len(text) // 2], "not valid XML"),
     (lambda text: text.replace('<track ', '<image id="0" name="a"/><track ', 1), "export 'CVAT for images'"),
-    (lambda text: text.replace('frame="11"', 'frame="12"'), "labelled in frame 12, but the pictures are .* 0 to 11"),
-    (lambda text: text.replace('frame="11"', 'frame="last"'), "frame of .* is 'last'"),
     (lambda text: re.sub('rle="', 'rle="7, ', text), "do not add up"),
     (lambda text: re.sub(' left="', ' left="9', text), "does not lie inside the frame")])
 def test_faults_of_an_xml_cost_its_video_and_are_named(copy, change, message):
@@ -227,6 +225,18 @@ def test_faults_of_an_xml_cost_its_video_and_are_named(copy, change, message):
     assert refused.value.file == folder / "annotations.xml"
     other = max((root / "train").iterdir())
     assert dataset.read(other.name).segments
+
+
+@pytest.mark.parametrize(("number", "message", "faults"), [
+    ("12", "labelled in frame 12, but the pictures are .* 0 to 11", ["frame_000011", "frame_000012"]),
+    ("last", "frame of .* is 'last'", ["frame_000011"])])
+def test_a_wrong_number_of_a_frame_costs_the_frame_that_it_stands_for(copy, number, message, faults):
+    root = copy("cvat")
+    folder = xml_of(root, lambda text: text.replace('frame="11"', f'frame="{number}"'))
+    video = opened("cvat", root).read(folder.name)
+    assert [frame.name for frame in video.frames if frame.masks is None] == ["frame_000011"]
+    assert sorted(video.faults) == faults
+    assert all(re.search(message, fault.what) for fault in video.faults.values())
 
 
 TEXTS = st.one_of(st.text(max_size=4), st.sampled_from([
@@ -318,15 +328,30 @@ def test_two_tracks_with_one_id_are_two_objects(copy):
     assert sorted(video.frames[0].masks) == [1, 2]
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda images: images[1].update(id=images[0]["id"]), "listed twice"),
-    (lambda images: images[1].update(file_name="cam/" + images[0]["file_name"]), "listed twice"),
-    (lambda images: images[1].update(width=128, height=96), "labelled at 128x96 pixels, but the pictures are 64x48")])
-def test_images_of_a_coco_export_have_their_own_id_and_the_size_of_the_pictures(copy, change, message):
+def update_all(images: list[dict], **values) -> None:
+    for image in images:
+        image.update(values)
+
+
+@pytest.mark.parametrize(("change", "message", "frames"), [
+    (lambda images: images[1].update(id=images[0]["id"]), "listed twice", [0, 1]),
+    (lambda images: images[1].update(file_name="cam/" + images[0]["file_name"]), "listed twice", [0, 1]),
+    (lambda images: images[1].update(width=128, height=96), "at 128x96 pixels, but the pictures are 64x48", [1])])
+def test_images_of_a_coco_export_have_their_own_id_and_the_size_of_the_pictures(copy, change, message, frames):
     root = copy("cvat coco")
     folder = min((root / "train").iterdir())
     edit(folder / "annotations" / "instances_default.json", lambda content: change(content["images"]))
-    with pytest.raises(BadInput, match=message):
+    video = opened("cvat coco", root).read(folder.name)
+    assert [index for index, frame in enumerate(video.frames) if frame.masks is None] == frames
+    assert all(message in fault.what for fault in video.faults.values())
+
+
+def test_a_coco_export_of_pictures_of_another_size_is_refused(copy):
+    root = copy("cvat coco")
+    folder = min((root / "train").iterdir())
+    edit(folder / "annotations" / "instances_default.json",
+         lambda content: update_all(content["images"], width=128, height=96))
+    with pytest.raises(BadInput, match="labelled at 128x96 pixels, but the pictures are 64x48"):
         opened("cvat coco", root).read(folder.name)
 
 

@@ -232,7 +232,7 @@ def test_check_dataset_names_the_frame(tmp_path, capsys):
     check_dataset.main(on_own_data("tiny", tmp_path / "run", root))
     said = capsys.readouterr().out
     assert f"1 {UNREADABLE}" in said
-    assert f"a frame has no label: video 'train_00000', file {path}: the PNG is cut off" in said
+    assert f"a frame has lost its label: video 'train_00000', file {path}: the PNG is cut off" in said
 
 
 def test_what_belongs_to_no_listed_image_or_video_is_counted(tmp_path):
