@@ -21,6 +21,8 @@ WORKER_ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true", "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
 }
 
+_started_own_cluster = False        # by this process
+
 INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")      # of training processes; a user may choose one
 
 
@@ -45,6 +47,7 @@ def connect(cluster: ClusterConfig) -> None:
 
     Does nothing under `cluster.in_process`.
     """
+    global _started_own_cluster
     if cluster.in_process:
         return
     if sys.flags.optimize > 1:
@@ -65,6 +68,15 @@ def connect(cluster: ClusterConfig) -> None:
         else:
             start_own_cluster(cpus=cluster.local_cpus, object_store_mb=cluster.object_store_mb,
                               environment=worker_environment())
+            _started_own_cluster = True
+
+
+def leave_own_cluster() -> None:
+    """End the cluster that `connect` started for this process, if it did; it takes seconds. A joined one stays."""
+    if _started_own_cluster:
+        import ray
+
+        ray.shutdown()
 
 
 def joins_cluster(cluster: ClusterConfig) -> bool:

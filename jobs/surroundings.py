@@ -76,12 +76,14 @@ def refuse_missing_temporary_folder() -> None:
 
 
 def say_that_it_starts() -> None:
-    """Print the first line of a verb, since its imports take seconds, and more on a busy machine."""
+    """Print the first line of a verb, since its imports take seconds, and from now on whenever it is silent."""
     verb = next((word.removeprefix("-m") for word in sys.orig_argv if word.removeprefix("-m").startswith("jobs.")), "")
     if verb and not {"-h", "--help"} & set(sys.orig_argv):
         from contextlib import suppress
         with suppress(OSError):     # nobody reads it
             print(f"{verb}: loading the libraries", file=sys.stderr, flush=True)
+        from jobs.silence import break_silence
+        break_silence(verb)
 
 
 def _folders_searched_first() -> list[str]:

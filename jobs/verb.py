@@ -25,14 +25,16 @@ from typing import Annotated, Any
 import tyro
 
 from jobs import stopping
-from jobs.cluster import inside_a_job, joins_cluster, submitting
+from jobs.cluster import inside_a_job, joins_cluster, leave_own_cluster, submitting
 from jobs.code_version import code_version
 from jobs.config import assignments, config_digest, override, to_json
 from jobs.console import accept_all_characters, log_to_terminal, say
 from jobs.counted_classes import with_counted_classes
+from jobs.ending import end_process
 from jobs.recipe_file import is_recipe_file, read_recipe_file, with_data_of_its_own
 from jobs.recipes import RECIPES, find_recipe
 from jobs.recipes.schema import Recipe
+from jobs.silence import fall_silent
 from jobs.training.facts import NOTE, run_note, source_tags
 from jobs.training.tracker import NoTracker, Recorded, Tracker, can_record, catch_up, unfinished
 from jobs.training.tracking import chosen_uri
@@ -83,13 +85,15 @@ def run(verb: Verb, *, default_recipe: str = "tiny", flags: type[CommandLine] = 
     changes = [*given.set, *(["strict=true"] if given.strict else [])]
     say(f"{_module(verb)}: recipe {given.recipe}", stream=sys.stderr)
     call = verb if flags is CommandLine else wraps(verb)(lambda recipe: verb(recipe, given))
-    sys.exit(guarded(call, lambda: chosen_recipe(given.recipe, changes), dry_run=given.dry_run, uses=uses))
+    end_process(guarded(call, lambda: chosen_recipe(given.recipe, changes), dry_run=given.dry_run, uses=uses,
+                        leave=leave_own_cluster))
 
 
-def guarded(verb: Verb, build_recipe: Callable[[], Recipe], *, dry_run: bool = False, uses: Sequence[str] = ()) -> int:
+def guarded(verb: Verb, build_recipe: Callable[[], Recipe], *, dry_run: bool = False, uses: Sequence[str] = (),
+            leave: Callable[[], None] = lambda: None) -> int:
     """Run a verb and turn every error that a user can cause into one clear line and an exit code.
 
-    uses: as `run` takes it; a cluster that the verb joins is checked for them first.
+    uses: as `run` takes it; a cluster that the verb joins is checked for them first. leave: called before the summary.
     """
     folder = Path()
     try:
@@ -114,10 +118,13 @@ def guarded(verb: Verb, build_recipe: Callable[[], Recipe], *, dry_run: bool = F
             check_cluster(recipe.cluster, _module(verb), uses, given_paths(resolved(recipe)), outputs=OUTPUTS)
             stopping.begin(going_on())      # with the address that is known by now
         summary = verb(with_counted_classes(resolved(recipe)))
+        leave()
+        fall_silent()
         say(*(f"MLflow: {page}" for page in _pages[-1:] if page), json.dumps({"verb": _module(verb), **summary},
                                                                              default=str))
         return 0
     except Exception as raised:
+        fall_silent()
         error = raised if isinstance(raised, ValueError) else explained(raised, folder.absolute())
         code = next((code for kind, code in EXIT_CODES if isinstance(error, kind)), None)
         if code is None and not inside_a_job():
