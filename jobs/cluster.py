@@ -57,6 +57,7 @@ def connect(cluster: ClusterConfig) -> None:
 
     from jobs.joined_cluster import answering_address, join, place_of_job
     from jobs.own_cluster import start_own_cluster
+    from jobs.ray_room import watch_room
 
     if ray.is_initialized():
         return
@@ -69,6 +70,7 @@ def connect(cluster: ClusterConfig) -> None:
             start_own_cluster(cpus=cluster.local_cpus, object_store_mb=cluster.object_store_mb,
                               environment=worker_environment())
             _started_own_cluster = True
+    watch_room()
 
 
 def leave_own_cluster() -> None:

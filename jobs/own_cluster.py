@@ -16,10 +16,12 @@ from pathlib import Path
 import ray
 
 from jobs.environment import variables
+from pipeline.disk_space import free_bytes
 
 LONGEST_RAY_FOLDER = 40             # bytes: Ray appends up to 66, and the path of a socket has at most 107
 SHORT_TEMPORARY_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 LEAST_OBJECT_STORE_MB = 75          # that Ray accepts
+LEAST_ROOM = 20 * 2**20             # bytes that the logs and sockets of one verb need
 OWN_VARIABLES = ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_CLIENT_MODE", "RAY_ENABLE_UV_RUN_RUNTIME_ENV",
                  "RAY_GCS_SERVER_PORT", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER")     # which the verbs and Ray set
 SPECIAL = re.compile(r"""[\s()\[\]{}&;|<>*?$`'"\\!#~]""")     # in a shell's words; Ray does not quote its commands
@@ -61,14 +63,19 @@ def failure_named(folder: Path) -> Iterator[None]:
         yield
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        left = free_bytes(folder)
+        room = "" if left >= LEAST_ROOM else (f" Only {left:,} bytes are free there: make room, or set RAY_TMPDIR to a "
+                                              "folder with room, whose path is short.")
         unset = f" Unset what you do not need of {', '.join(given)}." if given else ""
         raise ConnectionError(f"Ray does not start on this machine ({reason}); its logs are in {folder}/session_latest/"
-                              f"logs.{unset} Look at the limits of this user (ulimit -a), or run without Ray by "
+                              f"logs.{room}{unset} Look at the limits of this user (ulimit -a), or run without Ray by "
                               "--set cluster.in_process=true") from error
 
 
 def ray_folder() -> Path:
     """The folder for Ray's sockets and logs, in that of the system or in a shorter one where paths would be too long.
+
+    One without room is passed over.
 
     It is named `ray` as Ray itself does, or with the number of the user where that belongs to somebody else. Raises
     ValueError where there is none.
@@ -78,10 +85,11 @@ def ray_folder() -> Path:
         for folder in (place / "ray", place / f"ray-{os.geteuid()}"):
             fits = len(os.fsencode(folder)) <= LONGEST_RAY_FOLDER and not SPECIAL.search(str(folder))
             nearest = folder if os.path.lexists(folder) else place
-            if fits and nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
+            has_room = nearest.is_dir() and free_bytes(nearest) >= LEAST_ROOM
+            if fits and has_room and os.access(nearest, os.W_OK | os.X_OK):
                 return folder
     raise ValueError(f"Ray cannot keep its sockets in {chosen}: the path must have at most {LONGEST_RAY_FOLDER - 4} "
-                     "bytes and no special characters, and none of "
+                     "bytes, no special characters and 20 MB of room, and none of "
                      f"{', '.join(SHORT_TEMPORARY_FOLDERS)} can be written. Set TMPDIR to a short folder, or run "
                      "without Ray by --set cluster.in_process=true")
 

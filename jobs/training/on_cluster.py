@@ -19,6 +19,7 @@ from torch import nn
 
 from jobs.cluster import ClusterConfig
 from jobs.cluster_room import connected_room, workers_of
+from jobs.ray_room import refuse_no_room
 from jobs.training.checkpoint_folders import RAY_CHECKPOINTS, add_checkpoint
 from jobs.training.interface import OwnInterface
 from jobs.training.loop import rank
@@ -89,6 +90,7 @@ def train_on_cluster(job: TrainingJob, work: Work) -> None:
         except RayActorError:
             continue
     else:
+        refuse_no_room()
         raise OSError(f"Ray's process that leads the training in {job.folder} died {deaths + 1} times. Look for the "
                       "reason in Ray's logs, such as too little memory; then run the same command again: the training "
                       "resumes from its newest checkpoint.")

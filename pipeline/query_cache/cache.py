@@ -141,8 +141,8 @@ class QueryCache:
         self.folder = Path(folder)
         manifest = self.folder / "manifest.json"
         if not manifest.is_file():
-            raise FileNotFoundError(f"no finished query cache in {folder} (manifest.json is missing); "
-                                    "run jobs.cache_queries with the same recipe first")
+            raise FileNotFoundError(f"no finished query cache: {manifest} is missing; run jobs.cache_queries with the "
+                                    "same recipe first")
         self.manifest = own_json(manifest, cure=MANIFEST_CURE)
         refuse_other_version(self.manifest, manifest)
         refuse_unfit_manifest(self.manifest, manifest)
