@@ -131,7 +131,7 @@ def test_a_video_is_skipped_if_any_view_of_it_is():
 
 def test_an_unfinished_cache_names_the_verb(tmp_path):
     write(tmp_path, {"x": 2})
-    with pytest.raises(FileNotFoundError, match=r"jobs\.cache_queries"):
+    with pytest.raises(FileNotFoundError, match=rf"{tmp_path}/manifest\.json is missing; run jobs\.cache_queries"):
         QueryCache(tmp_path)
 
 
