@@ -53,8 +53,12 @@ def shown_tubes(queries: VideoQueries, mask_logits: Tensor, evidence: PixelEvide
 def link_loss(links: Links, tubes: Tensor, *, weights: Tensor, labelled: Tensor) -> Tensor:
     """The mean over all pairs of a query that shows a tube and another clip; 0 where there is no pair.
 
+    Of two passes, each has its loss, and the result is their sum.
     tubes: b k n, of `shown_tubes`. weights: b m of the tubes. labelled: b k bool, clips that have labels at all.
     """
+    if links.first is not None:
+        first = link_loss(links._replace(logits=links.first, first=None), tubes, weights=weights, labelled=labelled)
+        return first + link_loss(links._replace(first=None), tubes, weights=weights, labelled=labelled)
     _, clips, count = links.index.shape
     tube = rearrange(tubes.gather(2, links.index), "b k m -> b (k m)").masked_fill(links.sure == 0, NO_TUBE)    # b x
     same = (tube[:, :, None] == tube[:, None]) & (tube != NO_TUBE)[:, None]                                     # b x x

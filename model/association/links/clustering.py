@@ -1,7 +1,8 @@
 """Correlation clustering with at most one member per clip: the sum of scores inside clusters is made large.
 
-First the two clusters with the largest sum of scores between them are merged, while that is above 0. Then the members
-of one clip at a time are assigned anew to the clusters of all other clips. Both steps raise the same sum.
+First the two clusters with the largest sum of scores between them are merged, while that is above 0. Then all clusters
+are cut at one clip after the other, and their parts before and after it are joined anew; and the members of one clip at
+a time are assigned anew to the clusters of all other clips. All steps raise the same sum.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def clusters_of(scores: np.ndarray, clips: np.ndarray) -> np.ndarray:
     apart = np.where(clips[:, None] == clips, 0.0, scores)
     labels = merge(scores, clips)
     for _ in range(SWEEPS):
-        swept = sweep(apart, clips, labels)
+        swept = sweep(apart, clips, rejoin(apart, clips, labels))
         if (swept == labels).all():
             break
         labels = swept
@@ -50,6 +51,24 @@ def merge(scores: np.ndarray, clips: np.ndarray) -> np.ndarray:
         stale = np.union1d(stale, [kept, gone])
         best[stale] = sums[stale].argmax(1)
         largest[stale] = sums[stale, best[stale]]
+
+
+def rejoin(scores: np.ndarray, clips: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Cut all clusters before each clip in turn and join their parts anew. scores: 0 in a clip.
+
+    Merging takes the largest sum first, and so can join two halves whose exchange with two others is worth more.
+    """
+    for clip in np.unique(clips)[1:]:
+        late = clips >= clip
+        members = np.eye(labels.max() + 1)[labels]                                  # x c
+        sums = (members * ~late[:, None]).T @ scores @ (members * late[:, None])    # c c: front parts, back parts
+        fronts, backs = best_assignment(np.maximum(sums, 0), maximize=True)
+        joined = sums[fronts, backs] > 0
+        if sums[fronts[joined], backs[joined]].sum() - sums.trace() > LEAST_GAIN:
+            after = len(sums) + np.arange(len(sums))        # a part that nothing is before becomes a cluster
+            after[backs[joined]] = fronts[joined]
+            labels = numbered(np.where(late, after[labels], labels))
+    return labels
 
 
 def sweep(scores: np.ndarray, clips: np.ndarray, labels: np.ndarray) -> np.ndarray:

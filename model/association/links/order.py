@@ -11,7 +11,7 @@ from torch import Tensor
 
 from model.assignment import best_assignment
 from model.association.links.clustering import clusters_of
-from model.association.links.network import LinkNetwork
+from model.association.links.network import UNLIKELY, LinkNetwork
 from model.association.links.tokens import Tokens, surest
 from model.contracts import ClipPrediction, VideoQueries
 
@@ -86,6 +86,9 @@ class LinkedInTime:
         self._time = 0                                  # frames so far
         self._memory: Tokens | None = None              # the last sightings of all slots, in time
         self._slots = np.zeros(0, int)                  # of each of them
+        self._clips = np.zeros(0, int)                  # of each of them
+        self._clip = 0                                  # clips so far
+        self._first = torch.zeros(0, 0)                 # x x, their log-odds in the first of two passes
         self._previous: np.ndarray | None = None        # n d, mask embeddings of the last clip in its order
 
     @torch.no_grad()
@@ -100,6 +103,7 @@ class LinkedInTime:
         slots = self._assigned(new, index.cpu().numpy(), count=clip.queries.shape[1])
         self._remember(new, slots)
         self._time += clip.places.shape[2]
+        self._clip += 1
         current = F.normalize(clip.mask_embeddings[0].double().cpu(), dim=-1).numpy()
         order = filled(dict(zip(slots.tolist(), index.tolist())), self._previous, current)
         self._previous = current[order]
@@ -118,15 +122,28 @@ class LinkedInTime:
 
     def _scores(self, new: Tokens) -> np.ndarray:
         """m new tokens -> m x, with each remembered one."""
-        if self._memory is None or not len(new.sure):
-            return np.zeros((len(new.sure), len(self._slots)))
-        later, earlier = torch.cartesian_prod(torch.arange(len(new.sure)), torch.arange(len(self._slots))).unbind(-1)
+        shape = (len(new.sure), len(self._slots))
+        if not all(shape):
+            return np.zeros(shape)
         device = new.sure.device
-        later = later.to(device)
-        earlier = earlier.to(device)
-        logits = self.network.pairs(self._memory.at(earlier), new.at(later))
-        scores = logits * self._memory.sure[earlier] * new.sure[later]
-        return scores.double().cpu().numpy().reshape(len(new.sure), -1)
+        later, earlier = torch.cartesian_prod(*map(torch.arange, shape)).to(device).unbind(-1)
+        logits = self.network.pairs(self._memory.at(earlier), new.at(later)).view(shape)
+        if self.network.config.passes > 1:
+            logits = self._second(new, later, earlier, logits)
+        scores = logits * self._memory.sure * new.sure[:, None]
+        return scores.double().cpu().numpy()
+
+    def _second(self, new: Tokens, later: Tensor, earlier: Tensor, first: Tensor) -> Tensor:
+        """The second pass over all that is known so far. later, earlier: p = m x. first: m x, of the first pass."""
+        count, known = first.shape
+        self._first = F.pad(self._first.to(first), (0, count, 0, count), value=UNLIKELY)
+        self._first[known:, :known] = first
+        self._first[:known, known:] = first.T
+        clip = np.unique(np.append(self._clips, [self._clip] * count), return_inverse=True)[1]
+        pairs = (torch.zeros_like(earlier), earlier, known + later)
+        tokens = self._memory.joined(new).at(None)      # a batch of one video
+        logits = self.network.second(tokens, torch.from_numpy(clip).to(first.device), pairs, self._first[None])
+        return logits.view_as(first)
 
     def _free_slot(self, wanted: int, taken: set[int], *, count: int) -> int:
         """A slot for a new object: `wanted`, else the first that nothing was in, else the one unseen for longest."""
@@ -142,9 +159,16 @@ class LinkedInTime:
     def _remember(self, new: Tokens, slots: np.ndarray) -> None:
         self._memory = new if self._memory is None else self._memory.joined(new)
         self._slots = np.append(self._slots, slots)
+        self._clips = np.append(self._clips, np.full(len(slots), self._clip))
+        missing = len(self._slots) - len(self._first)
+        self._first = F.pad(self._first, (0, missing, 0, missing), value=UNLIKELY)
         later = np.array([(self._slots[position + 1:] == slot).sum() for position, slot in enumerate(self._slots)])
         self._keep(later < REMEMBERED)
 
     def _keep(self, kept: np.ndarray) -> None:
+        """Forget the other sightings. kept: bool of each remembered one."""
         self._memory = self._memory.at(torch.from_numpy(np.flatnonzero(kept)).to(self._memory.sure.device))
         self._slots = self._slots[kept]
+        self._clips = self._clips[kept]
+        rows = np.append(kept, [True] * (len(self._first) - len(kept)))     # new tokens are behind them
+        self._first = self._first[rows][:, rows]
