@@ -170,5 +170,5 @@ class LinkedInTime:
         self._memory = self._memory.at(torch.from_numpy(np.flatnonzero(kept)).to(self._memory.sure.device))
         self._slots = self._slots[kept]
         self._clips = self._clips[kept]
-        rows = np.append(kept, [True] * (len(self._first) - len(kept)))     # new tokens are behind them
+        rows = np.append(kept, np.ones(len(self._first) - len(kept), bool))      # new tokens are behind them
         self._first = self._first[rows][:, rows]

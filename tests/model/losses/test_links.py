@@ -54,6 +54,15 @@ def test_it_is_the_mean_over_queries_and_other_clips(seed):
     assert float(loss) == pytest.approx(plain(links, tubes, weights, labelled), rel=1e-5)
 
 
+def test_two_passes_cost_the_sum_of_both():
+    links, tubes, weights = drawn(2)
+    other, _, _ = drawn(3)
+    labelled = torch.ones(2, CLIPS, dtype=torch.bool)
+    one, two, both = (float(link_loss(part, tubes, weights=weights, labelled=labelled)) for part in (
+        links, links._replace(logits=other.logits), links._replace(logits=other.logits, first=links.logits)))
+    assert both == pytest.approx(one + two)
+
+
 def test_true_links_cost_nothing_and_wrong_ones_do():
     links, tubes, weights = drawn(1)
     links = links._replace(sure=torch.ones_like(links.sure))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from model.association.links import clustering
-from model.association.links.clustering import clusters_of, merge, numbered, objective, sweep
+from model.association.links.clustering import clusters_of, merge, numbered, objective, rejoin, sweep
 
 
 def drawn(seed: int, *, members: int = 24, clips: int = 6, exact: bool = True) -> tuple[np.ndarray, np.ndarray]:
@@ -54,11 +54,26 @@ def test_no_cluster_holds_two_members_of_a_clip_and_the_sum_never_falls(seed):
     labels = merge(scores, clips)
     total = objective(scores, clips, labels)
     assert total > 0
-    for _ in range(4):
-        labels = sweep(apart, clips, labels)
+    for step in (rejoin, sweep) * 4:
+        labels = step(apart, clips, labels)
         assert all(len(set(clips[labels == label])) == (labels == label).sum() for label in np.unique(labels))
         assert objective(scores, clips, labels) >= total - 1e-9
         total = objective(scores, clips, labels)
+
+
+def test_halves_that_merging_joined_to_the_wrong_ones_are_exchanged():
+    """Two things in four clips: the largest sum between halves is 15, but two of 14 are worth more than 15 and 10."""
+    clips = np.repeat(np.arange(4), 2)
+    thing = np.tile([0, 1], 4)
+    scores = np.where(thing[:, None] == thing, 20.0, -20.0)
+    for first, last, total in ((0, 0, 14), (0, 1, 15), (1, 0, 10), (1, 1, 14)):
+        rows = np.flatnonzero((clips < 2) & (thing == first))
+        columns = np.flatnonzero((clips >= 2) & (thing == last))
+        scores[np.ix_(rows, columns)] = scores[np.ix_(columns, rows)] = total / 4
+    merged = merge(scores, clips)
+    assert (merged[:4] != merged[4:]).all()
+    assert (sweep(np.where(clips[:, None] == clips, 0, scores), clips, merged) == merged).all()
+    assert clusters_of(scores, clips).tolist() == thing.tolist()
 
 
 def test_a_sweep_finds_what_merging_missed():

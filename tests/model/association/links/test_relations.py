@@ -135,12 +135,13 @@ def test_queries_without_places_are_refused_by_name():
         tokens(bare)
 
 
-def test_a_batch_of_two_equals_two_of_one():
+@pytest.mark.parametrize("passes", [1, 2])
+def test_a_batch_of_two_equals_two_of_one(passes):
     first = drawn(seed=5)
     second = drawn(seed=6)
     both = VideoQueries(**{name: torch.cat([getattr(first, name), getattr(second, name)])
                            for name in ("queries", "class_logits", "mask_embeddings", "places", "looks")})
-    network = LinkNetworkConfig().build(embedding=EMBEDDING)
+    network = LinkNetworkConfig(passes=passes).build(embedding=EMBEDDING)
     links = network(both)
     for position, one in enumerate((first, second)):
         alone = network(one)
