@@ -1,6 +1,6 @@
 """Runs on the worlds in which it is hard to keep who is who (`pipeline/datasets/synthetic_identity.py`).
 
-The network and the schedules are those of `synthetic_hard`. `synthetic_mixed` trains one segmenter for four of the
+The network and the schedules are those of `synthetic_hard`, but links take two passes. `synthetic_mixed` trains one segmenter for four of the
 worlds, so that only the association decides between them.
 """
 
@@ -19,15 +19,19 @@ MANY_SIDE = 128    # pixels of a frame; at 96, twenty things would be three cell
 def on_world(preset: Preset, *, about: str, **world: int) -> Recipe:
     """The recipe `synthetic_hard` on another preset. world: fields of the world that differ."""
     base = synthetic_hard()
+    links = base.stage_two.links
+    links = replace(links, network=replace(links.network, passes=2))
     return replace(base, name=f"synthetic_{preset}", about=f"synthetic world, {about}",
-                   world=replace(base.world, preset=preset, **world))
+                   stage_two=replace(base.stage_two, links=links), world=replace(base.world, preset=preset, **world))
 
 
 def synthetic_mixed() -> Recipe:
     """Each of 1000 videos is one of hard, reappear, cross and crowd."""
     base = on_world("mixed", about="each video hard, reappear, cross or crowd; read `benchmarks.identity`",
                     videos_train=1000, videos_val=40)
-    return replace(base, stage_one=replace(base.stage_one, fit=replace(base.stage_one.fit, steps=3000)))
+    links = base.stage_two.links
+    return replace(base, stage_one=replace(base.stage_one, fit=replace(base.stage_one.fit, steps=3000)),
+                   stage_two=replace(base.stage_two, links=replace(links, fit=replace(links.fit, steps=1000))))
 
 
 def synthetic_reappear() -> Recipe:
