@@ -1,7 +1,7 @@
 """Runs on the worlds in which it is hard to keep who is who (`pipeline/datasets/synthetic_identity.py`).
 
-The network and the schedules are those of `synthetic_hard`, but links take two passes. `synthetic_mixed` trains one segmenter for four of the
-worlds, so that only the association decides between them.
+The network and the schedules are those of `synthetic_hard`, but links take two passes. `synthetic_mixed` trains one
+segmenter for four of the worlds, so that only the association decides between them.
 """
 
 from __future__ import annotations
