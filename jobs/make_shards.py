@@ -20,6 +20,7 @@ from typing import Any
 
 from jobs.cluster import cluster_cpus, connect
 from jobs.console import say
+from jobs.made_before import note_sources
 from jobs.recipes.schema import Recipe
 from jobs.verb import next_command, recorded, run
 from pipeline.datasets import open_dataset
@@ -53,6 +54,7 @@ def main(recipe: Recipe) -> dict[str, Any]:
             tracker.tags({f"shards_{split}": reports[split].fingerprint})
             tracker.numbers(0, {f"{split}/{name}": getattr(reports[split], name)
                                 for name in ("videos", "clips", "frames", "megabytes")})
+    note_sources(recipe)
     say(next_command(recipe, "make_shards"))
     return {split: json.loads(json.dumps(asdict(report), default=str)) for split, report in reports.items()}
 

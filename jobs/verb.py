@@ -31,6 +31,7 @@ from jobs.config import assignments, config_digest, override, to_json
 from jobs.console import accept_all_characters, log_to_terminal, say
 from jobs.counted_classes import with_counted_classes
 from jobs.ending import end_process
+from jobs.made_before import changed_since
 from jobs.recipe_file import is_recipe_file, read_recipe_file, with_data_of_its_own
 from jobs.recipes import RECIPES, find_recipe
 from jobs.recipes.schema import Recipe
@@ -117,7 +118,10 @@ def guarded(verb: Verb, build_recipe: Callable[[], Recipe], *, dry_run: bool = F
 
             check_cluster(recipe.cluster, _module(verb), uses, given_paths(resolved(recipe)), outputs=OUTPUTS)
             stopping.begin(going_on())      # with the address that is known by now
-        summary = verb(with_counted_classes(resolved(recipe)))
+        recipe = with_counted_classes(resolved(recipe))
+        if notes := changed_since(recipe, _module(verb).removeprefix("jobs.")):
+            say(*notes, stream=sys.stderr)
+        summary = verb(recipe)
         leave()
         fall_silent()
         say(*(f"MLflow: {page}" for page in _pages[-1:] if page), json.dumps({"verb": _module(verb), **summary},
