@@ -150,5 +150,5 @@ def _row(video: int | str | None, track: int | str, shown: list[tuple[int, Entry
             if row["segmentations"][frame] or row["bboxes"][frame]:
                 raise entry.bad(f"{entry.name}: track {track} has two annotations in one image.", "duplicate-id")
             row["segmentations"][frame] = entry.values.get("segmentation")
-            row["bboxes"][frame] = entry.values.get("bbox")
+            row["bboxes"][frame] = entry.values.get("bbox") or True     # it is counted where it has no mask either
     return row

@@ -28,7 +28,8 @@ class CocoExport:
 
     def labels(self) -> list[str]:
         """The names of the categories, in the order of their ids."""
-        rows = sorted((row.whole("id"), row.text("name")) for row in self._content.entries("categories", "category"))
+        categories = self._content.entries("categories", "category")
+        rows = sorted((row.whole("id"), row.text("name").strip()) for row in categories)
         return [name for _, name in rows]
 
     def tracks(self, frames: Sequence[str], masks: TrackedMasks) -> Iterator[TrackedObject]:
@@ -39,7 +40,7 @@ class CocoExport:
         a picture is left out.
         """
         names = self._names(masks)
-        labels = {row.key("id"): row.text("name") for row in self._content.entries("categories", "category")}
+        labels = {row.key("id"): row.text("name").strip() for row in self._content.entries("categories", "category")}
         pictures = set(frames)
         annotations = self._content.list("annotations")
         known = [values for values in annotations if isinstance(values, dict)

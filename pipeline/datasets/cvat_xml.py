@@ -69,7 +69,7 @@ class XmlExport:
             if times[track.get("id")] > 1:      # exports that were put into one file: each track is an object
                 key = f"{key}, number {index} in the file"
             label = entry.values.get("label", "")       # a frame with an object without label loses its own
-            yield TrackedObject(key, composed(label), False, self._masks(track, key, names, masks))
+            yield TrackedObject(key, composed(label.strip()), False, self._masks(track, key, names, masks))
 
     def labelled(self, frames: Collection[str]) -> Collection[str]:
         """The frames that belong to the task: all of them."""

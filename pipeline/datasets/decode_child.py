@@ -25,6 +25,7 @@ import numpy as np
 
 EXACT_DURATIONS = ("matroska,webm", "flv", "asf", "avi")    # formats whose header has the duration of what follows
 DURATION_SLACK = 0.5    # seconds by which durations of intact files are too long
+PICTURE_CODECS = ("bmp", "gif", "jpeg2000", "mjpeg", "png", "tiff", "webp")
 
 
 def die_after(seconds: float) -> None:
@@ -155,11 +156,15 @@ def _timed(decoded: Iterator, timeout: float) -> Iterator:
 
 
 def _pictures(container) -> list:
-    """All video streams except cover pictures, in the order of the file; the first one is read."""
+    """All video streams except cover pictures, in the order of the file; the first one is read.
+
+    Matroska does not mark a cover that was added as a stream: one of pictures beside another codec is taken for it.
+    """
     import av
 
-    return [stream for stream in container.streams.video
-            if not stream.disposition & av.stream.Disposition.attached_pic]
+    streams = [stream for stream in container.streams.video
+               if not stream.disposition & av.stream.Disposition.attached_pic]
+    return [stream for stream in streams if stream.codec_context.name not in PICTURE_CODECS] or streams
 
 
 def _turns(frame) -> int:

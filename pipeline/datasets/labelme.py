@@ -85,7 +85,7 @@ class LabelMe:
             for index, shape in enumerate(listed):
                 try:
                     key = self._key(shape, index, only_frame=len(shapes) == 1)
-                    masks.add(name, key, self._class_of[shape.text("label")], _mask(shape, masks))
+                    masks.add(name, key, self._class_of[_label(shape)], _mask(shape, masks))
                 except BadInput as error:
                     masks.unreadable(name, error)
         return masks.record(shapes)
@@ -104,8 +104,7 @@ class LabelMe:
                                       faults=outside)
                 for path in (path for name, path in files.items() if name not in outside):
                     with suppress(BadInput):
-                        labels += [shape.text("label")
-                                   for shape in load_entry(path, cure=CURE).entries("shapes", "shape")]
+                        labels += map(_label, load_entry(path, cure=CURE).entries("shapes", "shape"))
         return labels
 
     def _shapes_of_frames(self, jsons: Mapping[str, Path], masks: TrackedMasks,
@@ -133,7 +132,7 @@ class LabelMe:
                            f"{masks.width}x{masks.height}.", "size-differs")
         shapes = []
         for shape in file.entries("shapes", "shape"):
-            label = shape.text("label")
+            label = _label(shape)
             if label in NO_CLASSES:
                 masks.remarks[f"shapes labelled {label}"] += 1
             elif label not in self._class_of:
@@ -149,7 +148,7 @@ class LabelMe:
         """Raise BadInput where a frame has two objects of a class without group_id: nothing follows them in time."""
         for name, listed in shapes.items() if len(shapes) > 1 else ():
             alone = [shape for shape in listed if shape.values.get("group_id") is None and self._is_thing(shape)]
-            counts = Counter(shape.text("label") for shape in alone)
+            counts = Counter(_label(shape) for shape in alone)
             for label, times in counts.items():
                 if times > 1:
                     raise alone[0].bad(f"frame {name!r} has {times} shapes {label!r} without group_id, so nothing "
@@ -157,7 +156,7 @@ class LabelMe:
                                        "the same in all frames.", "inconsistent-id")
 
     def _key(self, shape: Entry, index: int, *, only_frame: bool) -> Hashable:
-        label = shape.text("label")
+        label = _label(shape)
         if not self._is_thing(shape):
             return label
         if shape.values.get("group_id") is not None:
@@ -165,7 +164,12 @@ class LabelMe:
         return (label, None, index) if only_frame else (label, None)
 
     def _is_thing(self, shape: Entry) -> bool:
-        return bool(self.classes.is_thing[self._class_of[shape.text("label")]])
+        return bool(self.classes.is_thing[self._class_of[_label(shape)]])
+
+
+def _label(shape: Entry) -> str:
+    """The label without the blanks around it, which nobody sees in LabelMe."""
+    return shape.text("label").strip()
 
 
 def _mask(shape: Entry, masks: TrackedMasks) -> dict | None:

@@ -81,8 +81,11 @@ class VipSeg:
             return {}
         file = load_entry(self.annotations, cure=CONVERT_AGAIN)
         listed = sum(len(file.list(field)) for field in ("videos", "annotations") if file.values.get(field) is not None)
-        unnamed = listed - len(self._listed("videos")) - len(self._listed("annotations"))
-        return {"entries of the json without a video": unnamed} if unnamed else {}
+        videos = {entry.key("video_id") for entry in self._listed("videos")}
+        annotated = [entry.key("video_id") for entry in self._listed("annotations")]
+        counts = {"entries of the json without a video": listed - len(self._listed("videos")) - len(annotated),
+                  "annotations of no listed video": sum(video not in videos for video in annotated)}
+        return {remark: count for remark, count in counts.items() if count}
 
     def read(self, video_id: str) -> VideoRecord:
         """Describe one video. The raw layout decodes all its label maps, since only they list the segments of a frame.

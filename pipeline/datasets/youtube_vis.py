@@ -90,10 +90,10 @@ class YouTubeVis:
         """Describe one video; its masks are COCO run lengths. Frames are in natural order, whatever that of the json.
 
         A frame in which a mask cannot be read, is of another size than the video, or belongs to a track of an unknown
-        category, has no label and is named among the faults; so is a frame whose file does not exist or is badly named,
-        which is left out. Tracks without any pixel are left out and counted. Raises `BadInput` where all frames are
-        faulty, and for an unknown or empty video, ids that are missing, below 1 or used twice, and fields of the wrong
-        type; in a split without labels, whose results need every frame, for each bad frame.
+        category or without an id of its own, has no label and is named among the faults; so is a frame whose file does
+        not exist or is badly named, which is left out. Tracks without any pixel are left out and counted. Raises
+        `BadInput` where all frames are faulty, and for an unknown or empty video and fields of the wrong type; in a
+        split without labels, whose results need every frame, for each bad frame.
         """
         video = self._videos.get(video_id)
         if video is None:
@@ -250,16 +250,17 @@ class YouTubeVis:
         segments = []
         told = [entry.values.get("id") for entry in annotations]
         ids = [whole_number(id) for id in told]
-        if any(id is None or id < 1 for id in ids) or len(set(ids)) != len(ids):
-            raise annotations[0].bad(f"the track ids are {', '.join(map(shown, told[:5]))}; they must be whole numbers "
-                                     "above 0, each used once.", "bad-id")
-        for track, entry in sorted(zip(ids, annotations), key=lambda pair: pair[0]):
+        times = Counter(ids)
+        for track, entry in sorted(zip(ids, annotations), key=lambda pair: pair[0] or 0):
             packed = _masks(entry, length, size, remarks, faults)
             frames = [frame for frame, mask in enumerate(packed) if mask is not None]
             if not frames:
                 remarks["objects without a pixel"] += 1
                 continue
             try:
+                if track is None or track < 1 or times[track] > 1:
+                    raise entry.bad(f"the track ids are {', '.join(map(shown, told[:5]))}; they must be whole numbers "
+                                    "above 0, each used once.", "bad-id")
                 segment = Segment(id=track, class_index=self._class_of(entry), is_crowd=entry.flag("iscrowd"))
             except BadInput as error:
                 faults |= {frame: faults.get(frame, error) for frame in frames}

@@ -83,10 +83,13 @@ def _without(field):
     return lambda entry: entry.pop(field)
 
 
-@pytest.mark.parametrize("change", [_without("file_name"), _without("id"), lambda entry: entry.update(id=[1])])
-def test_one_faulty_image_of_a_coco_video_json_costs_its_video(own_data, tmp_path, change):
+@pytest.mark.parametrize(("change", "frames"), [(_without("file_name"), 2), (_without("id"), 3),
+                                                (lambda entry: entry.update(id=[1]), 3)])
+def test_one_faulty_image_of_a_coco_video_json_costs_its_frame(own_data, tmp_path, change, frames):
+    """Without a name there is no picture; without an id there is no label."""
     shards, error = with_change(own_data, tmp_path, "images", change)
-    assert [video.video_id for video in shards.videos] == ["train_001", "train_002"]
+    assert [len(video.frames) for video in shards.videos] == [frames, 3, 3]
+    assert [len(video.labelled) for video in shards.videos] == [2, 3, 3]
     assert (error["video"], "train.json" in error["message"]) == ("train_000", True)
 
 

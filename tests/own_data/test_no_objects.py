@@ -121,6 +121,16 @@ def test_a_training_set_of_negatives_alone_goes_through_every_verb_of_ovis(tmp_p
     assert all(video.has_labels and not video.segments for video in shards.videos)
 
 
+@pytest.mark.parametrize("family", ["tiny_vita", "joint"])
+def test_a_training_set_of_negatives_alone_goes_through_every_verb_of_vita(tmp_path, family):
+    root = SOURCES["youtube_vis"].write(tmp_path / "data", videos_train=3, videos_val=2, frames=4)
+    for split in ("train", "valid"):
+        edit(root / f"{split}.json", lambda content: content.update(annotations=[]))
+    recipe = on_own_data("tiny_vita", tmp_path / "run", root)
+    for mode in all_verbs(jointly(recipe, clip_frames=2) if family == "joint" else recipe):
+        assert (mode["ap"], mode["videos"], mode["skipped"]) == (None, 2, [])
+
+
 def nest(root: Path) -> None:
     """Put every video into a folder of its own: train_00000 becomes site/cam/train_00000."""
     for folder in ("images", "panomasksRGB"):

@@ -218,3 +218,39 @@ def test_negatives_stay_labelled_in_shards(tmp_path):
     assert report.remarks == {NO_OBJECTS: 2}
 
 
+
+
+@pytest.mark.parametrize("id", ["x", -1, None, [], 1.5])
+def test_a_track_without_an_id_costs_its_frames_the_label(tmp_path, id):
+    root, opened = written("youtube_vis", tmp_path / "data", frames=FRAMES)
+    before = read(opened)
+
+    def change(content: dict) -> None:
+        track = next(track for track in content["annotations"] if track["video_id"] == 1 and track["segmentations"][2])
+        content["annotations"].append({**track, "id": id, "segmentations": [
+            mask if frame == 2 else None for frame, mask in enumerate(track["segmentations"])]})
+
+    edit(root / "train.json", change)
+    assert same_but_for_frame_2(before, read(opened)).reason == "bad-id"
+
+
+def test_an_annotation_of_a_coco_video_without_mask_and_box_is_counted(tmp_path):
+    root, opened = written("coco video", tmp_path / "data", frames=FRAMES)
+    edit(root / "coco_video.json", lambda content: content["annotations"][0].update(segmentation=[]))
+    assert read(opened).remarks == {"boxes without a mask": 1}
+
+
+def test_an_annotation_of_a_video_that_vipseg_does_not_list_is_counted(tmp_path):
+    root, opened = written("vipseg", tmp_path / "data", frames=FRAMES)
+    edit(root / VIPSEG, lambda content: content["annotations"].append({**content["annotations"][0], "video_id": "x"}))
+    assert opened().remarks == {"annotations of no listed video": 1}
+
+
+@pytest.mark.parametrize(("reader", "file", "rows", "field"), [
+    ("labelme", "train/train_00000/2.json", "shapes", "label"), ("cvat coco", CVAT, "categories", "name")])
+def test_blanks_around_a_label_make_no_other_class(tmp_path, reader, file, rows, field):
+    root, opened = written(reader, tmp_path / "data", frames=FRAMES)
+    before = read(opened)
+    edit(root / file, lambda content: [row.update({field: f"  {row[field]} "}) for row in content[rows]] and None)
+    assert read(opened) == before
+    assert len(opened().classes.classes) == 3

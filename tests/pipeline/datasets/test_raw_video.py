@@ -203,6 +203,23 @@ def test_a_missing_file_is_refused(tmp_path):
         RawVideo(tmp_path / "none.mp4")
 
 
+@pytest.mark.parametrize("name", ["cover.mkv", "cover.mp4"])
+def test_a_cover_before_the_film_is_not_the_film(tmp_path, name):
+    """Matroska does not keep the mark of a cover."""
+    with av.open(str(tmp_path / name), "w") as container:
+        cover = container.add_stream("mjpeg", width=32, height=32, pix_fmt="yuvj420p")
+        cover.disposition = av.stream.Disposition.attached_pic
+        film = container.add_stream("libx264", rate=10, width=64, height=48, pix_fmt="yuv420p")
+        for stream, size, frames in ((cover, (32, 32), 1), (film, (48, 64), 5)):
+            for index in range(frames):
+                picture = av.VideoFrame.from_ndarray(np.full((*size, 3), grey(index), np.uint8), format="rgb24")
+                container.mux(stream.encode(picture.reformat(format=stream.pix_fmt)))
+            container.mux(stream.encode(None))
+    with RawVideo(tmp_path / name) as video:
+        assert (video.size, len(video.times)) == ((48, 64), 5)
+        assert shades(video.frames(0, 5)) == pytest.approx([grey(index) for index in range(5)], abs=4)
+
+
 def test_a_file_with_sound_alone_is_refused(tmp_path):
     with av.open(str(tmp_path / "sound.mp4"), "w") as container:
         stream = container.add_stream("aac", rate=8000)
