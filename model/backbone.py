@@ -1,7 +1,7 @@
 """Feature maps of timm networks at strides 4, 8, 16 and 32, with the official padding and norm settings.
 
-Only this file and `stdc.py` import timm. Every side of every map is ceil(side / stride), so the official odd inputs of
-size 1 + 32 k give (size - 1) / stride + 1.
+Only this file, `axial_resnet.py` and `stdc.py` import timm. Every side of every map is ceil(side / stride), so the
+official odd inputs of size 1 + 32 k give (size - 1) / stride + 1.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def load_timm() -> ModuleType:
             library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         _TORCHVISION_SCHEMAS.append(library)
         import timm
-    from model import stdc  # noqa: F401  registers its networks with timm, which must be there before
+    from model import axial_resnet, stdc  # noqa: F401  register their networks with timm, which must be there before
 
     return timm
 
@@ -52,8 +52,8 @@ def load_timm() -> ModuleType:
 STRIDES = (4, 8, 16, 32)
 
 # Networks of the recipes. Their names are accepted without asking timm, whose import takes seconds.
-KNOWN_NETWORKS = {"convnext_large", "convnextv2_large", "resnet50", "stdc1", "stdc2", "swin_base_patch4_window12_384",
-                  "swin_large_patch4_window12_384", "test_resnet"}
+KNOWN_NETWORKS = {"axial_resnet50", "convnext_large", "convnextv2_large", "resnet101", "resnet50", "stdc1", "stdc2",
+                  "swin_base_patch4_window12_384", "swin_large_patch4_window12_384", "test_resnet"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +62,8 @@ class BackboneConfig:
 
     name: str = "resnet50"        # any timm name with features at strides 4 to 32
     pretrained: bool = False      # fetch timm's ImageNet weights; needs the internet or a filled cache
-    drop_path: float = 0.0        # rate of the last block; earlier blocks get linearly less
+    drop_path: float = 0.0        # rate of the last block; earlier ones get linearly less (axial_resnet50: of all
+                                  # axial blocks)
     batch_norm: BatchNormConfig = field(default_factory=BatchNormConfig)
     frozen_statistics: bool = False    # batch norms keep their running statistics in training; scale and shift learn
     output_norms: bool = False    # a layer norm on each map, as for Swin in mmdetection and detectron2
@@ -132,7 +133,7 @@ class Backbone(nn.Module):
 
 def _set_batch_norms(network: nn.Module, config: BatchNormConfig) -> None:
     for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eps = config.eps
             module.momentum = config.momentum
 

@@ -99,11 +99,11 @@ def refuse_unfit_results(inference: InferenceConfig, segmenter: Any, *, offline:
         raise ValueError(f"{segmenter.kind} is a frame detector, and takes clips of one frame; got clips of {frames}. "
                          "Set inference.clip_frames=1, and stage_one.input.clip_frames=1 unless a head trains along "
                          "(stage_one.joint)")
-    overlap = inference.association.overlap
+    overlap = inference.shared_frames
     if overlap >= frames:
+        setting = "association.overlap" if inference.association.overlap else "panoptic.shared_frames"
         raise ValueError(f"{inference.association.kind} with overlap={overlap} needs longer clips than {frames} "
-                         f"frames; set inference.association.overlap below {frames}, or inference.clip_frames above "
-                         f"{overlap}")
+                         f"frames; set inference.{setting} below {frames}, or inference.clip_frames above {overlap}")
 
 
 def refuse_unfit_canvas(segmenter: Any, *, size: tuple[int, int] | None, pad_to: int | None, field: str) -> None:

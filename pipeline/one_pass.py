@@ -49,7 +49,7 @@ def predict_together(systems: Sequence[System], video: VideoSource | Path | str,
     first = systems[0]
     source = open_video(video) if isinstance(video, Path | str) else video
     geometry = first.resize.geometry(source.size)
-    overlap = first.inference.association.overlap
+    overlap = first.inference.shared_frames
     clips = first.clip_predictions(source, overlap=overlap, shorten=first.shortens,
                                    places=any(system.reads_places for system in systems))
     if watch is not None:
@@ -95,9 +95,9 @@ def refuse_unlike(systems: Sequence[System]) -> None:
             if getattr(other, setting) != getattr(first, setting):
                 raise ValueError(f"the systems differ in {setting} ({getattr(first, setting)} and "
                                  f"{getattr(other, setting)}), so they need passes of their own")
-        if other.inference.association.overlap != first.inference.association.overlap:
-            raise ValueError(f"the systems associate clips that overlap by {first.inference.association.overlap} and "
-                             f"by {other.inference.association.overlap} frames, so they need passes of their own")
+        if other.inference.shared_frames != first.inference.shared_frames:
+            raise ValueError(f"the systems cut clips that overlap by {first.inference.shared_frames} and "
+                             f"by {other.inference.shared_frames} frames, so they need passes of their own")
         if other.inference.precision != first.inference.precision:
             raise ValueError(f"the systems compute in {first.inference.precision} and in {other.inference.precision}, "
                              "so they need passes of their own")

@@ -9,6 +9,7 @@ from jobs.recipes import (
     ablations,
     coco,
     coco_mask2former,
+    kitti_step,
     tiny,
     tiny_identity,
     tiny_tube_link,
@@ -25,7 +26,8 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     **{recipe.__name__: recipe for recipe in (tiny.tiny, tiny.demo, tiny.synthetic, tiny.synthetic_hard)},
     **tiny_identity.RECIPES, **tiny_tube_link.RECIPES, **tiny_vita.RECIPES,
     **coco.RECIPES, **vipseg.RECIPES, **vipseg.VARIANTS, **ablations.RECIPES, **video_kmax.RECIPES,
-    **coco_mask2former.RECIPES, **youtube_vis.RECIPES, **youtube_vis.VARIANTS, **tube_link.RECIPES, **vita.RECIPES,
+    **kitti_step.RECIPES, **coco_mask2former.RECIPES, **youtube_vis.RECIPES, **youtube_vis.VARIANTS,
+    **tube_link.RECIPES, **vita.RECIPES,
 }
 
 

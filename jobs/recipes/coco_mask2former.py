@@ -34,16 +34,21 @@ SIZE = (1024, 1024)
 BATCH = 16      # images or clips a step, of all models of this family
 
 # Networks by name, as the image and the instance models have them: batch norms keep their statistics.
+_resnet = partial(BackboneConfig, batch_norm=BatchNormConfig(eps=1e-5, momentum=0.1), frozen_statistics=True)
 BACKBONES = {
-    "r50": BackboneConfig(name="resnet50", batch_norm=BatchNormConfig(eps=1e-5, momentum=0.1), frozen_statistics=True),
+    "r50": _resnet(name="resnet50"),
+    "r101": _resnet(name="resnet101"),
     "stdc1": BackboneConfig(name="stdc1", batch_norm=BatchNormConfig(eps=1e-5, momentum=0.1)),
     "stdc2": BackboneConfig(name="stdc2", batch_norm=BatchNormConfig(eps=1e-5, momentum=0.1)),
     "swin_b": BackboneConfig(name="swin_base_patch4_window12_384", drop_path=0.3, output_norms=True),
     "swin_l": BackboneConfig(name="swin_large_patch4_window12_384", drop_path=0.3, output_norms=True),
 }
-TITLES = {"r50": "ResNet-50", "stdc1": "STDC-1", "stdc2": "STDC-2", "swin_b": "Swin-B", "swin_l": "Swin-L"}
+RESNETS = ("r50", "r101")
+TITLES = {"r50": "ResNet-50", "r101": "ResNet-101", "stdc1": "STDC-1", "stdc2": "STDC-2", "swin_b": "Swin-B",
+          "swin_l": "Swin-L"}
 # timm's tags of the official ImageNet weights, and those of `model/stdc.py`
-WEIGHTS = {"r50": "tv_in1k", "stdc1": "in1k", "stdc2": "in1k", "swin_b": "ms_in22k", "swin_l": "ms_in22k"}
+WEIGHTS = {"r50": "tv_in1k", "r101": "tv_in1k", "stdc1": "in1k", "stdc2": "in1k", "swin_b": "ms_in22k",
+           "swin_l": "ms_in22k"}
 
 # Norms do not decay, biases do; of the embeddings only the pixel decoder's do. mmdetection's schedule for ResNet is an
 # exception: its key "backbone" hides the rule for the norms there (mmcv, DefaultOptimizerConstructor), so all of the
@@ -86,7 +91,7 @@ class Task:
     num_classes: int
     inference: InferenceConfig
     score: str
-    scores: dict[str, float | None]     # of each backbone; None: not published
+    scores: dict[str, float | None]     # of each backbone that has a recipe; None: not published
 
 
 TASKS = {
@@ -125,7 +130,7 @@ def mask2former(task: str, backbone: str) -> Recipe:
     """
     settings = TASKS[task]
     schedule = SCHEDULES.get(backbone, USUAL)
-    score = settings.scores[backbone]
+    score = settings.scores.get(backbone)
     return Recipe(
         name=f"coco_mask2former_{task}_{backbone}",
         about=f"COCO val, Mask2Former, {TITLES[backbone]}, {task} labels; "
@@ -141,7 +146,7 @@ def mask2former(task: str, backbone: str) -> Recipe:
                               augment=AugmentConfig(size=SIZE, scale=(0.1, 2.0), reverse=0.0, color=False,
                                                     interpolation="opencv")),
             optimizer=optimizer(*schedule.milestones, warmup_steps=schedule.warmup, decay=schedule_decay(backbone),
-                                frozen=FROZEN_NORMS if backbone == "r50" else ()),
+                                frozen=FROZEN_NORMS if backbone in RESNETS else ()),
             fit=FitConfig(steps=schedule.steps)),
         inference=settings.inference, cluster=CLUSTER)
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from jobs.recipes import coco_mask2former
-from jobs.recipes.coco_mask2former import BACKBONES, CACHE, CLUSTER, FROZEN_NORMS, NO_DECAY, TITLES
+from jobs.recipes.coco_mask2former import BACKBONES, CACHE, CLUSTER, FROZEN_NORMS, NO_DECAY, RESNETS, TITLES
 from jobs.recipes.schema import EvaluationConfig, JointConfig, Recipe, StageOneConfig, StageTwoConfig, StillsConfig
 from jobs.recipes.youtube_vis import LOW, VIDEOS
 from jobs.training.loop import FitConfig
@@ -42,8 +42,8 @@ from pipeline.training_input import InputConfig, PseudoVideoConfig
 
 BATCH = 8
 LONG_SIDE = 768                                              # at most, in training
-TEST_SIDES = {"r50": 360, "swin_l": 448}                     # short sides; detectron2 caps the long side at 1333
-QUERIES = {"r50": 100, "swin_l": 200}                        # of a frame
+TEST_SIDES = {"r50": 360, "r101": 360, "swin_l": 448}        # short sides; detectron2 caps the long side at 1333
+QUERIES = {"r50": 100, "r101": 100, "swin_l": 200}           # of a frame
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,13 +61,13 @@ class Schedule:
 
 SCHEDULES: dict[DatasetName, Schedule] = {
     "youtube_vis_2019": Schedule(steps=140_000, milestones=(75_000,), clip_frames=5, reach=20, videos_per_still=0.75,
-                                 scores={"r50": 49.8, "swin_l": 63.0}),
+                                 scores={"r50": 49.8, "r101": 51.9, "swin_l": 63.0}),
     "youtube_vis_2021": Schedule(steps=187_500, milestones=(100_000,), clip_frames=6, reach=8, videos_per_still=0.8,
                                  scores={"r50": 45.7, "swin_l": 57.5}),
     "ovis": Schedule(steps=150_000, milestones=(50_000, 125_000), clip_frames=6, reach=8,
                      videos_per_still=0.25, candidates=20, scores={"r50": 19.6, "swin_l": 27.7}),
 }
-FROZEN = {"r50": 40.9, "swin_l": 53.4}                       # AP on YouTube-VIS 2019, table 7
+FROZEN = {"r50": 40.9, "r101": 43.2, "swin_l": 53.4}         # AP on YouTube-VIS 2019, table 7
 WINDOWS = {3: 49.4, 12: 50.0, 0: 50.1}                       # AP on YouTube-VIS 2019 with R50, table 3; 0: all frames
 KEPT = {0.75: 49.7, 0.5: 48.9, 0.25: 48.1}                   # the same, of the shares of frame queries, table 6
 
@@ -100,7 +100,7 @@ def vita(data: DatasetName, backbone: str) -> Recipe:
     videos = VIDEOS[data]
     optimizer = OptimizerConfig(lr=5e-5, weight_decay=0.05, warmup_steps=10, warmup_factor=1.0, schedule="steps",
                                 milestones=schedule.milestones, clip_norm=0.01, multipliers=(("backbone.", 0.1),),
-                                no_decay=NO_DECAY, frozen=FROZEN_NORMS if backbone == "r50" else ())
+                                no_decay=NO_DECAY, frozen=FROZEN_NORMS if backbone in RESNETS else ())
     return Recipe(
         name=f"{data}_vita_{backbone}", about=_about(data, backbone, "VITA", schedule.scores[backbone]),
         dataset=DatasetConfig(name=data, root=videos.root),

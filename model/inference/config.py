@@ -55,3 +55,15 @@ class InferenceConfig:
         if self.last_clip == "shorten" and self.association.overlap:
             raise ValueError(f"inference.last_clip='shorten' cuts clips that share no frame, {self.association.kind} "
                              f"asks for overlap={self.association.overlap}; set last_clip to 'repeat'")
+        tubes = getattr(self.panoptic, "shared_frames", 0)
+        if tubes and (self.results != ("panoptic",) or self.association.kind != "hungarian"
+                      or self.last_clip == "shorten"):
+            raise ValueError(f"inference.panoptic.shared_frames={tubes} is for panoptic tubes alone, and there are "
+                             f"results={list(self.results)}, association={self.association.kind} and last_clip="
+                             f"{self.last_clip!r}; set inference.panoptic.shared_frames=0, or those to [\"panoptic\"], "
+                             "hungarian and repeat")
+
+    @property
+    def shared_frames(self) -> int:
+        """Frames that a clip shares with the clip before it."""
+        return self.association.overlap or getattr(self.panoptic, "shared_frames", 0)

@@ -23,6 +23,8 @@ from model.postprocess.tube_panoptic import SureQueries, TubePanopticConfig, pai
 class TubePanoptic:
     """A `ResultMaker` of panoptic videos.
 
+    Each clip but the first begins with the last `shared_frames` of the one before, which has painted them; its things
+    in them are tracked all the same.
     reserved: how many of the last queries answer for stuff; they are not read when clips are linked, as in training.
     `official_compat` of the tracker's config makes this the released test code as well: all queries are read; a query
     reads the one of its own number only, and reads it as it was linked itself; after a frame without things those of
@@ -41,7 +43,7 @@ class TubePanoptic:
         self.reserved = reserved
         self.compat = tracker is not None and tracker.config.official_compat
         self._previous: Tensor | None = None                        # 1 n c
-        self._count = 0                                             # frames of the video so far
+        self._count = 0                                             # frames of the video that are painted
         self._forget()
 
     def _forget(self) -> None:
@@ -60,6 +62,9 @@ class TubePanoptic:
             owners = panoptic_id(*self._classes_and_slots(sure))
         else:
             owners = self._owners(sure, present, self._linked(clip.queries))
+        shared = min(self.config.shared_frames, self._count)
+        painted = painted[shared:]
+        present = present[shared:]
         numbers = np.append(len(self._palette) + np.arange(len(owners)), 0)                         # NOBODY is the last
         self._palette.extend(owners.tolist())
         self._frames.extend(packed(numbers[frame], largest=len(self._palette) - 1) for frame in painted)
@@ -88,8 +93,8 @@ class TubePanoptic:
             absent = ~present[-1, things]
             overlaps = np.maximum(overlaps, absent[:, None] & absent)
         embeddings = self.linking.embeddings(queries[0, sure.queries[things]])
-        tracks[things] = self.tracker.step(embeddings, scores=sure.scores[things], overlaps=overlaps,
-                                           frame=self._count)
+        first = self._count - min(self.config.shared_frames, self._count)
+        tracks[things] = self.tracker.step(embeddings, scores=sure.scores[things], overlaps=overlaps, frame=first)
         return panoptic_id(classes, tracks)
 
     def _classes_and_slots(self, sure: SureQueries) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Position-sensitive attention along one axis at a time, for the axial block of the kMaX pixel decoder.
+"""Position-sensitive attention along one axis at a time, for the kMaX pixel decoder and Axial-ResNet50.
 
 Axial-DeepLab (arXiv 2003.07853, equation 4) with batch norms instead of the 1/sqrt(d) factor. Details follow
 bytedance/kmax-deeplab, `kmax_deeplab/modeling/pixel_decoder/kmax_pixel_decoder.py`.
@@ -80,20 +80,25 @@ class AxialAttention(nn.Module):
 
 
 class AxialAttention2d(nn.Module):
-    """Axial attention along every column, then along every row."""
+    """Axial attention along every column, then along every row.
 
-    def __init__(self, in_channels: int, *, key_depth: int, value_depth: int, heads: int = 8,
+    With a stride, every stride-th row is kept after the first attention, and every stride-th column after the second.
+    """
+
+    def __init__(self, in_channels: int, *, key_depth: int, value_depth: int, heads: int = 8, stride: int = 1,
                  batch_norm: BatchNormConfig) -> None:
         super().__init__()
+        self.stride = stride
         options = {"key_depth": key_depth, "value_depth": value_depth, "heads": heads, "batch_norm": batch_norm}
         self.height = AxialAttention(in_channels, **options)
         self.width = AxialAttention(value_depth, **options)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: b c h w. Returns b value_depth h w."""
-        b, _, h, w = x.shape
-        columns = self.height(rearrange(x, "b c h w -> (b w) c h"))
-        rows = self.width(rearrange(columns, "(b w) c h -> (b h) c w", b=b, w=w))
+        """x: b c h w. Returns b value_depth h w, with sides divided by the stride and rounded up."""
+        b, _, _, w = x.shape
+        columns = self.height(rearrange(x, "b c h w -> (b w) c h"))[..., ::self.stride]
+        h = columns.shape[-1]
+        rows = self.width(rearrange(columns, "(b w) c h -> (b h) c w", b=b, w=w))[..., ::self.stride]
         return rearrange(rows, "(b h) c w -> b c h w", b=b, h=h)
 
 

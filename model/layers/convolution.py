@@ -61,7 +61,7 @@ class ConvBN(nn.Module):
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int = 1, *, dims: Literal[1, 2] = 2, groups: int = 1,
-        dilation: int = 1, bias: bool = False, norm: Literal["bn", "ln", "gn"] | None = "bn",
+        stride: int = 1, dilation: int = 1, bias: bool = False, norm: Literal["bn", "ln", "gn"] | None = "bn",
         activation: Literal["gelu", "relu"] | None = None, norm_scale: float = 1.0, init: Initialisation = "he",
         batch_norm: BatchNormConfig | None = None,
     ) -> None:
@@ -69,8 +69,8 @@ class ConvBN(nn.Module):
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size={kernel_size}: an even kernel has no 'same' padding; choose an odd one")
         convolution = {1: nn.Conv1d, 2: nn.Conv2d}[dims]
-        self.conv = convolution(in_channels, out_channels, kernel_size, padding=dilation * (kernel_size // 2),
-                                dilation=dilation, groups=groups, bias=bias)
+        self.conv = convolution(in_channels, out_channels, kernel_size, stride=stride, dilation=dilation, groups=groups,
+                                padding=dilation * (kernel_size // 2), bias=bias)
         self.norm = _norm(norm, out_channels, dims, batch_norm or BatchNormConfig())
         self.activation = {"gelu": nn.GELU, "relu": nn.ReLU, None: nn.Identity}[activation]()
         _initialise(self.conv.weight, init, in_channels)

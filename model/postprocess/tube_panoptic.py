@@ -28,12 +28,15 @@ class TubePanopticConfig:
     kind: Literal["tube"] = "tube"
     score: float = 0.8      # class score that a query must exceed
     overlap: float = 0.8    # part of its mask (mask score 0.5 or more) that a query must own in a frame
+    shared_frames: int = 0  # of neighbouring clips; the first clip of a frame paints it, the next one links by it too
 
     def __post_init__(self) -> None:
         for name in ("score", "overlap"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"tube_panoptic.{name}={getattr(self, name)} is not a fraction; choose a value "
                                  "from 0 to 1")
+        if self.shared_frames < 0:
+            raise ValueError(f"tube_panoptic.shared_frames={self.shared_frames} is negative; 0: clips share no frame")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

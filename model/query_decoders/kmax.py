@@ -23,8 +23,10 @@ from model.contracts import ClipPrediction, LayerPrediction
 from model.layers.convolution import BatchNormConfig, ConvBN, truncated_normal_
 from model.layers.drop_path import DropPath
 from model.layers.kmeans_attention import assign_pixels, sum_pixels
+from model.layers.query_reading import LatentReading, SoftmaxReading
 from model.layers.resize import is_odd, resize
 
+CrossAttention = Literal["kmeans", "normal", "latent"]
 HEAD_STD = 0.01    # of the last pixel convolution and the class head, so that the first predictions are almost uniform
 
 
@@ -45,6 +47,8 @@ class KMaxDecoderConfig:
     mask_norm_scale: float = 0.1            # first scale of the mask logits; short runs need 1
     residual_norm_scale: float = 0.0        # first scale of the last norm in each residual branch
     corners_by: Literal["width", "height"] = "width"    # which side aligns corners if odd; image code: height
+    # How queries read pixels: by k-means; or, for comparison, by attention, directly or through a latent memory
+    cross_attention: CrossAttention = "kmeans"
     supervise_pixels: bool = True           # layers return pixel features too; only the discrimination loss reads them
 
     def __post_init__(self) -> None:
@@ -140,9 +144,9 @@ class QuerySelfAttention(nn.Module):
 
 
 class KMaxDecoderLayer(nn.Module):
-    """One k-means step, self-attention between queries, and a feed-forward block.
+    """A reading of the pixels, self-attention between queries, and a feed-forward block.
 
-    The masks are predicted first, because they define the assignment.
+    The masks are predicted first, because they define the assignment of k-means.
     """
 
     def __init__(self, config: KMaxDecoderConfig, *, pixel_channels: int, num_classes: int,
@@ -154,6 +158,8 @@ class KMaxDecoderLayer(nn.Module):
         self.pixel_in = ConvBN(pixel_channels, dim, activation="gelu", batch_norm=batch_norm)
         self.pixel_value = ConvBN(dim, dim, init=("truncated", dim ** -0.5), batch_norm=batch_norm)
         self.predictor = KMaxPredictor(config, pixel_channels=dim, num_classes=num_classes, batch_norm=batch_norm)
+        reading = {"kmeans": None, "normal": SoftmaxReading, "latent": LatentReading}[config.cross_attention]
+        self.reading = reading and reading(dim, heads=config.heads, batch_norm=batch_norm)
         self.kmeans_norm = nn.BatchNorm1d(dim, **asdict(batch_norm))
         self.kmeans_out = ConvBN(dim, dim, **last)
         self.attention = QuerySelfAttention(dim, heads=config.heads, batch_norm=batch_norm)
@@ -168,10 +174,14 @@ class KMaxDecoderLayer(nn.Module):
         pixels = rearrange(self.pixel_in(pixels), "(b t) c h w -> b c (t h) w", t=frames)
         prediction = self.predictor(pixels, mask_queries=entry, class_queries=entry if supervise else None,
                                     frames=frames)
-        assignment = assign_pixels(prediction.mask_logits.flatten(2))               # b (t h w)
-        update = sum_pixels(self.pixel_value(pixels).flatten(2), assignment, queries=queries.shape[-1])
+        values = self.pixel_value(pixels).flatten(2)
+        if self.reading is None:
+            assignment = assign_pixels(prediction.mask_logits.flatten(2))           # b (t h w)
+            update = sum_pixels(values, assignment, queries=queries.shape[-1])
+        else:
+            update = self.reading(entry, pixels.flatten(2), values, frames=frames)
         queries = queries + self.drop_path(self.kmeans_out(self.kmeans_norm(update)))
-        # self-attention reads the queries as they were before the k-means update, as the released weights expect
+        # self-attention reads the queries as they were before the update, as the released weights expect
         queries = F.gelu(queries + self.drop_path(self.attention_out(self.attention(entry))))
         queries = F.gelu(queries + self.drop_path(self.ffn_out(self.ffn_in(queries))))
         return queries, prediction

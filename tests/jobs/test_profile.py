@@ -28,6 +28,7 @@ def counted(name: str, *, size: tuple[int, int], frames: int) -> dict:
 
 @pytest.mark.parametrize(("name", "frames", "ours", "published"), [
     ("r50", 1, (56.371, 160.391), (56.4, 162)), ("r50", 2, (56.371, 319.638), (56.4, 324)),
+    ("axial_r50", 1, (74.207, 229.273), (74.2, 231)), ("axial_r50", 2, (74.207, 457.401), (74.2, 461)),
     ("convnext_l", 1, (231.628, 719.069), (231.6, 715)),
 ])
 def test_video_kmax_costs_what_is_published(name, frames, ours, published):

@@ -164,6 +164,19 @@ def test_repeated_frames_are_cut():
     assert {track_of(owner) for owner in merged.segments} == {0, 1}
 
 
+def test_a_frame_that_two_clips_share_is_painted_once_and_tracked_twice():
+    """Query 3 of the second clip is in the shared frame alone; it takes track 2 all the same, and has it afterwards."""
+    first = clip({0: (2, 2)}, {0: (2, 2)}, {0: (2, 2)})
+    second = clip({0: (2, 2), 3: (9, 9)}, {0: (3, 3), 4: (9, 16)}, {0: (3, 3)})
+    third = clip({3: (9, 9)}, {3: (9, 9)}, {3: (9, 9)})
+    merged = panoptic(first, second, third, shared_frames=1)
+    assert len(merged.frames) == 7
+    assert [at(merged, frame, corner) for frame, corner in ((2, (2, 2)), (3, (6, 6)), (4, (6, 6)))] == [(0, 1)] * 3
+    assert at(merged, 2, (10, 10)) == (2, 0)
+    assert (at(merged, 3, (10, 17)), at(merged, 5, (10, 10))) == ((0, 3), (0, 2))
+    assert len(panoptic(first, second, third).frames) == 9
+
+
 def test_a_query_that_owns_too_little_of_its_mask_is_dropped_and_its_pixels_stay_void():
     both = clip({0: (2, 2), 1: (2, 3)})             # 12 of 16 pixels are shared; equal scores go to the first
     both.class_logits[0, 0, 0] = 9.0

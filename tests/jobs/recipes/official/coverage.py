@@ -33,7 +33,7 @@ NO_OFFICIAL_VALUE: dict[str, tuple[str, ...]] = {
             "fuse_norm")),
         *(f"stage_one.segmenter.query_decoder.{name}" for name in (
             "dim", "embedding", "ffn", "heads", "pixel_depthwise", "depthwise_crosses_frames", "corners_by",
-            "supervise_pixels", "levels", "pre_norm", "project_maps")),
+            "supervise_pixels", "levels", "pre_norm", "project_maps", "cross_attention")),
         *(f"stage_one.segmenter.semantic_head.{name}" for name in ("width", "fine_widths", "rates")),
         *(f"stage_one.segmenter.linking.{name}" for name in ("dim", "heads", "ffn")),
         *(f"*.head.{name}" for name in ("dim", "embedding", "heads", "pixel_dim", "pre_norm", "project")),

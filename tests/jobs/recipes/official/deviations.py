@@ -30,9 +30,9 @@ def _deviation(recipes: str, fields: tuple[str, ...] | str, ours: Any, reason: s
 
 
 VIPSEG = "vipseg_video_kmax_* vipseg_ablation_* !vipseg_ablation_tube_link_*"
-VIDEO_KMAX = "coco_video_kmax_* vipseg_original_video_kmax_*"
+VIDEO_KMAX = "coco_video_kmax_* vipseg_original_video_kmax_* kitti_step_video_kmax_*"
 INSTANCES = "youtube_vis_*_tube_link_* ovis_tube_link_*"
-PANOPTIC = "vipseg_tube_link_* vipseg_ablation_tube_link_* kitti_step_*"
+PANOPTIC = "vipseg_tube_link_* vipseg_ablation_tube_link_* kitti_step_tube_link_*"
 VITA = "*_vita_*"
 AUGMENT = "stage_one.input.augment"
 
@@ -80,10 +80,12 @@ DEVIATIONS: list[Deviation] = [
                "the paper tests clips of six frames (A.2); the released file has 1"),
     _deviation(PANOPTIC, "inference.tracker.official_compat", False,
                "flaws of the released tracker are mended; `official_compat` brings them back"),
-    _deviation("kitti_step_*", "stage_one.input.clip_frames", 4,
+    _deviation("kitti_step_tube_link_*", "stage_one.input.clip_frames", 4,
                "learned linking needs two clips of two frames; the data file, made for other models, has 2"),
-    _deviation("kitti_step_*", "start weights", "ImageNet",
+    _deviation("kitti_step_* !*_axial_*", "start weights", "ImageNet",
                "there is no Cityscapes run here; `stage_one.start_from` takes a model that was trained on it"),
+    _deviation("kitti_step_video_kmax_axial_*", "start weights", "nothing",
+               "the network's weights were released for TensorFlow alone; `stage_one.start_from` takes a model"),
     # VITA
     _deviation(f"{VITA} !coco_*", "stage_one.input.drop_empty", False,
                "stills without an object of the videos' classes have left the shards already"),

@@ -24,6 +24,8 @@ WITHOUT_A_FILE = {
     "youtube_vis_2022_tube_link_r50 youtube_vis_2022_tube_link_swin_l": "the paper trains as on YouTube-VIS 2021",
     "ovis_tube_link_swin_l": "a row that MaXTron's authors reproduced",
     "kitti_step_tube_link_*": "only the data file was released",
+    "kitti_step_video_kmax_*": "only the reader of the data was released; the rest is that of VIPSeg's files",
+    "coco_vita_r101 youtube_vis_2019_vita_r101*": "the settings are those of ResNet-50",
     "vipseg_vss_tube_link_*": "the one released file of this name, Swin-L's, reads VSPW: "
                               "`vspw_2_frames_tube_link_swin_l`",
 }

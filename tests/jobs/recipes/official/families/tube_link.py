@@ -117,6 +117,7 @@ TABLES: tuple[Table, ...] = (
           (f"{SEGMENTER}.linking.link", True, VPS),
           ("inference.results", ("panoptic",), f"{VIPSEG}:146"),
           ("inference.panoptic.kind", "tube", f"{VIPSEG}:130 (with_query)"),
+          ("inference.panoptic.shared_frames", 0, f"{VPS} (clips follow each other)"),
           ("inference.panoptic.score", 0.8, "TL models/video/fusion_head (object_mask_thr)"),
           ("inference.panoptic.overlap", 0.8, f"{VIPSEG}:153"),
           *((f"inference.tracker.{name}", value, f"{VIPSEG}:145-173")

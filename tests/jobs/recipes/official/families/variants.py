@@ -23,6 +23,12 @@ _NEAR = "vipseg_video_kmax_r50_near_online"
 _OFF = "vipseg_video_kmax_r50_offline"
 _TUBE = "vipseg_tube_link_r50"
 _TWO = "vipseg_ablation_tube_link_test_clips_of_2"
+_KITTI = {"dataset.name": "kitti_step", "stage_one.segmenter.num_classes": 19,
+          "stage_one.input.augment.size": (385, 1249), "start weights": "ImageNet and Cityscapes"}
+_NETWORK = "stage_one.segmenter.backbone.name"
+_AXIAL = {**_KITTI, _NETWORK: "axial_resnet50",
+          "stage_one.segmenter.backbone.drop_path": 0.2}
+_R101 = {_NETWORK: "resnet101", "start weights": "coco_vita_r101", "start weights of the head": "coco_vita_r101"}
 _VITA = "youtube_vis_2019_vita_r50"
 _WITHIN = "stage_one.segmenter.within_clip"
 _HEAD = "stage_two.head"
@@ -66,6 +72,18 @@ VARIANTS: dict[str, Variant] = {
         "vipseg_original_video_kmax_", "arXiv 2304.04694 table 6",
         *((f"{backbone}_stitching", f"vipseg_original_video_kmax_{backbone}",
            {"inference.association": StitchingConfig()}) for backbone in ("r50", "convnext_l"))),
+    **_variants(
+        "kitti_step_video_kmax_", "arXiv 2304.04694 supplement, tables 1 and 3",
+        *((f"{ours}{mode}", f"vipseg_original_video_kmax_{theirs}{mode}", changes)
+          for ours, theirs, changes in (
+              ("r50", "r50", _KITTI | {_NETWORK: "resnet50.tv_in1k"}), ("axial_r50", "r50", _AXIAL),
+              ("convnext_l", "convnext_l", _KITTI | {_NETWORK: "convnext_large.fb_in22k_ft_in1k_384"}))
+          for mode in ("", "_online"))),
+    **_variants(
+        "", "arXiv 2206.04403 tables 1 and 7",
+        ("coco_vita_r101", "coco_vita_r50", {_NETWORK: "resnet101.tv_in1k"}),
+        ("youtube_vis_2019_vita_r101", _VITA, _R101),
+        ("youtube_vis_2019_vita_r101_frozen", f"{_VITA}_frozen", _R101)),
     **_variants(
         f"{_VITA}_", "arXiv 2206.04403 table 3",
         ("window_3", _VITA, _test(window=3)),
