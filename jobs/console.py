@@ -26,9 +26,9 @@ def say(*lines: str, stream: TextIO | None = None) -> None:
 
 def log_to_terminal() -> None:
     """Print what the verbs log, also without characters that command a terminal."""
-    logging.basicConfig(level=logging.INFO)
-    for handler in logging.getLogger().handlers:
-        handler.setFormatter(Printable("%(message)s"))
+    handler = logging.StreamHandler()
+    handler.setFormatter(Printable("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 class Printable(logging.Formatter):
