@@ -40,8 +40,8 @@ def claim_folder(folder: Path, identity: Identity, *, left_by_training: tuple[st
     if path.is_file():
         changed = identity_differences(path, identity)
         if changed and not (folder / DIVERGED).is_file():
-            raise Mismatch(f"{folder} holds a run with other settings (there != here): {'; '.join(changed[:8])}. "
-                           "Give this run another folder (--set folder=...), or remove that folder.")
+            raise Mismatch(f"{path} is of a run with other settings (there != here): {'; '.join(changed[:8])}. "
+                           f"Give this run another folder (--set folder=...), or remove {folder}.")
         if changed:
             say(f"the run in {folder} diverged; it is trained anew with other settings: {'; '.join(changed[:8])}")
             for name in left_by_training:

@@ -38,7 +38,9 @@ def test_another_run_is_refused_with_every_differing_field_and_both_values(tmp_p
     claim_folder(tmp_path, OURS)
     other = {"stage": Settings(lr=0.2), "shards": "def"}
     assert not has_identity(tmp_path, other)
-    with pytest.raises(Mismatch, match=r"shards: 'abc' != 'def'; stage\.lr: 0\.1 != 0\.2\. Give this run another"):
+    wanted = (rf"{tmp_path}/identity\.json is of a run with other settings .*"
+              r"shards: 'abc' != 'def'; stage\.lr: 0\.1 != 0\.2\. Give this run another")
+    with pytest.raises(Mismatch, match=wanted):
         claim_folder(tmp_path, other)
     assert has_identity(tmp_path, OURS)
 
