@@ -195,7 +195,8 @@ def refuse_wrong_bytes(run: SmallRun, verb: str, hurt: set[str], said: str) -> N
            and not (name in hurt and "/checkpoints/" in name)}     # one that is not the newest is never read
     if own and not named:
         raise Damage(f"taken for whole: {own}, printed: {said[-800:]}")
-    elsewhere = {name: how for name, how in wrong.items() if name not in own and name not in hurt}
+    elsewhere = {name: how for name, how in wrong.items()
+                 if name not in own and hurt.isdisjoint((name, *map(str, Path(name).parents)))}
     if elsewhere:
         raise Damage(f"files of other verbs are changed: {elsewhere}")
 
