@@ -27,6 +27,8 @@ from pipeline.records import Dataset
 from pipeline.shards.plan import ShardPlan
 from pipeline.shards.writer import make_shard
 
+MOST_BLOCKS = 4096      # of a chain
+
 logging.getLogger("ray.data").setLevel(logging.WARNING)      # the plan and the end of every chain
 
 
@@ -124,8 +126,11 @@ def _reports_to(report: Report | None) -> Iterator[_Board | None]:
 
 
 def _one_task_per_row(rows: list[dict]) -> ray.data.Dataset:
-    """Rows as blocks of one row, so that each is a task of its own: it is retried alone and waits for no other."""
-    chain = ray.data.from_items(rows, override_num_blocks=len(rows))
+    """Rows as blocks of one row, so that each is a task of its own: it is retried alone and waits for no other.
+
+    More rows than `MOST_BLOCKS` share that many blocks, since the driver holds an object for each block.
+    """
+    chain = ray.data.from_items(rows, override_num_blocks=min(len(rows), MOST_BLOCKS))
     chain.context.enable_progress_bars = False      # pipeline/progress.py counts videos instead of blocks
     log_once("ray_data_progress_manager_disabled")    # Ray would print how to enable them, the first time
     return chain
