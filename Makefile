@@ -7,21 +7,28 @@ STAMP  := $(VENV)/.installed
 
 unexport PYTHONHOME
 
-# An environment whose Python is gone is made anew, and one of a clone that was moved or copied is installed again.
-ALIVE  := $(shell test "$$(cat $(STAMP) 2>/dev/null)" = "$$(pwd -P)" && env -u PYTHONHOME $(VENV)/bin/python -c '' \
-            2>/dev/null || rm -f $(STAMP))
+# What an installation depends on. The times of files are not asked, since clocks are set: an environment is made anew
+# where its Python is gone or another one, and installed again where the clone was moved, copied or brought up to date.
+STATE  := pwd -P; cat pyproject.toml infra/constraints.txt infra/make_environment.sh | cksum; \
+            env -u PYTHONHOME $(VENV)/bin/python -VV 2>&1 || :
+ALIVE  := $(shell test "$$(cat $(STAMP) 2>/dev/null)" = "$$($(STATE))" && { test -z "$(PYTHON)" || \
+            test "$$("$(PYTHON)" -VV 2>&1)" = "$$($(VENV)/bin/python -VV 2>&1)"; } || rm -f $(STAMP))
 
-.PHONY: demo test test-long cluster storm storm-short test-fast lint format clean
+.PHONY: demo test test-long machines cluster storm storm-short test-fast lint format clean
 
 demo: $(STAMP)
 	$(RUN) -m jobs.demo
 
 test: $(STAMP)
-	$(RUN) -m pytest $(SPREAD) -m "not long and not storm and not cluster"
+	$(RUN) -m pytest $(SPREAD) -m "not long and not machines and not storm and not cluster"
 
 # The tests of more than half a minute each: whole jobs, sweeps, clusters that hang, real videos.
 test-long: $(STAMP)
-	$(RUN) -m pytest $(SPREAD) -m "long and not storm and not cluster"
+	$(RUN) -m pytest $(SPREAD) -m "long and not machines and not storm and not cluster"
+
+# Conditions of other people's machines that take longer: every verb under each of them.
+machines: $(STAMP)
+	$(RUN) -m pytest $(SPREAD) -m machines
 
 # What takes long beside it: verbs that are killed, disks that fill up, trackers that fail.
 storm: $(STAMP)
@@ -36,14 +43,14 @@ storm-short: $(STAMP)
 	$(RUN) -m tests.storm --short
 
 test-fast: $(STAMP)
-	$(RUN) -m pytest $(SPREAD) -m "not ray and not slow and not cluster"
+	$(RUN) -m pytest $(SPREAD) -m "not ray and not slow and not cluster and not machines"
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .
 
-$(STAMP): pyproject.toml infra/constraints.txt infra/make_environment.sh
+$(STAMP):
 	sh infra/make_environment.sh "$(VENV)" "$(PYTHON)"
-	pwd -P > $@
+	{ $(STATE); } > $@
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .ruff_cache

@@ -16,7 +16,10 @@ stop() {
 # A command of this name may exist and still not run (pyenv), or be too old.
 fits() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; }
 
-if ! { fits "$folder/bin/python" && "$folder/bin/python" -m pip --version >/dev/null 2>&1; }; then
+# Whether the environment has the Python that was chosen.
+chosen_is_there() { [ -z "$chosen" ] || [ "$("$chosen" -VV 2>&1)" = "$("$folder/bin/python" -VV 2>&1)" ]; }
+
+if ! { fits "$folder/bin/python" && chosen_is_there && "$folder/bin/python" -m pip --version >/dev/null 2>&1; }; then
     if [ -n "$chosen" ]; then
         set -- "$chosen"
     else

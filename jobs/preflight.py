@@ -20,6 +20,7 @@ from jobs import node_probe
 from jobs.cluster import ClusterConfig, connect, inside_a_job, runtime_environment
 from jobs.cluster_room import Demand, actors_of, connected_room, workers_of
 from jobs.console import say
+from pipeline.files import age
 
 # What a verb asks of the cluster, by the name that it gives `jobs.verb.run`.
 DEMANDS: dict[str, Callable[[ClusterConfig], Demand]] = {
@@ -175,8 +176,9 @@ def _written(folder: Path, token: str) -> list[Path] | None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for stale in folder.glob(f"{TOKEN}*"):
-            if time.time() - stale.stat().st_mtime > STALE_SECONDS:
-                stale.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):       # another check has just ended
+                if age(stale) > STALE_SECONDS:
+                    stale.unlink()
         (folder / token).write_text(token)
     except OSError:             # a finished run may be read-only, and the verb names what it cannot write
         return None

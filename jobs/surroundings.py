@@ -1,13 +1,14 @@
 """What has to be right around a verb before it imports anything large; else one line says what is in the way.
 
-Nothing but `os` and `sys`, which Python itself has imported, may be imported before `refuse_shadows`.
+Nothing but `os`, `sys` and modules inside Python's program may be imported before `refuse_shadows`.
 """
 
+import _imp
 import os
 import sys
-from typing import NoReturn
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_SUFFIXES = (*_imp.extension_suffixes(), ".pyc", ".py")        # of files that are imported, longest first
 
 
 def is_verb() -> bool:
@@ -116,13 +117,18 @@ def _shadow_in(folder: str) -> str | None:
                  if path.endswith("-packages") and os.path.isdir(path) and path not in _python_path()]
     if not os.path.isdir(folder) or any(os.path.samefile(folder, path) for path in (_ROOT, *installed)):
         return None
-    needed = {*sys.stdlib_module_names, *(name.removesuffix(".py") for path in installed for name in os.listdir(path))}
+    needed = {*sys.stdlib_module_names, *(_module_of(name) for path in installed for name in os.listdir(path))}
     needed -= {"test", "tests"}         # nothing imports those
     for name in sorted(os.listdir(folder)) if os.access(folder, os.R_OK) else ():
-        if name.removesuffix(".py") in needed and (
-                name.endswith(".py") or os.path.isfile(os.path.join(folder, name, "__init__.py"))):
+        if _module_of(name) in needed and (
+                name.endswith(_SUFFIXES) or os.path.isfile(os.path.join(folder, name, "__init__.py"))):
             return os.path.join(folder, name)
     return None
+
+
+def _module_of(name: str) -> str:
+    """The name by which a file or folder is imported, where it can be."""
+    return next((name.removesuffix(suffix) for suffix in _SUFFIXES if name.endswith(suffix)), name)
 
 
 def _makes_errors(option: str) -> bool:
@@ -131,6 +137,7 @@ def _makes_errors(option: str) -> bool:
     return bool(action) and "error".startswith(action)
 
 
-def _stop(message: str) -> NoReturn:
+def _stop(message: str) -> None:
+    """Print one line and end the process."""
     print(f"error: {message}", file=sys.stderr)
     raise SystemExit(2)

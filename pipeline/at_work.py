@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from pipeline.files import naming, sweep_partials
+from pipeline.files import age, naming, sweep_partials
 from pipeline.foreign_files import whole_json
 from pipeline.processes import is_alive, machine, start_of
 
@@ -101,7 +101,7 @@ def _living(path: Path) -> dict[str, Any] | None:
         if note is not None and note["machine"] == machine():
             alive = is_alive(note["process"], start=note["start"])
         else:                           # on another machine, or cut off by a power cut
-            alive = _age(path) < SILENT
+            alive = age(path) < SILENT
     except FileNotFoundError:
         return None
     if alive:
@@ -111,16 +111,6 @@ def _living(path: Path) -> dict[str, Any] | None:
         log.warning("%s was at work in %s (host %s, process %s, since %s) and is gone; continuing", note["verb"],
                     path.parent, note["host"], note["process"], note["since"])
     return None
-
-
-def _age(path: Path) -> float:
-    """Seconds since a note was touched, by the clock of the file system, which all machines share."""
-    now = path.with_name(f"{NOTE}.{machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.partial")
-    try:
-        now.touch()
-        return now.stat().st_mtime - path.stat().st_mtime
-    finally:
-        now.unlink(missing_ok=True)
 
 
 def _write(path: Path, note: dict[str, Any]) -> None:

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -138,9 +137,22 @@ def _is_abandoned(partial: Path) -> bool:
     if owner[1] == machine():
         return not is_alive(int(owner[2]))
     try:
-        return time.time() - partial.stat().st_mtime > ABANDONED
-    except FileNotFoundError:       # its writer has just finished
+        return age(partial) > ABANDONED
+    except OSError:                 # its writer has just finished, or nothing can be written or deleted there
         return False
+
+
+def age(path: Path) -> float:
+    """Seconds since a file or folder was changed, by the clock of its file system, which all machines share.
+
+    Raises OSError where it is gone, or where no file can be created beside it.
+    """
+    now = partial_path(path)
+    try:
+        now.touch()
+        return now.stat().st_mtime - path.stat().st_mtime
+    finally:
+        now.unlink(missing_ok=True)
 
 
 def canonical_json(value: Any) -> bytes:

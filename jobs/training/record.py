@@ -4,7 +4,7 @@
                                 mlflow.json            its run in MLflow; written by whoever logs
                                 attempts               a byte for each start of the verb
                                 finished               the verb has ended without an error
-                                <time>_<kind>.json     one entry; the names sort by time
+                                <time>_<kind>.json     one entry; the names sort in the order of their writing
                                 <time>_<kind>/         the files that belong to an entry
 
 Entries are added and removed, never changed, so one process may log them while others add more. A process that is
@@ -18,6 +18,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 import time
 import uuid
@@ -46,7 +47,7 @@ class Record:
     @classmethod
     def new(cls, run_folder: Path, **facts: Any) -> Record:
         """An empty record, whose name sorts after those of earlier ones. facts: the content of `run.json`."""
-        record = cls(run_folder / FOLDER / f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}")
+        record = cls(run_folder / FOLDER / f"{_later_than(run_folder / FOLDER):020d}-{uuid.uuid4().hex[:8]}")
         record.folder.mkdir(parents=True)
         atomic_write(record.folder / "run.json", json.dumps({"began": milliseconds(), **facts}, indent=1).encode())
         return record
@@ -88,7 +89,7 @@ class Record:
         files: a file or folder that belongs to it. contents: of further files, by name. Raises OSError where it cannot
         be written.
         """
-        entry = self.folder / f"{time.time_ns():020d}_{kind}.json"
+        entry = self.folder / f"{_later_than(self.folder):020d}_{kind}.json"
         if files is not None or contents:
             _refuse_excess(self.folder.parent)
         if files is not None:
@@ -162,6 +163,12 @@ def logging_alone(run_folder: Path, *, wait: bool) -> Iterator[bool]:
         finally:
             with suppress(OSError):
                 fcntl.flock(lock, fcntl.LOCK_UN)    # closing would not do: a forked loader may hold the file open
+
+
+def _later_than(folder: Path) -> int:
+    """The time now in nanoseconds, or more than that of every name in a folder: a clock may have been set back."""
+    times = [re.match(r"[0-9]{20}", path.name) for path in folder.glob("*")]
+    return max([time.time_ns(), *(int(found[0]) + 1 for found in times if found)])
 
 
 def _kind(entry: Path) -> str:

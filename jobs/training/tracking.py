@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,9 @@ def mlflow_module():
     # By default one call tries for minutes before it fails.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-    with any_home():
+    with any_home(), warnings.catch_warnings():
+        # Under `python -OO` it looks for docstrings that are gone, and warns a dozen times.
+        warnings.filterwarnings("ignore", "Failed to register a dataset source")
         import mlflow
         import mlflow.utils.mlflow_tags
     # It logs the traceback of every error of its database, which is also raised and told in one line.
@@ -177,10 +180,11 @@ class Log:
     def _add_parent_numbers(self, values: list[tuple[str, float, int, int]], _: Path) -> None:
         """Log numbers of the whole run; the latest one counts."""
         mlflow = mlflow_module()
-        known = {(name, metric.timestamp) for name in {name for name, *_ in values}
-                 for metric in self.client.get_metric_history(self.parent_id, name)}
-        new = [mlflow.entities.Metric(name, value, at, step) for name, value, at, step in values
-               if (name, at) not in known]
+        known = {name: [metric.timestamp for metric in self.client.get_metric_history(self.parent_id, name)]
+                 for name in {name for name, *_ in values}}
+        # MLflow takes the one of the latest time, and a clock may have been set back since.
+        new = [mlflow.entities.Metric(name, value, max([at, *(time + 1 for time in known[name])]), step)
+               for name, value, at, step in values if at not in known[name]]
         self.client.log_batch(self.parent_id, metrics=new)
 
     def _add_parent_tags(self, values: dict[str, str], _: Path) -> None:
@@ -195,7 +199,9 @@ class Log:
             if values["status"] == "RUNNING":
                 self.client.update_run(run_id, status="RUNNING")
             else:
-                self.client.set_terminated(run_id, values["status"], end_time=values["time"])
+                # A clock may have been set back meanwhile, and a duration is never negative.
+                ended = max(values["time"], self.client.get_run(run_id).info.start_time)
+                self.client.set_terminated(run_id, values["status"], end_time=ended)
 
     def _add_register(self, values: dict[str, Any], _: Path) -> None:
         self.version = register(self.client, self.run_id, values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,12 +14,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Answers as Python does to the calls of the script: is it new enough, make an environment, does pip work, install.
 PYTHON = """#!/bin/sh
-echo "$0 $*" >> "{log}"
+echo "$0 $*" >> {log}
 case "$*" in
     *version_info*) exit {too_old} ;;
     "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
     "-m pip --version") exit {no_pip} ;;
     "-m pip install"*) exit 0 ;;
+    -VV) echo "Python {version}" ;;
     *) exit 0 ;;
 esac
 """
@@ -32,14 +34,16 @@ def clone(tmp_path):
     (tmp_path / "pyproject.toml").touch()
     programs = tmp_path / "programs"
     programs.mkdir()
-    for name in ("sh", "rm", "mkdir", "cp", "make", "ls", "cat", "env"):
+    for name in ("sh", "rm", "mkdir", "cp", "make", "ls", "cat", "env", "cksum"):
         (programs / name).symlink_to(shutil.which(name))
     return tmp_path
 
 
-def put_python(clone: Path, path: Path, *, too_old: bool = False, no_pip: bool = False) -> None:
+def put_python(clone: Path, path: Path, *, too_old: bool = False, no_pip: bool = False,
+               version: str = "3.11.7") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(PYTHON.format(log=clone / "calls", too_old=int(too_old), no_pip=int(no_pip)))
+    path.write_text(PYTHON.format(log=shlex.quote(str(clone / "calls")), too_old=int(too_old), no_pip=int(no_pip),
+                                  version=version))
     path.chmod(0o755)
 
 
@@ -109,10 +113,59 @@ def test_a_clone_that_was_moved_with_its_environment_is_installed_at_its_new_pla
     put_python(clone, clone / "programs" / "python3.11")
     assert make(clone).returncode == 0
     stamp = Path(".venv") / ".installed"
-    assert (clone / stamp).read_text().strip() == str(clone.resolve())
+    assert (clone / stamp).read_text().splitlines()[0] == str(clone.resolve())
     moved = clone.rename(clone.parent / "moved here")
     assert make(moved).returncode == 0
-    assert (moved / stamp).read_text().strip() == str(moved.resolve())
+    assert (moved / stamp).read_text().splitlines()[0] == str(moved.resolve())
+
+
+def test_a_change_of_the_packages_is_noticed_whatever_the_clock_says(clone):
+    """The clock was wrong when the environment was made, and is right when the clone is brought up to date."""
+    put_python(clone, clone / "programs" / "python3.11")
+    assert make(clone).returncode == 0
+    os.utime(clone / ".venv" / ".installed", (2e9, 2e9))
+    (clone / "pyproject.toml").write_text("# another package")
+    before = calls(clone)
+    assert make(clone).returncode == 0
+    assert "-m pip install" in calls(clone).removeprefix(before)
+    before = calls(clone)
+    os.utime(clone / "pyproject.toml", (3e9, 3e9))
+    assert make(clone).returncode == 0
+    assert "-m pip install" not in calls(clone).removeprefix(before)
+
+
+def test_an_environment_whose_python_became_another_one_is_made_anew(clone):
+    """The link to python3 stays, and the system now has a newer one: its packages are not seen any more."""
+    put_python(clone, clone / "programs" / "python3.11")
+    assert make(clone).returncode == 0
+    put_python(clone, clone / ".venv" / "bin" / "python", no_pip=True, version="3.13.0")
+    before = calls(clone)
+    assert make(clone).returncode == 0
+    assert "-m venv .venv" in calls(clone).removeprefix(before)
+
+
+def test_another_python_that_is_named_replaces_the_environment(clone):
+    put_python(clone, clone / "programs" / "python3.11")
+    put_python(clone, clone / "programs" / "python3.13", version="3.13.0")
+    assert make(clone).returncode == 0
+    before = calls(clone)
+    assert make(clone, "PYTHON=python3.13").returncode == 0
+    assert "programs/python3.13 -m venv .venv" in calls(clone).removeprefix(before)
+    before = calls(clone)
+    assert make(clone, "PYTHON=python3.13").returncode == 0
+    assert make(clone).returncode == 0
+    assert "-m pip install" not in calls(clone).removeprefix(before)
+
+
+@pytest.mark.parametrize("name", ["a space", "brackets [x] (y)", "a & b", "it's"])
+def test_the_name_of_the_clone_does_not_matter(clone, name):
+    named = clone.rename(clone.parent / name)
+    put_python(named, named / "programs" / "python3.11")
+    result = make(named)
+    assert result.returncode == 0, result.stderr
+    before = calls(named)
+    assert make(named).returncode == 0
+    assert "-m pip install" not in calls(named).removeprefix(before)
 
 
 @pytest.mark.parametrize("variable", ["PYTHONHOME", "PYTHONPATH", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT"])

@@ -37,7 +37,8 @@ def test_a_foreign_module_in_the_folder_is_named_in_one_line(tmp_path, name):
         "PYTHONSAFEPATH=1"]
 
 
-@pytest.mark.parametrize("name", ["torch.py", "random.py", "ray/__init__.py", "yaml/__init__.py"])
+@pytest.mark.parametrize("name", ["torch.py", "random.py", "types.py", "typing.py", "yaml/__init__.py", "json.so",
+                                  "numpy.pyc"])
 def test_a_module_with_the_name_of_a_package_that_is_needed_is_named_too(tmp_path, name):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).touch()
@@ -59,7 +60,8 @@ def test_a_module_in_pythonpath_is_named_with_the_variable(tmp_path, name):
 
 
 def test_names_that_hide_nothing_are_no_obstacle(tmp_path):
-    for name in ("ray/settings.txt", "test.py", "tests/__init__.py", "train.py", "torch.txt"):
+    for name in ("ray/settings.txt", "test.py", "tests/__init__.py", "infra/__init__.py", "train.py", "torch.txt",
+                 "random.test.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     result = start(make_shards(tmp_path / "run", "--dry-run"), folder=tmp_path)

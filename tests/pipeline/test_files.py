@@ -88,6 +88,14 @@ def test_sweeping_leaves_what_a_living_process_writes_and_finds_the_rest_in_fold
     assert [path.exists() for path in (mine, elsewhere, dead, long_ago)] == [True, True, False, False]
 
 
+def test_a_wrong_clock_of_this_machine_makes_no_file_look_abandoned(tmp_path, monkeypatch):
+    elsewhere = tmp_path / "a.00000000-1-12345678.partial"
+    elsewhere.write_bytes(b"half")
+    monkeypatch.setattr("time.time", lambda: 4e9)
+    assert sweep_partials(tmp_path) == 0
+    assert list(tmp_path.iterdir()) == [elsewhere]
+
+
 def test_equal_values_have_one_json():
     assert canonical_json({"b": [1, 2.5], "a": "é"}) == canonical_json({"a": "é", "b": [1, 2.5]})
     assert digest({"a": 1}) != digest({"a": 2})

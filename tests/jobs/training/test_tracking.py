@@ -346,6 +346,23 @@ def test_processes_that_write_at_once_lose_nothing(config, tmp_path):
         assert steps(tracker, f"loss_of_{first}") == list(range(first, first + 20))
 
 
+def test_a_clock_that_is_set_back_mixes_nothing_up(config, tmp_path, monkeypatch):
+    """The entries keep their order, the run ends after it began, and the scores that were written last count."""
+    clock = iter(range(4 * 10**18, 0, -10**15))
+    monkeypatch.setattr(record_module.time, "time_ns", lambda: next(clock))
+    for score in (50.0, 60.0):
+        with verb(config, tmp_path) as tracker:
+            for step in (1, 2, 3):
+                tracker.numbers(step, {"loss": 1.0})
+                tracker.flush()
+            tracker.parent_numbers({"vpq": score})
+        run = run_of(tracker)
+        assert run.info.status == "FINISHED"
+        assert run.info.end_time >= run.info.start_time
+        assert sorted(steps(tracker)) == [1, 2, 3]
+    assert MlflowClient(config.uri).get_run(tracker.ids["parent_id"]).data.metrics["vpq"] == 60.0
+
+
 def test_stored_ids_of_another_tracker_are_not_used(config, tmp_path):
     with pytest.raises(Cut), verb(config, tmp_path) as first:
         raise Cut
