@@ -1,4 +1,4 @@
-"""Tests of this folder that are slow or start Ray are a suite of their own, `make machines`, not part of `make test`."""
+"""Tests of this folder that are slow or start Ray are a suite of their own, `make machines`, not of `make test`."""
 
 from __future__ import annotations
 
