@@ -24,6 +24,7 @@ LEAST_OBJECT_STORE_MB = 75          # that Ray accepts
 LEAST_ROOM = 20 * 2**20             # bytes that the logs and sockets of one verb need
 OWN_VARIABLES = ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_CLIENT_MODE", "RAY_ENABLE_UV_RUN_RUNTIME_ENV",
                  "RAY_GCS_SERVER_PORT", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER")     # which the verbs and Ray set
+SHARED_MEMORY = "/dev/shm"          # where Ray keeps its object store; without it, beside its sockets
 SPECIAL = re.compile(r"""[\s()\[\]{}&;|<>*?$`'"\\!#~]""")     # in a shell's words; Ray does not quote its commands
 
 
@@ -37,6 +38,7 @@ def start_own_cluster(*, cpus: int, object_store_mb: int, environment: Mapping[s
         raise ValueError(f"cluster.object_store_mb={object_store_mb} is less than Ray accepts; set "
                          f"cluster.object_store_mb={LEAST_OBJECT_STORE_MB} or more")
     refuse_special_paths({"the Python of this environment": sys.executable, "the Ray package": ray.__file__})
+    refuse_missing_loopback()
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")      # this machine cannot be preempted
     # Without a token in the environment, Ray writes one to the home folder, which may be read-only.
     if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"} & os.environ.keys():
@@ -52,7 +54,7 @@ def start_own_cluster(*, cpus: int, object_store_mb: int, environment: Mapping[s
         # Ray Train watches its own controller through the dashboard's state service and complains without it.
         ray.init(address="local", num_cpus=cpus, include_dashboard=True, _temp_dir=str(folder),
                  runtime_env={"env_vars": workers}, object_store_memory=object_store_mb * 2**20, log_to_driver=True,
-                 logging_level="warning")
+                 logging_level="warning", _plasma_directory=None if os.access(SHARED_MEMORY, os.W_OK) else str(folder))
 
 
 @contextmanager
@@ -102,6 +104,17 @@ def refuse_special_paths(paths: Mapping[str, str]) -> None:
                              f"{found.group()!r}. Move the clone to another folder and run `make clean`, make the "
                              "environment elsewhere (make VENV=/short/path), or run without Ray by "
                              "--set cluster.in_process=true")
+
+
+def refuse_missing_loopback() -> None:
+    """Raise ConnectionError where this machine does not reach itself: Ray's processes would wait for each other."""
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            socket.create_connection(server.getsockname(), timeout=5).close()
+    except OSError as error:
+        raise ConnectionError(f"Ray does not start on this machine: its processes talk to each other on 127.0.0.1, "
+                              f"which does not answer ({error.strerror or error}). Bring the loopback interface up "
+                              "(ip link set lo up), or run without Ray by --set cluster.in_process=true") from error
 
 
 def _free_port() -> int:

@@ -44,6 +44,8 @@ def mlflow_module():
         import mlflow.utils.mlflow_tags
     # It logs the traceback of every error of its database, which is also raised and told in one line.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    # It announces every further attempt, and the last error is told in one line.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     return mlflow
 
 
