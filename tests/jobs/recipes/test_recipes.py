@@ -216,7 +216,7 @@ def test_the_variant_of_an_offline_run_starts_at_the_near_online_result_and_read
 def test_detector_and_head_of_vita_start_from_its_own_pre_training(name):
     """The same networks, but for the rows of classes; both are made by the recipe that the starts name."""
     video = find_recipe(name)
-    image = find_recipe(f"coco_vita_{'swin_l' if 'swin_l' in name else 'r50'}")
+    image = find_recipe(f"coco_vita_{next(backbone for backbone in vita.QUERIES if backbone in name)}")
     assert set(video.starts.values()) == {str(folder.relative_to(Path().absolute()))
                                           for folder in (image.segmenter_folder, image.head_folder)}
     one = image.stage_one
