@@ -15,6 +15,7 @@ from model.contracts import QueryShapes, Result
 from model.cross_clip import HEADS
 from model.cross_clip.base import HeadConfig
 from model.inference.config import InferenceConfig
+from model.inference.makers import shared_frames
 from model.losses.cross_clip import CrossClipLossConfig, MaskCrossClipLossConfig
 from model.losses.kmax import KMaxLossConfig
 from model.losses.mask2former import Mask2FormerLossConfig
@@ -99,7 +100,7 @@ def refuse_unfit_results(inference: InferenceConfig, segmenter: Any, *, offline:
         raise ValueError(f"{segmenter.kind} is a frame detector, and takes clips of one frame; got clips of {frames}. "
                          "Set inference.clip_frames=1, and stage_one.input.clip_frames=1 unless a head trains along "
                          "(stage_one.joint)")
-    overlap = inference.shared_frames
+    overlap = shared_frames(inference)
     if overlap >= frames:
         setting = "association.overlap" if inference.association.overlap else "panoptic.shared_frames"
         raise ValueError(f"{inference.association.kind} with overlap={overlap} needs longer clips than {frames} "

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from model.contracts import VideoResults
 from model.inference.driver import check_clip
+from model.inference.makers import shared_frames
 from pipeline.clips import VideoSource
 from pipeline.datasets.raw_video import open_video
 from pipeline.progress import Watch
@@ -49,7 +50,7 @@ def predict_together(systems: Sequence[System], video: VideoSource | Path | str,
     first = systems[0]
     source = open_video(video) if isinstance(video, Path | str) else video
     geometry = first.resize.geometry(source.size)
-    overlap = first.inference.shared_frames
+    overlap = shared_frames(first.inference)
     clips = first.clip_predictions(source, overlap=overlap, shorten=first.shortens,
                                    places=any(system.reads_places for system in systems))
     if watch is not None:
@@ -95,9 +96,9 @@ def refuse_unlike(systems: Sequence[System]) -> None:
             if getattr(other, setting) != getattr(first, setting):
                 raise ValueError(f"the systems differ in {setting} ({getattr(first, setting)} and "
                                  f"{getattr(other, setting)}), so they need passes of their own")
-        if other.inference.shared_frames != first.inference.shared_frames:
-            raise ValueError(f"the systems cut clips that overlap by {first.inference.shared_frames} and "
-                             f"by {other.inference.shared_frames} frames, so they need passes of their own")
+        if shared_frames(other.inference) != shared_frames(first.inference):
+            raise ValueError(f"the systems cut clips that overlap by {shared_frames(first.inference)} and "
+                             f"by {shared_frames(other.inference)} frames, so they need passes of their own")
         if other.inference.precision != first.inference.precision:
             raise ValueError(f"the systems compute in {first.inference.precision} and in {other.inference.precision}, "
                              "so they need passes of their own")

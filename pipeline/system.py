@@ -32,6 +32,7 @@ from model.inference import (
     result_makers,
     with_places,
 )
+from model.inference.makers import shared_frames
 from model.inference.oracle import in_true_order
 from model.labels import ClassTable
 from model.postprocess.instances import tracks_video
@@ -85,7 +86,7 @@ class System:
         for a video that cannot be read.
         """
         source = open_video(video) if isinstance(video, Path | str) else video
-        overlap = self.inference.shared_frames
+        overlap = shared_frames(self.inference)
         clips = self.clip_predictions(source, overlap=overlap, shorten=self.shortens, places=self.reads_places)
         total = len(source.frame_names)
         noted = None
@@ -112,7 +113,7 @@ class System:
         used; learned links decide clip by clip. Raises ValueError for a frame of another size.
         """
         refuse_unfit_results(self.inference, self.segmenter.config, offline=False, clip_frames=self.clip_frames)
-        overlap = self.inference.shared_frames
+        overlap = shared_frames(self.inference)
         makers: list[ResultMaker] = []
         for clip in streamed_clips(frames, self.clip_length, self.resize, overlap=overlap):
             makers = makers or self.makers(clip.geometry, None, head=None, endless=True)

@@ -62,8 +62,3 @@ class InferenceConfig:
                              f"results={list(self.results)}, association={self.association.kind} and last_clip="
                              f"{self.last_clip!r}; set inference.panoptic.shared_frames=0, or those to [\"panoptic\"], "
                              "hungarian and repeat")
-
-    @property
-    def shared_frames(self) -> int:
-        """Frames that a clip shares with the clip before it."""
-        return self.association.overlap or getattr(self.panoptic, "shared_frames", 0)

@@ -25,6 +25,11 @@ from model.postprocess.panoptic import PanopticMerger
 from model.postprocess.semantic import SemanticMerger
 
 
+def shared_frames(config: InferenceConfig) -> int:
+    """Frames that a clip shares with the clip before it."""
+    return config.association.overlap or getattr(config.panoptic, "shared_frames", 0)
+
+
 def result_makers(config: InferenceConfig, *, segmenter: nn.Module, head: CrossClipHead | None,
                   is_thing: Sequence[bool] | np.ndarray, geometry: Geometry, links: LinkNetwork | None = None,
                   spool: FeatureSpool | None = None) -> list[ResultMaker]:
