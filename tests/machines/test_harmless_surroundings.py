@@ -91,6 +91,7 @@ def test_all_variables_together_change_nothing(plain, tmp_path):
     assert content(tmp_path / "run") == plain
 
 
+@pytest.mark.machines
 @pytest.mark.slow
 @pytest.mark.parametrize("variables", VARIABLES.values(), ids=VARIABLES)
 def test_each_alone_changes_nothing(plain, tmp_path, variables):
@@ -99,6 +100,7 @@ def test_each_alone_changes_nothing(plain, tmp_path, variables):
     assert content(tmp_path / "run") == plain
 
 
+@pytest.mark.machines
 @pytest.mark.slow
 @pytest.mark.parametrize("shell", [*SHELLS.values(), *(pytest.param(line, marks=needs_mounts)
                                                        for line in MOUNTS.values())], ids=[*SHELLS, *MOUNTS])
@@ -108,6 +110,7 @@ def test_limits_users_and_file_systems_change_nothing(plain, tmp_path, shell):
     assert content(tmp_path / "run") == plain
 
 
+@pytest.mark.machines
 @pytest.mark.slow
 @pytest.mark.parametrize("flags", ["-I", "-O", "-OO", "-W error", "-X utf8=0", "-P"])
 def test_options_of_python_change_nothing(plain, tmp_path, flags):
@@ -118,6 +121,7 @@ def test_options_of_python_change_nothing(plain, tmp_path, flags):
 
 
 @pytest.mark.ray
+@pytest.mark.machines
 @pytest.mark.slow
 @needs_mounts
 @pytest.mark.parametrize("name", MOUNTS)
@@ -128,6 +132,7 @@ def test_ray_works_on_such_file_systems_too(plain, tmp_path, name):
 
 
 @pytest.mark.ray
+@pytest.mark.machines
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["few open files", "a user whom no file lists", "a host without a name"])
 def test_ray_works_under_such_limits_and_users_too(plain, tmp_path, name):
@@ -138,6 +143,7 @@ def test_ray_works_under_such_limits_and_users_too(plain, tmp_path, name):
 
 
 @pytest.mark.ray
+@pytest.mark.machines
 @pytest.mark.slow
 def test_training_and_scores_on_ray_are_those_of_a_plain_environment(finished_run, tmp_path):
     recipe = finished_run.copy(tmp_path / "run")
@@ -154,6 +160,7 @@ def test_training_and_scores_on_ray_are_those_of_a_plain_environment(finished_ru
 
 
 @pytest.mark.ray
+@pytest.mark.machines
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("uv"), reason="needs uv")
 def test_uv_run_of_a_verb(plain, tmp_path):
@@ -166,6 +173,7 @@ def test_uv_run_of_a_verb(plain, tmp_path):
 
 @pytest.mark.skipif(not CAN_MOUNT, reason="needs root and network namespaces")
 @pytest.mark.ray
+@pytest.mark.machines
 @pytest.mark.slow
 def test_without_any_loopback_one_line_says_so(tmp_path):
     result = start(f"unshare --net {verb('make_shards', f'folder={tmp_path}/run')}")
@@ -174,6 +182,7 @@ def test_without_any_loopback_one_line_says_so(tmp_path):
 
 
 @pytest.mark.ray
+@pytest.mark.machines
 @pytest.mark.slow
 def test_files_that_may_not_grow_are_named_before_ray_waits_for_ever(tmp_path):
     result = start(f"ulimit -f 2000; {verb('make_shards', f'folder={tmp_path}/run')}")
