@@ -196,7 +196,10 @@ class VipSeg:
 
     def _compare(self, video_id: str, images: Mapping[str, Entry], infos: Mapping[str, list[Entry]], files: VideoFiles,
                  faults: dict[str, BadInput], remarks: Counter[str]) -> None:
-        """faults: gets the frames that have a label or an annotation, and not both, or that are no frame of the video.
+        """Compare the frames of the json with the files.
+
+        A frame enters `faults` where it has a label without an annotation or an annotation without a label, and where
+        the video does not have it.
         """
         def bad(what: str) -> BadInput:
             return BadInput("frame-mismatch", what, video=video_id, file=self.annotations, cure=CONVERT_AGAIN)
