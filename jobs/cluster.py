@@ -37,7 +37,8 @@ class ClusterConfig:
     actors: int = 2                      # processes for caching, evaluating and predicting, at most
     cpus_per_actor: float = 1
     gpus_per_actor: float = 0
-    max_failures: int = 2                # worker deaths after which training resumes from the last checkpoint
+    max_failures: int = 2                # worker deaths after which training resumes from the last checkpoint, and a
+                                         # sweep repeats a piece of its work
     local_cpus: int = 2                  # size of the cluster that is started where none is running
     object_store_mb: int = 300           # of that cluster
 

@@ -12,8 +12,6 @@ from typing import Any
 
 from jobs.cluster import ClusterConfig
 
-ATTEMPTS = 2        # of a piece of work whose process died
-
 
 @dataclass(frozen=True)
 class Failure:
@@ -23,7 +21,10 @@ class Failure:
 
 
 class Workers:
-    """`cluster.actors` processes, each with an object `kind(**arguments)`; one object here under `in_process`."""
+    """`cluster.actors` processes, each with an object `kind(**arguments)`; one object here under `in_process`.
+
+    A piece of work is tried again until its process has died more than `cluster.max_failures` times.
+    """
 
     def __init__(self, kind: type, arguments: dict[str, Any], cluster: ClusterConfig) -> None:
         self._kind = kind
@@ -56,27 +57,28 @@ class Workers:
         import ray
         from ray.exceptions import RayActorError, RayTaskError
 
-        waiting = [(index, ATTEMPTS) for index in reversed(range(len(pieces)))]
+        most = self._cluster.max_failures
+        waiting = [(index, 0) for index in reversed(range(len(pieces)))]
         free = list(self._actors)
         running: dict[ray.ObjectRef, tuple[Any, int, int]] = {}
         while waiting or running:
             while waiting and free:
-                index, attempts = waiting.pop()
+                index, deaths = waiting.pop()
                 actor = free.pop()
-                running[getattr(actor, method).remote(*pieces[index])] = actor, index, attempts
+                running[getattr(actor, method).remote(*pieces[index])] = actor, index, deaths
             (reference, *_), _ = ray.wait(list(running), num_returns=1)
-            actor, index, attempts = running.pop(reference)
+            actor, index, deaths = running.pop(reference)
             try:
                 result = ray.get(reference)
             except RayActorError as error:
                 self._actors.remove(actor)
                 actor = self._start()
                 self._actors.append(actor)
-                if attempts > 1:
-                    waiting.append((index, attempts - 1))
+                if deaths < most:
+                    waiting.append((index, deaths + 1))
                 else:
-                    yield index, Failure(f"its process died {ATTEMPTS} times, perhaps for lack of memory: "
-                                         f"{str(error).splitlines()[0]}")
+                    yield index, Failure(f"its process died {most + 1} times (cluster.max_failures={most}), perhaps "
+                                         f"for lack of memory: {str(error).splitlines()[0]}")
             except RayTaskError as error:
                 yield index, Failure(_text(error.cause))
             else:

@@ -129,7 +129,7 @@ def test_a_process_that_dies_costs_its_piece_of_work_only(cluster, finished_run)
     with Workers(Fragile, {}, config) as workers:
         results = dict(workers.each("work", [(n,) for n in range(8)]))
         assert {n: results[n] for n in (0, 1, 2, 5, 6, 7)} == {n: n * n for n in (0, 1, 2, 5, 6, 7)}
-        assert "died 2 times" in results[3].error
+        assert "died 3 times (cluster.max_failures=2)" in results[3].error
         assert results[4] == Failure("RuntimeError: four is odd")
         assert dict(workers.each("work", [(9,)])) == {0: 81}        # still warm for the next pieces
 
