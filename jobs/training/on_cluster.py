@@ -10,11 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import ray
 import ray.train
 import torch
 from ray.exceptions import RayActorError
 from ray.train import ControllerError, FailureConfig, LoggingConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchTrainer, get_device, prepare_model
+from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 from torch import nn
 
 from jobs.cluster import ClusterConfig
@@ -74,6 +76,7 @@ def train_on_cluster(job: TrainingJob, work: Work) -> None:
     for deaths in range(cluster.max_failures + 1):
         if deaths:
             log.warning("Ray's process that leads the training died; it is started again")
+            free_left_groups()
         trainer = _Trainer(
             partial(_worker, job, work),
             scaling_config=ScalingConfig(num_workers=cluster.workers, resources_per_worker=resources,
@@ -109,6 +112,17 @@ def check_resources(cluster: ClusterConfig) -> None:
     """Raise ValueError when the workers can never fit on the cluster: Ray would wait endlessly without a message."""
     if fault := connected_room().fault(workers_of(cluster)):
         raise ValueError(fault)
+
+
+def free_left_groups() -> None:
+    """Give back what trainings of this job hold on the cluster after the death of the process that led them.
+
+    Ray has a process for that, which may have died as well; the next training would then wait endlessly for room.
+    """
+    job = ray.get_runtime_context().get_job_id()
+    for group in placement_group_table():
+        if group.endswith(job):     # the end of every id of Ray is that of its job
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID.from_hex(group)))
 
 
 def _user_error(failure: WorkerGroupError | ControllerError) -> Exception | None:

@@ -18,7 +18,7 @@ import pytest
 
 from jobs import cache_queries, make_shards, train_stage_one, train_stage_two
 from jobs.recipes.schema import Recipe
-from tests.ray_head import Head, works
+from tests.ray_head import Head, process_name, works
 from tests.runs import here, tiny_run
 from tests.storm.test_stopping import status
 from tests.storm.verb_process import VerbProcess, verb_processes
@@ -105,10 +105,12 @@ def test_a_joined_cluster_stays_without_the_workers_of_a_stopped_verb(head, run,
 @pytest.mark.parametrize("verb", ["train_stage_two"])
 def test_a_training_goes_on_when_the_process_of_ray_that_leads_it_is_killed(head, run, verb, tmp_path):
     with verb_processes() as start:
-        process: VerbProcess = start(tmp_path, verb, run, *SETTINGS, environment=head.joining)
+        process: VerbProcess = start(tmp_path, verb, run, *SETTINGS, "cluster.workers=2", environment=head.joining)
         process.wait_for("step 00003/")
-        (leader,) = [worker for worker in head.workers() if "TrainController" in " ".join(worker.cmdline())]
-        leader.kill()
+        for name in ("PlacementGroupCleaner", "TrainController"):     # the first would give back both processors
+            below = psutil.Process(head.process.pid).children(recursive=True)
+            (one,) = [process for process in below if name in process_name(process)]
+            one.kill()
         process.wait_for("it is started again")
         process.wait_for("resumed at step ")
         process.stop(signal.SIGINT)
