@@ -23,6 +23,10 @@ WORKER_ENVIRONMENT = {
 
 _started_own_cluster = False        # by this process
 
+# The errors of Ray, by their names, that tell of a process or a machine that is gone, and not of the code.
+LOSSES = ("LocalRayletDiedError", "NodeDiedError", "ObjectLostError", "OutOfMemoryError", "RayActorError",
+          "RaySystemError", "RpcError", "WorkerCrashedError")
+
 INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")      # of training processes; a user may choose one
 
 
@@ -41,6 +45,19 @@ class ClusterConfig:
                                          # sweep repeats a piece of its work
     local_cpus: int = 2                  # size of the cluster that is started where none is running
     object_store_mb: int = 300           # of that cluster
+
+
+def explained_loss(error: Exception) -> Exception:
+    """An OSError with a cure where a process of Ray, or a worker, died once too often; else the error itself."""
+    ray_errors = sys.modules.get("ray.exceptions")      # Ray takes a second to import
+    if ray_errors is None or not isinstance(error, tuple(getattr(ray_errors, name) for name in LOSSES)):
+        return error
+    if getattr(error, "actor_init_failed", False):      # an error in the code
+        return error
+    loss = OSError(f"Ray lost a process of the verb: {next(iter(str(error).splitlines()), type(error).__name__)}")
+    loss.add_note("Look for the reason in Ray's logs, such as too little memory or a machine that is gone. Then run "
+                  "the same command again: what is finished is kept.")
+    return loss
 
 
 def connect(cluster: ClusterConfig) -> None:

@@ -25,7 +25,7 @@ from typing import Annotated, Any
 import tyro
 
 from jobs import stopping
-from jobs.cluster import inside_a_job, joins_cluster, leave_own_cluster, submitting
+from jobs.cluster import explained_loss, inside_a_job, joins_cluster, leave_own_cluster, submitting
 from jobs.code_version import code_version
 from jobs.config import assignments, config_digest, override, to_json
 from jobs.console import accept_all_characters, log_to_terminal, say
@@ -129,7 +129,7 @@ def guarded(verb: Verb, build_recipe: Callable[[], Recipe], *, dry_run: bool = F
         return 0
     except Exception as raised:
         fall_silent()
-        error = raised if isinstance(raised, ValueError) else explained(raised, folder.absolute())
+        error = raised if isinstance(raised, ValueError) else explained(explained_loss(raised), folder.absolute())
         code = next((code for kind, code in EXIT_CODES if isinstance(error, kind)), None)
         if code is None and not inside_a_job():
             raise

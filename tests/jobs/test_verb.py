@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 
 import pytest
+from ray.exceptions import LocalRayletDiedError, OutOfMemoryError, RayActorError, WorkerCrashedError
 
 from jobs import make_shards
 from jobs.config import override
@@ -100,10 +101,22 @@ def test_an_error_that_a_user_can_cause_is_one_line_with_its_exit_code(error, co
     assert "while doing something" in printed
 
 
-def test_an_error_in_the_code_keeps_its_traceback():
+@pytest.mark.parametrize("error", [LocalRayletDiedError(), RayActorError(error_msg="The actor died."),
+                                   OutOfMemoryError("A task was killed."), WorkerCrashedError()])
+def test_a_process_of_ray_that_is_gone_is_one_line_with_a_cure(error, capsys):
     def verb(_):
-        raise KeyError("a bug")
-    with pytest.raises(KeyError):
+        raise error
+    assert guarded(verb, lambda: find_recipe("tiny")) == 1
+    first, cure = capsys.readouterr().err.strip().splitlines()
+    assert first == f"error: Ray lost a process of the verb: {str(error).splitlines()[0]}"
+    assert "run the same command again" in cure
+
+
+@pytest.mark.parametrize("error", [KeyError("a bug"), RayActorError(actor_init_failed=True)])
+def test_an_error_in_the_code_keeps_its_traceback(error):
+    def verb(_):
+        raise error
+    with pytest.raises(type(error)):
         guarded(verb, lambda: find_recipe("tiny"))
 
 
