@@ -91,9 +91,12 @@ class LinkedInTime:
         self._first = torch.zeros(0, 0)                 # x x, their log-odds in the first of two passes
         self._previous: np.ndarray | None = None        # n d, mask embeddings of the last clip in its order
 
-    @torch.no_grad()
     def step(self, clip: ClipPrediction) -> Tensor:
         """The next clip -> permutation n."""
+        return torch.from_numpy(self._order(clip)).to(clip.queries.device)
+
+    @torch.inference_mode()
+    def _order(self, clip: ClipPrediction) -> np.ndarray:
         parts = {field.name: getattr(clip, field.name) for field in fields(VideoQueries)}
         queries = VideoQueries(**{name: None if part is None else part[:, None] for name, part in parts.items()})
         tokens = self.network.tokens(queries, start=self._time)
@@ -107,7 +110,7 @@ class LinkedInTime:
         current = F.normalize(clip.mask_embeddings[0].double().cpu(), dim=-1).numpy()
         order = filled(dict(zip(slots.tolist(), index.tolist())), self._previous, current)
         self._previous = current[order]
-        return torch.from_numpy(order).to(index.device)
+        return order
 
     def _assigned(self, new: Tokens, index: np.ndarray, *, count: int) -> np.ndarray:
         """The slot of each of m new tokens, which are queries `index` of n = count."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -10,32 +10,104 @@ from torch import Tensor
 
 from model.contracts import VideoQueries
 
+EMBEDDING = 16      # position of the embedding among the values of a token
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tokens:
-    """Clip queries, with any leading dimensions *x. Times are frames of the video; places are parts of the frame."""
+    """Clip queries, with any leading dimensions *x. Times are frames of the video; places are parts of the frame.
 
-    sure: Tensor            # *x      1 - probability of "no object"; 0 where no mask is seen
-    first_time: Tensor      # *x      of the frames in which the mask is seen
-    last_time: Tensor       # *x
-    first_place: Tensor     # *x 2    centroid y x
-    last_place: Tensor      # *x 2
-    first_area: Tensor      # *x
-    last_area: Tensor       # *x
-    velocity: Tensor        # *x 2    a frame; 0 where the mask is seen in one frame only
-    moves: Tensor           # *x      1 where it is seen in several frames, else 0
-    looks: Tensor           # *x 6
-    embedding: Tensor       # *x d    standardised, unit length
-    classes: Tensor         # *x classes   probabilities without "no object"
+    The numbers of a token lie side by side, since tokens are picked out far more often than they are made.
+    """
 
-    def at(self, *index: Tensor) -> Tokens:
+    times: Tensor           # *x 2    whole numbers: the first and the last frame in which the mask is seen
+    values: Tensor          # *x f    all that follows, in this order
+    channels: int           # d of the embedding
+
+    @classmethod
+    def of(cls, *, times: Tensor, sure: Tensor, first_place: Tensor, last_place: Tensor, first_area: Tensor,
+           last_area: Tensor, velocity: Tensor, moves: Tensor, looks: Tensor, embedding: Tensor, classes: Tensor
+           ) -> Tokens:
+        """Tokens of their numbers, which have the shapes of the properties below."""
+        values = torch.cat([sure[..., None], first_place, last_place, first_area[..., None], last_area[..., None],
+                            velocity, moves[..., None], looks, embedding, classes], -1)
+        return cls(times=times, values=values, channels=embedding.shape[-1])
+
+    @property
+    def first_time(self) -> Tensor:
+        """Frame in which the mask is first seen, *x."""
+        return self.times[..., 0]
+
+    @property
+    def last_time(self) -> Tensor:
+        """Frame in which the mask is last seen, *x."""
+        return self.times[..., 1]
+
+    @property
+    def sure(self) -> Tensor:
+        """1 - probability of "no object", *x; 0 where no mask is seen."""
+        return self.values[..., 0]
+
+    @property
+    def first_place(self) -> Tensor:
+        """Centroid y x in the first of these frames, *x 2."""
+        return self.values[..., 1:3]
+
+    @property
+    def last_place(self) -> Tensor:
+        """Centroid y x in the last one, *x 2."""
+        return self.values[..., 3:5]
+
+    @property
+    def first_area(self) -> Tensor:
+        """Part of the frame that the mask covers in the first one, *x."""
+        return self.values[..., 5]
+
+    @property
+    def last_area(self) -> Tensor:
+        """The same in the last one, *x."""
+        return self.values[..., 6]
+
+    @property
+    def velocity(self) -> Tensor:
+        """Motion in a frame, *x 2; 0 where the mask is seen in one frame only."""
+        return self.values[..., 7:9]
+
+    @property
+    def moves(self) -> Tensor:
+        """1 where the mask is seen in several frames, else 0, *x."""
+        return self.values[..., 9]
+
+    @property
+    def looks(self) -> Tensor:
+        """What the mask covers looks like, *x 6."""
+        return self.values[..., 10:EMBEDDING]
+
+    @property
+    def embedding(self) -> Tensor:
+        """The mask embedding, standardised, of unit length, *x d."""
+        return self.values[..., EMBEDDING:EMBEDDING + self.channels]
+
+    @property
+    def classes(self) -> Tensor:
+        """Probabilities of the classes without "no object", *x classes."""
+        return self.values[..., EMBEDDING + self.channels:]
+
+    def at(self, *index: Tensor | None) -> Tokens:
         """The tokens at some positions of the leading dimensions."""
-        return Tokens(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
+        return replace(self, times=self.times[index], values=self.values[index])
 
     def joined(self, others: Tokens) -> Tokens:
         """These tokens and others behind them, along the first dimension."""
-        return Tokens(**{field.name: torch.cat([getattr(self, field.name), getattr(others, field.name)])
-                         for field in fields(self)})
+        return replace(self, times=torch.cat([self.times, others.times]),
+                       values=torch.cat([self.values, others.values]))
+
+    def moving(self, velocity: Tensor, moves: Tensor) -> Tokens:
+        """The same tokens with another velocity *x 2, and *x whether it is known."""
+        values = self.values.clone()
+        values[..., 7:9] = velocity
+        values[..., 9] = moves
+        return replace(self, values=values)
 
 
 def tokens_of(queries: VideoQueries, *, mean: Tensor, deviation: Tensor, start: int = 0) -> Tokens:
@@ -59,8 +131,8 @@ def tokens_of(queries: VideoQueries, *, mean: Tensor, deviation: Tensor, start: 
     begin = start + frames * torch.arange(clips, device=seen.device)[:, None]
     probability = queries.class_logits.float().softmax(-1)
     embedding = (queries.mask_embeddings.float() - mean) / deviation
-    return Tokens(
-        sure=(1 - probability[..., -1]) * seen.any(-1), first_time=begin + first, last_time=begin + last,
+    return Tokens.of(
+        times=begin[..., None] + torch.stack([first, last], -1), sure=(1 - probability[..., -1]) * seen.any(-1),
         first_place=at_first[..., 1:3], last_place=at_last[..., 1:3], first_area=at_first[..., 0],
         last_area=at_last[..., 0], velocity=(at_last - at_first)[..., 1:3] / elapsed.clamp(min=1),
         moves=(elapsed[..., 0] > 0).float(), looks=queries.looks.float(), embedding=F.normalize(embedding, dim=-1),

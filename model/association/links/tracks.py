@@ -7,7 +7,6 @@ its partner in a neighbouring clip. `clip` (x) is the clip of each token, counte
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -82,5 +81,5 @@ def with_track_velocity(tokens: Tokens, known: Partners, clip: Tensor) -> Tokens
         certainty = certainty + weight
     missing = (tokens.moves == 0) & (certainty > 0)
     velocity = total / certainty.clamp(min=1e-6)[..., None]
-    return replace(tokens, velocity=torch.where(missing[..., None], velocity, tokens.velocity),
-                   moves=torch.where(missing, certainty.clamp(max=1), tokens.moves))
+    return tokens.moving(torch.where(missing[..., None], velocity, tokens.velocity),
+                         torch.where(missing, certainty.clamp(max=1), tokens.moves))
