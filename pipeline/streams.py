@@ -32,6 +32,30 @@ MOST_BLOCKS = 4096      # of a chain
 logging.getLogger("ray.data").setLevel(logging.WARNING)      # the plan and the end of every chain
 
 
+class _InOneLine(logging.Filter):
+    """The last line of a traceback in its place: an actor that died is replaced, or its error ends the chain."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info:
+            record.msg = f"{record.getMessage()} {next(iter(str(record.exc_info[1]).splitlines()), '')}"
+            record.args = ()
+            record.exc_info = None
+        return True
+
+
+class _InTheFileOnly(logging.Filter):
+    """Keeps the records from the terminal: what they tell is raised, too."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.hide = True
+        return True
+
+
+for _module in ("operators.actor_pool_map_operator", "streaming_executor_state"):
+    logging.getLogger(f"ray.data._internal.execution.{_module}").addFilter(_InOneLine())
+logging.getLogger("ray.data.exceptions").addFilter(_InTheFileOnly())
+
+
 def shard_stream(dataset: Dataset, folder: Path, plan: ShardPlan, *, workers: int,
                  strict: bool = False) -> Iterator[dict]:
     """Make all shards of a plan, at most `workers` at a time; yields the sidecar of each in the order they finish.
