@@ -27,6 +27,7 @@ from jobs.console import say
 from jobs.recipes.schema import Mode, Recipe
 from jobs.training.checkpoint import contiguous
 from jobs.training.identity import Identity, has_identity, plain
+from jobs.training.tracker import Tracker
 from model.association.links import LinkNetwork, LinkNetworkConfig
 from model.contracts import QueryShapes
 from model.cross_clip import CrossClipConfig
@@ -290,9 +291,17 @@ def _system(segmenter_folder: Path, head_folder: Path | None, *, links_folder: P
 
 
 def lineage(folder: Path) -> dict[str, Any]:
-    """What a registered version of a finished model carries beside its inputs: its weights' digest and the code."""
+    """Where a finished model comes from, as tags: its weights' digest, its inputs and the code."""
     card = read_card(folder)
-    return {"sha256": card["weights_sha256"], "code": card["code"]["commit"], "code_changed": card["code"]["changed"]}
+    inputs = {"shards": "shards_fingerprint", "cache": "cache_fingerprint", "segmenter": "segmenter_sha256"}
+    return {"sha256": card["weights_sha256"], "code": card["code"]["commit"], "code_changed": card["code"]["changed"],
+            "recipe": card["recipe"], **{tag: card[field] for tag, field in inputs.items() if card.get(field)}}
+
+
+def store_model(folder: Path, tracker: Tracker) -> None:
+    """Store a finished model in the run of MLflow that trained it; `jobs.promote` registers the best one."""
+    tracker.file(folder, "checkpoint")
+    tracker.tags(lineage(folder))
 
 
 def without_download(config: SegmenterConfig) -> SegmenterConfig:

@@ -2,7 +2,7 @@
 
 In:     a finished model and its scores: evaluation.mode and inference.association name the evaluation, as for evaluate.
 Out:    in MLflow, the alias `champion` of `segmenter`, or of `cross_clip_head` where evaluation.mode=offline. The
-        version is described with its scores. Weights that no version has are registered.
+        version is described with its scores. A model that does not win is not registered.
 Again:  nothing changes. A tracker that is away gets the request later, from the next verb or jobs.sync_tracking.
 Cost:   seconds.
 
@@ -17,7 +17,7 @@ from typing import Any
 
 from jobs.console import say
 from jobs.kept_predictions import scores_folder
-from jobs.models import read_card
+from jobs.models import lineage, read_card
 from jobs.recipes.schema import Recipe
 from jobs.reporting.evaluations import Evaluation, read_evaluations
 from jobs.verb import CommandLine, command_line, recorded, run
@@ -36,22 +36,31 @@ def main(recipe: Recipe, flags: PromoteLine) -> dict[str, Any]:
 
     Raises FileNotFoundError without a model or its scores.
     """
-    metric = flags.metric or FIRST_NUMBER[recipe.inference.results[0]]
     evaluation = evaluation_of(recipe)
-    score = evaluation.numbers.get(metric)
-    if score is None:
-        raise ValueError(f"there is no score {metric!r} in {evaluation.folder / 'scores.json'}; --metric is one of "
-                         f"{', '.join(name for name, value in evaluation.numbers.items() if value is not None)}")
     is_head = recipe.evaluation.mode == "offline"
     folder = recipe.head_folder if is_head else recipe.segmenter_folder
     name = "cross_clip_head" if is_head else "segmenter"
-    values = {"name": name, "sha256": read_card(folder)["weights_sha256"], "metric": metric, "score": score,
-              "lower": lower_is_better(metric), "description": described(recipe, evaluation)}
+    values = champion_values(recipe, evaluation, name=name, sha256=read_card(folder)["weights_sha256"],
+                             metric=flags.metric) | {"tags": lineage(folder)}
+    metric = values["metric"]
+    score = values["score"]
     with recorded(recipe, "promote", metric=metric) as tracker:
         tracker.promote(folder, values)
     said = tracker.ids["promotion"] or f"{name} asks to be the champion with {score:.2f} {metric}, once MLflow is there"
     say(said)
     return {"model": name, "metric": metric, "score": score, "promotion": tracker.ids["promotion"]}
+
+
+def champion_values(recipe: Recipe, evaluation: Evaluation, *, name: str, sha256: str, metric: str = ""
+                    ) -> dict[str, Any]:
+    """What `registry.promote` takes. metric: "" for VPQ, AP or mIoU. Raises ValueError for one that was not scored."""
+    metric = metric or FIRST_NUMBER[recipe.inference.results[0]]
+    score = evaluation.numbers.get(metric)
+    if score is None:
+        raise ValueError(f"there is no score {metric!r} in {evaluation.folder / 'scores.json'}; --metric is one of "
+                         f"{', '.join(name for name, value in evaluation.numbers.items() if value is not None)}")
+    return {"name": name, "sha256": sha256, "metric": metric, "score": score, "lower": lower_is_better(metric),
+            "description": described(recipe, evaluation)}
 
 
 def evaluation_of(recipe: Recipe) -> Evaluation:

@@ -294,7 +294,7 @@ def keep_best(best: TrialResult | None, sweep: Sweep, folder: Path, tracker: Tra
             if isinstance(trained, Failure):
                 raise ValueError(f"the best trial cannot be trained again: {trained.error}")
     tracker.file(model, "checkpoint")
-    tracker.register("cross_clip_head", "checkpoint", {"recipe": sweep.recipe.name, **lineage(model)})
+    tracker.register("cross_clip_head", "checkpoint", lineage(model))
 
 
 def frames_lines(best: TrialResult | None, on_frames: dict[str, float | None], metric: str) -> Iterator[str]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from jobs.console import say
-from jobs.models import is_finished, lineage, links_card, load_segmenter, read_card, save_model
+from jobs.models import is_finished, links_card, load_segmenter, save_model, store_model
 from jobs.recipes.schema import Recipe
 from jobs.training.identity import plain
-from jobs.training.tracker import Tracker
 from jobs.training.trainer import Stage, TrainingJob, train
 from jobs.verb import finish_recording, recorded
 from model.labels import ClassTable
@@ -31,7 +29,7 @@ SAMPLED_VIEWS = 256     # from which mean and deviation of mask embeddings are t
 
 
 def train_links(recipe: Recipe, cache: QueryCache, segmenter: dict[str, Any]) -> dict[str, Any]:
-    """Train, save and register the links; returns where they lie. segmenter: its card.
+    """Train and save the links; returns where they lie. segmenter: its card.
 
     Raises ValueError, with the cure, for a cache of an earlier version, which lacks places and looks.
     """
@@ -39,10 +37,9 @@ def train_links(recipe: Recipe, cache: QueryCache, segmenter: dict[str, Any]) ->
     folder = recipe.links_folder
     refuse_missing_columns(cache, config.network.reads.columns, setting="stage_two.links")
     identity = {"stage": config, "cache": cache.fingerprint}
-    registering = partial(register, recipe, cache, "links", folder)
     if is_finished((folder,), identity):
         say(f"{folder} is finished: nothing to do")
-        finish_recording(recipe, "train_links", registering)
+        finish_recording(recipe, "train_links", partial(store_model, folder))
         return {"links": str(folder)}
     cache.refuse_damage()
     with recorded(recipe, "train_links", cache=cache.fingerprint) as tracker:
@@ -52,18 +49,9 @@ def train_links(recipe: Recipe, cache: QueryCache, segmenter: dict[str, Any]) ->
         weights = train(job, identity=identity)
         save_model(folder, weights, {**links_card(recipe, segmenter, cache.fingerprint),
                                      "identity": digest(plain(identity))})
-        registering(tracker)
+        store_model(folder, tracker)
     say(f"links: {folder}")
-    return {"links": str(folder), "links_version": tracker.ids["version"]}
-
-
-def register(recipe: Recipe, cache: QueryCache, name: str, folder: Path, tracker: Tracker) -> None:
-    """Store a finished model of stage two in MLflow and register it under a name."""
-    segmenter = read_card(recipe.segmenter_folder)
-    tracker.file(folder, "checkpoint")
-    tracker.register(name, "checkpoint", {
-        "cache": cache.fingerprint, "shards": segmenter["shards_fingerprint"], "recipe": recipe.name,
-        "segmenter": segmenter["weights_sha256"], **lineage(folder)})
+    return {"links": str(folder)}
 
 
 def build_links(recipe: Recipe, cache: QueryCache) -> Stage:

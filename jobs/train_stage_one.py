@@ -4,7 +4,8 @@ In:     shards of the train split, and of stage_one.stills (jobs.make_shards); w
         input.stream_from the tars may lie in an object store, and only manifest.json and index.arrow here.
 Out:    <folder>/stage_one/model: model.safetensors + model.json; checkpoints and progress.jsonl beside it. With
         stage_one.joint (VITA) also <folder>/stage_two/model, the head that was trained along.
-Again:  running it again resumes from the last checkpoint; a finished model of the same recipe is left alone.
+Again:  running it again resumes from the last checkpoint; a finished model of the same recipe is left alone. With more
+        stage_one.fit.steps, a finished training goes on.
 Cost:   `tiny` a few minutes on two CPU cores; the official R50 recipe is 40k steps of 32 clips (16 large GPUs, a day).
 
     python -m jobs.train_stage_one --recipe tiny
@@ -23,11 +24,10 @@ from torch import Tensor, nn
 from jobs.cluster import connect
 from jobs.console import say
 from jobs.counted_classes import number_settings
-from jobs.models import head_card, is_finished, lineage, read_card, save_model, segmenter_card
+from jobs.models import head_card, is_finished, read_card, save_model, segmenter_card, store_model
 from jobs.recipes.schema import STILLS, Recipe, StageOneConfig
 from jobs.start_weights import fill, refuse_unfit_starts
 from jobs.training.identity import claim_folder, plain
-from jobs.training.tracker import Tracker
 from jobs.training.trainer import Stage, TrainingJob, train
 from jobs.verb import finish_recording, next_command, recorded, run
 from model.contracts import ClipBatch
@@ -42,13 +42,13 @@ from pipeline.training_input import Stills, never_drawn, training_batches
 
 
 def main(recipe: Recipe) -> dict[str, Any]:
-    """Train, save and register the segmenter; returns where it lies. Waits for another verb that trains it."""
+    """Train and save the segmenter; returns where it lies. Waits for another verb that trains it."""
     with alone_in(recipe.run_folder / "stage_one", "jobs.train_stage_one"):
         return train_segmenter(recipe)
 
 
 def train_segmenter(recipe: Recipe) -> dict[str, Any]:
-    """Train, save and register the segmenter, unless it is finished."""
+    """Train and save the segmenter, unless it is finished."""
     stage = recipe.stage_one
     folder = recipe.segmenter_folder
     shards = training_shards(recipe)
@@ -60,7 +60,7 @@ def train_segmenter(recipe: Recipe) -> dict[str, Any]:
     parts = (folder,) if stage.joint is None else (folder, recipe.head_folder)
     if is_finished(parts, identity):
         say(f"{folder} is finished: nothing to do")
-        finish_recording(recipe, "train_stage_one", partial(register, recipe, shards))
+        finish_recording(recipe, "train_stage_one", partial(store_model, folder))
         return {"model": str(folder), "resumed": True}
     if recipe.stage_one_from:
         raise ValueError(f"{recipe.name} takes its segmenter from {recipe.stage_one_from}, which holds none that is "
@@ -95,17 +95,10 @@ def train_segmenter(recipe: Recipe) -> dict[str, Any]:
             weights = kept(recipe)
         save(recipe, weights, {**segmenter_card(recipe, shards.classes, shards.fingerprint),
                                "identity": digest(plain(identity))})
-        register(recipe, shards, tracker)
+        store_model(folder, tracker)
     say(f"segmenter: {folder}", next_command(recipe, "train_stage_one"))
     steps = stage.fit.steps if stage.train else 0
-    return {"model": str(folder), "steps": steps, "registered_version": tracker.ids["version"]}
-
-
-def register(recipe: Recipe, shards: ShardSet, tracker: Tracker) -> None:
-    """Store the finished segmenter in MLflow and register it."""
-    tracker.file(recipe.segmenter_folder, "checkpoint")
-    tracker.register("segmenter", "checkpoint", {
-        "shards": shards.fingerprint, "recipe": recipe.name, **lineage(recipe.segmenter_folder)})
+    return {"model": str(folder), "steps": steps}
 
 
 def kept(recipe: Recipe) -> dict[str, Tensor]:

@@ -26,10 +26,10 @@ from jobs.cache_queries import for_validation, open_cache
 from jobs.cached_validation import validation_of
 from jobs.cluster import connect
 from jobs.console import say
-from jobs.models import head_card, is_finished, load_segmenter, read_card, save_model, shapes_of
+from jobs.models import head_card, is_finished, load_segmenter, read_card, save_model, shapes_of, store_model
 from jobs.recipes.schema import Recipe, StageTwoConfig
 from jobs.start_weights import fill, refuse_unfit_starts
-from jobs.train_links import register, train_links
+from jobs.train_links import train_links
 from jobs.training.identity import plain
 from jobs.training.trainer import Stage, TrainingJob, train
 from jobs.verb import finish_recording, next_command, recorded, run
@@ -41,7 +41,7 @@ from pipeline.query_cache import QueryCache, drawn_videos, query_batches, refuse
 
 
 def main(recipe: Recipe) -> dict[str, Any]:
-    """Train, save and register the head and the links; returns where they lie. Waits for another verb that does."""
+    """Train and save the head and the links; returns where they lie. Waits for another verb that does."""
     with alone_in(recipe.run_folder / "stage_two", "jobs.train_stage_two"):
         return train_parts(recipe)
 
@@ -79,14 +79,13 @@ def refuse_unfit_cache(recipe: Recipe, cache: QueryCache, segmenter: dict[str, A
 
 
 def train_head(recipe: Recipe, cache: QueryCache, segmenter: dict[str, Any]) -> dict[str, Any]:
-    """Train, save and register the cross-clip head; returns where it lies. segmenter: its card."""
+    """Train and save the cross-clip head; returns where it lies. segmenter: its card."""
     stage = head_stage(recipe)
     folder = recipe.head_folder
     identity = {"stage": stage, "cache": cache.fingerprint}
-    registering = partial(register, recipe, cache, "cross_clip_head", folder)
     if is_finished((folder,), identity):
         say(f"{folder} is finished: nothing to do")
-        finish_recording(recipe, "train_stage_two", registering)
+        finish_recording(recipe, "train_stage_two", partial(store_model, folder))
         return {"model": str(folder), "resumed": True}
     cache.refuse_damage()
     refuse_unfit_starts(recipe, "stage_two")
@@ -100,9 +99,9 @@ def train_head(recipe: Recipe, cache: QueryCache, segmenter: dict[str, Any]) -> 
         weights = train(job, identity=identity)
         save_model(folder, weights, {**head_card(recipe, segmenter, cache.fingerprint),
                                      "identity": digest(plain(identity))})
-        registering(tracker)
+        store_model(folder, tracker)
     say(f"head: {folder}")
-    return {"model": str(folder), "steps": stage.fit.steps, "registered_version": tracker.ids["version"]}
+    return {"model": str(folder), "steps": stage.fit.steps}
 
 
 def head_stage(recipe: Recipe) -> StageTwoConfig:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jobs.config import override
+    from jobs.handover.hub import from_hub, push_to_hub
     from jobs.models import load_system
     from jobs.recipes import find_recipe
     from jobs.recipes.schema import Recipe
@@ -24,9 +25,11 @@ if TYPE_CHECKING:
     from pipeline.system import System
 
 __all__ = ["ClassTable", "InferenceConfig", "PanopticVideo", "Recipe", "SemanticVideo", "System", "Track", "Tracks",
-           "VideoResults", "VideoSegment", "find_recipe", "load_system", "override"]
+           "VideoResults", "VideoSegment", "find_recipe", "from_hub", "load_system", "override",
+           "push_to_hub"]
 
-_HOME = {"override": "jobs.config", "load_system": "jobs.models", "find_recipe": "jobs.recipes",
+_HOME = {"override": "jobs.config", "from_hub": "jobs.handover.hub", "push_to_hub": "jobs.handover.hub",
+         "load_system": "jobs.models", "find_recipe": "jobs.recipes",
          "Recipe": "jobs.recipes.schema", "InferenceConfig": "model.inference", "ClassTable": "model.labels",
          "System": "pipeline.system",
          **dict.fromkeys(("PanopticVideo", "SemanticVideo", "Track", "Tracks", "VideoResults", "VideoSegment"),

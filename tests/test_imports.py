@@ -17,7 +17,8 @@ ROOMS = {"model": {"model"}, "pipeline": {"model", "pipeline"}, "jobs": {"model"
 # Library -> where it may be imported: files, or rooms with a slash at the end.
 LIBRARIES = {
     "ray": ("jobs/", "pipeline/streams.py"),
-    "mlflow": ("jobs/training/tracking.py",),
+    "mlflow": ("jobs/training/tracking.py", "jobs/handover/mlflow_model.py", "jobs/handover/served.py"),
+    "huggingface_hub": ("jobs/handover/hub.py",),
     "timm": ("model/axial_resnet.py", "model/backbone.py", "model/stdc.py"),
     "torchvision": (),
     "tyro": ("jobs/",),

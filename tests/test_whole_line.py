@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from jobs import cache_queries, evaluate, make_shards, train_stage_one, train_stage_two
+from jobs import cache_queries, evaluate, make_shards, promote, train_stage_one, train_stage_two
 from jobs.models import open_system, read_card
+from jobs.promote import PromoteLine
 from pipeline.clips import StoredVideoSource
 from pipeline.files import sha256_of
 from pipeline.metrics.vpq import VPQ
@@ -147,12 +148,16 @@ def test_mlflow_holds_a_child_of_one_parent_for_every_verb(finished_run):
         assert [m.step for m in client.get_metric_history(runs[stage].info.run_id, "loss")] == [2, 4, 6]
 
 
-def test_registered_models_link_to_shards_cache_segmenter_and_code(finished_run):
+def test_only_winners_are_registered_and_they_link_to_shards_cache_segmenter_and_code(finished_run):
     client = MlflowClient(finished_run.said["offline"]["tracking_uri"])
-    segmenter, head = (client.get_model_version_by_alias(name, "newest") for name in ("segmenter", "cross_clip_head"))
+    recipe = finished_run.recipe
+    for mode in ("near_online", "offline"):
+        promote.main(scored(recipe, mode=mode), PromoteLine())
+    segmenter, head = (client.get_model_version_by_alias(name, "champion") for name in ("segmenter", "cross_clip_head"))
+    assert len(client.search_model_versions("name='segmenter'")) == 1
     cards = [read_card(folder) for folder in (finished_run.recipe.segmenter_folder, finished_run.recipe.head_folder)]
     assert [version.tags["sha256"] for version in (segmenter, head)] == [card["weights_sha256"] for card in cards]
-    assert {version.tags["shards"] for version in (segmenter, head)} == {cards[0]["shards_fingerprint"]}
+    assert segmenter.tags["shards"] == cards[0]["shards_fingerprint"]
     assert head.tags["cache"] == cache_of(finished_run).fingerprint
     assert head.tags["segmenter"] == cards[0]["weights_sha256"]
     assert all(version.tags["code"] == card["code"]["commit"] for version, card in zip((segmenter, head), cards))

@@ -80,6 +80,9 @@ class Trial:
         stage = to_json(recipe.stage_two)
         if not (stage["validation"] or {}).get("patience"):     # scores that end no training only look on
             del stage["validation"]
+        for part in filter(None, (stage, stage["links"])):
+            if not part["fit"]["ema"]:          # names of trials of earlier versions are without it
+                del part["fit"]["ema"]
         return digest({"stage_two": stage, "inference": to_json(recipe.inference),
                        "scored": json.loads(json.dumps(scored)), "inputs": list(inputs)})[:16]
 

@@ -33,15 +33,19 @@ class Damaged(Mismatch):
 
 
 def save_checkpoint(folder: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer,
-                    state: Mapping[str, Any], best: Mapping[str, Tensor] | None = None) -> None:
-    """Write a checkpoint into an existing folder; `state.json` is written last. Raises OSError naming the file."""
+                    state: Mapping[str, Any], further: Mapping[str, Mapping[str, Tensor]] | None = None) -> None:
+    """Write a checkpoint into an existing folder; `state.json` is written last. Raises OSError naming the file.
+
+    further: name of a file -> weights that belong to it; empty ones are left out.
+    """
     atomic_write(folder / "model.safetensors", save(contiguous(model.state_dict())))
     buffer = io.BytesIO()       # torch hides the reason why a file cannot be written
     torch.save(optimizer.state_dict(), buffer)
     atomic_write(folder / "optimizer.pt", buffer.getbuffer())
-    if best:
-        atomic_write(folder / BEST, save(contiguous(best)))
-    files = {name: sha256_of(folder / name) for name in (*FILES, BEST)[:len(FILES) + bool(best)]}
+    others = {name: weights for name, weights in (further or {}).items() if weights}
+    for name, weights in others.items():
+        atomic_write(folder / name, save(contiguous(weights)))
+    files = {name: sha256_of(folder / name) for name in (*FILES, *others)}
     content = sealed({"schema": SCHEMA, "files": files, **state})
     atomic_write(folder / "state.json", json.dumps(content, indent=1).encode())
 

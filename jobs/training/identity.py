@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from pipeline.seals import sealed
 
 IDENTITY = "identity.json"
 VERSION = 2
+STEPS = "stage.fit.steps: "     # start of the difference between runs of different length
 DIVERGED = "diverged.json"      # written where training ended with numbers that are not finite
 
 # Names -> configurations (dataclasses) and fingerprints of inputs.
@@ -33,12 +34,15 @@ def claim_folder(folder: Path, identity: Identity, *, left_by_training: tuple[st
     """Store the identity of a training run in its folder, or check it against the one that is there.
 
     A run that diverged may be started again with other settings, also after it was started again with the same ones and
-    stopped: `left_by_training`, its files and folders, is removed first. Raises Mismatch where the folder holds a run
-    of other settings.
+    stopped: `left_by_training`, its files and folders, is removed first. A finished run may be trained on, with more
+    steps and all else equal. Raises Mismatch where the folder holds a run of other settings.
     """
     path = folder / IDENTITY
     if path.is_file():
         changed = identity_differences(path, identity)
+        if _trains_on(folder, identity, changed):
+            say(f"the finished run in {folder} is trained on: {changed[0]}")
+            changed = []
         if changed and not (folder / DIVERGED).is_file():
             raise Mismatch(f"{path} is of a run with other settings (there != here): {'; '.join(changed[:8])}. "
                            f"Give this run another folder (--set folder=...), or remove {folder}.")
@@ -50,6 +54,14 @@ def claim_folder(folder: Path, identity: Identity, *, left_by_training: tuple[st
     folder.mkdir(parents=True, exist_ok=True)
     content = sealed({"version": VERSION, **plain(identity)})
     atomic_write(path, json.dumps(content, indent=1, sort_keys=True).encode())
+
+
+def _trains_on(folder: Path, identity: Identity, changed: Sequence[str]) -> bool:
+    """Whether a finished run is to take more steps, and nothing else differs."""
+    if len(changed) != 1 or not changed[0].startswith(STEPS) or not (folder / "model" / "model.json").is_file():
+        return False
+    stored = own_json(folder / IDENTITY, cure="Give another folder (--set folder=...).")
+    return stored["stage"]["fit"]["steps"] < plain(identity)["stage"]["fit"]["steps"]
 
 
 def has_identity(folder: Path, identity: Identity) -> bool:

@@ -33,10 +33,14 @@ class FitConfig:
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
     seed: int = 0
+    ema: float = 0.0                                       # decay of a moving average of the weights, such as 0.999,
+                                                           # which is then scored and kept; 0: the last weights are
 
     def __post_init__(self) -> None:
         if min(self.steps, self.accumulate, self.log_every, self.checkpoint_every, self.keep_checkpoints) < 1:
             raise ValueError("steps, accumulate, log_every, checkpoint_every and keep_checkpoints must be at least 1")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"fit.ema={self.ema} must be at least 0 and less than 1; it is the decay of an average")
 
 
 class NotFinite(ArithmeticError):

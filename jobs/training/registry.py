@@ -1,4 +1,4 @@
-"""Registered models: a version for each finished training, the alias `newest`, and the alias `champion` of the best.
+"""Registered models: the winners, with the alias `champion`, and what was handed over, with the alias `newest`.
 
 The functions take MLflow's client and may be called again: versions are found by their run or by their weights.
 """
@@ -19,7 +19,7 @@ def is_refusal(error: Exception) -> bool:
 
 
 def register(client: Any, run_id: str, values: Mapping[str, Any]) -> str:
-    """Register a folder of a run's artifacts as a version of a model, once; returns the version.
+    """Register a folder of a run's artifacts as a version of a model, once a run and content; returns the version.
 
     It becomes `newest` unless a newer run has registered one. values: `name`, `folder` and `tags`.
     """
@@ -27,7 +27,9 @@ def register(client: Any, run_id: str, values: Mapping[str, Any]) -> str:
     if not any(model.name == name for model in client.search_registered_models(f"name='{name}'")):
         client.create_registered_model(name)
     versions = {int(version.version): version for version in client.search_model_versions(f"name='{name}'")}
-    own = [number for number, version in versions.items() if version.run_id == run_id]
+    sha256 = values["tags"].get("sha256")
+    own = [number for number, version in versions.items()
+           if version.run_id == run_id or (sha256 and version.tags.get("sha256") == sha256)]
     if not own:
         source = f"{client.get_run(run_id).info.artifact_uri}/{values['folder']}"
         own = [int(client.create_model_version(name, source=source, run_id=run_id, tags=values["tags"]).version)]
@@ -40,7 +42,7 @@ def register(client: Any, run_id: str, values: Mapping[str, Any]) -> str:
 
 def promote(client: Any, values: Mapping[str, Any], register_it: Callable[[], str]) -> str:
     """Give the alias `champion` to the version with these weights if it is better than the champion; returns what was
-    done, in words.
+    done, in words. Weights that do not win get no version.
 
     values: `name` of the model, `sha256` of its weights, `metric`, `score`, whether `lower` is better, and a
     `description`. register_it: registers the weights where no version has them, and returns the version.
@@ -48,12 +50,8 @@ def promote(client: Any, values: Mapping[str, Any], register_it: Callable[[], st
     name = values["name"]
     metric = values["metric"]
     versions = client.search_model_versions(f"name='{name}'")
-    own = next((version.version for version in versions if version.tags.get("sha256") == values["sha256"]), None)
-    own = str(own or register_it())
-    client.set_model_version_tag(name, own, f"{SCORE}{metric}", str(values["score"]))
-    client.update_model_version(name, own, description=values["description"])
-    held = client.get_registered_model(name).aliases.get(CHAMPION)
-    champion = next((version for version in versions if str(version.version) == str(held)), None)
+    own = next((str(version.version) for version in versions if version.tags.get("sha256") == values["sha256"]), None)
+    champion = next((version for version in versions if str(version.version) == _champion(client, name)), None)
     if champion is not None and str(champion.version) != own:
         known = champion.tags.get(f"{SCORE}{metric}")
         if known is None:
@@ -61,8 +59,17 @@ def promote(client: Any, values: Mapping[str, Any], register_it: Callable[[], st
                     "two cannot be compared; name the number by which it was chosen in --metric")
         if (values["score"] >= float(known)) if values["lower"] else (values["score"] <= float(known)):
             return f"version {champion.version} of {name} stays the champion: {float(known):.2f} {metric}"
+    own = own or register_it()
+    client.set_model_version_tag(name, own, f"{SCORE}{metric}", str(values["score"]))
+    client.update_model_version(name, own, description=values["description"])
     client.set_registered_model_alias(name, CHAMPION, own)
     return f"version {own} of {name} is the champion: {values['score']:.2f} {metric}"
+
+
+def _champion(client: Any, name: str) -> str | None:
+    """The version that is the champion of a model; None without one, or without the model."""
+    models = client.search_registered_models(f"name='{name}'")
+    return next((str(model.aliases[CHAMPION]) for model in models if CHAMPION in model.aliases), None)
 
 
 def _began(client: Any, version: Any) -> int:

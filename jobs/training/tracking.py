@@ -212,7 +212,7 @@ class Log:
         def register_it() -> str:
             self.client.log_artifacts(self.run_id, str(files), "checkpoint")
             return register(self.client, self.run_id, {**values, "folder": "checkpoint",
-                                                       "tags": {"sha256": values["sha256"]}})
+                                                       "tags": {**values.get("tags", {}), "sha256": values["sha256"]}})
 
         self.promotion = promote(self.client, values, register_it)
 

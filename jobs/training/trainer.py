@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from jobs.cluster import ClusterConfig
 from jobs.console import say
+from jobs.training.average import AVERAGE, WeightAverage
 from jobs.training.checkpoint import BEST, load_checkpoint, save_checkpoint, whole_state
 from jobs.training.checkpoint_folders import OWN_CHECKPOINTS, RAY_CHECKPOINTS, checkpoints, newest_whole
 from jobs.training.freezing import freeze
@@ -125,16 +127,21 @@ def train_in_memory(build: Callable[[], Stage], fit_config: FitConfig, *, device
     batches = (batch.to(device) for batch in stage.batches(0, 1, 0))
     optimizer = build_optimizer(model, stage.optimizer)
     scores = Validator(stage.validation) if stage.validation else None
+    average = WeightAverage(fit_config.ema, model) if fit_config.ema else None
 
     def is_over(step: int) -> bool:
+        if average is not None:
+            average.update(step, model)
         if scores is None or step % stage.validation.every:
             return False
-        scores(step, model)
+        with nullcontext() if average is None else average.in_place_of(model):
+            scores(step, model)
         return scores.is_over
 
     fit(model, batches, lambda batch: stage.losses_of(model, batch), optimizer=optimizer, rates=stage.optimizer,
         config=stage.fit, log=reports.append, save=partial(refuse_infinite_weights, model), is_over=is_over)
-    return (scores.best if scores and scores.best else model.state_dict()), reports
+    last = model.state_dict() if average is None else average.weights
+    return (scores.best if scores and scores.best else last), reports
 
 
 def _train_here(job: TrainingJob) -> None:
@@ -150,8 +157,8 @@ def _finished_weights(job: TrainingJob) -> dict[str, Tensor]:
     if (step := state["step"]) != job.fit.steps and not state.get("ended"):
         raise Mismatch(f"the newest whole checkpoint, {checkpoint}, has step {step}, not {job.fit.steps}; run the "
                        "command again to train on from there")
-    best = checkpoint / BEST
-    return load_file(best if job.keeps_best and best.is_file() else checkpoint / "model.safetensors")
+    choices = [*([BEST] if job.keeps_best else []), AVERAGE, "model.safetensors"]
+    return load_file(next(path for name in choices if (path := checkpoint / name).is_file()))
 
 
 def _train(job: TrainingJob, process: TrainingProcess) -> Exception | None:
@@ -232,13 +239,17 @@ def _fit(stage: Stage, job: TrainingJob, process: TrainingProcess, checkpoint: P
         say(f"resumed at step {start} (workers before: {state['world']}, now: {world()})")
     report = _Reporter(stage, job, start, device) if rank() == 0 else None
     scores = Validator(stage.validation, checkpoint, state) if stage.validation and rank() == 0 else None
+    average = WeightAverage(stage.fit.ema, model, checkpoint) if stage.fit.ema and rank() == 0 else None
     per_step = stage.batch_size * stage.fit.accumulate
 
     def is_over(step: int) -> bool:
+        if average is not None:
+            average.update(step, model)
         if stage.validation is None or step % stage.validation.every:
             return False
         if scores is not None:
-            report.scored(step, scores(step, model))
+            with nullcontext() if average is None else average.in_place_of(model):
+                report.scored(step, scores(step, model))
         return bool(_of_rank_0(scores is not None and scores.is_over))
 
     def save(step: int) -> None:
@@ -253,7 +264,8 @@ def _fit(stage: Stage, job: TrainingJob, process: TrainingProcess, checkpoint: P
         error = None
         try:
             process.keep(step, partial(save_checkpoint, model=model, optimizer=optimizer, state=state,
-                                       best=None if scores is None else scores.best))
+                                       further={BEST: {} if scores is None else scores.best,
+                                                AVERAGE: {} if average is None else average.weights}))
         except OSError as raised:
             error = raised
         if (error := _first_error(error)) is not None:

@@ -3,6 +3,7 @@
 from pipeline.predictions.formats import FormatName, default_formats, refuse_unfit_formats
 from pipeline.predictions.kept import kept_results
 from pipeline.predictions.reading import Predictions, read_predictions
+from pipeline.predictions.rows import track_rows
 from pipeline.predictions.selection import Selection
 from pipeline.predictions.server_results import (
     ServerTracks,
@@ -16,4 +17,4 @@ from pipeline.predictions.writer import PredictionWriter, earlier_videos
 
 __all__ = ["FormatName", "PredictionWriter", "Predictions", "Selection", "ServerTracks", "default_formats",
            "earlier_videos", "kept_results", "listed_videos", "read_listed_videos", "read_predictions", "read_results",
-           "read_server_tracks", "refuse_unfit_formats", "write_results"]
+           "read_server_tracks", "refuse_unfit_formats", "track_rows", "write_results"]

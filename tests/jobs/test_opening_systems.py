@@ -85,10 +85,11 @@ def test_a_head_in_the_place_of_a_segmenter_is_named(finished_run):
         load_segmenter(finished_run.recipe.head_folder)
 
 
-def test_the_lineage_of_a_model_names_its_weights_and_the_code(finished_run):
+def test_the_lineage_of_a_model_names_its_weights_its_inputs_and_the_code(finished_run):
     card = read_card(finished_run.recipe.head_folder)
     assert lineage(finished_run.recipe.head_folder) == {
-        "sha256": card["weights_sha256"], "code": card["code"]["commit"], "code_changed": card["code"]["changed"]}
+        "sha256": card["weights_sha256"], "code": card["code"]["commit"], "code_changed": card["code"]["changed"],
+        "recipe": "tiny", "cache": card["cache_fingerprint"], "segmenter": card["segmenter_sha256"]}
 
 
 @pytest.mark.parametrize("mode", ["near_online", "offline"])

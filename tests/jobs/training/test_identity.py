@@ -45,6 +45,25 @@ def test_another_run_is_refused_with_every_differing_field_and_both_values(tmp_p
     assert has_identity(tmp_path, OURS)
 
 
+@pytest.mark.parametrize(("steps", "changes", "finished", "allowed"), [
+    (9, {}, True, True), (9, {}, False, False), (3, {}, True, False), (9, {"lr": 0.2}, True, False)])
+def test_a_finished_run_may_take_more_steps_and_change_nothing_else(tmp_path, steps, changes, finished, allowed):
+    def stage(steps: int, **settings) -> dict:
+        return {"stage": {"fit": {"steps": steps}, **settings}}
+
+    claim_folder(tmp_path, stage(6, lr=0.1))
+    if finished:
+        (tmp_path / "model").mkdir()
+        (tmp_path / "model" / "model.json").write_text("{}")
+    longer = stage(steps, **{"lr": 0.1, **changes})
+    if allowed:
+        claim_folder(tmp_path, longer)
+    else:
+        with pytest.raises(Mismatch, match=r"stage\.fit\.steps: 6 != "):
+            claim_folder(tmp_path, longer)
+    assert has_identity(tmp_path, longer) == allowed
+
+
 @pytest.mark.parametrize("absent", ["lr", "steps", "windows"])
 def test_a_setting_that_an_earlier_version_did_not_have_has_its_default(tmp_path, absent):
     stored = {"stage": {"lr": 0.1, "steps": 6, "windows": [1, 2]}, "shards": "abc"}
