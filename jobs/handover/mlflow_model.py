@@ -18,7 +18,7 @@ from jobs.training.tracking import mlflow_module
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("jobs", "pipeline", "model")            # whose code goes into the model
-UNUSED = {"ray", "webdataset", "tyro", "matplotlib", "jinja2", "tqdm"}      # by inference
+UNUSED = {"ray", "webdataset", "tyro", "matplotlib", "jinja2", "tqdm", "huggingface_hub"}     # by inference
 SERVED = Path(__file__).with_name("served.py")
 
 
@@ -51,6 +51,8 @@ def write_model(folder: Path, bundle: Path, card: Mapping[str, Any]) -> None:
 
 
 def requirements() -> list[str]:
-    """What inference needs of the requirements of this project, at the versions that are installed here."""
-    names = [Requirement(line).name for line in requires("maxtron-on-ray") if "extra ==" not in line]
-    return [f"{name}=={version(name).partition('+')[0]}" for name in names if name not in UNUSED]
+    """What inference needs of the requirements of this project on this machine, at the versions that are installed."""
+    needed = [Requirement(line) for line in requires("maxtron-on-ray") or ()]
+    names = [each.name for each in needed if each.name not in UNUSED
+             and (each.marker is None or each.marker.evaluate({"extra": ""}))]
+    return [f"{name}=={version(name).partition('+')[0]}" for name in names]

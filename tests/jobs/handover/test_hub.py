@@ -9,6 +9,7 @@ import pytest
 
 from jobs.handover.bundle import write_bundle
 from jobs.handover.hub import from_hub, push_to_hub, write_readme
+from tests.jobs.handover.hub_server import COMMIT, hub_server
 from tests.untrained_run import untrained_run, write_video
 
 
@@ -22,7 +23,6 @@ def bundle(tmp_path_factory) -> Path:
 
 def test_huggingface_hub_reads_the_model_card(bundle):
     card = huggingface_hub.ModelCard.load(bundle / "README.md")
-    card.validate = None        # it would ask the Hub
     assert card.data.library_name == "maxtron-on-ray"
     assert "near_online" in card.data.tags
 
@@ -32,30 +32,29 @@ def test_a_folder_is_opened_like_a_repository(bundle, tmp_path):
     assert len(results.panoptic.frame_names) == 5
 
 
-def test_what_is_uploaded_is_what_opens(bundle, tmp_path, monkeypatch):
-    """The files that huggingface_hub chooses for the commit, laid into a folder, are a whole bundle."""
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A Hub on this machine, which huggingface_hub uses in the place of the public one."""
+    with hub_server() as server:
+        settings = huggingface_hub.constants        # what HF_ENDPOINT and its like set at the import
+        monkeypatch.setattr(settings, "HUGGINGFACE_CO_URL_TEMPLATE",
+                            settings.HUGGINGFACE_CO_URL_TEMPLATE.replace(settings.ENDPOINT, server.address))
+        monkeypatch.setattr(settings, "ENDPOINT", server.address)
+        monkeypatch.setattr(settings, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(settings, "HF_HUB_DISABLE_XET", True)
+        yield server
+
+
+def test_what_is_uploaded_is_what_is_downloaded_and_opens(bundle, tmp_path, hub):
     (bundle / "notes.txt").write_text("stays here")
-    repository = tmp_path / "repository"
-
-    class Client(huggingface_hub.HfApi):
-        def create_repo(self, *_, **options):
-            assert options["private"]
-
-        def create_commit(self, *_, operations, **__):
-            for operation in operations:
-                path = repository / operation.path_in_repo
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with operation.as_file() as file:
-                    path.write_bytes(file.read())
-            return "commit"
-
-        def preupload_lfs_files(self, *_, **__):
-            pass
-
-    monkeypatch.setattr(huggingface_hub, "HfApi", Client)
-    push_to_hub(bundle, "owner/name")
-    assert not (repository / "notes.txt").exists()
-    assert (repository / "README.md").read_bytes() == (bundle / "README.md").read_bytes()
-    sent = from_hub(str(repository)).segmenter.state_dict()
+    assert COMMIT in push_to_hub(bundle, "owner/name")
+    assert hub.created["visibility"] == "private"
+    assert hub.files.keys() == {"README.md", "system.json", "stage_one/model/model.json",
+                                "stage_one/model/model.safetensors"}
+    assert all((bundle / name).read_bytes() == content for name, content in hub.files.items())
+    hub.files["stage_one/model/optimizer.pkl"] = b"never asked for"
+    downloaded = from_hub("owner/name").segmenter.state_dict()
     for name, value in from_hub(str(bundle)).segmenter.state_dict().items():
-        assert value.equal(sent[name])
+        assert value.equal(downloaded[name])
+    names = {path.name for path in (tmp_path / "cache").rglob("snapshots/**/*") if path.is_file()}
+    assert names == {"system.json", "model.json", "model.safetensors"}
