@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -33,6 +32,7 @@ from torch import Tensor
 
 from jobs.config import to_json
 from jobs.console import say
+from jobs.ending import answered, end_process
 from jobs.foreign_checkpoints import read_checkpoint
 from jobs.models import head_card, load_weights, read_card, save_model, segmenter_card, without_download
 from jobs.recipes.schema import Recipe
@@ -234,4 +234,4 @@ def command(source: Path, recipe: str, output: Path, back: bool = False,
 
 
 if __name__ == "__main__":
-    sys.exit(tyro.cli(command, description=__doc__, prog="python -m jobs.convert_checkpoint"))
+    end_process(answered(lambda: tyro.cli(command, description=__doc__, prog="python -m jobs.convert_checkpoint")))

@@ -6,8 +6,11 @@ import atexit
 import os
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
-from typing import NoReturn
+from typing import NoReturn, TypeVar
+
+T = TypeVar("T")
 
 
 def end_process(code: int) -> NoReturn:
@@ -24,6 +27,14 @@ def end_process(code: int) -> NoReturn:
         with suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)
+
+
+def answered(parse: Callable[[], T]) -> T:
+    """What the parser of a command line returns; where it prints the help or an error, the process ends at once."""
+    try:
+        return parse()
+    except SystemExit as end:
+        end_process(end.code or 0)
 
 
 def _is_the_verb() -> bool:

@@ -30,7 +30,6 @@ classes of KITTI-STEP 56.38 M and 231.63 M, which the table may mean as well. At
 from __future__ import annotations
 
 import re
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -50,6 +49,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from jobs.console import say
+from jobs.ending import answered, end_process
 from jobs.memory import peak_memory
 from jobs.models import without_download
 from jobs.recipes.schema import Recipe
@@ -251,4 +251,4 @@ def command(recipe: str, size: tuple[int, int] | None = None, clip_frames: int |
 
 
 if __name__ == "__main__":
-    sys.exit(tyro.cli(command, description=__doc__, prog="python -m jobs.profile"))
+    end_process(answered(lambda: tyro.cli(command, description=__doc__, prog="python -m jobs.profile")))

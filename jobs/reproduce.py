@@ -15,7 +15,6 @@ Cost:   at official scale that of the recipes (--list); at synthetic scale minut
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +28,7 @@ from jobs.cluster import connect
 from jobs.code_version import code_version
 from jobs.config import override
 from jobs.console import accept_all_characters, log_to_terminal, say
+from jobs.ending import answered, end_process
 from jobs.recipe_file import with_data_of_its_own
 from jobs.recipes.schema import Recipe
 from jobs.reproducing.costs import listing
@@ -138,7 +138,7 @@ def command() -> None:
     """The command line."""
     accept_all_characters()
     log_to_terminal()
-    flags = tyro.cli(ReproduceFlags, description=__doc__, prog="python -m jobs.reproduce")
+    flags = answered(lambda: tyro.cli(ReproduceFlags, description=__doc__, prog="python -m jobs.reproduce"))
     if flags.list:
         say(*listing())
         return
@@ -147,7 +147,7 @@ def command() -> None:
         return main(recipe, flags)
 
     uses = ("actors",) if flags.scale == "synthetic" else ("tasks", "workers", "pool")
-    sys.exit(guarded(verb, lambda: table_recipe(flags), dry_run=flags.dry_run, uses=uses))
+    end_process(guarded(verb, lambda: table_recipe(flags), dry_run=flags.dry_run, uses=uses))
 
 
 if __name__ == "__main__":

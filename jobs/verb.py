@@ -30,7 +30,7 @@ from jobs.code_version import code_version
 from jobs.config import assignments, config_digest, override, to_json
 from jobs.console import accept_all_characters, log_to_terminal, say
 from jobs.counted_classes import with_counted_classes
-from jobs.ending import end_process
+from jobs.ending import answered, end_process
 from jobs.made_before import changed_since
 from jobs.recipe_file import is_recipe_file, read_recipe_file, with_data_of_its_own
 from jobs.recipes import RECIPES, find_recipe
@@ -81,8 +81,8 @@ def run(verb: Verb, *, default_recipe: str = "tiny", flags: type[CommandLine] = 
     """
     accept_all_characters()
     log_to_terminal()
-    given = tyro.cli(flags, description=sys.modules[verb.__module__].__doc__, prog=f"python -m {_module(verb)}",
-                     default=flags(recipe=default_recipe))
+    given = answered(lambda: tyro.cli(flags, description=sys.modules[verb.__module__].__doc__,
+                                      prog=f"python -m {_module(verb)}", default=flags(recipe=default_recipe)))
     changes = [*given.set, *(["strict=true"] if given.strict else [])]
     say(f"{_module(verb)}: recipe {given.recipe}", stream=sys.stderr)
     call = verb if flags is CommandLine else wraps(verb)(lambda recipe: verb(recipe, given))

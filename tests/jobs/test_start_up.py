@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -69,3 +70,17 @@ def test_the_first_line_comes_before_the_imports_that_take_long(verb):
     assert {"torch", "numpy"} <= set(imported)
     assert not {"torch", "numpy", "pydantic", "tyro"} & set(imported[:first])
     assert first < len(lines) / 10
+
+
+@pytest.mark.parametrize(("arguments", "taken_apart"), [
+    (["-c", "pass"], True), (["-m", "jobs.verify_shards", "--help"], False),
+    (["-m", "jobs.profile", "--wrong"], False)])
+def test_an_answer_does_not_wait_until_the_modules_are_taken_apart(arguments, taken_apart, tmp_path):
+    """It takes torch half a second."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\nclass Last:\n    def __del__(self, write=os.write):\n        write(2, b'taken apart')\n"
+        "sys.last = Last()\n")
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False,
+                          env=os.environ | {"PYTHONPATH": str(tmp_path)})
+    assert ("taken apart" in done.stderr) == taken_apart
+    assert done.stdout or done.stderr
