@@ -110,8 +110,8 @@ def check_split(recipe: Recipe, split: str, dataset: Dataset) -> dict[str, Any]:
         *(f"  {times} {text}" for text, times in sorted(remarks.items())),
         class_table(class_rows(dataset.classes.to_json(), counts)),
         *(f"wrong: {outcome.skipped.message}" for outcome in outcomes.skipped),
-        *(f"a frame has lost its label: {fault}" for fault in faults[:NAMED_FAULTS]),
-        *([f"{len(faults)} frames have no label for such reasons"] if len(faults) > NAMED_FAULTS else []),
+        *(f"faulty frame: {fault}" for fault in faults[:NAMED_FAULTS]),
+        *([f"{len(faults)} frames have such faults"] if len(faults) > NAMED_FAULTS else []),
         *other_classes(recipe, dataset),
         f"{drawn} pictures in {pictures}" if drawn else "no labelled frame to draw", "")
     return {"videos": len(outcomes.done), "frames": outcomes.frames, "classes": len(dataset.classes),

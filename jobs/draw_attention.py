@@ -51,6 +51,8 @@ def main(recipe: Recipe, flags: AttentionLine) -> dict[str, Any]:
                          "point belongs to it")
     recipe = with_mode(recipe)
     source = open_video(given.videos[0].path)
+    if left_out := getattr(source, "left_out", ""):
+        say(f"left out: {left_out}")
     result = attended(open_system(recipe, recipe.predict_mode), source, point=point, frame=flags.frame,
                       stride=flags.stride)
     folder = recipe.run_folder / "attention" / given.videos[0].name

@@ -48,15 +48,21 @@ def changed_since(recipe: Recipe, verb: str) -> list[str]:
 def _other_shards(recipe: Recipe) -> Iterator[str]:
     folder = recipe.stage_one_run / "shards"
     with suppress(BadInput, OSError):       # of an earlier version, or damaged: make_shards writes it again
-        stored = own_json(folder / NOTE, cure="")
         now = _sources(recipe)
-        for name in sorted(stored.keys() & now.keys()):
+        stored = own_json(folder / NOTE, cure="")
+        for name in sorted(name for name in now if _is_source(stored.get(name))):
             if not recipe.data_root.is_dir():       # the data may be elsewhere by now
                 now[name]["dataset"]["root"] = stored[name]["dataset"]["root"]
             if changed := differences(stored[name], now[name]):
                 yield (f"note: the shards in {folder / name} were made with other settings (there != here): "
                        f"{'; '.join(changed[:8])}. They are used as they are. For shards with these settings, run "
                        f"make_shards with another folder (--set folder=...), or remove {folder} and the models of it")
+
+
+def _is_source(stored: Any) -> bool:
+    """Whether a value of the note is what `_sources` writes; one without a seal may be of anybody."""
+    return isinstance(stored, dict) and all(isinstance(stored.get(part), dict) for part in ("dataset", "shards")) \
+        and "root" in stored["dataset"]
 
 
 def _other_models(recipe: Recipe) -> Iterator[str]:

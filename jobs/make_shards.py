@@ -70,8 +70,8 @@ def shard_split(recipe: Recipe, split: str, dataset: Dataset) -> ShardReport:
     if report.remarks:
         say(f"  remarks: {', '.join(f'{times} {what}' for what, times in sorted(report.remarks.items()))}")
     if report.faults:
-        say(f"  a frame has lost its label: {report.faults[0]}",
-            f"  {report.folder / 'errors.jsonl'} names every such frame ({len(report.faults)})")
+        say(f"  faulty frame: {report.faults[0]}",
+            f"  {report.folder / 'errors.jsonl'} names every faulty frame ({len(report.faults)})")
     if rows := read_manifest(report.folder)[0].get("classes"):
         say(class_table(rows), "")
     return report

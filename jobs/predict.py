@@ -70,6 +70,7 @@ def predict_into(recipe: Recipe, output: Path) -> dict[str, Any]:
                 writer.finish(filter(writer.is_finished, {*earlier, *(video.video for video in done)}))
                 tracker.file(Path(done[0].overlay), "overlays")
     say(*outcomes.skipped_lines(), *(f"damaged: {video.damage}" for video in done if video.damage),
+        *(f"left out: {video.left_out}" for video in done if video.left_out),
         f"{len(done)} videos in {output}" + (f", beside {len(kept)} of earlier runs" if kept else ""))
     outcomes.refuse_nothing_done(str(recipe.predict.input))
     return {"output": str(output), "videos": [video.to_json() for video in done], "skipped": outcomes.skipped_rows(),
@@ -118,6 +119,7 @@ class PredictedVideo(VideoOutcome):
     segments: int = 0
     sound: bool = False     # whether the overlay has that of the video
     damage: str = ""        # of a video of which only the readable part was predicted
+    left_out: str = ""      # further video streams in its file
 
 
 class PredictVideo:
@@ -145,7 +147,8 @@ class PredictVideo:
             return PredictedVideo.skip(Path(own.path).name, error).to_json()
 
     def _predicted(self, own: OwnVideo, watch: Watch) -> PredictedVideo:
-        source = self._open(own, watch)
+        faults: list[BadInput] | None = None if self.recipe.strict else []
+        source = self._open(own, watch, faults)
         results = self.selection.applied_to(self.system.predict(source, watch=watch))
         self.writer.write(watch.over_results("writing", results), path=own.path, times=source.times)
         is_film = not isinstance(source.source, FolderSource)
@@ -154,23 +157,33 @@ class PredictVideo:
         overlay = draw(source, picture, self.system.classes, output_folder(self.recipe) / "overlays", watch=watch,
                        times=source.times, still=not is_film and Path(own.path).is_file())
         has_sound = is_film and add_sound(overlay, Path(own.path), start=source.span[0], end=source.span[1])
-        damage = getattr(source.source, "damage", "")
-        if damage:
-            damage = f"{own.path}: {len(source.times)} frames before the damage were predicted ({damage})"
         return PredictedVideo(video=own.name, frames=len(source.times), path=own.path, overlay=str(overlay),
-                              segments=len(picture.segments), damage=damage, sound=has_sound)
+                              segments=len(picture.segments), damage=_damage(own, source, faults), sound=has_sound,
+                              left_out=getattr(source.source, "left_out", ""))
 
-    def _open(self, own: OwnVideo, watch: Watch) -> Excerpt:
-        """The wanted frames of a video. Raises BadInput also where its file is not there or may not be read."""
+    def _open(self, own: OwnVideo, watch: Watch, faults: list[BadInput] | None) -> Excerpt:
+        """The wanted frames of a video; faults: gets those of pictures that are left out of a folder.
+
+        Raises BadInput also where its file is not there or may not be read.
+        """
         config = self.config
         try:
-            source = open_video(own.path, keep_damaged=config.keep_damaged,
+            source = open_video(own.path, keep_damaged=config.keep_damaged, faults=faults,
                                 counted=lambda frames: watch.at("checking", frames))
         except OSError as error:
             raise BadInput("unreadable", f"it cannot be opened: {error.strerror or error}.", file=own.path,
                            cure="Copy it again, or give this user read permission.") from error
         return Excerpt(source, video_id=own.name, every=config.every, start=config.start, end=config.end,
                        fps=config.fps)
+
+
+def _damage(own: OwnVideo, source: Excerpt, faults: list[BadInput] | None) -> str:
+    damage = getattr(source.source, "damage", "")
+    if damage:
+        return f"{own.path}: {len(source.times)} frames before the damage were predicted ({damage})"
+    if faults:
+        return f"{own.path}: {len(faults)} pictures are left out, since they cannot be read; the first: {faults[0]}"
+    return ""
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""Frames whose label cannot be read, which stay in their video without one, and frames that no picture can be found
-for, which are left out. The fault is kept by name."""
+"""Frames whose label cannot be read, which stay in their video without one, and frames whose picture is missing or
+cannot be read, which are left out. The fault is kept by name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.errors import BadInput
 from pipeline.records import VideoRecord
 
 UNREADABLE = "frames without a label, since it cannot be read"
-LEFT_OUT = "frames left out, since their picture is missing or badly named"
+LEFT_OUT = "frames left out, since their picture is missing, unreadable or badly named"
 
 
 def without_faulty_labels(video: VideoRecord, faults: Mapping[str, BadInput]) -> VideoRecord:

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, fields, replace
@@ -43,6 +44,8 @@ from pipeline.clips import VideoClip, VideoSource, ahead, streamed_clips, video_
 from pipeline.datasets.raw_video import open_video
 from pipeline.progress import Watch
 from pipeline.spool import TensorSpool
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -86,6 +89,8 @@ class System:
         for a video that cannot be read.
         """
         source = open_video(video) if isinstance(video, Path | str) else video
+        if isinstance(video, Path | str) and (left_out := getattr(source, "left_out", "")):
+            log.warning(left_out)
         overlap = shared_frames(self.inference)
         clips = self.clip_predictions(source, overlap=overlap, shorten=self.shortens, places=self.reads_places)
         total = len(source.frame_names)

@@ -71,11 +71,16 @@ class StoredVideoSource:
 class FolderSource:
     """A folder of frames, in the order of the numbers in their names (frame2 before frame10), or one picture.
 
-    Frames are set upright. Raises FileNotFoundError if there are no frames, and BadInput if two share a name, differ in
-    size, or cannot be decoded, and if their names tell no order.
+    Frames are set upright. places: of each frame among all that the folder has.
+    Raises FileNotFoundError if there are no frames, and BadInput if two share a name, differ in size, or cannot be
+    decoded, and if their names tell no order.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, *, faults: list[BadInput] | None = None,
+                 counted: Callable[[int], None] = lambda _: None) -> None:
+        """faults: all pictures are decoded, those that cannot be read are left out of a folder, and this list gets the
+        reasons; without it, they raise. counted: is told the number of decoded pictures.
+        """
         path = Path(path)
         is_folder = path.is_dir()
         self.files = pictures_in(path) if is_folder else [path]
@@ -92,7 +97,10 @@ class FolderSource:
         except BadInput as error:
             raise BadInput(error.reason, error.what, video=self.video_id, file=path, cure=error.cure) from None
         self.files = [stems[stem] for stem in ordered]
-        self.frame_names = tuple(map(frame_name, ordered))
+        self.places = list(range(len(self.files)))
+        if faults is not None and is_folder:
+            self._keep_readable(faults, counted)
+        self.frame_names = tuple(frame_name(ordered[place]) for place in self.places)
         self.size = self._read(self.files[0]).shape[:2]
 
     def frames(self, start: int, stop: int) -> list[np.ndarray]:
@@ -103,6 +111,22 @@ class FolderSource:
                 raise BadInput("size-differs", f"the frame has {image.shape[:2]} (height, width), the first frame has "
                                f"{self.size}.", video=self.video_id, file=file, cure="Bring all frames to one size.")
         return images
+
+    def _keep_readable(self, faults: list[BadInput], counted: Callable[[int], None]) -> None:
+        readable = []
+        lost = []
+        for place, file in enumerate(self.files):
+            try:
+                self._read(file)
+                readable.append(place)
+            except BadInput as error:
+                lost.append(error)
+            counted(place + 1)
+        if not readable:
+            raise lost[0]
+        faults += lost
+        self.files = [self.files[place] for place in readable]
+        self.places = readable
 
     def _read(self, file: Path) -> np.ndarray:
         try:

@@ -37,9 +37,9 @@ def probe(path: str, *, timeout: float, counted: Callable[[int], None]) -> dict[
     """Decode everything once, without colour conversion, and describe the file or say why it is refused.
 
     counted: is told about once a second how many frames were decoded. Returns frames, times, stamped (whether these
-    times are those in the file), size (upright height, width), turns (quarter turns to the left that set a picture
-    upright), expected (frames that index, packets and duration promise) and damage; or reason, what and cure of a
-    refusal.
+    times are those in the file), others (video streams that are not read), size (upright height, width), turns (quarter
+    turns to the left that set a picture upright), expected (frames that index, packets and duration promise) and
+    damage; or reason, what and cure of a refusal.
     """
     import av
 
@@ -60,7 +60,7 @@ def probe(path: str, *, timeout: float, counted: Callable[[int], None]) -> dict[
     if len(facts["sizes"]) > 1:
         return _refusal("size-differs", f"the frames have different sizes: {facts['sizes']} (height, width).",
                         "Scale it to one size, for example: ffmpeg -i FILE -vf scale=1280:720 NEW.mp4")
-    return facts | {"frames": len(facts["times"]), "size": facts["sizes"][0]}
+    return facts | {"frames": len(facts["times"]), "size": facts["sizes"][0], "others": len(streams) - 1}
 
 
 def _decode_all(container, stream, timeout: float, counted: Callable[[int], None]) -> dict[str, Any]:

@@ -14,16 +14,17 @@ class Excerpt:
     """A `VideoSource` of every nth frame of another one, from `start` up to and without `end`.
 
     video_id: the name of the results. start, end: seconds after the first frame. fps: of sources without times.
-    times: T seconds of each chosen frame after the first one of the source. span: the seconds of the first frame and of
-    the end of the last one, as the source counts them. Raises BadInput "no-frames" where no frame
-    is left.
+    times: T seconds of each chosen frame after the first one of the source, be that readable or not. span: the seconds
+    of the first frame and of the end of the last one, as the source counts them. Raises BadInput "no-frames" where no
+    frame is left.
     """
 
     def __init__(self, source: VideoSource, *, video_id: str, every: int = 1, start: float = 0.0,
                  end: float | None = None, fps: float = 6.0) -> None:
-        times = getattr(source, "times", None) or [index / fps for index in range(len(source.frame_names))]
-        first = times[0]
-        times = [time - first for time in times]
+        stored = getattr(source, "times", None)
+        places = getattr(source, "places", range(len(source.frame_names)))
+        first = stored[0] if stored else 0.0
+        times = [time - first for time in stored] if stored else [place / fps for place in places]
         last = times[-1] + 1 if end is None else end
         self.indices = [index for index, time in enumerate(times)
                         if start - TOLERANCE <= time < last - TOLERANCE][::every]

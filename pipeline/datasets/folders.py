@@ -187,12 +187,15 @@ def pictures_by_name(folder: Path, *, roots: Sequence[Path], video: str) -> dict
         raise BadInput(error.reason, error.what, video=video, file=folder, cure=error.cure) from None
 
 
-def size_of_picture(image: Path, video: str) -> tuple[int, int]:
-    """The (height, width) of a picture of a video. Raises `BadInput` for one that cannot be read."""
-    try:
-        return image_size(read_file(image))
-    except OSError as error:
-        raise BadInput("unreadable", f"{error.strerror}.", video=video, file=image,
-                       cure="Copy it again, or give this user read permission.") from None
-    except BadInput as error:
-        raise BadInput(error.reason, error.what, video=video, file=image, cure=error.cure) from None
+def size_of_pictures(images: Iterable[Path], video: str) -> tuple[int, int]:
+    """The (height, width) of the first picture of a video that can be read. Raises `BadInput` where none can."""
+    faults = []
+    for image in images:
+        try:
+            return image_size(read_file(image))
+        except OSError as error:
+            faults.append(BadInput("unreadable", f"{error.strerror}.", video=video, file=image,
+                                   cure="Copy it again, or give this user read permission."))
+        except BadInput as error:
+            faults.append(BadInput(error.reason, error.what, video=video, file=image, cure=error.cure))
+    raise faults[0]

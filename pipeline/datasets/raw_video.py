@@ -35,23 +35,24 @@ SKIPPED = 250       # frames that are read without use rather than starting a ne
 PIPE_BYTES = 2**20  # Linux's largest pipe for ordinary users; a 720p frame then needs 3 reads instead of 42
 
 
-def open_video(path: Path | str, *, keep_damaged: bool = False, counted: Callable[[int], None] = lambda _: None
-               ) -> VideoSource:
+def open_video(path: Path | str, *, keep_damaged: bool = False, counted: Callable[[int], None] = lambda _: None,
+               faults: list[BadInput] | None = None) -> VideoSource:
     """Open a video file, a folder of frames or a picture. Raises the errors of `RawVideo` and `FolderSource`.
 
-    keep_damaged, counted: as for `RawVideo`.
+    keep_damaged: as for `RawVideo`. faults: as for `FolderSource`. counted: is told how many frames were decoded.
     """
     path = at_home(path)
     is_picture = path.suffix.lower() in PICTURES and path.suffix.lower() != ANIMATED
     if path.is_dir() or is_picture:
-        return FolderSource(path)
+        return FolderSource(path, faults=faults, counted=counted)
     return RawVideo(path, keep_damaged=keep_damaged, counted=counted)
 
 
 class RawVideo:
     """One video file. The constructor decodes it once, to make sure that every frame is there. Picklable.
 
-    Frames have the pixels as stored; a pixel aspect ratio is not applied. Of several video streams, the first is read.
+    Frames have the pixels as stored; a pixel aspect ratio is not applied. Of several video streams, the first is
+    read, and `left_out` is a line about the others.
 
     video_id: name without suffix. times: seconds of each frame as stored in the file; steps may be uneven, and the
     first may differ from 0. fps: mean rate. keep_damaged: read a damaged file up to the damage; `damage` and
@@ -69,6 +70,10 @@ class RawVideo:
         self.video_id = self.path.stem
         facts = self._probe(counted)
         self.damage = facts["damage"]
+        self.left_out = ""
+        if facts["others"]:
+            self.left_out = (f"{self.path} has {facts['others'] + 1} video streams, and only the first is read; for "
+                             "the second: ffmpeg -i FILE -map 0:V:1 -c copy NEW.mp4")
         self.frames_lost = max(facts["expected"] - facts["frames"], 1) if self.damage else 0
         if self.damage and not keep_damaged:
             of_all = f" of {facts['expected']}" if facts["expected"] > facts["frames"] else ""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pycocotools import mask as coco
 
-from pipeline.datasets.folders import size_of_picture
+from pipeline.datasets.folders import size_of_pictures
 from pipeline.errors import BadInput
 from pipeline.faulty_labels import without_faulty_labels
 from pipeline.records import FrameRecord, Segment, VideoRecord
@@ -17,13 +17,13 @@ from pipeline.records import FrameRecord, Segment, VideoRecord
 class TrackedMasks:
     """The objects of a video whose labels are run lengths. An object is known by any key; ids are 1, 2, ... in order.
 
-    images: name of each frame -> its file, in the order of time. Raises BadInput where the first cannot be read.
+    images: name of each frame -> its file, in the order of time. Raises BadInput where none can be read.
     """
 
     def __init__(self, video_id: str, images: Mapping[str, Path]) -> None:
         self.video_id = video_id
         self.images = images
-        self.height, self.width = size_of_picture(next(iter(images.values())), video_id)
+        self.height, self.width = size_of_pictures(images.values(), video_id)
         self.remarks: Counter[str] = Counter()
         self._ids: dict[Hashable, int] = {}
         self._segments: dict[int, Segment] = {}

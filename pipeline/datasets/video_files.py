@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.datasets.folders import files_by_stem, pictures_by_name, size_of_picture
+from pipeline.datasets.folders import files_by_stem, pictures_by_name, size_of_pictures
 from pipeline.datasets.id_maps import ids_in
 from pipeline.errors import BadInput
 from pipeline.faulty_labels import without_faulty_labels
@@ -99,7 +99,7 @@ class VideoFiles:
                 sizes[name] = map_of_frame.shape
             except BadInput as error:
                 faults[name] = error
-        height, width = self._size(names[0], sizes, faults)
+        height, width = self._size(names, sizes, faults)
         frames = tuple(FrameRecord(name=name, image=self.images[name], label=self.labels.get(name),
                                    segment_ids=() if name in faults else ids.get(name, ())) for name in names)
         return without_faulty_labels(
@@ -107,14 +107,15 @@ class VideoFiles:
                         segments=tuple(segment for _, segment in sorted(segments.items()))),
             {name: faults[name] for name in (*names, *sorted(faults.keys() - names)) if name in faults})
 
-    def _size(self, first: str, sizes: Mapping[str, tuple[int, int]], faults: dict[str, BadInput]) -> tuple[int, int]:
-        """Height and width of the video: those of its maps, and where these differ or are none, of its first picture.
+    def _size(self, names: Sequence[str], sizes: Mapping[str, tuple[int, int]], faults: dict[str, BadInput]
+              ) -> tuple[int, int]:
+        """Height and width of the video: those of its maps, and where these differ or are none, of its pictures.
 
         faults: gets the maps of another size.
         """
         if len(set(sizes.values())) == 1:
             return next(iter(sizes.values()))
-        height, width = size_of_picture(self.images[first], self.video_id)
+        height, width = size_of_pictures(map(self.images.get, names), self.video_id)
         for name, size in sizes.items():
             if size != (height, width):
                 faults[name] = BadInput("size-differs", f"the label has {size[1]}x{size[0]} pixels, the frames have "

@@ -22,7 +22,7 @@ from pipeline.datasets.folders import (
     load_entry,
     read_list,
     root_folder,
-    size_of_picture,
+    size_of_pictures,
     videos_by_name,
 )
 from pipeline.datasets.id_maps import RawCoding, ids_in, listed_segments, raw_coding, read_label
@@ -189,7 +189,7 @@ class VipSeg:
         ids = {name: tuple(info.whole("id") for info in listed) for name, listed in infos.items() if name not in faults}
         frames = tuple(FrameRecord(name=name, image=files.images[name], label=files.labels.get(name),
                                    segment_ids=ids.get(name, ())) for name in names)
-        sizes = _sizes(images, remarks) or {size_of_picture(files.images[names[0]], video_id): names[0]}
+        sizes = _sizes(images, remarks) or {size_of_pictures(map(files.images.get, names), video_id): names[0]}
         height, width = files.one_size(sizes)
         return without_faulty_labels(VideoRecord(video_id=video_id, height=height, width=width, frames=frames,
                                                  segments=segments, remarks=+remarks), faults)

@@ -20,7 +20,7 @@ import numpy as np
 from model.labels import ClassTable
 from pipeline.datasets.classes_youtube_vis import TABLES, thing_table
 from pipeline.datasets.coco_video import Faults, as_youtube_vis, is_coco_video
-from pipeline.datasets.folders import files_by_stem, first_existing, load_entry, root_folder, size_of_picture
+from pipeline.datasets.folders import files_by_stem, first_existing, load_entry, root_folder, size_of_pictures
 from pipeline.datasets.json_entries import Entry, shown, whole_number, whole_or_text
 from pipeline.datasets.run_lengths import packed_mask
 from pipeline.errors import BadInput
@@ -309,7 +309,7 @@ def _size(entry: Entry, images: Mapping[int, Path], remarks: Counter[str]) -> tu
     if None not in (entry.values.get("height"), entry.values.get("width")):
         return entry.size()
     remarks[NO_SIZE] += 1
-    return size_of_picture(next(iter(images.values())), entry.video)
+    return size_of_pictures(images.values(), entry.video)
 
 
 def _in_order(files: Iterable[str], entry: Entry) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.errors import BadInput
@@ -48,32 +48,36 @@ class EncodedVideo:
     clips: list[EncodedClip]
     classes: Counts
     remarks: Mapping[str, int]
-    faults: Mapping[str, BadInput]      # of frames, which have no label for this reason
+    faults: Mapping[str, BadInput]      # of frames, which have no label for this reason, or are left out
 
 
 def encode_video(dataset: Dataset, video_id: str, config: ShardConfig) -> EncodedVideo:
-    """One video, in memory. A frame whose label cannot be read, or contradicts the annotation, has none: `faults`.
+    """One video, in memory. A frame whose label cannot be read, or contradicts the annotation, has none; one whose
+    picture cannot be read is left out. Both are among the `faults`.
 
-    Raises BadInput naming the video, the file and the cure for any fault of any picture, and where every label is
-    faulty: "empty-video", "missing-image", "missing-label", "unreadable", "corrupt-image", "corrupt-label",
-    "size-differs", "unlisted-id", "no-pixels", "unknown-category", "too-many-segments", "bad-name", or a reason of the
-    data set's reader.
+    Raises BadInput naming the video, the file and the cure for a picture of another size, for any unreadable one of a
+    video without labels, and where every labelled frame is faulty: "empty-video", "missing-image", "missing-label",
+    "unreadable", "corrupt-image", "corrupt-label", "size-differs", "unlisted-id", "no-pixels", "unknown-category",
+    "too-many-segments", "bad-name", or a reason of the data set's reader.
     """
     with _blame(video_id):
         video = dataset.read(video_id)
         refuse_unfit_video(video, dataset.classes)
-        faults: dict[str, BadInput] = {}
-        encoded = _encode(dataset, video, config, faults)
-        if faults:      # the ids of the other frames may change, as an object that no label shows is left out
-            encoded = _encode(dataset, without_faulty_labels(video, faults), config, {})
+        labels: dict[str, BadInput] = {}
+        pictures: dict[str, BadInput] = {}
+        encoded = _encode(dataset, video, config, labels, pictures)
+        if labels or pictures:      # other ids and clips, without the objects and frames that are lost
+            rest = replace(video, frames=tuple(frame for frame in video.frames if frame.name not in pictures))
+            encoded = _encode(dataset, without_faulty_labels(rest, pictures | labels), config, {}, {})
         return encoded
 
 
-def _encode(dataset: Dataset, video: VideoRecord, config: ShardConfig, faults: dict[str, BadInput]) -> EncodedVideo:
-    """faults: gets those of labels."""
+def _encode(dataset: Dataset, video: VideoRecord, config: ShardConfig, labels: dict[str, BadInput],
+            pictures: dict[str, BadInput]) -> EncodedVideo:
+    """labels, pictures: get the faults of these; with one of a picture, the result is not to be used."""
     stored_ids = StoredIds(video)
     starts = range(0, len(video.frames), config.clip_frames)
-    frames = [_encode_frames(dataset, video, start, stored_ids, config, faults) for start in starts]
+    frames = [_encode_frames(dataset, video, start, stored_ids, config, labels, pictures) for start in starts]
     # The meta of every clip lists all overlaps, which are complete only now.
     return EncodedVideo(
         clips=[_encode_clip(video, clip, members, stored_ids, config) for clip, members in enumerate(frames)],
@@ -89,11 +93,19 @@ def _remarks(video: VideoRecord) -> Mapping[str, int]:
 
 
 def _encode_frames(dataset: Dataset, video: VideoRecord, start: int, stored_ids: StoredIds,
-                   config: ShardConfig, faults: dict[str, BadInput]) -> list[tuple[str, bytes]]:
+                   config: ShardConfig, labels: dict[str, BadInput], pictures: dict[str, BadInput]
+                   ) -> list[tuple[str, bytes]]:
     size = config.stored_size(video.height, video.width)
     members = []
     for index, frame in enumerate(video.frames[start:start + config.clip_frames]):
-        image = _encode_image(video, frame, size, config, decode=start + index < config.decoded_frames)
+        readable = start + index - len(pictures)        # frames before this one
+        try:
+            image = _encode_image(video, frame, size, config, decode=readable < config.decoded_frames)
+        except BadInput as error:
+            if error.reason == "size-differs":      # nothing tells which of the sizes is right
+                raise
+            pictures[frame.name] = error
+            continue
         members.append((f"f{index:03d}.jpg", image))
         ids = None
         try:
@@ -102,7 +114,7 @@ def _encode_frames(dataset: Dataset, video: VideoRecord, start: int, stored_ids:
         except BadInput as error:
             if error.reason in FAULTS_OF_A_VIDEO:
                 raise
-            faults[frame.name] = error
+            labels[frame.name] = error
         if ids is not None:
             members.append((f"f{index:03d}.png", encode_png(ids)))
     return members

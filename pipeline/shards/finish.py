@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import BadInput
+from pipeline.faulty_labels import LEFT_OUT, UNREADABLE
 from pipeline.files import atomic_write, canonical_json, remove_file
 from pipeline.foreign_files import own_json
 from pipeline.shards.class_counts import Counts, add_counts, class_rows
@@ -37,13 +38,13 @@ class ShardReport:
     megabytes: float
     skipped: dict[str, int]     # number of videos by reason; errors.jsonl lists them
     remarks: dict[str, int]     # what was left out of the videos, or changed, and how often
-    faults: tuple[str, ...] = ()    # one message for each frame whose label cannot be read; errors.jsonl lists them
+    faults: tuple[str, ...] = ()    # one message for each frame without its label or left out; errors.jsonl lists them
 
 
 def finish(folder: Path, plan: ShardPlan, remarks: Mapping[str, int]) -> ShardReport:
     """Merge the sidecars into errors.jsonl, the index and, last, the manifest. One sidecar is in memory at a time.
 
-    Raises BadInput where more than `max_bad_fraction` of the videos or labels are bad.
+    Raises BadInput where more than `max_bad_fraction` of the videos, labels or pictures are bad.
     """
     gathered = _Gathered(plan, remarks)
     with _index(folder, plan) as index:
@@ -108,18 +109,22 @@ class _Gathered:
         return dict(Counter(row["reason"] for row in self.skipped))
 
     def refuse_too_many(self, errors: Path) -> None:
-        """Raise BadInput where too many videos are bad; or too many labels, as then the list of classes is wrong, or
+        """Raise BadInput where too many videos are bad; or too many frames, as then the list of classes is wrong, or
         the whole export."""
         most = self.plan.config.max_bad_fraction
         if len(self.skipped) > most * self.plan.videos:
             raise BadInput("bad-videos", f"{len(self.skipped)} of {self.plan.videos} videos are bad, more than "
                            f"shards.max_bad_fraction={most}; {errors} names each with its cure. The first: "
                            f"{self.skipped[0]['message']}")
-        labels = self.totals["frames"] - self.remarks[UNLABELLED] + len(self.faults)
-        if len(self.faults) > most * labels:
-            raise BadInput("bad-labels", f"the labels of {len(self.faults)} of {labels} labelled frames cannot be "
-                           f"read, more than shards.max_bad_fraction={most}; {errors} names each with its cure. "
-                           f"The first: {self.faults[0]['message']}")
+        frames = self.totals["frames"]
+        unreadable = self.remarks[UNREADABLE]
+        left_out = self.remarks[LEFT_OUT]
+        for kind, bad, count in (("labels", unreadable, frames - self.remarks[UNLABELLED] + unreadable),
+                                 ("pictures", left_out, frames + left_out)):
+            if bad > most * count:
+                raise BadInput(f"bad-{kind}", f"the {kind} of {bad} of {count} frames are missing or cannot be read, "
+                               f"more than shards.max_bad_fraction={most}; {errors} names each with its cure. The "
+                               f"first fault: {self.faults[0]['message']}")
 
     def manifest(self) -> dict[str, Any]:
         """The manifest as plain values."""

@@ -26,7 +26,7 @@ class ShardConfig:
     resize_height: int | None = None    # pixels; VIPSeg itself uses 720: width int(720 w / h). None: JPEGs unchanged
     jpeg_quality: int = 95              # of resized frames; VIPSeg's script uses Pillow's default, 75
     decoded_frames: int = 1             # per video, decoded as a check; of the others only the structure is checked
-    max_bad_fraction: float = 0.5       # of the videos, and of the labels; above it the data set as a whole is refused
+    max_bad_fraction: float = 0.5       # of the videos, labels and pictures; above it the whole data set is refused
 
     def __post_init__(self) -> None:
         for name, minimum in (("clip_frames", 1), ("min_shards", 1), ("jpeg_quality", 1), ("decoded_frames", 0)):

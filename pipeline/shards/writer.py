@@ -83,7 +83,7 @@ def _write_tar(dataset: Dataset, path: Path, plan: ShardPlan, shard: int, *, str
                 remarks.update(video.remarks)
                 faults += fault_rows(video_id, video.faults)
                 for fault in video.faults.values():
-                    log.warning("a frame has lost its label: %s", fault)
+                    log.warning("faulty frame: %s", fault)
                 del video
                 rows += clips
                 outcomes.add([VideoOutcome(video=video_id, frames=sum(row["num_frames"] for row in clips))])
@@ -102,7 +102,7 @@ def _write_tar(dataset: Dataset, path: Path, plan: ShardPlan, shard: int, *, str
 
 
 def fault_rows(video_id: str, faults: Mapping[str, BadInput]) -> list[dict[str, str]]:
-    """Video, frame, reason and message of every frame that has lost its label, as plain values."""
+    """Video, frame, reason and message of every frame that has lost its label or is left out, as plain values."""
     return [{"video": video_id, "frame": frame, "reason": fault.reason, "message": str(fault)}
             for frame, fault in faults.items()]
 

@@ -52,7 +52,8 @@ def test_another_folder_of_data_is_named_where_it_exists(made, tmp_path):
 
 
 @pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_text("{"),
-                                    lambda path: path.write_text("[]")])
+                                    lambda path: path.write_text("[]"), lambda path: path.write_text('{"train": 5}'),
+                                    lambda path: path.write_text('{"train": {"dataset": {}, "shards": {}}}')])
 def test_a_run_without_a_whole_note_carries_on(made, damage):
     damage(made.run_folder / "shards" / NOTE)
     assert changed_since(edited(made, "shards", clip_frames=3), "train_stage_one") == []

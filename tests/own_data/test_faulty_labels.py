@@ -217,7 +217,7 @@ def test_too_many_faulty_labels_refuse_the_data_set(tmp_path):
     for video in opened().video_ids():
         for frame in opened().read(video).frames[:2]:
             frame.label.write_bytes(UNKNOWN["vspw categories"])
-    message = r"the labels of 4 of 6 labelled frames .*The first: .*the values \[99\]"
+    message = r"the labels of 4 of 6 frames .*The first fault: .*the values \[99\]"
     with pytest.raises(BadInput, match=message) as error:
         make_shards(opened(), tmp_path / "shards", split="train")
     assert error.value.reason == "bad-labels"
@@ -232,7 +232,7 @@ def test_check_dataset_names_the_frame(tmp_path, capsys):
     check_dataset.main(on_own_data("tiny", tmp_path / "run", root))
     said = capsys.readouterr().out
     assert f"1 {UNREADABLE}" in said
-    assert f"a frame has lost its label: video 'train_00000', file {path}: the PNG is cut off" in said
+    assert f"faulty frame: video 'train_00000', file {path}: the PNG is cut off" in said
 
 
 def test_what_belongs_to_no_listed_image_or_video_is_counted(tmp_path):

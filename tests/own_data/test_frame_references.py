@@ -1,4 +1,4 @@
-"""A frame that a json names badly, or whose picture is gone, costs itself: it is left out, counted and named."""
+"""A frame that a json names badly, or whose picture is gone or cannot be read, is left out, counted and named."""
 
 from __future__ import annotations
 
@@ -67,6 +67,51 @@ def test_a_frame_without_a_picture_is_left_out(tmp_path, reader):
     before = first(opened)
     before.frames[2].image.unlink()
     without_frame_2(before, opened, tmp_path)
+
+
+@pytest.mark.parametrize("reader", ["vipseg", "vspw categories", "kitti_step categories", "davis", "youtube_vis",
+                                    "coco video", "labelme", "cvat coco"])
+@pytest.mark.parametrize("index", [0, 2])
+def test_a_picture_that_cannot_be_read_costs_its_frame(tmp_path, reader, index):
+    _, opened = written(reader, tmp_path / "data", frames=FRAMES)
+    before = first(opened)
+    make_shards(opened(), tmp_path / "whole", split="train")
+    picture = before.frames[index].image
+    picture.write_bytes(picture.read_bytes()[:-9])
+    report = make_shards(opened(), tmp_path / "shards", split="train")
+    assert (report.videos, report.frames, report.skipped) == (2, 2 * FRAMES - 1, {})
+    assert (len(report.faults), report.remarks[LEFT_OUT]) == (1, 1)
+    assert str(picture) in report.faults[0]
+    whole = ShardSet(tmp_path / "whole")
+    shards = ShardSet(tmp_path / "shards")
+    kept = [frame for frame in range(FRAMES) if frame != index]
+    assert [frame.name for frame in shards.videos[0].frames] == [before.frames[frame].name for frame in kept]
+    assert [image for image, _ in shards.read(shards.videos[0], 0, FRAMES - 1)] == \
+        [image for frame in kept for image, _ in whole.read(whole.videos[0], frame, frame + 1)]
+    assert verify(tmp_path / "shards") == []
+    with pytest.raises(BadInput, match="cut off"):
+        make_shards(opened(), tmp_path / "strict", split="train", strict=True)
+
+
+def test_too_many_unreadable_pictures_refuse_the_data_set(tmp_path):
+    _, opened = written("vipseg", tmp_path / "data", frames=3)
+    for video in opened().video_ids():
+        for frame in opened().read(video).frames[1:]:
+            frame.image.write_bytes(b"no picture")
+    with pytest.raises(BadInput, match=r"the pictures of 4 of 6 frames .*shards\.max_bad_fraction=0\.5") as error:
+        make_shards(opened(), tmp_path / "shards", split="train")
+    assert error.value.reason == "bad-pictures"
+
+
+def test_damage_inside_a_picture_moves_the_check_to_the_next_one(tmp_path):
+    """`shards.decoded_frames` of a video are decoded, whichever are readable."""
+    _, opened = written("vipseg", tmp_path / "data", frames=FRAMES)
+    for frame in first(opened).frames[:2]:
+        content = bytearray(frame.image.read_bytes())
+        content[-300:-200] = b"\xff\xd0" * 50
+        frame.image.write_bytes(content)
+    report = make_shards(opened(), tmp_path / "shards", split="train")
+    assert (report.videos, report.frames, len(report.faults)) == (2, 2 * FRAMES - 2, 2)
 
 
 def test_a_video_of_which_every_name_is_bad_is_refused(tmp_path):

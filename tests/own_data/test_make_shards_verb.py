@@ -54,4 +54,4 @@ def test_a_mask_that_cannot_be_read_costs_a_frame_of_each_split_and_is_named(own
     said = capsys.readouterr().out
     for split in ("train", "val"):
         assert f"{split}.json: track 1, frame 0: a corner of the polygon is nan" in said
-    assert said.count("errors.jsonl names every such frame (1)") == 2
+    assert said.count("errors.jsonl names every faulty frame (1)") == 2

@@ -259,7 +259,7 @@ def test_an_orientation_that_fits_the_labels_is_applied_and_any_other_is_refused
 
 @pytest.mark.parametrize("name", BY_FOLDER)
 @pytest.mark.parametrize("damage", ["dangling link", "folder", "link to a folder"])
-def test_one_bad_frame_costs_its_video_and_no_other(tmp_path, name, damage):
+def test_one_bad_frame_costs_that_frame(tmp_path, name, damage):
     source = SOURCES[name]
     root = source.write(tmp_path / "world")
     path = frames_of(root, name)[1]
@@ -270,9 +270,9 @@ def test_one_bad_frame_costs_its_video_and_no_other(tmp_path, name, damage):
         os.symlink("nowhere" if damage == "dangling link" else path.parent, path)
     dataset = source.open(root)
     report = make_shards(dataset, tmp_path / "shards", split="train")
-    assert (report.videos, sum(report.skipped.values())) == (1, 1)
+    assert (report.videos, report.frames, report.skipped) == (2, 5, {})
     [error] = map(json.loads, (tmp_path / "shards" / "errors.jsonl").read_text().splitlines())
-    assert str(path) in error["message"]
+    assert (error["frame"], str(path) in error["message"]) == (path.stem, True)
 
 
 def test_a_strip_becomes_a_shard_and_a_clip(tmp_path):

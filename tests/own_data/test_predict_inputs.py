@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,6 +19,8 @@ from jobs import predict
 from jobs.models import load_system
 from jobs.verb import guarded
 from jobs.verb import resolved as resolved_recipe
+from pipeline.datasets.raw_video import open_video
+from pipeline.errors import BadInput
 from pipeline.predictions import read_predictions
 from pipeline.visualise.video_writer import VideoWriter
 from tests.untrained_run import moving_square, predicting, untrained_run, write_video
@@ -122,12 +125,51 @@ def test_every_kind_of_bad_entry_costs_that_entry_alone(recipe, tmp_path, capsys
     Image.new("RGB", (32, 32)).save(given / "broken_frame" / "0.png")
     (given / "broken_frame" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     said = run(recipe, given, tmp_path / "out")
-    assert frames(said) == {"good": 5, "new_line_": 5}
+    assert frames(said) == {"good": 5, "new_line_": 5, "broken_frame": 1}
     assert reasons(said) == {"dangling.mp4": "unreadable", "circle.mp4": "unreadable", "empty.mp4": "empty-file",
-                             "text.mp4": "corrupt-video", "folder.mp4": "not-a-video", "mixed": "size-differs",
-                             "broken_frame": "corrupt-image"}
+                             "text.mp4": "corrupt-video", "folder.mp4": "not-a-video", "mixed": "size-differs"}
     printed = capsys.readouterr().out
+    assert "broken_frame: 1 pictures are left out, since they cannot be read; the first: " in printed
     assert all(name in printed for name in reasons(said))
+
+
+def test_a_picture_that_cannot_be_read_costs_its_frame_and_time_stays_right(recipe, tmp_path):
+    given = tmp_path / "in"
+    given.mkdir()
+    for index in range(6):
+        Image.fromarray(moving_square(index)).save(given / f"{index}.png")
+    whole = run(recipe, given, tmp_path / "whole", fps=2.0)
+    for index in (0, 3):
+        (given / f"{index}.png").write_bytes((given / f"{index}.png").read_bytes()[:-9])
+    said = run(recipe, given, tmp_path / "out", fps=2.0)
+    assert (frames(whole), frames(said), said["skipped"]) == ({"in": 6}, {"in": 4}, [])
+    assert f"{given}: 2 pictures are left out" in said["videos"][0]["damage"]
+    assert f"file {given / '0.png'}" in said["videos"][0]["damage"]
+    assert read_predictions(tmp_path / "out")["in"].frame_names == ("1", "2", "4", "5")
+    assert open_video(said["videos"][0]["overlay"]).times == pytest.approx([0.0, 0.5, 1.5, 2.0])
+    assert {tuple(row["times"]) for row in json.loads((tmp_path / "out" / "tracks.json").read_text())} <= {
+        (0.5, 1.0, 2.0, 2.5)}
+    late = run(recipe, given, tmp_path / "late", fps=2.0, start=1.4, every=2)
+    assert (frames(late), read_predictions(tmp_path / "late")["in"].frame_names) == ({"in": 1}, ("4",))
+    with pytest.raises(BadInput, match=r"0\.png"):
+        predict.main(replace(predicting(recipe, given, tmp_path / "strict"), strict=True))
+
+
+def test_further_video_streams_of_a_file_are_named(recipe, tmp_path, capsys):
+    path = tmp_path / "two.mp4"
+    with av.open(str(path), "w") as container:
+        streams = [container.add_stream("mpeg4", rate=6, width=width, height=height)
+                   for width, height in ((72, 50), (40, 30))]
+        for stream in streams:
+            for index in range(5):
+                image = np.full((stream.height, stream.width, 3), 9 * index, np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image)))
+            container.mux(stream.encode())
+    said = run(recipe, path, tmp_path / "out")
+    assert frames(said) == {"two": 5}
+    assert said["videos"][0]["left_out"].startswith(f"{path} has 2 video streams, and only the first is read")
+    assert f"left out: {path} has 2 video streams" in capsys.readouterr().out
+    assert Image.open(next((tmp_path / "out" / "pan_pred" / "two").iterdir())).size == (72, 50)
 
 
 @pytest.mark.parametrize("size", [(16, 1200), (1200, 16), (1, 1), (1, 700), (3, 3)])

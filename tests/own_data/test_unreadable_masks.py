@@ -146,4 +146,4 @@ def test_check_dataset_names_the_frame(tmp_path, capsys):
     check_dataset.main(on_own_data("tiny_vis", tmp_path / "run", root))
     said = capsys.readouterr().out
     assert f"1 {UNREADABLE}" in said
-    assert re.search(r"a frame has lost its label: video 'train_00000', file .*train\.json: .*frame 2: a corner", said)
+    assert re.search(r"faulty frame: video 'train_00000', file .*train\.json: .*frame 2: a corner", said)

@@ -1,4 +1,4 @@
-"""Data sets made by others: what leads out of the root, never ends or claims gigapixels costs one video, at once."""
+"""Data sets made by others: what leads out of the root, never ends or claims gigapixels costs one frame or video."""
 
 from __future__ import annotations
 
@@ -54,6 +54,14 @@ def skipped(root: Path, name: str, out: Path) -> list[dict]:
     return errors
 
 
+def left_out(root: Path, name: str, out: Path) -> dict:
+    """Make the shards of a data set of two videos of three frames; returns the error of the one frame that is lost."""
+    report = make_shards(SOURCES[name].open(root), out, split="train")
+    assert (report.videos, report.frames, report.skipped) == (2, 5, {})
+    (error,) = map(json.loads, (out / "errors.jsonl").read_text().splitlines())
+    return error
+
+
 def stranger(path: Path) -> None:
     """A link to a picture of somebody else, which is not in the data set."""
     secret = next(folder for folder in path.parents if folder.name == "export").with_name("secret.jpg")
@@ -68,12 +76,16 @@ PLACES: dict[Callable[[Path], None], str] = {
 
 @pytest.mark.parametrize("name", BY_FOLDER)
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
-def test_what_is_no_file_in_place_of_a_frame_costs_its_video(tmp_path, name, place):
+def test_what_is_no_file_in_place_of_a_frame_costs_that_frame(tmp_path, name, place):
     root = SOURCES[name].write(tmp_path / "world")
     frame = frames_of(root, name)[1]
     frame.unlink()
     place(frame)
-    (error,) = skipped(root, name, tmp_path / "out")
+    if place is zeros:      # a link out of the data set costs its video
+        (error,) = skipped(root, name, tmp_path / "out")
+    else:
+        error = left_out(root, name, tmp_path / "out")
+        assert error["frame"] == frame.stem
     assert (error["video"], error["reason"]) == ("train_00000", PLACES[place])
     assert str(frame) in error["message"]
 
@@ -158,12 +170,12 @@ def test_a_picture_that_claims_gigapixels_is_refused_by_its_header(bomb, decode)
 
 @pytest.mark.parametrize("bomb", BOMBS)
 @pytest.mark.parametrize("name", BY_FOLDER)
-def test_such_a_picture_costs_its_video(tmp_path, name, bomb):
+def test_such_a_picture_costs_its_frame(tmp_path, name, bomb):
     root = SOURCES[name].write(tmp_path / "world")
     frame = frames_of(root, name)[0]
     frame.write_bytes(BOMBS[bomb])
-    (error,) = skipped(root, name, tmp_path / "out")
-    assert (error["video"], error["reason"]) == ("train_00000", "too-large")
+    error = left_out(root, name, tmp_path / "out")
+    assert (error["video"], error["frame"], error["reason"]) == ("train_00000", frame.stem, "too-large")
 
 
 @pytest.mark.parametrize("place", [fifo, listening, endless, sparse], ids=lambda place: place.__name__)
@@ -243,7 +255,11 @@ def test_a_frame_of_an_export_is_a_file_inside_it(tmp_path, tool, place):
     frame.unlink()
     place(frame)
     report = make_shards(EXPORTS[tool].open(root), tmp_path / "out", split="train")
-    assert (report.videos, report.skipped) == (1, {{**PLACES, stranger: "outside"}[place]: 1})
+    if place in (zeros, stranger):      # links out of the export
+        assert (report.videos, report.skipped) == (1, {"outside": 1})
+    else:
+        (error,) = map(json.loads, (tmp_path / "out" / "errors.jsonl").read_text().splitlines())
+        assert (report.videos, report.skipped, error["reason"], error["frame"]) == (2, {}, PLACES[place], frame.stem)
 
 
 @pytest.mark.parametrize("tool", ["labelme", "cvat coco"])

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from jobs.made_before import NOTE, changed_since, note_sources
 from jobs.models import is_finished, read_card, save_model
 from jobs.sweeping.ranking import TrialResult
 from jobs.sweeping.results import TrialRecords
@@ -28,6 +30,7 @@ from pipeline.query_cache.cache import CacheWriter, QueryCache, finish_cache
 from pipeline.seals import sealed
 from pipeline.shards import ShardConfig, ShardSet, make_shards
 from tests.pipeline.shards.toy_videos import CLASSES, toy_videos
+from tests.runs import tiny_run
 
 TORN: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda content: b"", "first byte": lambda content: content[:1],
@@ -107,6 +110,20 @@ def test_a_changed_digit_of_a_trial_means_that_it_is_made_again(tmp_path, harm):
     assert records.read("a").numbers == {"vpq": 12.5}
     harm(tmp_path / "a.json")
     assert records.read("a") is None
+
+
+def test_a_torn_note_of_what_shards_were_made_from_compares_nothing_and_is_made_again(tmp_path, harm):
+    recipe = tiny_run(tmp_path / "run")
+    note = recipe.run_folder / "shards" / NOTE
+    note.parent.mkdir(parents=True)
+    note_sources(recipe)
+    before = note.read_bytes()
+    other = replace(recipe, shards=replace(recipe.shards, clip_frames=3))
+    assert "shards.clip_frames: " in changed_since(other, "train_stage_one")[0]
+    harm(note)
+    assert changed_since(other, "train_stage_one") == []
+    note_sources(recipe)
+    assert note.read_bytes() == before
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "train-000000.json", "plan.json"])

@@ -18,7 +18,8 @@ from pipeline.datasets.synthetic_things import STUFF
 from pipeline.datasets.vspw import Vspw
 from pipeline.errors import BadInput
 from pipeline.images import decode_png, encode_png
-from pipeline.shards import ShardSet, make_shards
+from pipeline.shards import ShardConfig, ShardSet, make_shards
+from pipeline.shards.encode import encode_video
 from tests.faults import error_of
 
 CONFIG = SyntheticConfig(videos_train=2, videos_val=1, frames=4, height=48, width=64, layout="vspw")
@@ -98,7 +99,7 @@ def test_a_test_split_has_frames_and_no_labels(copy):
     image = copy / "data" / VIDEO / "origin" / f"{video.frames[0].name}.jpg"
     image.write_bytes(image.read_bytes()[:-20])
     with pytest.raises(BadInput, match="cut off") as error:
-        Vspw(str(copy), split="test").read(VIDEO)
+        encode_video(Vspw(str(copy), split="test"), VIDEO, ShardConfig())
     assert error.value.reason == "corrupt-image"
 
 

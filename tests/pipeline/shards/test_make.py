@@ -11,10 +11,12 @@ import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipeline.errors import BadInput
 from pipeline.files import sha256_of
+from pipeline.images import encode_jpeg
 from pipeline.shards import ShardConfig, ShardSet, make_shards, plan_shards, verify
 from pipeline.shards import writer as writing
 from tests.pipeline.shards.toy_videos import SEGMENTS, ToyVideos, toy_videos, without
@@ -98,22 +100,24 @@ def test_a_tar_records_neither_time_nor_owner(data, tmp_path):
 
 
 def test_a_bad_video_is_skipped_completely_and_no_other_with_it(data, tmp_path):
-    data.image("a", 5).unlink()
+    data.image("a", 5).write_bytes(encode_jpeg(np.zeros((9, 9, 3), np.uint8)))
     report = make_shards(data, tmp_path / "out", CONFIG, split="train")
-    assert report.skipped == {"missing-image": 1}
+    assert report.skipped == {"size-differs": 1}
     shards = ShardSet(tmp_path / "out")
     assert [video.video_id for video in shards.videos] == ["B.mov", "c d", "e"]
     [error] = map(json.loads, (tmp_path / "out" / "errors.jsonl").read_text().splitlines())
-    assert (error["video"], error["reason"]) == ("a", "missing-image")
+    assert (error["video"], error["reason"]) == ("a", "size-differs")
     assert str(data.image("a", 5)) in error["message"]
     assert shards.manifest["totals"]["skipped"] == report.skipped
     assert verify(tmp_path / "out") == []
 
 
-def test_a_repaired_video_is_added_by_the_next_run(data, tmp_path):
+@pytest.mark.parametrize(("damaged", "skipped"), [(b"\xff\xd8", 0), (encode_jpeg(np.zeros((9, 9, 3), np.uint8)), 1)])
+def test_a_repaired_picture_is_added_by_the_next_run(data, tmp_path, damaged, skipped):
     content = data.image("a", 5).read_bytes()
-    data.image("a", 5).write_bytes(content[:50])
-    make_shards(data, tmp_path / "out", CONFIG, split="train")
+    data.image("a", 5).write_bytes(damaged)
+    report = make_shards(data, tmp_path / "out", CONFIG, split="train")
+    assert (sum(report.skipped.values()), len(report.faults)) == (skipped, 1 - skipped)
     data.image("a", 5).write_bytes(content)
     make_shards(data, tmp_path / "out", CONFIG, split="train")
     make_shards(data, tmp_path / "never_bad", CONFIG, split="train")
@@ -157,7 +161,7 @@ def test_strict_stops_at_the_first_bad_video(data, tmp_path):
 
 def test_too_many_bad_videos_fail_at_the_end_and_leave_no_manifest(data, tmp_path):
     for video in ("a", "B.mov", "e"):
-        data.image(video, 0).write_bytes(b"no jpeg")
+        data.image(video, 0).write_bytes(encode_jpeg(np.zeros((9, 9, 3), np.uint8)))
     with pytest.raises(ValueError, match=r"3 of 4 videos are bad.*errors.jsonl"):
         make_shards(data, tmp_path / "out", CONFIG, split="train")
     assert len((tmp_path / "out" / "errors.jsonl").read_text().splitlines()) == 3
@@ -171,7 +175,7 @@ def test_a_failed_start_does_not_refuse_the_corrected_one(data, tmp_path, strict
     bad = ("a", "B.mov", "e")
     good = {video: data.image(video, 0).read_bytes() for video in bad}
     for video in bad:
-        data.image(video, 0).write_bytes(b"no jpeg")
+        data.image(video, 0).write_bytes(encode_jpeg(np.zeros((9, 9, 3), np.uint8)))
     with pytest.raises(BadInput):
         make_shards(data, tmp_path / "out", CONFIG, split="train", strict=strict)
     for video, image in good.items():
