@@ -75,6 +75,7 @@ def connect(cluster: ClusterConfig) -> None:
 
     from jobs.joined_cluster import answering_address, join, place_of_job
     from jobs.own_cluster import start_own_cluster
+    from jobs.ray_processes import watch_processes
     from jobs.ray_room import watch_room
 
     if ray.is_initialized():
@@ -89,6 +90,7 @@ def connect(cluster: ClusterConfig) -> None:
                               environment=worker_environment())
             _started_own_cluster = True
     watch_room()
+    watch_processes()
 
 
 def leave_own_cluster() -> None:

@@ -96,6 +96,15 @@ def end_if_asked() -> None:
     _at_once()
 
 
+def end_all(code: int) -> NoReturn:
+    """End the process and all that it started, also what these start meanwhile, with an exit code."""
+    _adopt_orphans()
+    ends = time.monotonic() + ENDING_SECONDS
+    while _kill_all(descendants()) and time.monotonic() < ends:
+        time.sleep(0.02)
+    os._exit(code)
+
+
 def descendants() -> dict[int, str]:
     """The processes that this one started, and those that they started: number -> start time."""
     children: dict[int, list[int]] = {}
@@ -163,12 +172,7 @@ def _say_line(number: int) -> None:
 
 
 def _at_once(*_) -> NoReturn:
-    """End the process and all that it started, also what these start meanwhile."""
-    _adopt_orphans()
-    ends = time.monotonic() + ENDING_SECONDS
-    while _kill_all(descendants()) and time.monotonic() < ends:
-        time.sleep(0.02)
-    os._exit(128 + _asked[0])
+    end_all(128 + _asked[0])
 
 
 def _kill_all(processes: Mapping[int, str]) -> bool:
