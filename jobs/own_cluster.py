@@ -70,7 +70,8 @@ def failure_named(folder: Path) -> Iterator[None]:
                                               "folder with room, whose path is short.")
         unset = f" Unset what you do not need of {', '.join(given)}." if given else ""
         raise ConnectionError(f"Ray does not start on this machine ({reason}); its logs are in {folder}/session_latest/"
-                              f"logs.{room}{unset} Look at the limits of this user (ulimit -a), or run without Ray by "
+                              f"logs.{room}{unset} If this machine is busy, wait and run the command again. Look at "
+                              "the limits of this user (ulimit -a), or run without Ray by "
                               "--set cluster.in_process=true") from error
 
 

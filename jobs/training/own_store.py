@@ -41,11 +41,6 @@ def can_hold_store(folder: Path) -> bool:
     return os.access(nearest, os.W_OK) and (not database.exists() or os.access(database, os.W_OK))
 
 
-def is_own_store(uri: str, folder: Path) -> bool:
-    """Whether a uri is that of the store in a folder."""
-    return uri == f"sqlite:///{folder / DATABASE}"
-
-
 def _follow(database: Path) -> None:
     """Change the addresses of artifacts where the folder is no longer the one in which they were written."""
     here = (database.parent / ARTIFACTS).as_uri()

@@ -20,6 +20,7 @@ from jobs.console import say
 from jobs.training.delivery import Delivery
 from jobs.training.own_store import can_hold_store
 from jobs.training.record import FOLDER, Record, milliseconds, records, waiting
+from jobs.training.tracker_address import sqlite_file
 from jobs.training.tracking import IDS, TrackingConfig, chosen_uri, stored_ids
 from pipeline.errors import BadInput
 from pipeline.files import atomic_write
@@ -27,7 +28,7 @@ from pipeline.files import atomic_write
 FLUSH_SECONDS = 5.0             # between entries of numbers
 LONGEST_PARAMETER = 500         # characters
 LAST_SECONDS = 20.0             # for the tracker to take what is left when a verb ends
-OWN_SECONDS = 60.0              # the same of the store beside the runs, which the first verb creates
+OWN_SECONDS = 60.0              # the same of a database on disk, which the first verb creates
 STOPPED_SECONDS = 10.0          # the same when the verb was stopped
 NO_IDS = dict.fromkeys(("uri", "run_id", "parent_id", "version", "promotion", "page"))
 BYTES_PER_SECOND = 10 * 2**20   # that a tracker is expected to take of files
@@ -277,4 +278,5 @@ def _say_what_is_left(delivery: Delivery, sync: Callable[[Path], str]) -> None:
 def patience(config: TrackingConfig, folder: Path) -> float:
     """Seconds that a verb waits at its end: longer where large files, such as weights, wait to be sent."""
     size = sum(path.stat().st_size for path in (folder / FOLDER).glob("*/*/**/*") if path.is_file())
-    return (LAST_SECONDS if chosen_uri(config) else OWN_SECONDS) + size / BYTES_PER_SECOND
+    uri = chosen_uri(config)
+    return (OWN_SECONDS if not uri or sqlite_file(uri) else LAST_SECONDS) + size / BYTES_PER_SECOND

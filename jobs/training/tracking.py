@@ -17,9 +17,10 @@ from typing import Any
 
 from jobs.console import say
 from jobs.environment import any_home
-from jobs.training.own_store import ARTIFACTS, is_own_store, prepare_store
+from jobs.training.own_store import ARTIFACTS, prepare_store
 from jobs.training.record import Record, entry_values
 from jobs.training.registry import is_refusal, promote, register
+from jobs.training.tracker_address import refuse_no_tracker, sqlite_file, whole_address
 from pipeline.files import atomic_write
 from pipeline.foreign_files import whole_json
 
@@ -63,7 +64,7 @@ class TrackingConfig:
 
 def chosen_uri(config: TrackingConfig) -> str:
     """The tracker that the recipe or the environment names; empty: the store beside the run folders."""
-    return config.uri or os.environ.get("MLFLOW_TRACKING_URI", "").strip()
+    return whole_address(config.uri or os.environ.get("MLFLOW_TRACKING_URI", "").strip())
 
 
 class Log:
@@ -77,9 +78,11 @@ class Log:
         state = record.state()
         uri = state["uri"] if "run_id" in state else uri
         self.record = record
+        if uri:
+            refuse_no_tracker(uri, folders=mlflow_module().environment_variables.MLFLOW_ALLOW_FILE_STORE.get())
         self.uri = uri or prepare_store(run_folder.resolve().parent, create_store)
         self.client = mlflow_module().MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
-        self.experiment = self._experiment(state["project"], run_folder)
+        self.experiment = self._experiment(state["project"])
         self.parent_id = self._parent(state, run_folder)
         parent = {mlflow_module().utils.mlflow_tags.MLFLOW_PARENT_RUN_ID: self.parent_id}
         self.run_id = self._run(state.get("run_id"), record.key, name=state["verb"], began=state["began"], tags=parent)
@@ -216,8 +219,12 @@ class Log:
 
         self.promotion = promote(self.client, values, register_it)
 
-    def _experiment(self, project: str, run_folder: Path) -> str:
-        """The id of the project's experiment. Its artifact folder is fixed at creation, so it is given explicitly."""
+    def _experiment(self, project: str) -> str:
+        """The id of the project's experiment.
+
+        Its artifact folder is fixed at creation: beside a database on disk, where MLflow would take the folder in which
+        the verb was started, and where the server decides otherwise.
+        """
         experiment = self.client.get_experiment_by_name(project)
         if experiment is not None and experiment.lifecycle_stage == "deleted":
             raise ValueError(f"the experiment {project!r} of {self.uri} was deleted; restore it (mlflow experiments "
@@ -225,8 +232,8 @@ class Log:
                              "name")
         if experiment is not None:
             return experiment.experiment_id
-        place = run_folder.resolve().parent
-        location = (place / ARTIFACTS).as_uri() if is_own_store(self.uri, place) else None
+        database = sqlite_file(self.uri)
+        location = (database.parent / ARTIFACTS).as_uri() if database else None
         return self.client.create_experiment(project, artifact_location=location)
 
     def _parent(self, state: dict[str, Any], run_folder: Path) -> str:

@@ -77,5 +77,5 @@ def test_whatever_ray_raises_while_it_starts_is_told_with_its_logs_and_the_varia
         raise ModuleNotFoundError("No module named 'nowhere'\nand more")
     assert str(raised.value) == (
         "Ray does not start on this machine (No module named 'nowhere'); its logs are in /tmp/ray/session_latest/logs. "
-        "Unset what you do not need of RAY_RUNTIME_ENV_HOOK. Look at the limits of this user (ulimit -a), or run "
-        "without Ray by --set cluster.in_process=true")
+        "Unset what you do not need of RAY_RUNTIME_ENV_HOOK. If this machine is busy, wait and run the command again. "
+        "Look at the limits of this user (ulimit -a), or run without Ray by --set cluster.in_process=true")

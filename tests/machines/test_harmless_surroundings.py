@@ -12,11 +12,10 @@ from typing import Any
 
 import pytest
 
-from jobs import make_shards
 from jobs.config import to_json
 from pipeline.files import sha256_of
-from tests.machines.verbs import CAN_MOUNT, HERE, ROOT, refuse_failure, start, verb
-from tests.runs import EVERYTHING, here, tiny_run
+from tests.machines.verbs import CAN_MOUNT, HERE, ROOT, content, refuse_failure, start, verb
+from tests.runs import EVERYTHING
 
 NOBODY = "http://127.0.0.1:9"       # a port nothing listens on
 
@@ -58,18 +57,6 @@ MOUNTS = {
                            "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6; \"$@\"' _",
 }
 needs_mounts = pytest.mark.skipif(not CAN_MOUNT, reason="needs root and mount namespaces")
-
-
-def content(folder: Path) -> dict[str, str]:
-    """The digest of every shard of a run."""
-    return {str(path.relative_to(folder)): sha256_of(path) for path in folder.glob("shards/*/*.tar")}
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory) -> dict[str, str]:
-    folder = tmp_path_factory.mktemp("plain") / "run"
-    make_shards.main(here(tiny_run(folder)))
-    return content(folder)
 
 
 def scores(said: dict[str, Any]) -> dict[str, float]:

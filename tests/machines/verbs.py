@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+from pipeline.files import sha256_of
 
 ROOT = Path(__file__).resolve().parents[2]
 CAN_MOUNT = os.geteuid() == 0 and subprocess.run(["unshare", "--mount", "true"], capture_output=True,
@@ -29,6 +32,18 @@ def start(line: str, *, folder: Path = ROOT, **variables: str) -> subprocess.Com
 def environment(**variables: str) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "RAY_ADDRESS")}
     return inherited | {"OMP_NUM_THREADS": "1"} | variables
+
+
+def content(folder: Path) -> dict[str, str]:
+    """The digest of every shard of a run."""
+    return {str(path.relative_to(folder)): sha256_of(path) for path in folder.glob("shards/*/*.tar")}
+
+
+def copy_of_the_code(folder: Path) -> Path:
+    """A clone in a folder: the packages of the project, without tests and history."""
+    for package in ("jobs", "model", "pipeline", "maxtron_on_ray"):
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
 
 
 def refuse_failure(result: subprocess.CompletedProcess) -> None:

@@ -105,6 +105,33 @@ def test_an_experiment_that_was_deleted_is_named_with_the_command_that_restores_
                      r"or set tracking\.project .*sync_tracking", capsys.readouterr().out)
 
 
+def test_runs_that_were_deleted_on_the_page_stay_so_and_the_next_verb_has_a_new_parent_run(original, tmp_path):
+    shutil.copytree(original, tmp_path / "runs")
+    uri = f"sqlite:///{tmp_path / 'runs' / DATABASE}"
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("maxtron-on-ray").experiment_id
+    before = [run.info.run_id for run in client.search_runs([experiment])]
+    for run in before:
+        client.delete_run(run)
+    ids = recorded(tmp_path / "runs" / "run", "evaluate")
+    left = {run.info.run_id: run.data.tags for run in client.search_runs([experiment])}
+    assert set(left) == {ids["run_id"], ids["parent_id"]}
+    assert not set(left) & set(before)
+    assert left[ids["run_id"]]["mlflow.parentRunId"] == ids["parent_id"]
+    assert recorded(tmp_path / "runs" / "run", "predict")["parent_id"] == ids["parent_id"]      # and keeps it
+    assert files(tmp_path / "runs") == ["evaluate.json", "predict.json", "train.json"]
+
+
+def test_a_parent_run_that_alone_was_deleted_is_made_anew(original, tmp_path):
+    shutil.copytree(original, tmp_path / "runs")
+    uri = f"sqlite:///{tmp_path / 'runs' / DATABASE}"
+    first = recorded(tmp_path / "runs" / "run", "evaluate")
+    MlflowClient(uri).delete_run(first["parent_id"])
+    ids = recorded(tmp_path / "runs" / "run", "predict")
+    assert ids["parent_id"] != first["parent_id"]
+    assert MlflowClient(uri).get_run(ids["parent_id"]).info.lifecycle_stage == "active"
+
+
 def test_the_tracker_of_the_environment_is_used_and_named_and_the_recipes_comes_first(original, tmp_path, monkeypatch,
                                                                                       capsys):
     shutil.copytree(original, tmp_path / "theirs")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,11 +13,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from ray.train import ControllerError, WorkerGroupError
+from safetensors.torch import load_file
 from torch import nn
 
 from jobs.cluster import ClusterConfig
 from jobs.recipes import find_recipe
 from jobs.train_stage_one import build_stage
+from jobs.training.checkpoint_folders import RAY_CHECKPOINTS
 from jobs.training.loop import FitConfig, NotFinite
 from jobs.training.on_cluster import _user_error, check_resources
 from jobs.training.optimizer import OptimizerConfig
@@ -71,7 +74,12 @@ def test_a_stage_trains_in_training_mode_except_for_norms_that_keep_their_statis
     assert all(part.training for part in (built, built.backbone, built.query_decoder))
 
 
-def one_weight(tmp_path, *, steps: int, fail: type[Exception] | None = None, rate: float = 0.1) -> TrainingJob:
+def squared(output: torch.Tensor) -> torch.Tensor:
+    return output.square().mean()
+
+
+def one_weight(tmp_path, *, steps: int, fail: type[Exception] | None = None, rate: float = 0.1,
+               loss: Callable[[torch.Tensor], torch.Tensor] = squared) -> TrainingJob:
     """A training of one weight in this process. fail: raised as its batches are opened."""
     fit = FitConfig(steps=steps, checkpoint_every=1)
 
@@ -82,7 +90,7 @@ def one_weight(tmp_path, *, steps: int, fail: type[Exception] | None = None, rat
 
     def build() -> Stage:
         model = nn.Linear(1, 1)
-        return Stage(model=model, losses_of=lambda wrapped, _: {"loss": wrapped(torch.ones(1, 1)).square().mean()},
+        return Stage(model=model, losses_of=lambda wrapped, _: {"loss": loss(wrapped(torch.ones(1, 1)))},
                      batches=batches, optimizer=OptimizerConfig(lr=rate, warmup_steps=0), fit=fit, batch_size=1)
 
     return TrainingJob(build=build, folder=tmp_path / "stage_one", cluster=ClusterConfig(in_process=True), fit=fit,
@@ -129,6 +137,23 @@ def test_a_run_that_diverged_may_be_changed_until_it_is_finished(tmp_path):
     train(one_weight(tmp_path, steps=4), identity={"rate": 0.1})
     with pytest.raises(Mismatch):
         train(hot, identity={"rate": 1e38})
+
+
+@pytest.mark.ray
+def test_weights_that_are_infinite_after_the_last_step_end_a_training_on_ray(cluster, tmp_path):
+    """Every loss was finite, and so was the step before. A lower rate may follow in the same folder."""
+    def on_ray(**settings) -> TrainingJob:
+        return replace(one_weight(tmp_path, steps=2, **settings), cluster=ClusterConfig(workers=2))
+
+    hot = on_ray(rate=3e37, loss=lambda output: 1e-3 * output.mean())
+    with pytest.raises(NotFinite, match=r"1 weights are not finite after step 2, first weight") as raised:
+        train(hot, identity={"rate": 3e37})
+    advice, last = raised.value.__notes__
+    assert advice.startswith("Lower stage_one.optimizer.lr,")
+    kept = tmp_path / "stage_one" / RAY_CHECKPOINTS / "step-0000001"
+    assert last == f"The last finite checkpoint is {kept}."
+    assert all(value.isfinite().all() for value in load_file(kept / "model.safetensors").values())
+    assert all(value.isfinite().all() for value in train(on_ray(), identity={"rate": 0.1}).values())
 
 
 def test_batches_that_the_workers_cannot_share_are_refused_by_the_recipe():
