@@ -25,8 +25,8 @@ from benchmarks.rows import RESULTS, is_slower, latest, read_rows
 from benchmarks.table import PAGE, page
 
 BENCHMARKS = ("trajectory_attention", "deformable_attention", "inference", "kmax_losses", "metrics", "panoptic_merge",
-              "shards", "loading", "scale", "batch_canvas", "query_cache", "evidence", "in_the_loop", "identity",
-              "links", "cache_score")
+              "shards", "loading", "store", "scale", "batch_canvas", "query_cache", "evidence", "in_the_loop",
+              "identity", "links", "cache_score")
 
 # Read by the C library and by OpenMP when a process starts; see pipeline/training_input/loading.py.
 ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "268435456", "MALLOC_TRIM_THRESHOLD_": "536870912", "OMP_NUM_THREADS": "1"}

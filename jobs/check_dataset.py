@@ -12,7 +12,6 @@ Cost:   about that of make_shards, in one process. Every frame is decoded.
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -29,6 +28,7 @@ from pipeline.at_work import alone_in
 from pipeline.datasets import open_dataset
 from pipeline.datasets.synthetic import write_world
 from pipeline.errors import BadInput
+from pipeline.files import remove_folder
 from pipeline.outcomes import Outcomes, VideoOutcome
 from pipeline.progress import Progress
 from pipeline.records import Dataset
@@ -83,7 +83,7 @@ def check_split(recipe: Recipe, split: str, dataset: Dataset) -> dict[str, Any]:
         raise ValueError(f"split {split!r} of {dataset.classes.name!r} lists no videos; check the list of the split")
     settings = replace(recipe.shards, decoded_frames=sys.maxsize)
     pictures = recipe.run_folder / "check" / split
-    shutil.rmtree(pictures, ignore_errors=True)
+    remove_folder(pictures)
     counts: Counts = {}
     remarks = Counter(dataset.remarks)
     faults = []

@@ -8,6 +8,7 @@ import sys
 from typing import TextIO
 
 from pipeline.printable import printable_lines
+from pipeline.store import shown
 
 
 def say(*lines: str, stream: TextIO | None = None) -> None:
@@ -15,27 +16,28 @@ def say(*lines: str, stream: TextIO | None = None) -> None:
 
     Names from data may hold characters that command a terminal; these are printed as escapes.
     A reader that has gone away (`| head`) or a log on a full disk does not end the verb: the rest is not printed.
-    stream: where to print; by default standard output.
+    Paths that stand for addresses in stores are printed as addresses. stream: where to print; by default standard
+    output.
     """
     stream = stream or sys.stdout
     try:
-        print(printable_lines("\n".join(lines)), flush=True, file=stream)
+        print(printable_lines(shown("\n".join(lines))), flush=True, file=stream)
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def log_to_terminal() -> None:
-    """Print what the verbs log, also without characters that command a terminal."""
+    """Print what the verbs log in the same way."""
     handler = logging.StreamHandler()
     handler.setFormatter(Printable("%(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 class Printable(logging.Formatter):
-    """A message without characters that command a terminal."""
+    """A message as `say` prints it."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return printable_lines(super().format(record))
+        return printable_lines(shown(super().format(record)))
 
 
 def accept_all_characters() -> None:

@@ -78,10 +78,13 @@ def folder_fault(folder: Mapping[str, Any]) -> str:
     """What is wrong with a folder or file of the driver on this machine; "" where it is the same.
 
     folder: `path`; with `token`, the name of a file in it that holds its own name, beside which this machine must be
-    able to write; else the `names` that the folder holds, or the `size` in bytes of a file.
+    able to write; with `store`, the name of such an object in an address, or "" for one that is only read; else the
+    `names` that the folder holds, or the `size` in bytes of a file.
     """
     path = Path(folder["path"])
     try:
+        if "store" in folder:
+            return _store_fault(folder)
         if "token" in folder:
             return _token_fault(path, folder["token"])
         if not os.path.lexists(path):
@@ -93,6 +96,15 @@ def folder_fault(folder: Mapping[str, Any]) -> str:
         return f"is there without {', '.join(lacking[:3])}" if lacking else ""
     except OSError as error:
         return f"cannot be read there ({error.strerror})"
+
+
+def _store_fault(folder: Mapping[str, Any]) -> str:
+    """Whether this machine can use a folder in a store. Missing packages are a problem of their own."""
+    try:
+        from pipeline.store import fault
+    except ImportError:
+        return ""
+    return fault(folder["path"], folder["store"])
 
 
 def _token_fault(path: Path, token: str) -> str:

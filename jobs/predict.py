@@ -24,6 +24,7 @@ from jobs.kept_predictions import USES_LABELS
 from jobs.models import open_system
 from jobs.recipes.schema import Recipe
 from jobs.verb import recorded, run
+from pipeline import store
 from pipeline.at_work import alone_in
 from pipeline.clips import FolderSource
 from pipeline.datasets.excerpt import Excerpt
@@ -145,6 +146,8 @@ class PredictVideo:
             if not isinstance(error, BadInput):
                 error = BadInput("unpredictable", f"it cannot be predicted: {error}.", file=own.path)
             return PredictedVideo.skip(Path(own.path).name, error).to_json()
+        finally:
+            store.release([Path(own.path)])
 
     def _predicted(self, own: OwnVideo, watch: Watch) -> PredictedVideo:
         faults: list[BadInput] | None = None if self.recipe.strict else []

@@ -20,6 +20,7 @@ from jobs import node_probe
 from jobs.cluster import ClusterConfig, connect, inside_a_job, runtime_environment
 from jobs.cluster_room import Demand, actors_of, connected_room, workers_of
 from jobs.console import say
+from pipeline import store
 from pipeline.files import age
 
 # What a verb asks of the cluster, by the name that it gives `jobs.verb.run`.
@@ -36,6 +37,7 @@ RUNTIME_ENVIRONMENT = json.dumps({"pip": ["-c ${RAY_RUNTIME_ENV_CREATE_WORKING_D
 INSTALL = f"let the job install them: ray job submit ... --runtime-env-json '{RUNTIME_ENVIRONMENT}' -- ..."
 SAME_CODE = "submit the job with --working-dir ., which brings the same code to all hosts"
 SHARE = "all hosts must see the same one: mount a shared file system there, or name a path on one"
+REACH = "all hosts must reach the store: give the job the credentials and the endpoint (env_vars of --runtime-env-json)"
 ASK_RAY = "see `ray status`, restart Ray on it or take it out of the cluster"
 
 TOKEN = ".preflight-"           # name of the file that the driver writes
@@ -131,7 +133,8 @@ def _problems(answer: dict[str, Any] | Problem, folders: Sequence[Mapping[str, A
             yield f"has {name} {there}, and the driver {version}", cure
     for folder in folders:
         if fault := answer["faults"][folder["setting"]]:
-            yield f"{folder['setting']}={folder['path']} {fault}", SHARE
+            cure = REACH if "store" in folder else SHARE
+            yield f"{folder['setting']}={folder['path']} {fault}", cure
 
 
 def _lines(problems: Mapping[str, Iterator[Problem]]) -> list[str]:
@@ -154,7 +157,11 @@ def _compared(paths: Mapping[str, Sequence[str]], outputs: Sequence[str]) -> Ite
     for setting, group in paths.items():
         for index, path in enumerate(map(Path, group)):
             name = setting if len(group) == 1 else f"{setting}[{index}]"
-            if setting in outputs and (created := _written(path, token)) is not None:
+            if (place := store.place_of(path)) is not None:
+                folders.append({"setting": name, "path": place.address, "store": token if setting in outputs else ""})
+                if setting in outputs:
+                    store.write_token(place.address, token)
+            elif setting in outputs and (created := _written(path, token)) is not None:
                 new += created
                 folders.append({"setting": name, "path": str(path), "token": token})
             elif (seen := _seen(path)) is not None:
@@ -163,7 +170,9 @@ def _compared(paths: Mapping[str, Sequence[str]], outputs: Sequence[str]) -> Ite
         yield folders
     finally:
         for folder in folders:
-            if "token" in folder:
+            if folder.get("store"):
+                store.remove_token(folder["path"], token)
+            elif "token" in folder:
                 (Path(folder["path"]) / token).unlink(missing_ok=True)
         for path in reversed(new):
             with suppress(OSError):         # the folder of a run that has begun meanwhile

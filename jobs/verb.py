@@ -10,6 +10,7 @@ The last line printed is the summary as JSON; a submitted job that fails prints 
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
@@ -39,6 +40,7 @@ from jobs.silence import fall_silent
 from jobs.training.facts import NOTE, run_note, source_tags
 from jobs.training.tracker import NoTracker, Recorded, Tracker, can_record, catch_up, unfinished
 from jobs.training.tracking import chosen_uri
+from pipeline import store
 from pipeline.disk_space import cannot_write, explained
 from pipeline.errors import BadInput, Mismatch
 from pipeline.file_names import at_home
@@ -98,7 +100,7 @@ def guarded(verb: Verb, build_recipe: Callable[[], Recipe], *, dry_run: bool = F
     """
     folder = Path()
     try:
-        recipe = build_recipe()
+        recipe = with_working_paths(build_recipe())
         folder = recipe.run_folder
         refuse_addresses(given_paths(recipe))
         refuse_broken_names(given_paths(recipe))
@@ -107,10 +109,13 @@ def guarded(verb: Verb, build_recipe: Callable[[], Recipe], *, dry_run: bool = F
             say(json.dumps(to_json(recipe), indent=1))
             return 0
         refuse_relative_paths(recipe)
+        if uses:
+            refuse_local_tracker(recipe)
+        look_into_stores(given_paths(recipe))
 
         def going_on() -> str:
-            return (f"what {_module(verb)} has finished is kept in {resolved(recipe).run_folder}; to go on: "
-                    f"{shlex.join([*submitting(), 'python', *sys.orig_argv[1:]])}")
+            return store.shown(f"what {_module(verb)} has finished is kept in {resolved(recipe).run_folder}; to go on: "
+                               f"{shlex.join([*submitting(), 'python', *sys.orig_argv[1:]])}")
 
         stopping.begin(going_on())
         if uses and joins_cluster(recipe.cluster):
@@ -203,13 +208,42 @@ def refuse_relative_paths(recipe: Recipe) -> None:
                          f"give absolute paths that all machines can read, e.g. --set {name}={Path('/data') / path}")
 
 
+def with_working_paths(recipe: Recipe) -> Recipe:
+    """The recipe with the paths that stand for addresses in stores in place of these (pipeline/store.py)."""
+    changes = []
+    for name, group in given_paths(recipe).items():
+        if any(map(store.is_address, group)):
+            paths = [str(store.working_path(path)) if store.is_address(path) else path for path in group]
+            changes.append(f"{name}={paths[0] if len(paths) == 1 else json.dumps(paths)}")
+    return override(recipe, changes) if changes else recipe
+
+
+def look_into_stores(paths: Mapping[str, Iterable[Path | str]]) -> None:
+    """Show here what the stores hold in the folders of a recipe, by setting. Raises ConnectionError for one that cannot
+    be used."""
+    for path in [Path(path) for group in paths.values() for path in group if store.in_store(path)]:
+        while glob.has_magic(str(path)):
+            path = path.parent
+        store.look(path)
+
+
 def refuse_addresses(paths: Mapping[str, Iterable[Path | str]]) -> None:
-    """Raise ValueError for an address (`s3://...`) among paths by setting: it would become a local folder `s3:`."""
+    """Raise ValueError for an address of another kind than s3:// and gs:// among paths by setting: it would become a
+    local folder of that name."""
     for name, path in [(name, path) for name, group in paths.items() for path in group]:
         if ADDRESS.match(str(path)):
-            raise ValueError(f"{name}={path} is an address, but {name} must be on a file system that all machines see; "
-                             f"mount it and set {name} to the mounted path. (Only stage_one.input.stream_from reads "
-                             "shards from an address.)")
+            raise ValueError(f"{name}={path} is an address that {name} cannot use; mount it and give the mounted path. "
+                             "(The settings of a recipe take s3://BUCKET/FOLDER and gs://BUCKET/FOLDER.)")
+
+
+def refuse_local_tracker(recipe: Recipe) -> None:
+    """Raise ValueError for a run in a store that would be recorded in an SQLite file of one machine."""
+    uri = chosen_uri(recipe.tracking)
+    if store.in_store(recipe.run_folder) and (not uri or uri.startswith("sqlite:") or _local(uri)):
+        raise ValueError(f"folder={store.shown(str(recipe.run_folder))} is in a store, and its runs would be recorded "
+                         f"in {uri or 'an SQLite file'}, which only one machine has. Start a server that all machines "
+                         "reach (mlflow server --host 0.0.0.0 --port 5000) and set MLFLOW_TRACKING_URI=http://HOST:5000"
+                         ", or --set tracking.uri=http://HOST:5000")
 
 
 def refuse_broken_names(paths: Mapping[str, Iterable[Path | str]]) -> None:
@@ -297,7 +331,8 @@ def command_line(recipe: Recipe, verb: str, *changes: str) -> str:
         known |= {setting for setting in map(_setting, given) if setting.endswith(COUNTED)}
     kept = [assignment for assignment in given if _setting(assignment) not in known]
     settings = [word for change in (*kept, *changes) for word in ("--set", change)]
-    return "next: " + shlex.join([*submitting(), "python", "-m", f"jobs.{verb}", "--recipe", name, *settings])
+    words = [*submitting(), "python", "-m", f"jobs.{verb}", "--recipe", name, *settings]
+    return store.shown("next: " + shlex.join(words))
 
 
 def has_command(recipe: Recipe) -> bool:

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from pipeline import store
 from pipeline.disk_space import UNWRITABLE, named
 from pipeline.errors import BadInput
 from pipeline.foreign_files import open_regular
@@ -46,8 +47,9 @@ def publish(partial: Path, path: Path) -> None:
     """Give a complete file its name, in place of an earlier one, so that the name survives a power cut too.
 
     Two writers of the same file may both do so: each has a partial file of its own, and whole bytes replace whole
-    bytes. Raises OSError, with the cure where a folder has the name.
+    bytes. What belongs into a store is uploaded first. Raises OSError, with the cure where a folder has the name.
     """
+    store.put(partial, path)
     with _no_folder(path):
         os.replace(partial, path)
     _sync_folder(path.parent)
@@ -55,8 +57,15 @@ def publish(partial: Path, path: Path) -> None:
 
 def remove_file(path: Path) -> None:
     """Delete a file that may be there. Raises OSError, with the cure where a folder has its name."""
+    store.remove(path)
     with _no_folder(path):
         path.unlink(missing_ok=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder that may be there, and all that is in it."""
+    store.remove(folder)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

@@ -16,11 +16,13 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import ray.data
 from ray.experimental import internal_kv as kv
 from ray.util.debug import log_once
 
+from pipeline import store
 from pipeline.files import canonical_json
 from pipeline.progress import REPORT_EVERY, Place, Report
 from pipeline.records import Dataset
@@ -63,12 +65,17 @@ def shard_stream(dataset: Dataset, folder: Path, plan: ShardPlan, *, workers: in
     Every node of the cluster must see the folder. A worker that dies is replaced, and its shard is begun again. Raises
     what `make_shard` raises.
     """
-    write = partial(make_shard, dataset, folder, plan, strict=strict)
+    write = partial(_make_shard, store.looked(), dataset, folder, plan, strict=strict)
     pool = ray.data.TaskPoolStrategy(size=min(workers, len(plan.shards)))       # Ray warns about more
     return _results(
         _one_task_per_row([{"shard": shard} for shard in range(len(plan.shards))])              # shard
         .map(partial(_run, write), num_cpus=1, compute=pool)   # 1 -> 1  result, error
     )
+
+
+def _make_shard(looked: dict[str, str], *arguments: Any, **options: Any) -> dict:
+    store.look_too(looked)
+    return make_shard(*arguments, **options)
 
 
 def actor_stream(rows: list[dict], actor: type, *, arguments: dict, actors: int, cpus: float = 1,
@@ -84,7 +91,7 @@ def actor_stream(rows: list[dict], actor: type, *, arguments: dict, actors: int,
     with _reports_to(report) as board:
         yield from _results(
             _one_task_per_row(rows)                                                             # a row's values
-            .map(_Stage, fn_constructor_args=(actor, arguments, board), num_cpus=cpus, num_gpus=gpus,
+            .map(_Stage, fn_constructor_args=(actor, arguments, board, store.looked()), num_cpus=cpus, num_gpus=gpus,
                  compute=pool)                                                                  # 1 -> 1  result, error
         )
 
@@ -92,7 +99,8 @@ def actor_stream(rows: list[dict], actor: type, *, arguments: dict, actors: int,
 class _Stage:
     """An actor of the pool. It holds the stage, which is expensive to build."""
 
-    def __init__(self, actor: type, arguments: dict, board: _Board | None) -> None:
+    def __init__(self, actor: type, arguments: dict, board: _Board | None, looked: dict[str, str]) -> None:
+        store.look_too(looked)
         reports = {} if board is None else {"report": board.put}
         self.stage = actor(**arguments, **reports)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.sweeping.ranking import Row, TrialResult, table
-from pipeline.files import atomic_file, atomic_write
+from pipeline.files import atomic_file, atomic_write, remove_folder
 from pipeline.foreign_files import whole_json
 from pipeline.seals import sealed
 
@@ -40,7 +39,7 @@ class TrialRecords:
         """Delete the models of all trials but those to keep."""
         for path in self.folder.iterdir():
             if path.is_dir() and path.name not in keep:
-                shutil.rmtree(path, ignore_errors=True)
+                remove_folder(path)
 
 
 def write_tables(folder: Path, rows: Sequence[Row], results: Sequence[TrialResult], number: str) -> None:

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from pipeline import store
 from pipeline.errors import Mismatch
 from pipeline.files import atomic_write, sha256_of
 from pipeline.foreign_files import own_json
@@ -56,6 +57,7 @@ def whole_state(folder: Path) -> dict[str, Any]:
     Raises BadInput for a damaged `state.json`, Damaged for another file that is missing or differs from the one in
     `state.json`, FileNotFoundError without `state.json`, and Mismatch for a checkpoint of another version.
     """
+    store.look(folder)      # another machine may have written it
     state = own_json(folder / "state.json", needs={"files": dict, "step": int}, cure=CHECKPOINT_CURE)
     if state.get("schema", SCHEMA) != SCHEMA:
         raise Mismatch(f"{folder / 'state.json'} has schema {state.get('schema')}, this version reads {SCHEMA}. Resume "

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from jobs.console import say
 from jobs.training.checkpoint import Damaged, whole_state
+from pipeline import store
 from pipeline.errors import BadInput
-from pipeline.files import partial_path, publish, sweep_partials
+from pipeline.files import partial_path, publish, remove_folder, sweep_partials
 
 # Folders of checkpoints, inside the folder of a stage.
 RAY_CHECKPOINTS = "ray_train"
@@ -35,13 +36,13 @@ def add_checkpoint(stage: Path, place: str, step: int, write: Callable[[Path], N
     sweep_partials(stage / place)
     try:
         write(partial)
-        shutil.rmtree(finished, ignore_errors=True)
+        remove_folder(finished)
         publish(partial, finished)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)      # a full disk has room again
         raise
     for old in [path for path in checkpoints(stage) if _step(path) <= step][:-keeps]:
-        shutil.rmtree(old)
+        remove_folder(old)
 
 
 def newest_whole(stage: Path, *, first_step: int) -> Path | None:
@@ -51,6 +52,7 @@ def newest_whole(stage: Path, *, first_step: int) -> Path | None:
     only that checkpoint is there and it is damaged, nothing else can be lost, and training starts at step 0. Raises
     Damaged where later ones are there and none is whole, and Mismatch for a checkpoint of another version.
     """
+    store.look(stage)
     damaged = []
     for path in reversed(checkpoints(stage)):
         if (problem := _damage(path)) is None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from jobs.console import say
-from jobs.training.record import Record, logging_alone, records
+from jobs.training.record import FOLDER, Record, logging_alone, records
 from jobs.training.tracking import Log, mlflow_module, reason
+from pipeline import store
 
 LOG_SECONDS = 2.0           # between looks for new entries
 SILENT_SECONDS = 60.0       # after a failure, until the next attempt
@@ -25,6 +27,8 @@ def log_waiting(run_folder: Path, uri: str, logs: dict[Path, Log]) -> list[str]:
     uri: of the tracker, for records that are in none yet. logs: those opened before, by the folder of their record. The
     caller alone may log for this run. A tracker that fails is not asked again for the records after.
     """
+    with suppress(OSError):                 # a store that does not answer now is asked again at the next attempt
+        store.look(run_folder / FOLDER)     # rank 0 may add entries on another machine
     reasons = []
     failed = set()
     for record in records(run_folder):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 from jobs.config import differences, from_json, to_json
 from jobs.console import say
 from pipeline.errors import Mismatch
-from pipeline.files import atomic_write, remove_file
+from pipeline.files import atomic_write, remove_file, remove_folder
 from pipeline.foreign_files import own_json
 from pipeline.seals import sealed
 
@@ -49,7 +48,7 @@ def claim_folder(folder: Path, identity: Identity, *, left_by_training: tuple[st
         if changed:
             say(f"the run in {folder} diverged; it is trained anew with other settings: {'; '.join(changed[:8])}")
             for name in left_by_training:
-                shutil.rmtree(folder / name, ignore_errors=True)
+                remove_folder(folder / name)
             remove_file(folder / DIVERGED)
     folder.mkdir(parents=True, exist_ok=True)
     content = sealed({"version": VERSION, **plain(identity)})

@@ -26,6 +26,8 @@ from jobs.training.checkpoint_folders import RAY_CHECKPOINTS, add_checkpoint
 from jobs.training.interface import OwnInterface
 from jobs.training.loop import rank
 from jobs.training.process import TrainingProcess
+from pipeline import store
+from pipeline.files import remove_file
 
 if TYPE_CHECKING:
     from jobs.training.trainer import TrainingJob
@@ -71,18 +73,19 @@ def train_on_cluster(job: TrainingJob, work: Work) -> None:
     cluster = job.cluster
     check_resources(cluster)
     # Earlier versions gave Ray the checkpoints. It would refuse the folder once one of its list is gone.
-    (job.folder / RAY_CHECKPOINTS / "checkpoint_manager_snapshot.json").unlink(missing_ok=True)
+    remove_file(job.folder / RAY_CHECKPOINTS / "checkpoint_manager_snapshot.json")
     resources = {"CPU": cluster.cpus_per_worker} | ({"GPU": cluster.gpus_per_worker} if cluster.gpus_per_worker else {})
+    storage = storage_of(job.folder)
     for deaths in range(cluster.max_failures + 1):
         if deaths:
             log.warning("Ray's process that leads the training died; it is started again")
             free_left_groups()
         trainer = _Trainer(
-            partial(_worker, job, work),
+            partial(_worker, job, work, store.looked()),
             scaling_config=ScalingConfig(num_workers=cluster.workers, resources_per_worker=resources,
                                          use_gpu=cluster.gpus_per_worker > 0),
             torch_config=OwnInterface(backend="nccl" if cluster.gpus_per_worker else "gloo"),
-            run_config=RunConfig(name=RAY_CHECKPOINTS, storage_path=str(job.folder),
+            run_config=RunConfig(name=RAY_CHECKPOINTS, **storage,
                                  failure_config=FailureConfig(max_failures=cluster.max_failures),
                                  logging_config=LoggingConfig(log_level="WARNING")))      # not each step of its start
         try:
@@ -134,7 +137,16 @@ def _user_error(failure: WorkerGroupError | ControllerError) -> Exception | None
     return next((error for error in errors if isinstance(error, kinds)), None)
 
 
-def _worker(job: TrainingJob, work: Work) -> Exception | None:
+def storage_of(folder: Path) -> dict[str, Any]:
+    """Where Ray Train keeps its own notes on a training, as `RunConfig` takes it."""
+    place = store.place_of(folder)
+    if place is None:
+        return {"storage_path": str(folder)}
+    return {"storage_path": place.key, "storage_filesystem": place.store}
+
+
+def _worker(job: TrainingJob, work: Work, looked: dict[str, str]) -> Exception | None:
     """The function of a Ray Train process. Returns an error that a retry would meet again, the same on all ranks."""
+    store.look_too(looked)
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     return work(job, RayWorker(job.folder, job.fit.keep_checkpoints))

@@ -12,6 +12,7 @@ from pathlib import Path
 from jobs.console import say
 from jobs.memory import peak_memory
 from jobs.training.loop import StepReport
+from pipeline import store
 from pipeline.files import naming
 
 
@@ -23,6 +24,7 @@ class Progress:
         self.steps = steps
         self.world = world
         path.parent.mkdir(parents=True, exist_ok=True)
+        store.fetch(path)
 
     def __call__(self, report: StepReport) -> dict[str, float]:
         """Print and store one report; returns the numbers for the tracker."""
@@ -39,6 +41,11 @@ class Progress:
             f"{numbers['memory_gib']:.1f} GiB | left {left / 60:.1f} min")
         self._append(json.dumps({"time": time.time(), **asdict(report)}).encode() + b"\n")
         return numbers
+
+    def keep(self) -> None:
+        """Replace the file in a store by this one, as a whole; nothing for a run that is in none."""
+        if self.path.exists():
+            store.put(self.path, self.path)
 
     def _append(self, line: bytes) -> None:
         """Add a line. Raises OSError naming the file, which then ends with the line before, when the disk is full."""

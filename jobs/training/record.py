@@ -28,8 +28,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.files import atomic_write
-from pipeline.foreign_files import own_json, parse_json, whole_json
+from pipeline import store
+from pipeline.files import atomic_write, remove_file, remove_folder
+from pipeline.foreign_files import LARGEST_JSON, own_json, parse_json, read_file, whole_json
 
 FOLDER = "tracking"             # inside the folder of a run
 FACTS = {"verb": str, "run": str, "project": str, "uri": str, "began": int, "parent_key": str}    # of `run.json`
@@ -69,13 +70,14 @@ class Record:
 
     def begin(self) -> int:
         """Count one start of the verb; returns their number."""
-        with (self.folder / "attempts").open("ab") as attempts:
-            attempts.write(b".")
-        return (self.folder / "attempts").stat().st_size
+        attempts = self.folder / "attempts"
+        count = 1 + (attempts.stat().st_size if attempts.exists() else 0)
+        atomic_write(attempts, b"." * count)
+        return count
 
     def finish(self) -> None:
         """Mark the verb as finished: when it is run again, it gets a new record."""
-        (self.folder / "finished").touch()
+        atomic_write(self.folder / "finished", b"")
 
     @property
     def is_finished(self) -> bool:
@@ -94,6 +96,7 @@ class Record:
             _refuse_excess(self.folder.parent)
         if files is not None:
             _link_all(files, entry.with_suffix(""))
+            store.put(entry.with_suffix(""), entry.with_suffix(""))
         for name, content in (contents or {}).items():
             entry.with_suffix("").mkdir(exist_ok=True)
             atomic_write(entry.with_suffix("") / name, content)
@@ -106,8 +109,8 @@ class Record:
 
     def remove(self, entry: Path) -> None:
         """Remove an entry that was logged."""
-        entry.unlink(missing_ok=True)
-        shutil.rmtree(entry.with_suffix(""), ignore_errors=True)
+        remove_file(entry)
+        remove_folder(entry.with_suffix(""))
 
     def waiting(self) -> int:
         """How many things wait: each number, parameter and tag counts."""
@@ -116,7 +119,7 @@ class Record:
 
     def discard(self) -> None:
         """Remove the whole record."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_folder(self.folder)
 
     def _drop_oldest(self) -> int:
         numbers = [entry for entry in self.entries() if _kind(entry) == "numbers"]
@@ -140,7 +143,7 @@ def waiting(run_folder: Path) -> int:
 def entry_values(entry: Path) -> Any:
     """What an entry holds; None where it is gone, or a power cut has damaged it."""
     try:
-        return parse_json(entry.read_bytes())
+        return parse_json(read_file(entry, largest=LARGEST_JSON))
     except (FileNotFoundError, ValueError):
         return None
 

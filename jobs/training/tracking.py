@@ -21,6 +21,7 @@ from jobs.training.own_store import ARTIFACTS, prepare_store
 from jobs.training.record import Record, entry_values
 from jobs.training.registry import is_refusal, promote, register
 from jobs.training.tracker_address import refuse_no_tracker, sqlite_file, whole_address
+from pipeline import store
 from pipeline.files import atomic_write
 from pipeline.foreign_files import whole_json
 
@@ -114,6 +115,7 @@ class Log:
             if kind in ("register", "promote") and reasons:
                 continue
             try:
+                store.fetch(entry.with_suffix(""))
                 if values is not None:
                     getattr(self, f"_add_{kind}")(values, entry.with_suffix(""))
             except Exception as error:

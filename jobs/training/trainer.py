@@ -308,6 +308,7 @@ class _Reporter:
 
     def finish(self) -> None:
         """Log what is buffered; the last numbers also belong to the run of the whole pipeline."""
+        self.progress.keep()
         if self.last:
             self.tracker.parent_numbers(self.last)
         self.tracker.flush()

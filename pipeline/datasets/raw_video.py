@@ -20,6 +20,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from pipeline import store
 from pipeline.clips import FolderSource, VideoSource
 from pipeline.datasets.container_end import missing_bytes
 from pipeline.errors import BadInput
@@ -42,6 +43,7 @@ def open_video(path: Path | str, *, keep_damaged: bool = False, counted: Callabl
     keep_damaged: as for `RawVideo`. faults: as for `FolderSource`. counted: is told how many frames were decoded.
     """
     path = at_home(path)
+    store.fetch(path)
     is_picture = path.suffix.lower() in PICTURES and path.suffix.lower() != ANIMATED
     if path.is_dir() or is_picture:
         return FolderSource(path, faults=faults, counted=counted)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import glob
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -27,9 +26,10 @@ from pipeline.datasets.synthetic_maps import write_kitti_step_split, write_vspw_
 from pipeline.datasets.synthetic_scene import Scene, make_scene
 from pipeline.datasets.synthetic_things import COLORS, STUFF, THINGS
 from pipeline.file_names import at_home
-from pipeline.files import naming, partial_path, sweep_partials
+from pipeline.files import naming, partial_path, publish, remove_folder, sweep_partials
 from pipeline.foreign_files import own_json
 from pipeline.images import encode_jpeg, encode_png
+from pipeline.store import in_store
 
 WORLD = "world.json"      # holds the configuration; written last
 Preset = Literal["easy", "hard", "long", "reappear", "cross", "camera", "crowd", "many", "mixed"]
@@ -98,7 +98,9 @@ def write_world(root: str | Path, config: SyntheticConfig) -> Path:
             write(partial, config)
             (partial / WORLD).write_text(json.dumps(asdict(config), indent=1) + "\n")
         try:
-            os.replace(partial, root)
+            if in_store(root):
+                remove_folder(root)
+            publish(partial, root)
         except OSError:    # another process was faster, which is fine if it wrote the same world
             if not _is_there(root, config):
                 raise
@@ -111,6 +113,8 @@ def _is_there(root: Path, config: SyntheticConfig) -> bool:
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     if not (root / WORLD).is_file():
+        if in_store(root):
+            return False        # a killed upload left it
         raise ValueError(f"{root} is not empty and holds no {WORLD}, so it is not a synthetic world. Choose another "
                          f"folder, or empty this one.")
     existing = own_json(root / WORLD, cure="Delete the folder, which is then drawn again, or choose another one.")

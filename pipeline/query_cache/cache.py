@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from model.contracts import QueryShapes
+from pipeline import store
 from pipeline.digests import known_sha256, remembered_sha256
 from pipeline.errors import BadInput, Mismatch
 from pipeline.file_names import can_name_a_file
@@ -139,6 +140,7 @@ class QueryCache:
 
     def __init__(self, folder: Path, *, expected: Mapping[str, Any] | None = None) -> None:
         self.folder = Path(folder)
+        store.fetch(self.folder)        # once on each machine, since row groups are read from mapped files
         manifest = self.folder / "manifest.json"
         if not manifest.is_file():
             raise FileNotFoundError(f"no finished query cache: {manifest} is missing; run jobs.cache_queries with the "
@@ -292,6 +294,7 @@ def refuse_other_part(path: Path, entry: Mapping[str, Any]) -> None:
 
 def stored_fingerprint(path: Path) -> str | None:
     """The fingerprint in the schema metadata of a part; None where the file is damaged or no part."""
+    store.fetch(path)
     try:
         return (pq.read_schema(path).metadata or {}).get(b"fingerprint", b"").decode() or None
     except (pa.ArrowException, OSError, ValueError):
@@ -364,6 +367,8 @@ def finish_cache(folder: Path, made_from: Mapping[str, Any], summaries: Iterable
     made_from: everything that decides the content.
     """
     folder = Path(folder)
+    store.look(folder)      # other machines may have made parts
+    store.fetch(folder)
     parts = []
     columns = []            # of each part
     for summary in summaries:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pipeline import store
 from pipeline.errors import BadInput
 from pipeline.faulty_labels import without_faulty_labels
 from pipeline.files import canonical_json
@@ -63,13 +64,14 @@ def encode_video(dataset: Dataset, video_id: str, config: ShardConfig) -> Encode
     with _blame(video_id):
         video = dataset.read(video_id)
         refuse_unfit_video(video, dataset.classes)
-        labels: dict[str, BadInput] = {}
-        pictures: dict[str, BadInput] = {}
-        encoded = _encode(dataset, video, config, labels, pictures)
-        if labels or pictures:      # other ids and clips, without the objects and frames that are lost
-            rest = replace(video, frames=tuple(frame for frame in video.frames if frame.name not in pictures))
-            encoded = _encode(dataset, without_faulty_labels(rest, pictures | labels), config, {}, {})
-        return encoded
+        with store.held(path for frame in video.frames for path in (frame.image, frame.label)):
+            labels: dict[str, BadInput] = {}
+            pictures: dict[str, BadInput] = {}
+            encoded = _encode(dataset, video, config, labels, pictures)
+            if labels or pictures:      # other ids and clips, without the objects and frames that are lost
+                rest = replace(video, frames=tuple(frame for frame in video.frames if frame.name not in pictures))
+                encoded = _encode(dataset, without_faulty_labels(rest, pictures | labels), config, {}, {})
+            return encoded
 
 
 def _encode(dataset: Dataset, video: VideoRecord, config: ShardConfig, labels: dict[str, BadInput],

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline import store
 from pipeline.errors import BadInput
 from pipeline.faulty_labels import LEFT_OUT, UNREADABLE
 from pipeline.files import atomic_write, canonical_json, remove_file
@@ -46,6 +47,7 @@ def finish(folder: Path, plan: ShardPlan, remarks: Mapping[str, int]) -> ShardRe
 
     Raises BadInput where more than `max_bad_fraction` of the videos, labels or pictures are bad.
     """
+    store.look(folder)      # other machines may have written shards
     gathered = _Gathered(plan, remarks)
     with _index(folder, plan) as index:
         for shard in range(len(plan.shards)):

@@ -118,4 +118,4 @@ def _sweep_others(folder: Path, plan: ShardPlan) -> None:
     for path in folder.glob(f"{glob.escape(plan.split)}-*.tar"):
         if path.name not in names:
             remove_file(path.with_suffix(".json"))
-            path.unlink()
+            remove_file(path)

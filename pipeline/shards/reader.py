@@ -7,12 +7,14 @@ import os
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pycocotools import mask as coco
 
 from model.contracts import PanopticVideo, SemanticVideo, Track, Tracks, VideoSegment
 from model.labels import VOID, ClassTable, panoptic_id
+from pipeline import store
 from pipeline.datasets.id_maps import ids_in
 from pipeline.digests import known_sha256
 from pipeline.errors import BadInput, Mismatch
@@ -22,6 +24,9 @@ from pipeline.shards.format import INDEX, MANIFEST, StoredVideo
 from pipeline.shards.index import batches_of_tars, index_path, read_index
 from pipeline.shards.manifest import MAKE_AGAIN, read_manifest
 from pipeline.shards.videos import StoredVideos
+
+if TYPE_CHECKING:
+    from pyarrow.lib import NativeFile
 
 log = logging.getLogger(__name__)
 
@@ -35,13 +40,15 @@ class ShardSet:
 
     tars_here: False where the tars lie in an object store and are streamed; then manifest and index suffice.
     Before a process reads a tar for the first time, it compares the sha256 with the manifest. Where they differ, every
-    frame is compared with its checksum, so that only the damaged videos are lost.
+    frame is compared with its checksum, so that only the damaged videos are lost. Tars in a store are not read whole
+    for it: there, every frame is compared.
     Raises FileNotFoundError where the set is not finished or a tar is missing, BadInput where manifest or index are
     damaged or the size of a tar differs from the manifest, and ValueError for another schema.
     """
 
     def __init__(self, folder: Path | str, *, tars_here: bool = True) -> None:
         self.folder = Path(folder)
+        self.is_remote = store.in_store(self.folder)
         self.tars_here = tars_here
         self.manifest, self.fingerprint = read_manifest(self.folder)
         self.classes = ClassTable.from_json(self.manifest["categories"])
@@ -51,6 +58,7 @@ class ShardSet:
             _check_size(self.folder / shard["name"], shard["size"])
         self.videos = _open_videos(self.folder, self.manifest, tars_here=tars_here)
         self._files: dict[tuple[int, int], int] = {}        # (process, shard) -> descriptor; forks open their own
+        self._objects: dict[tuple[int, int], NativeFile] = {}       # the same of tars in a store
         self.is_labelled = False        # whether `with_labels` has left videos out
         self._whole: dict[int, bool] = {}                   # shard -> whether it has its sha256
 
@@ -69,7 +77,7 @@ class ShardSet:
         check: also compare the checksums of the index. Raises BadInput "damaged-shard" where they differ. In a tar with
         a wrong sha256 they are compared in any case; the error is then "corrupt-image".
         """
-        compared = check or not self._is_whole(video.shard)
+        compared = check or self.is_remote or not self._is_whole(video.shard)
         frames = video.frames[start:stop]
         if not frames or start < 0 or stop > len(video.frames):
             raise IndexError(f"frames {start} to {stop} of video {video.video_id!r}, which has {len(video.frames)}")
@@ -121,7 +129,7 @@ class ShardSet:
             raise ValueError(f"none of the {len(self.videos)} videos in {self.folder} has labels, which training "
                              "needs. Take another split, or add the labels and make the shards again")
         labelled = object.__new__(ShardSet)
-        labelled.__dict__ |= self.__dict__ | {"_files": {}}
+        labelled.__dict__ |= self.__dict__ | {"_files": {}, "_objects": {}}
         labelled.is_labelled = True
         labelled.videos = self.videos.chosen(has_labels)
         return labelled
@@ -192,6 +200,10 @@ class ShardSet:
     def _pread(self, shard: int, offset: int, length: int) -> bytes:
         path = self.folder / self.manifest["shards"][shard]["name"]
         process = os.getpid()
+        if self.is_remote:
+            if (process, shard) not in self._objects:
+                self._objects[process, shard] = open_regular(path)
+            return self._objects[process, shard].read_at(length, offset)
         if (process, shard) not in self._files:
             try:
                 with open_regular(path) as file:

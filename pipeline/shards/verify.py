@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.errors import BadInput
 from pipeline.files import digest, sha256_of
-from pipeline.foreign_files import LARGEST_JSON, own_json, parse_json, read_file
+from pipeline.foreign_files import LARGEST_JSON, open_regular, own_json, parse_json, read_file
 from pipeline.images import decode_jpeg, decode_png
 from pipeline.shards.format import MANIFEST, META, PLAN, SCHEMA, clip_key
 from pipeline.shards.index import index_path, read_index, rebuild_rows
@@ -110,7 +110,7 @@ def _shard_findings(path: Path, shard: dict, position: int, indexed: list[dict] 
     for name, count in counts.items():
         if count != shard[name]:
             yield f"{path}: it has {count} {name}, but the manifest lists {shard[name]}"
-    with open(path, "rb") as tar:
+    with open_regular(path) as tar:
         for row in rows:
             try:
                 yield from _clip_findings(path, tar, row, classes)

@@ -17,6 +17,8 @@ import os
 import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, chain, count, groupby, islice
@@ -25,6 +27,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 from model.contracts import ClipBatch
+from pipeline import store
 from pipeline.clips import neighbours
 from pipeline.errors import BadInput
 from pipeline.shards import ShardSet, StoredVideo
@@ -142,6 +145,7 @@ class IndexedClips(Dataset):
         self.redraw = redraw
         self.videos = JoinedVideos(sets)
         self.ends = self.videos.ends
+        self.is_remote = any(shards.is_remote for shards in sets)
 
     def __getitem__(self, at: tuple[int, list[Draw]]) -> PackedBatch | BadInput:
         step, draws = at
@@ -149,7 +153,8 @@ class IndexedClips(Dataset):
             plans = [self.accepted(draw) for draw in draws]
         except BadInput as error:
             return error
-        return self.slots.put(step, plans, [self._fetch(plan.draw) for plan in plans], self.sets[0].classes)
+        with self._fetches(plans) as fetches:
+            return self.slots.put(step, plans, fetches, self.sets[0].classes)
 
     def accepted(self, draw: Draw) -> ClipPlan:
         """The clip of a draw, or the first one after it that is not refused."""
@@ -163,8 +168,30 @@ class IndexedClips(Dataset):
                        f"on ({config.refuse}); the last was of this video.", video=plan.clip.video.video_id,
                        cure="Check that the videos have labels, or set stage_one.input.refuse=null.")
 
+    @contextmanager
+    def _fetches(self, plans: Sequence[ClipPlan]) -> Iterator[list[Fetch]]:
+        """How the frames of each clip are read. From a store, several threads read all clips of the batch at once."""
+        fetches = [self._fetch(plan.draw) for plan in plans]
+        if not self.is_remote:
+            yield fetches
+            return
+        with ThreadPoolExecutor(store.READERS) as pool:
+            yield [_ahead(pool, fetch, plan) for plan, fetch in zip(plans, fetches)]
+
     def _fetch(self, draw: Draw) -> Fetch:
         return partial(read_frames, self.sets[bisect_right(self.ends, draw.video)])
+
+
+def _ahead(pool: ThreadPoolExecutor, fetch: Fetch, plan: ClipPlan) -> Fetch:
+    """A `Fetch` whose frames of this clip, and of its donor, are on their way."""
+    parts = [part for part in (plan.clip, plan.donor) if part]
+    coming = {(part.video.video_id, tuple(part.frames)): pool.submit(fetch, part.video, part.frames) for part in parts}
+
+    def fetched(video: StoredVideo, frames: tuple[int, ...]) -> list[tuple[bytes, bytes | None]]:
+        key = (video.video_id, tuple(frames))
+        return coming[key].result() if key in coming else fetch(video, frames)
+
+    return fetched
 
 
 class JoinedVideos(Sequence[StoredVideo]):

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import sys
+import tempfile
 from dataclasses import replace
 
 import pytest
@@ -169,7 +170,7 @@ def test_a_tracker_that_cannot_be_reached_is_named_with_the_command_that_logs_la
 
 @pytest.mark.parametrize("setting", ["folder", "stage_one_from", "stage_one.start_from", "evaluation.predictions",
                                      "predict.input", "predict.output"])
-@pytest.mark.parametrize("address", ["s3://bucket/run", "gs://bucket/run", "https://host/run"])
+@pytest.mark.parametrize("address", ["https://host/run", "hdfs://host/run", "s3:/bucket/run"])
 def test_an_address_is_refused_by_name_and_does_not_become_a_folder(setting, address, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     recipe = override(find_recipe("tiny"), [f"{setting}={address}"])
@@ -180,9 +181,33 @@ def test_an_address_is_refused_by_name_and_does_not_become_a_folder(setting, add
 
 
 def test_a_data_set_at_an_address_is_refused_too(capsys):
-    recipe = override(find_recipe("vipseg_video_kmax_r50"), ["dataset.root=s3://bucket/VIPSeg"])
+    recipe = override(find_recipe("vipseg_video_kmax_r50"), ["dataset.root=https://host/VIPSeg"])
     assert guarded(lambda _: pytest.fail("it ran"), lambda: recipe) == 2
-    assert "dataset.root=s3://bucket/VIPSeg is an address" in capsys.readouterr().err
+    assert "dataset.root=https://host/VIPSeg is an address" in capsys.readouterr().err
+
+
+def test_a_run_in_a_store_is_not_recorded_in_a_file_of_one_machine(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for changes in ([], ["tracking.uri=sqlite:////data/tracking.db"]):
+        recipe = override(find_recipe("tiny"), ["folder=s3://bucket/run", *changes])
+        assert guarded(lambda _: pytest.fail("it ran"), lambda recipe=recipe: recipe, uses=("tasks",)) == 2
+        message = capsys.readouterr().err
+        assert "folder=s3://bucket/run is in a store" in message
+        assert "mlflow server --host 0.0.0.0 --port 5000" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_that_cannot_be_used_is_named_before_anything_is_made(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for name, value in {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "a",
+                        "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}.items():
+        monkeypatch.setenv(name, value)
+    recipe = override(find_recipe("tiny"), ["predict.input=s3://no-such-bucket/videos/*.mp4"])
+    assert guarded(lambda _: pytest.fail("it ran"), lambda: recipe) == 2
+    assert "error: s3://no-such-bucket/videos cannot be used" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("place", ["file", "file/deeper", "link"])

@@ -23,7 +23,7 @@ from tests.tiny_models import tiny_video_kmax
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("jobs", "pipeline", "model")
 SHARED = {"model/contracts.py", "model/labels.py", "model/assignment.py", "pipeline/file_names.py",
-          "pipeline/foreign_files.py", "pipeline/printable.py", "pipeline/metrics/numbers.py"}
+          "pipeline/foreign_files.py", "pipeline/store.py", "pipeline/printable.py", "pipeline/metrics/numbers.py"}
 NETWORK = ("model/layers/", "model/precision.py")       # beside what a segmenter calls
 CLASSES = ClassTable("six", tuple(ClassInfo(number, str(number), number < 4, (number, 0, 0)) for number in range(6)))
 

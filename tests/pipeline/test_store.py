@@ -1,0 +1,256 @@
+"""Folders in a real object store: what one machine publishes, others read; nothing half-written can be read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline import store
+from pipeline.clips import AugmentConfig
+from pipeline.files import atomic_file, atomic_write, publish, remove_file, remove_folder, sha256_of
+from pipeline.foreign_files import open_regular, read_file
+from pipeline.shards import ShardConfig, ShardSet, make_shards, verify
+from pipeline.training_input import InputConfig, training_batches
+from tests.object_store import BUCKET, farther_away, object_store
+from tests.pipeline.shards.toy_videos import toy_videos
+
+ROOT = Path(__file__).resolve().parents[2]
+MEGABYTE = 2**20
+
+# Writes objects of several sizes again and again. Each begins with the sha256 of what follows.
+WRITER = """
+import hashlib, os, sys
+from pathlib import Path
+from pipeline import store
+from pipeline.files import atomic_write
+folder = store.working_path(sys.argv[1])
+folder.mkdir(parents=True, exist_ok=True)
+for round in range(1000):
+    for name, size in (("small.json", 1000), ("large.bin", 12 * 2**20), ("in_place.tar", 7 * 2**20)):
+        content = os.urandom(size)
+        atomic_write(folder / name, hashlib.sha256(content).digest() + content)
+        print(name, flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with object_store(tmp_path_factory.mktemp("store") / "server") as environment:
+        before = {name: os.environ.get(name) for name in environment}
+        os.environ.update(environment)
+        yield environment
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+@pytest.fixture
+def machine(server, tmp_path, monkeypatch):
+    """Makes this process one of another machine: it has other working folders."""
+    def become(name: str) -> None:
+        (tmp_path / name).mkdir(exist_ok=True)
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / name))
+
+    become("first")
+    return become
+
+
+@pytest.fixture
+def address(request) -> str:
+    return f"s3://{BUCKET}/{request.node.name}"
+
+
+def folder_of(address: str) -> Path:
+    """The working folder of an address on this machine, as the store is now."""
+    folder = store.working_path(address)
+    store.look(folder)
+    return folder
+
+
+def written(folder: Path, name: str, content: bytes) -> Path:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(folder / name, content)
+    return folder / name
+
+
+def test_addresses_and_the_paths_that_stand_for_them():
+    path = store.working_path("s3://bucket/run/a b")
+    assert store.in_store(path)
+    assert store.in_store(path / "stage_one" / "model.json")
+    assert not store.in_store(path.with_name("x.0000aaaa-12-0123abcd.partial"))
+    assert not store.in_store("/data/s3/run")
+    assert store.shown(f"in {path}, and --set folder={path}/x") == (
+        "in s3://bucket/run/a b, and --set folder=s3://bucket/run/a b/x")
+    assert [store.is_address(text) for text in ("s3://b/c", "gs://b", "hdfs://b/c", "/data", "s3:/b")] == [
+        True, True, False, False, False]
+
+
+def test_what_one_machine_publishes_another_one_reads(machine, address):
+    path = written(folder_of(address), "deep/a.json", b"[1]")
+    assert path.read_bytes() == b"[1]"
+    machine("second")
+    there = folder_of(address) / "deep/a.json"
+    assert there.stat().st_size == 3
+    assert there.stat().st_mode & 0o777 == 0o200        # its content is not on this machine
+    assert read_file(there) == b"[1]"
+    assert there.read_bytes() == b"[1]"
+    machine("first")
+    written(folder_of(address), "deep/a.json", b"[2, 3]")
+    machine("second")
+    assert read_file(folder_of(address) / "deep/a.json") == b"[2, 3]"
+    remove_file(there)
+    machine("first")
+    assert not (folder_of(address) / "deep/a.json").exists()
+
+
+def test_a_second_look_keeps_what_is_here(machine, address):
+    written(folder_of(address), "a.bin", b"content")
+    path = folder_of(address) / "a.bin"
+    assert path.read_bytes() == b"content"
+    store.release([path])
+    assert path.stat().st_size == 7
+    store.fetch(path.parent)
+    assert path.read_bytes() == b"content"
+
+
+def test_a_folder_is_uploaded_with_its_json_last(machine, address, monkeypatch):
+    partial = Path(tempfile.gettempdir()) / "step-1.partial"
+    partial.mkdir()
+    for name in ("a.json", "model.safetensors", "z.pt"):
+        (partial / name).write_text(name)
+    order = []
+    upload = store._upload
+    monkeypatch.setattr(store, "_upload", lambda file, *rest: (upload(file, *rest), order.append(file.name)))
+    folder = folder_of(address)
+    folder.mkdir(parents=True)
+    publish(partial, folder / "step-1")
+    assert sorted(order[:2]) == ["model.safetensors", "z.pt"]
+    assert order[2:] == ["a.json"]
+    machine("second")
+    assert sorted(path.name for path in (folder_of(address) / "step-1").iterdir()) == sorted(order)
+    remove_folder(folder_of(address) / "step-1")
+    machine("first")
+    assert not (folder_of(address) / "step-1/a.json").exists()
+
+
+def test_an_error_while_a_file_is_written_publishes_nothing(machine, address):
+    folder = folder_of(address)
+    folder.mkdir(parents=True)
+
+    def write() -> None:
+        with atomic_file(folder / "a.bin") as file:
+            file.write(b"half")
+            raise ValueError("here")
+
+    with pytest.raises(ValueError, match="here"):
+        write()
+    machine("second")
+    assert not folder_of(address).exists()
+
+
+def test_tars_are_read_in_place(machine, address):
+    path = written(folder_of(address), "a.tar", bytes(range(256)) * 1000)
+    assert path.stat().st_blocks == 0
+    with open_regular(path) as file:
+        assert file.read_at(3, 256) == b"\0\1\2"
+    assert sha256_of(path) == hashlib.sha256(bytes(range(256)) * 1000).hexdigest()
+    assert path.stat().st_blocks == 0
+
+
+def test_a_store_that_does_not_answer_is_named(machine, address, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(ConnectionError, match=f"{address} cannot be used.*AWS_ENDPOINT_URL"):
+        folder_of(address)
+
+
+def test_a_machine_that_reaches_the_store_has_no_fault(machine, address, monkeypatch):
+    store.write_token(address, "token")
+    assert store.fault(address, "token") == ""
+    assert store.fault(address, "") == ""
+    assert "cannot be used there" in store.fault(address, "other")
+
+
+def test_killed_while_it_uploads_nothing_half_written_can_be_read(machine, address, tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": tempfile.gettempdir()}
+    read = set()
+    for kill in range(4):
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, address], env=environment, stdout=subprocess.PIPE)
+        assert writer.stdout.readline() == b"small.json\n"
+        time.sleep(0.05 + 0.2 * kill)       # within the upload of the large one, or of the next
+        writer.send_signal(signal.SIGKILL if kill % 2 else signal.SIGTERM)
+        writer.wait()
+        machine(f"after_{kill}")
+        for path in folder_of(address).iterdir():
+            with open_regular(path) as file:
+                content = file.read()
+            assert content[:32] == hashlib.sha256(content[32:]).digest(), path.name
+            read.add(path.name)
+    assert "small.json" in read
+
+
+def test_shards_in_a_store_are_those_of_a_folder(machine, address, tmp_path):
+    data = toy_videos(tmp_path / "toy", {"a": 6, "b": 5, "c": 4})
+    config = ShardConfig(clip_frames=4, min_shards=2)
+    here = make_shards(data, tmp_path / "shards", config, split="train")
+    made = make_shards(data, folder_of(address), config, split="train")
+    assert made.fingerprint == here.fingerprint
+    machine("second")
+    there = folder_of(address)
+    assert {path.name: sha256_of(path) for path in there.iterdir()} == {
+        path.name: sha256_of(path) for path in (tmp_path / "shards").iterdir()}
+    assert verify(there) == []
+    assert make_shards(data, there, config, split="train").fingerprint == here.fingerprint
+    local = ShardSet(tmp_path / "shards")
+    remote = ShardSet(there)
+    for video in local.videos:
+        assert remote.read(remote.videos[video.index], 0, len(video.frames)) == local.read(video, 0, len(video.frames))
+    assert (there / "train-000000.tar").stat().st_blocks == 0
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_training_reads_the_same_batches_from_a_store(machine, address, tmp_path, workers):
+    data = toy_videos(tmp_path / "toy", {"a": 6, "b": 5, "c": 4})
+    config = ShardConfig(clip_frames=4, min_shards=2)
+    make_shards(data, tmp_path / "shards", config, split="train")
+    make_shards(data, folder_of(address), config, split="train")
+    machine("second")
+    settings = InputConfig(augment=AugmentConfig(size=(33, 49)), batch_size=2, clip_frames=2, workers=workers)
+    batches = [training_batches(ShardSet(folder), settings) for folder in (tmp_path / "shards", folder_of(address))]
+    for _ in range(4):
+        ours, theirs = map(next, batches)
+        assert (ours.frames == theirs.frames).all()
+        assert ours.videos == theirs.videos
+
+
+def test_a_data_set_in_a_store_is_fetched_video_by_video(machine, address, tmp_path):
+    local = toy_videos(tmp_path / "toy", {"a": 6, "b": 5})
+    store.put(tmp_path / "toy", folder_of(address))
+    machine("second")
+    root = folder_of(address)
+    data = type(local)(root=root, lengths=local.lengths)
+    config = ShardConfig(clip_frames=4)
+    assert make_shards(data, tmp_path / "one", config, split="train").fingerprint == make_shards(
+        local, tmp_path / "two", config, split="train").fingerprint
+    assert all(path.stat().st_blocks == 0 for path in root.rglob("*.jpg"))      # their room is free again
+
+
+def test_the_proxy_makes_a_server_farther_away(server, address):
+    from pyarrow.fs import S3FileSystem
+
+    def seconds(endpoint: str) -> float:
+        files = S3FileSystem(endpoint_override=endpoint)
+        files.get_file_info(BUCKET)
+        began = time.perf_counter()
+        files.get_file_info(BUCKET)
+        return time.perf_counter() - began
+
+    near = seconds(server["AWS_ENDPOINT_URL"])
+    with farther_away(server["AWS_ENDPOINT_URL"], 0.2) as endpoint:
+        assert seconds(endpoint) > near + 0.1
