@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.harness import Results
+from benchmarks.object_store import BUCKET, farther_away, object_store
 from pipeline import store
 from pipeline.clips import AugmentConfig
 from pipeline.datasets.synthetic import SyntheticConfig, write_world
 from pipeline.datasets.vipseg import VipSeg
 from pipeline.shards import ShardSet, make_shards
 from pipeline.training_input import InputConfig, training_batches
-from tests.object_store import BUCKET, farther_away, object_store
 
 MEASURES = ("pipeline/store.py", "pipeline/shards/reader.py", "pipeline/training_input/loading.py")
 ADDRESS = f"s3://{BUCKET}/shards"

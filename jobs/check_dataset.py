@@ -28,7 +28,7 @@ from pipeline.at_work import alone_in
 from pipeline.datasets import open_dataset
 from pipeline.datasets.synthetic import write_world
 from pipeline.errors import BadInput
-from pipeline.files import remove_folder
+from pipeline.files import atomic_file, remove_folder
 from pipeline.outcomes import Outcomes, VideoOutcome
 from pipeline.progress import Progress
 from pipeline.records import Dataset
@@ -135,7 +135,8 @@ def draw(video: EncodedVideo, dataset: Dataset, folder: Path) -> None:
         meta, index, members = labelled[place]
         picture = labelled_picture(members[f"f{index:03d}.jpg"], members[f"f{index:03d}.png"], meta, dataset.classes)
         folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(folder / f"{len(list(folder.iterdir())):02d}_{meta['video_id'][:80]}.jpg")
+        with atomic_file(folder / f"{len(list(folder.iterdir())):02d}_{meta['video_id'][:80]}.jpg") as file:
+            Image.fromarray(picture).save(file, "JPEG")
 
 
 if __name__ == "__main__":

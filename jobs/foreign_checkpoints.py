@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from pipeline import store
 from pipeline.errors import BadInput
 
 # The first bytes of torch's files.
@@ -45,6 +46,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}; --source takes a .pth, .pt, .pkl or .safetensors file")
+    store.fetch(path)
     try:
         content = _read(path)
     except Refused as error:

@@ -45,12 +45,12 @@ def inside(path: Path, *roots: Path) -> Path:
 def open_regular(path: Path | str) -> IO[bytes]:
     """A file opened for reading. Raises OSError, and BadInput "not-a-file" for a pipe, a socket or a device.
 
-    An object in a store is copied to this machine first; a tar is opened there, and has no file number.
+    An object in a store is copied to this machine first; a tar is read there, and its file has no number.
     The kind is asked for before opening, since opening a device can act on it, and again afterwards, since the file may
     have been exchanged. Opening never waits for a writer.
     """
-    if (remote := store.opened(path)) is not None:
-        return remote
+    if (file := store.opened(path)) is not None:
+        return file
     mode = os.stat(path).st_mode
     refuse_special(path, mode)
     if stat.S_ISDIR(mode):

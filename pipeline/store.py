@@ -9,8 +9,10 @@ in place. Nothing happens to paths outside of working folders.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
+import logging
 import os
 import re
 import stat
@@ -21,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSystem
@@ -39,8 +41,11 @@ _SHOWN = re.compile(rf"(?:/[^\s/'\"=]+)*?/{_NAME}-\d+/({'|'.join(SCHEMES)})/")
 _PARTIAL = re.compile(r"\.partial(/|$)")
 _ELSEWHERE = 0o1200         # permissions of a file whose content is in the store alone
 _HERE = 0o1644              # the same of one whose content is here too; the sticky bit tells it from what is only here
+_LONGEST = 255              # bytes of a name in file systems
 _REQUEST_SECONDS = 60.0
 _CONNECT_SECONDS = 10.0
+
+log = logging.getLogger(__name__)
 
 _looked: dict[str, str] = {}        # working folder that this process was asked to look at -> token of that look
 
@@ -68,8 +73,13 @@ def is_address(text: str) -> bool:
 
 
 def working_path(address: str) -> Path:
-    """The path that stands for an address on this machine. Nothing is made there."""
+    """The path that stands for an address on this machine. Nothing is made there.
+
+    Raises ValueError for an address with a part `..`, which is part of a name in stores and leads elsewhere in paths.
+    """
     scheme, _, key = address.partition("://")
+    if ".." in key.split("/"):
+        raise ValueError(f"{address} has a part '..'; write the address without it")
     return Path(tempfile.gettempdir()).absolute() / f"{_NAME}-{os.getuid()}" / scheme.lower() / key
 
 
@@ -143,17 +153,24 @@ def held(paths: Iterable[Path | None]) -> Iterator[None]:
         release(paths)
 
 
-def opened(path: Path | str) -> NativeFile | None:
-    """The object of a path that is read in the store; None for any other, whose content is here from now on."""
+def opened(path: Path | str) -> NativeFile | IO[bytes] | None:
+    """The object of a path, opened for reading: a tar in its store, any other here, where its content is from now on.
+
+    None for a path outside of working folders. Raises OSError.
+    """
     place = place_of(path)
     if place is None:
         return None
     path = Path(path)
-    if path.suffix != STAYING or not path.is_file() or _is_here(path):
-        _fetch_file(path)
-        return None
-    with _named(place):
-        return place.store.open_input_file(place.key)
+    if path.suffix == STAYING and path.is_file() and not _is_here(path):
+        with _named(place):
+            return place.store.open_input_file(place.key)
+    _fetch_file(path)
+    file = open(path, "rb")     # noqa: SIM115 - the caller closes it
+    if not os.fstat(file.fileno()).st_mode & stat.S_IRUSR:      # another process has looked; root may read everything
+        file.close()
+        raise OSError(f"{place.address} was replaced while it was read. Run the same command again.")
+    return file
 
 
 def put(partial: Path, path: Path) -> None:
@@ -226,7 +243,10 @@ def remove_token(address: str, token: str) -> None:
 def place_of(path: Path | str) -> Place | None:
     """The place in a store that a path stands for; None for any other path, and for one that is still being written."""
     text = os.fspath(path)
-    if _NAME not in text or (match := _PLACE.fullmatch(text)) is None or _PARTIAL.search(match["key"]):
+    if _NAME not in text:
+        return None
+    match = _PLACE.fullmatch(os.path.normpath(text))        # a name from data may hold `..`
+    if match is None or _PARTIAL.search(match["key"]):
         return None
     return Place(match["root"], match["scheme"], match["key"])
 
@@ -253,6 +273,8 @@ def _named(place: Place) -> Iterator[None]:
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{place.address} is not in the store ({_first_line(error)})") from None
     except OSError as error:
+        if error.errno is not None:     # of a file on this machine, such as on a full disk
+            raise
         raise ConnectionError(f"{place.address} cannot be used: {_first_line(error)}. Check the name of the bucket, "
                               "the credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE, or the role of the machine; for gs:// "
                               "GOOGLE_APPLICATION_CREDENTIALS) and AWS_ENDPOINT_URL") from error
@@ -263,7 +285,7 @@ def _first_line(error: OSError) -> str:
 
 
 def _look(place: Place, path: Path, *, token: str) -> None:
-    record = Path(place.root) / ".looks" / _code(path)
+    record = _own_folder(place.root, ".looks") / _code(path)
     with _alone(place, path) as lock:
         if record.is_file() and record.read_text() == token:
             return
@@ -276,21 +298,28 @@ def _look(place: Place, path: Path, *, token: str) -> None:
         for file in [path, *path.rglob("*")]:
             if file not in files and _is_gone(file, started):
                 file.unlink(missing_ok=True)
-        record.parent.mkdir(parents=True, exist_ok=True)
         with _new_file(record) as new:
             Path(new).write_text(token)
 
 
-def _listed(place: Place) -> Iterator[FileInfo]:
-    """The object of a path, or all objects of a folder."""
+def _listed(place: Place) -> list[FileInfo]:
+    """The object of a path, or all objects of a folder. Those whose names cannot be those of files are left out."""
     from pyarrow.fs import FileType
 
     with _named(place):
         here = place.store.get_file_info(place.key)
-        if here.type == FileType.File:
-            yield here
-        else:
-            yield from _objects(place)
+        objects = [here] if here.type == FileType.File else list(_objects(place))
+    unfit = [found.path for found in objects if not _can_be_path(found.path)]
+    if unfit:
+        log.warning("%s: %d objects are left out, since their names cannot be those of files, first %r", place.address,
+                    len(unfit), unfit[0][:200])
+    return [found for found in objects if _can_be_path(found.path)]
+
+
+def _can_be_path(key: str) -> bool:
+    """Whether an object can have a path. One with a part `..` would lie outside of the working folder."""
+    return all(part not in ("", ".", "..") and "\0" not in part and len(os.fsencode(part)) <= _LONGEST
+               for part in key.split("/"))
 
 
 def _objects(place: Place) -> Iterator[FileInfo]:
@@ -368,6 +397,8 @@ def _upload(file: Path, place: Place, *, stays: bool = True) -> None:
     """
     from pyarrow.fs import LocalFileSystem, copy_files
 
+    if not _is_here(file):
+        raise FileNotFoundError(f"{file} has no content on this machine that could be uploaded")
     size = file.stat().st_size
     with _named(place):
         copy_files(str(file), place.key, source_filesystem=LocalFileSystem(), destination_filesystem=place.store)
@@ -390,9 +421,7 @@ def _in_threads(call: Callable[[Path], None], paths: Iterable[Path]) -> None:
 @contextmanager
 def _new_file(path: Path) -> Iterator[str]:
     """The name of a new empty file, which takes the place of `path` when the block ends without an error."""
-    incoming = Path(_root(path)) / ".incoming"
-    incoming.mkdir(parents=True, exist_ok=True)
-    new = incoming / uuid.uuid4().hex
+    new = _own_folder(_root(path), ".incoming") / uuid.uuid4().hex
     new.touch()
     try:
         yield str(new)
@@ -404,11 +433,22 @@ def _new_file(path: Path) -> Iterator[str]:
 @contextmanager
 def _alone(place: Place, path: Path) -> Iterator[int]:
     """One process of this machine at a time for a path; gives the number of an open file of its own."""
-    locks = Path(place.root) / ".locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    with open(locks / _code(path), "a") as lock:
+    with open(_own_folder(place.root, ".locks") / _code(path), "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield lock.fileno()
+
+
+def _own_folder(root: str, name: str) -> Path:
+    """A folder beside the working folders, which no other user may enter. Raises PermissionError where one made them.
+    """
+    Path(root).mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = os.lstat(root)
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o022:
+        raise PermissionError(errno.EPERM, "it was made by another user, or others may write there; set TMPDIR to a "
+                              "folder of your own", root)
+    folder = Path(root) / name
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def _root(path: Path) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from jobs.reporting.evaluations import Evaluation
 from jobs.training.checkpoint_folders import checkpoints
-from pipeline.foreign_files import whole_json
+from pipeline.foreign_files import LARGEST_JSON, read_file, whole_json
 
 MOST_POINTS = 400           # of a curve
 INK = "#123456"             # which the page replaces by the colour of its text
@@ -59,7 +59,7 @@ def stage_charts(run: Path, stage_one_run: Path) -> list[Chart]:
 def read_losses(path: Path) -> list[Curve]:
     """The sum of the losses and the largest of its terms, from `progress.jsonl`; of repeated steps the last counts."""
     reports: dict[int, Mapping[str, float]] = {}
-    for line in path.read_text().splitlines() if path.is_file() else ():
+    for line in read_file(path, largest=LARGEST_JSON).splitlines() if path.is_file() else ():
         with suppress(ValueError, KeyError, TypeError):         # a line that a kill has cut off
             report = json.loads(line)
             reports[int(report["step"])] = {name: float(value) for name, value in report["losses"].items()}

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from jobs.sweeping.ranking import Row, TrialResult, table
 from pipeline.files import atomic_file, atomic_write, remove_folder
-from pipeline.foreign_files import whole_json
+from pipeline.foreign_files import open_regular, whole_json
 from pipeline.seals import sealed
 
 
@@ -70,7 +70,8 @@ def trial_table(results: Sequence[TrialResult]) -> pa.Table:
 
 def read_trials(path: Path) -> list[TrialResult]:
     """The trials of a `trials.parquet`."""
-    return [TrialResult.from_json(json.loads(row)) for row in pq.read_table(path)["result"].to_pylist()]
+    with open_regular(path) as file:
+        return [TrialResult.from_json(json.loads(row)) for row in pq.read_table(file)["result"].to_pylist()]
 
 
 def plot(rows: Sequence[Row], number: str) -> bytes:

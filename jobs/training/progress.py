@@ -13,18 +13,24 @@ from jobs.console import say
 from jobs.memory import peak_memory
 from jobs.training.loop import StepReport
 from pipeline import store
-from pipeline.files import naming
+from pipeline.files import atomic_write, naming
+from pipeline.foreign_files import LARGEST_JSON, read_file
 
 
 class Progress:
-    """Prints the status line and appends each report to `progress.jsonl`."""
+    """Prints the status line and adds each report to `progress.jsonl`.
+
+    Objects in a store only change as a whole, so there it is replaced with each checkpoint (`keep`).
+    """
 
     def __init__(self, path: Path, steps: int, world: int) -> None:
         self.path = path
         self.steps = steps
         self.world = world
         path.parent.mkdir(parents=True, exist_ok=True)
-        store.fetch(path)
+        self.whole: bytes | None = None     # content of a file in a store
+        if store.in_store(path):
+            self.whole = read_file(path, largest=LARGEST_JSON) if path.is_file() else b""
 
     def __call__(self, report: StepReport) -> dict[str, float]:
         """Print and store one report; returns the numbers for the tracker."""
@@ -43,12 +49,15 @@ class Progress:
         return numbers
 
     def keep(self) -> None:
-        """Replace the file in a store by this one, as a whole; nothing for a run that is in none."""
-        if self.path.exists():
-            store.put(self.path, self.path)
+        """Replace a file in a store by one with all reports so far. Any other holds them already."""
+        if self.whole:
+            atomic_write(self.path, self.whole)
 
     def _append(self, line: bytes) -> None:
         """Add a line. Raises OSError naming the file, which then ends with the line before, when the disk is full."""
+        if self.whole is not None:
+            self.whole += line
+            return
         with naming(self.path, needed=len(line)), self.path.open("ab", buffering=0) as lines:
             end = lines.tell()
             try:

@@ -187,6 +187,7 @@ def _refuse_excess(kept: Path) -> None:
 
 def _link_all(source: Path, folder: Path) -> None:
     """Link a file, or all files of a folder, into `folder`."""
+    store.fetch(source)
     paths = [path for path in source.rglob("*") if path.is_file()] if source.is_dir() else [source]
     for path in paths:
         target = folder / (path.relative_to(source) if source.is_dir() else path.name)

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from pipeline.disk_space import named, tells_of_full_disk
-from pipeline.files import partial_path
+from pipeline.files import partial_path, publish
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def add_sound(overlay: Path, source: Path, *, start: float, end: float) -> bool:
                                  capture_output=True, check=False, timeout=SECONDS * (1 + (end - start) / 3600))
         reason = process.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
         if process.returncode == 0 and target.exists():
-            target.replace(overlay)
+            publish(target, overlay)
             return True
         if process.returncode and tells_of_full_disk(reason[0]):
             raise named(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), overlay, overlay.stat().st_size)

@@ -10,16 +10,18 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from benchmarks.object_store import BUCKET, farther_away
 from pipeline import store
 from pipeline.clips import AugmentConfig
 from pipeline.files import atomic_file, atomic_write, publish, remove_file, remove_folder, sha256_of
 from pipeline.foreign_files import open_regular, read_file
 from pipeline.shards import ShardConfig, ShardSet, make_shards, verify
 from pipeline.training_input import InputConfig, training_batches
-from tests.object_store import BUCKET, farther_away, object_store
+from tests.object_store import store_for_tests
 from tests.pipeline.shards.toy_videos import toy_videos
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,12 +45,8 @@ for round in range(1000):
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    with object_store(tmp_path_factory.mktemp("store") / "server") as environment:
-        before = {name: os.environ.get(name) for name in environment}
-        os.environ.update(environment)
+    with store_for_tests(tmp_path_factory.mktemp("store") / "server") as environment:
         yield environment
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 @pytest.fixture
@@ -108,6 +106,45 @@ def test_what_one_machine_publishes_another_one_reads(machine, address):
     remove_file(there)
     machine("first")
     assert not (folder_of(address) / "deep/a.json").exists()
+
+
+def test_an_object_whose_name_leads_out_of_the_folder_is_left_out(machine, address, monkeypatch, caplog):
+    folder = folder_of(address)
+    written(folder, "a.json", b"[1]")
+    [whole] = store._objects(store.place_of(folder))
+    names = ["../../../../outside.json", "deep/../../outside.json", "n" * 300, "b//c.json", "c\0d"]
+    strange = [SimpleNamespace(path=f"{store.place_of(folder).key}/{name}", size=9, mtime_ns=0) for name in names]
+    monkeypatch.setattr(store, "_objects", lambda place: iter([*strange, whole]))
+    folder_of(address)
+    assert [path.name for path in folder.parent.rglob("*") if path.is_file()] == ["a.json"]
+    assert not list(Path(tempfile.gettempdir()).rglob("outside.json"))
+    assert "5 objects are left out" in caplog.text
+
+
+def test_a_path_with_dots_stands_for_the_object_that_it_leads_to():
+    path = store.working_path("s3://bucket/run")
+    assert store.place_of(path / "deep/../a.json").key == "bucket/run/a.json"
+    assert store.place_of(path / "../../../../../outside.json") is None
+    with pytest.raises(ValueError, match="has a part"):
+        store.working_path("s3://bucket/../other/run")
+
+
+def test_working_folders_are_of_this_user_alone(machine, address):
+    written(folder_of(address), "a.json", b"[1]")
+    root = Path(store.place_of(folder_of(address)).root)
+    assert root.stat().st_mode & 0o777 == 0o700
+    root.chmod(0o777)
+    with pytest.raises(PermissionError, match="set TMPDIR"):
+        folder_of(address)
+
+
+def test_an_object_that_is_replaced_while_it_is_opened_is_not_read_as_zeros(machine, address, monkeypatch):
+    path = written(folder_of(address), "a.json", b"[1]")
+    store.release([path])
+    fetch = store._fetch_file
+    monkeypatch.setattr(store, "_fetch_file", lambda path: (fetch(path), store.release([path])))
+    with pytest.raises(OSError, match=r"was replaced while it was read|Permission denied"):
+        read_file(path)
 
 
 def test_a_second_look_keeps_what_is_here(machine, address):
