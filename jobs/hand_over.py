@@ -32,7 +32,7 @@ from jobs.recipes.schema import Recipe
 from jobs.training.tracker import Tracker
 from jobs.verb import CommandLine, recorded, run
 from pipeline.at_work import alone_in
-from pipeline.files import partial_path
+from pipeline.files import partial_path, publish, remove_folder
 
 NAME = "video_segmenter"        # in MLflow's registry
 
@@ -88,8 +88,8 @@ def replaced(folder: Path) -> Iterator[Path]:
     partial = partial_path(folder)
     try:
         yield partial
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+        remove_folder(folder)
+        publish(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
