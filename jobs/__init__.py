@@ -8,6 +8,7 @@ from jobs.surroundings import (
     open_closed_streams,
     refuse_lost_folder,
     refuse_missing_temporary_folder,
+    refuse_other_python,
     refuse_shadows,
     say_that_it_starts,
 )
@@ -19,6 +20,7 @@ open_closed_streams()
 refuse_lost_folder()
 refuse_shadows()
 if is_verb():
+    refuse_other_python()
     keep_warnings_harmless()
     refuse_missing_temporary_folder()
     say_that_it_starts()

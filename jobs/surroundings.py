@@ -55,6 +55,17 @@ def refuse_shadows() -> None:
             raise ImportError(message)
 
 
+def refuse_other_python() -> None:
+    """Stop where this Python lacks the packages of the project, since it is not that of their environment."""
+    from importlib.util import find_spec
+    if missing := [name for name in ("numpy", "torch", "tqdm") if find_spec(name) is None]:
+        activate = os.path.join(_ROOT, ".venv", "bin", "activate")
+        made = f"activate the environment of this project (. {activate})" if os.path.exists(activate) else \
+            "`make demo` and `make test` create an environment with them; then activate it (. .venv/bin/activate)"
+        _stop(f"{sys.executable} lacks packages that this project needs, such as {missing[0]}: {made}, or install "
+              f"them here (pip install -c infra/constraints.txt {_ROOT})")
+
+
 def keep_warnings_harmless() -> None:
     """Undo `error` in -W and PYTHONWARNINGS: a warning of any installed package would end a verb, or Ray's workers."""
     if not any(map(_makes_errors, sys.warnoptions)):

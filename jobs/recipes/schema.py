@@ -258,9 +258,10 @@ class PredictConfig:
 
     def __post_init__(self) -> None:
         ends_later = self.end is None or self.end > self.start
-        if not (self.every >= 1 and 0 <= self.start < math.inf and 0 < self.fps < math.inf and ends_later):
+        if not (self.every >= 1 and 0 <= self.start < math.inf and 0 < self.fps <= 1000 and ends_later):
             raise ValueError(f"predict.every={self.every}, start={self.start}, end={self.end}, fps={self.fps}: every "
-                             "must be at least 1, start at least 0 seconds, end later than start, and fps above 0")
+                             "must be at least 1, start at least 0 seconds, end later than start, and fps above 0 and "
+                             "at most 1000")
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise ValueError(f"predict.threshold={self.threshold} must lie between 0 and 1, as scores do")
 

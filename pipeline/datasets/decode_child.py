@@ -50,7 +50,7 @@ def probe(path: str, *, timeout: float, counted: Callable[[int], None]) -> dict[
     with container:
         if container.format.name.endswith("_pipe") or container.format.name == "image2":
             return _refusal("not-a-video", "the file is a still picture.",
-                            "Rename it as one (.jpg, .png), or give a folder of pictures.")
+                            "Save it as JPEG or PNG; if it is one, let its name end so.")
         streams = _pictures(container)
         if not streams:
             return _refusal("no-video-stream", "the file has no pictures, only other streams.", "Give another file.")

@@ -29,8 +29,9 @@ class Excerpt:
         self.indices = [index for index, time in enumerate(times)
                         if start - TOLERANCE <= time < last - TOLERANCE][::every]
         if not self.indices:
-            raise BadInput("no-frames", f"no frame lies between {start:g} and {last:g} seconds; the video ends at "
-                           f"{times[-1]:.3f} seconds.", video=video_id, cure="Set predict.start and predict.end to "
+            wanted = f"from {start:g} seconds on" if end is None else f"between {start:g} and {end:g} seconds"
+            raise BadInput("no-frames", f"there is no frame {wanted}; the last one is at {times[-1]:.3f} seconds.",
+                           video=video_id, cure="Set predict.start and predict.end to "
                            "seconds after its first frame.")
         self.source = source
         self.video_id = video_id

@@ -6,9 +6,10 @@ import glob
 import hashlib
 import json
 import os
+import shlex
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
@@ -170,17 +171,17 @@ def _videos_of(path: Path, left_out: list[BadInput]) -> list[Path]:
     others = [path / name for name in names if path / name not in {*folders, *films, *pictures}]
     if films or (of_frames and len(pictures) < 2):
         _leave_out(left_out, "picture-beside-videos", pictures, "lies beside videos and is not predicted",
-                   f"To predict pictures: --set predict.input='{path}/*.jpg'")
+                   lambda picture: _to_predict("pictures", path, f"*{picture.suffix}"))
         videos = sorted([*films, *of_frames], key=lambda file: natural(file.name))
     elif pictures:
         _leave_out(left_out, "folder-beside-frames", of_frames, "lies beside frames and is not predicted",
-                   f"To predict folders: --set predict.input='{path}/*/'")
+                   _to_predict("folders", path, "*/"))
         videos = [path]
     else:
         videos = []
     _leave_out(left_out, "not-a-video", [folder for folder in folders if folder not in of_frames],
                "is a folder without frames, and folders in it are not searched",
-               f"To search all folders: --set predict.input='{path}/**/*.mp4'")
+               _to_predict("the videos of all folders", path, "**/*.mp4"))
     _leave_out(left_out, "not-a-video", others, *NO_VIDEO)
     return videos
 
@@ -196,11 +197,18 @@ def _holds_pictures(folder: Path) -> bool:
         return True
 
 
-def _leave_out(left_out: list[BadInput], reason: str, paths: Iterable[Path], why: str, cure: str) -> None:
-    """Name what is left out, in one line for all files of one suffix."""
+def _to_predict(kind: str, folder: Path, pattern: str) -> str:
+    """The words for a shell that give what fits a pattern in a folder, whatever its name holds."""
+    return f"To predict {kind}: --set predict.input={shlex.quote(f'{glob.escape(str(folder))}/{pattern}')}"
+
+
+def _leave_out(left_out: list[BadInput], reason: str, paths: Iterable[Path], why: str,
+               cure: str | Callable[[Path], str]) -> None:
+    """Name what is left out, in one line for all files of one suffix. cure: may depend on the first of them."""
     groups: dict[str, list[Path]] = {}
     for path in paths:
         groups.setdefault(path.suffix.lower(), []).append(path)
     for group in groups.values():
         more = f", like {len(group) - 1} more" if len(group) > 1 else ""
-        left_out.append(BadInput(reason, f"it {why}{more}.", file=group[0], cure=cure))
+        left_out.append(BadInput(reason, f"it {why}{more}.", file=group[0],
+                                 cure=cure if isinstance(cure, str) else cure(group[0])))

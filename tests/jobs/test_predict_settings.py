@@ -154,7 +154,7 @@ def test_a_list_of_inputs_is_set_as_json_and_a_path_as_a_word(recipe):
     assert override(recipe, ['predict.input=["a.mp4", "b/*.mp4"]']).predict.input == ("a.mp4", "b/*.mp4")
 
 
-@pytest.mark.parametrize("changes", [{"every": 0}, {"start": -1}, {"start": 2, "end": 2}, {"fps": 0},
+@pytest.mark.parametrize("changes", [{"every": 0}, {"start": -1}, {"start": 2, "end": 2}, {"fps": 0}, {"fps": 1e6},
                                      {"fps": float("nan")}, {"start": float("nan")}, {"end": float("nan")},
                                      {"threshold": 1.5}])
 def test_settings_that_cannot_be_meant_are_refused(changes):

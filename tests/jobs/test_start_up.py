@@ -72,6 +72,17 @@ def test_the_first_line_comes_before_the_imports_that_take_long(verb):
     assert first < len(lines) / 10
 
 
+@pytest.mark.parametrize("arguments", [["--recipe", "demo"], ["--help"]])
+def test_a_python_without_the_packages_names_the_environment_that_has_them(arguments):
+    """-S leaves out what is installed, as the Python of a shell without the environment does."""
+    done = subprocess.run([sys.executable, "-S", "-m", "jobs.predict", *arguments], cwd=ROOT, capture_output=True,
+                          text=True, check=False, env={"PATH": os.environ["PATH"]})
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {sys.executable} lacks packages that this project needs, such as numpy: ")
+    assert ".venv/bin/activate)" in line
+
+
 @pytest.mark.parametrize(("arguments", "taken_apart"), [
     (["-c", "pass"], True), (["-m", "jobs.verify_shards", "--help"], False),
     (["-m", "jobs.profile", "--wrong"], False)])

@@ -52,6 +52,8 @@ def test_a_folder_has_the_times_of_its_frame_rate(tmp_path):
 
 
 def test_times_after_the_end_are_refused_with_the_length(film):
-    with pytest.raises(BadInput, match=r"the video ends at 2\.750 seconds") as error:
+    with pytest.raises(BadInput, match=r"no frame between 2\.8 and 2\.9 seconds; the last one is at 2\.750 seconds"):
+        Excerpt(film, video_id="mine", start=2.8, end=2.9)
+    with pytest.raises(BadInput, match=r"no frame from 10 seconds on; the last one is at 2\.750 seconds") as error:
         Excerpt(film, video_id="mine", start=10)
     assert error.value.reason == "no-frames"

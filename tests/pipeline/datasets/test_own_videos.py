@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 import pytest
@@ -201,3 +202,14 @@ def test_what_a_glob_matches_and_is_no_video_by_its_name_is_named_and_counted(tm
     assert set(errors) == {"README", "more.txt"}
     assert "like 1 more" in str(errors["more.txt"])
     assert found(str(tmp_path / "README")) == {"README": "README"}      # named itself: its content decides
+
+
+@pytest.mark.parametrize("folder", ["plain", "it's [a] $HOME"])
+def test_the_cure_for_what_lies_beside_videos_gives_exactly_that(tmp_path, folder):
+    touch(tmp_path / folder, "film.mp4", "a.JPEG", "b.webp", "c.webp", "deep/er/other.mp4")
+    cures = {}
+    for error in find_videos(str(tmp_path / folder)).left_out:
+        option, setting = shlex.split(error.cure.partition(": ")[2])
+        assert option == "--set"
+        cures[Path(error.file).name] = sorted(found(setting.removeprefix("predict.input=")).values())
+    assert cures == {"a.JPEG": ["a.JPEG"], "b.webp": ["b.webp", "c.webp"], "deep": ["film.mp4", "other.mp4"]}

@@ -16,6 +16,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline.datasets.raw_video import CHILD, KEPT, RawVideo, open_video
 from pipeline.errors import BadInput
@@ -196,6 +197,14 @@ def test_a_file_that_is_no_video_is_refused_with_file_and_reason(tmp_path, name,
         RawVideo(tmp_path / name)
     assert error.value.reason == reason
     assert error.value.cure
+
+
+@pytest.mark.parametrize(("suffix", "name"), [(".ppm", "a.ppm"), (".png", "a.mp4")])
+def test_a_picture_that_is_no_video_is_named_with_a_cure_that_works_for_it(tmp_path, suffix, name):
+    Image.new("RGB", (8, 6)).save(tmp_path / f"picture{suffix}")
+    (tmp_path / f"picture{suffix}").rename(tmp_path / name)
+    with pytest.raises(BadInput, match=r"a still picture\. Save it as JPEG or PNG; if it is one, let its name end so"):
+        open_video(tmp_path / name)
 
 
 def test_a_missing_file_is_refused(tmp_path):
