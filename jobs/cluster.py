@@ -47,12 +47,17 @@ class ClusterConfig:
     object_store_mb: int = 300           # of that cluster
 
 
+def is_loss(error: Exception) -> bool:
+    """Whether an error of Ray tells of a process or a machine that is gone."""
+    ray_errors = sys.modules.get("ray.exceptions")      # Ray takes a second to import
+    if ray_errors is None or getattr(error, "actor_init_failed", False):     # an error in the code
+        return False
+    return isinstance(error, tuple(getattr(ray_errors, name) for name in LOSSES))
+
+
 def explained_loss(error: Exception) -> Exception:
     """An OSError with a cure where a process of Ray, or a worker, died once too often; else the error itself."""
-    ray_errors = sys.modules.get("ray.exceptions")      # Ray takes a second to import
-    if ray_errors is None or not isinstance(error, tuple(getattr(ray_errors, name) for name in LOSSES)):
-        return error
-    if getattr(error, "actor_init_failed", False):      # an error in the code
+    if not is_loss(error):
         return error
     loss = OSError(f"Ray lost a process of the verb: {next(iter(str(error).splitlines()), type(error).__name__)}")
     loss.add_note("Look for the reason in Ray's logs, such as too little memory or a machine that is gone. Then run "

@@ -19,7 +19,7 @@ from ray.train.torch import TorchTrainer, get_device, prepare_model
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 from torch import nn
 
-from jobs.cluster import ClusterConfig
+from jobs.cluster import ClusterConfig, explained_loss, is_loss
 from jobs.cluster_room import connected_room, workers_of
 from jobs.ray_room import refuse_no_room
 from jobs.training.checkpoint_folders import RAY_CHECKPOINTS, add_checkpoint
@@ -66,9 +66,10 @@ class RayWorker:
 
 
 def train_on_cluster(job: TrainingJob, work: Work) -> None:
-    """Run `work` in `cluster.workers` processes of Ray Train, again where Ray's own process that leads them dies.
+    """Run `work` in `cluster.workers` processes of Ray Train, again where the process that leads them dies.
 
-    Raises what it returns, what `train` says of workers, and OSError where that process dies too often.
+    So it is where a worker dies before all have started, which Ray does not count among its failures. Raises what
+    `work` returns, the error of a worker that a user can cause, and OSError where processes die too often.
     """
     cluster = job.cluster
     check_resources(cluster)
@@ -78,7 +79,7 @@ def train_on_cluster(job: TrainingJob, work: Work) -> None:
     storage = storage_of(job.folder)
     for deaths in range(cluster.max_failures + 1):
         if deaths:
-            log.warning("Ray's process that leads the training died; it is started again")
+            log.warning("a process of Ray that leads the training or begins to train died; it is started again")
             free_left_groups()
         trainer = _Trainer(
             partial(_worker, job, work, store.looked()),
@@ -92,14 +93,17 @@ def train_on_cluster(job: TrainingJob, work: Work) -> None:
             result = trainer.fit()
             break
         except (WorkerGroupError, ControllerError) as error:
-            raise _user_error(error) or error from None
+            losses = list(filter(is_loss, _causes(error)))
+            if losses and isinstance(error, ControllerError):
+                continue
+            raise _user_error(error) or (explained_loss(losses[0]) if losses else error) from None
         except RayActorError:
             continue
     else:
         refuse_no_room()
-        raise OSError(f"Ray's process that leads the training in {job.folder} died {deaths + 1} times. Look for the "
-                      "reason in Ray's logs, such as too little memory; then run the same command again: the training "
-                      "resumes from its newest checkpoint.")
+        raise OSError(f"A process of Ray that leads the training in {job.folder}, or begins to train, died "
+                      f"{deaths + 1} times. Look for the reason in Ray's logs, such as too little memory; then run the "
+                      "same command again: the training resumes from its newest checkpoint.")
     if isinstance(result.return_value, Exception):
         raise result.return_value
 
@@ -130,11 +134,15 @@ def free_left_groups() -> None:
 
 def _user_error(failure: WorkerGroupError | ControllerError) -> Exception | None:
     """The error of a worker or of Ray's controller that met wrong data, settings or files, if that ended training."""
+    kinds = (ValueError, FileNotFoundError) if isinstance(failure, WorkerGroupError) else (ValueError, OSError)
+    return next((error for error in _causes(failure) if isinstance(error, kinds)), None)
+
+
+def _causes(failure: WorkerGroupError | ControllerError) -> list[Exception]:
+    """The errors of the workers or of the controller, without Ray's wrapper."""
     failures = (failure.worker_failures.values() if isinstance(failure, WorkerGroupError)
                 else (failure.controller_failure,))
-    errors = (getattr(error, "_base_exc", error) for error in failures)     # Ray's wrapper
-    kinds = (ValueError, FileNotFoundError) if isinstance(failure, WorkerGroupError) else (ValueError, OSError)
-    return next((error for error in errors if isinstance(error, kinds)), None)
+    return [getattr(error, "_base_exc", error) for error in failures]
 
 
 def storage_of(folder: Path) -> dict[str, Any]:

@@ -79,9 +79,9 @@ def train(job: TrainingJob, *, identity: Identity) -> dict[str, Tensor]:
 
     Calling it again resumes from the newest whole checkpoint. identity: everything that decides the result; a folder
     whose training was started with another identity raises Mismatch, which names the differing fields. Also raises
-    Mismatch where checkpoints are there but none can be used, NotFinite, OSError where no checkpoint can be written,
-    the ValueError or FileNotFoundError of a worker that met wrong data or settings, and Ray's WorkerGroupError when
-    workers died more often than `cluster.max_failures`.
+    Mismatch where checkpoints are there but none can be used, NotFinite, OSError where no checkpoint can be written or
+    workers died more often than `cluster.max_failures`, and the ValueError or FileNotFoundError of a worker that met
+    wrong data or settings.
     """
     is_new = not (job.folder / IDENTITY).is_file()
     claim_folder(job.folder, identity, left_by_training=(RAY_CHECKPOINTS, OWN_CHECKPOINTS))

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import ray
 from mlflow import MlflowClient
 from safetensors.torch import load_file
 
@@ -69,7 +68,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_weights_of_an_undisturbed_one(
     recipe = replace(recipe, cluster=replace(recipe.cluster, max_failures=int(survives)))
     monkeypatch.setattr(train_stage_one, "build_stage", build_deadly)
     if not survives:
-        with pytest.raises(ray.train.WorkerGroupError):
+        with pytest.raises(OSError, match="Ray lost a process of the verb"):
             train_stage_one.main(recipe)
         assert not (recipe.segmenter_folder / "model.json").exists()
     train_stage_one.main(recipe)
