@@ -139,10 +139,12 @@ def _user_error(failure: WorkerGroupError | ControllerError) -> Exception | None
 
 
 def _causes(failure: WorkerGroupError | ControllerError) -> list[Exception]:
-    """The errors of the workers or of the controller, without Ray's wrapper."""
-    failures = (failure.worker_failures.values() if isinstance(failure, WorkerGroupError)
-                else (failure.controller_failure,))
-    return [getattr(error, "_base_exc", error) for error in failures]
+    """The errors of the workers or of the controller, without the errors in which Ray wraps them."""
+    errors = (failure.worker_failures.values() if isinstance(failure, WorkerGroupError)
+              else (failure.controller_failure,))
+    for wrapped in ("_base_exc", "health_check_failure"):
+        errors = [getattr(error, wrapped, error) for error in errors]
+    return list(errors)
 
 
 def storage_of(folder: Path) -> dict[str, Any]:
