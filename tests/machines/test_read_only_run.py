@@ -70,6 +70,15 @@ def test_what_is_finished_stays_so(share):
         assert "Traceback" not in result.stderr
 
 
+@pytest.mark.machines
+def test_what_only_reads_works(share):
+    for verb in ("verify_shards", "verify_cache", "inspect_cache", "profile", "sync_tracking"):
+        result = start(share, verb)
+        assert result.returncode == 0, (verb, result.stderr)
+        assert f'"verb": "jobs.{verb}"' in result.stdout.splitlines()[-1]
+        assert "Traceback" not in result.stderr
+
+
 def test_a_head_is_swept_into_another_folder(share, tmp_path):
     flags = ["--over", "stage_two.head.layers=1"]
     refused = start(share, "sweep", flags=flags)
