@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -27,19 +28,34 @@ from tests.pipeline.shards.toy_videos import toy_videos
 ROOT = Path(__file__).resolve().parents[2]
 MEGABYTE = 2**20
 
-# Writes objects of several sizes again and again. Each begins with the sha256 of what follows.
+# Publishes objects of several sizes and a folder again and again. Each object begins with the sha256 of what follows.
 WRITER = """
-import hashlib, os, sys
+import hashlib, json, os, sys, tempfile, uuid
 from pathlib import Path
 from pipeline import store
-from pipeline.files import atomic_write
+from pipeline.files import atomic_write, partial_path, publish
 folder = store.working_path(sys.argv[1])
 folder.mkdir(parents=True, exist_ok=True)
-for round in range(1000):
-    for name, size in (("small.json", 1000), ("large.bin", 12 * 2**20), ("in_place.tar", 7 * 2**20)):
-        content = os.urandom(size)
-        atomic_write(folder / name, hashlib.sha256(content).digest() + content)
-        print(name, flush=True)
+def content(size):
+    rest = os.urandom(size)
+    return hashlib.sha256(rest).digest() + rest
+def write_folder(path):
+    partial = partial_path(path)
+    partial.mkdir()
+    files = {name: content(6 * 2**20) for name in ("model.bin", "z.bin")}
+    for name, value in files.items():
+        (partial / name).write_bytes(value)
+    (partial / "state.json").write_text(json.dumps({name: len(value) for name, value in files.items()}))
+    publish(partial, path)
+while True:
+    for name, size in (("small.json", 1000), ("large.bin", 12 * 2**20), ("in_place.tar", 7 * 2**20), ("step", 0)):
+        value = content(size)
+        print("begins", name, flush=True)
+        if size:
+            atomic_write(folder / name, value)
+        else:
+            write_folder(folder / f"step-{uuid.uuid4().hex[:8]}")
+        print("ended", name, flush=True)
 """
 
 
@@ -214,22 +230,48 @@ def test_a_machine_that_reaches_the_store_has_no_fault(machine, address, monkeyp
     assert "cannot be used there" in store.fault(address, "other")
 
 
-def test_killed_while_it_uploads_nothing_half_written_can_be_read(machine, address, tmp_path):
+def kills(machine, address: str, count: int) -> int:
+    """Kill so many writers at planned moments and read what is in the store then; returns how many were uploading."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": tempfile.gettempdir()}
-    read = set()
-    for kill in range(4):
-        writer = subprocess.Popen([sys.executable, "-c", WRITER, address], env=environment, stdout=subprocess.PIPE)
-        assert writer.stdout.readline() == b"small.json\n"
-        time.sleep(0.05 + 0.2 * kill)       # within the upload of the large one, or of the next
+    hits = 0
+    for kill in range(count):
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, address], env=environment, stdout=subprocess.PIPE,
+                                  text=True)
+        target = ("large.bin", "in_place.tar", "step")[kill % 3]
+        while writer.stdout.readline() != f"begins {target}\n":
+            pass
+        time.sleep(0.08 * (kill // 3 + 0.5) / max(count // 3, 1))     # moments from the start of the upload to its end
         writer.send_signal(signal.SIGKILL if kill % 2 else signal.SIGTERM)
-        writer.wait()
+        hits += f"ended {target}\n" not in writer.communicate()[0]
         machine(f"after_{kill}")
-        for path in folder_of(address).iterdir():
-            with open_regular(path) as file:
-                content = file.read()
-            assert content[:32] == hashlib.sha256(content[32:]).digest(), path.name
-            read.add(path.name)
-    assert "small.json" in read
+        refuse_half_written(folder_of(address))
+    return hits
+
+
+def refuse_half_written(folder: Path) -> None:
+    """Every object that can be read is whole, and a folder with its json has all that the json lists."""
+    objects = [path for path in folder.rglob("*") if path.is_file()]
+    assert folder / "small.json" in objects
+    for path in objects:
+        if path.name == "state.json":
+            for name, size in json.loads(read_file(path)).items():
+                assert (path.parent / name).stat().st_size == size
+            continue
+        with open_regular(path) as file:
+            content = file.read()
+        assert content[:32] == hashlib.sha256(content[32:]).digest(), path
+
+
+def test_killed_while_it_uploads_nothing_half_written_can_be_read(machine, address):
+    assert kills(machine, address, 3) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_killed_at_many_moments_of_uploads_nothing_half_written_can_be_read(machine, address):
+    hits = kills(machine, address, 36)
+    print(f"{hits} of 36 kills hit an upload")
+    assert hits >= 18
 
 
 def test_shards_in_a_store_are_those_of_a_folder(machine, address, tmp_path):
