@@ -1,8 +1,8 @@
 """Loading from an object store that is 20 ms away, and the share of a training step that would wait for it.
 
 A SeaweedFS on this machine holds shards of the synthetic world at 1280x720, and a proxy delays its answers. The
-training step is a pause of the length that a step of Video-kMaX with ResNet-50 takes on a GPU, so the data wait is the
-time in which `next(batches)` blocks. Ours reads tars in place, the baseline the same tars from a local folder.
+training step is a pause of 0.4 s, an assumption for Video-kMaX with ResNet-50 on a GPU, so the data wait is the time
+in which `next(batches)` blocks. Ours reads tars in place, the baseline the same tars from a local folder.
 """
 
 from __future__ import annotations
