@@ -56,3 +56,11 @@ def test_a_clone_that_cannot_be_written_says_where_the_run_may_go(plain, tmp_pat
     assert "Traceback" not in refused.stderr
     refuse_failure(in_clone(f"folder={tmp_path / 'run'}"))
     assert content(tmp_path / "run") == plain
+
+
+@pytest.mark.ray
+def test_ray_works_in_a_clone_and_a_run_with_all_of_it_in_their_names(plain, tmp_path):
+    clone = copy_of_the_code(tmp_path / "-a [b]\n& 'c' %20")
+    result = start(from_clone("cluster.local_cpus=2", "folder=a run; $HOME"), folder=clone)
+    refuse_failure(result)
+    assert content(clone / "a run; $HOME") == plain
