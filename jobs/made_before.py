@@ -66,7 +66,7 @@ def _is_source(stored: Any) -> bool:
 
 
 def _other_models(recipe: Recipe) -> Iterator[str]:
-    stages = {"stage_one": (recipe.segmenter_folder, recipe.stage_one),
+    stages = {"stage_one": (recipe.segmenter_folder, recipe.stage_one.unscored),
               "stage_two": (recipe.head_folder, recipe.stage_two)}
     for name, (model, stage) in stages.items():
         path = model.parent / IDENTITY

@@ -3,7 +3,8 @@
 In:     shards of the train split, and of stage_one.stills (jobs.make_shards); with input.streaming and
         input.stream_from the tars may lie in an object store, and only manifest.json and index.arrow here.
 Out:    <folder>/stage_one/model: model.safetensors + model.json; checkpoints and progress.jsonl beside it. With
-        stage_one.joint (VITA) also <folder>/stage_two/model, the head that was trained along.
+        stage_one.joint (VITA) also <folder>/stage_two/model, the head that was trained along. With
+        stage_one.validation also <folder>/stage_one/best, the weights with the best score while training, and pictures.
 Again:  running it again resumes from the last checkpoint; a finished model of the same recipe is left alone. With more
         stage_one.fit.steps, a finished training goes on.
 Cost:   `tiny` a few minutes on two CPU cores; the official R50 recipe is 40k steps of 32 clips (16 large GPUs, a day).
@@ -28,7 +29,8 @@ from jobs.models import head_card, is_finished, read_card, save_model, segmenter
 from jobs.recipes.schema import STILLS, Recipe, StageOneConfig
 from jobs.start_weights import fill, refuse_unfit_starts
 from jobs.training.identity import claim_folder, plain
-from jobs.training.trainer import Stage, TrainingJob, train
+from jobs.training.trainer import Stage, TrainingJob, best_weights, train
+from jobs.training_scores import validation_of
 from jobs.verb import finish_recording, next_command, recorded, run
 from model.contracts import ClipBatch
 from model.joint import DetectorWithHead
@@ -54,7 +56,7 @@ def train_segmenter(recipe: Recipe) -> dict[str, Any]:
     shards = training_shards(recipe)
     refuse_other_classes(recipe, shards)
     stills = training_stills(recipe)
-    identity = {"stage": stage, "shards": shards.fingerprint}
+    identity = {"stage": stage.unscored, "shards": shards.fingerprint}
     if stills:
         identity |= {"stills": stills.shards.fingerprint}
     parts = (folder,) if stage.joint is None else (folder, recipe.head_folder)
@@ -89,7 +91,9 @@ def train_segmenter(recipe: Recipe) -> dict[str, Any]:
         if stage.train:
             job = TrainingJob(build=partial(build_stage, recipe), folder=recipe.run_folder / "stage_one",
                               cluster=recipe.cluster, fit=stage.fit, record=tracker.record)
+            validation_of(recipe)       # what cannot be scored is refused before anything is trained
             weights = train(job, identity=identity)
+            save_best(recipe, job, segmenter_card(recipe, shards.classes, shards.fingerprint))
         else:
             claim_folder(folder.parent, identity)
             weights = kept(recipe)
@@ -105,6 +109,16 @@ def kept(recipe: Recipe) -> dict[str, Tensor]:
     """The weights of `start_from` as they are. What it does not fill, the rows of other classes, the seed makes."""
     torch.manual_seed(recipe.stage_one.fit.seed)
     return build_model(recipe).state_dict()
+
+
+def save_best(recipe: Recipe, job: TrainingJob, card: Mapping[str, Any]) -> None:
+    """Write the weights with the best score during training beside the last ones, with all scores in their card."""
+    if recipe.stage_one.validation is None or (best := best_weights(job)) is None:
+        return
+    weights, history = best
+    folder = recipe.run_folder / "stage_one" / "best"
+    save_model(folder, weights, {**card, "scores_while_training": history})
+    say(f"the segmenter with the best score while it trained: {folder}")
 
 
 def save(recipe: Recipe, weights: Mapping[str, Tensor], card: dict[str, Any]) -> None:
@@ -130,7 +144,7 @@ def build_stage(recipe: Recipe) -> Stage:
         return training_batches(shards, config.input, rank=rank, world=world, consumed=consumed, stills=stills)
 
     return Stage(model=model, losses_of=losses_of, batches=batches, optimizer=config.optimizer, fit=config.fit,
-                 batch_size=config.input.batch_size)
+                 batch_size=config.input.batch_size, validation=validation_of(recipe))
 
 
 def build_model(recipe: Recipe) -> nn.Module:

@@ -67,6 +67,21 @@ class JointConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SegmenterValidationConfig:
+    """Scores and pictures of the segmenter while it trains, near-online on videos of `evaluation.split`."""
+
+    every: int = 500            # steps from score to score
+    videos: int = 4             # with labels, from the first one on
+    overlays: int = 2           # of these videos that are drawn, into stage_one/pictures
+    metric: str = ""            # by which the best weights are kept in stage_one/best; empty: VPQ, AP or mIoU
+
+    def __post_init__(self) -> None:
+        if min(self.every, self.videos) < 1 or self.overlays < 0:
+            raise ValueError(f"stage_one.validation has every={self.every}, videos={self.videos}, overlays="
+                             f"{self.overlays}: every and videos must be at least 1, overlays at least 0")
+
+
+@dataclass(frozen=True, kw_only=True)
 class StageOneConfig:
     """The clip segmenter and how it is trained."""
 
@@ -80,6 +95,7 @@ class StageOneConfig:
     start_from: str = ""        # folder of a finished or converted segmenter; empty: from the backbone's own weights
     joint: JointConfig | None = None            # VITA: the head that trains along; there is no stage two then
     train: bool = True          # False: `start_from` is kept as it is, as a frozen detector of another data set
+    validation: SegmenterValidationConfig | None = None     # None: nothing is scored while it trains
 
     def __post_init__(self) -> None:
         if not self.train and not self.start_from:
@@ -98,6 +114,9 @@ class StageOneConfig:
                              f"stage_one.input.clip_frames=1, not {self.input.clip_frames}, unless a head trains along "
                              "(stage_one.joint)")
         _refuse_unfit_augment(self.segmenter, self.input.augment, field="stage_one.input.augment")
+        if self.joint is not None and self.validation is not None:
+            raise ValueError("stage_one.validation scores a segmenter near-online, and one that trains along with a "
+                             "head (stage_one.joint) makes no results without it; leave stage_one.validation out")
         if self.joint is not None:
             refuse_unfit_head(self.segmenter, self.joint.head, self.joint.losses, field="stage_one.joint")
 
@@ -105,6 +124,11 @@ class StageOneConfig:
     def segmenter_frames(self) -> int:
         """Frames of a clip as the segmenter takes it: a detector that learns with its head still sees single frames."""
         return self.input.clip_frames if self.joint is None else 1
+
+    @property
+    def unscored(self) -> StageOneConfig:
+        """What decides the weights: scores while it trains only look on."""
+        return replace(self, validation=None)
 
 
 def _refuse_unfit_augment(segmenter: SegmenterConfig, augment: AugmentConfig, *, field: str) -> None:

@@ -161,6 +161,14 @@ def _finished_weights(job: TrainingJob) -> dict[str, Tensor]:
     return load_file(next(path for name in choices if (path := checkpoint / name).is_file()))
 
 
+def best_weights(job: TrainingJob) -> tuple[dict[str, Tensor], list[list[float]]] | None:
+    """The weights with the best score of a finished training, and all scores as (step, number); None without any."""
+    checkpoint = newest_whole(job.folder, first_step=job.fit.checkpoint_every)
+    if checkpoint is None or not (checkpoint / BEST).is_file():
+        return None
+    return load_file(checkpoint / BEST), whole_state(checkpoint)["validation"]
+
+
 def _train(job: TrainingJob, process: TrainingProcess) -> Exception | None:
     torch.set_num_threads(max(int(job.cluster.cpus_per_worker), 1))
     if process.device.type == "cuda":
@@ -247,10 +255,14 @@ def _fit(stage: Stage, job: TrainingJob, process: TrainingProcess, checkpoint: P
             average.update(step, model)
         if stage.validation is None or step % stage.validation.every:
             return False
+        numbers = None
         if scores is not None:
             with nullcontext() if average is None else average.in_place_of(model):
-                report.scored(step, scores(step, model))
-        return bool(_of_rank_0(scores is not None and scores.is_over))
+                numbers = scores(step, model)
+        is_last = bool(_of_rank_0(scores is not None and scores.is_over))
+        if numbers is not None:         # behind the exchange, so that the other ranks do not wait for pictures
+            report.scored(step, numbers, stage.validation)
+        return is_last
 
     def save(step: int) -> None:
         refuse_infinite_weights(model, step)
@@ -313,11 +325,18 @@ class _Reporter:
             self.tracker.parent_numbers(self.last)
         self.tracker.flush()
 
-    def scored(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Print and track scores that were made during training."""
-        say(f"step {step:05d} scores, from the cache: " + ", ".join(f"{name} {value:.1f}"
-                                                                    for name, value in numbers.items()))
+    def scored(self, step: int, numbers: Mapping[str, float], validation: Validation) -> None:
+        """Print and track scores that were made during training, and store the pictures that belong to them."""
+        say(f"step {step:05d} scores, {validation.about}: " + ", ".join(f"{name} {value:.1f}"
+                                                                        for name, value in numbers.items()))
         self.tracker.numbers(step, {f"validation/{name}": value for name, value in numbers.items()})
+        try:
+            pictures = validation.draw(step)
+        except OSError as error:        # such as a full disk, which must not end a training for the sake of pictures
+            say(f"step {step:05d} has no pictures: {error}")
+            return
+        if pictures is not None:
+            self.tracker.file(pictures, f"pictures/{pictures.name}")
 
 
 def _plain(stage: Stage) -> dict[str, Any]:

@@ -22,6 +22,9 @@ class Validation:
     number: str                         # by which weights are better than others
     lower_is_better: bool = False
     patience: int = 0                   # scores without a better one that end the training; 0: it takes all steps
+    keeps_best: bool = False            # whether the best weights are kept even where no score ends the training
+    about: str = "from the cache"       # of the scores, for people
+    draw: Callable[[int], Path | None] = lambda step: None      # pictures of what was scored last; returns their folder
 
 
 class Validator:
@@ -52,7 +55,7 @@ class Validator:
         model.train(was_training)
         if self.validation.number in numbers:
             self.history.append([step, numbers[self.validation.number]])
-            if self.validation.patience and self._best_index() == len(self.history) - 1:
+            if (self.validation.patience or self.validation.keeps_best) and self._best_index() == len(self.history) - 1:
                 self.best = contiguous(model.state_dict())
         return numbers
 

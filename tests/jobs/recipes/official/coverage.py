@@ -52,6 +52,7 @@ NO_OFFICIAL_VALUE: dict[str, tuple[str, ...]] = {
     "our learned links, which the official code has none of": ("stage_two.links", "stage_two.links.*"),
     "our scores from the query cache, which the official code has none of": (
         "stage_two.validation", "stage_two.validation.*"),
+    "our scores while stage one trains; they look on": ("stage_one.validation", "stage_one.validation.*"),
     "our moving average of weights; no recipe has it": ("*.fit.ema",),
 }
 
