@@ -40,15 +40,25 @@ def test_good_data_are_counted_and_drawn_and_nothing_else_is_written(world, tmp_
     assert "next: python -m jobs.make_shards --recipe tiny" in printed
 
 
-def test_every_fault_is_told_with_file_and_cure_and_ends_in_the_code_of_data(world, tmp_path, capsys):
+def test_a_video_with_a_fault_is_told_with_file_and_cure_and_ends_in_the_code_of_data(world, tmp_path, capsys):
     image = sorted((world / "images" / "train_00001").iterdir())[1]
-    image.write_bytes(b"no picture")
+    image.write_bytes(encode_jpeg(np.zeros((20, 30, 3), np.uint8)))      # of another size than the others
     assert guarded(main, lambda: recipe_of(world, tmp_path / "run")) == 3
     printed = capsys.readouterr()
     [line] = [line for line in printed.out.splitlines() if line.startswith("wrong: ")]
     assert str(image) in line
     assert "val: 1 videos, 3 frames" in printed.out         # the other splits are checked all the same
     assert "1 videos have faults" in printed.err
+
+
+def test_a_picture_that_cannot_be_read_is_told_and_costs_its_frame(world, tmp_path, capsys):
+    image = sorted((world / "images" / "train_00001").iterdir())[1]
+    image.write_bytes(b"no picture")
+    assert main(recipe_of(world, tmp_path / "run"))["train"]["frames"] == 5
+    [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("faulty frame: ")]
+    assert str(image) in line
+    with pytest.raises(BadInput, match=image.name):
+        main(recipe_of(world, tmp_path / "strict", "strict=true"))
 
 
 def test_a_late_frame_that_cannot_be_decoded_is_found(world, tmp_path, capsys):
@@ -59,9 +69,9 @@ def test_a_late_frame_that_cannot_be_decoded_is_found(world, tmp_path, capsys):
     middle = len(data) // 2
     data[middle:-2] = b"\xff\xd8" * ((len(data) - 2 - middle) // 2)
     image.write_bytes(bytes(data) + b"\xff\xd9")
-    with pytest.raises(BadInput, match="1 videos have faults"):
-        main(recipe_of(world, tmp_path / "run"))
-    assert str(image) in capsys.readouterr().out
+    assert main(recipe_of(world, tmp_path / "run"))["train"]["frames"] == 5
+    [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("faulty frame: ")]
+    assert str(image) in line
 
 
 def test_a_split_that_cannot_be_read_does_not_hide_the_others(world, tmp_path, capsys):
