@@ -17,7 +17,7 @@ from jobs.config import from_json, to_json
 from jobs.models import load_system, read_card, refuse_other_weights
 from jobs.recipes.schema import Mode, Recipe
 from model.inference import InferenceConfig
-from pipeline.errors import Mismatch
+from pipeline.errors import BadInput, Mismatch
 from pipeline.files import atomic_write, digest
 from pipeline.foreign_files import own_json
 from pipeline.seals import sealed
@@ -26,16 +26,17 @@ from pipeline.system import System
 SCHEMA = 1
 CARD = "system.json"
 FILES = ("model.safetensors", "model.json")
+PLACES = {"segmenter": "stage_one/model", "head": "stage_two/model", "links": "stage_two/links/model"}
 CURE = "Copy or download the folder of the system again."
 
 
 def parts_of(recipe: Recipe, mode: Mode) -> dict[str, Path]:
     """Place in a bundle -> folder of the finished model, of every model that a mode reads."""
-    parts = {"stage_one/model": recipe.segmenter_folder}
+    parts = {PLACES["segmenter"]: recipe.segmenter_folder}
     if mode == "offline":
-        parts["stage_two/model"] = recipe.head_folder
+        parts[PLACES["head"]] = recipe.head_folder
     if recipe.inference.association.kind == "links":
-        parts["stage_two/links/model"] = recipe.links_folder
+        parts[PLACES["links"]] = recipe.links_folder
     return parts
 
 
@@ -71,6 +72,9 @@ def open_bundle(folder: Path | str, *, device: str = "cpu") -> System:
     if card.get("schema") != SCHEMA:
         raise Mismatch(f"{folder / CARD} has schema {card.get('schema')}, this version reads {SCHEMA}: write it again "
                        "with python -m jobs.hand_over")
+    if strange := card["weights"].keys() - set(PLACES.values()):
+        raise BadInput("strange-place", f"it lists {sorted(strange)[0]!r}, where no model of a system lies.",
+                       file=folder / CARD, cure=CURE)
     for place, expected in card["weights"].items():
         if (actual := read_card(folder / place)["weights_sha256"]) != expected:
             raise Mismatch(f"{folder / place} holds weights {actual[:12]}..., but {folder / CARD} lists "

@@ -20,8 +20,9 @@ from jobs.hand_over import HandOverLine
 from jobs.handover.answers import answers
 from jobs.handover.bundle import open_bundle
 from model.contracts import VideoResults
-from pipeline.errors import Mismatch
+from pipeline.errors import BadInput, Mismatch
 from pipeline.predictions import read_predictions, track_rows
+from pipeline.seals import sealed, unsealed
 from tests.storm.mlflow_server import free_port
 from tests.untrained_run import predicting, untrained_run, write_video
 
@@ -132,6 +133,16 @@ def test_a_bundle_with_other_weights_is_refused(handed, tmp_path):
         open_bundle(folder)
     with pytest.raises(FileNotFoundError, match=r"python -m jobs\.hand_over writes one"):
         open_bundle(tmp_path)
+
+
+def test_a_bundle_opens_nothing_outside_itself(handed, tmp_path):
+    folder = tmp_path / "system"
+    shutil.copytree(handed[3]["system"], folder)
+    card = unsealed(json.loads((folder / "system.json").read_text()))
+    weights = {"../elsewhere": "0" * 64}
+    (folder / "system.json").write_text(json.dumps(sealed({**card, "weights": weights})))
+    with pytest.raises(BadInput, match=r"it lists '\.\./elsewhere', where no model of a system lies"):
+        open_bundle(folder)
 
 
 def test_a_fresh_environment_loads_it_by_alias_and_unpickles_nothing(handed, fresh, tmp_path):
