@@ -99,6 +99,7 @@ def guarded(verb: Verb, build_recipe: Callable[[], Recipe], *, dry_run: bool = F
     uses: as `run` takes it; a cluster that the verb joins is checked for them first. leave: called before the summary.
     """
     folder = Path()
+    store.forget()
     try:
         recipe = with_working_paths(build_recipe())
         folder = recipe.run_folder

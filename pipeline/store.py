@@ -108,6 +108,11 @@ def looked() -> dict[str, str]:
     return dict(_looked)
 
 
+def forget() -> None:
+    """Begin anew: what this process looked at so far is no matter of the processes that it will start."""
+    _looked.clear()
+
+
 def look_too(folders: Mapping[str, str]) -> None:
     """Show here what another process saw in these working folders; nothing where it ran on this machine."""
     for path, token in folders.items():

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.object_store import object_store, server_program
+from pipeline import store
 
 
 def skip_without_a_server() -> None:
@@ -24,4 +25,7 @@ def store_for_tests(folder: Path) -> Iterator[dict[str, str]]:
     with object_store(folder) as environment, pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)
-        yield environment
+        try:
+            yield environment
+        finally:
+            store.forget()      # the tests that follow do not reach this server

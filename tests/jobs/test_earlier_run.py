@@ -14,9 +14,22 @@ from typing import Any
 
 import pytest
 
-from jobs import cache_queries, evaluate, train_stage_one, train_stage_two
+from jobs import (
+    cache_queries,
+    draw_queries,
+    evaluate,
+    hand_over,
+    inspect_cache,
+    report,
+    sync_tracking,
+    train_stage_one,
+    train_stage_two,
+    verify_cache,
+    verify_shards,
+)
 from jobs.cache_queries import cache_folder
 from jobs.config import override
+from jobs.handover.bundle import open_bundle
 from jobs.models import load_system, read_card
 from jobs.recipes.schema import Recipe
 from model.association import LinksConfig
@@ -76,6 +89,13 @@ def test_its_trainings_are_finished_and_its_cache_is_found(earlier):
     assert train_stage_two.main(earlier)["resumed"]
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert [path.name for path in (earlier.run_folder / "cache").iterdir()] == [cache_folder(earlier).name]
+
+
+def test_verbs_that_check_show_and_draw_take_it(earlier):
+    for verb in (verify_shards, verify_cache, inspect_cache, draw_queries, report, sync_tracking):
+        verb.main(earlier)
+    handed = hand_over.main(earlier, hand_over.HandOverLine())
+    assert open_bundle(handed["system"]).made_by["head_sha256"] == read_card(earlier.head_folder)["weights_sha256"]
 
 
 @pytest.mark.parametrize("mode", ["near_online", "offline"])

@@ -43,6 +43,7 @@ TOGETHER = {name: value for values in VARIABLES.values() for name, value in valu
 # Lines before the command, in the same shell.
 SHELLS = {
     "files for this user alone": "umask 077;", "files for everybody": "umask 000;",
+    "one processor": "exec taskset -c 0",
     "no standard input": "exec <&-;", "few open files": "ulimit -n 40;", "a small stack": "ulimit -s 256;",
     "a user whom no file lists": "export HOME=/; exec unshare --user --map-user=12345 --map-group=12345",
     "a host without a name": "exec unshare --uts sh -c 'hostname no-such-host.example; \"$@\"' _",
@@ -52,6 +53,8 @@ MOUNTS = {
     "a home folder that is full": "mount -t tmpfs -o size=64k none {0}; head -c 100000 /dev/zero > {0}/x 2>/dev/null;"
                                   " export HOME={0};",
     "a home folder that is read-only": "mount -t tmpfs -o ro none {0}; export HOME={0};",
+    "a small temporary folder": "mount -t tmpfs -o size=40m none {0}; export TMPDIR={0};",
+    "a megabyte of shared memory": "mount -t tmpfs -o size=1m none /dev/shm;",
     "shared memory that is read-only": "mount -t tmpfs -o ro none /dev/shm;",
     "no loopback of IPv6": "unshare --net sh -c 'ip link set lo up; "
                            "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6; \"$@\"' _",
