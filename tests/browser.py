@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +44,11 @@ def look_at(address: str, *, width: int, script: str = LOOK, dark: bool = False,
 async def _look(address: str, *, width: int, script: str, dark: bool, wait_for: str) -> dict[str, Any]:
     import aiohttp
 
-    with tempfile.TemporaryDirectory() as folder:
+    # Chromium's helpers outlive it for a moment, in which they still write into its folder.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         browser = subprocess.Popen([CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run",
                                     "--remote-debugging-port=0", f"--user-data-dir={folder}", "about:blank"],
-                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
         try:
             port = await _port(Path(folder) / "DevToolsActivePort")
             async with aiohttp.ClientSession() as session:
@@ -55,6 +59,8 @@ async def _look(address: str, *, width: int, script: str, dark: bool, wait_for: 
         finally:
             browser.terminate()
             browser.wait(10)
+            with suppress(ProcessLookupError):
+                os.killpg(browser.pid, signal.SIGKILL)
 
 
 async def _port(path: Path) -> int:
