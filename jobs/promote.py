@@ -57,8 +57,8 @@ def champion_values(recipe: Recipe, evaluation: Evaluation, *, name: str, sha256
     metric = metric or FIRST_NUMBER[recipe.inference.results[0]]
     score = evaluation.numbers.get(metric)
     if score is None:
-        raise ValueError(f"there is no score {metric!r} in {evaluation.folder / 'scores.json'}; --metric is one of "
-                         f"{', '.join(name for name, value in evaluation.numbers.items() if value is not None)}")
+        raise ValueError(f"there is no score {metric!r} in {evaluation.folder / 'scores.json'}. Set --metric to one "
+                         f"of {', '.join(name for name, value in evaluation.numbers.items() if value is not None)}")
     return {"name": name, "sha256": sha256, "metric": metric, "score": score, "lower": lower_is_better(metric),
             "description": described(recipe, evaluation)}
 

@@ -1,7 +1,7 @@
 """Ends a verb whose own cluster has lost the processes that hold it together.
 
-Ray then ends the verb without a word, raises an error, or lets it wait endlessly, as for an actor that had just begun
-to start.
+Without these processes Ray may end the verb, raise an error, or wait endlessly. For example, it waits for an actor that
+was starting when they died.
 """
 
 from __future__ import annotations

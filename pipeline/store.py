@@ -109,7 +109,7 @@ def looked() -> dict[str, str]:
 
 
 def forget() -> None:
-    """Begin anew: what this process looked at so far is no matter of the processes that it will start."""
+    """Forget what this process has looked at, so that processes which it starts later do not look at it too."""
     _looked.clear()
 
 

@@ -28,7 +28,7 @@ EMPTY = {"result": "", "track": -1, "class": "", "category_id": -1, "is_thing": 
 
 def answers(system: System, videos: list[Mapping[str, Any]], *, every: int = 1, threshold: float = 0.0
             ) -> Iterator[dict[str, Any]]:
-    """The rows of `track_rows` for every video, with masks, frames and times as JSON.
+    """Yield the rows of `track_rows` for every video. Their masks, frames and times are JSON.
 
     videos: each has `video`, the path of a file or a folder, or `content`, the bytes of a file, and its `name`. every,
     threshold: as `predict.every` and `predict.threshold`. A video that cannot be read gives one row with its `error`.

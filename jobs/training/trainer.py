@@ -273,16 +273,9 @@ def _fit(stage: Stage, job: TrainingJob, process: TrainingProcess, checkpoint: P
             state |= {"validation": scores.history, "ended": scores.is_over}
         if scaler.is_enabled():
             state |= {"scaler": scaler.state_dict()}
-        error = None
-        try:
-            process.keep(step, partial(save_checkpoint, model=model, optimizer=optimizer, state=state,
-                                       further={BEST: {} if scores is None else scores.best,
-                                                AVERAGE: {} if average is None else average.weights}))
-        except OSError as raised:
-            error = raised
-        if (error := _first_error(error)) is not None:
-            raise _NotSaved(error)
-        process.report(step)
+        _keep(process, step, partial(save_checkpoint, model=model, optimizer=optimizer, state=state,
+                                     further={BEST: {} if scores is None else scores.best,
+                                              AVERAGE: {} if average is None else average.weights}))
 
     if state is not None and state.get("ended"):
         return
@@ -294,6 +287,18 @@ def _fit(stage: Stage, job: TrainingJob, process: TrainingProcess, checkpoint: P
     finally:
         if report is not None:
             report.tracker.flush()
+
+
+def _keep(process: TrainingProcess, step: int, write: Callable[[Path], None]) -> None:
+    """Keep a checkpoint. Raises _NotSaved, on all ranks, where one of them cannot write it."""
+    error = None
+    try:
+        process.keep(step, write)
+    except OSError as raised:
+        error = raised
+    if (error := _first_error(error)) is not None:
+        raise _NotSaved(error)
+    process.report(step)
 
 
 class _Reporter:

@@ -30,7 +30,7 @@ class Excerpt:
                         if start - TOLERANCE <= time < last - TOLERANCE][::every]
         if not self.indices:
             wanted = f"from {start:g} seconds on" if end is None else f"between {start:g} and {end:g} seconds"
-            raise BadInput("no-frames", f"there is no frame {wanted}; the last one is at {times[-1]:.3f} seconds.",
+            raise BadInput("no-frames", f"it has no frame {wanted}; the last one is at {times[-1]:.3f} seconds.",
                            video=video_id, cure="Set predict.start and predict.end to "
                            "seconds after its first frame.")
         self.source = source

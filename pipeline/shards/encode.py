@@ -171,7 +171,7 @@ def _blame(video_id: str, file: Path | None = None, *, missing: str = "missing-f
             raise
         raise BadInput(error.reason, error.what, video=error.video or video_id, file=error.file or file,
                        cure=error.cure) from error
-    except ConnectionError:         # the store does not answer, which is no fault of the video
+    except ConnectionError:         # the store does not answer, and the video is not to blame
         raise
     except FileNotFoundError as error:
         raise BadInput(missing, "the file does not exist.", video=video_id, file=error.filename or file,

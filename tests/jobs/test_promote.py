@@ -40,7 +40,7 @@ def test_the_scores_of_the_run_decide_and_describe_the_champion(run, capsys):
 
 
 def test_what_cannot_be_promoted_is_named_with_the_cure(run):
-    with pytest.raises(ValueError, match=r"--metric is one of vpq, switches, .*vpq_k12"):
+    with pytest.raises(ValueError, match=r"Set --metric to one of vpq, switches, .*vpq_k12"):
         promote.main(run, PromoteLine(metric="ap"))
     with pytest.raises(ValueError, match="a reference, not of a finished model"):
         promote.main(scored(run, mode="untrained"), PromoteLine())

@@ -1,4 +1,4 @@
-"""A clock that jumps by an hour while a training runs, for every process of it."""
+"""A training ends with the same weights when the clock of its processes jumps by an hour."""
 
 from __future__ import annotations
 

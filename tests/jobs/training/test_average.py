@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,32 +12,15 @@ from torch import nn
 from jobs.cluster import ClusterConfig
 from jobs.training.average import AVERAGE, WeightAverage
 from jobs.training.loop import FitConfig
-from jobs.training.optimizer import OptimizerConfig
-from jobs.training.trainer import Stage, TrainingJob, train, train_in_memory
+from jobs.training.trainer import TrainingJob, train, train_in_memory
+from tests.jobs.training.falling import RATE, falling_stage
 
 FIT = FitConfig(steps=40, log_every=10, checkpoint_every=8, ema=0.5)
-RATE = 0.1
-
-
-def stage(dies_at: int | None = None, fit: FitConfig = FIT) -> Stage:
-    """One weight that falls by about RATE a step."""
-    model = nn.Linear(1, 1, bias=False)
-    nn.init.zeros_(model.weight)
-
-    def batches(rank, world, consumed):
-        for step in range(consumed, 1000):
-            if step == dies_at:
-                raise KeyboardInterrupt
-            yield SimpleNamespace(videos=("v",), to=lambda _: SimpleNamespace(videos=("v",)))
-
-    return Stage(model=model, losses_of=lambda wrapped, _: {"loss": wrapped.weight.sum()}, batches=batches, fit=fit,
-                 optimizer=OptimizerConfig(lr=RATE, weight_decay=0, warmup_steps=0, schedule="poly", power=0.0),
-                 batch_size=1)
 
 
 def job(folder, **settings) -> TrainingJob:
-    return TrainingJob(build=partial(stage, **settings), folder=folder, cluster=ClusterConfig(in_process=True), fit=FIT,
-                       record=None)
+    return TrainingJob(build=partial(falling_stage, **{"fit": FIT, **settings}), folder=folder,
+                       cluster=ClusterConfig(in_process=True), fit=FIT, record=None)
 
 
 def test_the_average_lags_behind_the_weights_by_the_formula(tmp_path):
@@ -57,7 +39,7 @@ def test_a_training_that_was_stopped_ends_with_the_same_average(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(job(tmp_path / "two", dies_at=20), identity={})
     resumed = train(job(tmp_path / "two"), identity={})
-    in_memory, _ = train_in_memory(stage, FIT, device=torch.device("cpu"))
+    in_memory, _ = train_in_memory(partial(falling_stage, fit=FIT), FIT, device=torch.device("cpu"))
     for name, value in undisturbed.items():
         assert torch.equal(resumed[name], value)
         assert torch.equal(in_memory[name], value)

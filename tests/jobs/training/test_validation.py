@@ -15,42 +15,21 @@ from jobs.cluster import ClusterConfig
 from jobs.training.checkpoint import BEST, whole_state
 from jobs.training.checkpoint_folders import checkpoints
 from jobs.training.loop import FitConfig
-from jobs.training.optimizer import OptimizerConfig
 from jobs.training.trainer import Stage, TrainingJob, train, train_in_memory
 from jobs.training.validation import Validation, Validator
+from tests.jobs.training.falling import falling_stage
 
-RATE = 0.1
 BEST_AT = -0.85         # the weight falls by about RATE a step from 0 on
 FIT = FitConfig(steps=40, log_every=10, checkpoint_every=4)
 
 
-class Batch:
-    """A batch of one video."""
-
-    videos = ("v",)
-
-    def to(self, device):
-        return self
-
-
 def stage(*, patience: int, dies_at: int | None = None) -> Stage:
-    model = nn.Linear(1, 1, bias=False)
-    nn.init.zeros_(model.weight)
-
-    def batches(rank, world, consumed):
-        for step in range(consumed, 1000):
-            if step == dies_at:
-                raise KeyboardInterrupt
-            yield Batch()
-
     def score(head: nn.Module) -> dict[str, float]:
         assert not head.training
         return {"vpq": -abs(head.weight.item() - BEST_AT), "other": 1.0}
 
-    return Stage(model=model, losses_of=lambda wrapped, batch: {"loss": wrapped.weight.sum()}, batches=batches,
-                 optimizer=OptimizerConfig(lr=RATE, weight_decay=0, warmup_steps=0, schedule="poly", power=0.0),
-                 fit=FIT, batch_size=1,
-                 validation=Validation(score=score, every=2, number="vpq", patience=patience))
+    return falling_stage(dies_at=dies_at, fit=FIT,
+                         validation=Validation(score=score, every=2, number="vpq", patience=patience))
 
 
 def job(folder: Path, **settings) -> TrainingJob:
