@@ -98,9 +98,10 @@ async def _visit(socket: Any, address: str, width: int, script: str, dark: bool,
     await call("Emulation.setEmulatedMedia", features=[scheme])
     await call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600)
     await call("Page.navigate", url=address)
-    while not await value_of(f"document.readyState === 'complete' && document.URL !== 'about:blank' && ({wait_for})"):
+    ready = f"document.readyState === 'complete' && document.URL !== 'about:blank' && ({wait_for})"
+    # One expression, since a page may change between two of them.
+    while (value := await value_of(f"{ready} ? ({script}) : null")) is None:
         await asyncio.sleep(0.1)
-    value = await value_of(script)
     kinds = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
     sent = [event["params"]["request"]["url"] for event in events if event.get("method") == "Network.requestWillBeSent"]
     return {**value, "problems": [event for event in events if event.get("method") in kinds],
