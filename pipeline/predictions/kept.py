@@ -15,6 +15,7 @@ from pipeline.datasets.json_entries import Entry
 from pipeline.file_names import name_for
 from pipeline.foreign_files import own_json
 from pipeline.predictions.formats import SEMANTIC
+from pipeline.predictions.maps import has_maps, maps_to_read
 from pipeline.predictions.reading import CORRECT, PARTS, PREDICT_AGAIN, panoptic_video
 from pipeline.predictions.tracks_json import tracks_of
 from pipeline.predictions.vipseg import MAPS
@@ -34,7 +35,7 @@ def kept_results(folder: Path, video_id: str, classes: ClassTable) -> VideoResul
         panoptic = panoptic_video(entry, folder / MAPS, classes)
     semantic: SemanticVideo | None = None
     maps = folder / SEMANTIC / name_for(video_id)
-    if maps.is_dir():
+    if has_maps(maps):
         names = tuple(part["frames"])
         frames = _ClassMaps(video_id, names, maps, classes)
         semantic = SemanticVideo(video_id=video_id, frame_names=names, frames=frames)
@@ -54,6 +55,7 @@ class _ClassMaps:
     def __iter__(self) -> Iterator[np.ndarray]:
         table = np.full(256, VOID, np.int32)
         table[[info.dataset_id + 1 for info in self.classes.classes]] = np.arange(len(self.classes))
-        for name in self.frame_names:
-            path = self.folder / f"{name_for(name, video=self.video_id)}.png"
-            yield table[read_label(path, video=self.video_id, indexed=True)]
+        with maps_to_read(self.folder) as folder:
+            for name in self.frame_names:
+                path = folder / f"{name_for(name, video=self.video_id)}.png"
+                yield table[read_label(path, video=self.video_id, indexed=True)]

@@ -1,6 +1,6 @@
 """Results as the label maps of VSPW and KITTI-STEP, in the coding of the data sets' own annotations.
 
-    <folder>/<video>/<frame>.png
+    <folder>/<video>/<frame>.png, or the tar of a video in an object store (`maps.write_maps`)
 """
 
 from __future__ import annotations
@@ -14,9 +14,7 @@ from model.contracts import PanopticVideo, SemanticVideo
 from model.labels import VOID, ClassTable
 from pipeline.datasets.id_maps import ids_in
 from pipeline.errors import BadInput
-from pipeline.file_names import name_for
-from pipeline.files import atomic_write
-from pipeline.images import encode_png
+from pipeline.predictions.maps import write_maps
 from pipeline.visualise.palette import paint
 
 VSPW_LAST = 252             # larger values are void in some releases
@@ -27,8 +25,8 @@ STEP_INSTANCES = 1 << 16
 def write_semantic_maps(video: SemanticVideo, folder: Path, *, classes: ClassTable) -> Path:
     """VSPW: one channel; 0 is void, other values are the data set's number of the class plus one.
 
-    Returns the folder of the video. Raises BadInput for a map with a class outside the table, ValueError for a table
-    that does not fit into the coding.
+    Returns the folder, or the tar, of the video. Raises BadInput for a map with a class outside the table, ValueError
+    for a table that does not fit into the coding.
     """
     values = np.array([info.dataset_id + 1 for info in classes.classes] + [0])     # the last is for void, which is -1
     if values.max() > VSPW_LAST or values[:-1].min() < 1:
@@ -48,7 +46,8 @@ def write_semantic_maps(video: SemanticVideo, folder: Path, *, classes: ClassTab
 def write_step_maps(video: PanopticVideo, folder: Path, *, classes: ClassTable) -> Path:
     """KITTI-STEP: red is the data set's number of the class, 256 green + blue the instance (0 for stuff).
 
-    Returns the folder of the video. Raises BadInput for an id that is not listed or does not fit into the coding.
+    Returns the folder, or the tar, of the video. Raises BadInput for an id that is not listed or does not fit into the
+    coding.
     """
     colors = {}
     for panoptic, segment in video.segments.items():
@@ -70,8 +69,5 @@ def write_step_maps(video: PanopticVideo, folder: Path, *, classes: ClassTable) 
 
 
 def _write(video: PanopticVideo | SemanticVideo, folder: Path, encode: Callable[[np.ndarray], np.ndarray]) -> Path:
-    maps = Path(folder) / name_for(video.video_id)
-    maps.mkdir(parents=True, exist_ok=True)
-    for name, ids in zip(video.frame_names, video.frames, strict=True):
-        atomic_write(maps / f"{name_for(name, video=video.video_id)}.png", encode_png(encode(ids)))
-    return maps
+    frames = zip(video.frame_names, video.frames, strict=True)
+    return write_maps(folder, video.video_id, ((name, encode(ids)) for name, ids in frames))

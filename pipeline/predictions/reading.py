@@ -8,6 +8,8 @@
     panoptic_maps/<video>/<frame>.png   `kitti_step`: maps of classes and instances
     predictions.json                    what made the predictions, and the class table; the last of the joined files
 
+In an object store, the maps of a video are one tar, such as pan_pred/<video>.tar.
+
 `formats.FORMATS` is the table of the formats, and `writer.PredictionWriter` writes them, in parallel. Panoptic videos
 are read back from the format `vipseg`.
 """
@@ -33,6 +35,7 @@ from pipeline.errors import BadInput
 from pipeline.file_names import composed, frame_name, name_for, on_disk
 from pipeline.foreign_files import inside, own_json, whole_json
 from pipeline.images import ids_from_rgb
+from pipeline.predictions.maps import maps_to_read
 from pipeline.predictions.vipseg import MAPS, PANOPTIC
 
 log = logging.getLogger(__name__)
@@ -233,21 +236,25 @@ class _Maps:
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """T maps, H W int32 of panoptic ids. Raises BadInput "unlisted-id" or "empty-segment" naming the file."""
-        for frame in self.listed:
-            file = self._file(frame.file)
-            rgb = read_label(file, video=self.video_id, indexed=False)
-            if rgb.ndim != 3 or rgb.dtype != np.uint8:
-                raise BadInput("corrupt-label", f"the map has {8 * rgb.itemsize} bits in "
-                               f"{'one channel' if rgb.ndim != 3 else 'each colour'}, not red, green and blue of 8.",
-                               video=self.video_id, file=file, cure="Write ids as R + 256 G + 65536 B.")
-            yield self._translate(ids_from_rgb(rgb), set(frame.infos), file)
+        with maps_to_read(self.folder) as folder:
+            for frame in self.listed:
+                file = self._file(folder, frame.file)
+                yield self._translate(ids_from_rgb(self._colors(file)), set(frame.infos), file)
 
-    def _file(self, name: str) -> Path:
+    def _colors(self, file: Path) -> np.ndarray:
+        rgb = read_label(file, video=self.video_id, indexed=False)
+        if rgb.ndim != 3 or rgb.dtype != np.uint8:
+            raise BadInput("corrupt-label", f"the map has {8 * rgb.itemsize} bits in "
+                           f"{'one channel' if rgb.ndim != 3 else 'each colour'}, not red, green and blue of 8.",
+                           video=self.video_id, file=file, cure="Write ids as R + 256 G + 65536 B.")
+        return rgb
+
+    def _file(self, folder: Path, name: str) -> Path:
         """The map of a frame. Raises BadInput "outside" for a name, or a link, that leads out of the folder of maps."""
         try:
-            return inside(on_disk(self.folder / name), self.folder.parent)
+            return inside(on_disk(folder / name), folder.parent)
         except BadInput as error:
-            raise BadInput(error.reason, error.what, video=self.video_id, file=error.file or self.folder,
+            raise BadInput(error.reason, error.what, video=self.video_id, file=error.file or folder,
                            cure=error.cure) from None
 
     def _translate(self, ids: np.ndarray, listed: set[int], file: Path) -> np.ndarray:

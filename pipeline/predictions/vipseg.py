@@ -17,8 +17,8 @@ from model.contracts import VideoSegment
 from model.labels import ClassTable, panoptic_id
 from pipeline.file_names import name_for
 from pipeline.files import atomic_write, canonical_json
-from pipeline.images import encode_png
 from pipeline.predictions.all_videos import AllVideos
+from pipeline.predictions.maps import write_maps
 from pipeline.predictions.video_to_write import VideoToWrite, id_in_maps
 from pipeline.visualise.palette import paint
 
@@ -34,11 +34,11 @@ def write_vipseg(video: VideoToWrite) -> dict[str, Any]:
         raise ValueError(f"panoptic ids {wrong} of {panoptic.video_id} do not code the classes and tracks of their "
                          "segments; make them by model.labels.panoptic_id")
     colors = video.colors
-    maps = video.folder / MAPS / name_for(panoptic.video_id)
-    maps.mkdir(parents=True, exist_ok=True)
+    run_lengths = video.run_lengths     # refuses wrong ids before anything is written
+    write_maps(video.folder / MAPS, panoptic.video_id,
+               ((name, paint(ids, colors)) for name, ids in zip(panoptic.frame_names, panoptic.frames, strict=True)))
     frames = []
-    for name, ids, masks in zip(panoptic.frame_names, panoptic.frames, video.run_lengths, strict=True):
-        atomic_write(maps / f"{name_for(name, video=panoptic.video_id)}.png", encode_png(paint(ids, colors)))
+    for name, masks in zip(panoptic.frame_names, run_lengths, strict=True):
         infos = [_segment_info(segments[i], colors[i], mask, video.classes) for i, mask in masks.items()]
         frames.append({"file_name": f"{name_for(name, video=panoptic.video_id)}.png", "segments_info": infos})
     return {"panoptic": {"video_id": panoptic.video_id, "annotations": frames}}
