@@ -3,10 +3,10 @@
     python -m benchmarks.in_the_loop --recipe demo                       # the run in runs/demo; an hour or two
     python -m benchmarks.in_the_loop --recipe demo --ways 0 1 --seeds 1  # some rows of the table
 
-In the loop, every window is made from frames when it is drawn, with all pixels in single precision; with fresh
-augmentation it is another view at each draw. The caches differ in stored pixels and in views. Each way is trained with
-the same seeds and scored on the validation split. Every row is written when it is finished, and those that are there
-are not made again.
+In the loop, windows are made from frames, with all pixels in single precision, and kept in memory; with fresh
+augmentation a window is another view at each draw, and nothing is kept. The caches differ in stored pixels and in
+views. Each way is trained with the same seeds and scored on the validation split. Every row is written when it is
+finished, and those that are there are not made again.
 """
 
 from __future__ import annotations
@@ -63,10 +63,17 @@ class InTheLoop:
             "frames": frames, "full": [count // length for count in frames]})
         self.videos = self.groups.videos
 
+        self._made: dict[int, list[CachedClip]] = {}    # without augmentation, a video gives the same clips again
+
     def read(self, group: int) -> list[CachedClip]:
         """The clips of a video."""
+        if group in self._made:
+            return self._made[group]
         self.reads += 1
-        return self.actor.clips(self.shards, self.labelled[group], self.reads if self.fresh else 0)
+        clips = self.actor.clips(self.shards, self.labelled[group], self.reads if self.fresh else 0)
+        if not self.fresh:
+            self._made[group] = clips
+        return clips
 
 
 @dataclass(frozen=True, kw_only=True)

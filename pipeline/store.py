@@ -21,6 +21,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
@@ -42,6 +43,11 @@ _PARTIAL = re.compile(r"\.partial(/|$)")
 _ELSEWHERE = 0o1200         # permissions of a file whose content is in the store alone
 _HERE = 0o1644              # the same of one whose content is here too; the sticky bit tells it from what is only here
 _LONGEST = 255              # bytes of a name in file systems
+# Variables that name another server than Amazon's or Google's, as the clients of both call them.
+_SERVERS = {"s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), "gs": ("STORAGE_EMULATOR_HOST",)}
+_TO_CHECK = {"s3": "the credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE, or the role of the machine) and AWS_ENDPOINT_URL",
+             "gs": "the credentials (GOOGLE_APPLICATION_CREDENTIALS, or the account of the machine); "
+                   "STORAGE_EMULATOR_HOST, where it is set, names another server"}
 _REQUEST_SECONDS = 60.0
 _CONNECT_SECONDS = 10.0
 
@@ -63,7 +69,7 @@ class Place(NamedTuple):
 
     @property
     def store(self) -> FileSystem:
-        server = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        server = next(filter(None, map(os.environ.get, _SERVERS[self.scheme])), None)
         return _filesystem(self.scheme, self.key.partition("/")[0], server, os.getpid())     # no client survives a fork
 
 
@@ -262,7 +268,11 @@ def _filesystem(scheme: str, bucket: str, endpoint: str | None, process: int) ->
     import pyarrow.fs as stores
 
     if scheme == "gs":
-        return stores.GcsFileSystem()
+        if endpoint is None:
+            return stores.GcsFileSystem()
+        protocol, _, host = endpoint.rstrip("/").rpartition("://")
+        return stores.GcsFileSystem(anonymous=True, endpoint_override=host, scheme=protocol or "http",
+                                    retry_time_limit=timedelta(seconds=_REQUEST_SECONDS))
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     if endpoint is None and region is None:
         region = stores.resolve_s3_region(bucket)
@@ -280,9 +290,8 @@ def _named(place: Place) -> Iterator[None]:
     except OSError as error:
         if error.errno is not None:     # of a file on this machine, such as on a full disk
             raise
-        raise ConnectionError(f"{place.address} cannot be used: {_first_line(error)}. Check the name of the bucket, "
-                              "the credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE, or the role of the machine; for gs:// "
-                              "GOOGLE_APPLICATION_CREDENTIALS) and AWS_ENDPOINT_URL") from error
+        raise ConnectionError(f"{place.address} cannot be used: {_first_line(error)}. Check the name of the bucket and "
+                              f"{_TO_CHECK[place.scheme]}") from error
 
 
 def _first_line(error: OSError) -> str:
