@@ -31,10 +31,11 @@ _BRACKETS = ("{", "[")      # with which the JSON of an object or a list begins
 
 def to_json(config: Any) -> Any:
     """A dataclass as plain JSON values."""
-    return json.loads(_adapter(type(config)).dump_json(config))
+    kind: Any = type(config)
+    return json.loads(_adapter(kind).dump_json(config))
 
 
-def from_json(config_type: type[Config], values: Any) -> Config:
+def from_json(config_type: Any, values: Any) -> Any:
     """Rebuild a configuration from the values that `to_json` gave. config_type: a dataclass or a union of them.
 
     Raises ValueError naming unknown fields, wrong types and unknown kinds: a file of another version is never read as
@@ -107,10 +108,11 @@ class _Change(typing.NamedTuple):
 
 def _replace(config: Any, changes: list[_Change]) -> Any:
     """All changes at once, so that values which must agree with each other can change together."""
-    if not dataclasses.is_dataclass(config):
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
         raise ValueError(f"--set {changes[0].assignment}: nothing can be set below a {type(config).__name__}; shorten "
                          "the path")
-    hints = _field_types(type(config))
+    kind: Any = type(config)
+    hints = _field_types(kind)
     values: dict[str, Any] = {}
     for name, group in _by_name(changes).items():
         if name not in hints:
@@ -237,7 +239,7 @@ def _known_fields(hint: Any, values: Any) -> int:
     return max(counts, default=0)
 
 
-def _members(hint: Any) -> list[type]:
+def _members(hint: Any) -> list[Any]:
     """The configurations that a field of this type may hold."""
     is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
     return [option for option in (typing.get_args(hint) if is_union else (hint,)) if dataclasses.is_dataclass(option)]

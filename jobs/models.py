@@ -91,10 +91,11 @@ def is_finished(folders: Iterable[Path], identity: Identity) -> bool:
     """
     folders = list(folders)
     cards = [whole_json(folder / "model.json") for folder in folders]
-    if None in cards:
+    known = [card for card in cards if card is not None]
+    if len(known) < len(folders):
         return False
-    same_digest = cards[0].get("identity") == digest(plain(identity))
-    return (same_digest or has_identity(folders[0].parent, identity)) and all(map(_has_weights, folders, cards))
+    same_digest = known[0].get("identity") == digest(plain(identity))
+    return (same_digest or has_identity(folders[0].parent, identity)) and all(map(_has_weights, folders, known))
 
 
 def _has_weights(folder: Path, card: Mapping[str, Any]) -> bool:
@@ -152,13 +153,13 @@ def head_card(recipe: Recipe, segmenter: dict[str, Any], cache: str) -> dict[str
             "segmenter_sha256": segmenter["weights_sha256"], **_made_by(recipe)}
 
 
-def links_card(recipe: Recipe, segmenter: dict[str, Any], cache: str) -> dict[str, Any]:
+def links_card(recipe: Recipe, network: LinkNetworkConfig, segmenter: dict[str, Any], cache: str) -> dict[str, Any]:
     """What `model.json` of learned links says; it names the one segmenter they belong to."""
-    return {"kind": "links", "config": to_json(recipe.stage_two.links.network), "cache_fingerprint": cache,
+    return {"kind": "links", "config": to_json(network), "cache_fingerprint": cache,
             "segmenter_sha256": segmenter["weights_sha256"], **_made_by(recipe)}
 
 
-def _config(config_type: type, card: Mapping[str, Any], name: str, folder: Path) -> Any:
+def _config(config_type: Any, card: Mapping[str, Any], name: str, folder: Path) -> Any:
     """A configuration of the card of a model. Raises ValueError with the file for one that does not fit."""
     try:
         return from_json(config_type, card[name])
@@ -233,6 +234,8 @@ def open_system(recipe: Recipe, mode: Mode, classes: ClassTable | None = None) -
     """
     device = torch.device("cuda" if torch.cuda.is_available() and recipe.cluster.gpus_per_actor else "cpu")
     if mode == "untrained":
+        if classes is None:
+            raise ValueError("an untrained system does not know its classes; give classes=, those of its data")
         stage = recipe.stage_one
         made_by = {"mode": mode, "recipe": recipe.name, "inference": to_json(recipe.inference)}
         return System(segmenter=untrained_segmenter(recipe).to(device), head=None, classes=classes,

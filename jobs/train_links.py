@@ -47,7 +47,7 @@ def train_links(recipe: Recipe, cache: QueryCache, segmenter: dict[str, Any]) ->
                           cluster=replace(recipe.cluster, in_process=True), record=tracker.record,
                           setting="stage_two.links")
         weights = train(job, identity=identity)
-        save_model(folder, weights, {**links_card(recipe, segmenter, cache.fingerprint),
+        save_model(folder, weights, {**links_card(recipe, config.network, segmenter, cache.fingerprint),
                                      "identity": digest(plain(identity))})
         store_model(folder, tracker)
     say(f"links: {folder}")

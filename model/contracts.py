@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
@@ -124,8 +124,9 @@ class VideoQueries:
 
     def to(self, device) -> VideoQueries:
         """The same queries on another device."""
-        return VideoQueries(**{field.name: None if (part := getattr(self, field.name)) is None else part.to(device)
-                               for field in fields(self)})
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved: dict[str, Any] = {name: None if part is None else part.to(device) for name, part in parts.items()}
+        return VideoQueries(**moved)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

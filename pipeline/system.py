@@ -13,7 +13,7 @@ from contextlib import closing, nullcontext
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -44,6 +44,10 @@ from pipeline.clips import VideoClip, VideoSource, ahead, streamed_clips, video_
 from pipeline.datasets.raw_video import open_video
 from pipeline.progress import Watch
 from pipeline.spool import TensorSpool
+
+if TYPE_CHECKING:
+    from model.association.links import LinkNetwork
+    from model.cross_clip import CrossClipHead
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +80,8 @@ class System:
     @property
     def resize(self) -> FixedCanvas | ResizeConfig:
         """How frames enter the segmenter."""
-        return self.inference.resize or FixedCanvas(size=self.size, enlarge=self.inference.enlarge)
+        size: Any = self.size       # `__post_init__` refused a system without either
+        return self.inference.resize or FixedCanvas(size=size, enlarge=self.inference.enlarge)
 
     def predict(self, video: VideoSource | Path | str, *, matching: MatchingSpace | None = None,
                 watch: Watch | None = None, truth_of: Callable[[VideoClip], ClipTargets] | None = None
@@ -136,7 +141,8 @@ class System:
     @property
     def reads_places(self) -> bool:
         """Whether links or the head read where masks lie and what they cover."""
-        columns = () if self.head is None else self.head.config.reads.columns
+        config: Any = None if self.head is None else self.head.config
+        columns = () if config is None else config.reads.columns
         return self.links is not None or not {"places", "looks"}.isdisjoint(columns)
 
     @property
@@ -157,8 +163,8 @@ class System:
         The next clip is read and decoded while the segmenter works.
         """
         clips = video_clips(source, self.clip_length, self.resize, overlap=overlap, shorten=shorten)
-        with closing(ahead(clips)) as clips:
-            for clip in clips:
+        with closing(ahead(clips)) as ready:
+            for clip in ready:
                 yield clip, self.predict_clip(clip.frames, clip.real_pixels, places=places)
 
     def predict_clip(self, frames: Tensor, real_pixels: Tensor, *, places: bool = False) -> ClipPrediction:
@@ -185,19 +191,22 @@ class System:
         inference = self.inference
         if endless and inference.association.kind == "links":
             inference = replace(inference, association=replace(inference.association, streaming=True))
-        return result_makers(inference, segmenter=self.segmenter, head=head, links=self.links, spool=spool,
+        return result_makers(inference, segmenter=self.segmenter, head=cast("CrossClipHead | None", head),
+                             links=cast("LinkNetwork | None", self.links), spool=spool,
                              is_thing=self.classes.is_thing, geometry=geometry)
 
 
 def in_single_precision(prediction: ClipPrediction) -> ClipPrediction:
     """The same prediction in float32, whatever the segmenter computed in."""
     values = {field.name: getattr(prediction, field.name) for field in fields(prediction)}
-    return replace(prediction, **{name: value.float() for name, value in values.items() if isinstance(value, Tensor)})
+    floats: dict[str, Any] = {name: value.float() for name, value in values.items() if isinstance(value, Tensor)}
+    return replace(prediction, **floats)
 
 
 def named(results: Mapping[str, Any], *, video_id: str, frame_names: tuple[str, ...],
           size: tuple[int, int]) -> VideoResults:
     """The results of a video under its name. size: height and width of the source frames, pixels."""
-    finish = {"panoptic": panoptic_video, "tracks": partial(tracks_video, size=size), "semantic": semantic_video}
+    finish: dict[str, Callable[..., Any]] = {
+        "panoptic": panoptic_video, "tracks": partial(tracks_video, size=size), "semantic": semantic_video}
     return VideoResults(**{result: finish[result](value, video_id=video_id, frame_names=frame_names)
                            for result, value in results.items()})

@@ -68,7 +68,7 @@ def synthetic_many() -> Recipe:
     one = base.stage_one
     decoder = replace(one.segmenter.query_decoder, num_queries=128)
     augment = replace(one.input.augment, size=(MANY_SIDE, MANY_SIDE))
-    return replace(base, stage_one=replace(one, segmenter=replace(one.segmenter, query_decoder=decoder),
+    return replace(base, stage_one=replace(one, segmenter=replace(one.segmenter, query_decoder=decoder),  # type: ignore[arg-type]
                                            input=replace(one.input, augment=augment)))
 
 

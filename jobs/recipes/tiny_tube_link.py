@@ -101,7 +101,7 @@ def synthetic_vps() -> Recipe:
         stage_one=replace(
             one, segmenter=tiny_tube_link(CLASSES, stuff_classes=STUFF_CLASSES,
                                           linking=TubeLinkingConfig(dim=64, heads=4, ffn=128)),
-            losses=replace(one.losses, stuff_classes=STUFF_CLASSES),
+            losses=replace(one.losses, stuff_classes=STUFF_CLASSES),  # type: ignore[arg-type]
             linking=LinkingLossConfig(points=POINTS, stuff_classes=STUFF_CLASSES, segmentation="sum"),
             input=replace(one.input, clip_frames=4), fit=replace(one.fit, steps=1800)),
         stage_two=None, evaluation=EvaluationConfig(),

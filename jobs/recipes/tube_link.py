@@ -145,8 +145,9 @@ def panoptic(data: str, backbone: str) -> Recipe:
     base = _run(data, backbone, row)
     stuff = row.videos.stuff_classes
     one = base.stage_one
-    one = replace(one, segmenter=replace(one.segmenter, stuff_classes=stuff, linking=TubeLinkingConfig()),
-                  losses=replace(one.losses, stuff_classes=stuff),
+    linked = replace(one.segmenter, stuff_classes=stuff, linking=TubeLinkingConfig())  # type: ignore[arg-type]
+    one = replace(one, segmenter=linked,
+                  losses=replace(one.losses, stuff_classes=stuff),  # type: ignore[arg-type]
                   linking=LinkingLossConfig(stuff_classes=stuff, segmentation="sum"))
     if data == "kitti_step":
         network = replace(pretrained(backbone), frozen_statistics=False)

@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
 
 from jobs.recipes import coco, vipseg
 from jobs.recipes.schema import ClusterConfig, Recipe, StageOneConfig
@@ -113,8 +112,8 @@ def near_online(backbone: str) -> Recipe:
         cluster=CLUSTER)
 
 
-def linked_by(backbone: str, variant: Literal["stitching", "hungarian"]) -> Recipe:
-    """The near-online model linked in another way: by stitching alone, or by aligning queries as MaXTron does."""
+def linked_by(backbone: str, variant: str) -> Recipe:
+    """The near-online model linked in a way of `VARIANTS`: by stitching alone, or by aligned queries as in MaXTron."""
     base = near_online(backbone)
     panoptic = MASK_WISE if variant == "hungarian" else NEAR_ONLINE
     return replace(base, name=f"{base.name}_{variant}", folder=f"runs/{base.name}",

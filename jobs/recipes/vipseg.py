@@ -118,7 +118,7 @@ def near_online(backbone: str) -> Recipe:
                                 residual_dropout=settings.residual_dropout)
     return replace(
         base, name=f"{base.name}_near_online", about=_about("MaXTron", settings, settings.vpq[1], "near-online"),
-        stage_one=replace(one, segmenter=replace(one.segmenter, within_clip=tracking),
+        stage_one=replace(one, segmenter=replace(one.segmenter, within_clip=tracking),  # type: ignore[arg-type]
                           start_from=f"runs/coco_kmax_msda_{backbone}/stage_one/model",
                           optimizer=replace(one.optimizer, multipliers=(
                               *one.optimizer.multipliers, ("within_clip.trajectory_stacks", 2.0)))),

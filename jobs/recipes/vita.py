@@ -81,7 +81,7 @@ def coco(backbone: str) -> Recipe:
     base = coco_mask2former.mask2former("instance", backbone)
     one = base.stage_one
     segmenter = Mask2FormerConfig(num_classes=one.segmenter.num_classes, backbone=one.segmenter.backbone,
-                                  query_decoder=one.segmenter.query_decoder)
+                                  query_decoder=one.segmenter.query_decoder)  # type: ignore[arg-type]
     head = VitaHeadConfig(num_classes=segmenter.num_classes, frame_queries=QUERIES[backbone])
     return replace(
         base, name=f"coco_vita_{backbone}",

@@ -172,7 +172,7 @@ def near_online(data: DatasetName, backbone: str) -> Recipe:
     return replace(
         base, name=f"{base.name}_near_online", about=_about("MaXTron", data, backbone, row.scores[0], "near-online"),
         stage_one=replace(
-            one, segmenter=replace(one.segmenter, within_clip=DeformableTrajectoryConfig()),
+            one, segmenter=replace(one.segmenter, within_clip=DeformableTrajectoryConfig()),  # type: ignore[arg-type]
             start_from=f"runs/{row.start}_{backbone}/stage_one/model",
             input=replace(one.input, clip_frames=row.clip_frames),
             optimizer=replace(one.optimizer, milestones=milestones, decay=decay), fit=replace(one.fit, steps=steps)),

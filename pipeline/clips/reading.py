@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -183,7 +183,7 @@ def video_clips(source: VideoSource, clip_frames: int, resize: FixedCanvas | Res
                     read_ids=partial(_read_ids, source, indices, transform))
 
 
-def ahead(clips: Iterable[T], *, count: int = 1) -> Iterator[T]:
+def ahead(clips: Iterable[T], *, count: int = 1) -> Generator[T, None, None]:
     """The same clips in the same order, of which up to `count` wait ready while the caller works on one.
 
     Reading and decoding release Python's lock, so they run beside the network. One thread makes all clips. An error is

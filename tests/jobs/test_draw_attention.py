@@ -28,8 +28,9 @@ def run(tmp_path_factory):
     torch.manual_seed(0)
     save_model(recipe.head_folder, recipe.head.build().state_dict(), head_card(recipe, card, cache="x"))
     embedding = recipe.stage_one.segmenter.query_decoder.embedding
-    links = recipe.stage_two.links.network.build(embedding=embedding)
-    save_model(recipe.links_folder, links.state_dict(), links_card(recipe, card, cache="x"))
+    network = recipe.stage_two.links.network
+    links = network.build(embedding=embedding)
+    save_model(recipe.links_folder, links.state_dict(), links_card(recipe, network, card, cache="x"))
     return predicting(recipe, write_video(folder / "square.mp4", frames=6), folder / "out")
 
 
