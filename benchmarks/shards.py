@@ -28,7 +28,8 @@ from pipeline.datasets.youtube_vis import YouTubeVis
 from pipeline.records import Dataset
 from pipeline.shards import make_shards
 
-MEASURES = (*(f"pipeline/shards/{name}.py" for name in ("encode", "id_runs", "make", "stored_ids", "writer")),
+MEASURES = (*(f"pipeline/shards/{name}.py" for name in ("encode", "id_runs", "label_png", "make", "stored_ids",
+                                                       "writer")),
             "pipeline/images.py")
 SIZES = {"toy": SyntheticConfig(videos_train=2, videos_val=0, frames=4),
          "full": SyntheticConfig(videos_train=4, videos_val=0, frames=24, height=720, width=1280)}

@@ -26,10 +26,12 @@ from pipeline.records import Dataset, FrameRecord, VideoRecord
 from pipeline.shards.allowed import refuse_unfit_video
 from pipeline.shards.class_counts import Counts, video_counts
 from pipeline.shards.format import META, SCHEMA, clip_key
+from pipeline.shards.label_png import encode_label
 from pipeline.shards.plan import ShardConfig
 from pipeline.shards.stored_ids import StoredIds
 
 UNLABELLED = "frames without a label"
+LABEL_ENCODERS = {2: encode_png, 3: encode_label}       # by the schema of the set
 FAULTS_OF_A_VIDEO = ("too-many-segments", "bad-id")     # which the label of one frame shows
 
 
@@ -52,9 +54,9 @@ class EncodedVideo:
     faults: Mapping[str, BadInput]      # of frames, which have no label for this reason, or are left out
 
 
-def encode_video(dataset: Dataset, video_id: str, config: ShardConfig) -> EncodedVideo:
-    """One video, in memory. A frame whose label cannot be read, or contradicts the annotation, has none; one whose
-    picture cannot be read is left out. Both are among the `faults`.
+def encode_video(dataset: Dataset, video_id: str, config: ShardConfig, *, schema: int = SCHEMA) -> EncodedVideo:
+    """One video, in memory, as a set of this schema stores it. A frame whose label cannot be read, or contradicts the
+    annotation, has none; one whose picture cannot be read is left out. Both are among the `faults`.
 
     Raises BadInput naming the video, the file and the cure for a picture of another size, for any unreadable one of a
     video without labels, and where every labelled frame is faulty: "empty-video", "missing-image", "missing-label",
@@ -67,22 +69,22 @@ def encode_video(dataset: Dataset, video_id: str, config: ShardConfig) -> Encode
         with store.held(path for frame in video.frames for path in (frame.image, frame.label)):
             labels: dict[str, BadInput] = {}
             pictures: dict[str, BadInput] = {}
-            encoded = _encode(dataset, video, config, labels, pictures)
+            encoded = _encode(dataset, video, config, schema, labels, pictures)
             if labels or pictures:      # other ids and clips, without the objects and frames that are lost
                 rest = replace(video, frames=tuple(frame for frame in video.frames if frame.name not in pictures))
-                encoded = _encode(dataset, without_faulty_labels(rest, pictures | labels), config, {}, {})
+                encoded = _encode(dataset, without_faulty_labels(rest, pictures | labels), config, schema, {}, {})
             return encoded
 
 
-def _encode(dataset: Dataset, video: VideoRecord, config: ShardConfig, labels: dict[str, BadInput],
+def _encode(dataset: Dataset, video: VideoRecord, config: ShardConfig, schema: int, labels: dict[str, BadInput],
             pictures: dict[str, BadInput]) -> EncodedVideo:
     """labels, pictures: get the faults of these; with one of a picture, the result is not to be used."""
     stored_ids = StoredIds(video)
     starts = range(0, len(video.frames), config.clip_frames)
-    frames = [_encode_frames(dataset, video, start, stored_ids, config, labels, pictures) for start in starts]
+    frames = [_encode_frames(dataset, video, start, stored_ids, config, schema, labels, pictures) for start in starts]
     # The meta of every clip lists all overlaps, which are complete only now.
     return EncodedVideo(
-        clips=[_encode_clip(video, clip, members, stored_ids, config) for clip, members in enumerate(frames)],
+        clips=[_encode_clip(video, clip, members, stored_ids, config, schema) for clip, members in enumerate(frames)],
         classes=video_counts(stored_ids.table, stored_ids.overlaps, stored_ids.pixels), remarks=_remarks(video),
         faults=video.faults)
 
@@ -95,7 +97,7 @@ def _remarks(video: VideoRecord) -> Mapping[str, int]:
 
 
 def _encode_frames(dataset: Dataset, video: VideoRecord, start: int, stored_ids: StoredIds,
-                   config: ShardConfig, labels: dict[str, BadInput], pictures: dict[str, BadInput]
+                   config: ShardConfig, schema: int, labels: dict[str, BadInput], pictures: dict[str, BadInput]
                    ) -> list[tuple[str, bytes]]:
     size = config.stored_size(video.height, video.width)
     members = []
@@ -118,16 +120,16 @@ def _encode_frames(dataset: Dataset, video: VideoRecord, start: int, stored_ids:
                 raise
             labels[frame.name] = error
         if ids is not None:
-            members.append((f"f{index:03d}.png", encode_png(ids)))
+            members.append((f"f{index:03d}.png", LABEL_ENCODERS[schema](ids)))
     return members
 
 
 def _encode_clip(video: VideoRecord, clip: int, members: list[tuple[str, bytes]], stored_ids: StoredIds,
-                 config: ShardConfig) -> EncodedClip:
+                 config: ShardConfig, schema: int) -> EncodedClip:
     start = clip * config.clip_frames
     names = [frame.name for frame in video.frames[start:start + config.clip_frames]]
     height, width = config.stored_size(video.height, video.width)
-    meta = {"schema": SCHEMA, "video_id": video.video_id, "clip_index": clip, "start_frame": start,
+    meta = {"schema": schema, "video_id": video.video_id, "clip_index": clip, "start_frame": start,
             "num_frames": len(names), "video_frames": len(video.frames), "height": height, "width": width,
             "frame_names": names, "segments": stored_ids.table, "overlaps": stored_ids.overlaps}
     return EncodedClip(key=clip_key(video.video_id, clip), meta=meta, members=(*members, (META, canonical_json(meta))))

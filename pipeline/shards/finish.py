@@ -18,7 +18,7 @@ from pipeline.files import atomic_write, canonical_json, remove_file
 from pipeline.foreign_files import own_json
 from pipeline.shards.class_counts import Counts, add_counts, class_rows
 from pipeline.shards.encode import UNLABELLED
-from pipeline.shards.format import EARLIER_INDEX, ERRORS, INDEX, MANIFEST, SCHEMA
+from pipeline.shards.format import EARLIER_INDEX, ERRORS, INDEX, MANIFEST
 from pipeline.shards.index import IndexWriter, index_file, index_path
 from pipeline.shards.plan import ShardPlan
 
@@ -131,7 +131,7 @@ class _Gathered:
     def manifest(self) -> dict[str, Any]:
         """The manifest as plain values."""
         plan = self.plan
-        return {"schema": SCHEMA, "dataset": plan.categories["name"], "split": plan.split,
+        return {"schema": plan.schema, "dataset": plan.categories["name"], "split": plan.split,
                 "categories": plan.categories, "config": plan.config_json(), "plan": plan.digest,
                 "totals": self.totals | {"skipped": self.reasons}, "shards": self.shards, **self.content()}
 

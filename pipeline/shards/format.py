@@ -12,6 +12,9 @@ The JPEGs are the data set's own bytes; PNG frames are converted to JPEG. The PN
 bit: 0 is void, 1 ... m are the video's segments, ids above m its overlaps. An overlap is the set of all pixels that
 belong to the same two or more segments, which `overlaps` of `meta.json` lists. In this way overlapping instance masks
 become one map without loss. A frame that nobody labelled has no PNG.
+
+Schema 3 differs from schema 2 in the compression of the id maps. Both are read, and a set keeps the schema with which
+it was begun, so a repaired shard has the bytes that it had before.
 """
 
 from __future__ import annotations
@@ -24,7 +27,9 @@ import pyarrow as pa
 
 from pipeline.records import Segment
 
-SCHEMA = 2                      # of tars, index and manifest together; readers refuse any other
+SCHEMA = 3                      # of tars and manifest together; readers refuse any that is not among the next
+SCHEMAS = (2, 3)                # they differ in the encoder of the id maps (`encode.py`), and any reader reads both
+INDEX_VERSION = 2               # of the index, which is the same in both
 MANIFEST = "manifest.json"
 INDEX = "index.arrow"
 EARLIER_INDEX = "index.parquet"     # of sets that an earlier version made

@@ -27,7 +27,7 @@ from pipeline.arrow_files import open_plain
 from pipeline.errors import BadInput
 from pipeline.files import atomic_file, canonical_json, digest
 from pipeline.foreign_files import open_regular, parse_json
-from pipeline.shards.format import EARLIER_INDEX, INDEX, INDEX_SCHEMA, META, ROW_SCHEMA, SCHEMA
+from pipeline.shards.format import EARLIER_INDEX, INDEX, INDEX_SCHEMA, INDEX_VERSION, META, ROW_SCHEMA
 from pipeline.shards.manifest import read_manifest
 
 BATCH_FRAMES = 2**15            # after which a batch ends, at the end of a shard
@@ -118,7 +118,7 @@ class IndexWriter:
         batch = batch_of(self._rows)
         stored = pa.ipc.read_record_batch(batch.serialize(), INDEX_SCHEMA)      # with the buffers as a file has them
         checksums = {name: _crc32(stored.column(name)) for name in INDEX_SCHEMA.names}
-        facts = {"schema": SCHEMA, "plan": self.plan, "tars": digest(self._tars), "crc32": checksums,
+        facts = {"schema": INDEX_VERSION, "plan": self.plan, "tars": digest(self._tars), "crc32": checksums,
                  "shards": [self._first, self._first + len(self._tars)]}
         self._writer.write_batch(batch, custom_metadata={"facts": canonical_json(facts)})
         self._first += len(self._tars)

@@ -14,13 +14,13 @@ from pathlib import Path
 from pipeline.at_work import alone_in
 from pipeline.errors import BadInput
 from pipeline.files import atomic_write, canonical_json, remove_file
-from pipeline.foreign_files import own_json
+from pipeline.foreign_files import own_json, whole_json
 from pipeline.outcomes import Outcomes
 from pipeline.progress import Progress
 from pipeline.records import Dataset
 from pipeline.shards.allowed import refuse_unfit_classes
 from pipeline.shards.finish import ShardReport, finish
-from pipeline.shards.format import MANIFEST, PLAN
+from pipeline.shards.format import MANIFEST, PLAN, SCHEMAS
 from pipeline.shards.plan import ShardConfig, ShardPlan, plan_shards
 from pipeline.shards.writer import make_shard, shard_outcomes
 
@@ -91,8 +91,10 @@ def _claim(folder: Path, plan: ShardPlan) -> ShardPlan:
     """Write the plan as the first file of a folder, or check it against the plan that is there; returns the valid one.
 
     The same videos in other shards are the same plan: files that were missing in the first run change the estimated
-    sizes of a later one. The first division into shards stays.
+    sizes of a later one. The first division into shards stays, and so does the schema of an earlier version, since
+    models know the fingerprint of the set.
     """
+    plan = replace(plan, schema=_schema_of(folder, plan))
     content = canonical_json(plan.to_json())
     try:
         stored = own_json(folder / PLAN, needs={"shards": list, "config": dict},
@@ -110,6 +112,19 @@ def _claim(folder: Path, plan: ShardPlan) -> ShardPlan:
     raise ValueError(f"{folder} holds shards of another plan, which differs in {', '.join(differing)}"
                      f"{' (' + '; '.join(settings) + ')' if settings else ''}. "
                      "Choose another folder, or delete this one.")
+
+
+def _schema_of(folder: Path, plan: ShardPlan) -> int:
+    """The schema of the first file in a folder that tells one which this version writes; that of the plan without any.
+
+    The plan or the manifest may have been deleted, as the messages on damaged ones advise.
+    """
+    sidecars = folder.glob(f"{glob.escape(plan.split)}-*.json")
+    for path in (folder / PLAN, folder / MANIFEST, *sidecars):
+        facts = whole_json(path, needs={"schema": int})
+        if facts is not None and facts["schema"] in SCHEMAS:
+            return facts["schema"]
+    return plan.schema
 
 
 def _sweep_others(folder: Path, plan: ShardPlan) -> None:

@@ -10,7 +10,7 @@ from model.labels import ClassTable
 from pipeline.errors import BadInput
 from pipeline.file_names import can_name_a_file
 from pipeline.foreign_files import LARGEST_JSON, parse_json, read_file
-from pipeline.shards.format import MANIFEST, SCHEMA
+from pipeline.shards.format import MANIFEST, SCHEMAS
 
 MAKE_AGAIN = "Delete it and run make_shards again: finished shards are kept."
 _FIELDS = {"shards": list, "config": dict, "categories": dict, "split": str, "plan": str, "totals": dict}
@@ -34,8 +34,9 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], str]:
         raise
     except ValueError as error:
         raise BadInput("damaged-shard", f"it cannot be read ({error}).", file=path, cure=MAKE_AGAIN) from None
-    if isinstance(manifest, dict) and manifest.get("schema") != SCHEMA:
-        raise ValueError(f"shard set {folder} has schema {manifest.get('schema')!r}, but this version reads {SCHEMA}. "
+    if isinstance(manifest, dict) and manifest.get("schema") not in SCHEMAS:
+        raise ValueError(f"shard set {folder} has schema {manifest.get('schema')!r}, but this version reads "
+                         f"{' and '.join(map(str, SCHEMAS))}. "
                          "Make the shards again with this version, or use the version that made them.")
     refuse_unfit_manifest(manifest, path)
     return manifest, hashlib.sha256(content).hexdigest()

@@ -55,6 +55,7 @@ class ShardPlan:
     categories: dict                        # ClassTable.to_json()
     config: ShardConfig
     shards: tuple[tuple[str, ...], ...]     # video ids per shard
+    schema: int = SCHEMA                    # an earlier one for a set that an earlier version began
 
     def name(self, shard: int) -> str:
         """File name of a shard's tar."""
@@ -67,7 +68,7 @@ class ShardPlan:
 
     def to_json(self) -> dict:
         """The plan as plain values."""
-        return {"schema": SCHEMA, "split": self.split, "categories": self.categories, "config": self.config_json(),
+        return {"schema": self.schema, "split": self.split, "categories": self.categories, "config": self.config_json(),
                 "shards": [list(videos) for videos in self.shards]}
 
     def config_json(self) -> dict:

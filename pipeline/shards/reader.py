@@ -19,9 +19,9 @@ from pipeline.datasets.id_maps import ids_in
 from pipeline.digests import known_sha256
 from pipeline.errors import BadInput, Mismatch
 from pipeline.foreign_files import open_regular
-from pipeline.images import decode_png
 from pipeline.shards.format import INDEX, MANIFEST, StoredVideo
 from pipeline.shards.index import batches_of_tars, index_path, read_index
+from pipeline.shards.label_png import decode_label
 from pipeline.shards.manifest import MAKE_AGAIN, read_manifest
 from pipeline.shards.videos import StoredVideos
 
@@ -193,7 +193,7 @@ class ShardSet:
         if png is None:
             raise ValueError(f"video {video.video_id!r} in {self.folder} has no label maps")
         try:
-            return decode_png(png)
+            return decode_label(png)
         except BadInput as error:
             raise self._damaged(video, error.what) from error
 

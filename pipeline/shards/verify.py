@@ -12,9 +12,10 @@ import numpy as np
 from pipeline.errors import BadInput
 from pipeline.files import digest, sha256_of
 from pipeline.foreign_files import LARGEST_JSON, open_regular, own_json, parse_json, read_file
-from pipeline.images import decode_jpeg, decode_png
-from pipeline.shards.format import MANIFEST, META, PLAN, SCHEMA, clip_key
+from pipeline.images import decode_jpeg
+from pipeline.shards.format import MANIFEST, META, PLAN, SCHEMAS, clip_key
 from pipeline.shards.index import index_path, read_index, rebuild_rows
+from pipeline.shards.label_png import decode_label
 from pipeline.shards.manifest import refuse_unfit_manifest
 from pipeline.shards.videos import StoredVideos
 
@@ -30,9 +31,9 @@ def verify(folder: Path | str) -> list[str]:
         manifest = parse_json(read_file(folder / MANIFEST, largest=LARGEST_JSON))
     except (OSError, ValueError) as error:
         return [f"{folder / MANIFEST}: cannot be read ({error}); run make_shards again"]
-    if isinstance(manifest, dict) and manifest.get("schema") != SCHEMA:
-        return [f"{folder / MANIFEST}: it has schema {manifest.get('schema')!r}, but this version reads {SCHEMA}; make "
-                "the shards again"]
+    if isinstance(manifest, dict) and manifest.get("schema") not in SCHEMAS:
+        return [f"{folder / MANIFEST}: it has schema {manifest.get('schema')!r}, but this version reads "
+                f"{' and '.join(map(str, SCHEMAS))}; make the shards again"]
     try:
         refuse_unfit_manifest(manifest, folder / MANIFEST)
     except BadInput as error:
@@ -160,7 +161,7 @@ def _clip_findings(path: Path, tar, row: dict, classes: int) -> Iterator[str]:
         content = tar.read(member["length"])
         is_label = member["name"].endswith(".png")
         try:
-            pixels = decode_png(content) if is_label else decode_jpeg(content)
+            pixels = decode_label(content) if is_label else decode_jpeg(content)
         except BadInput as error:
             yield f"{path}: member {member['name']!r}: {error.what}"
             continue

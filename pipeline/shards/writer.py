@@ -20,7 +20,7 @@ from pipeline.records import Dataset
 from pipeline.seals import sealed
 from pipeline.shards.class_counts import Counts, add_counts
 from pipeline.shards.encode import EncodedClip, encode_video
-from pipeline.shards.format import MANIFEST, SCHEMA
+from pipeline.shards.format import MANIFEST
 from pipeline.shards.index import index_row
 from pipeline.shards.plan import ShardPlan
 
@@ -75,7 +75,8 @@ def _write_tar(dataset: Dataset, path: Path, plan: ShardPlan, shard: int, *, str
         tar = _Tar(file)
         for video_id in plan.shards[shard]:
             try:
-                video = encode_video(dataset, video_id, plan.config)    # memory holds one video at a time
+                # Memory holds one video at a time.
+                video = encode_video(dataset, video_id, plan.config, schema=plan.schema)
                 if strict and video.faults:
                     raise next(iter(video.faults.values()))
                 clips = [index_row(clip.meta, key=clip.key, shard=shard, members=tar.add(clip)) for clip in video.clips]
@@ -93,7 +94,7 @@ def _write_tar(dataset: Dataset, path: Path, plan: ShardPlan, shard: int, *, str
                 log.warning("skipped: %s", error)
                 outcomes.add([VideoOutcome.skip(video_id, error)])
         tar.close()
-    return {"schema": SCHEMA, "plan": plan.digest,
+    return {"schema": plan.schema, "plan": plan.digest,
             "name": path.name, "size": tar.size, "sha256": tar.sha256.hexdigest(),
             "videos": len(outcomes.done), "clips": len(rows), "frames": outcomes.frames,
             "skipped": outcomes.reasons, "errors": outcomes.skipped_rows(), "index": rows,
@@ -146,7 +147,7 @@ def _finished(path: Path, sidecar: Path, plan: ShardPlan) -> dict | None:
     facts = whole_json(sidecar, needs=_SIDECAR)
     if facts is None:
         return None     # only this shard is written again
-    same = facts.get("schema") == SCHEMA and facts["plan"] == plan.digest and facts["size"] == path.stat().st_size
+    same = facts.get("schema") == plan.schema and facts["plan"] == plan.digest and facts["size"] == path.stat().st_size
     return facts if same and sha256_of(path) == facts["sha256"] else None
 
 

@@ -20,9 +20,10 @@ from pipeline.clips import (
     starts_with_labels,
 )
 from pipeline.errors import BadInput
-from pipeline.images import decode_jpeg, decode_png
+from pipeline.images import decode_jpeg
 from pipeline.records import Segment
 from pipeline.shards import StoredVideo, StoredVideos
+from pipeline.shards.label_png import decode_label
 from pipeline.training_input.copy_paste import (
     CopyPasteConfig,
     choose_segments,
@@ -215,7 +216,7 @@ def is_refused(plan: ClipPlan, fetch: Fetch, classes: ClassTable, config: InputC
     part = plan.clip.labelled
     frames = part.frames[:1] if rules.empty == "first" and rules.labelled is None else part.frames
     try:
-        maps = [decode_png(png) for _, png in fetch(part.video, frames)]
+        maps = [decode_label(png) for _, png in fetch(part.video, frames)]
     except ValueError:
         return False
     looked_at = {"": 0, "first": 1, "any": len(maps)}[rules.empty]
@@ -280,7 +281,7 @@ def decode_part(part: Part, fetch: Fetch, *, out: np.ndarray | None, at: tuple[s
         try:
             if before is None or before[0] != frame:
                 image = decode_jpeg(jpeg) if out is not None else None
-                labels = _no_labels(part.video) if png is None else decode_png(png)
+                labels = _no_labels(part.video) if png is None else decode_label(png)
             if out is not None:
                 transform.image(image, out=out[position])
             ids.append(transform.ids(labels, at=at))

@@ -9,7 +9,8 @@ import numpy as np
 
 from model.contracts import VideoSegment
 from model.labels import VOID, ClassTable, panoptic_id
-from pipeline.images import decode_image, decode_png
+from pipeline.images import decode_image
+from pipeline.shards.label_png import decode_label
 from pipeline.visualise.drawing import enlarged, readable_scale
 from pipeline.visualise.overlay import beside, overlay
 
@@ -23,7 +24,7 @@ def labelled_picture(image: bytes, label: bytes, meta: Mapping[str, Any], classe
     segments, table = _segments(meta["segments"], classes)
     for overlap in meta["overlaps"]:
         table[overlap["id"]] = table[max(overlap["segments"])]
-    stored = decode_png(label)
+    stored = decode_label(label)
     ids = np.array([table.get(id, VOID) for id in range(int(stored.max()) + 1)], np.int32)[stored]
     scale = readable_scale(*frame.shape[:2])
     frame = enlarged(frame, scale)

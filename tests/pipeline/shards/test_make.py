@@ -59,8 +59,8 @@ def test_a_finished_shard_is_not_written_again(data, tmp_path, monkeypatch):
 def test_memory_holds_one_video_at_a_time(tmp_path, monkeypatch):
     data = toy_videos(tmp_path / "toy", LENGTHS, segments=SEGMENTS[:2])     # small ids need a small lookup table
 
-    def large_video(dataset, video_id, config, encode=writing.encode_video):
-        video = encode(dataset, video_id, config)
+    def large_video(dataset, video_id, config, *, schema, encode=writing.encode_video):
+        video = encode(dataset, video_id, config, schema=schema)
         first = video.clips[0]
         return replace(video, clips=[replace(first, members=(("f000.jpg", os.urandom(4_000_000)), *first.members[1:]))])
 
