@@ -7,7 +7,8 @@ In:     shards of the split, and models (evaluation.mode = untrained, near_onlin
 Out:    <folder>/scores/<mode>: scores.json, classes.json, videos.json (the counts of each video, from which the scores
         of any set of videos follow), overlay videos, and predictions in evaluation.formats: vipseg, youtube_vis (with
         results.zip for the evaluation servers), vspw, kitti_step.
-        Another association than hungarian has its own folder, <mode>_<association>; so has a head with inference.head.
+        Another association than hungarian has its own folder, <mode>_<association>; so has a head with inference.head,
+        and a video in parts (inference.parts).
         A video with a wrong entry among evaluation.predictions is left out, named and counted; one that no entry of a
         results.json mentions has no tracks, as on the evaluation servers.
         evaluation.association=oracle: the labels order the queries; a reference line, in the folder <mode>_oracle.

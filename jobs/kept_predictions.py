@@ -31,16 +31,19 @@ USES_LABELS = "uses the labels"      # said wherever results of the oracle appea
 
 
 def scores_folder(recipe: Recipe) -> Path:
-    """Where the scores of a mode lie. Another association, and a head tested otherwise than trained, have their own."""
+    """Where the scores of a mode lie. Another association, a head tested otherwise than trained, and a
+    video in parts have their own."""
     if recipe.evaluation.predictions:
         return recipe.scores_root / "predictions"
     association = recipe.evaluation.association or recipe.inference.association.kind
     streaming = association == "links" and recipe.inference.association.streaming
     head = {} if recipe.inference.head is None else to_json(recipe.inference.head)
-    parts = [recipe.evaluation.mode, *([] if association == "hungarian" else [association]),
+    parts = recipe.inference.parts
+    words = [recipe.evaluation.mode, *([] if association == "hungarian" else [association]),
              *(["streaming"] if streaming else []),
-             *(f"{name}_{value}" for name, value in head.items() if name != "kind" and value is not None)]
-    return recipe.scores_root / "_".join(parts)
+             *(f"{name}_{value}" for name, value in head.items() if name != "kind" and value is not None),
+             *([] if parts is None else [f"parts_{parts.clips}_{parts.shared}_{parts.pairs}"])]
+    return recipe.scores_root / "_".join(words)
 
 
 def stored_predictions(recipe: Recipe, classes: ClassTable) -> Mapping[str, PanopticVideo | Tracks] | None:

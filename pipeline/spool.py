@@ -50,6 +50,11 @@ class TensorSpool:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def clear(self) -> None:
+        """Forget everything that was appended."""
+        self._file.truncate(0)
+        self._entries = []
+
     def close(self) -> None:
         """Delete the file."""
         self._file.close()

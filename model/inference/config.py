@@ -7,6 +7,7 @@ from typing import Literal
 
 from model.association import AssociationConfig, HungarianConfig
 from model.association.quasi_dense import QuasiDenseConfig
+from model.association.track_links import PartsConfig
 from model.contracts import Result
 from model.cross_clip import HeadTestConfig
 from model.inference.resize import ResizeConfig
@@ -38,6 +39,8 @@ class InferenceConfig:
     # needs a GPU; on a CPU fp32 is used.
     precision: TestPrecision = "fp32"
     head: HeadTestConfig | None = None             # of the cross-clip head where testing differs from training
+    # The head sees parts of the video, whose tracks are linked: 'inference.parts={"clips": 36}'. None: the whole video.
+    parts: PartsConfig | None = None
 
     def __post_init__(self) -> None:
         if not self.results or (self.clip_frames is not None and self.clip_frames < 1):
@@ -52,6 +55,9 @@ class InferenceConfig:
             raise ValueError("inference.panoptic.sure_first=true needs the classes of each clip, but "
                              f"{self.association.kind} merges all clips at once; set sure_first=false, or "
                              "inference.association=memory_buffer")
+        if self.parts is not None and "panoptic" in self.results:
+            raise ValueError(f"inference.parts links tracks, and results={list(self.results)} asks for panoptic "
+                             "videos; set inference.parts=null, or results=[\"tracks\"]")
         if self.last_clip == "shorten" and self.association.overlap:
             raise ValueError(f"inference.last_clip='shorten' cuts clips that share no frame, {self.association.kind} "
                              f"asks for overlap={self.association.overlap}; set last_clip to 'repeat'")

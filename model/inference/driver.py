@@ -7,6 +7,7 @@ result is one of them:
 
     near_online.NearOnline        one decision per query for the whole video, from the clips' own masks
     offline.Offline               the same, from the classes and masks of a cross-clip head over all clips
+    in_parts.InParts              the same for one part of the video after the other, whose tracks are then linked
     linked.LinkedPanoptic         every clip is merged by itself, then its segments are linked
     tube_panoptic.TubePanoptic    every clip is painted by itself, then its segments are tracked (Tube-Link)
     postprocess.semantic          every clip is labelled by itself

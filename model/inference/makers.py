@@ -15,6 +15,7 @@ from model.cross_clip import CrossClipHead
 from model.inference.alignment import Aligned
 from model.inference.config import InferenceConfig
 from model.inference.driver import ResultMaker
+from model.inference.in_parts import InParts
 from model.inference.linked import LinkedPanoptic
 from model.inference.near_online import Merger, NearOnline
 from model.inference.offline import FeatureSpool, Offline
@@ -64,7 +65,9 @@ def result_makers(config: InferenceConfig, *, segmenter: nn.Module, head: CrossC
     repeats_count = "panoptic" in mergers and config.panoptic.official_compat
     if mergers and head is not None:
         whole = partial(link_order, links) if linked and not config.association.streaming else None
-        in_order.append(Offline(head, mergers, spool=spool, precision=config.precision, order=whole))
+        new_maker = partial(Offline, head, mergers, precision=config.precision, order=whole)
+        in_order.append(new_maker(spool=spool) if config.parts is None else InParts(
+            config.parts, lambda features: new_maker(spool=features), most=config.tracks.candidates, spool=spool))
     elif mergers:
         in_order.append(NearOnline(mergers, repeats_count=repeats_count))
     if not in_order:

@@ -27,6 +27,8 @@ class FeatureSpool(Protocol):
 
     def __iter__(self) -> Iterator[tuple[Tensor, int]]: ...
 
+    def clear(self) -> None: ...
+
 
 class QueryCollector:
     """Stacks what a cross-clip head reads of each clip. The query cache is filled by it too. A `ResultMaker`."""

@@ -24,3 +24,12 @@ def test_a_strided_tensor_is_kept_by_value():
     tensor = torch.arange(24.0).view(4, 6).T[::2]
     spool.append((tensor, 1))
     assert torch.equal(next(iter(spool))[0], tensor)
+
+
+def test_a_spool_that_is_cleared_starts_anew():
+    spool = TensorSpool()
+    spool.append((torch.zeros(3), 1))
+    spool.clear()
+    spool.append((torch.ones(2), 2))
+    ((tensor, number),) = spool
+    assert (tensor.tolist(), number) == ([1, 1], 2)

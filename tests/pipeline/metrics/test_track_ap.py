@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from pycocotools import mask as run_lengths
 
 from pipeline.errors import BadInput
-from pipeline.metrics.track_ap import TrackAP, compare_tracks
+from pipeline.metrics.track_ap import TrackAP
 from pipeline.metrics.track_ap_scores import AREAS
 from tests.pipeline.metrics.some_tracks import BLOCK, GRID, scored_tracks, track_of, video_of
 from tests.pipeline.metrics.some_videos import CLASSES
@@ -105,21 +105,6 @@ def test_every_measure_is_the_protocol_written_out(pairs):
     assert {key for key, value in scores.items() if value is not None} == expected.keys()
     for key, value in expected.items():
         assert scores[key] == pytest.approx(100 * value, abs=1e-7), key
-
-
-@settings(max_examples=10, deadline=None)
-@given(scored_tracks(most=1))
-def test_ious_and_areas_are_those_of_the_dense_masks(pairs):
-    ((prediction, truth),) = pairs
-    ious, areas, true_areas = compare_tracks(prediction.tracks, truth.tracks)
-    assert (ious.shape, len(areas), len(true_areas)) == (
-        (len(prediction.tracks), len(truth.tracks)), len(prediction.tracks), len(truth.tracks))
-    for i, predicted in enumerate(prediction.tracks):
-        assert areas[i] == area(dense(predicted))
-        for j, target in enumerate(truth.tracks):
-            a = dense(predicted)
-            b = dense(target)
-            assert ious[i, j] == (a & b).sum() / max((a | b).sum(), 1)
 
 
 @settings(max_examples=10, deadline=None)

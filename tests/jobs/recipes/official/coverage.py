@@ -123,6 +123,10 @@ def _has_no_stage_two(recipe: Recipe) -> bool:
     return recipe.stage_two is None
 
 
+def _has_another_head_than_vita(recipe: Recipe) -> bool:
+    return recipe.stage_one.segmenter.kind != "mask2former"
+
+
 def _reads_images(recipe: Recipe) -> bool:
     return recipe.dataset.name.startswith("coco")
 
@@ -133,6 +137,7 @@ IDLE: tuple[tuple[Callable[[Recipe], bool], tuple[str, ...]], ...] = (
     (_makes_no_tubes, ("inference.tracker.*",)),
     (_makes_no("tracks"), ("inference.tracks.*",)),
     (_has_no_stage_two, ("cache.*",)),
+    (_has_another_head_than_vita, ("inference.parts",)),
     (_reads_images, ("inference.clip_frames", "inference.last_clip", "inference.association.*", "evaluation.mode",
                      "evaluation.split", "stage_one.losses.frames")),
     (_has_no_batch_norm, ("*.backbone.batch_norm.*", "*.backbone.frozen_statistics")),

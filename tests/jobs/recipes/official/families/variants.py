@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from model.association.stitching import StitchingConfig
+from model.association.track_links import PartsConfig
 from model.cross_clip.vita import VitaTestConfig
 
 
@@ -89,6 +90,10 @@ VARIANTS: dict[str, Variant] = {
         ("window_3", _VITA, _test(window=3)),
         ("window_12", _VITA, _test(window=12)),
         ("window_all", _VITA, _test(window=0))),
+    **_variants(
+        "ovis_vita_r50_", "arXiv 2206.04403 table 5",
+        *((f"parts_{frames}_{pairs}", "ovis_vita_r50", {"inference.parts": PartsConfig(clips=frames, pairs=pairs)})
+          for frames in (36, 48) for pairs in ("greedy", "hungarian"))),
     **_variants(
         f"{_VITA}_", "arXiv 2206.04403 table 6",
         ("keep_0_75", _VITA, _test(keep=0.75)),

@@ -67,6 +67,7 @@ TABLES: tuple[Table, ...] = (
     table(ALL,
           ("stage_one.linking", None, R50),
           ("inference.head", None, MODEL),
+          ("inference.parts", None, MODEL),
           (f"{SEGMENTER}.query_decoder.positions", "frame", f"{R50}:21"),
           (f"{SEGMENTER}.query_decoder.layers", 9, f"{R50}:37"),
           (f"{SEGMENTER}.pixel_decoder.layers", 6, f"{R50}:19"),
