@@ -46,6 +46,8 @@ def row_cost(table: Table, row: Row) -> str:
     """The cost of a row at official scale, or why it cannot be run."""
     if row.profile is not None:
         return "seconds on a CPU"
+    if row.longest is not None:
+        return "minutes on a GPU"
     return table.missing(row, "official") or cost_of(table.recipe_of(row, "official"))
 
 

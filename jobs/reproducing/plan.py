@@ -50,7 +50,7 @@ def planned(table: Table, scale: Scale, *, seeds: int, root: Path, changes: Sequ
                          f"{'; '.join(f'{name}: {reason}' for name, reason in reasons.items())}")
     runs = []
     for row in table.rows:
-        for seed in range(0 if reasons[row.name] else 1 if row.profile else seeds):
+        for seed in range(0 if reasons[row.name] else seeds if row.is_trained else 1):
             recipe = override(table.recipe_of(row, scale), with_data_of_its_own(changes))
             recipe = placed(resolved(seeded(without_unread_parts(recipe), seed)), root / "runs")
             name = run_name(recipe, row)
@@ -99,7 +99,8 @@ def run_name(recipe: Recipe, row: Row) -> str:
     evaluation = to_json(replace(recipe.evaluation, output="", overlays=0, keep_predictions=True,
                                  formats=EvaluationConfig().formats))
     return _digest([Path(recipe.folder).name, to_json(recipe.inference), evaluation,
-                    row.profile and [*row.profile.size, row.profile.clip_frames]])
+                    row.profile and [*row.profile.size, row.profile.clip_frames],
+                    *([] if row.longest is None else [row.longest.gigabytes, *row.longest.size])])
 
 
 def first_of_each(runs: Iterable[RowRun], key) -> list[RowRun]:

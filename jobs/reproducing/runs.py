@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jobs import cache_queries, evaluate, make_shards, profile, train_stage_one, train_stage_two
+from jobs import cache_queries, evaluate, longest_video, make_shards, profile, train_stage_one, train_stage_two
 from jobs.cache_queries import cache_folder
 from jobs.console import say
 from jobs.evaluate import scores_folder
@@ -64,6 +64,11 @@ class RowWorker:
             with self._output(recipe.run_folder):
                 network = profile.main(recipe, size=size.size, clip_frames=size.clip_frames, repeats=0)["segmenter"]
             numbers, draws = counted({name: network[name]["total"] for name in ("parameters_m", "gflops")})
+        elif run.row.longest is not None:
+            limit = run.row.longest
+            with self._output(recipe.run_folder):
+                found = longest_video.main(recipe, gigabytes=limit.gigabytes, size=limit.size)
+            numbers, draws = counted({"max_frames": found["max_frames"]})
         else:
             with self._output(recipe.run_folder):
                 summary = evaluate.main(recipe)
@@ -121,7 +126,7 @@ class TableRuns:
         missing = [run for run in self.runs if known[run.name] is None]
         if len(missing) < len(self.runs):
             say(f"{len(self.runs) - len(missing)} of {len(self.runs)} rows and seeds are finished")
-        trained = [run for run in missing if run.row.profile is None]
+        trained = [run for run in missing if run.row.is_trained]
         headed = [run for run in trained if run.recipe.stage_two is not None]
         self._phase("data", trained, lambda run: (data_folder(run.recipe, Path()).name, run.recipe.splits))
         self._phase("stage_one", trained, lambda run: run.recipe.stage_one_run)

@@ -34,6 +34,19 @@ class Profile:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Longest:
+    """A row that searches for the longest video in a given memory."""
+
+    gigabytes: float                # of 10^9 bytes
+    size: tuple[int, int]           # of the network input, H W
+
+    @classmethod
+    def from_toml(cls, values: Mapping[str, Any] | None) -> Longest | None:
+        """None for a row that does not search."""
+        return None if values is None else cls(gigabytes=values["gigabytes"], size=tuple(values["size"]))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Row:
     """One row of a table: a recipe with settings, and its published numbers."""
 
@@ -46,6 +59,12 @@ class Row:
     reference: str = ""                             # empty: that of the table
     missing: str = ""                               # what this code lacks for the row; empty: nothing
     profile: Profile | None = None
+    longest: Longest | None = None
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the row has a score; the others measure networks with random weights, and read no data."""
+        return self.profile is None and self.longest is None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +153,8 @@ def _table(values: Mapping[str, Any]) -> Table:
 
 
 def _row(values: Mapping[str, Any]) -> Row:
-    return Row(**{**_tuples(values), "profile": Profile.from_toml(values.get("profile"))})
+    return Row(**{**_tuples(values), "profile": Profile.from_toml(values.get("profile")),
+                  "longest": Longest.from_toml(values.get("longest"))})
 
 
 def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -48,6 +48,7 @@ def line(table: Table, row: Row) -> str:
     numbers = [str(row.published[metric]) if metric in row.published
                else f"{row.difference[metric]:+g}" if metric in row.difference else "" for metric in table.metrics]
     runs = not table.missing(row, "official")
-    commands = "profile" if row.profile else commands_of(table.recipe_of(row, "official")) if runs else ""
+    commands = commands_of(table.recipe_of(row, "official")) if runs and row.is_trained else ""
+    commands = "profile" if row.profile else "longest_video" if row.longest else commands
     cells = [name, f"`{row.recipe}`{settings}" if row.recipe else "", *numbers, commands, row_cost(table, row)]
     return f"| {' | '.join(cells)} |"
