@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TextIO
 
-from pipeline.printable import printable_lines
+from pipeline.printable import printable_lines, without_secrets
 from pipeline.store import shown
 
 
@@ -16,12 +16,12 @@ def say(*lines: str, stream: TextIO | None = None) -> None:
 
     Names from data may hold characters that command a terminal; these are printed as escapes.
     A reader that has gone away (`| head`) or a log on a full disk does not end the verb: the rest is not printed.
-    Paths that stand for addresses in stores are printed as addresses. stream: where to print; by default standard
-    output.
+    Paths that stand for addresses in stores are printed as addresses, and addresses without their passwords. stream:
+    where to print; by default standard output.
     """
     stream = stream or sys.stdout
     try:
-        print(printable_lines(shown("\n".join(lines))), flush=True, file=stream)
+        print(_for_readers("\n".join(lines)), flush=True, file=stream)
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
@@ -37,7 +37,11 @@ class Printable(logging.Formatter):
     """A message as `say` prints it."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return printable_lines(shown(super().format(record)))
+        return _for_readers(super().format(record))
+
+
+def _for_readers(text: str) -> str:
+    return printable_lines(without_secrets(shown(text)))
 
 
 def accept_all_characters() -> None:

@@ -83,7 +83,7 @@ def ray_folder() -> Path:
     It is named `ray` as Ray itself does, or with the number of the user where that belongs to somebody else. Raises
     ValueError where there is none.
     """
-    chosen = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    chosen = os.path.abspath(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())     # workers run in other folders
     for place in map(Path, (chosen, *SHORT_TEMPORARY_FOLDERS)):
         for folder in (place / "ray", place / f"ray-{os.geteuid()}"):
             fits = len(os.fsencode(folder)) <= LONGEST_RAY_FOLDER and not SPECIAL.search(str(folder))

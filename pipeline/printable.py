@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 _NOT_PRINTABLE = ("Cc", "Cs", "Zl", "Zp")           # Unicode categories: controls, surrogates, ends of lines
 _REORDERING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")   # what follows looks different
 _LAYOUT = frozenset("\n\t")                         # of texts of several lines
+_USER = re.compile(r"(?<=://)[^/\s?#]+@")           # in an address; a token may stand there without a password
+_KEY = re.compile(r"([?&][\w.-]*(?:token|key|secret|passw|signature|credential)[\w.-]*=)[^&#\s'\"]+", re.IGNORECASE)
 
 
 def is_printable(text: str) -> bool:
@@ -26,6 +29,11 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """As `printable`, of a text of several lines."""
     return _escaped(text, _LAYOUT)
+
+
+def without_secrets(text: str) -> str:
+    """The text, with `***` in place of users, passwords and tokens in its addresses: logs are read by others."""
+    return _KEY.sub(r"\1***", _USER.sub("***@", text))
 
 
 def _escaped(text: str, kept: frozenset[str]) -> str:

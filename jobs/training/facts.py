@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jobs.cluster import inside_a_job
+from pipeline.printable import without_secrets
 
 NOTE = "mlflow.note.content"        # shown at the top of the page of a run, as Markdown
 UNKNOWN = "unknown"                 # a commit, where there is no git
@@ -20,7 +21,7 @@ def source_tags(verb: str, code: Mapping[str, Any]) -> dict[str, str]:
 
     code: of `code_version`.
     """
-    command = shlex.join(["python", *sys.orig_argv[1:]])
+    command = without_secrets(shlex.join(["python", *sys.orig_argv[1:]]))
     tags = {"mlflow.user": user(), "mlflow.source.name": f"jobs.{verb}", NOTE: f"`{command}`",
             "mlflow.source.type": "JOB" if inside_a_job() else "LOCAL"}
     return tags if code["commit"] == UNKNOWN else {**tags, "mlflow.source.git.commit": code["commit"]}

@@ -164,7 +164,7 @@ class FiniteCheck:
 
 
 def refuse_infinite_weights(model: nn.Module, step: int) -> None:
-    """Raise NotFinite before a model is saved that no later verb can use. All ranks hold the same weights."""
+    """Raise NotFinite before a model is saved that no later verb can use."""
     broken = [name for name, value in model.state_dict().items() if not torch.isfinite(value).all()]
     if broken:
         raise NotFinite(f"{len(broken)} weights are not finite after step {step}, first {broken[0]}; nothing of this "

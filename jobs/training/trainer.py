@@ -134,6 +134,7 @@ def train_in_memory(build: Callable[[], Stage], fit_config: FitConfig, *, device
             average.update(step, model)
         if scores is None or step % stage.validation.every:
             return False
+        refuse_infinite_weights(model, step)
         with nullcontext() if average is None else average.in_place_of(model):
             scores(step, model)
         return scores.is_over
@@ -232,6 +233,22 @@ def _of_rank_0(value: Any) -> Any:
     return values[0]
 
 
+def _refuse_divergence(model: nn.Module, step: int) -> None:
+    """Raise NotFinite, on all ranks, where the weights of rank 0 are not finite.
+
+    Those are saved. Statistics of norms may differ between ranks until the next step takes those of rank 0, and a rank
+    that stopped alone because of them would leave the others waiting.
+    """
+    error = None
+    if rank() == 0:
+        try:
+            refuse_infinite_weights(model, step)
+        except NotFinite as raised:
+            error = raised
+    if (error := _of_rank_0(error)) is not None:
+        raise error
+
+
 def _fit(stage: Stage, job: TrainingJob, process: TrainingProcess, checkpoint: Path | None) -> None:
     """Train from a checkpoint, or from step 0 without one."""
     model = stage.model
@@ -255,6 +272,7 @@ def _fit(stage: Stage, job: TrainingJob, process: TrainingProcess, checkpoint: P
             average.update(step, model)
         if stage.validation is None or step % stage.validation.every:
             return False
+        _refuse_divergence(model, step)     # first, since no metric takes what such weights predict
         numbers = None
         if scores is not None:
             with nullcontext() if average is None else average.in_place_of(model):
@@ -265,7 +283,7 @@ def _fit(stage: Stage, job: TrainingJob, process: TrainingProcess, checkpoint: P
         return is_last
 
     def save(step: int) -> None:
-        refuse_infinite_weights(model, step)
+        _refuse_divergence(model, step)
         if report is not None:      # first: steps before the checkpoint are never repeated
             report.finish()
         state = {"step": step, "consumed_samples": step * per_step, "seed": stage.fit.seed, "world": world()}

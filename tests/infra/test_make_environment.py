@@ -204,3 +204,51 @@ def test_a_place_that_cannot_be_written_is_named_with_the_way_out(clone):
     result = make(clone, "VENV=/proc/venv", target="/proc/venv/.installed")
     assert result.returncode != 0
     assert "error: /proc/venv cannot be made here; name a folder that can be: make VENV=" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["{0}/two words", "", "one two", "a;b", "c:d", "%"])
+@pytest.mark.parametrize("target", [".venv/.installed", "clean"])
+def test_a_name_that_make_takes_apart_is_refused_before_anything_is_made_or_removed(clone, name, target):
+    put_python(clone, clone / "programs" / "python3.11")
+    (clone / "two").touch()
+    result = make(clone, f"VENV={name.format(clone)}", target=target)
+    assert result.returncode == 2
+    assert result.stderr.rstrip().endswith("must name one folder, without blanks and ; : %: make "
+                                           "VENV=/path/to/venv.  Stop.")
+    assert not (clone / "calls").exists()
+    assert (clone / "two").exists()
+
+
+@pytest.mark.parametrize("name", ["a&b", "(c)", "l'été"])
+def test_a_name_with_a_shells_words_is_one_folder(clone, name):
+    put_python(clone, clone / "programs" / "python3.11")
+    assert f"{name}/bin/ruff: not found" in make(clone, f"VENV={name}", target="lint").stderr
+    assert (clone / name / ".installed").is_file()
+    assert make(clone, f"VENV={name}", target=f"{name}/.installed").returncode == 0
+    assert calls(clone).count("-m venv") == 1
+
+
+def test_a_home_folder_may_be_written_as_a_tilde(clone):
+    put_python(clone, clone / "programs" / "python3.11")
+    assert make(clone, "VENV=~/venv", target=f"{clone}/venv/.installed", HOME=str(clone)).returncode == 0
+    assert (clone / "venv" / ".installed").is_file()
+    assert not (clone / "~").exists()
+
+
+def test_clean_removes_no_folder_that_is_no_environment(clone):
+    (clone / "work" / "thesis").mkdir(parents=True)
+    result = make(clone, "VENV=work", target="clean")
+    assert result.returncode == 2
+    assert "error: work is no virtual environment; remove it yourself" in result.stderr
+    assert (clone / "work" / "thesis").exists()
+    (clone / "work" / "pyvenv.cfg").touch()
+    assert make(clone, "VENV=work", target="clean").returncode == 0
+    assert not (clone / "work").exists()
+
+
+def test_make_started_in_another_folder_says_so(clone, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    result = make(other, "-f", str(clone / "Makefile"), PATH=str(clone / "programs"))
+    assert result.stderr.rstrip().endswith("start make in the folder of the clone, or name that folder: "
+                                           "make -C FOLDER.  Stop.")
+    assert not list(other.iterdir())

@@ -49,6 +49,14 @@ def test_a_long_special_or_missing_temporary_folder_is_replaced_by_a_short_one(s
     assert ray_folder().parent == Path("/tmp")
 
 
+def test_a_relative_folder_is_made_absolute_since_workers_run_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.setattr(own_cluster, "LONGEST_RAY_FOLDER", 200)
+    monkeypatch.setenv("RAY_TMPDIR", "here")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    assert ray_folder() == tmp_path / "here" / "ray"
+
+
 def test_without_a_short_folder_the_variable_and_the_cure_are_named(system_folder, monkeypatch):
     system_folder("/tmp/" + "x" * 40)
     monkeypatch.setattr(own_cluster, "SHORT_TEMPORARY_FOLDERS", ("/nowhere",))

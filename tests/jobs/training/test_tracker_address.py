@@ -47,6 +47,17 @@ def test_an_address_that_is_no_tracker_is_named_and_nothing_is_lost_or_made(tmp_
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]       # no folder of that name
 
 
+@pytest.mark.parametrize("uri", ["http://me:s3cret@127.0.0.1:9", "http://s3cret@[::1", "postgresql://me:s3cret@db/runs",
+                                 "gopher://me:s3cret@x", "http://127.0.0.1:9/?token=s3cret"])
+def test_a_password_in_an_address_is_not_printed(tmp_path, monkeypatch, capsys, uri):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    recorded(tmp_path / "runs" / "run")
+    out, err = capsys.readouterr()
+    assert "recording in MLFLOW_TRACKING_URI=" in out
+    assert "***" in out
+    assert "s3cret" not in out + err
+
+
 @pytest.mark.parametrize("uri", ["sqlite:///mine.db", "sqlite:///~/mine.db", "sqlite:///{0}/not there/mine.db"])
 def test_a_database_holds_its_artifacts_beside_it_wherever_the_verb_was_started(tmp_path, monkeypatch, capsys, uri):
     """MLflow would put them into `mlruns` of the present folder, those of all such databases together."""

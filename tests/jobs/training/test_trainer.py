@@ -20,11 +20,13 @@ from jobs.cluster import ClusterConfig
 from jobs.recipes import find_recipe
 from jobs.train_stage_one import build_stage
 from jobs.training.checkpoint_folders import RAY_CHECKPOINTS
+from jobs.training.identity import DIVERGED
 from jobs.training.loop import FitConfig, NotFinite
 from jobs.training.on_cluster import _user_error, check_resources
 from jobs.training.optimizer import OptimizerConfig
 from jobs.training.record import Record
 from jobs.training.trainer import Stage, TrainingJob, _built, train
+from jobs.training.validation import Validation
 from pipeline.errors import BadInput, Mismatch
 
 
@@ -154,6 +156,19 @@ def test_weights_that_are_infinite_after_the_last_step_end_a_training_on_ray(clu
     assert last == f"The last finite checkpoint is {kept}."
     assert all(value.isfinite().all() for value in load_file(kept / "model.safetensors").values())
     assert all(value.isfinite().all() for value in train(on_ray(), identity={"rate": 0.1}).values())
+
+
+def test_weights_that_are_not_finite_are_not_scored(tmp_path):
+    """No metric takes what they predict, and the way out is that of a training that diverged."""
+    def score(_) -> dict[str, float]:
+        raise ValueError("matrix contains invalid numeric entries")
+
+    hot = one_weight(tmp_path, steps=3, rate=3e37, loss=lambda output: 1e-3 * output.mean())
+    scored = Validation(every=2, score=score, number="score")
+    job = replace(hot, build=lambda: replace(hot.build(), fit=replace(hot.fit, checkpoint_every=3), validation=scored))
+    with pytest.raises(NotFinite, match="after step 2"):
+        train(job, identity={})
+    assert (job.folder / DIVERGED).is_file()
 
 
 def test_batches_that_the_workers_cannot_share_are_refused_by_the_recipe():
