@@ -13,7 +13,7 @@ from pipeline.query_cache import QueryCache, bytes_of_clip
 from tests.cached_run import cached, sharded_run
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "query_cache.md").read_text()
-EXAMPLES = dict(re.findall(r"^```python (\w+)\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL))
+EXAMPLES = dict(re.findall(r'^```python title="(\w+)"\n(.*?)^```', PAGE, flags=re.MULTILINE | re.DOTALL))
 
 
 @pytest.fixture(scope="module")

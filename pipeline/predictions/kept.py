@@ -43,6 +43,12 @@ def kept_results(folder: Path, video_id: str, classes: ClassTable) -> VideoResul
                         tracks=tracks_of(video_id, part, classes) if part.get("size") else None)
 
 
+def kept_times(folder: Path, video_id: str) -> Sequence[float] | None:
+    """T seconds of the frames of a video, which its tracks keep; None where they are not known."""
+    part = own_json(folder / PARTS / f"{name_for(video_id)}.json", cure=PREDICT_AGAIN)
+    return next((row["times"] for row in part.get("tracks") or () if row.get("times")), None)
+
+
 @dataclass(frozen=True, slots=True)
 class _ClassMaps:
     """The maps of the format `vspw` as classes, decoded when asked for; can be iterated again."""
