@@ -20,7 +20,8 @@ NAMED = ([f"maxtron.{number}" for number in (1, 2, 3, 5, 6, 9)] + [f"video_kmax.
 FIVE = ("maxtron.5", "maxtron.6", "vita.6", "tube_link.8e", "video_kmax.2")
 
 # One recipe, two published numbers: MaXTron's authors could not reproduce Tube-Link's, or scored released weights, and
-# table 17 of Tube-Link has the score of each tracker where the others have the better one.
+# table 17 of Tube-Link has the score of each tracker where the others have the better one. Tables 1 and 17 have MinVIS
+# where table 10 has Tube-Link on single frames.
 PUBLISHED_TWICE = {("youtube_vis_2021_tube_link_r50", "ap"), ("youtube_vis_2021_tube_link_swin_l", "ap"),
                    ("youtube_vis_2022_tube_link_r50", "ap_of_long"), ("ovis_tube_link_r50", "ap"),
                    ("youtube_vis_2019_tube_link_r50", "ap")}
