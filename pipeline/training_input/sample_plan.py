@@ -14,6 +14,9 @@ from functools import lru_cache
 
 import numpy as np
 
+from pipeline.training_input.scattered import keys_from, scattered
+
+MOST_SHUFFLED = 2**22       # samples of an epoch; the order of more is computed where it is asked for
 # Purposes of random streams; streams of different purposes share no numbers.
 PLAN, SHARD, CLIP, PASTE, VIEW, EVIDENCE, STILLS, MIX, REDRAW = range(9)
 
@@ -213,9 +216,17 @@ def _draws(plan: SamplePlan | StreamPlan, step: int, rows: range, *, first: int 
     if first is None:
         first = local * plan.global_batch + rows.start
     position = step * plan.global_batch + rows.start
-    chosen = _order(plan, epoch)[first:first + len(rows)]
+    chosen = _chosen(plan, epoch, range(first, first + len(rows)))
     return [Draw(position=position + index, epoch=epoch, video=video, repeat=repeat)
             for index, (video, repeat) in enumerate(_locate(plan, chosen))]
+
+
+def _chosen(plan: SamplePlan | StreamPlan, epoch: int, places: range) -> np.ndarray:
+    """The samples at some places in the order of an epoch."""
+    if isinstance(plan, SamplePlan) and plan.samples > MOST_SHUFFLED:       # shuffling 23 million takes 2 s
+        keys = keys_from(random_stream(plan.seed, PLAN, epoch=epoch))
+        return scattered(np.arange(places.start, places.stop), count=plan.samples, keys=keys)
+    return _order(plan, epoch)[places.start:places.stop]
 
 
 @lru_cache(maxsize=2)       # all steps of an epoch share one order
