@@ -36,6 +36,7 @@ from jobs.training.loop import (
     refuse_infinite_weights,
     world,
 )
+from jobs.training.machine_load import MachineLoad, is_wanted
 from jobs.training.optimizer import OptimizerConfig, build_optimizer, parameter_groups
 from jobs.training.process import SingleProcess, TrainingProcess
 from jobs.training.progress import Progress
@@ -327,6 +328,7 @@ class _Reporter:
         self.last: dict[str, float] = {}
         self.progress = Progress(job.folder / "progress.jsonl", stage.fit.steps, world())
         self.tracker = NoTracker() if job.record is None else Tracker(job.record)
+        self.load = MachineLoad(job.folder) if job.record is not None and is_wanted() else None
         if start:
             self.tracker.tags({"resumed_from_step": start})
         trained = sum(p.numel() for p in stage.model.parameters() if p.requires_grad)
@@ -338,7 +340,7 @@ class _Reporter:
 
     def __call__(self, report) -> None:
         numbers = self.progress(report)
-        self.tracker.numbers(report.step, numbers)
+        self.tracker.numbers(report.step, numbers if self.load is None else numbers | self.load.numbers())
         self.last = {f"{self.stage}/{name}": numbers[name] for name in LAST_NUMBERS}
 
     def finish(self) -> None:
