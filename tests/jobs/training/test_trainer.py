@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed as dist
 from ray.train import ControllerError, WorkerGroupError
 from safetensors.torch import load_file
 from torch import nn
@@ -19,13 +21,14 @@ from torch import nn
 from jobs.cluster import ClusterConfig
 from jobs.recipes import find_recipe
 from jobs.train_stage_one import build_stage
-from jobs.training.checkpoint_folders import RAY_CHECKPOINTS
+from jobs.training.checkpoint_folders import RAY_CHECKPOINTS, checkpoints
 from jobs.training.identity import DIVERGED
-from jobs.training.loop import FitConfig, NotFinite
+from jobs.training.loop import FitConfig, NotFinite, rank
 from jobs.training.on_cluster import _user_error, check_resources
 from jobs.training.optimizer import OptimizerConfig
+from jobs.training.process import SingleProcess
 from jobs.training.record import Record
-from jobs.training.trainer import Stage, TrainingJob, _built, train
+from jobs.training.trainer import Stage, TrainingJob, _built, _train, train
 from jobs.training.validation import Validation
 from pipeline.errors import BadInput, Mismatch
 
@@ -156,6 +159,58 @@ def test_weights_that_are_infinite_after_the_last_step_end_a_training_on_ray(clu
     assert last == f"The last finite checkpoint is {kept}."
     assert all(value.isfinite().all() for value in load_file(kept / "model.safetensors").values())
     assert all(value.isfinite().all() for value in train(on_ray(), identity={"rate": 0.1}).values())
+
+
+class Rank(SingleProcess):
+    """One of several processes of a training on this machine, without Ray."""
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The model with gradients of all processes."""
+        return nn.parallel.DistributedDataParallel(model)
+
+    def keep(self, step: int, write: Callable[[Path], None]) -> None:
+        """Write a checkpoint; only rank 0 does."""
+        if rank() == 0:
+            super().keep(step, write)
+
+
+def train_rank(job: TrainingJob, own: int, broken: int) -> None:
+    """Train as one of two ranks. The statistics of one of them overflow while its loss is finite."""
+    def build() -> Stage:
+        stage = job.build()
+        stage.model.register_buffer("seen", torch.zeros(1))
+
+        def losses_of(wrapped: nn.Module, batch: SimpleNamespace) -> dict[str, torch.Tensor]:
+            losses = stage.losses_of(wrapped, batch)
+            wrapped.module.seen.fill_(float("inf") if own == broken else 1.0)
+            return losses
+        return replace(stage, losses_of=losses_of)
+
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{job.folder}/meet", rank=own, world_size=2)
+    error = _train(replace(job, build=build), Rank(job.folder, 2, torch.device("cpu")))
+    (job.folder / f"ended_{own}").write_text(str(error or ""))
+
+
+@pytest.mark.parametrize("broken", [0, 1])
+def test_statistics_that_overflow_on_one_rank_leave_no_other_rank_waiting(tmp_path, broken):
+    """What is saved comes from rank 0, and the next step takes its statistics on every rank."""
+    job = one_weight(tmp_path, steps=2)
+    job.folder.mkdir()
+    context = multiprocessing.get_context("fork")
+    ranks = [context.Process(target=train_rank, args=(job, own, broken), daemon=True) for own in range(2)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(timeout=100)
+    ends = [(job.folder / f"ended_{own}").read_text() for own in range(2)]
+    assert ends[0] == ends[1]
+    if broken == 0:
+        assert "1 weights are not finite after step 1, first seen" in ends[0]
+        assert not checkpoints(job.folder)
+    else:
+        assert ends[0] == ""
+        assert [load_file(path / "model.safetensors")["seen"].item() for path in checkpoints(job.folder)] == [1.0, 1.0]
 
 
 def test_weights_that_are_not_finite_are_not_scored(tmp_path):
