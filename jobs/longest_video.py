@@ -11,7 +11,7 @@ to one percent.
 
 The paper has 2677, 1392 and 741 frames for windows of 3, 6 and 12 frames in 12 GB. There the weights of attention take
 most of the memory, and they grow with the window. Here they are never stored as a whole
-(`scaled_dot_product_attention`), so the window matters less.
+(`scaled_dot_product_attention`), so the window should matter less; it has not been measured at 12 GB.
 
     python -m jobs.longest_video --recipe youtube_vis_2019_vita_r50 --gigabytes 12
     python -m jobs.longest_video --recipe youtube_vis_2019_vita_r50_window_12 --gigabytes 12 --size 736 1280

@@ -47,7 +47,7 @@ def row_cost(table: Table, row: Row) -> str:
     if row.profile is not None:
         return "seconds on a CPU"
     if row.longest is not None:
-        return "minutes on a GPU"
+        return "about 15 passes of the head; not measured yet"
     return table.missing(row, "official") or cost_of(table.recipe_of(row, "official"))
 
 
