@@ -44,6 +44,7 @@ from pipeline import store
 from pipeline.disk_space import cannot_write, explained
 from pipeline.errors import BadInput, Mismatch
 from pipeline.file_names import at_home
+from pipeline.printable import without_secrets
 
 # First match wins: a Mismatch and a BadInput are ValueErrors too.
 EXIT_CODES = ((Mismatch, 4), (BadInput, 3), (ValueError, 2), (FileNotFoundError, 2), (ConnectionError, 2),
@@ -369,7 +370,8 @@ class recorded:
         self.record = Recorded(self.recipe.tracking, folder=self.recipe.run_folder, run_name=self.recipe.name,
                                verb=self.verb, tags=tags, sync=partial(sync_command, self.recipe))
         tracker = self.record.__enter__()
-        tracker.json("recipe.json", to_json(self.recipe))
+        tracking = replace(self.recipe.tracking, uri=without_secrets(self.recipe.tracking.uri))     # others read it
+        tracker.json("recipe.json", to_json(replace(self.recipe, tracking=tracking)))
         tracker.json("environment.json", environment())
         self._describe(tracker, sources)
         return tracker

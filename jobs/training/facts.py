@@ -40,5 +40,5 @@ def run_note(*, name: str, about: str, folder: str, commands: Sequence[str]) -> 
     described = f"**{name}**: {about}\n\nFolder: `{folder}`\n"
     if not commands:
         return described
-    lines = "\n".join(f"    {command}" for command in commands)
+    lines = without_secrets("\n".join(f"    {command}" for command in commands))
     return (f"{described}\nThe report is `report.html` among the artifacts, once it is made. Commands:\n\n{lines}\n")

@@ -93,3 +93,12 @@ def test_what_waits_of_a_table_is_logged_by_a_recipe_that_there_is(tmp_path):
     command = shlex.split(sync_command(table, table.run_folder))
     assert command[:5] == ["python", "-m", "jobs.sync_tracking", "--recipe", "tiny"]
     assert chosen_recipe("tiny", command[6::2]).run_folder == table.run_folder
+
+
+def test_a_password_of_the_tracker_is_in_no_record_that_others_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with recorded(tracked(tmp_path / "run", "http://me:s3cret@127.0.0.1:9"), "evaluate"):
+        pass
+    kept = [path for path in (tmp_path / "run" / "tracking").rglob("*") if path.is_file() and path.name != "run.json"]
+    assert "http://***@127.0.0.1:9" in next(path.read_text() for path in kept if path.name == "recipe.json")
+    assert not [path for path in kept if b"s3cret" in path.read_bytes()]
