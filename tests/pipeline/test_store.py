@@ -60,7 +60,7 @@ while True:
 """
 
 
-# The emulator of Google's store serves one connection at a time, and one of a killed program holds it up for ever.
+# The emulator of Google's store serves one connection at a time. A program that is killed leaves one which never ends.
 s3_only = pytest.mark.parametrize("scheme", ["s3"], indirect=True, scope="module")
 
 
