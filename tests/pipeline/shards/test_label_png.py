@@ -1,4 +1,4 @@
-"""The id maps of shards are PNGs for every reader, and `decode_label` reads and refuses what `decode_png` does."""
+"""Every reader of PNG takes the id maps of shards. `decode_label` agrees with `decode_png` on what is a picture."""
 
 from __future__ import annotations
 
