@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from pipeline import store
+
 BUCKET = "bucket"
 KEY = "test"            # name and secret of the only user
 STARTS_IN = 60.0        # seconds
@@ -58,6 +60,7 @@ def object_store(folder: Path) -> Iterator[dict[str, str]]:
     finally:
         server.kill()
         server.wait()
+        store.forget()      # processes that start later would look there too
 
 
 def _make_bucket(endpoint: str, server: subprocess.Popen, log: Path) -> None:
@@ -75,14 +78,14 @@ def _make_bucket(endpoint: str, server: subprocess.Popen, log: Path) -> None:
             if server.poll() is not None or time.monotonic() > ends:
                 raise RuntimeError(log.read_text()[-2000:]) from None
             time.sleep(0.1)
-    store = S3FileSystem(access_key=KEY, secret_key=KEY, region="us-east-1", endpoint_override=endpoint,
-                         allow_bucket_creation=True)
+    client = S3FileSystem(access_key=KEY, secret_key=KEY, region="us-east-1", endpoint_override=endpoint,
+                          allow_bucket_creation=True)
     while True:
         try:
-            store.create_dir(BUCKET)
-            with store.open_output_stream(f"{BUCKET}/first") as file:      # the volumes come a moment later
+            client.create_dir(BUCKET)
+            with client.open_output_stream(f"{BUCKET}/first") as file:      # the volumes come a moment later
                 file.write(b"1")
-            store.delete_file(f"{BUCKET}/first")
+            client.delete_file(f"{BUCKET}/first")
             return
         except OSError:
             if time.monotonic() > ends:

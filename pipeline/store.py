@@ -105,8 +105,9 @@ def look(path: Path | str) -> None:
     Raises ConnectionError, with the address, where the store does not answer or refuses.
     """
     if (place := place_of(path)) is not None:
-        _looked[os.fspath(path)] = uuid.uuid4().hex
-        _look(place, Path(path), token=_looked[os.fspath(path)])
+        token = uuid.uuid4().hex
+        _look(place, Path(path), token=token)
+        _looked[os.fspath(path)] = token
 
 
 def looked() -> dict[str, str]:

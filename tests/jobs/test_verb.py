@@ -16,6 +16,7 @@ from jobs import make_shards
 from jobs.config import override
 from jobs.recipes import RECIPES, find_recipe
 from jobs.verb import chosen_recipe, command_line, guarded, refuse_relative_paths, resolved, run
+from pipeline import store
 from pipeline.errors import BadInput, Mismatch
 from tests.runs import here
 
@@ -208,6 +209,7 @@ def test_a_store_that_cannot_be_used_is_named_before_anything_is_made(tmp_path, 
     recipe = override(find_recipe("tiny"), ["predict.input=s3://no-such-bucket/videos/*.mp4"])
     assert guarded(lambda _: pytest.fail("it ran"), lambda: recipe) == 2
     assert "error: s3://no-such-bucket/videos cannot be used" in capsys.readouterr().err
+    assert store.looked() == {}     # processes that start later do not look there
 
 
 @pytest.mark.parametrize("place", ["file", "file/deeper", "link"])
