@@ -43,6 +43,7 @@ from jobs.training.progress import Progress
 from jobs.training.record import Record
 from jobs.training.tracker import NoTracker, Tracker
 from jobs.training.validation import Validation, Validator
+from model.layers.norm_layouts import settle_norm_layouts
 from pipeline.errors import Mismatch
 from pipeline.files import atomic_write, remove_file
 
@@ -211,6 +212,7 @@ def _built(build: Callable[[], Stage], device: torch.device) -> Stage:
         nn.SyncBatchNorm.convert_sync_batchnorm(stage.model)      # in place; before freezing, since it makes new norms
     elif world() > 1 and rank() == 0:
         say("batch norm is not synchronised on CPUs: each rank normalises over its own part of the batch")
+    settle_norm_layouts(stage.model)
     freeze(stage.model, stage.optimizer.frozen)
     parameter_groups(stage.model, stage.optimizer)
     stage.model.train()     # a new module is in training mode, but norms that keep their statistics wait for this call
