@@ -36,6 +36,8 @@ class ClusterConfig:
 
     in_process: bool = False             # without Ray: everything runs in the process of the verb, in sequence
     workers: int = 2                     # training processes
+    min_workers: int = 0                 # with which training begins or goes on while the cluster has no room for
+                                         # more; 0: only with all of them
     cpus_per_worker: float = 1
     gpus_per_worker: float = 0
     actors: int = 2                      # processes for caching, evaluating and predicting, at most
@@ -45,6 +47,16 @@ class ClusterConfig:
                                          # sweep repeats a piece of its work
     local_cpus: int = 2                  # size of the cluster that is started where none is running
     object_store_mb: int = 300           # of that cluster
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_workers <= self.workers:
+            raise ValueError(f"cluster.min_workers={self.min_workers} must be at least 0 and at most "
+                             f"cluster.workers={self.workers}")
+
+    @property
+    def fewest_workers(self) -> int:
+        """The number of training processes without which training waits."""
+        return self.min_workers or self.workers
 
 
 def is_loss(error: Exception) -> bool:

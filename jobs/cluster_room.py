@@ -77,9 +77,10 @@ class Room:
 
 
 def workers_of(cluster: ClusterConfig) -> Demand:
-    """The training processes: none begins before all have room."""
-    return Demand(cluster.workers, {"CPU": cluster.cpus_per_worker, "GPU": cluster.gpus_per_worker}, "workers",
-                  "Lower cluster.workers, cluster.cpus_per_worker or cluster.gpus_per_worker")
+    """The training processes that must have room before any begins."""
+    number = "min_workers" if cluster.min_workers else "workers"
+    return Demand(cluster.fewest_workers, {"CPU": cluster.cpus_per_worker, "GPU": cluster.gpus_per_worker}, "workers",
+                  f"Lower cluster.{number}, cluster.cpus_per_worker or cluster.gpus_per_worker")
 
 
 def actors_of(cluster: ClusterConfig, *, count: int = 1) -> Demand:

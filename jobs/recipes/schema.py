@@ -359,10 +359,9 @@ class Recipe:
     def _refuse_unshared_batch(self, name: str, stage: StageOneConfig | StageTwoConfig | None) -> None:
         workers = self.cluster.workers
         trains = stage is not None and getattr(stage, "head", True) is not None
-        batch = stage.input.batch_size if trains else workers
-        if batch % workers:
-            raise ValueError(f"{name}.input.batch_size={batch} is shared by {workers} workers: it must be a "
-                             f"multiple. Set it to {batch // workers * workers or workers}, or cluster.workers.")
+        if trains and stage.input.batch_size < workers:
+            raise ValueError(f"{name}.input.batch_size={stage.input.batch_size} is shared by {workers} workers, and "
+                             f"each needs a sample: set it to at least {workers}, or lower cluster.workers.")
 
     def _refuse_unfit_sizes(self) -> None:
         """Raise ValueError where frames have no size at test time, or stage two cannot keep views of their sizes."""

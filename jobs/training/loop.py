@@ -62,13 +62,16 @@ class StepReport:
 def fit(model: nn.Module, batches: Iterator[Any], losses_of: Callable[[Any], Losses], *,
         optimizer: torch.optim.Optimizer, rates: OptimizerConfig, config: FitConfig, start_step: int = 0,
         log: Callable[[StepReport], None], save: Callable[[int], None],
-        is_over: Callable[[int], bool] = lambda step: False, scaler: torch.amp.GradScaler | None = None) -> None:
+        is_over: Callable[[int], bool] = lambda step: False, scaler: torch.amp.GradScaler | None = None,
+        batch_size: int | None = None, is_leaving: Callable[[], bool] = lambda: False) -> None:
     """Train from `start_step` to `config.steps`.
 
     losses_of: returns weighted scalars by name; their sum is minimised. batches: yields objects with `.videos`; each
     step takes `accumulate` of them. log: called every `log_every` steps and after the last one. save: called every
     `checkpoint_every` steps and after the last one, on every rank. is_over: asked after every step whether it is the
-    last one. scaler: of the losses; by default that of `loss_scaler`. Raises NotFinite on all ranks together.
+    last one. scaler: of the losses; by default that of `loss_scaler`. batch_size: samples of a batch over all ranks, by
+    which the losses of a rank are weighed; None: all ranks have equally many. is_leaving: asked after every step
+    whether it is saved because a machine will soon be gone. Raises NotFinite on all ranks together.
     """
     device = next(model.parameters()).device
     scaler = scaler or loss_scaler(config, device)
@@ -83,7 +86,8 @@ def fit(model: nn.Module, batches: Iterator[Any], losses_of: Callable[[Any], Los
             with _local_gradients(model, micro + 1 < config.accumulate), autocast(device, config.precision):
                 losses = losses_of(batch)
                 check = FiniteCheck(losses, step, batch.videos)
-                scaler.scale(sum(losses.values()) / config.accumulate).backward()
+                weight = 1.0 if batch_size is None else weight_of_share(len(batch.videos), batch_size)
+                scaler.scale(sum(losses.values()) * weight / config.accumulate).backward()
                 check.finish()
             clock.add(losses, len(batch.videos))
         scaler.unscale_(optimizer)
@@ -97,10 +101,18 @@ def fit(model: nn.Module, batches: Iterator[Any], losses_of: Callable[[Any], Los
         ends = is_over(done) or done == config.steps
         if done % config.log_every == 0 or ends:
             log(clock.report(done, rate))
-        if done % config.checkpoint_every == 0 or ends:
+        if is_leaving() or done % config.checkpoint_every == 0 or ends:     # asked first, by all ranks equally often
             save(done)
         if ends:
             return
+
+
+def weight_of_share(samples: int, batch_size: int) -> float:
+    """The factor of a rank's losses, which are means over its samples, that makes the mean over ranks one over samples.
+
+    It is exactly 1 where all ranks have equally many.
+    """
+    return samples * world() / batch_size
 
 
 def seed_step(seed: int, step: int) -> None:

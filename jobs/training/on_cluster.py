@@ -43,6 +43,7 @@ class RayWorker:
 
     folder: Path            # of the stage
     keeps: int              # number of checkpoints that are kept
+    may_shrink: bool = False    # whether training goes on with fewer workers when a machine is gone
 
     @property
     def device(self) -> torch.device:
@@ -60,6 +61,13 @@ class RayWorker:
         if rank() == 0:
             add_checkpoint(self.folder, RAY_CHECKPOINTS, step, write, keeps=self.keeps)
 
+    def is_leaving(self) -> bool:
+        """Whether Ray was told that a machine of the workers will go, the same on all ranks, which all must ask.
+
+        Ray's answer makes all ranks wait for each other, so it is asked only where training goes on without a machine.
+        """
+        return self.may_shrink and ray.train.get_preemption_info() is not None
+
     def report(self, step: int) -> None:
         """Tell Ray that a step is saved, which every rank must do."""
         ray.train.report({"step": step})
@@ -69,7 +77,8 @@ def train_on_cluster(job: TrainingJob, work: Work) -> None:
     """Run `work` in `cluster.workers` processes of Ray Train, again where the process that leads them dies.
 
     So it is where a worker dies before all have started, which Ray does not count among its failures. Raises what
-    `work` returns, the error of a worker that a user can cause, and OSError where processes die too often.
+    `work` returns, the error of a worker that a user can cause, and OSError where processes die too often. With
+    `cluster.min_workers`, it runs in as many processes as have room, and Ray looks every minute whether that changed.
     """
     cluster = job.cluster
     check_resources(cluster)
@@ -83,7 +92,7 @@ def train_on_cluster(job: TrainingJob, work: Work) -> None:
             free_left_groups()
         trainer = _Trainer(
             partial(_worker, job, work, store.looked()),
-            scaling_config=ScalingConfig(num_workers=cluster.workers, resources_per_worker=resources,
+            scaling_config=ScalingConfig(num_workers=wanted_workers(cluster), resources_per_worker=resources,
                                          use_gpu=cluster.gpus_per_worker > 0),
             torch_config=OwnInterface(backend="nccl" if cluster.gpus_per_worker else "gloo"),
             run_config=RunConfig(name=RAY_CHECKPOINTS, **storage,
@@ -119,6 +128,12 @@ def check_resources(cluster: ClusterConfig) -> None:
     """Raise ValueError when the workers can never fit on the cluster: Ray would wait endlessly without a message."""
     if fault := connected_room().fault(workers_of(cluster)):
         raise ValueError(fault)
+
+
+def wanted_workers(cluster: ClusterConfig) -> int | tuple[int, int]:
+    """The number of workers as `ScalingConfig` takes it: fewest and most where it may change."""
+    fewest = cluster.fewest_workers
+    return fewest if fewest == cluster.workers else (fewest, cluster.workers)
 
 
 def free_left_groups() -> None:
@@ -159,4 +174,5 @@ def _worker(job: TrainingJob, work: Work, looked: dict[str, str]) -> Exception |
     """The function of a Ray Train process. Returns an error that a retry would meet again, the same on all ranks."""
     store.look_too(looked)
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-    return work(job, RayWorker(job.folder, job.fit.keep_checkpoints))
+    may_shrink = job.cluster.fewest_workers < job.cluster.workers
+    return work(job, RayWorker(job.folder, job.fit.keep_checkpoints, may_shrink))

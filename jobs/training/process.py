@@ -26,6 +26,9 @@ class TrainingProcess(Protocol):
     def keep(self, step: int, write: Callable[[Path], None]) -> None:
         """Write a checkpoint, and remove those too old to be kept."""
 
+    def is_leaving(self) -> bool:
+        """Whether a machine of the processes will soon be gone. Every process asks after every step."""
+
     def report(self, step: int) -> None:
         """Note that a step is saved. Every process calls it."""
 
@@ -45,6 +48,10 @@ class SingleProcess:
     def keep(self, step: int, write: Callable[[Path], None]) -> None:
         """Write a checkpoint, and remove those too old to be kept."""
         add_checkpoint(self.folder, OWN_CHECKPOINTS, step, write, keeps=self.keeps)
+
+    def is_leaving(self) -> bool:
+        """Nobody is told that this machine will be gone."""
+        return False
 
     def report(self, step: int) -> None:
         """Nobody has to be told that a step is saved."""

@@ -304,7 +304,7 @@ def _fit(stage: Stage, job: TrainingJob, process: TrainingProcess, checkpoint: P
     try:
         fit(wrapped, batches, lambda batch: stage.losses_of(wrapped, batch), optimizer=optimizer, rates=stage.optimizer,
             config=stage.fit, start_step=start, log=report or (lambda _: None), save=save, is_over=is_over,
-            scaler=scaler)
+            scaler=scaler, batch_size=stage.batch_size, is_leaving=process.is_leaving)
     finally:
         if report is not None:
             report.tracker.flush()

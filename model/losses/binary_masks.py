@@ -122,10 +122,14 @@ def class_term(class_logits: Tensor, classes: Tensor, tube_of_query: Tensor, *, 
                            ignore_index=_NO_LABEL)
 
 
-def mean_over_ranks(count: Tensor) -> Tensor:
-    """Mean of a number over all training workers, at least 1. Without distributed training it is the number itself."""
+def masks_of_share(count: Tensor, *, items: int) -> Tensor:
+    """The number of masks that this training worker would have if all its items had equally many, at least 1.
+
+    count: of the masks of its `items` clips or videos. Without distributed training it is the number itself; workers
+    with equally many items divide by the same number, the mean of theirs.
+    """
     if dist.is_available() and dist.is_initialized():
-        count = count.clone()
-        dist.all_reduce(count)
-        count = count / dist.get_world_size()
+        totals = torch.stack([count, count.new_tensor(items)])
+        dist.all_reduce(totals)
+        count = totals[0] * items / totals[1]
     return count.clamp(min=1)

@@ -17,7 +17,7 @@ from einops import rearrange
 from torch import Tensor
 
 from model.contracts import PixelEvidence, VideoPrediction, VideoQueries
-from model.losses.binary_masks import MaskLossConfig, class_term, mask_terms, match_masks, mean_over_ranks
+from model.losses.binary_masks import MaskLossConfig, class_term, mask_terms, masks_of_share, match_masks
 from model.losses.matching import Matches, match_queries
 from model.losses.points import PointConfig, expected_points
 from model.losses.queries import QueryLossConfig, query_losses, weighted_sum
@@ -151,11 +151,12 @@ def own_match_losses(layers: VideoLayers, tubes: Sequence[Tensor], *, config: Ev
     """Losses (scalars) of each layer, each by its own match. tubes: b n of each layer, from `match_layers`.
 
     Void counts as background, but pixels of weight 0 do not count, and videos that have no others have no loss. The
-    class loss is a mean over queries, and the mask losses are divided by the number of masks, averaged over the
+    class loss is a mean over queries, and the mask losses are divided by the number of masks, counted over all
     training workers.
     """
     targets = layers.targets
-    count = mean_over_ranks(config.count_masks(targets.classes, queries=tubes[-1].shape[1]))
+    count = masks_of_share(config.count_masks(targets.classes, queries=tubes[-1].shape[1]),
+                           items=len(targets.classes))
     losses = []
     for (class_logits, mask_logits), tube_of_query in zip(layers.each(), tubes, strict=True):
         items, queries = (tube_of_query != NO_TUBE).nonzero(as_tuple=True)

@@ -18,7 +18,7 @@ from einops import rearrange
 from torch import Tensor
 
 from model.contracts import ClipPrediction, ClipTargets, LayerPrediction
-from model.losses.binary_masks import MaskLossConfig, class_term, mask_terms, match_masks, mean_over_ranks
+from model.losses.binary_masks import MaskLossConfig, class_term, mask_terms, masks_of_share, match_masks
 from model.losses.points import Draw, PointConfig, sample_points, uncertain_points, uniform
 from model.losses.queries import weighted_sum
 from model.losses.targets import NO_TUBE, PixelTargets, clip_targets
@@ -188,12 +188,12 @@ class _Group:
     queries: slice
     truth: ImageTargets
     reserved: Tensor | None = None      # class of each query; None: queries and tubes are matched
-    masks: Tensor | None = None         # number of masks, mean over the training workers
+    masks: Tensor | None = None         # number of masks, from those of all training workers
 
     def counted(self, config: MaskLossConfig) -> _Group:
         """With the number of masks. It is the same for all layers, so workers exchange it once, not once per layer."""
         masks = config.count_masks(self.truth.classes, queries=self.queries.stop - self.queries.start)
-        return replace(self, masks=mean_over_ranks(masks))
+        return replace(self, masks=masks_of_share(masks, items=len(self.truth.classes)))
 
 
 def as_images(maps: Tensor, *, stacked: bool = True) -> Tensor:

@@ -40,7 +40,7 @@ from pipeline.training_input.sample_plan import (
     SamplePlan,
     StreamPlan,
     enough_samples,
-    share_of_rank,
+    rows_of_rank,
     step_of,
 )
 from pipeline.training_input.training_clips import (
@@ -74,7 +74,7 @@ def training_plan(shards: ShardSet, config: InputConfig, *, world: int = 1,
     """
     shards = shards.with_labels()
     sizes = {"global_batch": config.batch_size, "seed": config.seed}
-    share_of_rank(config.batch_size, world)
+    rows_of_rank(config.batch_size, 0, world)
     if stills is not None:
         _refuse_unfit_stills(shards, stills.shards, config)
         images = stills.shards.with_labels().videos
@@ -91,7 +91,7 @@ def training_plan(shards: ShardSet, config: InputConfig, *, world: int = 1,
 
 def training_batches(shards: ShardSet, config: InputConfig, *, rank: int = 0, world: int = 1, consumed: int = 0,
                      stills: Stills | None = None) -> Iterator[ClipBatch]:
-    """Batches of `batch_size / world` clips for one rank, without end; a step consumes `batch_size` samples.
+    """Batches of one rank's part of `batch_size` clips, without end; a step consumes `batch_size` samples.
 
     stills: need the same classes and are read by index; `config.pseudo_video` turns them into clips.
     consumed: samples that all ranks have consumed before; the run continues with the next one, even within an epoch.
@@ -104,7 +104,7 @@ def training_batches(shards: ShardSet, config: InputConfig, *, rank: int = 0, wo
     shards = shards.with_labels()
     sets = [shards, stills.shards.with_labels()] if stills else [shards]
     sizes = set().union(*(shard_set.videos.sizes for shard_set in sets))
-    slots = BatchSlots(config, share=config.batch_size // world, sources=sizes)
+    slots = BatchSlots(config, share=len(rows_of_rank(config.batch_size, rank, world)), sources=sizes)
     if isinstance(plan, StreamPlan):
         dataset = StreamedClips(shards, slots, plan, rank=rank, step=step)
         order = None
@@ -239,7 +239,7 @@ class StreamedClips(IterableDataset):
         clips = self._clips(draws)
         for step in count(first, self.plan.workers):
             try:
-                plans, fetches = zip(*islice(clips, self.plan.global_batch // self.plan.world))
+                plans, fetches = zip(*islice(clips, self.slots.share))
             except BadInput as error:
                 yield error
                 return

@@ -1,9 +1,9 @@
 """The order in which ranks draw videos, as pure functions of (seed, epoch, step) that can be tested without data.
 
 A *draw* is one sample of one video, which may stand for one of its windows; a run is an endless sequence of draws with
-`position` 0, 1, 2, .... A global batch consists of the next `global_batch` draws, and rank r takes the r-th of the
-equal parts. Every rank thus makes the same number of steps. To continue in the middle of an epoch, only the number of
-consumed draws, a multiple of the global batch, has to be saved.
+`position` 0, 1, 2, .... A global batch consists of the next `global_batch` draws, and rank r takes the r-th of its
+parts, which differ by at most one draw. Every rank thus makes the same number of steps. To continue in the middle of an
+epoch, only the number of consumed draws, a multiple of the global batch, has to be saved.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class SamplePlan:
 
     def batch(self, step: int, *, rank: int = 0, world: int = 1) -> list[Draw]:
         """The draws of one rank in one step of the whole run."""
-        return _draws(self, step, rank, share_of_rank(self.global_batch, world), first=None)
+        return _draws(self, step, rows_of_rank(self.global_batch, rank, world), first=None)
 
     def redraw(self, draw: Draw) -> Draw:
         """Another sample in place of a refused one, in the same position of the run.
@@ -94,7 +94,7 @@ class SamplePlan:
 class StreamPlan:
     """Order for shards that are read front to back: shards are permuted per epoch, and samples within a shard.
 
-    The order is cut into equal parts, one for each loader worker of each rank. A worker reads its part front to back,
+    The order is cut into parts, one for each loader worker of each rank. A worker reads its part front to back,
     and two workers open a shard that is cut, so all shards are used, however few there are. An exact resume needs the
     same numbers of ranks and workers, since the cuts depend on them.
     """
@@ -108,7 +108,7 @@ class StreamPlan:
 
     def __post_init__(self) -> None:
         _check(self)
-        share_of_rank(self.global_batch, self.world)
+        rows_of_rank(self.global_batch, 0, self.world)
         _check_fill(self, at_least=self.global_batch * self.workers,
                     unit=f"a global batch for each of {self.workers} loader workers")
 
@@ -134,11 +134,11 @@ class StreamPlan:
 
     def batch(self, step: int, *, rank: int = 0) -> list[Draw]:
         """The draws of one rank in one step of the whole run; worker `step % workers` of the rank makes them."""
-        share = self.global_batch // self.world
+        rows = rows_of_rank(self.global_batch, rank, self.world)
         block, worker = divmod(step % self.steps_per_epoch, self.workers)
         part = self.steps_per_epoch // self.workers         # batches in the part of each worker
-        first = ((rank * self.workers + worker) * part + block) * share
-        return _draws(self, step, rank, share, first=first)
+        first = rows.start * self.steps_per_epoch + (worker * part + block) * len(rows)
+        return _draws(self, step, rows, first=first)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,14 +165,13 @@ class MixedPlan:
 
     def batch(self, step: int, *, rank: int = 0, world: int = 1) -> list[Draw]:
         """The draws of one rank in one step of the whole run."""
-        share = share_of_rank(self.global_batch, world)
         first = step * self.global_batch
         before = self._stills_before(first)
         after = self._stills_before(first + self.global_batch)
         samples = [(self.videos, STILLS, index) for index in range(before, after)]
         samples += [(0, PLAN, index) for index in range(first - before, first + self.global_batch - after)]
         order = random_stream(self.seed, MIX, epoch=step).permutation(self.global_batch)
-        return [self._draw(first + row, *samples[order[row]]) for row in range(rank * share, (rank + 1) * share)]
+        return [self._draw(first + row, *samples[order[row]]) for row in rows_of_rank(self.global_batch, rank, world)]
 
     def _stills_before(self, position: int) -> int:
         return int(position * self.share)
@@ -185,14 +184,15 @@ class MixedPlan:
                     repeat=sample % self.samples_per_video)
 
 
-def share_of_rank(global_batch: int, world: int) -> int:
-    """Clips per step of one rank. Raises ValueError if the global batch is not divisible by the number of ranks."""
-    if global_batch % world:
-        below = global_batch // world * world
-        either = f"{below} or {below + world}" if below else f"{world}"
+def rows_of_rank(global_batch: int, rank: int, world: int) -> range:
+    """The part of a global batch that one rank takes; the parts differ by at most one row.
+
+    Raises ValueError if there are more ranks than clips, since each rank needs one.
+    """
+    if world > global_batch:
         raise ValueError(f"a global batch of {global_batch} clips cannot be shared by {world} ranks; set the batch "
-                         f"size to {either}, or change the number of train workers")
-    return global_batch // world
+                         f"size to at least {world}, or lower the number of train workers")
+    return range(global_batch * rank // world, global_batch * (rank + 1) // world)
 
 
 def enough_samples(per_video: int | Sequence[int] | np.ndarray, *, videos: int, clips: int) -> int | np.ndarray:
@@ -210,12 +210,13 @@ def step_of(consumed: int, global_batch: int) -> int:
     return consumed // global_batch
 
 
-def _draws(plan: SamplePlan | StreamPlan, step: int, rank: int, share: int, *, first: int | None) -> list[Draw]:
+def _draws(plan: SamplePlan | StreamPlan, step: int, rows: range, *, first: int | None) -> list[Draw]:
+    """The draws of some rows of a batch. first: where they begin in the order; None: where the batch has them."""
     epoch, local = divmod(step, plan.steps_per_epoch)
     if first is None:
-        first = local * plan.global_batch + rank * share
-    position = step * plan.global_batch + rank * share
-    chosen = _chosen(plan, epoch, range(first, first + share))
+        first = local * plan.global_batch + rows.start
+    position = step * plan.global_batch + rows.start
+    chosen = _chosen(plan, epoch, range(first, first + len(rows)))
     return [Draw(position=position + index, epoch=epoch, video=video, repeat=repeat)
             for index, (video, repeat) in enumerate(_locate(plan, chosen))]
 

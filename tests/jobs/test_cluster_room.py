@@ -28,6 +28,14 @@ def test_a_process_must_fit_into_one_node():
     assert "ray start --address" in fault
 
 
+def test_a_training_that_may_shrink_begins_where_only_its_fewest_workers_fit():
+    room = room_of(nodes({"CPU": 1.0}), None)
+    assert room.fault(workers_of(ClusterConfig(workers=3, min_workers=1))) == ""
+    assert "Lower cluster.min_workers," in room.fault(workers_of(ClusterConfig(workers=3, min_workers=2)))
+    with pytest.raises(ValueError, match=r"cluster\.min_workers=3 must be .* at most cluster\.workers=2"):
+        ClusterConfig(workers=2, min_workers=3)
+
+
 def test_a_node_that_is_gone_has_no_room():
     alive, gone = nodes({"CPU": 1.0}, {"CPU": 8.0})
     assert room_of([alive, gone | {"Alive": False}], None).holds({"CPU": 1}) == 1

@@ -45,7 +45,7 @@ def test_an_unknown_recipe_lists_the_nearest_and_all(command):
 @pytest.mark.parametrize(("assignment", "message"), [
     ("stage_one.fit.steps=many", "--set stage_one.fit.steps=many: expected int"),
     ("stage_one.fit.stepz=3", "FitConfig has no field 'stepz'; did you mean ['steps'"),
-    ("stage_one.input.batch_size=3", "batch_size=3 is shared by 2 workers"),
+    ("stage_one.input.batch_size=1", "batch_size=1 is shared by 2 workers"),
     ("cluster.workers=two", "expected int"),
     ("evaluation.mode=online", "expected"),
     ("folder", "--set takes path=value"),

@@ -230,5 +230,5 @@ def test_batches_that_the_workers_cannot_share_are_refused_by_the_recipe():
     from tests.runs import tiny_run
 
     recipe = tiny_run("unused")
-    with pytest.raises(ValueError, match=r"stage_one\.input\.batch_size=4 is shared by 3 workers.*Set it to 3"):
-        replace(recipe, cluster=replace(recipe.cluster, workers=3))
+    with pytest.raises(ValueError, match=r"stage_one\.input\.batch_size=4 is shared by 5 workers.*to at least 5"):
+        replace(recipe, cluster=replace(recipe.cluster, workers=5))

@@ -173,17 +173,17 @@ def test_half_precision_logits_are_widened():
     assert_close(losses(half, [clip(3)]), losses(prediction, [clip(3)]), atol=2e-2, rtol=2e-2)
 
 
-def test_masks_are_counted_over_all_training_workers(monkeypatch):
-    """Another worker has nine masks, and both workers divide by the mean."""
+@pytest.mark.parametrize(("clips", "share"), [(1, 6), (2, 4)])
+def test_masks_are_counted_over_all_training_workers(monkeypatch, clips, share):
+    """Another worker has nine masks in its clips, and each divides by its share of all masks."""
     prediction = random_prediction(1)
     targets = [clip(3)]
     alone = losses(prediction, targets)
     monkeypatch.setattr(dist, "is_initialized", lambda: True)
-    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
-    monkeypatch.setattr(dist, "all_reduce", lambda count: count.add_(9))
+    monkeypatch.setattr(dist, "all_reduce", lambda totals: totals.add_(torch.tensor([9, clips])))
     shared = losses(prediction, targets)
     for name in ("mask", "dice", "mask_aux"):
-        assert_close(shared[name], alone[name] * 3 / 6)
+        assert_close(shared[name], alone[name] * 3 / share)
     assert_close(shared["class"], alone["class"])
 
 

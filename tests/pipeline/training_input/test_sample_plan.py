@@ -137,13 +137,14 @@ def test_positions_count_the_consumed_samples_over_all_epochs():
     assert step_of(14, 2) == 7
 
 
-@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize("world", [2, 3, 4, 5, 8])
 def test_the_ranks_together_see_the_global_batch_of_one_rank(world):
     plan = SamplePlan(count=19, global_batch=8, samples_per_video=2, seed=3)
     for step in range(3 * plan.steps_per_epoch):
         shared = [plan.batch(step, rank=rank, world=world) for rank in range(world)]
         assert list(chain.from_iterable(shared)) == plan.batch(step)
-        assert len({len(share) for share in shared}) == 1
+        sizes = [len(share) for share in shared]
+        assert max(sizes) - min(sizes) <= 1
 
 
 def test_epochs_and_seeds_have_other_orders():
@@ -171,7 +172,7 @@ def test_a_mix_keeps_its_proportion_and_uses_both_sets_evenly(videos, stills, sh
             assert epoch == max(epochs) or set(seen) == everything
 
 
-@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize("world", [2, 3, 4])
 def test_the_ranks_together_see_the_mixed_batch_of_one_rank(world):
     plan = MixedPlan(videos=7, stills=11, share=0.4, global_batch=8)
     for step in range(9):
@@ -193,14 +194,15 @@ def test_two_samples_of_a_video_get_different_random_numbers():
 
 stream_plans = st.builds(
     StreamPlan, videos_per_shard=st.lists(st.integers(0, 9), min_size=1, max_size=6).map(lambda n: (24, *n)),
-    global_batch=st.sampled_from([4, 8]), world=st.sampled_from([1, 2, 4]), workers=st.integers(1, 3),
+    global_batch=st.sampled_from([4, 8]), world=st.sampled_from([1, 2, 3, 4]), workers=st.integers(1, 3),
     seed=st.integers(0, 9))
 
 
 @given(plan=stream_plans, epoch=st.integers(0, 2))
-def test_streaming_ranks_and_workers_share_an_epoch_equally_and_without_overlap(plan, epoch):
+def test_streaming_ranks_and_workers_share_an_epoch_without_overlap(plan, epoch):
     per_rank = [epoch_of(plan, epoch, rank=rank) for rank in range(plan.world)]
-    assert len({len(draws) for draws in per_rank}) == 1
+    sizes = [len(draws) for draws in per_rank]
+    assert max(sizes) - min(sizes) <= plan.steps_per_epoch
     drawn = samples(chain.from_iterable(per_rank))
     assert len(set(drawn)) == len(drawn) == plan.count - plan.dropped
     assert plan.dropped < plan.global_batch * plan.workers
@@ -221,13 +223,12 @@ def test_a_streaming_worker_reads_each_of_its_shards_in_one_go(plan):
 
 
 @pytest.mark.parametrize(("make", "message"), [
-    (lambda: SamplePlan(count=9, global_batch=6).batch(0, world=4), "6 clips .* 4 ranks; set the batch size to 4 or 8"),
-    (lambda: SamplePlan(count=9, global_batch=2).batch(0, world=4), "set the batch size to 4,"),
+    (lambda: SamplePlan(count=9, global_batch=2).batch(0, world=4), "2 clips .* 4 ranks; .* to at least 4"),
     (lambda: SamplePlan(count=5, global_batch=8), "5 videos x 1 .* samples_per_video to at least 2"),
     (lambda: SamplePlan(count=0, global_batch=8), "holds no video"),
     (lambda: SamplePlan(count=3, samples_per_video=(1, 0, 2), global_batch=8), "3 videos give 3 clips"),
     (lambda: StreamPlan(videos_per_shard=(5, 5), global_batch=8, workers=2), "fewer loader workers"),
-    (lambda: StreamPlan(videos_per_shard=(50,), global_batch=8, world=3), "3 ranks"),
+    (lambda: StreamPlan(videos_per_shard=(50,), global_batch=8, world=9), "9 ranks"),
     (lambda: SamplePlan(count=5, global_batch=0), "global_batch is 0"),
     (lambda: MixedPlan(videos=5, stills=5, share=1.0, global_batch=2), "share of stills is 1.0"),
     (lambda: MixedPlan(videos=5, stills=0, share=0.5, global_batch=2), "5 videos and 0 stills"),
