@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+HIDDEN = "***"          # what `without_secrets` puts in place of a secret
+
 _NOT_PRINTABLE = ("Cc", "Cs", "Zl", "Zp")           # Unicode categories: controls, surrogates, ends of lines
 _REORDERING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")   # what follows looks different
 _LAYOUT = frozenset("\n\t")                         # of texts of several lines
@@ -33,7 +35,7 @@ def printable_lines(text: str) -> str:
 
 def without_secrets(text: str) -> str:
     """The text, with `***` in place of users, passwords and tokens in its addresses: logs are read by others."""
-    return _KEY.sub(r"\1***", _USER.sub("***@", text))
+    return _KEY.sub(rf"\1{HIDDEN}", _USER.sub(f"{HIDDEN}@", text))
 
 
 def _escaped(text: str, kept: frozenset[str]) -> str:

@@ -15,6 +15,7 @@ from jobs.console import say
 from jobs.training.record import FOLDER, Record, logging_alone, records
 from jobs.training.tracking import Log, mlflow_module, reason
 from pipeline import store
+from pipeline.printable import without_secrets
 
 LOG_SECONDS = 2.0           # between looks for new entries
 SILENT_SECONDS = 60.0       # after a failure, until the next attempt
@@ -34,7 +35,7 @@ def log_waiting(run_folder: Path, uri: str, logs: dict[Path, Log]) -> list[str]:
     for record in records(run_folder):
         try:
             state = record.state()
-            place = state["uri"] if "run_id" in state else uri
+            place = without_secrets(state["uri"] if "run_id" in state else uri)
             if place not in failed and record.entries():
                 logs[record.folder] = logs.get(record.folder) or Log(record, run_folder, uri)
                 reasons += logs[record.folder].add_all()

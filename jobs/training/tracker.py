@@ -24,6 +24,7 @@ from jobs.training.tracker_address import sqlite_file
 from jobs.training.tracking import IDS, TrackingConfig, chosen_uri, stored_ids
 from pipeline.errors import BadInput
 from pipeline.files import atomic_write
+from pipeline.printable import without_secrets
 
 FLUSH_SECONDS = 5.0             # between entries of numbers
 LONGEST_PARAMETER = 500         # characters
@@ -64,7 +65,7 @@ def open_record(config: TrackingConfig, *, folder: Path, run_name: str, verb: st
     record = unfinished(folder, verb, uri)
     if record is None:
         keys = [stored_ids(folder).get("key"), *(state["parent_key"] for _, state in _states(folder)), uuid.uuid4().hex]
-        record = Record.new(folder, verb=verb, run=run_name, project=config.project, uri=uri,
+        record = Record.new(folder, verb=verb, run=run_name, project=config.project, uri=without_secrets(uri),
                             parent_key=next(filter(None, keys)))
         continue_earlier(record, folder)
     record.put("status", {"status": "RUNNING", "time": milliseconds()})
@@ -85,7 +86,7 @@ def continue_earlier(record: Record, folder: Path) -> None:
 def unfinished(folder: Path, verb: str, uri: str) -> Record | None:
     """The record of a verb that was started on this tracker, or on none yet, and did not finish."""
     return next((record for record, state in _states(folder) if state["verb"] == verb and not record.is_finished
-                 and ("run_id" not in state or state["uri"] == uri)), None)
+                 and ("run_id" not in state or without_secrets(state["uri"]) == without_secrets(uri))), None)
 
 
 def _states(folder: Path) -> list[tuple[Record, dict[str, Any]]]:

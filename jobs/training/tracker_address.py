@@ -6,6 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pipeline.file_names import at_home
+from pipeline.printable import HIDDEN, without_secrets
 
 SQLITE = "sqlite:///"
 IN_MEMORY = ("", ":memory:")        # names of files with which SQLite keeps nothing on disk
@@ -21,6 +22,19 @@ def whole_address(uri: str) -> str:
     if not uri.startswith(SQLITE) or name in IN_MEMORY:
         return uri
     return "?".join([f"{SQLITE}{at_home(name).absolute()}", *options])
+
+
+def usable_address(noted: str, uri: str) -> str:
+    """The address of the tracker that a file notes without its password. uri: the address that this process was given.
+
+    Raises ConnectionError where only an address that this process does not have holds the password.
+    """
+    if without_secrets(noted) == without_secrets(uri):
+        return uri
+    if HIDDEN in noted:
+        raise ConnectionError(f"what waits for {noted} is logged once the whole address, with its password, is in "
+                              "MLFLOW_TRACKING_URI")
+    return noted
 
 
 def sqlite_file(uri: str) -> Path | None:

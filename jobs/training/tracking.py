@@ -20,10 +20,11 @@ from jobs.environment import any_home
 from jobs.training.own_store import ARTIFACTS, prepare_store
 from jobs.training.record import Record, entry_values
 from jobs.training.registry import is_refusal, promote, register
-from jobs.training.tracker_address import refuse_no_tracker, sqlite_file, whole_address
+from jobs.training.tracker_address import refuse_no_tracker, sqlite_file, usable_address, whole_address
 from pipeline import store
 from pipeline.files import atomic_write
 from pipeline.foreign_files import whole_json
+from pipeline.printable import without_secrets
 
 IDS = "tracking.json"           # inside the folder of a run: its parent run
 KEY = "record"                  # the tag that names the record of a run of MLflow
@@ -77,7 +78,7 @@ class Log:
 
     def __init__(self, record: Record, run_folder: Path, uri: str) -> None:
         state = record.state()
-        uri = state["uri"] if "run_id" in state else uri
+        uri = usable_address(state["uri"], uri) if "run_id" in state else uri
         self.record = record
         if uri:
             refuse_no_tracker(uri, folders=mlflow_module().environment_variables.MLFLOW_ALLOW_FILE_STORE.get())
@@ -87,7 +88,7 @@ class Log:
         self.parent_id = self._parent(state, run_folder)
         parent = {mlflow_module().utils.mlflow_tags.MLFLOW_PARENT_RUN_ID: self.parent_id}
         self.run_id = self._run(state.get("run_id"), record.key, name=state["verb"], began=state["began"], tags=parent)
-        record.update(uri=uri, run_id=self.run_id)
+        record.update(uri=without_secrets(uri), run_id=self.run_id)
         # Name of a number -> step -> the times at which it was logged, of those that MLflow has.
         self.logged: dict[str, dict[int, set[int]]] = {}
         self.version: str | None = None         # of the model that was registered
@@ -243,7 +244,7 @@ class Log:
         known = stored_ids(run_folder)
         parent = self._run(known.get("parent"), state["parent_key"], name=state["run"], began=state["began"],
                            tags={"run": state["run"]})
-        ids = {**known, "uri": self.uri, "parent": parent, "key": state["parent_key"]}
+        ids = {**known, "uri": without_secrets(self.uri), "parent": parent, "key": state["parent_key"]}
         if ids != known:
             atomic_write(run_folder / IDS, json.dumps(ids, indent=1).encode())
         return parent

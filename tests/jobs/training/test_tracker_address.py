@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 
 from jobs.training.record import waiting
 from jobs.training.tracker import Recorded
-from jobs.training.tracker_address import sqlite_file, whole_address
+from jobs.training.tracker_address import sqlite_file, usable_address, whole_address
 from jobs.training.tracking import TrackingConfig
 
 FOLDER = "MLflow reads it as a folder"
@@ -56,6 +56,16 @@ def test_a_password_in_an_address_is_not_printed(tmp_path, monkeypatch, capsys, 
     assert "recording in MLFLOW_TRACKING_URI=" in out
     assert "***" in out
     assert "s3cret" not in out + err
+
+
+def test_a_tracker_that_is_noted_without_its_password_is_found_with_the_address_of_this_process():
+    whole = "http://me:s3cret@host:5000"
+    assert usable_address("http://***@host:5000", whole) == whole
+    assert usable_address(whole, "http://me:new@host:5000") == "http://me:new@host:5000"      # of an earlier version
+    assert usable_address("http://other:5000", whole) == "http://other:5000"
+    assert usable_address("", whole) == ""      # the store beside the runs
+    with pytest.raises(ConnectionError, match=r"http://\*\*\*@host:5000 .* MLFLOW_TRACKING_URI"):
+        usable_address("http://***@host:5000", "http://other:5000")
 
 
 @pytest.mark.parametrize("uri", ["sqlite:///mine.db", "sqlite:///~/mine.db", "sqlite:///{0}/not there/mine.db"])
