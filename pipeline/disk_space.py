@@ -64,7 +64,7 @@ def free_bytes(path: Path) -> int:
 def explained(error: Exception, folder: Path) -> Exception:
     """An OSError with a cure where a full disk is behind the error, else the error itself. folder: that of the run.
 
-    One of a file that this user may not write, or not read, gets its cure too.
+    One of a file that this user may not write, or not read, or whose run was moved, gets its cure too.
 
     Libraries hide the reason in errors of their own, or do not name the file; then the free bytes of the folders are
     given in which it may lie.
@@ -79,6 +79,9 @@ def explained(error: Exception, folder: Path) -> Exception:
             error.add_note(cure(error.errno, Path(os.fsdecode(error.filename))))
         elif isinstance(error, PermissionError) and error.filename is not None:
             error.add_note("This user may not read it. Get read permission, then run the same command again.")
+        elif isinstance(error, FileNotFoundError) and _lost_its_folder(error, folder):
+            error.add_note(f"{folder} was moved, renamed or removed while the verb ran. Start the verb again, with the "
+                           "folder as it is called now: what is finished is kept.")
         return error
     if isinstance(full, OSError) and full.filename is not None:
         return named(full, Path(os.fsdecode(full.filename)))
@@ -94,6 +97,12 @@ def explained(error: Exception, folder: Path) -> Exception:
 def tells_of_full_disk(message: str) -> bool:
     """Whether the message of a library, or of a program, is that of a disk without room."""
     return _TEXTS.search(message) is not None
+
+
+def _lost_its_folder(error: FileNotFoundError, folder: Path) -> bool:
+    """Whether an error names a file of the run in `folder` whose own folder is not there either."""
+    path = Path(os.fsdecode(error.filename or ""))
+    return path.is_relative_to(folder) and path.parent != folder and not path.parent.exists()
 
 
 def _is_full(error: BaseException) -> bool:

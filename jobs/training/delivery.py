@@ -77,6 +77,8 @@ class Delivery:
     def _deliver(self) -> None:
         while True:
             is_last = self._ending.is_set()         # read first: entries that come during the attempt get another one
+            if not self.run_folder.is_dir():        # the run was moved; its records wait there for `sync_tracking`
+                return
             with logging_alone(self.run_folder, wait=False) as is_alone:
                 if is_alone:
                     self._attempt()

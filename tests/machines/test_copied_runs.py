@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from mlflow import MlflowClient
 
 from jobs.config import to_json
 from pipeline.files import sha256_of
-from tests.machines.verbs import HERE, refuse_failure, start, verb
+from tests.machines.verbs import HERE, ROOT, environment, refuse_failure, start, verb
 from tests.runs import EVERYTHING, FinishedRun
 
 pytestmark = [pytest.mark.machines, pytest.mark.slow, pytest.mark.ray]
@@ -41,6 +43,26 @@ def test_a_folder_of_runs_that_was_copied_and_both_are_used(finished_run: Finish
         found = client.search_runs([experiment.experiment_id])
         assert {run.info.artifact_uri.startswith((runs / "artifacts").as_uri()) for run in found} == {True}
         assert len([run for run in found if run.data.tags.get("verb", "").startswith("evaluate")]) >= 2
+
+
+def test_a_run_that_is_renamed_while_it_trains_goes_on_under_its_new_name(tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    refuse_failure(start(verb("make_shards", HERE, f"folder={old}")))
+    line = verb("train_stage_one", HERE, f"folder={old}", "stage_one.fit.steps=100")
+    with subprocess.Popen(["bash", "-c", line], cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL,
+                          stderr=subprocess.PIPE, text=True) as training:
+        while not list(old.glob("stage_one/checkpoints/*/state.json")):
+            assert training.poll() is None
+            time.sleep(0.1)
+        old.rename(new)
+        errors = training.communicate(timeout=120)[1]
+    assert training.returncode == 2
+    assert f"{old} was moved, renamed or removed while the verb ran" in errors
+    assert "Traceback" not in errors
+    assert not old.exists()
+    result = start(verb("train_stage_one", HERE, f"folder={new}", "stage_one.fit.steps=100"))
+    refuse_failure(result)
+    assert "step 00002/100" not in result.stdout + result.stderr      # it resumed
 
 
 def files(folder: Path) -> dict[str, str]:
