@@ -17,6 +17,7 @@ from pipeline import store
 from pipeline.disk_space import UNWRITABLE, named
 from pipeline.errors import BadInput
 from pipeline.foreign_files import open_regular
+from pipeline.living_folders import paths_below
 from pipeline.processes import is_alive, machine
 
 PARTIAL = ".partial"    # suffix of a file, or of a folder, that is still being written
@@ -121,15 +122,16 @@ def _has_content(path: Path, content: bytes) -> bool:
         return False
 
 
-def sweep_partials(folder: Path, pattern: str = f"**/*{PARTIAL}") -> int:
+def sweep_partials(folder: Path, pattern: str | None = None) -> int:
     """Delete the files and folders in a folder that writers left half written which are gone; returns their count.
 
-    Those of living processes of this machine stay, and those of other machines unless nothing has changed for an hour.
-    Names without a process come from earlier versions; whoever calls this must be the only one at work in the folder.
-    Partial files of other programs stay.
+    pattern: of the names directly in the folder that are looked at; None for all below it. Those of living processes of
+    this machine stay, and those of other machines unless nothing has changed for an hour. Names without a process come
+    from earlier versions; whoever calls this must be the only one at work in the folder. Partial files of other
+    programs stay.
     """
     swept = 0
-    for partial in list(folder.glob(pattern)):
+    for partial in list(paths_below(folder) if pattern is None else folder.glob(pattern)):
         if _is_abandoned(partial):
             swept += 1
             if partial.is_dir() and not partial.is_symlink():

@@ -26,6 +26,8 @@ from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
+from pipeline.living_folders import paths_below
+
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSystem
     from pyarrow.lib import NativeFile
@@ -136,7 +138,7 @@ def fetch(path: Path | str) -> None:
     if not path.is_dir():
         _fetch_file(path)
         return
-    _in_threads(_fetch_file, [file for file in path.rglob("*") if not _is_here(file)])
+    _in_threads(_fetch_file, [file for file in paths_below(path) if not _is_here(file)])
 
 
 def fetch_all(paths: Iterable[Path | None]) -> None:
@@ -149,7 +151,7 @@ def release(paths: Iterable[Path | None]) -> None:
     """Free the room that fetched objects, or all of a folder, take here."""
     for path in filter(None, paths):
         if in_store(path):
-            for file in path.rglob("*") if path.is_dir() else [path]:
+            for file in paths_below(path) if path.is_dir() else [path]:
                 if file.is_file() and _is_here(file):
                     _hide(file, file.stat().st_size, file.stat().st_mtime_ns)
 
@@ -310,7 +312,7 @@ def _look(place: Place, path: Path, *, token: str) -> None:
         for found in _listed(place):
             files.add(file := Path(f"{path}{found.path[len(place.key):]}"))
             _show(file, found.size, found.mtime_ns, started)
-        for file in [path, *path.rglob("*")]:
+        for file in [path, *paths_below(path)]:
             if file not in files and _is_gone(file, started):
                 file.unlink(missing_ok=True)
         with _new_file(record) as new:

@@ -20,6 +20,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -31,6 +32,7 @@ from typing import Any
 from pipeline import store
 from pipeline.files import atomic_write, remove_file, remove_folder
 from pipeline.foreign_files import LARGEST_JSON, own_json, parse_json, read_file, whole_json
+from pipeline.living_folders import paths_below
 
 FOLDER = "tracking"             # inside the folder of a run
 FACTS = {"verb": str, "run": str, "project": str, "uri": str, "began": int, "parent_key": str}    # of `run.json`
@@ -140,6 +142,18 @@ def waiting(run_folder: Path) -> int:
     return sum(record.waiting() for record in records(run_folder))
 
 
+def kept_bytes(records_folder: Path, *, shared: bool = True) -> int:
+    """The bytes of all files that belong to entries. shared: those too that lie elsewhere as well."""
+    total = 0
+    for path in paths_below(records_folder):
+        with suppress(FileNotFoundError):       # it was logged meanwhile
+            status = path.stat()
+            belongs = len(path.relative_to(records_folder).parts) > 2 and stat.S_ISREG(status.st_mode)
+            if belongs and (shared or status.st_nlink == 1):
+                total += status.st_size
+    return total
+
+
 def entry_values(entry: Path) -> Any:
     """What an entry holds; None where it is gone, or a power cut has damaged it."""
     try:
@@ -180,8 +194,7 @@ def _kind(entry: Path) -> str:
 
 def _refuse_excess(kept: Path) -> None:
     """Raise OSError where the records in a folder hold too much already that lies nowhere else."""
-    own = sum(stat.st_size for path in kept.glob("*/*/**/*") if path.is_file() and (stat := path.stat()).st_nlink == 1)
-    if own > MOST_BYTES:
+    if kept_bytes(kept, shared=False) > MOST_BYTES:
         raise OSError(errno.EDQUOT, f"more than {MOST_BYTES / 2**30:.0f} GiB of files wait to be logged", str(kept))
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from jobs.console import say
 from jobs.training.delivery import Delivery
 from jobs.training.own_store import can_hold_store
-from jobs.training.record import FOLDER, Record, milliseconds, records, waiting
+from jobs.training.record import FOLDER, Record, kept_bytes, milliseconds, records, waiting
 from jobs.training.tracker_address import sqlite_file
 from jobs.training.tracking import IDS, TrackingConfig, chosen_uri, stored_ids
 from pipeline.errors import BadInput
@@ -278,6 +278,6 @@ def _say_what_is_left(delivery: Delivery, sync: Callable[[Path], str]) -> None:
 
 def patience(config: TrackingConfig, folder: Path) -> float:
     """Seconds that a verb waits at its end: longer where large files, such as weights, wait to be sent."""
-    size = sum(path.stat().st_size for path in (folder / FOLDER).glob("*/*/**/*") if path.is_file())
     uri = chosen_uri(config)
-    return (OWN_SECONDS if not uri or sqlite_file(uri) else LAST_SECONDS) + size / BYTES_PER_SECOND
+    least = OWN_SECONDS if not uri or sqlite_file(uri) else LAST_SECONDS
+    return least + kept_bytes(folder / FOLDER) / BYTES_PER_SECOND
