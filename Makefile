@@ -31,7 +31,7 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(RUN) -m pytest $(SPREAD) -m "not long and not machines and not storm and not cluster"
 
-# The tests of more than half a minute each: whole jobs, sweeps, clusters that hang, real videos.
+# The tests that take longer: whole jobs, sweeps, clusters that hang, real videos.
 test-long: $(STAMP)
 	$(RUN) -m pytest $(SPREAD) -m "long and not machines and not storm and not cluster"
 
@@ -52,7 +52,7 @@ storm-short: $(STAMP)
 	$(RUN) -m tests.storm --short
 
 test-fast: $(STAMP)
-	$(RUN) -m pytest $(SPREAD) -m "not ray and not slow and not cluster and not machines"
+	$(RUN) -m pytest $(SPREAD) -m "not ray and not slow and not long and not storm and not cluster and not machines"
 
 lint: $(STAMP)
 	"$(VENV)/bin/ruff" check .

@@ -61,6 +61,7 @@ def test_training_goes_on_where_the_cluster_stopped(finished_run, alone, capsys)
     assert all(ours[name].equal(theirs[name]) for name in theirs)
 
 
+@pytest.mark.long
 def test_a_cluster_goes_on_where_the_process_stopped(finished_run, cluster, tmp_path, capsys):
     recipe = untrained(finished_run.recipe, tmp_path / "run")
     recipe = replace(recipe, cluster=replace(recipe.cluster, workers=1))
@@ -110,6 +111,7 @@ def test_stopped_and_run_again_equals_undisturbed(alone, tmp_path, monkeypatch):
     assert all(ours[name].equal(theirs[name]) for name in theirs)
 
 
+@pytest.mark.long
 def test_a_loss_that_is_not_finite_is_raised_where_it_arose_and_a_lower_rate_may_follow(alone, tmp_path):
     recipe = untrained(alone, tmp_path / "hot")
     stage = recipe.stage_one

@@ -105,6 +105,7 @@ def test_links_that_are_not_there_are_named_with_the_cure(tiny, tmp_path, capsys
     assert "inference.association=hungarian" in said
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["tiny_vis", "tiny_vita"])
 def test_tracks_are_linked_too(tmp_path, name):
     recipe = run_with_links(tmp_path / "run", name)

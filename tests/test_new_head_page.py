@@ -120,7 +120,7 @@ def test_the_head_of_the_page_is_refused_where_the_queries_are_others(page, chan
         config.reads.refuse_unfit(config, QueryShapes(**{**shapes, **changes}), setting="stage_two.head")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_head_of_the_page_trains_from_a_cache_and_is_scored(tmp_path):
     tree = tree_with_the_head(tmp_path / "tree")
     cache_queries.main(untrained_on_shards(tmp_path / "runs" / "demo"))

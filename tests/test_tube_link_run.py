@@ -76,6 +76,7 @@ def test_tracks_go_down_every_verb_and_come_back_from_the_file_for_the_server(tm
         assert again["ar10"] == pytest.approx(said["ar10"], abs=1e-9)
 
 
+@pytest.mark.long
 def test_clips_of_their_own_sizes_go_down_every_verb_and_a_finished_run_keeps_its_resize_rule(tmp_path):
     """Nothing is cropped, batches and augmented views have several sizes, and the test size is another one."""
     recipe = short(find_recipe("tiny_vis"), tmp_path / "run")
@@ -100,6 +101,7 @@ def test_clips_of_their_own_sizes_go_down_every_verb_and_a_finished_run_keeps_it
     assert system.predict(source).tracks.size == (48, 80)
 
 
+@pytest.mark.long
 def test_real_instance_videos_go_down_every_verb_and_none_of_their_frames_is_lost(tmp_path, real_data):
     root = real_data / "real_vis"
     frames = {video["file_names"][0].split("/")[0]: len(video["file_names"])
@@ -130,6 +132,7 @@ def test_real_instance_videos_go_down_every_verb_and_none_of_their_frames_is_los
     read_results(predictions(recipe, "near_online") / "results.zip", videos=listed, classes=dataset.classes)
 
 
+@pytest.mark.long
 def test_one_run_makes_panoptic_video_tracks_and_semantic_video(tmp_path):
     recipe = here(short(find_recipe("synthetic_vps"), tmp_path / "run"))
     recipe = replace(recipe, world=SyntheticConfig(videos_train=4, videos_val=2, frames=7, height=64, width=64),

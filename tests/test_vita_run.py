@@ -210,7 +210,7 @@ def check_start(part: nn.Module, folder: Path) -> None:
     assert all(torch.equal(weight, weights[name]) for name, weight in part.state_dict().items())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_runs_on_videos_start_from_detector_and_head_as_single_images_left_them(tmp_path):
     images = pre_training(tmp_path / "coco")
     make_shards.main(images)

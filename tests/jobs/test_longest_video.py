@@ -36,7 +36,7 @@ def test_a_recipe_without_a_head_is_refused():
         longest_video.main(find_recipe("vipseg_video_kmax_r50"), gigabytes=12)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_longer_video_takes_more_memory_and_too_little_memory_is_named(monkeypatch):
     recipe = find_recipe("tiny_vita")
     short, long = (peak_of(recipe, clips=clips, size=SIZE) for clips in (8, 2000))

@@ -77,6 +77,7 @@ def check(records: list[logging.LogRecord], started: float, verb: str, step: str
     assert all(record.getMessage().startswith(verb) for record in lines)
 
 
+@pytest.mark.long
 def test_predict_shows_frames_and_time_left(slow_clips, tmp_path):
     recipe = untrained_run(tmp_path / "run")
     write_video(tmp_path / "film.mp4", 12)
@@ -86,6 +87,7 @@ def test_predict_shows_frames_and_time_left(slow_clips, tmp_path):
     check(slow_clips.records, started, "predicting", "film: segmenting")
 
 
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.parametrize(("verb", "step", "start"), [
     (lambda recipe: evaluate.main(scored(recipe, mode="near_online")), "segmenting", "evaluating"),

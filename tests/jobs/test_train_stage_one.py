@@ -105,6 +105,7 @@ def test_other_settings_do_not_continue_a_run_and_the_fields_are_named(finished_
         train_stage_one.main(changed)
 
 
+@pytest.mark.long
 def test_a_loss_that_is_not_finite_stops_at_once_naming_term_step_and_videos(finished_run, cluster, tmp_path, capsys):
     recipe = stage_one_of(finished_run, tmp_path / "run")
     stage = recipe.stage_one
@@ -132,6 +133,7 @@ def test_a_damaged_shard_ends_training_with_the_video_and_the_data_exit_code(fin
     assert "leave the video out" in said
 
 
+@pytest.mark.long
 def test_a_multiplier_that_matches_nothing_is_a_wrong_setting_and_not_a_dead_worker(
         finished_run, cluster, tmp_path, capsys):
     recipe = stage_one_of(finished_run, tmp_path / "run")

@@ -46,6 +46,7 @@ def weights(recipe: Recipe, part: str = "model") -> str:
     return read_card(recipe.run_folder / "stage_one" / part)["weights_sha256"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("ema", [0.0, 0.5])
 def test_a_training_that_is_scored_and_stopped_ends_like_an_undisturbed_one(shards, tmp_path, monkeypatch, ema):
     scored_run = copied(shards, tmp_path / "scored", validation=EVERY_TWO, ema=ema)

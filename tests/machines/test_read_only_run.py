@@ -57,6 +57,7 @@ def test_scores_go_to_the_folder_that_is_named(share, tmp_path):
     assert (tmp_path / "mine" / "offline" / "scores.json").is_file()
 
 
+@pytest.mark.long
 def test_what_is_finished_stays_so(share):
     """The tracker was away when the run was made: what waits for it is left alone."""
     wait = share / "run" / "tracking" / "00000000000000000001-00000000"
@@ -79,6 +80,7 @@ def test_what_only_reads_works(share):
         assert "Traceback" not in result.stderr
 
 
+@pytest.mark.long
 def test_a_head_is_swept_into_another_folder(share, tmp_path):
     flags = ["--over", "stage_two.head.layers=1"]
     refused = start(share, "sweep", flags=flags)

@@ -61,6 +61,7 @@ def only_one_video_has_objects(root: Path) -> None:
         track for track in content["annotations"] if track["video_id"] != 1]))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", ["tiny_vis", "tiny_vita", "joint"])
 def test_videos_and_windows_without_objects_train_and_score(tmp_path, family):
     root = SOURCES["youtube_vis"].write(tmp_path / "data", videos_train=3, videos_val=2, frames=4)
@@ -106,6 +107,7 @@ def test_semantic_video_trains_and_scores_with_videos_of_nothing_but_void(tmp_pa
         assert mode["miou"] is not None
 
 
+@pytest.mark.long
 def test_a_training_set_of_negatives_alone_goes_through_every_verb_of_ovis(tmp_path):
     """The lists of annotations are empty; there is nothing to score, and no number is invented."""
     root = SOURCES["youtube_vis"].write(tmp_path / "data", videos_train=3, videos_val=2, frames=4)
@@ -121,6 +123,7 @@ def test_a_training_set_of_negatives_alone_goes_through_every_verb_of_ovis(tmp_p
     assert all(video.has_labels and not video.segments for video in shards.videos)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", ["tiny_vita", "joint"])
 def test_a_training_set_of_negatives_alone_goes_through_every_verb_of_vita(tmp_path, family):
     root = SOURCES["youtube_vis"].write(tmp_path / "data", videos_train=3, videos_val=2, frames=4)

@@ -77,7 +77,7 @@ def test_every_section_of_a_tool_is_executed():
     assert sum(len(blocks(text, "sh")) for text in sections().values()) == 1 + len(TOOLS)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("section", TOOLS)
 def test_a_section_leads_from_labelled_videos_to_an_overlay(section, world, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

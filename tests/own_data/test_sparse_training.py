@@ -43,6 +43,7 @@ def tracks(folder: Path, name: str) -> Recipe:
     return replace(recipe, evaluation=replace(recipe.evaluation, split="val"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", ["tiny", "tiny_vis", "tiny_vita", "joint"])
 def test_a_sparse_set_trains_through_both_stages_and_is_scored(tmp_path, family, capsys):
     recipe = panoptic(tmp_path) if family == "tiny" else tracks(tmp_path, "tiny_vis" if family == "tiny_vis"

@@ -92,6 +92,7 @@ def keep_key(tracker: Tracker, folder: Path) -> None:
     (folder / "keys" / tracker.record.key).mkdir(parents=True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode", ["hang", "error", "cut", "slow"])
 def test_a_tracker_that_fails_in_the_middle_gets_the_rest_later(proxy, tmp_path, mode):
     with verb(proxy.uri, tmp_path) as tracker:
@@ -105,6 +106,7 @@ def test_a_tracker_that_fails_in_the_middle_gets_the_rest_later(proxy, tmp_path,
     complete(proxy.uri, tmp_path)
 
 
+@pytest.mark.long
 def test_a_tracker_that_hangs_from_the_start_holds_no_verb(proxy, tmp_path, capsys):
     proxy.mode = "hang"
     began = time.monotonic()

@@ -10,7 +10,7 @@ from jobs.models import load_system
 from tests.untrained_run import untrained_run
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_program_gives_the_numbers_of_the_segmenter(tmp_path):
     run = untrained_run(tmp_path / "run").run_folder
     system = load_system(run, mode="near_online")

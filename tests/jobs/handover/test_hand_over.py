@@ -145,6 +145,7 @@ def test_a_bundle_opens_nothing_outside_itself(handed, tmp_path):
         open_bundle(folder)
 
 
+@pytest.mark.long
 def test_a_fresh_environment_loads_it_by_alias_and_unpickles_nothing(handed, fresh, tmp_path):
     recipe, video, output, _ = handed
     done = subprocess.run([fresh, "-P", "-c", LOAD, video], cwd=tmp_path, env=environment(recipe), capture_output=True,
@@ -155,6 +156,7 @@ def test_a_fresh_environment_loads_it_by_alias_and_unpickles_nothing(handed, fre
     assert "square.mp4.gone" in gone["error"]
 
 
+@pytest.mark.long
 def test_a_server_answers_the_bytes_of_a_video(handed, fresh, tmp_path):
     recipe, video, output, _ = handed
     port = free_port()

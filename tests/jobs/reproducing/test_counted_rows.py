@@ -14,6 +14,7 @@ from jobs.verb import resolved
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.long
 def test_table_3_of_video_kmax_is_counted(tmp_path):
     flags = ReproduceFlags(table="video_kmax.3", scale="official", folder=str(tmp_path))
     summary = reproduce.main(resolved(table_recipe(flags)), flags)

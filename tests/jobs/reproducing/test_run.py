@@ -36,6 +36,7 @@ def run(flags: ReproduceFlags) -> dict:
     return reproduce.main(resolved(table_recipe(flags)), flags)
 
 
+@pytest.mark.long
 def test_a_table_that_is_killed_goes_on_where_it_was(three_rows, tmp_path, monkeypatch, capsys):
     flags = ReproduceFlags(table="maxtron.6", seeds=1, folder=str(tmp_path / "all"), set=TOY)
     score = RowWorker.score

@@ -27,6 +27,7 @@ def recipe(tmp_path_factory):
     return replace(recipe, cluster=replace(recipe.cluster, workers=1))
 
 
+@pytest.mark.long
 def test_a_sweep_ranks_by_estimates_and_scores_the_best_trial_on_the_frames(recipe, capsys):
     flags = SweepFlags(recipe="tiny", over=("stage_two.head.layers=1,2",), rank_from_cache=True, metric="miou")
     summary = sweep.main(recipe, flags)
