@@ -43,7 +43,7 @@ def write_all_shards(recipe: Recipe) -> ShardSet:
     write_world(recipe.data_root, recipe.world)
     for split in ("train", "valid"):
         dataset = open_dataset(replace(recipe.dataset, root=str(recipe.data_root), split=split))
-        write_shards(dataset, recipe.shards_of(split), recipe.shards, split=split, workers=1)
+        write_shards(dataset, recipe.shards_of(split), recipe.shards, split=split)
     return ShardSet(recipe.shards_of("train"))
 
 
