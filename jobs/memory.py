@@ -19,3 +19,18 @@ def peak_memory() -> float:
         return int(status.partition("VmHWM:")[2].split()[0]) / 2**20
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+class PeakOfWork:
+    """The memory that some work adds at its peak, in GiB. The work begins when the object is made."""
+
+    def __init__(self) -> None:
+        with suppress(OSError):     # Linux: the highest level so far is that of now
+            Path("/proc/self/clear_refs").write_text("5")
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        self.before = peak_memory()
+
+    def added(self) -> float:
+        """The peak since the beginning, above the level at the beginning."""
+        return max(peak_memory() - self.before, 0.0)

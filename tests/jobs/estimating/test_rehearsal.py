@@ -1,0 +1,28 @@
+"""A rehearsal is the recipe with less data, whatever the recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jobs.estimating.rehearsal import divided, network_size, rehearsed
+from jobs.recipes import RECIPES, find_recipe
+
+
+@pytest.mark.parametrize(("size", "part", "expected"), [
+    ((769, 1345), 8, (97, 161)), ((769, 1345), 1, (769, 1345)), ((96, 96), 2, (32, 32)), ((384, 640), 4, (96, 160))])
+def test_a_divided_size_is_one_that_networks_take(size, part, expected):
+    assert divided(size, part) == expected
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_every_recipe_has_a_rehearsal_with_its_own_networks(name, tmp_path):
+    recipe = find_recipe(name)
+    small = rehearsed(recipe, tmp_path, size=(720, 1280), frames=24, part=4)
+    assert small.run_folder == Path(tmp_path)
+    assert small.stage_one.input.augment.size == divided(network_size(recipe, (720, 1280)), 4)
+    assert type(small.stage_one.segmenter) is type(recipe.stage_one.segmenter)
+    assert (small.stage_two is None) == (recipe.stage_two is None)
+    assert small.starts == {}
+    assert small.cluster.in_process
