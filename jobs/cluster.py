@@ -43,8 +43,8 @@ class ClusterConfig:
     actors: int = 2                      # processes for caching, evaluating and predicting, at most
     cpus_per_actor: float = 1
     gpus_per_actor: float = 0
-    max_failures: int = 2                # worker deaths after which training resumes from the last checkpoint, and a
-                                         # sweep repeats a piece of its work
+    max_failures: int = 2                # worker deaths after which training resumes from the last checkpoint, a sweep
+                                         # repeats a piece of its work, and a pool starts its actors anew
     local_cpus: int = 2                  # size of the cluster that is started where none is running
     object_store_mb: int = 300           # of that cluster
 
@@ -127,15 +127,16 @@ def results_of(actor: type, rows: list[dict[str, Any]], *, arguments: dict[str, 
                cluster: ClusterConfig, report: Report | None = None) -> Iterator[dict[str, Any]]:
     """Yield the result of `actor(**arguments)(**row)` for every row, in the order in which they finish.
 
-    On the cluster a pool of actors shares the rows. Under `cluster.in_process` one actor works through them in this
-    process. Errors of the actor are raised here. report: is told where the actors are in their videos; they are then
-    built with an argument `report` of their own.
+    On the cluster a pool of actors shares the rows, and one failure is a machine on which none of them can be started.
+    Under `cluster.in_process` one actor works through them in this process. Errors of the actor are raised here.
+    report: is told where the actors are in their videos; they are then built with an argument `report` of their own.
     """
     if not cluster.in_process:
         from pipeline.streams import actor_stream
 
         return actor_stream(rows, actor, arguments=arguments, actors=cluster.actors, cpus=cluster.cpus_per_actor,
-                            gpus=cluster.gpus_per_actor, report=report)
+                            gpus=cluster.gpus_per_actor, failed_starts=cluster.max_failures * cluster.actors,
+                            report=report)
     call = actor(**arguments, **({} if report is None else {"report": report}))
     return (call(**row) for row in rows)
 

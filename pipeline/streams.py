@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import ray.data
 from ray.experimental import internal_kv as kv
@@ -79,18 +79,21 @@ def _make_shard(looked: dict[str, str], *arguments: Any, **options: Any) -> dict
 
 
 def actor_stream(rows: list[dict], actor: type, *, arguments: dict, actors: int, cpus: float = 1,
-                 gpus: float = 0, report: Report | None = None) -> Iterator[dict]:
+                 gpus: float = 0, failed_starts: int = 0, report: Report | None = None) -> Iterator[dict]:
     """Send rows through a pool of actors; yields what they return, in the order they finish.
 
     actor: a class that is built once per process with `arguments`; its instances are called with the values of a row
     and return what JSON can hold. The pool starts with one actor and grows: a fixed pool as large as the cluster would
-    leave no CPU for the rest of the chain, which would then never start. report: is told where the actors are in their
-    videos; they are then built with an argument `report` of their own.
+    leave no CPU for the rest of the chain, which would then never start. failed_starts: number of actors in a row that
+    cannot be started, such as on a machine that is not ready, and are replaced; one that dies later is always replaced. report: is told where
+    the actors are in their videos; they are then built with an argument `report` of their own.
     """
     pool = ray.data.ActorPoolStrategy(min_size=1, max_size=max(min(actors, len(rows)), 1))
+    chain = _one_task_per_row(rows)
+    chain.context.max_consecutive_actor_init_deaths = failed_starts
     with _reports_to(report) as board:
         yield from _results(
-            _one_task_per_row(rows)                                                             # a row's values
+            chain                                                                               # a row's values
             .map(_Stage, fn_constructor_args=(actor, arguments, board, store.looked()), num_cpus=cpus, num_gpus=gpus,
                  compute=pool)                                                                  # 1 -> 1  result, error
         )
@@ -102,7 +105,10 @@ class _Stage:
     def __init__(self, actor: type, arguments: dict, board: _Board | None, looked: dict[str, str]) -> None:
         store.look_too(looked)
         reports = {} if board is None else {"report": board.put}
-        self.stage = actor(**arguments, **reports)
+        try:
+            self.stage = actor(**arguments, **reports)
+        except Exception as error:      # its first call raises it: Ray would start the actor again, and only tell text
+            self.stage = partial(_raise, error)
 
     def __call__(self, row: dict) -> dict:
         return _run(self.stage, row)
@@ -177,6 +183,10 @@ def _run(stage: Callable[..., dict], row: dict) -> dict:
         return {"result": canonical_json(stage(**row)), "error": b""}
     except (ValueError, OSError) as error:
         return {"result": b"", "error": pickle.dumps(error)}
+
+
+def _raise(error: Exception, **row: Any) -> NoReturn:
+    raise error
 
 
 def _results(chain: ray.data.Dataset) -> Iterator[dict]:

@@ -6,12 +6,13 @@ import os
 from pathlib import Path
 
 import pytest
+from ray.exceptions import RayActorError
 
 from pipeline.errors import BadInput
 from pipeline.files import sha256_of
 from pipeline.shards import ShardConfig, make_shards
 from pipeline.shards.plan import plan_shards
-from pipeline.streams import shard_stream
+from pipeline.streams import actor_stream, shard_stream
 from tests.pipeline.shards.toy_videos import ToyVideos, toy_videos
 
 pytestmark = pytest.mark.ray
@@ -28,6 +29,37 @@ class DiesOnce(ToyVideos):
             killed.touch()
             os._exit(9)
         return super().frame_ids(video, frame)
+
+
+class Unready:
+    """An argument that three processes cannot read, as on a machine that is not ready."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__ = state
+        (self.folder / str(os.getpid())).touch()
+        if len(list(self.folder.iterdir())) <= 3:
+            raise OSError("this machine is not ready")
+
+
+class Counter:
+    """An actor that needs such an argument."""
+
+    def __init__(self, machine: Unready) -> None:
+        self.machine = machine
+
+    def __call__(self, number: int) -> dict:
+        return {"number": number}
+
+
+class Unbuildable:
+    """An actor that the user's data cannot build. It notes each attempt."""
+
+    def __init__(self, folder: Path) -> None:
+        (folder / str(os.getpid())).touch()
+        raise BadInput("missing-model", "there is none", video="v")
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -59,3 +91,17 @@ def test_one_shard_is_one_task(cluster, tmp_path):
     (tmp_path / "out").mkdir()
     facts = list(shard_stream(data, tmp_path / "out", plan, workers=2))
     assert sorted(fact["name"] for fact in facts) == [plan.name(shard) for shard in range(4)]
+
+
+def test_an_actor_that_cannot_be_started_is_replaced_a_few_times(cluster, tmp_path):
+    rows = [{"number": number} for number in range(3)]
+    pool = {"arguments": {"machine": Unready(tmp_path)}, "actors": 1}
+    with pytest.raises(RayActorError, match="this machine is not ready"):
+        list(actor_stream(rows, Counter, **pool))
+    assert sorted(result["number"] for result in actor_stream(rows, Counter, failed_starts=2, **pool)) == [0, 1, 2]
+
+
+def test_an_actor_that_cannot_be_built_says_why_and_is_not_replaced(cluster, tmp_path):
+    with pytest.raises(BadInput, match="there is none"):
+        list(actor_stream([{"number": 1}], Unbuildable, arguments={"folder": tmp_path}, actors=1, failed_starts=4))
+    assert len(list(tmp_path.iterdir())) == 1
