@@ -85,8 +85,8 @@ def actor_stream(rows: list[dict], actor: type, *, arguments: dict, actors: int,
     actor: a class that is built once per process with `arguments`; its instances are called with the values of a row
     and return what JSON can hold. The pool starts with one actor and grows: a fixed pool as large as the cluster would
     leave no CPU for the rest of the chain, which would then never start. failed_starts: number of actors in a row that
-    cannot be started, such as on a machine that is not ready, and are replaced; one that dies later is always replaced. report: is told where
-    the actors are in their videos; they are then built with an argument `report` of their own.
+    cannot be started, such as on a machine that is not ready, and are replaced; one that dies later is always replaced.
+    report: is told where the actors are in their videos; they are then built with an argument `report` of their own.
     """
     pool = ray.data.ActorPoolStrategy(min_size=1, max_size=max(min(actors, len(rows)), 1))
     chain = _one_task_per_row(rows)

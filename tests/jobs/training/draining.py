@@ -41,15 +41,20 @@ def noted_stage(notes: Path) -> Stage:
     return replace(stage, losses_of=lambda wrapped, _: {"loss": wrapped(torch.ones(1, 1)).sum()}, batches=batches)
 
 
-def drain(cluster: Cluster, machine: Node, notes: Path) -> None:
-    """Give notice of the end of a machine once training has made some steps, and end it."""
-    while not notes.is_file() or len(notes.read_text().splitlines()) < DRAINED_AFTER:
-        time.sleep(0.1)
+def take_back(cluster: Cluster, machine: Node, *, notice: float = NOTICE) -> None:
+    """Give notice of the end of a machine, and end it."""
     GcsClient(address=cluster.address).drain_node(
         machine.node_id, autoscaler_pb2.DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION, "taken back",
-        int((time.time() + NOTICE) * 1000))
-    time.sleep(NOTICE)
+        int((time.time() + notice) * 1000))
+    time.sleep(notice)
     cluster.remove_node(machine)
+
+
+def drain(cluster: Cluster, machine: Node, notes: Path) -> None:
+    """Take a machine back once training has made some steps."""
+    while not notes.is_file() or len(notes.read_text().splitlines()) < DRAINED_AFTER:
+        time.sleep(0.1)
+    take_back(cluster, machine)
 
 
 def main(folder: Path) -> None:

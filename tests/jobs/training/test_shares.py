@@ -3,36 +3,24 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable
-from dataclasses import dataclass
+import os
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.testing import assert_close
 
 from jobs.cluster import ClusterConfig
 from jobs.recipes.schema import Recipe
 from jobs.training.checkpoint_folders import checkpoints
-from jobs.training.loop import rank
-from jobs.training.process import SingleProcess
 from jobs.training.trainer import TrainingJob, _train
 from tests.jobs.training.noted import STEPS, Stopped, noted_run, noted_stage, read_notes
-
-
-@dataclass(frozen=True)
-class OneOfSeveral(SingleProcess):
-    """A process that trains together with others."""
-
-    def wrap(self, model: nn.Module) -> nn.Module:
-        return nn.parallel.DistributedDataParallel(model)
-
-    def keep(self, step: int, write: Callable[[Path], None]) -> None:
-        if rank() == 0:
-            super().keep(step, write)
+from tests.jobs.training.ranks import Rank
 
 
 def train_rank(recipe: Recipe, folder: Path, own: int, workers: int, until: int) -> None:
@@ -41,7 +29,7 @@ def train_rank(recipe: Recipe, folder: Path, own: int, workers: int, until: int)
     build = partial(noted_stage, recipe, folder / "notes", stops_at=until if until < STEPS else None)
     job = TrainingJob(build=build, folder=folder, cluster=ClusterConfig(), fit=recipe.stage_one.fit, record=None)
     try:
-        error = _train(job, OneOfSeveral(folder, recipe.stage_one.fit.keep_checkpoints, torch.device("cpu")))
+        error = _train(job, Rank(folder, recipe.stage_one.fit.keep_checkpoints, torch.device("cpu")))
         assert error is None, error
     except Stopped:
         pass
@@ -74,6 +62,22 @@ def test_four_workers_become_three_and_four_again(recipe, tmp_path):
     """The loss of every step is that of one undisturbed worker, and every sample is read once."""
     _, alone, _ = trained(recipe, tmp_path / "alone", (1, STEPS))
     samples, together, workers = trained(recipe, tmp_path / "together", (4, 2), (3, 4), (4, STEPS))
+    assert workers == [4, 4, 3, 3, 4, 4]
+    assert samples == list(range(STEPS * recipe.stage_one.input.batch_size))
+    assert_close(together, alone, rtol=1e-6, atol=0)
+
+
+@pytest.mark.ray
+@pytest.mark.long
+def test_so_it_is_on_ray_when_a_machine_is_taken_back_and_comes_again(recipe, tmp_path):
+    _, alone, _ = trained(recipe, tmp_path / "alone", (1, STEPS))
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    ended = subprocess.run([sys.executable, "-m", "tests.jobs.training.resizing", recipe.run_folder, notes],
+                           check=False, capture_output=True, text=True, timeout=900,
+                           env={**os.environ, "HOME": str(tmp_path), "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "0.5"})
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    samples, together, workers = read_notes(notes, batch_size=recipe.stage_one.input.batch_size)
     assert workers == [4, 4, 3, 3, 4, 4]
     assert samples == list(range(STEPS * recipe.stage_one.input.batch_size))
     assert_close(together, alone, rtol=1e-6, atol=0)

@@ -23,14 +23,14 @@ from jobs.recipes import find_recipe
 from jobs.train_stage_one import build_stage
 from jobs.training.checkpoint_folders import RAY_CHECKPOINTS, checkpoints
 from jobs.training.identity import DIVERGED
-from jobs.training.loop import FitConfig, NotFinite, rank
+from jobs.training.loop import FitConfig, NotFinite
 from jobs.training.on_cluster import _user_error, check_resources
 from jobs.training.optimizer import OptimizerConfig
-from jobs.training.process import SingleProcess
 from jobs.training.record import Record
 from jobs.training.trainer import Stage, TrainingJob, _built, _train, train
 from jobs.training.validation import Validation
 from pipeline.errors import BadInput, Mismatch
+from tests.jobs.training.ranks import Rank
 
 
 def test_a_job_can_be_sent_to_workers():
@@ -159,19 +159,6 @@ def test_weights_that_are_infinite_after_the_last_step_end_a_training_on_ray(clu
     assert last == f"The last finite checkpoint is {kept}."
     assert all(value.isfinite().all() for value in load_file(kept / "model.safetensors").values())
     assert all(value.isfinite().all() for value in train(on_ray(), identity={"rate": 0.1}).values())
-
-
-class Rank(SingleProcess):
-    """One of several processes of a training on this machine, without Ray."""
-
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """The model with gradients of all processes."""
-        return nn.parallel.DistributedDataParallel(model)
-
-    def keep(self, step: int, write: Callable[[Path], None]) -> None:
-        """Write a checkpoint; only rank 0 does."""
-        if rank() == 0:
-            super().keep(step, write)
 
 
 def train_rank(job: TrainingJob, own: int, broken: int) -> None:
