@@ -160,6 +160,7 @@ def _compared(paths: Mapping[str, Sequence[str]], outputs: Sequence[str]) -> Ite
             if (place := store.place_of(path)) is not None:
                 folders.append({"setting": name, "path": place.address, "store": token if setting in outputs else ""})
                 if setting in outputs:
+                    store.remove_old_tokens(place.address, TOKEN, seconds=STALE_SECONDS)
                     store.write_token(place.address, token)
             elif setting in outputs and (created := _written(path, token)) is not None:
                 new += created

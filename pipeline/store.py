@@ -17,6 +17,7 @@ import os
 import re
 import stat
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -252,6 +253,17 @@ def remove_token(address: str, token: str) -> None:
     place = place_of(working_path(address))
     with suppress(OSError):
         place.store.delete_file(f"{place.key}/{token}")
+
+
+def remove_old_tokens(address: str, prefix: str, *, seconds: float) -> None:
+    """Delete what killed processes left of `write_token` in a folder: objects with this prefix older than `seconds`."""
+    from pyarrow.fs import FileSelector
+
+    place = place_of(working_path(address))
+    with suppress(OSError):     # the verb itself says what it cannot use
+        for found in place.store.get_file_info(FileSelector(place.key, allow_not_found=True)):
+            if found.base_name.startswith(prefix) and time.time() - found.mtime_ns / 1e9 > seconds:
+                remove_token(address, found.base_name)
 
 
 def place_of(path: Path | str) -> Place | None:

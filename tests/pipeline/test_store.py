@@ -242,6 +242,17 @@ def test_a_machine_that_reaches_the_store_has_no_fault(machine, address, monkeyp
     assert "cannot be used there" in store.fault(address, "other")
 
 
+def test_tokens_of_killed_processes_are_deleted_when_they_are_old(machine, address):
+    for token in (".check-1", ".check-2", "other"):
+        store.write_token(address, token)
+    store.remove_old_tokens(address, ".check-", seconds=3600)
+    assert store.fault(address, ".check-1") == ""
+    store.remove_old_tokens(address, ".check-", seconds=-3600)
+    assert "cannot be used there" in store.fault(address, ".check-1")
+    assert "cannot be used there" in store.fault(address, ".check-2")
+    assert store.fault(address, "other") == ""
+
+
 def kills(machine, address: str, count: int) -> int:
     """Kill so many writers at planned moments and read what is in the store then; returns how many were uploading."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": tempfile.gettempdir()}
