@@ -10,11 +10,13 @@ from __future__ import annotations
 import errno
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from jobs.console import say
 from jobs.training.checkpoint import Damaged, whole_state
+from jobs.training.uploads import Uploads
 from pipeline import store
 from pipeline.errors import BadInput
 from pipeline.files import partial_path, publish, remove_folder, sweep_partials
@@ -25,24 +27,42 @@ OWN_CHECKPOINTS = "checkpoints"
 _NAME = re.compile(r"step-(\d+)")
 
 
-def add_checkpoint(stage: Path, place: str, step: int, write: Callable[[Path], None], *, keeps: int) -> None:
+def add_checkpoint(stage: Path, place: str, step: int, write: Callable[[Path], None], *, keeps: int,
+                   uploads: Uploads) -> None:
     """Write the checkpoint of a step into one of the two folders, and remove the oldest of both beyond `keeps`.
 
-    Checkpoints of later steps, which this training passed over, stay until it has reached them.
+    In a store, the checkpoint of the step before is finished first, and `uploads` finishes this one. Checkpoints of
+    later steps, which this training passed over, stay until it has reached them.
     """
     finished = stage / place / checkpoint_name(step)
     partial = partial_path(finished)
+    uploads.wait()
     partial.mkdir(parents=True)
     sweep_partials(stage / place)
-    try:
+
+    def finish() -> None:
+        with _removed_on_error(partial):
+            remove_folder(finished)
+            publish(partial, finished)
+        for old in [path for path in checkpoints(stage) if _step(path) <= step][:-keeps]:
+            remove_folder(old)
+
+    with _removed_on_error(partial):
         write(partial)
-        remove_folder(finished)
-        publish(partial, finished)
+    if store.in_store(stage):
+        uploads.begin(finish)
+    else:
+        finish()
+
+
+@contextmanager
+def _removed_on_error(partial: Path) -> Iterator[None]:
+    """Remove what is half written where an error comes: a full disk has room again."""
+    try:
+        yield
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)      # a full disk has room again
+        shutil.rmtree(partial, ignore_errors=True)
         raise
-    for old in [path for path in checkpoints(stage) if _step(path) <= step][:-keeps]:
-        remove_folder(old)
 
 
 def newest_whole(stage: Path, *, first_step: int) -> Path | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from jobs.training.checkpoint_folders import RAY_CHECKPOINTS, add_checkpoint
 from jobs.training.interface import OwnInterface
 from jobs.training.loop import rank
 from jobs.training.process import TrainingProcess
+from jobs.training.uploads import Uploads
 from pipeline import store
 from pipeline.files import remove_file
 
@@ -44,6 +45,7 @@ class RayWorker:
     folder: Path            # of the stage
     keeps: int              # number of checkpoints that are kept
     may_shrink: bool = False    # whether training goes on with fewer workers when a machine is gone
+    uploads: Uploads = field(default_factory=Uploads)
 
     @property
     def device(self) -> torch.device:
@@ -59,7 +61,11 @@ class RayWorker:
         Ray is not given the checkpoint: it would copy the files one by one, and a kill would leave half of them.
         """
         if rank() == 0:
-            add_checkpoint(self.folder, RAY_CHECKPOINTS, step, write, keeps=self.keeps)
+            add_checkpoint(self.folder, RAY_CHECKPOINTS, step, write, keeps=self.keeps, uploads=self.uploads)
+
+    def finish(self) -> None:
+        """Wait until the last checkpoint is uploaded."""
+        self.uploads.wait()
 
     def is_leaving(self) -> bool:
         """Whether Ray was told that a machine of the workers will go, the same on all ranks, which all must ask.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from jobs.training.checkpoint_folders import OWN_CHECKPOINTS, add_checkpoint
+from jobs.training.uploads import Uploads
 
 
 class TrainingProcess(Protocol):
@@ -24,7 +25,10 @@ class TrainingProcess(Protocol):
         """The model on its device, ready for gradients of all processes."""
 
     def keep(self, step: int, write: Callable[[Path], None]) -> None:
-        """Write a checkpoint, and remove those too old to be kept."""
+        """Write a checkpoint, and remove those too old to be kept. Its upload to a store may go on afterwards."""
+
+    def finish(self) -> None:
+        """Wait until the last checkpoint is uploaded."""
 
     def is_leaving(self) -> bool:
         """Whether a machine of the processes will soon be gone. Every process asks after every step."""
@@ -40,6 +44,7 @@ class SingleProcess:
     folder: Path            # of the stage
     keeps: int              # number of checkpoints that are kept
     device: torch.device
+    uploads: Uploads = field(default_factory=Uploads)
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """The model on its device."""
@@ -47,7 +52,11 @@ class SingleProcess:
 
     def keep(self, step: int, write: Callable[[Path], None]) -> None:
         """Write a checkpoint, and remove those too old to be kept."""
-        add_checkpoint(self.folder, OWN_CHECKPOINTS, step, write, keeps=self.keeps)
+        add_checkpoint(self.folder, OWN_CHECKPOINTS, step, write, keeps=self.keeps, uploads=self.uploads)
+
+    def finish(self) -> None:
+        """Wait until the last checkpoint is uploaded."""
+        self.uploads.wait()
 
     def is_leaving(self) -> bool:
         """Nobody is told that this machine will be gone."""

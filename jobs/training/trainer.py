@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -190,6 +190,8 @@ def _train(job: TrainingJob, process: TrainingProcess) -> Exception | None:
     try:
         _fit(stage, job, process, _of_rank_0(checkpoint))
     except NotFinite as error:
+        with suppress(OSError):         # the error of the training is the one to tell
+            process.finish()
         return error
     except _NotSaved as failure:
         return failure.reason
@@ -305,21 +307,27 @@ def _fit(stage: Stage, job: TrainingJob, process: TrainingProcess, checkpoint: P
         fit(wrapped, batches, lambda batch: stage.losses_of(wrapped, batch), optimizer=optimizer, rates=stage.optimizer,
             config=stage.fit, start_step=start, log=report or (lambda _: None), save=save, is_over=is_over,
             scaler=scaler, batch_size=stage.batch_size, is_leaving=process.is_leaving)
+        _on_all_ranks(process.finish)
     finally:
         if report is not None:
             report.tracker.flush()
 
 
 def _keep(process: TrainingProcess, step: int, write: Callable[[Path], None]) -> None:
-    """Keep a checkpoint. Raises _NotSaved, on all ranks, where one of them cannot write it."""
+    """Keep a checkpoint. Raises _NotSaved, on all ranks, where one of them cannot write it, or the one before."""
+    _on_all_ranks(partial(process.keep, step, write))
+    process.report(step)
+
+
+def _on_all_ranks(save: Callable[[], None]) -> None:
+    """Save something. Raises _NotSaved, on all ranks, where one of them cannot."""
     error = None
     try:
-        process.keep(step, write)
+        save()
     except OSError as raised:
         error = raised
     if (error := _first_error(error)) is not None:
         raise _NotSaved(error)
-    process.report(step)
 
 
 class _Reporter:

@@ -24,6 +24,7 @@ from jobs.training.loop import StepReport
 from jobs.training.optimizer import OptimizerConfig, build_optimizer
 from jobs.training.progress import Progress
 from jobs.training.tracking import TrackingConfig
+from jobs.training.uploads import Uploads
 from jobs.verb import guarded
 from pipeline.datasets.synthetic import SyntheticConfig, write_world
 from pipeline.spool import TensorSpool
@@ -83,10 +84,10 @@ def test_a_checkpoint(tmp_path):
     optimizer = build_optimizer(model, OptimizerConfig())
     write = partial(save_checkpoint, model=model, optimizer=optimizer, state={"step": 2})
     with disk_of(FULL), pytest.raises(OSError, match=r"model\.safetensors") as raised:
-        add_checkpoint(tmp_path, "checkpoints", 2, write, keeps=2)
+        add_checkpoint(tmp_path, "checkpoints", 2, write, keeps=2, uploads=Uploads())
     assert "ulimit -f unlimited" in raised.value.__notes__[0]
     assert files_in(tmp_path) == []
-    add_checkpoint(tmp_path, "checkpoints", 2, write, keeps=2)
+    add_checkpoint(tmp_path, "checkpoints", 2, write, keeps=2, uploads=Uploads())
     assert newest_whole(tmp_path, first_step=2) is not None
 
 

@@ -21,6 +21,7 @@ from jobs.training.checkpoint_folders import (
     newest_whole,
 )
 from jobs.training.optimizer import OptimizerConfig, build_optimizer
+from jobs.training.uploads import Uploads
 from pipeline.errors import Mismatch
 from pipeline.foreign_files import own_json
 from pipeline.processes import machine
@@ -35,7 +36,7 @@ def write(folder: Path, step: int) -> None:
 
 def add(stage: Path, *steps: int, place: str = OWN_CHECKPOINTS, keeps: int = 20) -> None:
     for step in steps:
-        add_checkpoint(stage, place, step, partial(write, step=step), keeps=keeps)
+        add_checkpoint(stage, place, step, partial(write, step=step), keeps=keeps, uploads=Uploads())
 
 
 def folder_of(stage: Path, step: int, place: str = OWN_CHECKPOINTS) -> Path:
@@ -95,7 +96,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_others_and_nothing_of_it
 
     for step in (4, 6):
         with pytest.raises(OSError, match="no space"):
-            add_checkpoint(tmp_path, OWN_CHECKPOINTS, step, full_disk, keeps=2)
+            add_checkpoint(tmp_path, OWN_CHECKPOINTS, step, full_disk, keeps=2, uploads=Uploads())
     assert names_in(tmp_path / OWN_CHECKPOINTS) == ["step-0000002", "step-0000004"]
     assert (folder_of(tmp_path, 4) / "model.safetensors").read_bytes() == before
 
