@@ -4,6 +4,7 @@ In:     the folder that jobs.predict wrote: predict.output, by default <folder>/
 Out:    <that folder>/exports, of --format
             coco_video    coco_video.json, a json as YouTube-VIS has it
             cvat          cvat/<video>.xml, which CVAT imports as "CVAT for video 1.1"
+            fiftyone      fiftyone/, a data set that FiftyOne loads as FiftyOneVideoLabelsDataset
             parquet       tracks.parquet, a table with a row for each track
             rerun         rerun/<video>.rrd for the viewer of Rerun; needs rerun-sdk
 Again:  the files are written anew.

@@ -13,7 +13,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 import numpy as np
 from pycocotools import mask as coco
 
-from pipeline.exports.tracked_video import TrackedVideo
+from pipeline.exports.tracked_video import TrackedVideo, in_its_box
 from pipeline.file_names import name_for
 from pipeline.files import atomic_write
 
@@ -56,19 +56,18 @@ def _add_masks(track: Element, masks: list[dict[str, Any] | None]) -> None:
     """One mask a frame. Where an object disappears, CVAT needs a shape that says so, which is its last one."""
     last: dict[str, str] | None = None
     for frame, mask in enumerate(masks):
-        shape = _in_its_box(coco.decode(mask)) if mask is not None else last
+        shape = _runs(coco.decode(mask)) if mask is not None else last
         if shape is not None:
             SubElement(track, "mask", frame=str(frame), keyframe="1", outside=str(int(mask is None)), occluded="0",
                        **shape, z_order="0")
         last = None if mask is None else shape
 
 
-def _in_its_box(mask: np.ndarray) -> dict[str, str]:
+def _runs(mask: np.ndarray) -> dict[str, str]:
     """The lengths of runs over the rows of the box of a mask, background first, and the box. mask: H W uint8."""
-    rows = np.flatnonzero(mask.any(1))
-    columns = np.flatnonzero(mask.any(0))
-    inside = mask[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1].ravel()
-    ends = np.flatnonzero(np.diff(inside, prepend=0, append=2))     # 2: the last run ends with the box
+    left, top, inside = in_its_box(mask)
+    height, width = inside.shape
+    ends = np.flatnonzero(np.diff(inside.ravel(), prepend=0, append=2))     # 2: the last run ends with the box
     runs = np.diff(ends, prepend=0)
-    return {"rle": ", ".join(map(str, runs)), "left": str(columns[0]), "top": str(rows[0]),
-            "width": str(columns[-1] - columns[0] + 1), "height": str(rows[-1] - rows[0] + 1)}
+    return {"rle": ", ".join(map(str, runs)), "left": str(left), "top": str(top), "width": str(width),
+            "height": str(height)}

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from model.contracts import VideoResults
 from model.labels import ClassTable
 from pipeline.errors import BadInput
@@ -28,6 +30,13 @@ class TrackedVideo:
     def objects(self) -> list[dict[str, Any]]:
         """The rows of one result, the panoptic one if there is one: for files in which an object stands once."""
         return [row for row in self.rows if row["result"] == self.rows[0]["result"]]
+
+
+def in_its_box(mask: np.ndarray) -> tuple[int, int, np.ndarray]:
+    """The left and top edge of the box of a mask, and what is inside the box. mask: H W uint8, not empty."""
+    rows = np.flatnonzero(mask.any(1))
+    columns = np.flatnonzero(mask.any(0))
+    return int(columns[0]), int(rows[0]), mask[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
 
 
 def tracked_videos(folder: Path) -> Iterator[TrackedVideo]:

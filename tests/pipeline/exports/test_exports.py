@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import zlib
+from base64 import b64decode
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +97,32 @@ def test_an_xml_of_cvat_gives_back_every_mask(videos, data, tmp_path):
     discs([tracks["disc"].get(name) for name in FRAMES])
     assert list(tracks["square"]) == ["000002"]
     assert len(tracks["sky & sea"]) == 3
+
+
+def test_labels_of_fiftyone_hold_every_mask_in_its_box(videos, tmp_path):
+    *labels, manifest = EXPORTS["fiftyone"](videos, tmp_path)
+    index = json.loads(manifest.read_text())["index"]
+    assert [manifest.parent / entry["labels"] for entry in index] == labels
+    frames = json.loads(labels[0].read_text())["frames"]
+    assert list(frames) == ["1", "2", "3"]
+    _, disc = frames["1"]["objects"]["objects"]
+    assert (disc["label"], disc["index"], disc["confidence"]) == ("disc", 2, 0.75)
+    box = disc["bounding_box"]
+    assert (box["top_left"], box["bottom_right"]) == ({"x": 1 / 9, "y": 2 / 6}, {"x": 5 / 9, "y": 5 / 6})
+    inside = np.load(io.BytesIO(zlib.decompress(b64decode(disc["mask"]))), allow_pickle=False)
+    np.testing.assert_array_equal(inside, (maps()[0] == DISC)[2:5, 1:5])
+    assert [item["label"] for item in frames["2"]["objects"]["objects"]] == ["sky & sea"]
+
+
+def test_fiftyone_reads_its_labels(videos, tmp_path):
+    readers = pytest.importorskip("fiftyone.utils.data.importers", reason="fiftyone is not installed")
+    *_, manifest = EXPORTS["fiftyone"](videos, tmp_path)
+    with readers.FiftyOneVideoLabelsDatasetImporter(str(manifest.parent), compute_metadata=False) as read:
+        (_, _, _, frames), _ = read
+    [disc] = [item for item in frames[3]["detections"].detections if item.label == "disc"]
+    np.testing.assert_array_equal(disc.mask, (maps()[2] == DISC)[2:5, 1:5])
+    assert (disc.index, disc.confidence) == (2, 0.75)
+    assert len(frames[2]["detections"].detections) == 1
 
 
 def test_a_table_has_a_row_for_each_track(videos, tmp_path):
