@@ -2,9 +2,9 @@
 
 In:     a table (--list shows all). At official scale the data sets, in the folders that `--dry-run` of the recipes
         shows, and the models that the rows start from (docs/reproduce.md); at synthetic scale nothing.
-Out:    <folder>/tables/<id>: table.md, table.csv and table.png; the scores of every row and seed. Everything that rows
-        and tables share lies in <folder>/runs and is made once. The table is a run of MLflow, and each row and seed a
-        run below it.
+Out:    <folder>/tables/<id>: table.md, table.csv and table.png; the scores of every row and seed; curves.csv and
+        curves.png where trainings were scored on the way. Everything that rows and tables share lies in <folder>/runs
+        and is made once. The table is a run of MLflow, and each row and seed a run below it.
 Again:  finished rows are kept, training resumes, only what is missing is run. Seeds can be added.
 Cost:   at official scale that of the recipes (--list); at synthetic scale minutes on two cores.
 
@@ -31,6 +31,7 @@ from jobs.console import accept_all_characters, log_to_terminal, say
 from jobs.ending import answered, end_process
 from jobs.recipe_file import with_data_of_its_own
 from jobs.recipes.schema import Recipe
+from jobs.reproducing.convergence import write_curves
 from jobs.reproducing.costs import listing
 from jobs.reproducing.plan import RowRun, planned
 from jobs.reproducing.report import counted, text, write_report
@@ -92,7 +93,7 @@ def run_table(recipe: Recipe, table: Table, flags: ReproduceFlags, runs: Sequenc
             table_runs = TableRuns(runs, table.metrics, workers, TrialRecords(folder / "rows"), tracker)
             results = table_runs.results()
         judged = verdicts(table, results, flags.scale)
-        files = write_report(folder, table, judged, how(flags, results))
+        files = write_report(folder, table, judged, how(flags, results)) | write_curves(folder, runs)
         for path in files.values():
             tracker.file(Path(path))
     say("", text(judged), "", counted(judged), f"everything in {folder}")
@@ -130,7 +131,10 @@ def on_processes(runs: Sequence[RowRun], scale: Scale) -> list[RowRun]:
     """At synthetic scale each run is made in one process; at official scale the cluster of its recipe makes it."""
     if scale == "official":
         return list(runs)
-    return [replace(run, recipe=replace(run.recipe, cluster=replace(run.recipe.cluster, in_process=True, workers=1)))
+    def in_process(recipe: Recipe) -> Recipe:
+        return replace(recipe, cluster=replace(recipe.cluster, in_process=True, workers=1))
+
+    return [replace(run, recipe=in_process(run.recipe), start=None if run.start is None else in_process(run.start))
             for run in runs]
 
 

@@ -36,6 +36,7 @@ class RowRun:
     seed: int
     recipe: Recipe          # with its folders
     name: str               # of its files: equal for equal runs
+    start: Recipe | None = None     # of the segmenter that it starts from, where the table trains one
 
 
 def planned(table: Table, scale: Scale, *, seeds: int, root: Path, changes: Sequence[str] = ()) -> list[RowRun]:
@@ -50,15 +51,20 @@ def planned(table: Table, scale: Scale, *, seeds: int, root: Path, changes: Sequ
                          f"{'; '.join(f'{name}: {reason}' for name, reason in reasons.items())}")
     runs = []
     for row in table.rows:
+        start = table.start_of(row, scale)
+        if start is not None:
+            start = override(start, with_data_of_its_own(changes))
+            start = placed(resolved(seeded(without_unread_parts(start), 0)), root / "runs")
         for seed in range(0 if reasons[row.name] else seeds if row.is_trained else 1):
             recipe = override(table.recipe_of(row, scale), with_data_of_its_own(changes))
-            recipe = placed(resolved(seeded(without_unread_parts(recipe), seed)), root / "runs")
+            recipe = placed(resolved(seeded(without_unread_parts(recipe), seed)), root / "runs", start)
             name = run_name(recipe, row)
             output = root / "tables" / table.id / "scores" / name
             evaluation = replace(recipe.evaluation, output=str(output))
             if scale == "synthetic":
                 evaluation = replace(evaluation, overlays=0, keep_predictions=False)
-            runs.append(RowRun(row=row, seed=seed, name=name, recipe=replace(recipe, evaluation=evaluation)))
+            runs.append(RowRun(row=row, seed=seed, name=name, start=start,
+                               recipe=replace(recipe, evaluation=evaluation)))
     return runs
 
 
@@ -76,9 +82,13 @@ def seeded(recipe: Recipe, seed: int) -> Recipe:
     return override(recipe, [f"{name}={seed}" for name in names])
 
 
-def placed(recipe: Recipe, runs: Path) -> Recipe:
-    """The recipe with the folders of its stages."""
-    one = runs / f"stage_one-{_digest([data_folder(recipe, runs).name, recipe.train_split, to_json(recipe.stage_one)])}"
+def placed(recipe: Recipe, runs: Path, start: Recipe | None = None) -> Recipe:
+    """The recipe with the folders of its stages, and with the segmenter of `start`, a placed recipe, to start from."""
+    decides = [data_folder(recipe, runs).name, recipe.train_split, to_json(recipe.stage_one)]
+    if start is not None:
+        decides.append(start.run_folder.name)
+        recipe = override(recipe, [f"stage_one.start_from={start.segmenter_folder}"])
+    one = runs / f"stage_one-{_digest(decides)}"
     if recipe.stage_two is None:
         return replace(recipe, folder=str(one), stage_one_from="")
     inference = recipe.inference

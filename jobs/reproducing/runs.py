@@ -128,8 +128,10 @@ class TableRuns:
             say(f"{len(self.runs) - len(missing)} of {len(self.runs)} rows and seeds are finished")
         trained = [run for run in missing if run.row.is_trained]
         headed = [run for run in trained if run.recipe.stage_two is not None]
-        self._phase("data", trained, lambda run: (data_folder(run.recipe, Path()).name, run.recipe.splits))
-        self._phase("stage_one", trained, lambda run: run.recipe.stage_one_run)
+        starts = [replace(run, recipe=run.start) for run in trained if run.start is not None]
+        self._phase("data", [*starts, *trained], lambda run: (data_folder(run.recipe, Path()).name, run.recipe.splits))
+        for runs in (starts, trained):
+            self._phase("stage_one", runs, lambda run: run.recipe.stage_one_run)
         self._phase("cache", headed, self._cache_of)
         self._phase("stage_two", headed, lambda run: run.recipe.run_folder)
         self._score([run for run in missing if run.name not in self.errors], known)

@@ -54,6 +54,7 @@ class Row:
     recipe: str = ""                                # empty: this code has none
     set: tuple[str, ...] = ()                       # path=value at official scale
     synthetic: tuple[str, ...] = ()                 # the same at synthetic scale
+    start: tuple[str, ...] = ()                     # path=value of the segmenter that it starts from there (Synthetic)
     published: Mapping[str, float] = field(default_factory=dict)
     difference: Mapping[str, float] = field(default_factory=dict)      # published to the reference row, without scores
     reference: str = ""                             # empty: that of the table
@@ -73,6 +74,7 @@ class Synthetic:
 
     recipe: str
     set: tuple[str, ...] = ()       # path=value for all rows
+    start: tuple[str, ...] = ()     # path=value on top, for the segmenter that rows start from; empty: none
     why: str                        # the field of the rows can matter on this world
     minutes: float | None = None    # three seeds on one core, at most: other work may share it; None: not measured
 
@@ -128,6 +130,13 @@ class Table:
         if scale == "official":
             return override(find_recipe(row.recipe), row.set)
         return override(override(find_recipe(self.synthetic.recipe), self.synthetic.set), row.synthetic)
+
+    def start_of(self, row: Row, scale: Scale) -> Recipe | None:
+        """The recipe of the segmenter that a row starts from; None where it starts as its own recipe says."""
+        if scale == "official" or self.synthetic is None or not self.synthetic.start:
+            return None
+        start = override(override(find_recipe(self.synthetic.recipe), self.synthetic.set), self.synthetic.start)
+        return override(start, row.start)
 
 
 @cache

@@ -40,6 +40,17 @@ def test_rows_of_a_segmenter_have_one_each_and_no_stage_two():
     assert all(one == two for one, two in pairs)
 
 
+def test_rows_and_seeds_share_the_segmenter_that_they_start_from():
+    runs = planned(find_table("maxtron.5"), "synthetic", seeds=2, root=ROOT)
+    starts = {run.row.name: run.start.segmenter_folder for run in runs}
+    plain = starts.pop("no within-clip tracking")
+    assert {plain} != set(starts.values())
+    assert len(set(starts.values())) == 1
+    assert all(run.recipe.stage_one.start_from == str(run.start.segmenter_folder) for run in runs)
+    assert not any(run.start.stage_one.start_from for run in runs)
+    assert all(run.start is None for run in planned(find_table("maxtron.5"), "official", seeds=1, root=ROOT))
+
+
 def test_tables_with_the_same_segmenter_share_it():
     assert {one for one, _ in folders("maxtron.6")} == {one for one, _ in folders("video_kmax.2")}
 

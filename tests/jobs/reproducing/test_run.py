@@ -97,3 +97,16 @@ def test_a_row_that_fails_costs_only_itself(three_rows, tmp_path, monkeypatch):
     summary = run(ReproduceFlags(table="maxtron.6", seeds=1, folder=str(tmp_path / "all"), set=TOY))
     assert (summary["runs"], summary["new"], summary["failed"]) == (2, 1, 1)
     assert summary["signs"]["(a) no temporal ASPP: vpq"].startswith("failed: stage_two: NotFinite")
+
+
+def test_rows_start_from_a_segmenter_that_is_trained_first(tmp_path, monkeypatch):
+    table = find_table("maxtron.5")
+    first, plain = table.rows[:2]
+    monkeypatch.setattr(reproduce, "find_table", lambda _: replace(table, rows=(first, plain)))
+    settings = [setting for setting in TOY if not setting.startswith("stage_two")]
+    flags = ReproduceFlags(table="maxtron.5", seeds=2, folder=str(tmp_path), set=tuple(settings))
+    summary = run(flags)
+    assert (summary["runs"], summary["failed"]) == (4, 0)
+    logs = [path.read_text() for path in tmp_path.glob("runs/stage_one-*/log.txt")]
+    assert len(logs) == 2 + 4
+    assert sum("segmenter starts from" in log for log in logs) == 4
