@@ -181,8 +181,9 @@ def losses_on_clips(config: StageOneConfig, model: nn.Module) -> Callable[[nn.Mo
     linking_criterion = LinkingCriterion(config.linking)
 
     def losses_of(wrapped: nn.Module, batch: ClipBatch) -> dict[str, Tensor]:
-        frames, targets = clip_pairs(batch.frames, batch.targets)
-        real_pixels, _ = clip_pairs(batch.real_pixels, ())
+        shared = config.linking.shared_frames
+        frames, targets = clip_pairs(batch.frames, batch.targets, shared=shared)
+        real_pixels, _ = clip_pairs(batch.real_pixels, (), shared=shared)
         prediction = wrapped(frames, real_pixels, supervise=True)
         segmentation = pair_losses(criterion, prediction, targets, segmentation=config.linking.segmentation)
         return {**segmentation, **linking_criterion(model.linking, prediction, targets)}

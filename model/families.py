@@ -34,7 +34,6 @@ class Way:
 
     associations: tuple[str, ...] = ALIGNED     # kinds of association that it goes with
     panoptic: str = ""                          # kind of `inference.panoptic`; "": the result is not panoptic
-    part: str = ""                              # of the segmenter's config, that must not be None; "": none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +61,7 @@ FAMILIES = [
            offline={"panoptic": Way(panoptic="mask_wise")}, side_remainders=(0, 1), fixed_canvas=True,
            masks_compete=True),
     Family(segmenter=TubeLinkConfig, losses=Mask2FormerLossConfig, video_losses=MaskCrossClipLossConfig,
-           near_online={"panoptic": Way(panoptic="tube", part="linking"), "tracks": Way(), "semantic": Way()},
+           near_online={"panoptic": Way(panoptic="tube"), "tracks": Way(), "semantic": Way()},
            offline={"tracks": Way()}),
     Family(segmenter=Mask2FormerConfig, losses=Mask2FormerLossConfig, video_losses=VitaLossConfig,
            near_online={"tracks": Way(), "semantic": Way()}, is_frame_detector=True,
@@ -136,9 +135,6 @@ def _refuse_unfit_way(inference: InferenceConfig, segmenter: Any, way: Way, *, r
     if way.panoptic and inference.panoptic.kind != way.panoptic:
         raise ValueError(f"{segmenter.kind} makes panoptic videos by kind {way.panoptic!r}, not "
                          f"{inference.panoptic.kind!r}; set inference.panoptic='{{\"kind\": \"{way.panoptic}\"}}'")
-    if way.part and getattr(segmenter, way.part) is None:
-        raise ValueError(f"{segmenter.kind} makes {result} with {way.part} only; train it with "
-                         f"stage_one.segmenter.{way.part}, or leave {result} out of inference.results")
 
 
 def refuse_unfit_head(segmenter: Any, head: HeadConfig, losses: Any, *, field: str) -> None:

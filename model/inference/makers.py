@@ -51,7 +51,7 @@ def result_makers(config: InferenceConfig, *, segmenter: nn.Module, head: CrossC
                 per_clip.append(SemanticMerger(num_classes=len(is_thing), geometry=geometry))
             case "tracks":
                 mergers["tracks"] = partial(TrackMerger, config.tracks, **settings)
-            case "panoptic" if config.panoptic.kind == "tube" and linked:
+            case "panoptic" if config.panoptic.kind == "tube" and (linked or segmenter.linking is None):
                 in_order.append(TubePanoptic(config.panoptic, linking=None, tracker=None, **settings))
             case "panoptic" if config.panoptic.kind == "tube":
                 per_clip.append(TubePanoptic(config.panoptic, linking=segmenter.linking,

@@ -14,7 +14,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from einops import einsum, rearrange
+from einops import einsum
 from torch import Tensor
 
 from model.association.tube_linking import TubeLinking
@@ -46,6 +46,7 @@ class LinkingLossConfig:
     same_overlap: float = 0.7               # "overlap": a query is assigned to a tube above this IoU
     different_overlap: float = 0.3          # "overlap": a query and a tube are different objects below this IoU
     stuff_classes: tuple[int, ...] = ()     # these have no tracks; as many of the last queries are reserved for them
+    shared_frames: int = 0                  # in the middle of a training clip, that both clips of its pair have
     # The segmentation losses beside these: those of the key clips plus those of the reference clips, each normalised by
     # itself, as released; or one mean over both, against which the linking losses weigh about twice as much.
     segmentation: Literal["sum", "mean"] = "mean"
@@ -54,6 +55,9 @@ class LinkingLossConfig:
         if not 0 <= self.different_overlap <= self.same_overlap <= 1:
             raise ValueError(f"linking losses: different_overlap={self.different_overlap} must not be above "
                              f"same_overlap={self.same_overlap}, and both must lie in 0 ... 1 (paper: 0.3 and 0.7)")
+        if self.shared_frames < 0:
+            raise ValueError(f"linking losses: shared_frames={self.shared_frames} is negative; 0: the clips of a pair "
+                             "share no frame")
 
 
 class LinkingCriterion:
@@ -177,17 +181,20 @@ def clips_of(prediction: ClipPrediction, part: slice) -> ClipPrediction:
     return replace(prediction, **cut(prediction), auxiliary=auxiliary)
 
 
-def clip_pairs(frames: Tensor, targets: Sequence[ClipTargets]) -> tuple[Tensor, tuple[ClipTargets, ...]]:
-    """Cut clips in the middle of time: maps b (2 t) ... -> (2 b) t ..., first halves of all, then second halves.
+def clip_pairs(frames: Tensor, targets: Sequence[ClipTargets], *, shared: int = 0
+               ) -> tuple[Tensor, tuple[ClipTargets, ...]]:
+    """Cut clips in the middle of time: maps b (2 t - shared) ... -> (2 b) t ..., first parts of all, then second parts.
 
-    A tube without a pixel in a half is left out of the half's targets.
+    shared: frames in the middle that both parts have. A tube without a pixel in a part is left out of its targets.
     """
-    if frames.shape[1] % 2:
-        raise ValueError(f"a clip of {frames.shape[1]} frames cannot be cut into equal halves; choose an even clip "
-                         "length")
-    half = frames.shape[1] // 2
-    halves = [part_of(target, frame) for frame in (slice(None, half), slice(half, None)) for target in targets]
-    return rearrange(frames, "b (two t) ... -> (two b) t ...", two=2), tuple(halves)
+    count = frames.shape[1]
+    length, odd = divmod(count + shared, 2)
+    if odd or shared >= count:
+        raise ValueError(f"a clip of {count} frames cannot be cut into two of one length that share {shared}; choose "
+                         f"an {'odd' if shared % 2 else 'even'} stage_one.input.clip_frames above {shared}")
+    parts = (slice(None, length), slice(count - length, None))
+    halves = [part_of(target, part) for part in parts for target in targets]
+    return torch.cat([frames[:, part] for part in parts]), tuple(halves)
 
 
 def part_of(target: ClipTargets, frames: slice) -> ClipTargets:

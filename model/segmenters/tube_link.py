@@ -42,7 +42,7 @@ class TubeLinkConfig:
     within_clip: DeformableTrajectoryConfig | None = None       # None: frames meet in the query decoder only
     pixel_decoder: Mask2FormerPixelDecoderConfig = field(default_factory=Mask2FormerPixelDecoderConfig)
     query_decoder: Mask2FormerDecoderConfig = field(default_factory=Mask2FormerDecoderConfig)
-    linking: TubeLinkingConfig | None = None                    # learned linking of clips, for panoptic video
+    linking: TubeLinkingConfig | None = None    # learned linking of clips, for panoptic video; None: they are aligned
     pixel_mean: tuple[float, float, float] = IMAGENET_MEAN      # r, g, b of values 0 to 255
     pixel_std: tuple[float, float, float] = IMAGENET_STD
 

@@ -79,7 +79,7 @@ def test_every_combination_of_settings_is_refused_or_makes_exactly_what_is_asked
         made |= {(result, offline) for result in results}
     assert made == {
         "video_kmax": {("panoptic", False), ("panoptic", True)},
-        "tube_link": {("tracks", False), ("semantic", False), ("tracks", True)},
+        "tube_link": {("panoptic", False), ("tracks", False), ("semantic", False), ("tracks", True)},
         "tube_link with linking": {("panoptic", False), ("tracks", False), ("semantic", False), ("tracks", True)},
         "mask2former": {("tracks", False), ("semantic", False), ("tracks", True)}}[name]
 
@@ -87,7 +87,6 @@ def test_every_combination_of_settings_is_refused_or_makes_exactly_what_is_asked
 @pytest.mark.parametrize(("name", "changes", "offline", "complaint"), [
     ("video_kmax", {"results": ("tracks",)}, False, "makes panoptic near-online, not tracks"),
     ("tube_link", {"results": ("semantic",)}, True, "makes tracks offline, not semantic"),
-    ("tube_link", {"panoptic": PANOPTIC[1]}, False, "makes panoptic with linking only"),
     ("tube_link with linking", {}, False, "by kind 'tube', not 'mask_wise'"),
     ("video_kmax", {"association": MemoryBufferConfig()}, True, "association hungarian or links, not memory_buffer"),
     ("video_kmax", {"association": StitchingConfig(overlap=2)}, False, "overlap=2 needs longer clips than 2 frames"),

@@ -216,8 +216,18 @@ def test_clips_are_cut_in_the_middle_and_absent_tubes_dropped():
     assert torch.equal(halves, torch.stack([frames[0, :1], frames[1, :1], frames[0, 1:], frames[1, 1:]]))
     assert [part.track_ids.tolist() for part in targets] == [[0, 1, 2], [0, 1], [0, 2], [0, 1]]
     assert torch.equal(targets[2].masks, target.masks[[0, 2], 1:])
-    with pytest.raises(ValueError, match="cannot be cut into equal halves"):
+    with pytest.raises(ValueError, match="cannot be cut into two of one length"):
         clip_pairs(torch.zeros(1, 3, 2), [target])
+
+
+def test_the_clips_of_a_pair_can_share_frames_in_the_middle():
+    frames = torch.arange(5)[None, :, None].float()
+    pairs, _ = clip_pairs(frames, [], shared=1)
+    assert pairs[..., 0].tolist() == [[0, 1, 2], [2, 3, 4]]
+    with pytest.raises(ValueError, match="share 1; choose an odd"):
+        clip_pairs(frames[:, :4], [], shared=1)
+    with pytest.raises(ValueError, match="share 5"):
+        clip_pairs(frames, [], shared=5)
 
 
 def test_an_odd_number_of_clips_and_crossed_thresholds_are_refused(linking):
