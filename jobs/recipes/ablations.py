@@ -5,8 +5,8 @@ without any tracking (42.7) is `vipseg_video_kmax_r50`, its row in grey the run 
 run (46.7 VPQ, the row in grey and N_c = 4).
 Tube-Link (arXiv 2303.12782), table 8: (e) is about clips at test time, (a) and (d) about training, scored with clips of
 two frames; six, the best, are the run itself. The rows of (a) without any learned linking and that of (d) with clips
-that overlap change several fields, and are settings in `jobs/reproducing/papers.toml`. Its other rows have no recipe:
-targets of one frame, other trackers.
+that overlap change several fields; these, and that of (c) with the masks of one frame, are settings in
+`jobs/reproducing/papers.toml`. Its other rows have no recipe: other queries, other trackers.
 A run whose change comes after stage one reads shards, stage one and cache of the official one (`stage_one_from`).
 """
 

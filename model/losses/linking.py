@@ -41,6 +41,7 @@ class LinkingLossConfig:
     negative_margin: float = 0.1            # cosine up to which different objects are different enough
     negatives_per_positive: int = 3         # of the cosine loss; the hardest are kept
     assignment: Literal["matched", "overlap"] = "matched"   # released code; section 3.2 of the paper
+    assigned_by: Literal["clip", "first_frame"] = "clip"    # the masks that assign queries to tubes
     costs: MatchingCosts = field(default_factory=lambda: MatchingCosts(dice_weight=4.0, smoothing=1e-3))
     points: int = 12_544                    # of the matching
     same_overlap: float = 0.7               # "overlap": a query is assigned to a tube above this IoU
@@ -91,9 +92,12 @@ class LinkingCriterion:
         """IoU of thing queries and tubes 2b n m (empty for "matched"), tube of each query 2b n."""
         classes = prediction.class_logits[:, :things]
         masks = prediction.mask_logits[:, :things]
+        if self.config.assigned_by == "first_frame":
+            masks = masks[:, :, :1]
+            targets = [first_frame(target) for target in targets]
         truth = ImageTargets.from_clips(targets)
         stuff = torch.tensor(self.config.stuff_classes, dtype=torch.int64, device=truth.classes.device)
-        truth = truth.keeping(~torch.isin(truth.classes, stuff))
+        truth = truth.keeping(~torch.isin(truth.classes, stuff) & (truth.masks.flatten(2).amax(-1) > 0))
         if self.config.assignment == "overlap":
             overlaps = tube_overlaps(masks, targets) * (truth.classes != NO_TUBE)[:, None]
             best, tubes = overlaps.max(-1)
@@ -199,8 +203,17 @@ def clip_pairs(frames: Tensor, targets: Sequence[ClipTargets], *, shared: int = 
 
 def part_of(target: ClipTargets, frames: slice) -> ClipTargets:
     """The targets of some frames of a clip, without the tubes that have no pixel there."""
-    masks = target.masks[:, frames]
-    visible = masks.flatten(1).any(1)
-    return ClipTargets(masks=masks[visible], classes=target.classes[visible], track_ids=target.track_ids[visible],
-                       void=target.void[frames],
-                       unlabelled=None if target.unlabelled is None else target.unlabelled[frames])
+    part = in_frames(target, frames)
+    visible = part.masks.flatten(1).any(1)
+    return replace(part, masks=part.masks[visible], classes=part.classes[visible], track_ids=part.track_ids[visible])
+
+
+def first_frame(target: ClipTargets) -> ClipTargets:
+    """The targets of the first frame of a clip, with all tubes: their numbers stay."""
+    return in_frames(target, slice(1))
+
+
+def in_frames(target: ClipTargets, frames: slice) -> ClipTargets:
+    """The targets of some frames of a clip, with all tubes."""
+    return replace(target, masks=target.masks[:, frames], void=target.void[frames],
+                   unlabelled=None if target.unlabelled is None else target.unlabelled[frames])

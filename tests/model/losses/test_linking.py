@@ -113,14 +113,18 @@ def test_tracks_and_not_the_order_of_tubes_decide_which_objects_are_the_same(lin
 
 
 def test_half_overlapping_queries_are_left_out_by_the_paper_only(linking):
-    """A query that covers half of its object has an IoU of 0.5. The code matches it; the paper does not assign it."""
+    """A query that covers half of its object has an IoU of 0.5. The code matches it; the paper does not assign it.
+
+    The half is the first of its frames, so the first frame alone assigns it.
+    """
     prediction, targets = pair()
     masks = prediction.mask_logits.clone()
     masks[1, 3, 1:] = -20.0
     half = replace(prediction, mask_logits=masks)
     assert 0.3 < tube_overlaps(masks, targets)[1, 3].max() < 0.7
-    for assignment, changes in (("matched", False), ("overlap", True)):
-        criterion = LinkingCriterion(LinkingLossConfig(assignment=assignment, points=64))
+    for assignment, by, changes in (("matched", "clip", False), ("overlap", "clip", True),
+                                    ("overlap", "first_frame", False)):
+        criterion = LinkingCriterion(LinkingLossConfig(assignment=assignment, assigned_by=by, points=64))
         first, second = (criterion(linking, each, targets, generator=torch.Generator().manual_seed(0))
                          for each in (prediction, half))
         assert (first["contrast"] != second["contrast"]) == changes
@@ -149,6 +153,15 @@ def test_clips_without_common_objects_have_no_loss_and_keep_the_graph(linking, a
     assert sum(losses.values()) == 0
     sum(losses.values()).backward()
     assert all(parameter.grad is not None for parameter in linking.parameters())
+
+
+def test_a_tube_that_is_not_in_the_first_frame_is_not_assigned_by_it(linking):
+    prediction, (key, reference) = pair()
+    hidden = replace(reference, masks=reference.masks.clone())
+    hidden.masks[:, 0] = False
+    nothing = LinkingCriterion(LinkingLossConfig(assigned_by="first_frame", points=64))(
+        linking, prediction, [key, hidden])
+    assert sum(nothing.values()) == 0
 
 
 def test_reserved_queries_and_stuff_have_no_part(linking):

@@ -109,6 +109,7 @@ TABLES: tuple[Table, ...] = (
           ("stage_one.linking.negative_margin", 0.1, f"{VIPSEG}:187"),
           ("stage_one.linking.negatives_per_positive", 3, f"{VIPSEG}:185"),
           ("stage_one.linking.assignment", "matched", VPS),
+          ("stage_one.linking.assigned_by", "clip", VPS),
           ("stage_one.linking.costs.class_weight", 2.0, f"{VIPSEG}:194-197"),
           ("stage_one.linking.costs.mask_weight", 5.0, f"{VIPSEG}:194-197"),
           ("stage_one.linking.costs.dice_weight", 4.0, f"{VIPSEG}:194-197"),
