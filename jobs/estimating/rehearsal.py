@@ -30,7 +30,7 @@ SECONDS = 8.0                   # for the clips of a rehearsal
 CLIPS = 24                      # that pass through the network, where a training step counts three times
 STEPS = 3                       # of a training; the first one is not counted, since it makes the optimizer's state
 # Layout of the world, data set, and the name of its held-out split, by the first of the results.
-LAYOUTS = {"panoptic": ("vipseg", "vipseg", "val"), "tracks": ("youtube_vis", "youtube_vis_2021", "valid"),
+LAYOUTS = {"panoptic": ("vipseg", "vipseg", "val"), "tracks": ("youtube_vis", "youtube_vis", "valid"),
            "semantic": ("vspw", "vspw", "val")}
 MANY = 10**9
 
@@ -97,8 +97,10 @@ def rehearsed(recipe: Recipe, folder: Path, *, size: tuple[int, int], frames: in
     length = min(frames, 24 if is_small else recipe.stage_one.input.clip_frames)
     canvas = divided(network_size(recipe, size), part)
     layout, dataset, held_out = LAYOUTS[recipe.inference.results[0]]
-    clips = max(recipe.stage_one.input.batch_size // recipe.cluster.workers, 1) if is_small else 1
-    world = SyntheticConfig(videos_train=max(clips, 8) if is_small else 2, videos_val=2, frames=length, height=size[0],
+    clips = max(recipe.stage_one.input.batch_size // recipe.cluster.workers, 1)
+    if not is_small:
+        clips = -(-2 // recipe.stage_one.input.clip_frames)     # batch norm needs two frames
+    world = SyntheticConfig(videos_train=max(clips, 8 if is_small else 2), videos_val=2, frames=length, height=size[0],
                             width=size[1], layout=layout)
     small = replace(
         recipe, folder=str(folder), stage_one_from="", world=world, count_classes=False, train_split="train",
@@ -113,7 +115,10 @@ def rehearsed(recipe: Recipe, folder: Path, *, size: tuple[int, int], frames: in
                            output="", video_sets="", overlays=0),
         predict=replace(recipe.predict, mode=None),
         cluster=replace(recipe.cluster, in_process=True, workers=1))
-    return for_classes(small, world_classes(world))
+    classes = world_classes(world)
+    if layout == "youtube_vis":         # which has no stuff
+        classes = replace(classes, classes=tuple(known for known in classes.classes if known.is_thing))
+    return for_classes(small, classes)
 
 
 def _stage_one(stage: StageOneConfig, segmenter: SegmenterConfig, clips: int, canvas: tuple[int, int]

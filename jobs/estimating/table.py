@@ -10,7 +10,7 @@ from jobs.estimating.schedule import Cluster, largest_useful
 from jobs.estimating.unit_costs import Training, UnitCosts
 from jobs.estimating.verbs import Planned
 
-PIECES = {"start": "process", "record": "verb", "draw": "frame", "shard": "frame", "decode": "training clip",
+PIECES = {"start": "process", "draw": "frame", "shard": "frame", "decode": "training clip",
           "step": "training clip", "clip": "clip", "cache": "clip", "head": "window", "links": "window",
           "score": "frame", "offline": "frame"}
 

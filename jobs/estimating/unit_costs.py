@@ -36,8 +36,6 @@ from jobs.train_stage_one import save
 from jobs.train_stage_two import build_stage as build_stage_two
 from jobs.training.loop import fit
 from jobs.training.optimizer import build_optimizer
-from jobs.training.tracker import Recorded
-from jobs.training.tracking import TrackingConfig
 from jobs.training.trainer import Stage
 from pipeline.clips import StoredVideoSource
 from pipeline.datasets import open_dataset
@@ -47,7 +45,7 @@ from pipeline.shards import ShardSet, make_shards
 from pipeline.system import System
 from pipeline.training_input import training_batches
 
-IMPORTS = "import ray.data, torch, jobs.evaluate, model.segmenters"        # of every process on a cluster
+IMPORTS = "import mlflow, ray.data, jobs.evaluate, model.segmenters"
 AS_MEASURED = Growth(part=1, seconds=1.0, pixels=1.0)
 
 
@@ -72,8 +70,7 @@ class Training:
 class UnitCosts:
     """The costs at the recipe's own sizes; None where the recipe has no such part."""
 
-    start: Cost                     # a process that imports what a verb needs
-    record: Cost                    # a verb: what MLflow gets, and its import
+    start: Cost                     # a process that imports what a verb and its workers need
     draw: Cost                      # a frame of the synthetic world
     shard: Cost                     # a frame: read, check, store
     decode: Cost                    # a training clip: read, decode, augment, make targets
@@ -97,7 +94,7 @@ def unit_costs(recipe: Recipe, amounts: Amounts) -> UnitCosts:
     growth, clip = growth_of_clip(recipe, amounts.size)
     with tempfile.TemporaryDirectory() as folder:
         small = rehearsed(recipe, Path(folder) / "run", size=amounts.size, frames=amounts.frames, part=growth.part)
-        costs = {"record": _record(small.run_folder), **_data(small), **_stage_one(recipe, small, growth)}
+        costs = {**_data(small), **_stage_one(recipe, small, growth)}
         actor = CacheShard(recipe=small) if small.stage_two is not None else None
         if actor is not None:
             costs |= _stage_two(small, actor, growth, clip)
@@ -154,17 +151,6 @@ def _matrix_rate(side: int = 1024) -> float:
     return max(rates)
 
 
-def _record(folder: Path) -> Cost:
-    """Open and close the record of a verb. It lies in a database of its own, as that of a first verb does."""
-    def record() -> None:
-        tracking = TrackingConfig(uri=f"sqlite:///{folder.parent / 'tracking.db'}")
-        with Recorded(tracking, folder=folder, run_name="rehearsal", verb="rehearsal", tags={}, sync=str):
-            pass
-
-    folder.mkdir()
-    return spent(record, pieces=1)[1]
-
-
 def _data(small: Recipe) -> dict[str, Any]:
     """Draw the world and make its shards."""
     world = small.world
@@ -186,7 +172,9 @@ def _stage_one(recipe: Recipe, small: Recipe, growth: Growth) -> dict[str, Any]:
     batches = iter(training_batches(shards, given))
     next(batches)
     _, decode = spent(lambda: list(islice(batches, 2)), pieces=2 * given.batch_size)
-    weights, step = trained(partial(build_stage_one, small), growth)
+    clips = max(recipe.stage_one.input.batch_size // recipe.cluster.workers, 1)
+    of_all_clips = replace(growth, pixels=growth.pixels * clips / given.batch_size)
+    weights, step = trained(partial(build_stage_one, small), of_all_clips, reading=False)
     save(small, weights, segmenter_card(small, shards.classes, shards.fingerprint))
     return {"decode": decode, "step": step}
 
@@ -203,11 +191,12 @@ def _stage_two(small: Recipe, actor: CacheShard, growth: Growth, clip: float) ->
     finish_cache(folder, cache_source(small), parts)
     costs = {"cache": cache, "cached_bytes": sum(part["bytes"] for part in parts) / clips}
     if small.stage_two.head is not None:
-        weights, costs["head"] = trained(partial(build_stage_two, small), AS_MEASURED)
+        weights, costs["head"] = trained(partial(build_stage_two, small), AS_MEASURED, reading=True)
         save_model(small.head_folder, weights,
                    head_card(small, read_card(small.segmenter_folder), open_cache(small).fingerprint))
     if small.stage_two.links is not None:
-        _, costs["links"] = trained(partial(build_links, small, open_cache(small)), AS_MEASURED)
+        _, costs["links"] = trained(partial(build_links, small, open_cache(small)), AS_MEASURED,
+                                      reading=True)
     return costs
 
 
@@ -234,8 +223,11 @@ def _result_bytes(small: Recipe) -> float:
     return sum(files) / (2 * small.world.frames)
 
 
-def trained(build: Callable[[], Stage], growth: Growth) -> tuple[dict[str, Tensor], Training]:
-    """The weights after a few steps of a stage, and their costs. The first step is not counted."""
+def trained(build: Callable[[], Stage], growth: Growth, *, reading: bool) -> tuple[dict[str, Tensor], Training]:
+    """The weights after a few steps of a stage, and their costs. The first step is not counted.
+
+    reading: whether a sample costs the time in which it is read, too.
+    """
     stage = build()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = stage.model.to(device).train()
@@ -244,8 +236,11 @@ def trained(build: Callable[[], Stage], growth: Growth) -> tuple[dict[str, Tenso
     peaks: list[PeakOfWork] = []
 
     def batches() -> Iterator[Any]:
-        for batch in stage.batches(0, 1, 0):
-            times["begin"].append(clock())
+        source = iter(stage.batches(0, 1, 0))
+        while True:
+            begin = clock()
+            batch = next(source)
+            times["begin"].append(begin if reading else clock())
             yield batch.to(device)
 
     def ended(_: Any) -> None:

@@ -32,7 +32,7 @@ def planned(recipe: Recipe, amounts: Amounts, costs: UnitCosts, cluster: Cluster
     faster = 1.0
     if cluster.gpus and not torch.cuda.is_available():      # measured on a core of this machine
         faster = costs.matrix_rate / cluster.gpu_rate
-    alone = costs.start.seconds + costs.record.seconds
+    alone = costs.start.seconds
     clip_frames = recipe.inference.clip_frames or recipe.stage_one.segmenter_frames
 
     def with_network(cost: Cost, clips: float) -> float:
