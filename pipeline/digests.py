@@ -50,7 +50,7 @@ class _Memory:
             file.seek(offset if before == inode else 0)
             for line in file:
                 with suppress(ValueError, TypeError):
-                    name, *state, value = json.loads(line)
+                    name, *state, value = json.loads(line.decode())     # of bytes, it would guess the encoding
                     if isinstance(name, str) and isinstance(value, str):
                         self.known[f"{folder}/{name}"] = state, value
             self._read[record] = inode, file.tell()

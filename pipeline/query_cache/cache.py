@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -214,14 +215,13 @@ class QueryCache:
         for entry in self.manifest["parts"]:
             if not entry["clips"]:
                 continue
-            path = self.folder / entry["file"]
-            size = path.stat().st_size if path.is_file() else None
+            size = _file_size(f"{self.folder}/{entry['file']}")      # no Path: there are many thousands of parts
             if size != entry["bytes"]:
                 fault = "does not exist" if size is None else f"has {size}"
-                raise BadInput("cut-cache", f"{entry['bytes']} bytes expected, but the file {fault}.", file=path,
-                               cure=REDO)
+                raise BadInput("cut-cache", f"{entry['bytes']} bytes expected, but the file {fault}.",
+                               file=self.folder / entry["file"], cure=REDO)
             if known.get(entry["file"]) != entry["sha256"] or "fingerprint" not in entry:
-                refuse_other_part(path, entry)
+                refuse_other_part(self.folder / entry["file"], entry)
 
     def _lengths(self) -> tuple[np.ndarray, np.ndarray]:
         """Frames and full clips of every view of a cache whose manifest does not hold them."""
@@ -238,6 +238,15 @@ class QueryCache:
 
     def __reduce__(self) -> tuple:
         return _reopened, (self.folder, self.fingerprint)
+
+
+def _file_size(path: str) -> int | None:
+    """The bytes of a file; None where there is none."""
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
 def _reopened(folder: Path, made_as: str) -> QueryCache:

@@ -55,7 +55,7 @@ class ShardSet:
         self.split: str = self.manifest["split"]
         self.clip_frames: int = self.manifest["config"]["clip_frames"]
         for shard in self.manifest["shards"] if tars_here else ():
-            _check_size(self.folder / shard["name"], shard["size"])
+            _check_size(f"{self.folder}/{shard['name']}", shard["size"])
         self.videos = _open_videos(self.folder, self.manifest, tars_here=tars_here)
         self._files: dict[tuple[int, int], int] = {}        # (process, shard) -> descriptor; forks open their own
         self._objects: dict[tuple[int, int], NativeFile] = {}       # the same of tars in a store
@@ -282,15 +282,15 @@ def _panoptic_segments(video: StoredVideo, classes: ClassTable) -> tuple[np.ndar
     return panoptic, segments
 
 
-def _check_size(path: Path, size: int) -> None:
+def _check_size(path: str, size: int) -> None:      # no Path: a large set has many thousands of tars
     try:
-        actual = path.stat().st_size
+        actual = os.stat(path).st_size
     except FileNotFoundError:
         raise FileNotFoundError(f"shard {path} is in the manifest but not on disk. Run make_shards again; the other "
                                 "shards are kept.") from None
     if actual != size:
-        raise BadInput("damaged-shard", f"shard {path.name} has {actual} bytes, but the manifest lists "
-                       f"{size}: it was truncated or changed.", file=path, cure=MAKE_AGAIN)
+        raise BadInput("damaged-shard", f"shard {Path(path).name} has {actual} bytes, but the manifest lists "
+                       f"{size}: it was truncated or changed.", file=Path(path), cure=MAKE_AGAIN)
 
 
 def _open_videos(folder: Path, manifest: dict, *, tars_here: bool) -> StoredVideos:
