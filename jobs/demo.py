@@ -29,6 +29,7 @@ from jobs.recipes.schema import Recipe
 from jobs.verb import command_line, run
 from model.association import LinksConfig
 from model.contracts import VideoResults
+from pipeline import store
 from pipeline.clips import StoredVideoSource
 from pipeline.files import atomic_write
 from pipeline.one_pass import predict_together
@@ -83,7 +84,7 @@ def main(recipe: Recipe) -> dict[str, Any]:
         "overlay": compared or next(iter(last["overlays"]), None), "mlflow_run_id": last["mlflow_parent_run_id"],
         "report": page["report"],
     }
-    atomic_write(recipe.run_folder / "summary.json", (json.dumps(summary, indent=1) + "\n").encode())
+    atomic_write(recipe.run_folder / "summary.json", store.shown(json.dumps(summary, indent=1) + "\n").encode())
     closing(recipe, summary, last["tracking_uri"])
     return summary
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import ray.data
+from ray import cloudpickle
 from ray.experimental import internal_kv as kv
 from ray.util.debug import log_once
 
@@ -65,7 +66,7 @@ def shard_stream(dataset: Dataset, folder: Path, plan: ShardPlan, *, workers: in
     Every node of the cluster must see the folder. A worker that dies is replaced, and its shard is begun again. Raises
     what `make_shard` raises.
     """
-    write = partial(_make_shard, store.looked(), dataset, folder, plan, strict=strict)
+    write = partial(_make_shard, _Sent(dataset), folder, plan, strict=strict)
     pool = ray.data.TaskPoolStrategy(size=min(workers, len(plan.shards)))       # Ray warns about more
     return _results(
         _one_task_per_row([{"shard": shard} for shard in range(len(plan.shards))])              # shard
@@ -73,9 +74,26 @@ def shard_stream(dataset: Dataset, folder: Path, plan: ShardPlan, *, workers: in
     )
 
 
-def _make_shard(looked: dict[str, str], *arguments: Any, **options: Any) -> dict:
+class _Sent:
+    """A value that is only read on another machine once that sees the same objects in stores as this one.
+
+    A data set, for example, looks for its folder as soon as it is there.
+    """
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __reduce__(self) -> tuple[Callable[..., _Sent], tuple[dict[str, str], bytes]]:
+        return _received, (store.looked(), cloudpickle.dumps(self.value))
+
+
+def _received(looked: dict[str, str], content: bytes) -> _Sent:
     store.look_too(looked)
-    return make_shard(*arguments, **options)
+    return _Sent(cloudpickle.loads(content))
+
+
+def _make_shard(dataset: _Sent, *arguments: Any, **options: Any) -> dict:
+    return make_shard(dataset.value, *arguments, **options)
 
 
 def actor_stream(rows: list[dict], actor: type, *, arguments: dict, actors: int, cpus: float = 1,
@@ -94,7 +112,7 @@ def actor_stream(rows: list[dict], actor: type, *, arguments: dict, actors: int,
     with _reports_to(report) as board:
         yield from _results(
             chain                                                                               # a row's values
-            .map(_Stage, fn_constructor_args=(actor, arguments, board, store.looked()), num_cpus=cpus, num_gpus=gpus,
+            .map(_Stage, fn_constructor_args=(actor, _Sent(arguments), board), num_cpus=cpus, num_gpus=gpus,
                  compute=pool)                                                                  # 1 -> 1  result, error
         )
 
@@ -102,11 +120,10 @@ def actor_stream(rows: list[dict], actor: type, *, arguments: dict, actors: int,
 class _Stage:
     """An actor of the pool. It holds the stage, which is expensive to build."""
 
-    def __init__(self, actor: type, arguments: dict, board: _Board | None, looked: dict[str, str]) -> None:
-        store.look_too(looked)
+    def __init__(self, actor: type, arguments: _Sent, board: _Board | None) -> None:
         reports = {} if board is None else {"report": board.put}
         try:
-            self.stage = actor(**arguments, **reports)
+            self.stage = actor(**arguments.value, **reports)
         except Exception as error:      # its first call raises it: Ray would start the actor again, and only tell text
             self.stage = partial(_raise, error)
 

@@ -10,6 +10,7 @@ from jobs.recipes.schema import Recipe
 from jobs.reporting.evaluations import Evaluation
 from jobs.training.tracking import stored_ids
 from jobs.verb import command_line, environment
+from pipeline import store
 from pipeline.shards import ShardSet
 
 PACKAGES = ("torch", "ray", "timm", "mlflow")       # whose versions are shown
@@ -22,7 +23,7 @@ def facts(recipe: Recipe, shards: ShardSet) -> list[tuple[str, str]]:
     ids = stored_ids(recipe.run_folder)
     known = {
         "recipe": f"{recipe.file or recipe.name}: {recipe.about}",
-        "folder": str(recipe.run_folder),
+        "folder": store.shown(str(recipe.run_folder)),
         "data": f"{shards.manifest['dataset']}, split {shards.split}: {len(shards.videos)} videos, "
                 f"{shards.manifest['totals']['frames']} frames, {len(shards.classes)} classes",
         "fingerprint of the shards": shards.fingerprint,
