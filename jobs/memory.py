@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import resource
 import sys
 from contextlib import suppress
@@ -25,7 +26,8 @@ class PeakOfWork:
     """The memory that some work adds at its peak, in GiB. The work begins when the object is made."""
 
     def __init__(self) -> None:
-        with suppress(OSError):     # Linux: the highest level so far is that of now
+        with suppress(OSError, AttributeError):     # Linux: freed memory is given back, and the highest level is now
+            ctypes.CDLL(None).malloc_trim(0)
             Path("/proc/self/clear_refs").write_text("5")
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()

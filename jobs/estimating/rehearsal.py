@@ -28,7 +28,8 @@ PARTS = (1, 2, 4, 8)        # of a side
 SMALLEST = 32                   # side of a frame, pixels
 SECONDS = 8.0                   # for the clips of a rehearsal
 CLIPS = 24                      # that pass through the network, where a training step counts three times
-STEPS = 3                       # of a training; the first one is not counted, since it makes the optimizer's state
+STEPS = 3                       # of a training; the first makes the state of the optimizer, and is not counted
+STEPS_OF_LARGE = 2
 # Layout of the world, data set, and the name of its held-out split, by the first of the results.
 LAYOUTS = {"panoptic": ("vipseg", "vipseg", "val"), "tracks": ("youtube_vis", "youtube_vis", "valid"),
            "semantic": ("vspw", "vspw", "val")}
@@ -97,6 +98,7 @@ def rehearsed(recipe: Recipe, folder: Path, *, size: tuple[int, int], frames: in
     length = min(frames, 24 if is_small else recipe.stage_one.input.clip_frames)
     canvas = divided(network_size(recipe, size), part)
     layout, dataset, held_out = LAYOUTS[recipe.inference.results[0]]
+    steps = STEPS if is_small else STEPS_OF_LARGE
     clips = max(recipe.stage_one.input.batch_size // recipe.cluster.workers, 1)
     if not is_small:
         clips = -(-2 // recipe.stage_one.input.clip_frames)     # batch norm needs two frames
@@ -106,10 +108,12 @@ def rehearsed(recipe: Recipe, folder: Path, *, size: tuple[int, int], frames: in
         recipe, folder=str(folder), stage_one_from="", world=world, count_classes=False, train_split="train",
         dataset=DatasetConfig(name=dataset, root="world"),
         shards=replace(recipe.shards, resize_height=None),
-        stage_one=_stage_one(recipe.stage_one, without_download(recipe.stage_one.segmenter), clips, canvas),
+        stage_one=_stage_one(recipe.stage_one, without_download(recipe.stage_one.segmenter), clips, canvas,
+                             steps=steps),
         cache=CacheConfig(evidence=recipe.cache.evidence, dtype=recipe.cache.dtype,
                           features_in_8_bits=recipe.cache.features_in_8_bits),
-        stage_two=None if recipe.stage_two is None else _stage_two(recipe.stage_two, recipe.cluster.workers),
+        stage_two=None if recipe.stage_two is None else _stage_two(
+            recipe.stage_two, recipe.cluster.workers, steps=steps),
         inference=replace(recipe.inference, resize=None),
         evaluation=replace(recipe.evaluation, split=held_out, mode="near_online", association="", predictions="",
                            output="", video_sets="", overlays=0),
@@ -121,23 +125,23 @@ def rehearsed(recipe: Recipe, folder: Path, *, size: tuple[int, int], frames: in
     return for_classes(small, classes)
 
 
-def _stage_one(stage: StageOneConfig, segmenter: SegmenterConfig, clips: int, canvas: tuple[int, int]
+def _stage_one(stage: StageOneConfig, segmenter: SegmenterConfig, clips: int, canvas: tuple[int, int], *, steps: int
                ) -> StageOneConfig:
     augment = replace(stage.input.augment, size=canvas, pad_to=None, short_side=(), long_side=None)
     given = replace(stage.input, batch_size=clips, workers=0, augment=augment, refuse=None, streaming=False,
                     stream_from="", sampling="videos", pseudo_video=None)
     joint = stage.joint and replace(stage.joint, start_from="")
     return replace(stage, segmenter=segmenter, input=given, start_from="", joint=joint, stills=None, train=True,
-                   validation=None, fit=_few_steps(stage.fit))
+                   validation=None, fit=_few_steps(stage.fit, steps))
 
 
-def _stage_two(stage: StageTwoConfig, workers: int) -> StageTwoConfig:
+def _stage_two(stage: StageTwoConfig, workers: int, *, steps: int) -> StageTwoConfig:
     given = replace(stage.input, batch_size=max(stage.input.batch_size // workers, 1), sampling="videos",
                     test_view=True)
     links = stage.links and replace(stage.links, input=replace(stage.links.input, sampling="videos", test_view=True),
-                                    fit=_few_steps(stage.links.fit))
-    return replace(stage, input=given, fit=_few_steps(stage.fit), start_from="", links=links, validation=None)
+                                    fit=_few_steps(stage.links.fit, steps))
+    return replace(stage, input=given, fit=_few_steps(stage.fit, steps), start_from="", links=links, validation=None)
 
 
-def _few_steps(fit: FitConfig) -> FitConfig:
-    return replace(fit, steps=STEPS, accumulate=1, log_every=1, checkpoint_every=MANY, ema=0.0)
+def _few_steps(fit: FitConfig, steps: int) -> FitConfig:
+    return replace(fit, steps=steps, accumulate=1, log_every=1, checkpoint_every=MANY, ema=0.0)

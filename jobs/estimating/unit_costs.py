@@ -89,7 +89,7 @@ class UnitCosts:
 
 
 def unit_costs(recipe: Recipe, amounts: Amounts) -> UnitCosts:
-    """Measure all costs of a recipe; takes about 20 seconds, and longer for the largest networks."""
+    """Measure all costs of a recipe; the docstring of `jobs.estimate` says how long it takes."""
     torch.set_num_threads(1)
     growth, clip = growth_of_clip(recipe, amounts.size)
     with tempfile.TemporaryDirectory() as folder:
@@ -233,7 +233,8 @@ def trained(build: Callable[[], Stage], growth: Growth, *, reading: bool) -> tup
     model = stage.model.to(device).train()
     optimizer = build_optimizer(model, stage.optimizer)
     times: dict[str, list[float]] = {"begin": [], "update": [], "end": []}
-    peaks: list[PeakOfWork] = []
+    memories: list[tuple[float, float]] = []        # of each step: at its beginning, and added
+    peak = PeakOfWork()
 
     def batches() -> Iterator[Any]:
         source = iter(stage.batches(0, 1, 0))
@@ -244,16 +245,20 @@ def trained(build: Callable[[], Stage], growth: Growth, *, reading: bool) -> tup
             yield batch.to(device)
 
     def ended(_: Any) -> None:
+        nonlocal peak
         times["end"].append(clock())
-        peaks.append(PeakOfWork())      # with the state of the optimizer
+        memories.append((peak.before, peak.added()))
+        peak = PeakOfWork()
 
     optimizer.register_step_pre_hook(lambda *_: times["update"].append(clock()))
     fit(model, batches(), partial(stage.losses_of, model), optimizer=optimizer, rates=stage.optimizer,
         config=stage.fit, log=ended, save=lambda _: None)
     steps = list(zip(*times.values()))[1:]
     seconds = median(update - begin for begin, update, _ in steps) / stage.batch_size
-    peak = peaks[-2]
+    before, added = memories[-1]        # there is a state of the optimizer by then
+    gradients = sum(weight.nbytes for weight in model.parameters() if weight.requires_grad) / 2**30
     weights = {name: value.cpu() for name, value in model.state_dict().items()}
-    sample = Cost(seconds=seconds * growth.seconds, memory=peak.before + peak.added() * growth.pixels)
+    activations = max(added - gradients, 0.0) * growth.pixels
+    sample = Cost(seconds=seconds * growth.seconds, memory=before + gradients + activations)
     return weights, Training(sample=sample, update=median(end - update for _, update, end in steps),
                              weights=float(sum(weight.nbytes for weight in weights.values())))
