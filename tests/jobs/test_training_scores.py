@@ -55,11 +55,7 @@ def test_a_training_that_is_scored_and_stopped_ends_like_an_undisturbed_one(shar
     assert [step for step, _ in history] == [2, 4, 6]
 
     stopped = copied(shards, tmp_path / "stopped", validation=EVERY_TWO, ema=ema)
-    draw = Scores.draw
-    with monkeypatch.context() as patch:
-        patch.setattr(Scores, "draw", lambda self, step: draw(self, step) if step < 4 else stop())
-        with pytest.raises(KeyboardInterrupt):
-            train_stage_one.main(stopped)
+    train_until_step_4(stopped, monkeypatch)
     train_stage_one.main(stopped)
     assert weights(stopped) == weights(scored_run)
     assert weights(stopped, "best") == weights(scored_run, "best")
@@ -76,8 +72,31 @@ def test_a_training_that_is_scored_and_stopped_ends_like_an_undisturbed_one(shar
     assert evaluate.main(scored(scored_run, mode="near_online"))["vpq"] == pytest.approx(history[-1][1])
 
 
+def train_until_step_4(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = Scores.draw
+    with monkeypatch.context() as patch:
+        patch.setattr(Scores, "draw", lambda self, step: draw(self, step) if step < 4 else stop())
+        with pytest.raises(KeyboardInterrupt):
+            train_stage_one.main(recipe)
+
+
 def stop() -> None:
     raise KeyboardInterrupt
+
+
+@pytest.mark.ray
+@pytest.mark.long
+def test_a_scored_training_that_was_stopped_goes_on_on_ray_with_its_scores(shards, cluster, tmp_path, monkeypatch):
+    undisturbed = copied(shards, tmp_path / "undisturbed", validation=EVERY_TWO)
+    train_stage_one.main(undisturbed)
+    stopped = copied(shards, tmp_path / "stopped", validation=EVERY_TWO)
+    train_until_step_4(stopped, monkeypatch)
+    train_stage_one.main(replace(stopped, cluster=replace(shards.cluster, in_process=False, workers=1)))
+    assert weights(stopped) == weights(undisturbed)
+    assert weights(stopped, "best") == weights(undisturbed, "best")
+    histories = [read_card(run.run_folder / "stage_one" / "best")["scores_while_training"]
+                 for run in (stopped, undisturbed)]
+    assert histories[0] == histories[1]
 
 
 @pytest.mark.ray
