@@ -67,7 +67,7 @@ def image_size(data: bytes) -> tuple[int, int]:
         size = jpeg_size(data)
     else:
         return decode_other(data).shape[:2]
-    refuse_large(*size)
+    refuse_large(*size[::-1])
     return upright_size(size, orientation(data))
 
 
@@ -82,7 +82,7 @@ def decode_jpeg(data: bytes) -> np.ndarray:
             refuse_large(width, height)
             if colors not in ("CMYK", "YCCK"):
                 return simplejpeg.decode_jpeg(data)
-        refuse_large(*jpeg_size(data))      # Pillow alone accepts some cut files
+        refuse_large(*jpeg_size(data)[::-1])    # Pillow alone accepts some cut files
         return np.array(Image.open(io.BytesIO(data)).convert("RGB"))
     except (ValueError, OSError) as error:
         if isinstance(error, BadInput):
@@ -135,7 +135,7 @@ def decode_png(data: bytes, *, reason: str = "corrupt-label") -> np.ndarray:
     Raises BadInput, by default "corrupt-label", if a chunk is missing or its checksum is wrong.
     """
     _check_png(data, reason=reason)
-    refuse_large(*png_size(data))
+    refuse_large(*png_size(data)[::-1])
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:

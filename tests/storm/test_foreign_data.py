@@ -20,7 +20,18 @@ from pipeline.images import decode_image, image_size
 from pipeline.shards import ShardSet, make_shards
 from tests.own_data.exports import EXPORTS
 from tests.own_data.worlds import SOURCES, edit
-from tests.storm.hostile_files import BOMBS, endless, fifo, listening, ring, sparse, zeros
+from tests.storm.hostile_files import (
+    BOMBS,
+    endless,
+    fifo,
+    jpeg_header,
+    listening,
+    png_header,
+    ring,
+    sparse,
+    webp_header,
+    zeros,
+)
 
 BY_FOLDER = ("vipseg", "youtube_vis", "vspw categories", "kitti_step categories")
 FRAMES = {"vipseg": "images", "youtube_vis": "train/JPEGImages", "vspw categories": "data/*/origin",
@@ -166,6 +177,14 @@ def test_a_picture_that_claims_gigapixels_is_refused_by_its_header(bomb, decode)
     with pytest.raises(BadInput) as raised:
         decode(BOMBS[bomb])
     assert raised.value.reason == "too-large"
+
+
+@pytest.mark.parametrize("bomb", [png_header(60_000, 20_000), jpeg_header(65_000, 20_000),
+                                  webp_header(16_383, 16_000, kind="VP8")], ids=["png", "jpeg", "webp"])
+@pytest.mark.parametrize("decode", [decode_image, image_size])
+def test_its_size_is_named_with_the_width_first(bomb, decode):
+    with pytest.raises(BadInput, match=r"claims (60000x20000|65000x20000|16383x16000) pixels"):
+        decode(bomb)
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
