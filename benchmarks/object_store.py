@@ -31,10 +31,10 @@ def server_program() -> str | None:
 
 
 @contextmanager
-def object_store(folder: Path) -> Iterator[dict[str, str]]:
+def object_store(folder: Path, *, address: str = "127.0.0.1") -> Iterator[dict[str, str]]:
     """A server of its own, whose files are in a new folder; gives the environment in which programs find it.
 
-    Raises FileNotFoundError where SeaweedFS is not installed.
+    address: of this machine, at which it listens. Raises FileNotFoundError where SeaweedFS is not installed.
     """
     command = server_program()
     if command is None:
@@ -45,14 +45,14 @@ def object_store(folder: Path) -> Iterator[dict[str, str]]:
     names = ["master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc",
              "s3.port", "s3.port.grpc"]
     ports = dict(zip(names, free_ports(len(names))))
-    options = ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}", "-filer", "-s3", "-s3.iam=false",
+    options = [f"-ip={address}", f"-ip.bind={address}", f"-dir={folder}", "-filer", "-s3", "-s3.iam=false",
                f"-s3.config={folder / 'users.json'}", "-s3.port.iceberg=0", "-s3.port.lance=0", "-volume.max=30",
                "-master.volumeSizeLimitMB=64", "-master.telemetry=false",
                *(f"-{name}={port}" for name, port in ports.items())]
     with (folder / "log.txt").open("w") as log:
         server = subprocess.Popen([command, "server", *options], stdout=log, stderr=subprocess.STDOUT, cwd=folder)
     try:
-        endpoint = f"http://127.0.0.1:{ports['s3.port']}"
+        endpoint = f"http://{address}:{ports['s3.port']}"
         environment = {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": KEY,
                        "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}
         _make_bucket(endpoint, server, folder / "log.txt")

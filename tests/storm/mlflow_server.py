@@ -16,20 +16,22 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 # What `mlflow server` serves, without the processes for jobs and gateways around it, which take a minute to start.
-SERVE = "import sys; from mlflow.server import app; app.run(host='127.0.0.1', port=int(sys.argv[1]), threaded=True)"
+SERVE = ("import sys; from mlflow.server import app; "
+         "app.run(host=sys.argv[1], port=int(sys.argv[2]), threaded=True)")
 
 
 class Server:
-    """An MLflow server on this machine, with its database in a folder."""
+    """An MLflow server at an address of this machine, with its database in a folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, address: str = "127.0.0.1") -> None:
         self.folder = folder
+        self.address = address
         self.port = free_port()
         self.process: subprocess.Popen | None = None
 
     @property
     def uri(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.address}:{self.port}"
 
     def start(self) -> None:
         """Start it and wait until it answers."""
@@ -37,10 +39,10 @@ class Server:
         variables = {"_MLFLOW_SERVER_FILE_STORE": f"sqlite:///{self.folder / 'server.db'}",
                      "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/", "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
                      "_MLFLOW_SERVER_ARTIFACT_DESTINATION": str(self.folder / "files"),
-                     "MLFLOW_DISABLE_TELEMETRY": "true"}
+                     "MLFLOW_SERVER_ALLOWED_HOSTS": f"{self.address}:*", "MLFLOW_DISABLE_TELEMETRY": "true"}
         with (self.folder / "log").open("a") as log:
-            self.process = subprocess.Popen([sys.executable, "-c", SERVE, str(self.port)], stdout=log, stderr=log,
-                                            start_new_session=True, env=os.environ | variables)
+            self.process = subprocess.Popen([sys.executable, "-c", SERVE, self.address, str(self.port)], stdout=log,
+                                            stderr=log, start_new_session=True, env=os.environ | variables)
         ends = time.monotonic() + 240
         while not self._answers():
             if time.monotonic() > ends or self.process.poll() is not None:
@@ -55,7 +57,7 @@ class Server:
             self.process = None
 
     def _answers(self) -> bool:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
+        connection = http.client.HTTPConnection(self.address, self.port, timeout=2)
         try:
             connection.request("GET", "/health")
             return connection.getresponse().status == 200
