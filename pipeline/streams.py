@@ -92,8 +92,9 @@ def _received(looked: dict[str, str], content: bytes) -> _Sent:
     return _Sent(cloudpickle.loads(content))
 
 
-def _make_shard(dataset: _Sent, *arguments: Any, **options: Any) -> dict:
-    return make_shard(dataset.value, *arguments, **options)
+def _make_shard(dataset: _Sent, folder: Path, *arguments: Any, **options: Any) -> dict:
+    folder.mkdir(parents=True, exist_ok=True)       # of a folder in a store, other machines only see the files
+    return make_shard(dataset.value, folder, *arguments, **options)
 
 
 def actor_stream(rows: list[dict], actor: type, *, arguments: dict, actors: int, cpus: float = 1,
