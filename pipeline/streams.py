@@ -93,7 +93,8 @@ def _received(looked: dict[str, str], content: bytes) -> _Sent:
 
 
 def _make_shard(dataset: _Sent, folder: Path, *arguments: Any, **options: Any) -> dict:
-    folder.mkdir(parents=True, exist_ok=True)       # of a folder in a store, other machines only see the files
+    if store.in_store(folder):      # of which other machines only see the files
+        folder.mkdir(parents=True, exist_ok=True)
     return make_shard(dataset.value, folder, *arguments, **options)
 
 
