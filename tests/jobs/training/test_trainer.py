@@ -161,31 +161,36 @@ def test_weights_that_are_infinite_after_the_last_step_end_a_training_on_ray(clu
     assert all(value.isfinite().all() for value in train(on_ray(), identity={"rate": 0.1}).values())
 
 
-def train_rank(job: TrainingJob, own: int, broken: int) -> None:
-    """Train as one of two ranks. The statistics of one of them overflow while its loss is finite."""
+def overflowing(job: TrainingJob, broken: int) -> TrainingJob:
+    """The same job, but the statistics of one rank overflow while its loss is finite."""
     def build() -> Stage:
         stage = job.build()
         stage.model.register_buffer("seen", torch.zeros(1))
 
         def losses_of(wrapped: nn.Module, batch: SimpleNamespace) -> dict[str, torch.Tensor]:
             losses = stage.losses_of(wrapped, batch)
-            wrapped.module.seen.fill_(float("inf") if own == broken else 1.0)
+            wrapped.module.seen.fill_(float("inf") if dist.get_rank() == broken else 1.0)
             return losses
         return replace(stage, losses_of=losses_of)
 
+    return replace(job, build=build)
+
+
+def train_rank(job: TrainingJob, own: int) -> None:
+    """Train as one of two ranks."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{job.folder}/meet", rank=own, world_size=2)
-    error = _train(replace(job, build=build), Rank(job.folder, 2, torch.device("cpu")))
+    error = _train(job, Rank(job.folder, 2, torch.device("cpu")))
     (job.folder / f"ended_{own}").write_text(str(error or ""))
 
 
 @pytest.mark.parametrize("broken", [0, 1])
 def test_statistics_that_overflow_on_one_rank_leave_no_other_rank_waiting(tmp_path, broken):
     """What is saved comes from rank 0, and the next step takes its statistics on every rank."""
-    job = one_weight(tmp_path, steps=2)
+    job = overflowing(one_weight(tmp_path, steps=2), broken)
     job.folder.mkdir()
     context = multiprocessing.get_context("fork")
-    ranks = [context.Process(target=train_rank, args=(job, own, broken), daemon=True) for own in range(2)]
+    ranks = [context.Process(target=train_rank, args=(job, own), daemon=True) for own in range(2)]
     for process in ranks:
         process.start()
     for process in ranks:
@@ -198,6 +203,13 @@ def test_statistics_that_overflow_on_one_rank_leave_no_other_rank_waiting(tmp_pa
     else:
         assert ends[0] == ""
         assert [load_file(path / "model.safetensors")["seen"].item() for path in checkpoints(job.folder)] == [1.0, 1.0]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_statistics_that_overflow_on_the_second_rank_do_not_end_a_training_on_ray(cluster, tmp_path):
+    job = overflowing(replace(one_weight(tmp_path, steps=2), cluster=ClusterConfig(workers=2)), broken=1)
+    assert train(job, identity={})["seen"].item() == 1.0
 
 
 def test_weights_that_are_not_finite_are_not_scored(tmp_path):
