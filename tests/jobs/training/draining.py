@@ -17,17 +17,18 @@ from ray.cluster_utils import Cluster
 from ray.core.generated import autoscaler_pb2
 
 from jobs.cluster import ClusterConfig, worker_environment
+from jobs.training.checkpoint_folders import checkpoints
 from jobs.training.loop import FitConfig
 from jobs.training.trainer import Stage, TrainingJob, train
 from tests.jobs.training.falling import falling_stage
 
-FIT = FitConfig(steps=80, log_every=1, checkpoint_every=80)
+FIT = FitConfig(steps=400, log_every=100, checkpoint_every=400)
 DRAINED_AFTER = 3           # steps
-NOTICE = 10.0               # seconds between the notice and the end of the machine
+NOTICE = 100.0              # seconds that the machine has at most, which are more than the steps of two workers take
 
 
 def noted_stage(notes: Path) -> Stage:
-    """A stage of slow steps that notes the number of workers and the step whenever rank 0 begins one."""
+    """A stage whose steps are slow with two workers; notes the number of workers and the step as rank 0 begins one."""
     stage = falling_stage(fit=FIT)
 
     def batches(rank: int, world: int, consumed: int):
@@ -35,26 +36,32 @@ def noted_stage(notes: Path) -> Stage:
             if rank == 0:
                 with notes.open("a") as file:
                     file.write(f"{world} {step}\n")
-            time.sleep(0.2)
+            time.sleep(0.2 * (world - 1))
             yield batch
 
     return replace(stage, losses_of=lambda wrapped, _: {"loss": wrapped(torch.ones(1, 1)).sum()}, batches=batches)
 
 
-def take_back(cluster: Cluster, machine: Node, *, notice: float = NOTICE) -> None:
-    """Give notice of the end of a machine, and end it."""
+def give_notice(cluster: Cluster, machine: Node, seconds: float) -> None:
+    """Say that a machine will be gone in some seconds."""
     GcsClient(address=cluster.address).drain_node(
         machine.node_id, autoscaler_pb2.DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION, "taken back",
-        int((time.time() + notice) * 1000))
-    time.sleep(notice)
-    cluster.remove_node(machine)
+        int((time.time() + seconds) * 1000))
 
 
-def drain(cluster: Cluster, machine: Node, notes: Path) -> None:
-    """Take a machine back once training has made some steps."""
+def drain(cluster: Cluster, machine: Node, folder: Path) -> None:
+    """Take a machine back: give notice once training has made some steps, and end it after the first that is saved.
+
+    No checkpoint is due so early, so it is saved because of the notice.
+    """
+    notes = folder / "steps"
     while not notes.is_file() or len(notes.read_text().splitlines()) < DRAINED_AFTER:
         time.sleep(0.1)
-    take_back(cluster, machine)
+    give_notice(cluster, machine, NOTICE)
+    while not checkpoints(folder / "stage_one"):
+        time.sleep(0.1)
+    time.sleep(1.0)     # training goes on, and saves every step
+    cluster.remove_node(machine)
 
 
 def main(folder: Path) -> None:
@@ -62,7 +69,7 @@ def main(folder: Path) -> None:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 80_000_000})
     second = cluster.add_node(num_cpus=1, object_store_memory=80_000_000)
     ray.init(address=cluster.address, runtime_env={"env_vars": worker_environment()}, log_to_driver=False)
-    threading.Thread(target=drain, args=(cluster, second, folder / "steps"), daemon=True).start()
+    threading.Thread(target=drain, args=(cluster, second, folder), daemon=True).start()
     job = TrainingJob(build=partial(noted_stage, folder / "steps"), folder=folder / "stage_one", fit=FIT, record=None,
                       cluster=ClusterConfig(workers=2, min_workers=1, max_failures=0))
     train(job, identity={"steps": FIT.steps})

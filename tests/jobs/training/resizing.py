@@ -19,7 +19,7 @@ from jobs.cluster import ClusterConfig, worker_environment
 from jobs.recipes.schema import Recipe
 from jobs.training.checkpoint_folders import checkpoint_name, checkpoints
 from jobs.training.trainer import Stage, TrainingJob, train
-from tests.jobs.training.draining import take_back
+from tests.jobs.training.draining import give_notice
 from tests.jobs.training.noted import noted_run, noted_stage
 
 WORKERS = 4
@@ -45,7 +45,9 @@ def waiting_stage(recipe: Recipe, notes: Path) -> Stage:
 def resize(cluster: Cluster, machine: Node, folder: Path, training: Future) -> None:
     """Take the machine back once training waits for it, and bring another one once it waits for that."""
     wait_for(folder, FALLS_AT, training)
-    take_back(cluster, machine, notice=5.0)
+    give_notice(cluster, machine, 5.0)
+    time.sleep(5.0)
+    cluster.remove_node(machine)
     wait_for(folder, RISES_AT, training)
     cluster.add_node(num_cpus=1, **MACHINE)
 

@@ -12,7 +12,7 @@ from tests.jobs.training.draining import DRAINED_AFTER, FIT
 
 
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.storm
 def test_a_drained_node_costs_at_most_one_step_and_no_failure(tmp_path):
     """No checkpoint is due before the last step, and `max_failures` is 0."""
     ended = subprocess.run([sys.executable, "-m", "tests.jobs.training.draining", str(tmp_path)], check=False,

@@ -68,7 +68,7 @@ def test_four_workers_become_three_and_four_again(recipe, tmp_path):
 
 
 @pytest.mark.ray
-@pytest.mark.long
+@pytest.mark.storm
 def test_so_it_is_on_ray_when_a_machine_is_taken_back_and_comes_again(recipe, tmp_path):
     _, alone, _ = trained(recipe, tmp_path / "alone", (1, STEPS))
     notes = tmp_path / "notes"
