@@ -1,4 +1,4 @@
-"""An estimate measures the recipe's own networks, and says for every verb what it costs."""
+"""An estimate measures the networks of the recipe and prints the cost of every verb."""
 
 from __future__ import annotations
 
