@@ -109,8 +109,9 @@ def how(flags: ReproduceFlags, results: Sequence[TrialResult]) -> str:
     words = ["python -m jobs.reproduce", f"--table {flags.table}", f"--scale {flags.scale}", f"--seeds {flags.seeds}",
              *(f"--set '{change}'" for change in flags.changes)]
     minutes = sum(result.seconds for result in results) / 60
-    return (f"`{' '.join(words)}`, {date.today().isoformat()}, commit {commit}; {minutes:.0f} minutes of one process, "
-            "without attempts that were stopped. Intervals: the middle 95 % of 200 draws of videos and seeds.")
+    cost = "CPU minutes" if flags.scale == "synthetic" else "minutes of one process"
+    return (f"`{' '.join(words)}`, {date.today().isoformat()}, commit {commit}; {minutes:.0f} {cost}, without attempts "
+            "that were stopped. Intervals: the middle 95 % of 200 draws of videos and seeds.")
 
 
 def table_recipe(flags: ReproduceFlags) -> Recipe:

@@ -265,8 +265,7 @@ class Sweep:
         if isinstance(cards, Failure):
             return replace(result, error=cards.error)
         total = Scorecard.sum_of(cards.values())
-        return replace(result, numbers=numbers(total),
-                       draws={self.metric: resampled(cards, self.metric)})
+        return replace(result, numbers=numbers(total), draws=resampled(cards, [self.metric]))
 
     def _progress(self, total: int, done: int) -> None:
         seconds = time.perf_counter() - self.started

@@ -52,8 +52,8 @@ def row_cost(table: Table, row: Row) -> str:
 
 
 def synthetic_cost(synthetic: Synthetic) -> str:
-    """The recipe of a table at synthetic scale, and the minutes that its rows take."""
-    minutes = "not measured yet" if synthetic.minutes is None else f"at most {synthetic.minutes:g} minutes of one core"
+    """The recipe of a table at synthetic scale, and the processor time that its rows take."""
+    minutes = "not measured yet" if synthetic.minutes is None else f"{synthetic.minutes:g} CPU minutes"
     return f"{synthetic.recipe}, three seeds: {minutes}"
 
 

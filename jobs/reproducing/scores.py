@@ -29,7 +29,7 @@ def read_scores(folder: Path, summary: Mapping[str, Any], metrics: Sequence[str]
     cards = {video: Scorecard.from_json(part["scores"]) for video, part in videos.items() if part["scores"]}
     matching = [MatchingSpace(**part["matching"]) for _, part in sorted(videos.items())]
     numbers = numbers_of(headline(Scorecard.sum_of(cards.values()).scores())) if cards else {}
-    draws = {metric: resampled(cards, metric) for metric in metrics if metric in numbers}
+    draws = resampled(cards, [metric for metric in metrics if metric in numbers])
     spaces = {f"{MATCHING}{name}": value for name, value in summary["matching_space"].items()}
     sets = {f"{OF_SETS}{name}": part["ap"] for name, part in summary["video_sets"].items()}
     draws |= {metric: matching_draws(matching, metric) for metric in metrics if metric in spaces}

@@ -76,7 +76,7 @@ class Synthetic:
     set: tuple[str, ...] = ()       # path=value for all rows
     start: tuple[str, ...] = ()     # path=value on top, for the segmenter that rows start from; empty: none
     why: str                        # the field of the rows can matter on this world
-    minutes: float | None = None    # three seeds on one core, at most: other work may share it; None: not measured
+    minutes: float | None = None    # of CPU time, with three seeds and one thread; None: not measured
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,21 +22,31 @@ def draws_of(videos: int, *, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
     return random.multinomial(videos, np.full(videos, 1 / videos), size=draws)
 
 
-def resampled(cards: Mapping[str, Scorecard], number: str, *, draws: int = DRAWS, seed: int = 0) -> list[float | None]:
-    """One number of the scores (`numbers_of`) in each draw. cards: video -> its own scorecard.
+def resampled(cards: Mapping[str, Scorecard], numbers: Sequence[str], *, draws: int = DRAWS,
+              seed: int = 0) -> dict[str, list[float | None]]:
+    """Numbers of the scores (`numbers_of`) in each draw, by name. cards: video -> its own scorecard.
 
     None for a draw in which there is nothing to score. Raises ValueError for a number that the scores lack.
     """
     ordered = [card for _, card in sorted(cards.items())]
-    metrics = [_metric_of(card, number) for card in ordered]
-    results = []
-    for times in draws_of(len(metrics), draws=draws, seed=seed):
-        drawn = [metric.repeated(int(count)) for metric, count in zip(metrics, times) if count]
-        total = drawn[0]
-        for metric in drawn[1:]:
-            total.merge(metric)
-        results.append(numbers_of(total.result().summary())[number])
+    results: dict[str, list[float | None]] = {number: [] for number in numbers}
+    places = {number: _place_of(ordered[0], number) for number in results}
+    for result, name in dict.fromkeys(places.values()):
+        metrics = [card.metrics[result][name] for card in ordered]
+        wanted = [number for number, place in places.items() if place == (result, name)]
+        for times in draws_of(len(metrics), draws=draws, seed=seed):
+            known = numbers_of(_drawn(metrics, times).result().summary())
+            for number in wanted:
+                results[number].append(known[number])
     return results
+
+
+def _drawn(metrics: Sequence[Metric], times: np.ndarray) -> Metric:
+    """Each metric as often as it was drawn, merged into one."""
+    total, *others = [metric.repeated(int(count)) for metric, count in zip(metrics, times) if count]
+    for metric in others:
+        total.merge(metric)
+    return total
 
 
 def numbers_of(summary: Mapping[str, Any]) -> dict[str, float | None]:
@@ -46,12 +56,13 @@ def numbers_of(summary: Mapping[str, Any]) -> dict[str, float | None]:
     return numbers | windows
 
 
-def _metric_of(card: Scorecard, number: str) -> Metric:
-    metrics: Sequence[Metric] = [metric for group in card.metrics.values() for metric in group.values()]
+def _place_of(card: Scorecard, number: str) -> tuple[str, str]:
+    """The result and the name of the metric that has a number; several numbers of one metric are drawn together."""
     names: list[str] = []
-    for metric in metrics:
-        known = numbers_of(metric.result().summary())
-        if number in known:
-            return metric
-        names += known
+    for result, metrics in card.metrics.items():
+        for name, metric in metrics.items():
+            known = numbers_of(metric.result().summary())
+            if number in known:
+                return result, name
+            names += known
     raise ValueError(f"there is no number {number!r} among the scores; choose one of {', '.join(names)}")

@@ -12,8 +12,9 @@ in the given order.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
 from math import isfinite
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -33,6 +34,26 @@ RIGHT = 1
 IGNORED = 2
 
 
+class ClassRow(dict[str, Any]):
+    """What is kept of one class in one video, and what follows from it in any set of videos, computed once."""
+
+    @cached_property
+    def targets(self) -> np.ndarray:
+        """The number of true tracks that are not ignored: areas."""
+        return (~self._ignored).sum(1)
+
+    @cached_property
+    def outcomes(self) -> np.ndarray:
+        """Right, wrong or ignored for every prediction: areas thresholds n."""
+        ious = np.array(self["ious"]).reshape(len(self["scores"]), len(self["crowd"]))
+        outcomes = match_tracks(ious, np.array(self["crowd"], bool), self._ignored)
+        return np.where((outcomes == 0) & _outside(np.array(self["areas"]))[:, None], IGNORED, outcomes)
+
+    @property
+    def _ignored(self) -> np.ndarray:
+        return np.array(self["crowd"], bool) | _outside(np.array(self["true_areas"]))       # areas m
+
+
 class TrackAP(PerVideoMetric):
     """Accumulates track AP video by video. Keeps scores and IoUs but no masks; parts of a data set merge exactly."""
 
@@ -48,10 +69,19 @@ class TrackAP(PerVideoMetric):
             predicted = [track for track in prediction.tracks if track.class_index == index]
             predicted = sorted(predicted, key=lambda track: -track.score)[:MOST]
             ious, areas, true_areas = compare_tracks(predicted, targets)
-            rows.append({"class": index, "scores": [float(track.score) for track in predicted], "areas": areas.tolist(),
-                         "true_areas": true_areas.tolist(), "crowd": [int(track.is_crowd) for track in targets],
-                         "ious": ious.tolist()})
+            rows.append(ClassRow({
+                "class": index, "scores": [float(track.score) for track in predicted], "areas": areas.tolist(),
+                "true_areas": true_areas.tolist(), "crowd": [int(track.is_crowd) for track in targets],
+                "ious": ious.tolist()}))
         self.videos[truth.video_id] = {"frames": len(truth.frame_names), "classes": rows}
+
+    @classmethod
+    def from_json(cls, saved: Mapping[str, Any]) -> Self:
+        """Read what `to_json` wrote."""
+        metric = super().from_json(saved)
+        metric.videos = {video: {**record, "classes": [ClassRow(row) for row in record["classes"]]}
+                         for video, record in metric.videos.items()}
+        return metric
 
     def result(self, videos: Collection[str] | None = None) -> TrackAPScores:
         """The scores of everything counted so far, or of a subset of `videos`.
@@ -62,7 +92,7 @@ class TrackAP(PerVideoMetric):
             raise ValueError(f"{len(unknown)} of the requested videos were not scored, first {unknown[0]!r}; score "
                              "them, or leave them out")
         chosen = [record for video, record in self.in_order() if videos is None or video in videos]
-        rows: list[list[dict[str, Any]]] = [[] for _ in self.classes.classes]
+        rows: list[list[ClassRow]] = [[] for _ in self.classes.classes]
         for record in chosen:
             for row in record["classes"]:
                 rows[row["class"]].append(row)
@@ -143,20 +173,13 @@ def _outside(areas: np.ndarray) -> np.ndarray:
     return (areas < RANGES[:, :1]) | (areas > RANGES[:, 1:])
 
 
-def _class_ap(name: str, rows: Sequence[Mapping[str, Any]]) -> ClassAP:
+def _class_ap(name: str, rows: Sequence[ClassRow]) -> ClassAP:
     """All measures of one class, from its rows in all videos."""
-    outcomes = []
-    targets = np.zeros(len(RANGES), np.int64)
-    for row in rows:
-        crowd = np.array(row["crowd"], bool)
-        n = len(row["scores"])
-        ignored = crowd | _outside(np.array(row["true_areas"]))                              # areas m
-        targets += (~ignored).sum(1)
-        outcome = match_tracks(np.array(row["ious"]).reshape(n, len(crowd)), crowd, ignored)  # areas thresholds n
-        outcomes.append(np.where((outcome == 0) & _outside(np.array(row["areas"]))[:, None], IGNORED, outcome))
+    targets = sum((row.targets for row in rows), np.zeros(len(RANGES), np.int64))
     scores = np.array([score for row in rows for score in row["scores"]])
     rank = np.array([rank for row in rows for rank in range(len(row["scores"]))], np.int64)      # in video and class
     order = np.argsort(-scores, kind="stable")
-    joined = np.concatenate(outcomes, -1) if outcomes else np.zeros((len(RANGES), len(THRESHOLDS), 0), np.int8)
+    nothing = np.zeros((len(RANGES), len(THRESHOLDS), 0), np.int8)
+    joined = np.concatenate([nothing, *(row.outcomes for row in rows)], -1)
     by_cap = {cap: joined[..., order[rank[order] < cap]] for cap in CAPS}
     return ClassAP(name=name, tracks=int(targets[0]), measures=measures(by_cap, targets))

@@ -37,9 +37,8 @@ def card_of(name: str, seed: int, shift: int) -> Scorecard:
 
 def test_a_draw_counts_each_video_as_often_as_it_was_drawn():
     cards = {f"v{n}": card_of(f"v{n}", n, shift=n) for n in range(4)}
-    for number in ("vpq", "vpq_k4", "stq", "miou"):
-        drawn = resampled(cards, number, draws=5)
-        for value, times in zip(drawn, draws_of(4, draws=5)):
+    for number, drawn in resampled(cards, ["vpq", "vpq_k4", "stq", "miou"], draws=5).items():
+        for value, times in zip(drawn, draws_of(4, draws=5), strict=True):
             plain = Scorecard(CLASSES, ("panoptic",), windows=WINDOWS)
             for index, count in enumerate(times):
                 for copy in range(count):
@@ -57,4 +56,4 @@ def test_every_draw_has_as_many_videos_as_there_are_and_is_the_same_for_all_syst
 
 def test_a_score_that_was_not_counted_is_refused_with_those_that_were():
     with pytest.raises(ValueError, match="no number 'ap' among the scores; choose one of vpq"):
-        resampled({"v": card_of("v", 0, 0)}, "ap")
+        resampled({"v": card_of("v", 0, 0)}, ["vpq", "ap"])
