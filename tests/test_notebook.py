@@ -18,6 +18,7 @@ RECIPE = 'recipe = override(find_recipe("demo"), ["cluster.in_process=true"])'
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.long
 def test_every_cell_of_the_notebook_runs(tmp_path, monkeypatch):
     sharded_run(tmp_path / "run")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))

@@ -27,7 +27,7 @@ def packed_mask(mask: Any, *, height: int, width: int) -> dict | None:
         packed = _packed_runs(mask, height, width)
     else:
         raise ValueError(f"the mask is {shown(mask)}; it must be polygons or run lengths.")
-    return packed if packed is not None and coco.area(packed) else None
+    return packed
 
 
 def _packed_polygons(mask: list, height: int, width: int) -> dict | None:
@@ -35,7 +35,8 @@ def _packed_polygons(mask: list, height: int, width: int) -> dict | None:
     polygons = [corners for corners in polygons if len(corners) >= SMALLEST_POLYGON]
     if not polygons:
         return None
-    return {"size": [height, width], "counts": coco.merge(coco.frPyObjects(polygons, height, width))["counts"]}
+    packed = {"size": [height, width], "counts": coco.merge(coco.frPyObjects(polygons, height, width))["counts"]}
+    return packed if coco.area(packed) else None
 
 
 def _polygons(mask: list) -> list[list[float]]:
@@ -97,7 +98,7 @@ def _cut(points: np.ndarray, axis: int, border: float, *, above: bool) -> np.nda
     return np.reshape(kept, (-1, 2))
 
 
-def _packed_runs(mask: dict, height: int, width: int) -> dict:
+def _packed_runs(mask: dict, height: int, width: int) -> dict | None:
     if "size" not in mask or "counts" not in mask:
         raise ValueError(f"the mask has the fields {shown(sorted(map(str, mask)))}; run lengths need size and counts.")
     size = mask["size"]
@@ -111,7 +112,7 @@ def _packed_runs(mask: dict, height: int, width: int) -> dict:
         if runs is None or runs.sum() != pixels:
             described = "cannot be read" if runs is None else f"sum to {runs.sum()} pixels"
             raise ValueError(f"the compressed run lengths {described}; a frame has {pixels}.")
-        return {"size": [height, width], "counts": counts.encode()}
+        return {"size": [height, width], "counts": counts.encode()} if runs[1::2].any() else None
     if not isinstance(counts, list):
         raise ValueError(f"the run lengths are {shown(counts)}; they must be a list or a text.")
     runs = counts if set(map(type, counts)) <= {int} else [whole_number(count) for count in counts]
@@ -120,6 +121,8 @@ def _packed_runs(mask: dict, height: int, width: int) -> dict:
     if sum(runs) != pixels or min(runs) < 0:
         raise ValueError(f"the run lengths sum to {sum(runs)} pixels, and the smallest is {min(runs, default=0)}; a "
                          f"frame has {pixels}.")
+    if not any(runs[1::2]):
+        return None
     packed = coco.frPyObjects({"size": [height, width], "counts": runs}, height, width)
     return {"size": [height, width], "counts": packed["counts"]}
 

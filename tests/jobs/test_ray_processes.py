@@ -38,6 +38,7 @@ ray.wait([answer])
 """
 
 
+@pytest.mark.long
 def test_the_death_of_the_raylet_ends_a_verb_that_waits_for_an_actor():
     done = subprocess.run([sys.executable, "-c", WAITING], cwd=ROOT, capture_output=True, text=True, check=False,
                           timeout=200)

@@ -97,6 +97,7 @@ def test_panoptic_tubes_train_and_score_with_videos_of_nothing_but_void(tmp_path
         assert mode["vpq"] is not None
 
 
+@pytest.mark.long
 def test_semantic_video_trains_and_scores_with_videos_of_nothing_but_void(tmp_path):
     root = SOURCES["vspw categories"].write(tmp_path / "data", videos_train=3, videos_val=2, frames=9)
     for video in ("train_00000", "train_00001", "val_00000"):
@@ -183,6 +184,7 @@ def empty(root: Path, split: str, video: str) -> None:
     edit(root / f"panoptic_gt_VIPSeg_{split}.json", change)
 
 
+@pytest.mark.long
 def test_what_passes_make_shards_passes_every_verb(tmp_path):
     root = SOURCES["vipseg"].write(tmp_path / "data", videos_train=3, videos_val=2, frames=4)
     nest(root)
@@ -207,6 +209,7 @@ def test_what_passes_make_shards_passes_every_verb(tmp_path):
             "site+cam+val_00000", strange}
 
 
+@pytest.mark.long
 def test_strips_pass_every_verb(tmp_path):
     """Frames of 1200 x 16 pixels, as line cameras and panoramas have them."""
     root = SOURCES["vipseg"].write(tmp_path / "data", frames=4)
@@ -220,6 +223,7 @@ def test_strips_pass_every_verb(tmp_path):
         assert (mode["videos"], mode["frames"], mode["skipped"]) == (1, 4, [])
 
 
+@pytest.mark.long
 def test_a_split_of_nothing_but_void_has_no_score(tmp_path):
     """All verbs end well, and no number is invented."""
     root = SOURCES["vipseg"].write(tmp_path / "data", frames=4)

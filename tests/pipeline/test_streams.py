@@ -93,6 +93,7 @@ def test_one_shard_is_one_task(cluster, tmp_path):
     assert sorted(fact["name"] for fact in facts) == [plan.name(shard) for shard in range(4)]
 
 
+@pytest.mark.long
 def test_an_actor_that_cannot_be_started_is_replaced_a_few_times(cluster, tmp_path):
     rows = [{"number": number} for number in range(3)]
     pool = {"arguments": {"machine": Unready(tmp_path)}, "actors": 1}

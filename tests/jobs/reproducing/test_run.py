@@ -99,6 +99,7 @@ def test_a_row_that_fails_costs_only_itself(three_rows, tmp_path, monkeypatch):
     assert summary["signs"]["(a) no temporal ASPP: vpq"].startswith("failed: stage_two: NotFinite")
 
 
+@pytest.mark.long
 def test_rows_start_from_a_segmenter_that_is_trained_first(tmp_path, monkeypatch):
     table = find_table("maxtron.5")
     first, plain = table.rows[:2]

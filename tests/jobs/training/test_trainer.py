@@ -144,6 +144,7 @@ def test_a_run_that_diverged_may_be_changed_until_it_is_finished(tmp_path):
         train(hot, identity={"rate": 1e38})
 
 
+@pytest.mark.long
 @pytest.mark.ray
 def test_weights_that_are_infinite_after_the_last_step_end_a_training_on_ray(cluster, tmp_path):
     """Every loss was finite, and so was the step before. A lower rate may follow in the same folder."""
@@ -206,7 +207,7 @@ def test_statistics_that_overflow_on_one_rank_leave_no_other_rank_waiting(tmp_pa
 
 
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.long
 def test_statistics_that_overflow_on_the_second_rank_do_not_end_a_training_on_ray(cluster, tmp_path):
     job = overflowing(replace(one_weight(tmp_path, steps=2), cluster=ClusterConfig(workers=2)), broken=1)
     assert train(job, identity={})["seen"].item() == 1.0
