@@ -9,6 +9,7 @@ from model.layers.convolution import BatchNormConfig
 from model.pixel_decoders.kmax import KMaxPixelDecoderConfig
 from model.pixel_decoders.mask2former import DeformableTrajectoryConfig, Mask2FormerPixelDecoderConfig
 from model.query_decoders.kmax import KMaxDecoderConfig
+from model.query_decoders.knet import KNetDecoderConfig
 from model.query_decoders.mask2former import Mask2FormerDecoderConfig
 from model.segmenters.mask2former import Mask2FormerConfig
 from model.segmenters.tube_link import TubeLinkConfig
@@ -19,6 +20,7 @@ from model.within_clip import WithinClipConfig
 SHORT_RUN = BatchNormConfig(momentum=0.1)    # the official 0.01 lags behind in a run of hundreds of steps
 TINY_WITHIN_CLIP = WithinClipConfig(dim=64, heads=4, ffn=128, blocks=1, strides=(16, 32))
 TINY_DEFORMABLE_TRAJECTORIES = DeformableTrajectoryConfig(heads=4, ffn=128)
+TINY_KNET = KNetDecoderConfig(num_queries=16, dim=64, heads=4, ffn=128)
 TINY_SEMANTIC_HEAD = SemanticHeadConfig(width=16, fine_widths=(16, 8), rates=(1,), dropout=0.0)
 
 

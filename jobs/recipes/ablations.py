@@ -4,9 +4,8 @@ MaXTron (arXiv 2311.18537 v1), table 5 changes the near-online run (46.1 VPQ) an
 without any tracking (42.7) is `vipseg_video_kmax_r50`, its row in grey the run itself. Table 6 changes the offline
 run (46.7 VPQ, the row in grey and N_c = 4).
 Tube-Link (arXiv 2303.12782), table 8: (e) is about clips at test time, (a) and (d) about training, scored with clips of
-two frames; six, the best, are the run itself. The rows of (a) without any learned linking and that of (d) with clips
-that overlap change several fields; these, and that of (c) with the masks of one frame, are settings in
-`jobs/reproducing/papers.toml`. Its other rows have no recipe: other queries, other trackers.
+two frames; six, the best, are the run itself. The rows of (b), (c) and (f), those of (a) without any learned linking
+and that of (d) with clips that overlap are settings in `jobs/reproducing/papers.toml`.
 A run whose change comes after stage one reads shards, stage one and cache of the official one (`stage_one_from`).
 """
 

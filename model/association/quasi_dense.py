@@ -57,6 +57,11 @@ class QuasiDenseTracker:
         self._memory: dict[int, tuple[Tensor, int]] = {}            # track -> embedding d, frame it was last seen
         self._backdrops: list[Tensor] = []                          # x d, newest clip first
 
+    @property
+    def remembered(self) -> set[int]:
+        """The tracks that a segment of the next clip can continue."""
+        return set(self._memory)
+
     @torch.no_grad()
     def step(self, embeddings: Tensor, *, scores: Tensor, overlaps: np.ndarray, frame: int) -> np.ndarray:
         """embeddings m d, class scores m, IoU of the segments m m, first frame of the clip -> tracks m int64."""

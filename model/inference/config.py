@@ -31,7 +31,8 @@ class InferenceConfig:
     resize: ResizeConfig | None = None
     enlarge: bool = False
     panoptic: PanopticConfig | TubePanopticConfig = field(default_factory=PanopticConfig)
-    tracker: QuasiDenseConfig = field(default_factory=QuasiDenseConfig)     # of panoptic videos of kind "tube"
+    # Of panoptic videos of kind "tube", and of the association "quasi_dense".
+    tracker: QuasiDenseConfig = field(default_factory=QuasiDenseConfig)
     tracks: TrackConfig = field(default_factory=TrackConfig)
     # How objects are found again near-online: 'inference.association={"kind": "memory_buffer"}'
     association: AssociationConfig = field(default_factory=HungarianConfig)

@@ -19,6 +19,7 @@ from model.inference.in_parts import InParts
 from model.inference.linked import LinkedPanoptic
 from model.inference.near_online import Merger, NearOnline
 from model.inference.offline import FeatureSpool, Offline
+from model.inference.tracked_order import TrackedOrder
 from model.inference.tube_panoptic import TubePanoptic
 from model.inference.waiting import Waiting
 from model.postprocess.instances import TrackMerger
@@ -73,7 +74,8 @@ def result_makers(config: InferenceConfig, *, segmenter: nn.Module, head: CrossC
     if not in_order:
         return per_clip
     if not linked:
-        return [*per_clip, Aligned(in_order)]
+        order = TrackedOrder(config.tracker) if config.association.kind == "quasi_dense" else None
+        return [*per_clip, Aligned(in_order, order=order)]
     if config.association.streaming:
         return [*per_clip, Aligned(in_order, order=LinkedInTime(links))]
     if head is not None:

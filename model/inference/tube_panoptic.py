@@ -61,7 +61,7 @@ class TubePanoptic:
         if self.tracker is None:
             owners = panoptic_id(*self._classes_and_slots(sure))
         else:
-            owners = self._owners(sure, present, self._linked(clip.queries))
+            owners = self._owners(sure, present, self._linked(self.linking.tokens(clip)))
         shared = min(self.config.shared_frames, self._count)
         painted = painted[shared:]
         present = present[shared:]
@@ -75,7 +75,7 @@ class TubePanoptic:
             self._scores[owner].append(float(sure.scores[position]))
 
     def _linked(self, queries: Tensor) -> Tensor:
-        """queries 1 n c of this clip, raw -> linked with those of the clip before."""
+        """queries 1 n c of this clip, as `TubeLinking.tokens` gives them -> linked with those of the clip before."""
         count = queries.shape[1] - (0 if self.compat else self.reserved)
         linked = queries
         if self._previous is not None:

@@ -40,12 +40,14 @@ class LinkingLossConfig:
     cosine_weight: float = 1.0
     negative_margin: float = 0.1            # cosine up to which different objects are different enough
     negatives_per_positive: int = 3         # of the cosine loss; the hardest are kept
-    assignment: Literal["matched", "overlap"] = "matched"   # released code; section 3.2 of the paper
+    # Which queries are compared: those matched to a tube (released code), those that overlap with one (section 3.2 of
+    # the paper), or these with all queries of the reference clip, also those that show no object (QDTrack).
+    assignment: Literal["matched", "overlap", "dense"] = "matched"
     assigned_by: Literal["clip", "first_frame"] = "clip"    # the masks that assign queries to tubes
     costs: MatchingCosts = field(default_factory=lambda: MatchingCosts(dice_weight=4.0, smoothing=1e-3))
     points: int = 12_544                    # of the matching
-    same_overlap: float = 0.7               # "overlap": a query is assigned to a tube above this IoU
-    different_overlap: float = 0.3          # "overlap": a query and a tube are different objects below this IoU
+    same_overlap: float = 0.7               # overlap, dense: a query is assigned to a tube above this IoU
+    different_overlap: float = 0.3          # overlap, dense: a query and a tube are different objects below this IoU
     stuff_classes: tuple[int, ...] = ()     # these have no tracks; as many of the last queries are reserved for them
     shared_frames: int = 0                  # in the middle of a training clip, that both clips of its pair have
     # The segmentation losses beside these: those of the key clips plus those of the reference clips, each normalised by
@@ -77,7 +79,7 @@ class LinkingCriterion:
         draw = uniform(prediction.mask_logits.device, generator=generator)
         with torch.autocast(prediction.mask_logits.device.type, enabled=False):
             things = prediction.class_logits.shape[1] - len(self.config.stuff_classes)
-            queries = prediction.queries[:, :things].float()
+            queries = linking.tokens(prediction)[:, :things]
             linked = linking(queries[:pairs], queries[pairs:])
             embeddings = linking.embeddings(torch.cat([linked, queries[pairs:]]))                # 2b n c
             overlaps, tubes = self._assign(prediction, targets, things=things, draw=draw)
@@ -98,7 +100,7 @@ class LinkingCriterion:
         truth = ImageTargets.from_clips(targets)
         stuff = torch.tensor(self.config.stuff_classes, dtype=torch.int64, device=truth.classes.device)
         truth = truth.keeping(~torch.isin(truth.classes, stuff) & (truth.masks.flatten(2).amax(-1) > 0))
-        if self.config.assignment == "overlap":
+        if self.config.assignment != "matched":
             overlaps = tube_overlaps(masks, targets) * (truth.classes != NO_TUBE)[:, None]
             best, tubes = overlaps.max(-1)
             return overlaps, torch.where(best > self.config.same_overlap, tubes, NO_TUBE)
@@ -110,14 +112,17 @@ class LinkingCriterion:
     def _pair(self, embeddings: Tensor, tubes: Tensor, targets: tuple[ClipTargets, ClipTargets], overlaps: Tensor
               ) -> tuple[Tensor, Tensor]:
         """Losses of one pair. embeddings 2 n c, tubes 2 n, overlaps n m of the reference clip."""
-        key, reference = (embedding[tube != NO_TUBE] for embedding, tube in zip(embeddings, tubes))
-        tracks, others = (target.track_ids[tube[tube != NO_TUBE]] for target, tube in zip(targets, tubes))
-        labels = (tracks[:, None] == others).int()                                               # x y
-        if self.config.assignment == "overlap":
+        is_compared = tubes != NO_TUBE
+        tracks = targets[0].track_ids[tubes[0, is_compared[0]]]                                  # x
+        if self.config.assignment == "matched":
+            labels = (tracks[:, None] == targets[1].track_ids[tubes[1, is_compared[1]]]).int()   # x y
+        else:
+            is_compared[1] |= self.config.assignment == "dense"
             same_track = (tracks[:, None] == targets[1].track_ids).float()                      # x m
-            overlap = same_track @ overlaps[tubes[1] != NO_TUBE, :same_track.shape[1]].T         # x y
+            overlap = same_track @ overlaps[is_compared[1], :same_track.shape[1]].T              # x y
             labels = torch.where(overlap > self.config.same_overlap, SAME,
                                  torch.where(overlap < self.config.different_overlap, DIFFERENT, UNCLEAR))
+        key, reference = (embedding[compared] for embedding, compared in zip(embeddings, is_compared))
         if not (labels == SAME).any():
             return embeddings.sum() * 0, embeddings.sum() * 0
         return (contrast_loss(key @ reference.T, labels),

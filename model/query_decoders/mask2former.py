@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from einops import einsum, rearrange, repeat
@@ -25,6 +25,8 @@ from model.layers.resize import resize
 class Mask2FormerDecoderConfig:
     """Widths and depths; the defaults are Tube-Link's. VITA's frame decoder has positions="frame"."""
 
+    kind: Literal["mask2former"] = "mask2former"
+    family: ClassVar[str] = "masked-attention"              # of decoders, whose last heads a cross-clip head may copy
     num_queries: int = 100
     dim: int = 256
     heads: int = 8
@@ -44,6 +46,10 @@ class Mask2FormerDecoderConfig:
                              "heads and of 4")
         if self.positions not in ("clip", "frame"):
             raise ValueError(f"positions={self.positions!r} does not exist; choose 'clip' or 'frame'")
+
+    def build(self, *, channels: int, embedding: int, num_classes: int) -> MaskedAttentionDecoder:
+        """The decoder, freshly initialised. channels: of the maps. embedding: channels of the pixel features."""
+        return MaskedAttentionDecoder(self, channels=channels, embedding=embedding, num_classes=num_classes)
 
 
 class QueryPrediction(NamedTuple):

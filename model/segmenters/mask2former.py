@@ -17,7 +17,7 @@ from model.backbone import Backbone, BackboneConfig
 from model.contracts import ClipPrediction, LayerPrediction, QueryShapes
 from model.layers.convolution import before_pointwise, dot_pixels
 from model.pixel_decoders.mask2former import Mask2FormerPixelDecoder, Mask2FormerPixelDecoderConfig
-from model.query_decoders.mask2former import Mask2FormerDecoderConfig, MaskedAttentionDecoder
+from model.query_decoders.mask2former import Mask2FormerDecoderConfig
 from model.segmenters.frames import IMAGENET_MEAN, IMAGENET_STD, check_frames, check_std, normalise
 from model.segmenters.tube_link import official_backbone
 
@@ -63,9 +63,9 @@ class Mask2Former(nn.Module):
         self.config = config
         self.backbone = Backbone(config.backbone)
         self.pixel_decoder = Mask2FormerPixelDecoder(config.pixel_decoder, channels=self.backbone.channels)
-        self.query_decoder = MaskedAttentionDecoder(config.query_decoder, channels=config.pixel_decoder.dim,
-                                                    embedding=config.pixel_decoder.embedding,
-                                                    num_classes=config.num_classes)
+        self.query_decoder = config.query_decoder.build(channels=config.pixel_decoder.dim,
+                                                        embedding=config.pixel_decoder.embedding,
+                                                        num_classes=config.num_classes)
 
     def forward(self, frames: Tensor, real_pixels: Tensor | None = None, *, supervise: bool = False,
                 attention: dict[str, Tensor] | None = None) -> ClipPrediction:

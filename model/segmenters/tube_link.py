@@ -1,7 +1,8 @@
 """Tube-Link: backbone, Mask2Former's pixel decoder frame by frame, masked attention over the whole clip.
 
 Tube-Link (arXiv 2303.12782, section 3.2), on its own or with MaXTron's within-clip tracking inside the pixel decoder
-(arXiv 2311.18537v1, section 3.2). With one frame per clip it is Mask2Former (arXiv 2112.01527).
+(arXiv 2311.18537v1, section 3.2). With one frame per clip it is Mask2Former (arXiv 2112.01527). With K-Net's query
+decoder in place of masked attention it stands for Video K-Net (arXiv 2204.04656).
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from model.pixel_decoders.mask2former import (
     Mask2FormerPixelDecoder,
     Mask2FormerPixelDecoderConfig,
 )
-from model.query_decoders.mask2former import Mask2FormerDecoderConfig, MaskedAttentionDecoder
+from model.query_decoders.knet import KNetDecoderConfig
+from model.query_decoders.mask2former import Mask2FormerDecoderConfig
 from model.segmenters.frames import IMAGENET_MEAN, IMAGENET_STD, check_frames, check_std, normalise
 
 
@@ -41,7 +43,7 @@ class TubeLinkConfig:
     backbone: BackboneConfig = field(default_factory=official_backbone)
     within_clip: DeformableTrajectoryConfig | None = None       # None: frames meet in the query decoder only
     pixel_decoder: Mask2FormerPixelDecoderConfig = field(default_factory=Mask2FormerPixelDecoderConfig)
-    query_decoder: Mask2FormerDecoderConfig = field(default_factory=Mask2FormerDecoderConfig)
+    query_decoder: Mask2FormerDecoderConfig | KNetDecoderConfig = field(default_factory=Mask2FormerDecoderConfig)
     linking: TubeLinkingConfig | None = None    # learned linking of clips, for panoptic video; None: they are aligned
     pixel_mean: tuple[float, float, float] = IMAGENET_MEAN      # r, g, b of values 0 to 255
     pixel_std: tuple[float, float, float] = IMAGENET_STD
@@ -76,7 +78,7 @@ class TubeLinkConfig:
         """Sizes of what a cross-clip head reads."""
         return QueryShapes(num_classes=self.num_classes, num_queries=self.query_decoder.num_queries,
                            dim=self.query_decoder.dim, pixel_dim=self.pixel_decoder.embedding,
-                           decoder="masked-attention")
+                           decoder=self.query_decoder.family)
 
     def build(self) -> TubeLink:
         """The segmenter, freshly initialised."""
@@ -92,11 +94,12 @@ class TubeLink(nn.Module):
         self.backbone = Backbone(config.backbone)
         self.pixel_decoder = Mask2FormerPixelDecoder(config.pixel_decoder, channels=self.backbone.channels,
                                                      within_clip=config.within_clip)
-        self.query_decoder = MaskedAttentionDecoder(config.query_decoder, channels=config.pixel_decoder.dim,
-                                                    embedding=config.pixel_decoder.embedding,
-                                                    num_classes=config.num_classes)
+        self.query_decoder = config.query_decoder.build(channels=config.pixel_decoder.dim,
+                                                        embedding=config.pixel_decoder.embedding,
+                                                        num_classes=config.num_classes)
         # read by linking losses and by the tracker, not here: it compares clips, and `forward` sees one at a time
-        self.linking = None if config.linking is None else TubeLinking(config.linking)
+        self.linking = None if config.linking is None else TubeLinking(config.linking,
+                                                                       channels=config.pixel_decoder.embedding)
 
     def forward(self, frames: Tensor, real_pixels: Tensor | None = None, *, supervise: bool = False,
                 attention: dict[str, Tensor] | None = None) -> ClipPrediction:

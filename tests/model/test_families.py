@@ -14,6 +14,7 @@ from model.association import (
     HungarianConfig,
     MemoryBufferConfig,
     NaiveBufferConfig,
+    QueryTrackingConfig,
     StitchingConfig,
 )
 from model.association.tube_linking import TubeLinkingConfig
@@ -27,13 +28,14 @@ from model.losses.cross_clip import CrossClipLossConfig, MaskCrossClipLossConfig
 from model.losses.vita import VitaLossConfig
 from model.postprocess.panoptic import PanopticConfig
 from model.postprocess.tube_panoptic import TubePanopticConfig
-from tests.tiny_models import tiny_mask2former, tiny_tube_link, tiny_video_kmax
+from tests.tiny_models import TINY_KNET, tiny_mask2former, tiny_tube_link, tiny_video_kmax
 
 CLASSES = 4
 SIZE = (32, 48)
 RESULTS = ("panoptic", "tracks", "semantic")
 SUBSETS = tuple(chain.from_iterable(combinations(RESULTS, count) for count in (1, 2, 3)))
-ASSOCIATIONS = (HungarianConfig(), StitchingConfig(), MemoryBufferConfig(), NaiveBufferConfig(), ClipWiseConfig())
+ASSOCIATIONS = (HungarianConfig(), QueryTrackingConfig(), StitchingConfig(), MemoryBufferConfig(), NaiveBufferConfig(),
+                ClipWiseConfig())
 PANOPTIC = (PanopticConfig(thing=0, stuff=0, pixel=0.05, overlap=0), TubePanopticConfig(score=0.0, overlap=0.0))
 SIZES = {"num_classes": CLASSES, "dim": 64, "embedding": 64}
 SEGMENTERS = {
@@ -89,6 +91,7 @@ def test_every_combination_of_settings_is_refused_or_makes_exactly_what_is_asked
     ("tube_link", {"results": ("semantic",)}, True, "makes tracks offline, not semantic"),
     ("tube_link with linking", {}, False, "by kind 'tube', not 'mask_wise'"),
     ("video_kmax", {"association": MemoryBufferConfig()}, True, "association hungarian or links, not memory_buffer"),
+    ("tube_link", {"results": ("tracks",), "association": QueryTrackingConfig()}, True, "not quasi_dense"),
     ("video_kmax", {"association": StitchingConfig(overlap=2)}, False, "overlap=2 needs longer clips than 2 frames"),
     ("mask2former", {"results": ("tracks",), "clip_frames": 2}, False, "takes clips of one frame; got clips of 2"),
 ])
@@ -123,6 +126,8 @@ def test_a_head_that_copies_nothing_and_takes_any_order_goes_with_the_clips_of_e
      r"tube_link starts from the last heads of a masked-attention decoder, and this segmenter has a kMaX one; "
      r"choose another stage_two\.head, such as maxtron or vita"),
     (tiny_tube_link(CLASSES), MaXTronHeadConfig(**SIZES), MaskCrossClipLossConfig(), "a kMaX decoder"),
+    (tiny_tube_link(CLASSES, query_decoder=TINY_KNET), TubeLinkHeadConfig(**SIZES),
+     MaskCrossClipLossConfig(), "a K-Net one"),
     (tiny_mask2former(CLASSES), TubeLinkHeadConfig(**SIZES), VitaLossConfig(), "in one order .* such as vita"),
     (tiny_video_kmax(CLASSES), MaXTronHeadConfig(**SIZES), VitaLossConfig(),
      r"set stage_two\.losses\.kind=maxtron"),

@@ -21,6 +21,9 @@ TOY = ("cluster.in_process=true", "world.preset=easy", "world.frames=6", "world.
        "world.height=64", "world.width=64", "stage_one.input.augment.size=[64,64]", "stage_one.fit.steps=2",
        "stage_two.fit.steps=2", "stage_two.input.clips=3",
        'inference.panoptic={"thing":0.0,"stuff":0.0,"pixel":0.05,"overlap":0.0}')
+TRACKS = (*(setting for setting in TOY if not setting.startswith(("stage_two", "inference.panoptic"))),
+          "world.videos_train=3")
+TUBES = (*TRACKS, "stage_one.linking.points=64", "inference.panoptic.score=0.0", "inference.panoptic.overlap=0.0")
 ROWS = ("N_c = 4, trajectory attention, rates 1, 2, 3", "(a) no temporal ASPP", "(c) N_c = 6")
 
 
@@ -111,3 +114,35 @@ def test_rows_start_from_a_segmenter_that_is_trained_first(tmp_path, monkeypatch
     logs = [path.read_text() for path in tmp_path.glob("runs/stage_one-*/log.txt")]
     assert len(logs) == 2 + 4
     assert sum("segmenter starts from" in log for log in logs) == 4
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["tube_link.8b", "tube_link.8c", "tube_link.8f"])
+def test_the_rows_of_tube_link_train_and_are_scored(name, tmp_path, monkeypatch):
+    check_rows(find_table(name), TUBES, tmp_path, monkeypatch)
+
+
+@pytest.mark.long
+def test_the_rows_of_both_trackers_train_and_are_scored(tmp_path, monkeypatch):
+    check_rows(find_table("tube_link.17"), TRACKS, tmp_path, monkeypatch)
+
+
+@pytest.mark.long
+def test_the_rows_of_video_k_net_train_and_are_scored(tmp_path, monkeypatch):
+    """Their table has no synthetic version, since its other rows are scored by tracks."""
+    table = find_table("tube_link.1")
+    decoder = 'stage_one.segmenter.query_decoder={"kind": "knet", "num_queries": 16, "dim": 64, "heads": 4, "ffn": 128}'
+    rows = [replace(row, synthetic=(decoder, *row.set[1:])) for row in table.rows if row.name.startswith("Video K-Net")]
+    small = replace(table, rows=tuple(rows), reference=rows[0].name, metrics=("vpq",),
+                    synthetic=find_table("tube_link.8b").synthetic)
+    check_rows(small, TUBES, tmp_path, monkeypatch)
+
+
+def check_rows(table, settings, folder, monkeypatch) -> None:
+    """Every row of the table that has a recipe gets scores, with one seed."""
+    rows = [row for row in table.rows if not table.missing(row, "synthetic")]
+    monkeypatch.setattr(reproduce, "find_table", lambda _: table)
+    summary = run(ReproduceFlags(table=table.id, seeds=1, folder=str(folder), set=settings))
+    assert (summary["runs"], summary["failed"]) == (len(rows), 0)
+    scored = csv.DictReader((folder / f"tables/{table.id}/table.csv").read_text().splitlines())
+    assert {row["row"] for row in scored if row["ours"]} == {row.name for row in rows}

@@ -107,4 +107,4 @@ def test_the_list_names_every_table_and_every_row():
         assert f"\n{table.id}: {table.title}\n" in text
         assert all(f" {row.name}: " in text for row in table.rows)
     assert "46.4 VPQ | 15,000 x 16, 16" in text
-    assert "no recipe yet: Video K-Net+" in text
+    assert "no recipe yet: an appearance network" in text

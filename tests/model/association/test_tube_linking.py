@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.testing import assert_close
 
 from model.association.tube_linking import TubeLinking, TubeLinkingConfig
+from model.contracts import ClipPrediction
 
 
 @pytest.fixture
@@ -48,6 +51,29 @@ def test_without_link_queries_are_unchanged_and_have_embeddings():
     assert {name.split(".")[0] for name in linking.state_dict()} == {"embed", "head"}
 
 
-def test_heads_that_do_not_divide_the_channels_are_refused():
+def test_without_a_head_queries_are_compared_as_they_are():
+    linking = TubeLinking(TubeLinkingConfig(dim=16, heads=4, link=False, head=False))
+    queries = torch.randn(1, 5, 16)
+    assert linking.embeddings(linking(queries, queries.flip(1))) is queries
+    assert not linking.state_dict()
+
+
+@pytest.mark.parametrize("reads", ["queries", "regions"])
+def test_tokens_follow_the_queries_or_the_pixels_in_the_boxes_of_the_masks(reads):
+    linking = TubeLinking(TubeLinkingConfig(dim=16, heads=4, reads=reads), channels=8)
+    clip = ClipPrediction(class_logits=torch.zeros(1, 5, 3), mask_logits=torch.randn(1, 5, 2, 4, 6),
+                          queries=torch.randn(1, 5, 16), mask_embeddings=torch.zeros(1, 5, 8),
+                          pixel_features=torch.randn(1, 8, 2, 4, 6))
+    tokens = linking.tokens(clip)
+    assert tokens.shape == (1, 5, 16)
+    other_queries = linking.tokens(replace(clip, queries=torch.randn(1, 5, 16)))
+    other_pixels = linking.tokens(replace(clip, pixel_features=torch.randn(1, 8, 2, 4, 6)))
+    assert torch.equal(other_queries, tokens) == (reads == "regions")
+    assert torch.equal(other_pixels, tokens) == (reads == "queries")
+
+
+def test_impossible_settings_are_refused():
     with pytest.raises(ValueError, match=r"multiple of linking\.heads"):
         TubeLinkingConfig(dim=30, heads=8)
+    with pytest.raises(ValueError, match=r"linking\.reads='boxes'"):
+        TubeLinkingConfig(reads="boxes")

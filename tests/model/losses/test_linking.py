@@ -100,6 +100,18 @@ def test_both_rules_compare_the_queries_of_the_same_objects(linking, assignment)
     assert all(parameter.grad is not None for parameter in linking.parameters())
 
 
+def test_dense_queries_are_compared_with_all_of_the_clip_before(linking):
+    """The other queries of the reference clip show no object, so each is a negative of every object."""
+    prediction, targets = pair()
+    losses = LinkingCriterion(LinkingLossConfig(assignment="dense"))(linking, prediction, targets)
+    with torch.no_grad():
+        key = linking.embeddings(linking(prediction.queries[:1], prediction.queries[1:]))[0, [0, 1, 2]]
+        reference = linking.embeddings(prediction.queries[1])
+    labels = torch.zeros(3, QUERIES)
+    labels[[0, 1, 2], [3, 4, 5]] = 1
+    assert_close(losses["contrast"].detach(), 0.25 * plain_contrast(key @ reference.T, labels))
+
+
 def test_tracks_and_not_the_order_of_tubes_decide_which_objects_are_the_same(linking):
     prediction, (key, reference) = pair()
     criterion = LinkingCriterion(LinkingLossConfig(assignment="overlap"))
@@ -144,7 +156,7 @@ def test_pairs_that_are_neither_the_same_nor_clearly_different_are_not_compared(
         assert (LinkingCriterion(config)(linking, prediction, [target, target])["contrast"] > 0) == compared
 
 
-@pytest.mark.parametrize("assignment", ["matched", "overlap"])
+@pytest.mark.parametrize("assignment", ["matched", "overlap", "dense"])
 @pytest.mark.parametrize("tubes", [(0, 0), (3, 0), (0, 3)])
 def test_clips_without_common_objects_have_no_loss_and_keep_the_graph(linking, assignment, tubes):
     prediction, _ = pair()

@@ -12,7 +12,7 @@ from model.contracts import ClipPrediction
 from model.query_decoders.mask2former import Mask2FormerDecoderConfig
 from model.segmenters import SegmenterConfig
 from model.segmenters.tube_link import TubeLink, TubeLinkConfig
-from tests.tiny_models import TINY_DEFORMABLE_TRAJECTORIES, tiny_tube_link, tiny_video_kmax
+from tests.tiny_models import TINY_DEFORMABLE_TRAJECTORIES, TINY_KNET, tiny_tube_link, tiny_video_kmax
 
 FIELDS = ("class_logits", "mask_logits", "queries", "mask_embeddings", "pixel_features")
 TRACKING = pytest.mark.parametrize("within_clip", [None, TINY_DEFORMABLE_TRAJECTORIES], ids=["plain", "within-clip"])
@@ -73,6 +73,19 @@ def test_a_batch_of_two_equals_two_batches_of_one(within_clip, size):
         alone = segmenter(frames[clip:clip + 1])
         for field in FIELDS:
             torch.testing.assert_close(getattr(together, field)[clip], getattr(alone, field)[0], atol=2e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_k_nets_decoder_gives_the_contract_and_gradient_reaches_every_parameter(frames):
+    segmenter = segmenter_of(query_decoder=TINY_KNET)
+    prediction = segmenter(clips_of(2, frames), supervise=True)
+    assert prediction.mask_logits.shape == (2, 16, frames, 16, 24)
+    assert len(prediction.auxiliary) == TINY_KNET.layers
+    torch.testing.assert_close(torch.einsum("bnd,bdthw->bnthw", prediction.mask_embeddings, prediction.pixel_features),
+                               prediction.mask_logits)
+    sum((tensor * torch.randn_like(tensor)).sum() for tensor in outputs(prediction)).backward()
+    assert [name for name, parameter in segmenter.named_parameters()
+            if parameter.grad is None or not parameter.grad.any()] == []
 
 
 @torch.inference_mode()
@@ -169,7 +182,8 @@ def test_frozen_statistics_stay_and_the_affine_part_learns():
 
 
 @pytest.mark.parametrize("config", [tiny_tube_link(stuff_classes=(1, 4), within_clip=TINY_DEFORMABLE_TRAJECTORIES),
-                                    TubeLinkConfig(num_classes=3), tiny_video_kmax()], ids=["tiny", "default", "kmax"])
+                                    tiny_tube_link(query_decoder=TINY_KNET), TubeLinkConfig(num_classes=3),
+                                    tiny_video_kmax()], ids=["tiny", "K-Net", "default", "kmax"])
 def test_a_card_rebuilds_the_config_of_its_own_kind(config):
     assert from_json(SegmenterConfig, to_json(config)) == config
 
@@ -198,10 +212,11 @@ def test_clips_of_another_layout_are_refused_with_the_layout():
         segmenter(clips_of(1, 2), torch.ones(1, 1, 64, 96, dtype=torch.bool))
 
 
-def test_a_tiny_segmenter_overfits_a_clip():
+@pytest.mark.parametrize("decoder", [tiny_tube_link().query_decoder, TINY_KNET], ids=["masked attention", "K-Net"])
+def test_a_tiny_segmenter_overfits_a_clip(decoder):
     """Gradients point the right way through masks that are cut from masks: two squares are learnt by heart."""
     torch.manual_seed(0)
-    config = tiny_tube_link()
+    config = tiny_tube_link(query_decoder=decoder)
     segmenter = replace(config, query_decoder=replace(config.query_decoder, num_queries=2)).build().train()
     frames = torch.full((1, 2, 3, 64, 64), 60, dtype=torch.uint8)
     target = torch.zeros(1, 2, 2, 16, 16)

@@ -116,7 +116,8 @@ TABLES: tuple[Table, ...] = (
           ("stage_one.linking.costs.smoothing", 1e-3, "mmdet mmdet/core/bbox/match_costs (DiceCost eps)"),
           ("stage_one.linking.points", 12_544, f"{VIPSEG}:134-136"),
           ("stage_one.linking.shared_frames", 0, f"{VPS} (the two clips of a pair follow each other)"),
-          (f"{SEGMENTER}.linking.link", True, VPS),
+          *((f"{SEGMENTER}.linking.{name}", value, VPS)
+            for name, value in (("link", True), ("head", True), ("reads", "queries"))),
           ("inference.results", ("panoptic",), f"{VIPSEG}:146"),
           ("inference.panoptic.kind", "tube", f"{VIPSEG}:130 (with_query)"),
           ("inference.panoptic.shared_frames", 0, f"{VPS} (clips follow each other)"),
