@@ -1,8 +1,9 @@
 """A video from its frames to its result, against the network in float32 with plain deformable attention.
 
-The baseline samples deformable attention with `grid_sample`, and reads each clip when the network asks for it. Ours
-adds up weighted rows, reads the next clip meanwhile, and computes once in float32 and once with precision "auto": in
-bfloat16 where the hardware has it. The networks are untrained.
+The baseline samples deformable attention with `grid_sample`, has its batch norms, and reads each clip when the network
+asks for it. Ours adds up weighted rows, folds batch norms into convolutions, reads the next clip meanwhile, and
+computes once in float32 and once with precision "auto": in bfloat16 where the hardware has it. The networks are
+untrained.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from benchmarks.deformable_attention import plain_sampling
 from benchmarks.harness import Results
 from jobs.recipes import find_recipe
 from model.contracts import VideoResults
+from model.folding import fold_norms
 from model.precision import TestPrecision, has_bf16
 from pipeline.datasets.synthetic import world_classes
 from pipeline.system import System
 
-MEASURES = ("model/layers/deformable_sampling.py", "model/precision.py", "pipeline/clips/reading.py",
-            "pipeline/system.py")
+MEASURES = ("model/folding.py", "model/layers/deformable_sampling.py", "model/precision.py",
+            "pipeline/clips/reading.py", "pipeline/system.py")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +51,7 @@ def run(size: Iterable[Case], results: Results) -> None:
         before = partial(predict_as_before, system(case, "fp32"), video)
         for precision in ("fp32", "auto"):
             results.compare(f"{case.recipe}, {case.frames} frames, {precision}", baseline=before, repeats=case.repeats,
-                            ours=partial(system(case, precision).predict, video),
+                            ours=partial(folded(system(case, precision)).predict, video),
                             agree=partial(agree, least=share_that_agrees(precision)), memory=True)
 
 
@@ -79,6 +81,12 @@ def system(case: Case, precision: TestPrecision) -> System:
     return System(segmenter=segmenter, head=None, classes=classes, clip_frames=stage.segmenter_frames, made_by={},
                   inference=replace(recipe.inference, panoptic=panoptic, precision=precision),
                   size=stage.input.augment.size)
+
+
+def folded(one: System) -> System:
+    """The same system as `jobs.models` opens it."""
+    fold_norms(one.segmenter)
+    return one
 
 
 def predict_as_before(one: System, video: Noise) -> VideoResults:

@@ -31,6 +31,7 @@ from jobs.training.tracker import Tracker
 from model.association.links import LinkNetwork, LinkNetworkConfig
 from model.contracts import QueryShapes
 from model.cross_clip import CrossClipConfig
+from model.folding import fold_norms
 from model.inference import InferenceConfig
 from model.labels import ClassTable
 from model.segmenters import SegmenterConfig
@@ -276,6 +277,7 @@ def load_system(folder: Path | str, *, mode: Mode | None = None, inference: Infe
 def _system(segmenter_folder: Path, head_folder: Path | None, *, links_folder: Path, inference: InferenceConfig,
             recipe: str, device: torch.device) -> System:
     segmenter, card = load_segmenter(segmenter_folder)
+    segmenter = fold_norms(segmenter)
     made_by = {"mode": "near_online", "recipe": recipe, "inference": to_json(inference),
                "segmenter_sha256": card["weights_sha256"]}
     head = None

@@ -105,6 +105,7 @@ class Backbone(nn.Module):
         self._channels_last = self.network.output_fmt == "NHWC"
         self.output_norms = nn.ModuleList(nn.LayerNorm(channels) for channels in self.channels
                                           if config.output_norms)
+        self.name = config.name
         self.frozen_statistics = config.frozen_statistics
         _set_batch_norms(self.network, config.batch_norm)
         _pad_patches(self.network)
