@@ -38,8 +38,7 @@ class KNetDecoderConfig:
             raise ValueError(f"query decoder with {self}: all must be above 0, and dim a multiple of the heads")
 
     def build(self, *, channels: int, embedding: int, num_classes: int) -> KNetDecoder:
-        """The decoder, freshly initialised. It reads no maps, so that their channels do not matter."""
-        del channels
+        """The decoder, freshly initialised. channels: of the maps, which it does not read; embedding: of the pixels."""
         return KNetDecoder(self, embedding=embedding, num_classes=num_classes)
 
 

@@ -188,6 +188,13 @@ def test_a_card_rebuilds_the_config_of_its_own_kind(config):
     assert from_json(SegmenterConfig, to_json(config)) == config
 
 
+def test_a_card_from_before_query_decoders_had_kinds_names_masked_attention():
+    config = tiny_tube_link()
+    card = to_json(config)
+    del card["query_decoder"]["kind"]
+    assert from_json(SegmenterConfig, card) == config
+
+
 @pytest.mark.parametrize(("changes", "complaint"), [
     ({"num_classes": 0}, "num_classes=0"), ({"stuff_classes": (6,)}, "classes 0 to 5"),
     ({"stuff_classes": (1, 1)}, "each once"),
