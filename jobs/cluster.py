@@ -19,6 +19,7 @@ SUBMITTED_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"       # set by `ray job submit`: t
 WORKER_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": "268435456", "MALLOC_TRIM_THRESHOLD_": "536870912", "OMP_NUM_THREADS": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true", "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",     # the workers ask by themselves (jobs/training/leaving.py)
 }
 
 _started_own_cluster = False        # by this process

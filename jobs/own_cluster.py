@@ -23,7 +23,7 @@ SHORT_TEMPORARY_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 LEAST_OBJECT_STORE_MB = 75          # that Ray accepts
 LEAST_ROOM = 20 * 2**20             # bytes that the logs and sockets of one verb need
 OWN_VARIABLES = ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_CLIENT_MODE", "RAY_ENABLE_UV_RUN_RUNTIME_ENV",
-                 "RAY_GCS_SERVER_PORT", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER")     # which the verbs and Ray set
+                 "RAY_GCS_SERVER_PORT")         # which the verbs and Ray set
 SHARED_MEMORY = "/dev/shm"          # where Ray keeps its object store; without it, beside its sockets
 SPECIAL = re.compile(r"""[\s()\[\]{}&;|<>*?$`'"\\!#~]""")     # in a shell's words; Ray does not quote its commands
 
@@ -39,7 +39,6 @@ def start_own_cluster(*, cpus: int, object_store_mb: int, environment: Mapping[s
                          f"cluster.object_store_mb={LEAST_OBJECT_STORE_MB} or more")
     refuse_special_paths({"the Python of this environment": sys.executable, "the Ray package": ray.__file__})
     refuse_missing_loopback()
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")      # this machine cannot be preempted
     # Without a token in the environment, Ray writes one to the home folder, which may be read-only.
     if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"} & os.environ.keys():
         os.environ["RAY_AUTH_TOKEN"] = uuid.uuid4().hex

@@ -10,8 +10,6 @@ from ray._private.worker import global_worker, print_to_stdstream
 
 # What is left out, from the first line to the last, by its cause.
 NOISE = (
-    # Ray Train starts an actor that it will not restart after its data are gone, and Ray remarks that.
-    (re.compile(r"Actor with class name: 'PreemptionWatcher' .* max_restarts > 0"), None),
     # An actor of Ray Train that waits for the dashboard ends later than the training which it watches.
     (re.compile(r"Failed to stop PlacementGroupCleaner gracefully"), re.compile(r"GetTimeoutError")),
     (re.compile(r"Monitor thread did not exit within"), None),

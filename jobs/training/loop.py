@@ -63,15 +63,16 @@ def fit(model: nn.Module, batches: Iterator[Any], losses_of: Callable[[Any], Los
         optimizer: torch.optim.Optimizer, rates: OptimizerConfig, config: FitConfig, start_step: int = 0,
         log: Callable[[StepReport], None], save: Callable[[int], None],
         is_over: Callable[[int], bool] = lambda step: False, scaler: torch.amp.GradScaler | None = None,
-        batch_size: int | None = None, is_leaving: Callable[[], bool] = lambda: False) -> None:
-    """Train from `start_step` to `config.steps`.
+        batch_size: int | None = None, is_leaving: Callable[[], bool] = lambda: False) -> bool:
+    """Train from `start_step` to `config.steps`. Returns whether training ended there, or earlier by `is_over`.
 
     losses_of: returns weighted scalars by name; their sum is minimised. batches: yields objects with `.videos`; each
     step takes `accumulate` of them. log: called every `log_every` steps and after the last one. save: called every
     `checkpoint_every` steps and after the last one, on every rank. is_over: asked after every step whether it is the
     last one. scaler: of the losses; by default that of `loss_scaler`. batch_size: samples of a batch over all ranks, by
-    which the losses of a rank are weighed; None: all ranks have equally many. is_leaving: asked after every step
-    whether it is saved because a machine will soon be gone. Raises NotFinite on all ranks together.
+    which the losses of a rank are weighed; None: all ranks have equally many. is_leaving: asked in every step whether
+    this rank has to stop; where one has, the step is saved on all ranks, which return False. Raises NotFinite on all
+    ranks together.
     """
     device = next(model.parameters()).device
     scaler = scaler or loss_scaler(config, device)
@@ -85,7 +86,7 @@ def fit(model: nn.Module, batches: Iterator[Any], losses_of: Callable[[Any], Los
             seed_step(config.seed, step * config.accumulate + micro)    # after reading, which may draw numbers too
             with _local_gradients(model, micro + 1 < config.accumulate), autocast(device, config.precision):
                 losses = losses_of(batch)
-                check = FiniteCheck(losses, step, batch.videos)
+                check = StepCheck(losses, step, batch.videos, is_leaving=is_leaving())
                 weight = 1.0 if batch_size is None else weight_of_share(len(batch.videos), batch_size)
                 scaler.scale(sum(losses.values()) * weight / config.accumulate).backward()
                 check.finish()
@@ -99,12 +100,14 @@ def fit(model: nn.Module, batches: Iterator[Any], losses_of: Callable[[Any], Los
 
         done = step + 1
         ends = is_over(done) or done == config.steps
-        if done % config.log_every == 0 or ends:
+        stops = ends or check.leaves
+        if done % config.log_every == 0 or stops:
             log(clock.report(done, rate))
-        if is_leaving() or done % config.checkpoint_every == 0 or ends:     # asked first, by all ranks equally often
+        if done % config.checkpoint_every == 0 or stops:
             save(done)
-        if ends:
-            return
+        if stops:
+            return ends
+    return True
 
 
 def weight_of_share(samples: int, batch_size: int) -> float:
@@ -125,25 +128,27 @@ def loss_scaler(config: FitConfig, device: torch.device) -> torch.amp.GradScaler
     return torch.amp.GradScaler(device.type, enabled=config.precision == "fp16" and device.type == "cuda")
 
 
-class FiniteCheck:
-    """Stops all ranks together when any loss term on any rank is infinite or not a number.
+class StepCheck:
+    """Stops all ranks together when any loss term on any rank is infinite or not a number, or a rank has to leave.
 
     A CPU looks at once. A GPU sends the answer on its way, and `finish` looks at it: between the two, the backward pass
     is put into the queue of the GPU, which would run dry if it were asked first.
     """
 
-    def __init__(self, losses: Losses, step: int, videos: tuple[str, ...]) -> None:
-        """losses: of one batch. Raises NotFinite, as `finish` does."""
+    def __init__(self, losses: Losses, step: int, videos: tuple[str, ...], *, is_leaving: bool = False) -> None:
+        """losses: of one batch. is_leaving: whether this rank has to leave. Raises NotFinite, as `finish` does."""
         self.losses = losses
         self.step = step
         self.videos = videos
+        self.leaves = False         # whether any rank has to leave, which is known after `finish`
         bad = torch.stack([~torch.isfinite(term.detach()).all() for term in losses.values()]).any().float()
+        flags = torch.stack([bad, torch.full_like(bad, is_leaving)])
         if world() > 1:
-            dist.all_reduce(bad, op=dist.ReduceOp.MAX)
-        self._bad = bad
+            dist.all_reduce(flags, op=dist.ReduceOp.MAX)
+        self._flags = flags
         self._copied = None
-        if bad.is_cuda:
-            self._bad = torch.empty((), pin_memory=True).copy_(bad, non_blocking=True)
+        if flags.is_cuda:
+            self._flags = torch.empty(2, pin_memory=True).copy_(flags, non_blocking=True)
             self._copied = torch.cuda.Event()
             self._copied.record()
         else:
@@ -153,7 +158,8 @@ class FiniteCheck:
         """Raise NotFinite, which names terms, step and videos, if a term is not finite."""
         if self._copied is not None:
             self._copied.synchronize()
-        if not self._bad.item():
+        is_bad, self.leaves = map(bool, self._flags.tolist())
+        if not is_bad:
             return
         terms = [f"{name} = {term.item()}" for name, term in self.losses.items() if not torch.isfinite(term).all()]
         reports = [f"rank {rank()}: {', '.join(terms)} in videos {', '.join(self.videos)}" if terms else ""]

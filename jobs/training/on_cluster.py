@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
-import ray.train
 import torch
 from ray.exceptions import RayActorError
-from ray.train import ControllerError, FailureConfig, LoggingConfig, RunConfig, ScalingConfig, WorkerGroupError
+from ray.train import ControllerError, FailureConfig, LoggingConfig, Result, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 from torch import nn
@@ -24,8 +23,9 @@ from jobs.cluster_room import connected_room, workers_of
 from jobs.ray_room import refuse_no_room
 from jobs.training.checkpoint_folders import RAY_CHECKPOINTS, add_checkpoint
 from jobs.training.interface import OwnInterface
+from jobs.training.leaving import Notice, StayingMachines, is_one_gone, living_machines
 from jobs.training.loop import rank
-from jobs.training.process import TrainingProcess
+from jobs.training.process import Leaving, TrainingProcess
 from jobs.training.uploads import Uploads
 from pipeline import store
 from pipeline.files import remove_file
@@ -44,7 +44,7 @@ class RayWorker:
 
     folder: Path            # of the stage
     keeps: int              # number of checkpoints that are kept
-    may_shrink: bool = False    # whether training goes on with fewer workers when a machine is gone
+    notice: Notice | None = None    # None: training does not go on with fewer workers, and so nobody asks
     uploads: Uploads = field(default_factory=Uploads)
 
     @property
@@ -68,15 +68,8 @@ class RayWorker:
         self.uploads.wait()
 
     def is_leaving(self) -> bool:
-        """Whether Ray was told that a machine of the workers will go, the same on all ranks, which all must ask.
-
-        Ray's answer makes all ranks wait for each other, so it is asked only where training goes on without a machine.
-        """
-        return self.may_shrink and ray.train.get_preemption_info() is not None
-
-    def report(self, step: int) -> None:
-        """Tell Ray that a step is saved, which every rank must do."""
-        ray.train.report({"step": step})
+        """Whether Ray was told that the machine of this process will be gone, and training goes on without it."""
+        return self.notice is not None and self.notice.is_given()
 
 
 def train_on_cluster(job: TrainingJob, work: Work) -> None:
@@ -85,46 +78,74 @@ def train_on_cluster(job: TrainingJob, work: Work) -> None:
     So it is where a worker dies before all have started, which Ray does not count among its failures. Raises what
     `work` returns, the error of a worker that a user can cause, and OSError where processes die too often. With
     `cluster.min_workers`, it runs in as many processes as have room, and Ray looks every minute whether that changed.
+    Where a machine of the workers will be gone, they stop after a saved step, and it runs again on the others. So it
+    does where a machine is gone and Ray has given up.
     """
     cluster = job.cluster
     check_resources(cluster)
     # Earlier versions gave Ray the checkpoints. It would refuse the folder once one of its list is gone.
     remove_file(job.folder / RAY_CHECKPOINTS / "checkpoint_manager_snapshot.json")
-    resources = {"CPU": cluster.cpus_per_worker} | ({"GPU": cluster.gpus_per_worker} if cluster.gpus_per_worker else {})
-    storage = storage_of(job.folder)
-    for deaths in range(cluster.max_failures + 1):
-        if deaths:
+    deaths = 0
+    returned = Leaving()
+    while isinstance(returned, Leaving):
+        try:
+            returned = _returned(_trainer(job, work))
+        except _Lost:
+            deaths += 1
+            if deaths > cluster.max_failures:
+                refuse_no_room()
+                raise OSError(f"A process of Ray that leads the training in {job.folder}, or begins to train, died "
+                              f"{deaths} times. Look for the reason in Ray's logs, such as too little memory; then run "
+                              "the same command again: the training resumes from its newest checkpoint.") from None
             log.warning("a process of Ray that leads the training or begins to train died; it is started again")
             free_left_groups()
-        trainer = _Trainer(
-            partial(_worker, job, work, store.looked()),
-            scaling_config=ScalingConfig(num_workers=wanted_workers(cluster), resources_per_worker=resources,
-                                         use_gpu=cluster.gpus_per_worker > 0),
-            torch_config=OwnInterface(backend="nccl" if cluster.gpus_per_worker else "gloo"),
-            run_config=RunConfig(name=RAY_CHECKPOINTS, **storage,
-                                 failure_config=FailureConfig(max_failures=cluster.max_failures),
-                                 logging_config=LoggingConfig(log_level="WARNING")))      # not each step of its start
-        try:
-            result = trainer.fit()
-            break
-        except (WorkerGroupError, ControllerError) as error:
-            losses = list(filter(is_loss, _causes(error)))
-            if losses and isinstance(error, ControllerError):
-                continue
-            raise _user_error(error) or (explained_loss(losses[0]) if losses else error) from None
-        except RayActorError:
-            continue
-    else:
-        refuse_no_room()
-        raise OSError(f"A process of Ray that leads the training in {job.folder}, or begins to train, died "
-                      f"{deaths + 1} times. Look for the reason in Ray's logs, such as too little memory; then run the "
-                      "same command again: the training resumes from its newest checkpoint.")
-    if isinstance(result.return_value, Exception):
-        raise result.return_value
+    if returned is not None:
+        raise returned
+
+
+class _Lost(Exception):
+    """The process that leads the training, or one that begins to train, died."""
+
+
+def _returned(trainer: _Trainer) -> Exception | None:
+    """What `work` returns. Raises _Lost, or the error that ended training."""
+    machines = living_machines()
+    try:
+        return trainer.fit().return_value
+    except (WorkerGroupError, ControllerError) as error:
+        losses = list(filter(is_loss, _causes(error)))
+        if losses and isinstance(error, ControllerError):
+            raise _Lost from None
+        mistake = _user_error(error)
+        if mistake is None and trainer.scaling_config.elasticity_enabled and is_one_gone(machines):
+            log.warning("a machine is gone; training begins again on the others")
+            return Leaving()
+        raise mistake or (explained_loss(losses[0]) if losses else error) from None
+    except RayActorError:
+        raise _Lost from None
+
+
+def _trainer(job: TrainingJob, work: Work) -> _Trainer:
+    """Ray's trainer of a job, which trains once."""
+    cluster = job.cluster
+    resources = {"CPU": cluster.cpus_per_worker} | ({"GPU": cluster.gpus_per_worker} if cluster.gpus_per_worker else {})
+    return _Trainer(
+        partial(_worker, job, work, store.looked()),
+        scaling_config=ScalingConfig(num_workers=wanted_workers(cluster), resources_per_worker=resources,
+                                     use_gpu=cluster.gpus_per_worker > 0),
+        torch_config=OwnInterface(backend="nccl" if cluster.gpus_per_worker else "gloo"),
+        run_config=RunConfig(name=RAY_CHECKPOINTS, **storage_of(job.folder),
+                             failure_config=FailureConfig(max_failures=cluster.max_failures),
+                             logging_config=LoggingConfig(log_level="WARNING")))      # not each step of its start
 
 
 class _Trainer(TorchTrainer):
-    """Ray's trainer, which leaves Ctrl-C to the verb (jobs/stopping.py)."""
+    """Ray's trainer, which leaves Ctrl-C to the verb (jobs/stopping.py) and counts no machine that will be gone."""
+
+    def _initialize_and_run_controller(self, **parts: Any) -> Result:
+        if self.scaling_config.elasticity_enabled:
+            parts["scaling_policy"] = StayingMachines(self.scaling_config)
+        return super()._initialize_and_run_controller(**parts)
 
     def _register_sigint_handler(self, controller: Any) -> None:
         """Ray's own handler waits for its controller, prints what it does, and does not end the verb."""
@@ -177,8 +198,10 @@ def storage_of(folder: Path) -> dict[str, Any]:
 
 
 def _worker(job: TrainingJob, work: Work, looked: dict[str, str]) -> Exception | None:
-    """The function of a Ray Train process. Returns an error that a retry would meet again, the same on all ranks."""
+    """The function of a Ray Train process. Returns, the same on all ranks, an error that a retry would meet again, or
+    Leaving.
+    """
     store.look_too(looked)
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-    may_shrink = job.cluster.fewest_workers < job.cluster.workers
-    return work(job, RayWorker(job.folder, job.fit.keep_checkpoints, may_shrink))
+    notice = Notice() if job.cluster.fewest_workers < job.cluster.workers else None
+    return work(job, RayWorker(job.folder, job.fit.keep_checkpoints, notice))

@@ -14,6 +14,10 @@ from jobs.training.checkpoint_folders import OWN_CHECKPOINTS, add_checkpoint
 from jobs.training.uploads import Uploads
 
 
+class Leaving(Exception):
+    """Training stopped after a saved step, since a machine of its processes will soon be gone. It goes on elsewhere."""
+
+
 class TrainingProcess(Protocol):
     """What training needs of the process that it runs in. `jobs/training/on_cluster.py` has the one of Ray Train."""
 
@@ -31,10 +35,7 @@ class TrainingProcess(Protocol):
         """Wait until the last checkpoint is uploaded."""
 
     def is_leaving(self) -> bool:
-        """Whether a machine of the processes will soon be gone. Every process asks after every step."""
-
-    def report(self, step: int) -> None:
-        """Note that a step is saved. Every process calls it."""
+        """Whether the machine of this process will soon be gone, so that training goes on elsewhere after a step."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,5 @@ class SingleProcess:
         self.uploads.wait()
 
     def is_leaving(self) -> bool:
-        """Nobody is told that this machine will be gone."""
+        """Nobody says that this machine will be gone."""
         return False
-
-    def report(self, step: int) -> None:
-        """Nobody has to be told that a step is saved."""

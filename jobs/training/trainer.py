@@ -38,7 +38,7 @@ from jobs.training.loop import (
 )
 from jobs.training.machine_load import MachineLoad, is_wanted
 from jobs.training.optimizer import OptimizerConfig, build_optimizer, parameter_groups
-from jobs.training.process import SingleProcess, TrainingProcess
+from jobs.training.process import Leaving, SingleProcess, TrainingProcess
 from jobs.training.progress import Progress
 from jobs.training.record import Record
 from jobs.training.tracker import NoTracker, Tracker
@@ -188,14 +188,18 @@ def _train(job: TrainingJob, process: TrainingProcess) -> Exception | None:
     if (error := _first_error(error)) is not None:
         return error
     try:
-        _fit(stage, job, process, _of_rank_0(checkpoint))
+        ended = _fit(stage, job, process, _of_rank_0(checkpoint))
     except NotFinite as error:
         with suppress(OSError):         # the error of the training is the one to tell
             process.finish()
         return error
     except _NotSaved as failure:
         return failure.reason
-    return None
+    if ended:
+        return None
+    if rank() == 0:
+        say("a machine will soon be gone: the step is saved, and training begins again on those that stay")
+    return Leaving()
 
 
 class _NotSaved(Exception):
@@ -254,10 +258,9 @@ def _refuse_divergence(model: nn.Module, step: int) -> None:
         raise error
 
 
-def _fit(stage: Stage, job: TrainingJob, process: TrainingProcess, checkpoint: Path | None) -> None:
-    """Train from a checkpoint, or from step 0 without one."""
-    model = stage.model
-    device = process.device
+def _fit(stage: Stage, job: TrainingJob, process: TrainingProcess, checkpoint: Path | None) -> bool:
+    """Train from a checkpoint, or from step 0 without one. Returns False where training has to go on elsewhere."""
+    model, device = stage.model, process.device
     wrapped = process.wrap(model)
     optimizer = build_optimizer(model, stage.optimizer)
     state = load_checkpoint(checkpoint, model=model, optimizer=optimizer) if checkpoint else None
@@ -296,27 +299,24 @@ def _fit(stage: Stage, job: TrainingJob, process: TrainingProcess, checkpoint: P
             state |= {"validation": scores.history, "ended": scores.is_over}
         if scaler.is_enabled():
             state |= {"scaler": scaler.state_dict()}
-        _keep(process, step, partial(save_checkpoint, model=model, optimizer=optimizer, state=state,
-                                     further={BEST: {} if scores is None else scores.best,
-                                              AVERAGE: {} if average is None else average.weights}))
+        write = partial(save_checkpoint, model=model, optimizer=optimizer, state=state,
+                        further={BEST: {} if scores is None else scores.best,
+                                 AVERAGE: {} if average is None else average.weights})
+        _on_all_ranks(partial(process.keep, step, write))
 
     if state is not None and state.get("ended"):
-        return
+        return True
     batches = (batch.to(device) for batch in stage.batches(rank(), world(), start * per_step))
     try:
-        fit(wrapped, batches, lambda batch: stage.losses_of(wrapped, batch), optimizer=optimizer, rates=stage.optimizer,
-            config=stage.fit, start_step=start, log=report or (lambda _: None), save=save, is_over=is_over,
-            scaler=scaler, batch_size=stage.batch_size, is_leaving=process.is_leaving)
+        ended = fit(wrapped, batches, lambda batch: stage.losses_of(wrapped, batch), optimizer=optimizer,
+                    rates=stage.optimizer, config=stage.fit, start_step=start, log=report or (lambda _: None),
+                    save=save, is_over=is_over, scaler=scaler, batch_size=stage.batch_size,
+                    is_leaving=process.is_leaving)
         _on_all_ranks(process.finish)
     finally:
         if report is not None:
             report.tracker.flush()
-
-
-def _keep(process: TrainingProcess, step: int, write: Callable[[Path], None]) -> None:
-    """Keep a checkpoint. Raises _NotSaved, on all ranks, where one of them cannot write it, or the one before."""
-    _on_all_ranks(partial(process.keep, step, write))
-    process.report(step)
+    return ended
 
 
 def _on_all_ranks(save: Callable[[], None]) -> None:

@@ -50,9 +50,9 @@ def give_notice(cluster: Cluster, machine: Node, seconds: float) -> None:
 
 
 def drain(cluster: Cluster, machine: Node, folder: Path) -> None:
-    """Take a machine back: give notice once training has made some steps, and end it after the first that is saved.
+    """Take a machine back: give notice once training has made some steps, and end it soon after one is saved.
 
-    No checkpoint is due so early, so it is saved because of the notice.
+    No checkpoint is due so early, so it is saved because of the notice. Its workers may still be about to leave.
     """
     notes = folder / "steps"
     while not notes.is_file() or len(notes.read_text().splitlines()) < DRAINED_AFTER:
@@ -60,7 +60,7 @@ def drain(cluster: Cluster, machine: Node, folder: Path) -> None:
     give_notice(cluster, machine, NOTICE)
     while not checkpoints(folder / "stage_one"):
         time.sleep(0.1)
-    time.sleep(1.0)     # training goes on, and saves every step
+    time.sleep(1.0)
     cluster.remove_node(machine)
 
 

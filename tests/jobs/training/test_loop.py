@@ -103,6 +103,15 @@ def test_the_gradient_of_two_accumulated_batches_is_their_mean():
     assert torch.allclose(sum(seen), sum(grads) / 2)
 
 
+def test_a_process_that_has_to_leave_stops_after_a_step_that_is_logged_and_saved():
+    model = net()
+    said = iter([False, False, True])
+    reports, saved = [], []
+    assert not fit(model, batches(), losses_of(model), optimizer=build_optimizer(model, RATES), rates=RATES,
+                   config=FitConfig(steps=9), log=reports.append, save=saved.append, is_leaving=lambda: next(said))
+    assert [report.step for report in reports] == saved == [3]
+
+
 def test_a_loss_that_is_not_finite_stops_naming_term_step_and_videos():
     model = nn.Linear(3, 1)
     bad = ({"dice": model(b.x).sum(), "mask": model(b.x).sum() * float("nan")} for b in batches())

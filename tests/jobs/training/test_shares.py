@@ -68,14 +68,14 @@ def test_four_workers_become_three_and_four_again(recipe, tmp_path):
 
 
 @pytest.mark.ray
-@pytest.mark.storm
+@pytest.mark.long
 def test_so_it_is_on_ray_when_a_machine_is_taken_back_and_comes_again(recipe, tmp_path):
     _, alone, _ = trained(recipe, tmp_path / "alone", (1, STEPS))
     notes = tmp_path / "notes"
     notes.mkdir()
     ended = subprocess.run([sys.executable, "-m", "tests.jobs.training.resizing", recipe.run_folder, notes],
                            check=False, capture_output=True, text=True, timeout=900,
-                           env={**os.environ, "HOME": str(tmp_path), "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "0.5"})
+                           env={**os.environ, "HOME": str(tmp_path)})
     assert ended.returncode == 0, ended.stdout + ended.stderr
     samples, together, workers = read_notes(notes, batch_size=recipe.stage_one.input.batch_size)
     assert workers == [4, 4, 3, 3, 4, 4]

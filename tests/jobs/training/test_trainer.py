@@ -84,9 +84,9 @@ def squared(output: torch.Tensor) -> torch.Tensor:
 
 
 def one_weight(tmp_path, *, steps: int, fail: type[Exception] | None = None, rate: float = 0.1,
-               loss: Callable[[torch.Tensor], torch.Tensor] = squared) -> TrainingJob:
+               loss: Callable[[torch.Tensor], torch.Tensor] = squared, checkpoint_every: int = 1) -> TrainingJob:
     """A training of one weight in this process. fail: raised as its batches are opened."""
-    fit = FitConfig(steps=steps, checkpoint_every=1)
+    fit = FitConfig(steps=steps, checkpoint_every=checkpoint_every)
 
     def batches(*_):
         if fail is not None:
@@ -177,26 +177,32 @@ def overflowing(job: TrainingJob, broken: int) -> TrainingJob:
     return replace(job, build=build)
 
 
-def train_rank(job: TrainingJob, own: int) -> None:
+def train_rank(job: TrainingJob, own: int, kind: type[Rank]) -> None:
     """Train as one of two ranks."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{job.folder}/meet", rank=own, world_size=2)
-    error = _train(job, Rank(job.folder, 2, torch.device("cpu")))
-    (job.folder / f"ended_{own}").write_text(str(error or ""))
+    error = _train(job, kind(job.folder, 2, torch.device("cpu")))
+    (job.folder / f"ended_{own}").write_text("" if error is None else f"{type(error).__name__} {error}")
+
+
+def ends_of_two_ranks(job: TrainingJob, kind: type[Rank] = Rank) -> list[str]:
+    """What the two ranks of a training return."""
+    job.folder.mkdir(exist_ok=True)
+    context = multiprocessing.get_context("fork")
+    ranks = [context.Process(target=train_rank, args=(job, own, kind), daemon=True) for own in range(2)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(timeout=100)
+    (job.folder / "meet").unlink()
+    return [(job.folder / f"ended_{own}").read_text() for own in range(2)]
 
 
 @pytest.mark.parametrize("broken", [0, 1])
 def test_statistics_that_overflow_on_one_rank_leave_no_other_rank_waiting(tmp_path, broken):
     """What is saved comes from rank 0, and the next step takes its statistics on every rank."""
     job = overflowing(one_weight(tmp_path, steps=2), broken)
-    job.folder.mkdir()
-    context = multiprocessing.get_context("fork")
-    ranks = [context.Process(target=train_rank, args=(job, own), daemon=True) for own in range(2)]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(timeout=100)
-    ends = [(job.folder / f"ended_{own}").read_text() for own in range(2)]
+    ends = ends_of_two_ranks(job)
     assert ends[0] == ends[1]
     if broken == 0:
         assert "1 weights are not finite after step 1, first seen" in ends[0]
@@ -204,6 +210,22 @@ def test_statistics_that_overflow_on_one_rank_leave_no_other_rank_waiting(tmp_pa
     else:
         assert ends[0] == ""
         assert [load_file(path / "model.safetensors")["seen"].item() for path in checkpoints(job.folder)] == [1.0, 1.0]
+
+
+class LeavingRank(Rank):
+    """A rank whose machine will be gone if it is the second."""
+
+    def is_leaving(self) -> bool:
+        return dist.get_rank() == 1
+
+
+def test_all_ranks_stop_after_a_saved_step_where_the_machine_of_one_will_be_gone(tmp_path):
+    """No checkpoint is due before the last step; the step at which training ends is not one to go on from."""
+    job = one_weight(tmp_path, steps=3, checkpoint_every=3)
+    for step in (1, 2):
+        assert ends_of_two_ranks(job, LeavingRank) == ["Leaving ", "Leaving "]
+        assert checkpoints(job.folder)[-1].name == f"step-{step:07d}"
+    assert ends_of_two_ranks(job, LeavingRank) == ["", ""]
 
 
 @pytest.mark.ray
