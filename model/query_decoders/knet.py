@@ -3,8 +3,8 @@
 K-Net (arXiv 2106.14855, sections 3.2 and 3.3), as Video K-Net (arXiv 2204.04656) tracks with it; the facts follow
 `knet/kernel_updator.py` and `knet/video/kernel_update_head.py` in lxtGH/Video-K-Net. Our query is their kernel. On a
 clip of several frames a query has one mask in all of them, and its pixels are those of all frames. Different here: the
-features inside a mask are averaged and not summed, so that they have one scale for frames and for tubes, and queries
-start with learned values alone.
+features inside a mask are averaged and not summed, so that they have one scale for frames and for tubes, and those that
+a query starts with are projected.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ class KNetDecoder(nn.Module):
         self.initial_queries = nn.Parameter(torch.randn(config.num_queries, dim))
         self.heads = nn.ModuleList(KNetHeads(dim, embedding=embedding, num_classes=num_classes)
                                    for _ in range(config.layers + 1))
+        self.start = nn.Linear(embedding, dim)
         self.feature_projections = nn.ModuleList(nn.Linear(embedding, dim) for _ in range(config.layers))
         self.updates = nn.ModuleList(KernelUpdate(dim) for _ in range(config.layers))
         self.interactions = nn.ModuleList(EncoderLayer(dim, heads=config.heads, ffn=config.ffn)
@@ -67,7 +68,10 @@ class KNetDecoder(nn.Module):
         queries = repeat(self.initial_queries, "n c -> b n c", b=len(pixel_features))
         predictions = [self.heads[0](queries, pixel_features)]
         for layer, head in enumerate(self.heads[1:]):
-            features = self.feature_projections[layer](inside(predictions[-1].mask_logits, pixel_features))
+            seen = inside(predictions[-1].mask_logits, pixel_features)
+            if layer == 0:
+                queries = queries + self.start(seen)
+            features = self.feature_projections[layer](seen)
             queries = self.interactions[layer](self.updates[layer](queries, features))
             predictions.append(head(queries, pixel_features))
         return tuple(predictions) if supervise else (predictions[-1],)
