@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -160,15 +161,17 @@ class System:
                          shorten: bool = False, places: bool = False) -> Iterator[tuple[VideoClip, ClipPrediction]]:
         """The segmenter on each clip, in order, as `video_clips` cuts them. places: see `predict_clip`.
 
-        The next clip is read and decoded while the segmenter works.
+        The next clips are read and decoded while the segmenter works.
         """
         clips = video_clips(source, self.clip_length, self.resize, overlap=overlap, shorten=shorten)
-        with closing(ahead(clips)) as ready:
-            for clip in ready:
-                yield clip, self.predict_clip(clip.frames, clip.real_pixels, places=places)
+        with closing(ahead(clips, count=self.inference.clips_together)) as ready:
+            for together in _batches(ready, self.inference.clips_together):
+                frames = torch.cat([clip.frames for clip in together])
+                real_pixels = torch.cat([clip.real_pixels for clip in together])
+                yield from zip(together, apart(self.predict_clip(frames, real_pixels, places=places)))
 
     def predict_clip(self, frames: Tensor, real_pixels: Tensor, *, places: bool = False) -> ClipPrediction:
-        """The segmenter on one clip. frames: 1 t 3 H W uint8 RGB, real_pixels: 1 t H W bool.
+        """The segmenter on one clip, or several at once. frames: b t 3 H W uint8 RGB, real_pixels: b t H W bool.
 
         places: with the `places` and `looks` of its queries, which only learned links and the query cache read.
         """
@@ -194,6 +197,22 @@ class System:
         return result_makers(inference, segmenter=self.segmenter, head=cast("CrossClipHead | None", head),
                              links=cast("LinkNetwork | None", self.links), spool=spool,
                              is_thing=self.classes.is_thing, geometry=geometry)
+
+
+def _batches(clips: Iterable[VideoClip], count: int) -> Iterator[list[VideoClip]]:
+    """Up to `count` neighbours at a time, which have equally many frames."""
+    for _, alike in groupby(clips, key=lambda clip: clip.frames.shape):
+        while together := list(islice(alike, count)):
+            yield together
+
+
+def apart(prediction: ClipPrediction) -> Iterator[ClipPrediction]:
+    """The predictions of the clips of a batch, each as a batch of one."""
+    values = {field.name: getattr(prediction, field.name) for field in fields(prediction)}
+    tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+    for clip in range(len(prediction.class_logits)):
+        parts: dict[str, Any] = {name: value[clip:clip + 1] for name, value in tensors.items()}
+        yield replace(prediction, **parts)
 
 
 def in_single_precision(prediction: ClipPrediction) -> ClipPrediction:

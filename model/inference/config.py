@@ -39,6 +39,8 @@ class InferenceConfig:
     # Of segmenter and head. auto: bf16 where the hardware has it, which halves the time of a clip on a CPU. fp16
     # needs a GPU; on a CPU fp32 is used.
     precision: TestPrecision = "fp32"
+    # Clips of a video that pass through the segmenter at once. More fill a GPU; results are the same.
+    clips_together: int = 1
     head: HeadTestConfig | None = None             # of the cross-clip head where testing differs from training
     # The head sees parts of the video, whose tracks are linked: 'inference.parts={"clips": 36}'. None: the whole video.
     parts: PartsConfig | None = None
@@ -47,6 +49,9 @@ class InferenceConfig:
         if not self.results or (self.clip_frames is not None and self.clip_frames < 1):
             raise ValueError(f"inference.results={self.results} and clip_frames={self.clip_frames}: name at least one "
                              "result, and clips of at least one frame")
+        if self.clips_together < 1:
+            raise ValueError(f"inference.clips_together={self.clips_together}: the segmenter sees at least one clip at "
+                             "a time; set it to 1 or more")
         if len(set(self.results)) < len(self.results):
             raise ValueError(f"inference.results={self.results} names a result twice; name each once")
         if self.resize is not None and self.enlarge:

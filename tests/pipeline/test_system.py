@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from torch.testing import assert_close
 
 from jobs.config import from_json, to_json
 from jobs.recipes import find_recipe, tube_link, youtube_vis
@@ -66,6 +69,31 @@ def test_clips_are_as_long_as_asked_with_the_same_weights_and_tracks_shorten_the
 def test_panoptic_and_semantic_video_fill_the_last_clip_up(results):
     one = system(clip_frames=3, results=results, panoptic=TubePanopticConfig(score=0.0))
     assert seen(one, 7) == [3, 3, 3]
+
+
+@pytest.mark.parametrize(("config", "inference", "batches"), [
+    (tiny_video_kmax(), InferenceConfig(), [2, 3]),
+    (tiny_tube_link(), InferenceConfig(results=("tracks",), last_clip="shorten"), [1, 1, 3]),
+    (tiny_mask2former(), InferenceConfig(results=("tracks",), clip_frames=1, last_clip="shorten"), [3, 3, 3])])
+def test_clips_that_pass_together_are_the_clips_one_by_one(config, inference, batches):
+    torch.manual_seed(0)
+    alone = System(segmenter=config.build().eval(), head=None, classes=CLASSES, clip_frames=2, size=SIZE, made_by={},
+                   inference=inference)
+    one_by_one = list(alone.clip_predictions(NoisyVideo(9), places=True, shorten=alone.shortens))
+    seen = []
+    alone.segmenter.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    three = replace(alone, inference=replace(inference, clips_together=3))
+    together = list(three.clip_predictions(NoisyVideo(9), places=True, shorten=alone.shortens))
+    assert sorted(seen) == batches
+    for (clip, prediction), (other_clip, other) in zip(one_by_one, together, strict=True):
+        assert clip.indices == other_clip.indices
+        for name in ("class_logits", "mask_logits", "queries", "mask_embeddings", "pixel_features", "places", "looks"):
+            assert_close(getattr(other, name), getattr(prediction, name), rtol=1e-3, atol=1e-3)
+
+
+def test_no_clip_at_a_time_is_refused():
+    with pytest.raises(ValueError, match="set it to 1 or more"):
+        InferenceConfig(clips_together=0)
 
 
 @pytest.mark.parametrize("offline", [False, True])

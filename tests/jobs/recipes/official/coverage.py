@@ -23,7 +23,7 @@ NO_OFFICIAL_VALUE: dict[str, tuple[str, ...]] = {
     "how the work is spread and read; no result depends on it": (
         "cluster.*", "shards.clip_frames", "shards.shard_megabytes", "shards.min_shards", "*.workers", "*.prefetch",
         "*.streaming", "*.stream_from", "*.log_every", "*.checkpoint_every", "*.keep_checkpoints", "strict",
-        "shards.max_bad_fraction", "shards.decoded_frames"),
+        "shards.max_bad_fraction", "shards.decoded_frames", "inference.clips_together"),
     "seeds": ("*.seed",),
     "the quality at which frames are stored anew": ("shards.jpeg_quality", "shards.resize_height"),
     "names of kinds": ("*.kind",),
