@@ -15,10 +15,12 @@ SMALL = ("--recipe", "tiny", "--set", "world.videos_train=2", "--set", "world.vi
 
 
 def problems(log: str) -> list[str]:
-    """The lines below the error. Fails where the verb did not end with exit code 2."""
+    """The lines below the error. Fails where the verb did not end with exit code 2, or does not give the reason last.
+    """
     lines = [line for line in log.splitlines() if line]
     assert "ended with 2" in lines, log
-    end = lines.index("ended with 2")
+    end = lines.index("ended with 2") - 1
+    assert lines[end].startswith("ended with exit code 2 (configuration): this cluster cannot run")
     start = next(index for index, line in enumerate(lines) if line.startswith("error: this cluster cannot run"))
     assert "Traceback" not in log
     return [line.strip() for line in lines[start + 1:end]]
