@@ -50,6 +50,7 @@ from jobs.verb import command_line, recorded, run
 from model.association.linker import MatchingSpace
 from model.contracts import ClipTargets, Tracks, VideoResults
 from model.labels import ClassTable
+from pipeline import store
 from pipeline.at_work import alone_in
 from pipeline.clips import StoredVideoSource, VideoClip
 from pipeline.datasets.folders import load_json
@@ -106,6 +107,7 @@ def score_split(recipe: Recipe, folder: Path) -> dict[str, Any]:
                 videos.append(ScoredVideo.from_json(row))
                 outcomes.add(videos[-1:])
             outcomes.refuse_nothing_done(shards.folder)
+            store.look(folder)      # other machines may have written predictions and overlays
             videos.sort(key=lambda video: video.video)      # the last digit of a sum depends on the order
             for video in videos:
                 matching.merge(MatchingSpace(**video.matching))

@@ -65,6 +65,7 @@ def predict_into(recipe: Recipe, output: Path) -> dict[str, Any]:
         tags = {"mode": recipe.predict_mode, "segmenter": writer.made_by["segmenter_sha256"]}
         with recorded(recipe, "predict", **tags) as tracker:
             outcomes = predict_all(recipe, given, progress)
+            store.look(output)      # other machines may have written results
             done = outcomes.done
             tracker.numbers(0, {"videos": len(done), "frames": outcomes.frames, "skipped": len(outcomes.skipped)})
             if done:
