@@ -28,10 +28,14 @@ def servers(hosts):
         process.kill()
 
 
-def test_hosts_that_share_only_a_store_make_shards_of_a_data_set_in_it(hosts, servers):
-    """The driver writes the data set, and the hosts on which it does not run read it from the store."""
-    log = hosts.submit("python", "-m", "jobs.make_shards", *SMALL, "--set", f"folder=s3://{BUCKET}/run", "--set",
-                       "shards.min_shards=3", runtime={"env_vars": servers})
+def test_hosts_that_share_only_a_store_shard_train_cache_and_score_there(hosts, servers):
+    """`jobs.demo` is five verbs in one process. The driver writes the data set, and other hosts read it from the store.
+    """
+    log = hosts.submit("python", "-m", "jobs.demo", *SMALL, "--set", f"folder=s3://{BUCKET}/run", "--set",
+                       "shards.min_shards=3", "--set", "cluster.workers=3", "--set", "cluster.actors=3",
+                       runtime={"env_vars": servers})
     assert "ended with 0" in log, log
+    [said] = [json.loads(line) for line in log.splitlines() if line.startswith('{"verb"')]
+    assert said["offline"]["vpq"] is not None
     working = [list((host.folder / "tmp").glob(f"maxtron-stores-*/s3/{BUCKET}/run/world")) for host in hosts.hosts]
     assert sum(map(len, working)) > 1
