@@ -96,7 +96,7 @@ def predict_as_before(one: System, video: Noise) -> VideoResults:
         return one.predict(video)
 
 
-def _in_turns(clips: Iterable) -> Iterator:
+def _in_turns(clips: Iterable, *, count: int) -> Iterator:
     yield from clips
 
 

@@ -254,7 +254,8 @@ def load_system(folder: Path | str, *, mode: Mode | None = None, inference: Infe
 
     mode: "near_online" or "offline"; by default offline where there is a cross-clip head. inference: other settings
     than those that the recipe gave the model. segmenter: the folder of the run that trained it, where this run only
-    trained a head. Raises FileNotFoundError for a missing model, ValueError for parts that do not fit together.
+    trained a head. The batch norms of its segmenter are folded (`fold_norms`); `load_segmenter` gives the weights as
+    they were trained. Raises FileNotFoundError for a missing model, ValueError for parts that do not fit together.
     """
     folder = at_home(folder)
     head = folder / "stage_two" / "model"

@@ -39,6 +39,7 @@ def small_run(name: str, folder: Path) -> Recipe:
         inference=replace(official.inference, panoptic=EVERYTHING if images else SURE)))
 
 
+@pytest.mark.long
 def test_stills_and_videos_go_down_every_verb_and_each_way_of_linking_has_scores_of_its_own(tmp_path):
     images = small_run("coco_video_kmax_r50", tmp_path / "coco")
     for verb in (make_shards, verify_shards, train_stage_one):

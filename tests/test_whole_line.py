@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from jobs import cache_queries, evaluate, make_shards, promote, train_stage_one, train_stage_two
-from jobs.models import open_system, read_card
+from jobs.models import load_segmenter, open_system, read_card
 from jobs.promote import PromoteLine
 from pipeline.clips import StoredVideoSource
 from pipeline.files import sha256_of
@@ -102,7 +102,8 @@ def test_the_score_is_that_of_the_predictions_on_disk(finished_run, mode):
 def test_a_head_that_has_learnt_nothing_leaves_the_near_online_result_as_it_is(finished_run):
     system = open_system(finished_run.recipe, "near_online")
     head = finished_run.recipe.stage_two.head.build()
-    head.initialise_from(system.segmenter.state_dict())
+    segmenter, _ = load_segmenter(finished_run.recipe.segmenter_folder)
+    head.initialise_from(segmenter.state_dict())
     offline = replace(system, head=head.eval().requires_grad_(False))
     shards = ShardSet(finished_run.recipe.shards_of("val"))
     for video in shards.videos:

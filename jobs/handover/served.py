@@ -23,7 +23,7 @@ class VideoSegmenter(PythonModel):
         """Open the system. `model_config={"device": "cuda"}` moves it to a GPU."""
         self.system = open_bundle(Path(context.artifacts["system"]), device=context.model_config.get("device", "cpu"))
 
-    def predict(self, context, model_input, params=None):
+    def predict(self, context, model_input: pandas.DataFrame, params=None):     # without the type, MLflow warns
         """The rows of `answers` for a table with `video`, or `content` and `name`."""
         rows = answers(self.system, model_input.to_dict("records"), **(params or {}))
         return pandas.DataFrame(rows, columns=list(COLUMNS))

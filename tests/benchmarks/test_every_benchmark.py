@@ -17,6 +17,7 @@ MODULES = {name: import_module(f"benchmarks.{name}") for name in BENCHMARKS}
 TOOLS = {"__init__", "__main__", "harness", "object_store", "rows", "table"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_a_benchmark_runs_at_toy_size_and_keeps_its_rows(name, tmp_path):
     if name == "store":

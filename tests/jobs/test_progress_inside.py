@@ -34,6 +34,7 @@ class SlowWorker:
         return {"frames": frames}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("in_process", [True, pytest.param(False, marks=pytest.mark.ray)])
 def test_places_arrive_while_the_worker_is_busy(request, in_process):
     if not in_process:

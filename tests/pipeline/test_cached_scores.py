@@ -11,7 +11,7 @@ import torch
 from jobs import cache_queries
 from jobs.cache_queries import for_validation, open_cache
 from jobs.cached_validation import numbers, open_scores
-from jobs.models import load_weights, open_system, read_card, save_model
+from jobs.models import load_segmenter, load_weights, open_system, read_card, save_model
 from jobs.recipes.schema import ValidationConfig
 from model.association import StitchingConfig
 from model.contracts import VideoResults
@@ -59,7 +59,8 @@ def systems(recipe) -> dict[str, System]:
     near_online = open_system(recipe, "near_online")
     torch.manual_seed(0)
     head = recipe.stage_two.head.build().eval()
-    head.initialise_from(near_online.segmenter.state_dict())
+    segmenter, _ = load_segmenter(recipe.segmenter_folder)
+    head.initialise_from(segmenter.state_dict())
     for parameter in head.layers.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return {"near_online": near_online, "offline": replace(near_online, head=head.requires_grad_(False))}

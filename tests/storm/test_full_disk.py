@@ -115,6 +115,7 @@ def disk(tmp_path) -> Iterator[Path]:
         pytest.skip("this user may not mount a file system")
 
 
+@pytest.mark.long
 def test_every_verb_names_the_file_and_goes_on_when_there_is_room(tmp_path, disk, capsys):
     recipe = replace(small_recipe(disk), tracking=TrackingConfig(uri=f"sqlite:///{tmp_path / 'tracking.db'}"))
     write_video(tmp_path / "videos" / "a.mp4", 12)

@@ -21,7 +21,7 @@ TOY = ("cluster.in_process=true", "world.preset=easy", "world.frames=6", "world.
        "stage_two.fit.steps=4", "stage_two.input.clips=3", 'stage_two.validation={"every":2}')
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_figure_5_of_vita_has_a_curve_for_each_row_and_ends_at_the_score_of_the_head(tmp_path):
     flags = ReproduceFlags(table="vita.figure_5", seeds=1, folder=str(tmp_path), set=TOY)
     summary = reproduce.main(resolved(table_recipe(flags)), flags)

@@ -34,6 +34,7 @@ def stage(tmp_path, monkeypatch):
         yield store.working_path(f"s3://{BUCKET}/stage")
 
 
+@pytest.mark.long
 def test_a_checkpoint_has_its_name_once_it_is_uploaded_and_training_need_not_wait(stage):
     uploads = Uploads()
     for step in (1, 2, 3):

@@ -134,6 +134,7 @@ def test_frames_are_painted_when_asked_for_and_can_be_asked_again():
     np.testing.assert_array_equal(merged.frames[2:4][1], merged.frames[3])
 
 
+@pytest.mark.long
 def test_no_clip_is_kept():
     alive = []
 

@@ -271,6 +271,7 @@ def frames_of(path: Path) -> Iterator[av.VideoFrame]:
         yield from container.decode(video=0)
 
 
+@pytest.mark.long
 def test_every_real_video_gives_all_its_frames_upright(real_data):
     for name, info in known(real_data).items():
         if name.startswith("broken/"):

@@ -144,6 +144,7 @@ def test_a_refused_draw_alone_is_replaced(shards):
     assert replaced > 10
 
 
+@pytest.mark.long
 def test_windows_are_seen_as_often_as_where_the_official_data_set_draws_again(shards, sparse):
     """Officially, a window whose crop misses a box in some frame is replaced by any window, as often as needed."""
     rng = np.random.default_rng(1)
