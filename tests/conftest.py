@@ -35,16 +35,18 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
     return WithoutTorch.from_parent(parent, path=module_path) if torch is None else None
 
 
+@pytest.hookimpl(trylast=True)      # after those of other marks are gone
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files first, so that no process is left with one when the other has nothing more to do.
 
-    One process makes the run that many files share while the other submits jobs, and need not be waited for. With
-    xdist this takes `--no-loadscope-reorder`.
+    The run that many files share is made by the first file, and the others of them come later, when nobody has to wait
+    for it any more. With xdist this takes `--no-loadscope-reorder`.
     """
     submits, shares, slow = ({item.path for item in items if wanted(item)} for wanted in (
         lambda item: "head" in item.fixturenames, lambda item: "finished_run" in item.fixturenames,
         lambda item: item.get_closest_marker("slow")))
-    items.sort(key=lambda item: [item.path not in files for files in (submits, shares, slow)])
+    makes = {min(shares)} if shares else set()
+    items.sort(key=lambda item: [item.path not in files for files in (makes, submits, slow - shares, shares)])
 
 
 @pytest.fixture(autouse=True)
