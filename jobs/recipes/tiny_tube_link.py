@@ -42,7 +42,12 @@ def tiny_tube_link(num_classes: int, *, layers: tuple[int, int] = (2, 6), **part
         num_classes=num_classes, backbone=BackboneConfig(name="test_resnet", batch_norm=SHORT_RUN),
         within_clip=DeformableTrajectoryConfig(heads=4, ffn=128, scale=1e-2, residual_dropout=0.0),
         pixel_decoder=Mask2FormerPixelDecoderConfig(dim=64, embedding=64, heads=4, ffn=128, layers=layers[0]),
-        query_decoder=Mask2FormerDecoderConfig(num_queries=16, dim=64, heads=4, ffn=256, layers=layers[1]), **parts)
+        query_decoder=tiny_query_decoder(layers[1]), **parts)
+
+
+def tiny_query_decoder(layers: int) -> Mask2FormerDecoderConfig:
+    """Masked attention of 16 queries."""
+    return Mask2FormerDecoderConfig(num_queries=16, dim=64, heads=4, ffn=256, layers=layers)
 
 
 def tiny_vis() -> Recipe:

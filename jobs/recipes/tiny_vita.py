@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from jobs.recipes.schema import Recipe
-from jobs.recipes.tiny_tube_link import THINGS, synthetic_vis, tiny_tube_link, tiny_vis
+from jobs.recipes.tiny_tube_link import THINGS, synthetic_vis, tiny_query_decoder, tiny_tube_link, tiny_vis
 from jobs.training.optimizer import OptimizerConfig
 from model.cross_clip.vita import VitaHeadConfig
 from model.inference import InferenceConfig
@@ -24,7 +24,7 @@ def tiny_mask2former(*, layers: tuple[int, int] = (2, 6)) -> Mask2FormerConfig:
     """The frame detector in about a million parameters. layers: of pixel and query decoder."""
     like = tiny_tube_link(THINGS, layers=layers)
     return Mask2FormerConfig(num_classes=THINGS, backbone=like.backbone, pixel_decoder=like.pixel_decoder,
-                             query_decoder=replace(like.query_decoder, positions="frame"))
+                             query_decoder=replace(tiny_query_decoder(layers[1]), positions="frame"))
 
 
 def tiny_head() -> VitaHeadConfig:
