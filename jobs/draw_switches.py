@@ -77,7 +77,7 @@ def evaluation_at(recipe: Recipe, name: str) -> Evaluation:
     found = {evaluation.folder: evaluation for evaluation in read_evaluations(folder.parent)}
     if folder not in found:
         known = ", ".join(evaluation.name for evaluation in read_evaluations(recipe.scores_root)) or "none"
-        raise FileNotFoundError(f"there is no finished evaluation in {folder}. The scores of this run are: {known}. "
+        raise FileNotFoundError(f"there is no finished evaluation in {folder}. This run has these scores: {known}. "
                                 "Name one of them, or run jobs.evaluate")
     return found[folder]
 

@@ -44,7 +44,7 @@ class ClassRow(dict[str, Any]):
 
     @cached_property
     def outcomes(self) -> np.ndarray:
-        """Right, wrong or ignored for every prediction: areas thresholds n."""
+        """The outcome of each prediction, which is RIGHT, IGNORED or 0: areas thresholds n."""
         ious = np.array(self["ious"]).reshape(len(self["scores"]), len(self["crowd"]))
         outcomes = match_tracks(ious, np.array(self["crowd"], bool), self._ignored)
         return np.where((outcomes == 0) & _outside(np.array(self["areas"]))[:, None], IGNORED, outcomes)

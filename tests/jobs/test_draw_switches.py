@@ -45,7 +45,7 @@ def test_a_result_beside_itself_is_named_apart(runs):
 
 
 def test_an_evaluation_that_is_not_there_is_named_beside_those_that_are(runs):
-    with pytest.raises(FileNotFoundError, match="scores of this run are: predictions"):
+    with pytest.raises(FileNotFoundError, match="This run has these scores: predictions"):
         draw_switches.main(runs[0], SwitchesLine(first="predictions"))
     with pytest.raises(ValueError, match="--videos 0"):
         draw_switches.main(runs[0], replace(SwitchesLine(), videos=0))
