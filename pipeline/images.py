@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from typing import Any
 
 import cv2
 import numpy as np
@@ -76,12 +77,25 @@ def decode_jpeg(data: bytes) -> np.ndarray:
 
     Raises BadInput "corrupt-image", also in cases in which a decoder would only warn.
     """
+    return _decoded_jpeg(data)
+
+
+def check_jpeg(data: bytes) -> None:
+    """Raise BadInput where `decode_jpeg` does, in half of its time.
+
+    All coefficients are read, since damage shows there, but only those of a small grey picture become pixels.
+    """
+    _decoded_jpeg(data, colorspace="GRAY", min_height=1, min_width=1)
+
+
+def _decoded_jpeg(data: bytes, **options: Any) -> np.ndarray:
+    """options: of `simplejpeg.decode_jpeg`. Where that cannot decode a picture, Pillow decodes all of it."""
     try:
         if simplejpeg is not None:
             height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
             refuse_large(width, height)
             if colors not in ("CMYK", "YCCK"):
-                return simplejpeg.decode_jpeg(data)
+                return simplejpeg.decode_jpeg(data, **options)
         refuse_large(*jpeg_size(data)[::-1])    # Pillow alone accepts some cut files
         return np.array(Image.open(io.BytesIO(data)).convert("RGB"))
     except (ValueError, OSError) as error:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from model.labels import ClassTable
 from pipeline.errors import BadInput
+
+Mask = Mapping[str, Any]        # COCO run lengths: `size` (height, width), and `counts` as bytes, a text or a list
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +32,7 @@ class FrameRecord:
     image: Path                               # JPEG or PNG
     label: Path | None = None                 # id map; None if the data set has no labels or uses run lengths
     segment_ids: tuple[int, ...] = ()         # ids that the annotation lists for this frame
-    masks: Mapping[int, dict] | None = None   # id -> COCO run lengths (size, counts), which may overlap; or None
+    masks: Mapping[int, Mask] | None = None   # id -> mask; masks may overlap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

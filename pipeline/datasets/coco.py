@@ -31,7 +31,7 @@ from pipeline.errors import BadInput
 from pipeline.file_names import frame_name, on_disk, video_name
 from pipeline.foreign_files import inside
 from pipeline.images import ids_from_rgb
-from pipeline.records import FrameRecord, Segment, VideoRecord
+from pipeline.records import FrameRecord, Mask, Segment, VideoRecord
 
 COPY_AGAIN = "Copy the json of this split again, or correct this entry."
 
@@ -263,7 +263,7 @@ class CocoInstance(_Coco):
         return None if counterpart is None else replace(segment, class_index=self.classes.index_of[counterpart])
 
 
-def _mask(annotation: Entry, size: tuple[int, int], remarks: Counter[str]) -> dict | None:
+def _mask(annotation: Entry, size: tuple[int, int], remarks: Counter[str]) -> Mask | None:
     """Raises BadInput, which names the annotation, for a mask that is none. One without a pixel is None and counted."""
     told = annotation.values.get("segmentation")
     box = annotation.values.get("bbox")

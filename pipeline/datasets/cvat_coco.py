@@ -14,6 +14,7 @@ from pipeline.datasets.run_lengths import packed_mask
 from pipeline.datasets.tracked_masks import TrackedMasks
 from pipeline.errors import BadInput
 from pipeline.file_names import frame_name
+from pipeline.records import Mask
 
 CURE = "Export the task again as 'COCO 1.0'."
 DRAW_TRACKS = "In CVAT, draw objects as 'Track', not as 'Shape', and export the task again."
@@ -110,7 +111,7 @@ class CocoExport:
             raise image.bad(f"the image {name!r} was labelled at {told[0]}x{told[1]} pixels, but the pictures are "
                             f"{masks.width}x{masks.height}.", "size-differs")
 
-    def _mask(self, annotation: Entry, name: str, masks: TrackedMasks) -> Iterator[tuple[str, dict | None]]:
+    def _mask(self, annotation: Entry, name: str, masks: TrackedMasks) -> Iterator[tuple[str, Mask | None]]:
         segmentation = annotation.values.get("segmentation")
         if not segmentation:
             masks.remarks["boxes without a mask"] += 1

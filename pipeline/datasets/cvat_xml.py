@@ -17,6 +17,7 @@ from pipeline.datasets.run_lengths import packed_mask
 from pipeline.datasets.tracked_masks import TrackedMasks
 from pipeline.errors import BadInput
 from pipeline.file_names import composed, naturally
+from pipeline.records import Mask
 
 CURE = "Export the task again as 'CVAT for video 1.1'."
 NUMBERED = re.compile(r"frame_([0-9]{6,})")     # how CVAT names the frames of a video file
@@ -28,7 +29,7 @@ class TrackedObject(NamedTuple):
     key: str
     label: str
     is_crowd: bool
-    masks: Iterator[tuple[str, dict | None]]        # name of a frame, run lengths
+    masks: Iterator[tuple[str, Mask | None]]        # name of a frame, run lengths
 
 
 class XmlExport:
@@ -113,7 +114,7 @@ class XmlExport:
                            cure="Export the task again with 'Save images', and use its pictures.")
 
     def _masks(self, track: ElementTree.Element, key: str, names: Mapping[int, str],
-               masks: TrackedMasks) -> Iterator[tuple[str, dict | None]]:
+               masks: TrackedMasks) -> Iterator[tuple[str, Mask | None]]:
         shapes = [shape for shape in track if shape.tag != "attribute"]
         frames = [_frame(shape) for shape in shapes]
         for index, (shape, frame) in enumerate(zip(shapes, frames)):
@@ -171,7 +172,7 @@ def _lose_labels(frames: Sequence[int | None], index: int, names: Mapping[int, s
     return bool(lost)
 
 
-def _polygon(shape: Entry, masks: TrackedMasks) -> dict | None:
+def _polygon(shape: Entry, masks: TrackedMasks) -> Mask | None:
     numbers = [_number(part) for part in re.split("[;,]", shape.text("points"))]
     return packed_mask(numbers, height=masks.height, width=masks.width)
 
@@ -183,7 +184,7 @@ def _number(text: str) -> float:
         raise ValueError(f"a corner of the polygon is {shown(text)}; corners must be numbers of pixels.") from None
 
 
-def _pasted(shape: Entry, masks: TrackedMasks) -> dict | None:
+def _pasted(shape: Entry, masks: TrackedMasks) -> Mask | None:
     """A mask: the lengths of runs over the rows of its box, background first."""
     left, top, width, height = (shape.whole(field) for field in ("left", "top", "width", "height"))
     if min(left, top) < 0 or min(width, height) < 1 or left + width > masks.width or top + height > masks.height:

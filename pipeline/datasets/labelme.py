@@ -32,7 +32,7 @@ from pipeline.datasets.run_lengths import packed_mask
 from pipeline.datasets.tracked_masks import TrackedMasks
 from pipeline.errors import BadInput
 from pipeline.images import decode_png
-from pipeline.records import FrameRecord, VideoRecord
+from pipeline.records import FrameRecord, Mask, VideoRecord
 
 CURE = "Correct this frame in LabelMe and save it again."
 NO_AREA = ("point", "points", "line", "linestrip")
@@ -172,7 +172,7 @@ def _label(shape: Entry) -> str:
     return shape.text("label").strip()
 
 
-def _mask(shape: Entry, masks: TrackedMasks) -> dict | None:
+def _mask(shape: Entry, masks: TrackedMasks) -> Mask | None:
     """The run lengths of a shape. Raises BadInput, which names its label, for one that is no shape."""
     kind = shape.values.get("shape_type") or "polygon"
     points = shape.list("points")
@@ -210,7 +210,7 @@ def _two(points: list) -> list[list[float]]:
     return points
 
 
-def _pasted(points: list, picture: Any, masks: TrackedMasks) -> dict | None:
+def _pasted(points: list, picture: Any, masks: TrackedMasks) -> Mask | None:
     """A mask that LabelMe stored as a picture of its box, of which the points are the first and the last pixel."""
     (left, top), _ = _two(points)
     if not isinstance(picture, str):

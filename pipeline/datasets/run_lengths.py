@@ -1,33 +1,93 @@
-"""Masks of instance data sets as compressed run lengths, read from any form that people's tools write."""
+"""Masks of instance data sets as run lengths, read from any form that people's tools write."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from operator import countOf
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco
 
 from pipeline.datasets.json_entries import shown, whole_number
+from pipeline.records import Mask
 
 SMALLEST_POLYGON = 6    # numbers: x and y of three corners
 
 
-def packed_mask(mask: Any, *, height: int, width: int) -> dict | None:
+class RunLengths(Mapping[str, Any]):
+    """A mask as COCO's run lengths, `size` and `counts` as bytes, whose runs need not be decoded again.
+
+    borders: where the mask begins and ends, in turns: positions in the frame column after column, int64, an even
+    number. The bytes are made when somebody asks for them.
+    """
+
+    __slots__ = ("_counts", "borders", "size")
+
+    def __init__(self, runs: np.ndarray, size: tuple[int, int], counts: bytes | None = None) -> None:
+        """runs: pixels of every run, int64, background first, which fill the frame."""
+        self.size = size
+        self.borders = np.add.accumulate(runs)[:len(runs) // 2 * 2]
+        self._counts = counts
+
+    def __getitem__(self, name: str) -> Any:
+        if name == "size":
+            return list(self.size)
+        if name != "counts":
+            raise KeyError(name)
+        if self._counts is None:
+            runs = np.diff(self.borders, prepend=0, append=self.size[0] * self.size[1])
+            told = {"size": self["size"], "counts": (runs if runs[-1] else runs[:-1]).tolist()}
+            self._counts = coco.frPyObjects(told, *self.size)["counts"]
+        return self._counts
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("size", "counts"))
+
+    def __len__(self) -> int:
+        return 2
+
+
+def packed_mask(mask: Any, *, height: int, width: int) -> Mask | None:
     """Compressed run lengths (size, counts as bytes) of a mask given as run lengths or as polygons.
 
     None if the object is absent or covers no pixel. Polygons are lists of numbers x, y, x, y, ... or of pairs, one or
     several; those with fewer than three corners cover nothing. Memory is bounded by the frame and the length of `mask`.
     Raises ValueError, in words for people, for anything else, and for a mask that does not fit the frame.
     """
+    (packed,) = packed_masks([mask], height=height, width=width)
+    if isinstance(packed, ValueError):
+        raise packed
+    return packed
+
+
+def packed_masks(masks: Sequence[Any], *, height: int, width: int) -> list[Mask | ValueError | None]:
+    """`packed_mask` of every mask, or the error that it raises. Compressed run lengths are decoded together."""
+    texts = [mask["counts"] for mask in masks if _is_compressed(mask)]
+    decoded = iter(runs_of_all(texts))
+    packed: list[Mask | ValueError | None] = []
+    for mask in masks:
+        try:
+            packed.append(_packed(mask, next(decoded) if _is_compressed(mask) else None, (height, width)))
+        except ValueError as error:
+            packed.append(error)
+    return packed
+
+
+def _is_compressed(mask: Any) -> bool:
+    return isinstance(mask, dict) and isinstance(mask.get("counts"), str)
+
+
+def _packed(mask: Any, decoded: np.ndarray | None, size: tuple[int, int]) -> Mask | None:
+    """decoded: the runs of a mask with compressed run lengths; None if they cannot be read."""
     if mask is None or mask in ([], {}):
         return None
     if isinstance(mask, list):
-        packed = _packed_polygons(mask, height, width)
-    elif isinstance(mask, dict):
-        packed = _packed_runs(mask, height, width)
-    else:
-        raise ValueError(f"the mask is {shown(mask)}; it must be polygons or run lengths.")
-    return packed
+        return _packed_polygons(mask, *size)
+    if isinstance(mask, dict):
+        return _packed_runs(mask, decoded, size)
+    raise ValueError(f"the mask is {shown(mask)}; it must be polygons or run lengths.")
 
 
 def _packed_polygons(mask: list, height: int, width: int) -> dict | None:
@@ -98,54 +158,92 @@ def _cut(points: np.ndarray, axis: int, border: float, *, above: bool) -> np.nda
     return np.reshape(kept, (-1, 2))
 
 
-def _packed_runs(mask: dict, height: int, width: int) -> dict | None:
+def _packed_runs(mask: dict, decoded: np.ndarray | None, size: tuple[int, int]) -> RunLengths | None:
     if "size" not in mask or "counts" not in mask:
         raise ValueError(f"the mask has the fields {shown(sorted(map(str, mask)))}; run lengths need size and counts.")
-    size = mask["size"]
-    if not isinstance(size, list) or [whole_number(side) for side in size] != [height, width]:
-        told = f"[{', '.join(map(shown, size))}]" if isinstance(size, list) and len(size) == 2 else shown(size)
-        raise ValueError(f"the mask has the size {told} (height, width), the frame has [{height}, {width}].")
+    told = mask["size"]
+    if not isinstance(told, list) or [whole_number(side) for side in told] != list(size):
+        sides = f"[{', '.join(map(shown, told))}]" if isinstance(told, list) and len(told) == 2 else shown(told)
+        raise ValueError(f"the mask has the size {sides} (height, width), the frame has {list(size)}.")
     counts = mask["counts"]
-    pixels = height * width
-    if isinstance(counts, str):
-        runs = runs_of(counts)
-        if runs is None or runs.sum() != pixels:
-            described = "cannot be read" if runs is None else f"sum to {runs.sum()} pixels"
-            raise ValueError(f"the compressed run lengths {described}; a frame has {pixels}.")
-        return {"size": [height, width], "counts": counts.encode()} if runs[1::2].any() else None
+    pixels = size[0] * size[1]
+    if not isinstance(counts, str):
+        runs = _uncompressed(counts, pixels)
+        return RunLengths(runs, size) if _covers(runs) else None
+    if decoded is None or decoded.max() > pixels or decoded.sum() != pixels:
+        described = "cannot be read" if decoded is None else f"sum to {sum(decoded.tolist())} pixels"
+        raise ValueError(f"the compressed run lengths {described}; a frame has {pixels}.")
+    return RunLengths(decoded, size, counts.encode()) if _covers(decoded) else None
+
+
+def _covers(runs: np.ndarray) -> bool:
+    """Whether a mask has a pixel, as mostly the second run tells, which is the first inside of it."""
+    return len(runs) > 1 and bool(runs[1] or runs[1::2].any())
+
+
+def _uncompressed(counts: Any, pixels: int) -> np.ndarray:
+    """The runs of uncompressed run lengths, int64. Raises ValueError where they do not fill the frame."""
     if not isinstance(counts, list):
         raise ValueError(f"the run lengths are {shown(counts)}; they must be a list or a text.")
-    runs = counts if set(map(type, counts)) <= {int} else [whole_number(count) for count in counts]
-    if None in runs:
-        raise ValueError(f"one of the run lengths is {shown(counts[runs.index(None)])}; it must be a whole number.")
-    if sum(runs) != pixels or min(runs) < 0:
-        raise ValueError(f"the run lengths sum to {sum(runs)} pixels, and the smallest is {min(runs, default=0)}; a "
+    told = counts
+    if countOf(map(type, counts), int) < len(counts):
+        told = [whole_number(count) for count in counts]
+        if None in told:
+            raise ValueError(f"one of the run lengths is {shown(counts[told.index(None)])}; it must be a whole number.")
+    try:
+        runs = np.fromiter(told, np.int64, len(told))
+        fits = runs.view(np.uint64).max(initial=0) <= pixels == runs.sum()      # a negative number is a large one there
+    except OverflowError:
+        fits = False
+    if not fits:
+        raise ValueError(f"the run lengths sum to {sum(told)} pixels, and the smallest is {min(told, default=0)}; a "
                          f"frame has {pixels}.")
-    if not any(runs[1::2]):
-        return None
-    packed = coco.frPyObjects({"size": [height, width], "counts": runs}, height, width)
-    return {"size": [height, width], "counts": packed["counts"]}
+    return runs
 
 
 def runs_of(counts: str) -> np.ndarray | None:
-    """Pixels of every run in compressed run lengths, background first; None if `counts` cannot be decoded.
+    """Pixels of every run in compressed run lengths, background first, int64; None if `counts` cannot be decoded."""
+    return runs_of_all([counts])[0]
+
+
+def runs_of_all(texts: Sequence[str]) -> list[np.ndarray | None]:
+    """`runs_of` of every text, decoded in one pass, which takes a third of the time.
 
     The coding is that of COCO's C library: a character holds five bits of a number, lowest bits first, and its sixth
     bit is set if more characters follow. From the fourth number on, a number is stored as its difference from the
     number two before it.
     """
-    if not counts.isascii():
+    joined = "".join(texts)
+    lasts = np.cumsum([len(text) for text in texts], dtype=np.int64) - 1        # last character of each text
+    numbers = ends = None
+    if joined.isascii() and all(texts):
+        codes = np.frombuffer(joined.encode(), np.uint8) - np.uint8(48)         # below "0" they become large
+        ends = np.flatnonzero(codes < 32)                                       # last character of each number
+        numbers = _numbers(codes, ends, lasts)
+    if numbers is None:
+        return [None] if len(texts) == 1 else [runs_of(text) for text in texts]
+    stops = np.searchsorted(ends, lasts, side="right").tolist()
+    return [_undifferenced(numbers[start:stop]) for start, stop in pairwise([0, *stops])]
+
+
+def _numbers(codes: np.ndarray, ends: np.ndarray, lasts: np.ndarray) -> np.ndarray | None:
+    """The numbers that end at `ends`, int64. None where a character is none of the coding, or a text ends inside of a
+    number."""
+    if not len(codes):
+        return np.zeros(0, np.int64)
+    sizes = np.diff(ends, prepend=-1)                                           # characters of each number
+    longest = sizes.max(initial=0)
+    if codes.max() > 63 or (codes[lasts] > 31).any() or longest > 7:            # no picture has 2^34 pixels
         return None
-    codes = np.frombuffer(counts.encode(), np.uint8).astype(np.int64) - 48
-    if not codes.size or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
-        return None
-    ends = np.flatnonzero(~codes & 32)                                          # last character of each number
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    offsets = np.arange(codes.size) - np.repeat(starts, ends - starts + 1)      # of each character in its number
-    if offsets.max() > 6:                                                       # no picture has 2^34 pixels
-        return None
-    runs = np.add.reduceat((codes & 31) << 5 * offsets, starts)
-    runs -= (codes[ends] >> 4 & 1) << 5 * (ends - starts + 1)                   # the sign
-    runs[1::2] = np.cumsum(runs[1::2])
-    runs[2::2] = np.cumsum(runs[2::2])
+    numbers = (codes[ends].astype(np.int64) ^ 16) - 16                          # the highest five bits, with the sign
+    for place in range(1, longest):
+        longer = np.flatnonzero(sizes > place)
+        numbers[longer] = numbers[longer] << 5 | codes[ends[longer] - place] & 31
+    return numbers
+
+
+def _undifferenced(runs: np.ndarray) -> np.ndarray | None:
+    """The runs of the numbers of a text, in their place; None where one is negative."""
+    np.add.accumulate(runs[1::2], out=runs[1::2])
+    np.add.accumulate(runs[2::2], out=runs[2::2])
     return None if runs.min() < 0 else runs

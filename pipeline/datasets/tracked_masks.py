@@ -11,7 +11,7 @@ from pycocotools import mask as coco
 from pipeline.datasets.folders import size_of_pictures
 from pipeline.errors import BadInput
 from pipeline.faulty_labels import without_faulty_labels
-from pipeline.records import FrameRecord, Segment, VideoRecord
+from pipeline.records import FrameRecord, Mask, Segment, VideoRecord
 
 
 class TrackedMasks:
@@ -27,10 +27,10 @@ class TrackedMasks:
         self.remarks: Counter[str] = Counter()
         self._ids: dict[Hashable, int] = {}
         self._segments: dict[int, Segment] = {}
-        self._masks: dict[str, dict[int, dict]] = {name: {} for name in images}
+        self._masks: dict[str, dict[int, Mask]] = {name: {} for name in images}
         self._faults: dict[str, BadInput] = {}
 
-    def add(self, frame: str, key: Hashable, class_index: int, mask: dict | None, *, is_crowd: bool = False) -> None:
+    def add(self, frame: str, key: Hashable, class_index: int, mask: Mask | None, *, is_crowd: bool = False) -> None:
         """One mask of an object, as `packed_mask` gives it. Several in a frame are its parts; None is counted."""
         if mask is None:
             self.remarks["masks without a pixel"] += 1

@@ -22,12 +22,12 @@ from pipeline.datasets.classes_youtube_vis import TABLES, thing_table
 from pipeline.datasets.coco_video import Faults, as_youtube_vis, is_coco_video
 from pipeline.datasets.folders import files_by_stem, first_existing, load_entry, root_folder, size_of_pictures
 from pipeline.datasets.json_entries import Entry, shown, whole_number, whole_or_text
-from pipeline.datasets.run_lengths import packed_mask
+from pipeline.datasets.run_lengths import packed_masks
 from pipeline.errors import BadInput
 from pipeline.faulty_labels import without_faulty_labels
 from pipeline.file_names import PICTURES, frame_name, video_name
 from pipeline.frame_order import in_order_of_time
-from pipeline.records import FrameRecord, Segment, VideoRecord
+from pipeline.records import FrameRecord, Mask, Segment, VideoRecord
 
 NO_SIZE = "videos without a size in the json (that of the picture counts)"
 COPY_AGAIN = "Copy the json of this split again, or correct this entry."
@@ -241,12 +241,12 @@ class YouTubeVis:
         return self._grouped[1]
 
     def _tracks(self, annotations: list[Entry], length: int, size: tuple[int, int], remarks: Counter[str],
-                faults: dict[int, BadInput]) -> tuple[tuple[Segment, ...], list[dict[int, dict]]]:
+                faults: dict[int, BadInput]) -> tuple[tuple[Segment, ...], list[dict[int, Mask]]]:
         """The segments, and for each frame a dict of track id -> run lengths. What is left out is counted.
 
         faults: gets the first fault of every frame in which a mask cannot be read, or its class is not known.
         """
-        masks: list[dict[int, dict]] = [{} for _ in range(length)]
+        masks: list[dict[int, Mask]] = [{} for _ in range(length)]
         segments = []
         told = [entry.values.get("id") for entry in annotations]
         ids = [whole_number(id) for id in told]
@@ -321,25 +321,23 @@ def _in_order(files: Iterable[str], entry: Entry) -> list[str]:
 
 
 def _masks(entry: Entry, length: int, size: tuple[int, int], remarks: Counter[str],
-           faults: dict[int, BadInput]) -> list[dict | None]:
+           faults: dict[int, BadInput]) -> list[Mask | None]:
     """The mask of a track in every frame. One that cannot be read becomes the fault of its frame, if it is the first.
     """
-    masks = entry.list("segmentations")
-    if len(masks) != length:
-        raise entry.bad(f"{entry.name} has {len(masks)} masks for {length} frames.", "frame-mismatch")
+    told = entry.list("segmentations")
+    if len(told) != length:
+        raise entry.bad(f"{entry.name} has {len(told)} masks for {length} frames.", "frame-mismatch")
     boxes = entry.values.get("bboxes")
     boxes = boxes if isinstance(boxes, list) and len(boxes) == length else [None] * length
-    packed = []
-    for frame, (mask, box) in enumerate(zip(masks, boxes)):
-        try:
-            packed.append(packed_mask(mask, height=size[0], width=size[1]))
-        except ValueError as error:
-            faults.setdefault(frame, entry.bad(f"{entry.name}, frame {frame}: {error}", "size-differs"))
-            packed.append(None)
-            continue
-        if packed[-1] is None and (mask or box):
+    masks: list[Mask | None] = []
+    for frame, (mask, box, packed) in enumerate(zip(told, boxes, packed_masks(told, height=size[0], width=size[1]))):
+        if isinstance(packed, ValueError):
+            faults.setdefault(frame, entry.bad(f"{entry.name}, frame {frame}: {packed}", "size-differs"))
+            packed = None
+        elif packed is None and (mask or box):
             remarks["masks without a pixel" if mask else "boxes without a mask"] += 1
-    return packed
+        masks.append(packed)
+    return masks
 
 
 def _plain(name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,8 +13,8 @@ from pipeline.faulty_labels import without_faulty_labels
 from pipeline.files import canonical_json
 from pipeline.foreign_files import read_file
 from pipeline.images import (
+    check_jpeg,
     decode_image,
-    decode_jpeg,
     encode_jpeg,
     encode_png,
     image_size,
@@ -26,12 +26,12 @@ from pipeline.records import Dataset, FrameRecord, VideoRecord
 from pipeline.shards.allowed import refuse_unfit_video
 from pipeline.shards.class_counts import Counts, video_counts
 from pipeline.shards.format import META, SCHEMA, clip_key
-from pipeline.shards.label_png import encode_label
+from pipeline.shards.id_runs import IdRuns
+from pipeline.shards.label_png import LabelEncoder
 from pipeline.shards.plan import ShardConfig
 from pipeline.shards.stored_ids import StoredIds
 
 UNLABELLED = "frames without a label"
-LABEL_ENCODERS = {2: encode_png, 3: encode_label}       # by the schema of the set
 FAULTS_OF_A_VIDEO = ("too-many-segments", "bad-id")     # which the label of one frame shows
 
 
@@ -80,13 +80,20 @@ def _encode(dataset: Dataset, video: VideoRecord, config: ShardConfig, schema: i
             pictures: dict[str, BadInput]) -> EncodedVideo:
     """labels, pictures: get the faults of these; with one of a picture, the result is not to be used."""
     stored_ids = StoredIds(video)
+    encode_label = _label_encoder(config.stored_size(video.height, video.width), schema)
     starts = range(0, len(video.frames), config.clip_frames)
-    frames = [_encode_frames(dataset, video, start, stored_ids, config, schema, labels, pictures) for start in starts]
+    frames = [_encode_frames(dataset, video, start, stored_ids, config, encode_label, labels, pictures)
+              for start in starts]
     # The meta of every clip lists all overlaps, which are complete only now.
     return EncodedVideo(
         clips=[_encode_clip(video, clip, members, stored_ids, config, schema) for clip, members in enumerate(frames)],
         classes=video_counts(stored_ids.table, stored_ids.overlaps, stored_ids.pixels), remarks=_remarks(video),
         faults=video.faults)
+
+
+def _label_encoder(size: tuple[int, int], schema: int) -> Callable[[IdRuns], bytes]:
+    """What makes the PNGs of a video in a set of this schema. size: of the maps, height and width."""
+    return LabelEncoder(size).encode if schema == 3 else lambda runs: encode_png(runs.painted())
 
 
 def _remarks(video: VideoRecord) -> Mapping[str, int]:
@@ -97,8 +104,8 @@ def _remarks(video: VideoRecord) -> Mapping[str, int]:
 
 
 def _encode_frames(dataset: Dataset, video: VideoRecord, start: int, stored_ids: StoredIds,
-                   config: ShardConfig, schema: int, labels: dict[str, BadInput], pictures: dict[str, BadInput]
-                   ) -> list[tuple[str, bytes]]:
+                   config: ShardConfig, encode_label: Callable[[IdRuns], bytes], labels: dict[str, BadInput],
+                   pictures: dict[str, BadInput]) -> list[tuple[str, bytes]]:
     size = config.stored_size(video.height, video.width)
     members = []
     for index, frame in enumerate(video.frames[start:start + config.clip_frames]):
@@ -111,16 +118,16 @@ def _encode_frames(dataset: Dataset, video: VideoRecord, start: int, stored_ids:
             pictures[frame.name] = error
             continue
         members.append((f"f{index:03d}.jpg", image))
-        ids = None
+        runs = None
         try:
             with _blame(video.video_id, frame.label, missing="missing-label"):
-                ids = stored_ids.encode(dataset, video, frame, size)
+                runs = stored_ids.runs(dataset, video, frame, size)
         except BadInput as error:
             if error.reason in FAULTS_OF_A_VIDEO:
                 raise
             labels[frame.name] = error
-        if ids is not None:
-            members.append((f"f{index:03d}.png", LABEL_ENCODERS[schema](ids)))
+        if runs is not None:
+            members.append((f"f{index:03d}.png", encode_label(runs)))
     return members
 
 
@@ -148,7 +155,7 @@ def _encode_image(video: VideoRecord, frame: FrameRecord, size: tuple[int, int],
             raise _other_size(data, actual, video)
         if size == actual and is_upright_jpeg(data):
             if decode:
-                decode_jpeg(data)
+                check_jpeg(data)
             return data
         pixels = decode_image(data)
         return encode_jpeg(pixels if size == actual else resize_image(pixels, *size), quality=config.jpeg_quality)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
 
-from pipeline.datasets.run_lengths import runs_of
+from pipeline.datasets.run_lengths import RunLengths, runs_of
+from pipeline.records import Mask
+
+_ONE_MASK = 2**32       # counts masks in the upper half of a number, whose lower half sums their ids
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,11 +27,16 @@ class IdRuns:
         """Pixels of every id from 0 to count - 1, int64."""
         return np.bincount(self.ids, self.lengths, minlength=count).astype(np.int64)
 
-    def painted(self) -> np.ndarray:
-        """The map, H W, with the type of `ids`."""
+    def painted(self, out: np.ndarray | None = None) -> np.ndarray:
+        """The map, H W, with the type of `ids`. out: where it is painted, if given."""
         height, width = self.size
         flat = np.repeat(self.ids, self.lengths)
-        return cv2.transpose(flat.reshape(width, height)) if self.by_column else flat.reshape(height, width)
+        if self.by_column:
+            return cv2.transpose(flat.reshape(width, height), out)
+        if out is None:
+            return flat.reshape(height, width)
+        out[...] = flat.reshape(height, width)
+        return out
 
 
 def map_runs(ids: np.ndarray) -> IdRuns:
@@ -47,14 +54,14 @@ def mask_runs(borders: Mapping[int, np.ndarray], size: tuple[int, int],
     those that lack the lowest ids first.
     """
     events = np.concatenate([*borders.values(), np.zeros(0, np.int64)])
+    changes = np.repeat(np.array([*borders, 0]) + _ONE_MASK, [*map(len, borders.values()), 0])
+    changes[1::2] *= -1                                                     # a mask begins, then it ends
     order = np.argsort(events, kind="stable")
-    enters = 1 - 2 * (np.arange(len(events)) & 1)                           # a mask begins (1), or ends (-1)
-    id_of = np.repeat(list(borders), [len(border) for border in borders.values()]) if borders else events
-    starts = np.append(0, events[order])
-    lengths = np.diff(starts, append=size[0] * size[1])
-    covers = np.append(0, np.cumsum(enters[order]))                         # masks over each run
-    ids = np.append(0, np.cumsum((enters * id_of)[order]))                  # their sum: the id itself under one mask
-    shared = (covers > 1) & (lengths > 0)
+    starts = np.concatenate([[0], events[order]])
+    lengths = np.concatenate([starts[1:], [size[0] * size[1]]]) - starts
+    sums = np.add.accumulate(np.concatenate([[0], changes[order]]))         # of the ids and number of masks over a run
+    ids = sums & (_ONE_MASK - 1)                                            # the id itself under one mask
+    shared = (sums >= 2 * _ONE_MASK) & (lengths > 0)
     if shared.any():
         ids[shared] = _shared_ids(borders, starts[shared], shared_id)
     ids[lengths == 0] = 0
@@ -71,12 +78,13 @@ def _shared_ids(borders: Mapping[int, np.ndarray], starts: np.ndarray,
     return np.array(named)[group_of.ravel()]
 
 
-def mask_borders(mask: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
+def mask_borders(mask: Mask, size: tuple[int, int]) -> np.ndarray:
     """Where a mask begins and ends, in turns: positions in the frame column after column, int64, an even number.
 
-    mask: COCO run lengths, whose counts are a list, or text or bytes if compressed. Raises ValueError for counts that
-    do not fill a frame of `size`, before memory for them is taken.
+    Raises ValueError for counts that do not fill a frame of `size`, before memory for them is taken.
     """
+    if isinstance(mask, RunLengths) and mask.size == size:
+        return mask.borders
     counts = mask["counts"]
     pixels = size[0] * size[1]
     if isinstance(counts, list):

@@ -15,6 +15,7 @@ from isal import isal_zlib
 
 from pipeline.images import decode_png
 from pipeline.picture_headers import refuse_large
+from pipeline.shards.id_runs import IdRuns
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER = struct.Struct(">IIBBBBB")     # width, height, bits, colour type, compression, filter method, interlacing
@@ -24,10 +25,33 @@ _LEVEL = 1
 
 def encode_label(ids: np.ndarray) -> bytes:
     """H W uint8 or uint16 -> PNG with one channel."""
-    height, width = ids.shape
-    rows = np.zeros((height, 1 + width * ids.itemsize), np.uint8)       # each begins with its filter: 0, none
+    rows = _rows(ids.shape, ids.itemsize)
     rows[:, 1:] = np.ascontiguousarray(ids, ids.dtype.newbyteorder(">")).view(np.uint8)
-    header = _HEADER.pack(width, height, 8 * ids.itemsize, 0, 0, 0, 0)
+    return _png(rows, ids.shape, ids.itemsize)
+
+
+class LabelEncoder:
+    """`encode_label` of the maps of a video, of one size. They are painted into the same memory, which stays in the
+    cache of the processor, and in its place in the PNG."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self._rows = _rows(size, 1)
+
+    def encode(self, runs: IdRuns) -> bytes:
+        """The PNG of a map."""
+        if runs.ids.dtype != np.uint8:
+            return encode_label(runs.painted())
+        runs.painted(out=self._rows[:, 1:])
+        return _png(self._rows, runs.size, 1)
+
+
+def _rows(size: tuple[int, int], bytes_of_id: int) -> np.ndarray:
+    """The rows of a PNG, each of which begins with its filter: 0, none."""
+    return np.zeros((size[0], 1 + size[1] * bytes_of_id), np.uint8)
+
+
+def _png(rows: np.ndarray, size: tuple[int, int], bytes_of_id: int) -> bytes:
+    header = _HEADER.pack(size[1], size[0], 8 * bytes_of_id, 0, 0, 0, 0)
     return b"".join((_SIGNATURE, _chunk(b"IHDR", header), _chunk(b"IDAT", isal_zlib.compress(rows, _LEVEL)),
                      _chunk(b"IEND", b"")))
 

@@ -39,22 +39,20 @@ class StoredIds:
         """Ids above m and the segments that share them, of the frames so far; for `meta.json`."""
         return [{"id": id, "segments": list(segments)} for segments, id in self._overlaps.items()]
 
-    def encode(self, dataset: Dataset, video: VideoRecord, frame: FrameRecord,
-               size: tuple[int, int]) -> np.ndarray | None:
-        """Stored ids of one frame, H W uint8 or uint16, in the given size; None where the data set has no labels.
+    def runs(self, dataset: Dataset, video: VideoRecord, frame: FrameRecord, size: tuple[int, int]) -> IdRuns | None:
+        """Stored ids of one frame, uint8 or uint16, in the given size; None where the data set has no labels.
 
         Raises BadInput where the map or the masks contradict the annotation.
         """
         if frame.label is None and frame.masks is None:
             return None
         runs = self._from_masks(video, frame) if frame.label is None else self._from_map(dataset, video, frame)
-        ids = runs.painted()
-        if ids.shape != size:
-            ids = resize_ids(ids, *size)
-            runs = map_runs(ids)
+        if runs.size != size:
+            runs = map_runs(resize_ids(runs.painted(), *size))
         counts = runs.pixels(len(self.table) + len(self._overlaps) + 1)
-        self.pixels = np.pad(self.pixels, (0, len(counts) - len(self.pixels))) + counts
-        return ids
+        counts[:len(self.pixels)] += self.pixels
+        self.pixels = counts
+        return runs
 
     def _from_map(self, dataset: Dataset, video: VideoRecord, frame: FrameRecord) -> IdRuns:
         source = dataset.frame_ids(video, frame)                                        # H W int32

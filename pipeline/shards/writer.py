@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import tarfile
-import zlib
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
+
+from isal import isal_zlib
 
 from pipeline.disk_space import free_bytes
 from pipeline.errors import BadInput
@@ -124,7 +125,7 @@ class _Tar:
             info.size = len(content)
             self._write(info.tobuf(tarfile.GNU_FORMAT))
             members.append({"name": info.name, "offset": self.size, "length": len(content),
-                            "crc32": zlib.crc32(content)})
+                            "crc32": isal_zlib.crc32(content)})
             self._write(content)
             self._write(bytes(-len(content) % tarfile.BLOCKSIZE))
         return members

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -75,6 +76,29 @@ def test_a_jpeg_cut_in_its_pixels_is_refused_by_the_decoder(picture, monkeypatch
         with pytest.raises(BadInput) as caught:
             images.decode_jpeg(data[:length])
         assert caught.value.reason == "corrupt-image"
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
+def test_the_check_refuses_what_the_decoder_refuses(picture, options):
+    rng = np.random.default_rng(1)
+    whole = saved(picture, "JPEG", **options)
+    refused = 0
+    for length in rng.integers(2, len(whole) + 1, 60).tolist():
+        data = bytearray(whole[:length] if length % 3 else whole)
+        data[rng.integers(len(data))] = rng.integers(256)
+        faults = [_fault(images.decode_jpeg, bytes(data)), _fault(images.check_jpeg, bytes(data))]
+        assert faults[0] == faults[1]
+        refused += bool(faults[0])
+    assert 0 < refused < 60
+    images.check_jpeg(whole)
+
+
+def _fault(function: Callable[[bytes], object], data: bytes) -> str:
+    try:
+        function(data)
+    except BadInput as error:
+        return error.reason
+    return ""
 
 
 def test_a_jpeg_with_damaged_pixels_is_refused(picture):

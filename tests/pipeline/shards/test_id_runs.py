@@ -10,6 +10,8 @@ import pytest
 from numpy.testing import assert_array_equal
 from pycocotools import mask as coco
 
+from pipeline.datasets.run_lengths import packed_mask
+from pipeline.records import Mask
 from pipeline.shards.id_runs import IdRuns, map_runs, mask_borders, mask_runs
 
 SIZE = (13, 17)
@@ -23,13 +25,16 @@ def random_masks(rng: np.random.Generator, count: int) -> np.ndarray:
     return np.stack([kinds[kind] for kind in rng.choice(4, count, p=(0.4, 0.4, 0.1, 0.1))])
 
 
-def packed(mask: np.ndarray, kind: str) -> dict:
-    """COCO run lengths of a mask as bytes, text or a list."""
+def packed(mask: np.ndarray, kind: str) -> Mask:
+    """COCO run lengths of a mask as bytes, text, a list, or as readers give them."""
     compressed = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
     if kind == "bytes":
         return compressed
     if kind == "text":
         return {**compressed, "counts": compressed["counts"].decode()}
+    if kind == "read":
+        read = packed_mask(packed(mask, "text"), height=SIZE[0], width=SIZE[1])
+        return packed(mask, "list") if read is None else read
     flat = mask.ravel(order="F")
     ends = [*(np.flatnonzero(flat[1:] != flat[:-1]) + 1).tolist(), flat.size]
     return {"size": list(SIZE), "counts": [0] * bool(flat[0]) + np.diff(ends, prepend=0).tolist()}
@@ -58,7 +63,7 @@ def plain(masks: dict[int, dict], shared: Shared) -> np.ndarray:
     return np.array(values)[group_of.ravel()].reshape(SIZE)
 
 
-@pytest.mark.parametrize("kind", ["bytes", "text", "list"])
+@pytest.mark.parametrize("kind", ["bytes", "text", "list", "read"])
 @pytest.mark.parametrize("seed", range(20))
 def test_masks_become_the_map_of_the_plain_formula(kind, seed):
     rng = np.random.default_rng(seed)

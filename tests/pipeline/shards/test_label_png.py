@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from dataclasses import replace
 from platform import machine
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_array_equal
@@ -19,7 +20,8 @@ from pipeline.errors import BadInput
 from pipeline.files import digest
 from pipeline.images import decode_png, encode_png
 from pipeline.shards import label_png
-from pipeline.shards.label_png import decode_label, encode_label
+from pipeline.shards.id_runs import map_runs
+from pipeline.shards.label_png import LabelEncoder, decode_label, encode_label
 
 MAP = np.repeat(np.arange(24, dtype=np.uint16) * 100, 20).reshape(24, 20)
 SIZES = st.tuples(st.integers(1, 30), st.integers(1, 30))
@@ -42,6 +44,16 @@ def test_every_reader_gets_the_ids_back(ids):
         assert_array_equal(decoded, ids)
     assert decode_label(data).dtype == ids.dtype
     assert decode_label(data).flags.writeable
+
+
+@settings(deadline=None)
+@given(SIZES.flatmap(lambda size: st.lists(st.sampled_from([np.uint8, np.uint16]).flatmap(
+    lambda kind: arrays(kind, size)), min_size=1, max_size=4)))
+def test_the_maps_of_a_video_are_encoded_like_each_alone(maps):
+    encoder = LabelEncoder(maps[0].shape)
+    for ids in maps:
+        columns = replace(map_runs(ids.T), size=ids.shape, by_column=True)
+        assert encoder.encode(columns) == encoder.encode(map_runs(ids)) == encode_label(ids)
 
 
 def test_a_map_that_is_a_view_is_encoded_like_its_copy():
