@@ -116,8 +116,8 @@ def drawn_videos(cache: QueryCache, config: QueryInputConfig) -> DrawnVideos:
                              f"{frames} frames; set a smaller stage_two.input.clips, or "
                              "stage_two.input.sampling=videos to draw shorter ones too")
     views = np.flatnonzero(is_drawn)
-    of_video = np.searchsorted(table.starts, views, side="right")
-    starts = np.flatnonzero(np.diff(of_video, prepend=0))
+    before = np.concatenate([[0], np.cumsum(is_drawn)])[table.starts]       # drawn views before each video, and of all
+    starts = before[:-1][before[1:] > before[:-1]]
     counts = np.ones(len(starts), np.int64)
     if config.sampling == "windows" and len(views):
         counts = np.maximum(np.maximum.reduceat(table.frames[views], starts).astype(np.int64) - (frames - 1), 0)

@@ -209,19 +209,19 @@ class QueryCache:
     def _refuse_other_parts(self) -> None:
         """Raise BadInput or Mismatch for a part that is missing, cut, or of another cache.
 
-        Its fingerprint need not be read where its bytes are known to be those that the manifest lists.
+        A part whose bytes are known to be those that the manifest lists is not opened for that.
         """
         known = remembered_sha256(self.folder, (entry["file"] for entry in self.manifest["parts"] if entry["clips"]))
         for entry in self.manifest["parts"]:
-            if not entry["clips"]:
+            is_known = known.get(entry["file"]) == entry["sha256"] and "fingerprint" in entry
+            if is_known or not entry["clips"]:
                 continue
             size = _file_size(f"{self.folder}/{entry['file']}")      # no Path: there are many thousands of parts
             if size != entry["bytes"]:
                 fault = "does not exist" if size is None else f"has {size}"
                 raise BadInput("cut-cache", f"{entry['bytes']} bytes expected, but the file {fault}.",
                                file=self.folder / entry["file"], cure=REDO)
-            if known.get(entry["file"]) != entry["sha256"] or "fingerprint" not in entry:
-                refuse_other_part(self.folder / entry["file"], entry)
+            refuse_other_part(self.folder / entry["file"], entry)
 
     def _lengths(self) -> tuple[np.ndarray, np.ndarray]:
         """Frames and full clips of every view of a cache whose manifest does not hold them."""

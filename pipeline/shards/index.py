@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from isal import isal_zlib
 
 from pipeline.arrow_columns import as_numpy
 from pipeline.arrow_files import open_plain
@@ -319,5 +320,5 @@ def _items(items: list[Any], kind: pa.DataType) -> pa.Array:
 def _crc32(column: pa.Array) -> int:
     value = 0
     for buffer in column.buffers():
-        value = zlib.crc32(buffer if buffer is not None else b"", value)
+        value = isal_zlib.crc32(buffer if buffer is not None else b"", value)
     return value

@@ -250,9 +250,13 @@ def _starts(plan: SamplePlan | StreamPlan) -> np.ndarray:
 
 def _locate(plan: SamplePlan | StreamPlan, samples: np.ndarray) -> list[tuple[int, int]]:
     """The video of each sample, and which sample of that video it is."""
-    starts = _starts(plan)
-    videos = np.searchsorted(starts, samples, side="right") - 1
-    return list(zip(videos.tolist(), (samples - starts[videos]).tolist()))
+    if isinstance(plan.samples_per_video, int):     # an epoch may have too many samples for a list of them
+        videos, places = np.divmod(samples, plan.samples_per_video)
+    else:
+        starts = _starts(plan)
+        videos = np.searchsorted(starts, samples, side="right") - 1
+        places = samples - starts[videos]
+    return list(zip(videos.tolist(), places.tolist()))
 
 
 def _samples(plan: SamplePlan | StreamPlan) -> int:
