@@ -6,8 +6,9 @@
     python -m benchmarks --table                         # only write benchmarks/README.md from the results
 
 Every benchmark is a module with three names: `MEASURES`, the files whose speed it measures, `SIZES`, its settings by
-name, of which `toy` runs in the tests, and `run(size, results)`. Each runs in a process of its own. The exit code is 1
-if a benchmark fails, or if a ratio fell by more than its repeats lie apart.
+name, of which `toy` runs in the tests, and `run(size, results)`. `NOTES`, where there is one, stands below its table.
+Each runs in a process of its own. The exit code is 1 if a benchmark fails, or if a ratio fell by more than its repeats
+lie apart.
 """
 
 from __future__ import annotations

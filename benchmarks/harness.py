@@ -110,13 +110,14 @@ def _round(
 ) -> tuple[float, float]:
     """Seconds of each; the order alternates from round to round."""
     if ours_first:
-        first = _time(ours, device)
-        return first, _time(baseline, device)
-    first = _time(baseline, device)
-    return _time(ours, device), first
+        first = seconds_of(ours, device)
+        return first, seconds_of(baseline, device)
+    first = seconds_of(baseline, device)
+    return seconds_of(ours, device), first
 
 
-def _time(function: Callable[[], object], device: str) -> float:
+def seconds_of(function: Callable[[], object], device: str) -> float:
+    """The time of one call. device: "cuda" waits for the GPU around it."""
     if device == "cuda":
         torch.cuda.synchronize()
     start = time.perf_counter()

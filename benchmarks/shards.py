@@ -1,9 +1,9 @@
 """Sharding against a plain re-pack of the same source files (tar, fsync, sha256), in one process without Ray.
 
-Two data sets of the synthetic world at 1280x720 are sharded. With masks as run lengths, frames are copied, and sharding
-does little more than the re-pack. With label maps, each RGB-coded PNG is decoded, renumbered and written as an id map
-of one channel. Decompressing it alone takes longer than the whole re-pack, so the baseline of a third row decodes it
-too.
+Two data sets of the synthetic world at 1280x720 are sharded. With masks as run lengths, frames are copied, and every
+mask is read, checked and painted into an id map. With label maps, each RGB-coded PNG is decoded, renumbered and written
+as an id map of one channel. Decoding it alone takes longer than the whole re-pack, so the baseline of a third row
+decodes it too.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from benchmarks.harness import Results
 from pipeline.datasets.synthetic import SyntheticConfig, write_world
@@ -28,7 +29,14 @@ from pipeline.datasets.youtube_vis import YouTubeVis
 from pipeline.records import Dataset
 from pipeline.shards import make_shards
 
-MEASURES = (*(f"pipeline/shards/{name}.py" for name in ("encode", "id_runs", "label_png", "make", "stored_ids",
+NOTES = """The label maps are saved as VIPSeg's own converter saves them (`create_panoptic_video_labels.py` at
+VIPSeg-Dataset/VIPSeg-Dataset@ae1f313): by Pillow, which chooses a filter for each row. In five real maps that were
+saved so, every row has the filter Sub, Up or Paeth. Undoing the filters takes most of the 7 ms in which the fastest of
+five decoders reads such a map of 720p (docs/log.md). This is ten times as long as the re-pack of its frame, so no
+sharding of such maps comes near to a re-pack that does not decode them."""
+
+MEASURES = ("pipeline/datasets/run_lengths.py",
+            *(f"pipeline/shards/{name}.py" for name in ("encode", "id_runs", "label_png", "make", "stored_ids",
                                                        "writer")),
             "pipeline/images.py")
 SIZES = {"toy": SyntheticConfig(videos_train=2, videos_val=0, frames=4),
@@ -39,12 +47,20 @@ def run(size: SyntheticConfig, results: Results) -> None:
     """Compare on masks, on label maps, and on label maps that the baseline decodes too."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        maps = VipSeg(str(write_world(folder / "maps", size)))
+        maps = VipSeg(str(saved_by_pillow(write_world(folder / "maps", size))))
         masks = YouTubeVis(str(write_world(folder / "masks", replace(size, layout="youtube_vis"))))
         for name, dataset, decode in (("run-length masks", masks, False), ("RGB label maps", maps, False),
                                       ("RGB label maps, which the baseline decodes too", maps, True)):
             results.compare(f"sharding, {name}", ours=sharding(dataset, folder), agree=agree,
                             baseline=repacking(dataset, folder, decode_labels=decode))
+
+
+def saved_by_pillow(root: Path) -> Path:
+    """Save the label maps of a world again, with the row filters that Pillow chooses."""
+    for path in sorted((root / "panomasksRGB").rglob("*.png")):
+        with Image.open(path) as picture:
+            picture.copy().save(path)
+    return root
 
 
 def agree(sharded: int, repacked: int) -> None:

@@ -26,7 +26,8 @@ def page(rows: Iterable[Row], modules: Mapping[str, ModuleType]) -> str:
     for name, module in modules.items():
         about = module.__doc__.strip().partition("\n\n")[0].replace("\n", " ")
         own = [row for row in newest if row.benchmark == name]
-        parts.append("\n".join([f"## {name}", "", about, *_table(own, digest(module.MEASURES))]))
+        notes = ["", module.NOTES] if hasattr(module, "NOTES") else []
+        parts.append("\n".join([f"## {name}", "", about, *_table(own, digest(module.MEASURES)), *notes]))
     return "\n\n".join(parts) + "\n"
 
 

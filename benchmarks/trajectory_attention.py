@@ -1,8 +1,9 @@
 """Trajectory attention, forward and backward, against the formula of the paper (arXiv 2311.18537v1, eq. 2-4).
 
 The formula stores a score for every pair of tokens and projects every trajectory point. Two uses are measured: the
-height and the width pass over maps of stride 16, and the queries of all clips of a video. It runs on a GPU where there
-is one.
+height and the width pass over maps of stride 16, and the queries of all clips of a video. Ours is also stated as a
+share of the rate at which the same machine multiplies matrices: the operations of its matrix products, over its time.
+It runs on a GPU where there is one.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from functools import partial
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.harness import Results
+from benchmarks.harness import Results, seconds_of
 from model.layers.trajectory_attention import TrajectoryAttention
 
 DIM = 256
@@ -50,7 +52,24 @@ def run(size: Size, results: Results) -> None:
 
 def _measure(results: Results, name: str, sides: list[Callable], device: str) -> None:
     ours, formula = (partial(side, device=device) for side in sides)
-    results.compare(name, ours=ours, baseline=formula, repeats=3, memory=True, device=device, agree=agree)
+    row = results.compare(name, ours=ours, baseline=formula, repeats=3, memory=True, device=device, agree=agree)
+    rate = operations(ours) / row.detail["ours_seconds"]
+    results.add(f"{name}, share of the rate of a matrix product", 100 * rate / matrix_rate(device), "%", device=device)
+
+
+def operations(function: Callable[[], object]) -> int:
+    """The operations of all matrix products of one call, forward and backward."""
+    with FlopCounterMode(display=False) as counter:
+        function()
+    return counter.get_total_flops()
+
+
+def matrix_rate(device: str) -> float:
+    """Operations a second of one large matrix product in float32, at best."""
+    one = torch.randn(4096, 512, device=device)
+    other = torch.randn(512, 512, device=device)
+    seconds = min(seconds_of(partial(torch.matmul, one, other), device) for _ in range(10))
+    return 2 * one.numel() * other.shape[1] / seconds
 
 
 def agree(ours: list[Tensor], formula: list[Tensor]) -> None:

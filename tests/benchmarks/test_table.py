@@ -35,6 +35,12 @@ def test_a_row_shows_value_spread_memory_date_and_commit(measured):
     assert "| a thing | 3x (2.5 to 3.5) | 0.25 | 2026-01-02, `abc1234`, cpu |" in text
 
 
+def test_what_a_benchmark_notes_stands_below_its_table(measured):
+    measured.NOTES = "It is so, because of this."
+    text = page([ROW], {"one": measured})
+    assert text.index("| a thing |") < text.index("\n\nIt is so, because of this.\n")
+
+
 def test_a_row_is_marked_once_the_measured_code_has_changed(measured, tmp_path):
     row = replace(ROW, code=digest(measured.MEASURES))
     assert "cpu **(old)** |" not in page([row], {"one": measured})
