@@ -14,10 +14,10 @@ merging.
 With 124 classes and the frame sizes of the table, these rules reproduce the published costs of Video-kMaX (arXiv
 2304.04694, supplement, table 3; published numbers in brackets):
 
-                  parameters      720x1280, one frame   two frames       375x1242, one frame
-    ResNet-50     56.37 M (56.4)  160.4 G (162)         319.6 G (324)    82.6 G (83)
-    Axial-R50-B1  74.21 (74.2)    229.3 (231)           457.4 (461)      117.3 (118)
-    ConvNeXt-L    231.63 (231.6)  719.1 (715)           1437.0 (1431)    371.7 (370)
+                  parameters      720x1280, one frame   two frames       375x1242, one frame   two frames
+    ResNet-50     56.37 M (56.4)  160.4 G (162)         319.6 G (324)    82.6 G (83)           164.0 G (167)
+    Axial-R50-B1  74.18 (74.2)    229.3 (231)           457.4 (461)      117.3 (118)           233.5 (236)
+    ConvNeXt-L    231.63 (231.6)  719.1 (715)           1437.0 (1431)    371.7 (370)           742.2 (740)
 
 With the class heads of the decoder layers the networks have 56.56 M and 231.82 M parameters; with those and the 19
 classes of KITTI-STEP 56.38 M and 231.63 M, which the table may mean as well. At 721x1281, the next size of the form
