@@ -103,20 +103,32 @@ def actor_stream(rows: list[dict], actor: type, *, arguments: dict, actors: int,
     """Send rows through a pool of actors; yields what they return, in the order they finish.
 
     actor: a class that is built once per process with `arguments`; its instances are called with the values of a row
-    and return what JSON can hold. The pool starts with one actor and grows: a fixed pool as large as the cluster would
-    leave no CPU for the rest of the chain, which would then never start. failed_starts: number of actors in a row that
-    cannot be started, such as on a machine that is not ready, and are replaced; one that dies later is always replaced.
+    and return what JSON can hold. The pool starts with as many actors as the cluster has room for, and grows with it.
+    failed_starts: number of actors in a row that cannot be started, such as on a machine that is not ready, and are
+    replaced; one that dies later is always replaced.
     report: is told where the actors are in their videos; they are then built with an argument `report` of their own.
     """
-    pool = ray.data.ActorPoolStrategy(min_size=1, max_size=max(min(actors, len(rows)), 1))
+    most = max(min(actors, len(rows)), 1)
+    # Where there are few rows, the actor that starts first must not take two of them: the others would get none.
+    in_flight = 1 if len(rows) <= 2 * most else 2
+    pool = ray.data.ActorPoolStrategy(min_size=1, max_size=most, initial_size=min(most, _room(cpus, gpus)),
+                                      max_tasks_in_flight_per_actor=in_flight)
     chain = _one_task_per_row(rows)
     chain.context.max_consecutive_actor_init_deaths = failed_starts
+    chain.context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0      # rows in flight for each actor
     with _reports_to(report) as board:
         yield from _results(
             chain                                                                               # a row's values
             .map(_Stage, fn_constructor_args=(actor, _Sent(arguments), board), num_cpus=cpus, num_gpus=gpus,
                  compute=pool)                                                                  # 1 -> 1  result, error
         )
+
+
+def _room(cpus: float, gpus: float) -> int:
+    """The number of actors that the machines of the cluster have room for; at least one."""
+    wanted = {name: each for name, each in (("CPU", cpus), ("GPU", gpus)) if each}
+    there = ray.cluster_resources()
+    return max(int(min((there.get(name, 0) / each for name, each in wanted.items()), default=1)), 1)
 
 
 class _Stage:

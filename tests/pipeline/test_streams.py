@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,20 @@ class Counter:
         return {"number": number}
 
 
+class Meeting:
+    """An actor that is done once another one has begun."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, *, number: int) -> dict:
+        (self.folder / str(os.getpid())).touch()
+        ends = time.monotonic() + 60
+        while len(list(self.folder.iterdir())) < 2 and time.monotonic() < ends:
+            time.sleep(0.1)
+        return {"number": number, "others": len(list(self.folder.iterdir())) - 1}
+
+
 class Unbuildable:
     """An actor that the user's data cannot build. It notes each attempt."""
 
@@ -100,6 +115,13 @@ def test_an_actor_that_cannot_be_started_is_replaced_a_few_times(cluster, tmp_pa
     with pytest.raises(RayActorError, match="this machine is not ready"):
         list(actor_stream(rows, Counter, **pool))
     assert sorted(result["number"] for result in actor_stream(rows, Counter, failed_starts=2, **pool)) == [0, 1, 2]
+
+
+def test_two_rows_are_worked_on_at_the_same_time(cluster, tmp_path):
+    rows = [{"number": number} for number in range(2)]
+    met = list(actor_stream(rows, Meeting, arguments={"folder": tmp_path}, actors=2))
+    assert sorted(result["number"] for result in met) == [0, 1]
+    assert all(result["others"] == 1 for result in met)
 
 
 def test_an_actor_that_cannot_be_built_says_why_and_is_not_replaced(cluster, tmp_path):
