@@ -203,7 +203,8 @@ def seen_windows(recipe: Recipe, count: int, *, enlarge: int) -> Iterator[Window
     length = recipe.stage_two.input.clips
     for index in np.linspace(0, len(shards.videos) - 1, count).astype(int).tolist():
         video = shards.videos[index]
-        pairs = list(islice(actor.at_test_time(shards, video), length))
+        with actor.walks(shards, [video], view=0) as (walk,):
+            pairs = list(islice(walk, length))
         queries = make_results(((prediction, clip.valid) for clip, prediction in pairs), [Aligned([QueryCollector()])],
                                num_classes=len(shards.classes))["queries"]
         clips = tuple((repeat(clip.ids, "t h w -> t (h a) (w b)", a=enlarge, b=enlarge),

@@ -17,7 +17,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ from jobs.verb import next_command, recorded, run
 from model.contracts import ClipPrediction
 from model.inference import Aligned, QueryCollector, make_results
 from pipeline.at_work import alone_in
-from pipeline.clips import StoredVideoSource, ahead
+from pipeline.clips import StoredVideoSource, video_clips
 from pipeline.errors import BadInput, Mismatch
 from pipeline.outcomes import Outcomes, VideoOutcome
 from pipeline.progress import Progress, Report, Watch, unwatched
@@ -43,6 +43,7 @@ from pipeline.query_cache import (
     CacheWriter,
     EvidenceConfig,
     EvidenceRecorder,
+    PlainReader,
     QueryCache,
     ViewClip,
     ViewConfig,
@@ -55,7 +56,11 @@ from pipeline.query_cache import (
     stored_summaries,
 )
 from pipeline.shards import ShardSet, StoredVideo, StoredVideos
-from pipeline.training_input import VIEW, at_stride_4, random_stream, read_frames
+from pipeline.system import System
+from pipeline.together import Walk, walks_together
+from pipeline.training_input import VIEW, random_stream, read_frames
+
+ViewWalk = Walk[PlainReader | ViewReader, ViewClip]
 
 # Fields of the cache and its augmentation that the first caches had. A later one is left out of the fingerprint while
 # it has its default, so that a cache made before there was such a field is still found.
@@ -211,10 +216,11 @@ def open_cache(recipe: Recipe) -> QueryCache:
 class CacheShard:
     """Ray Data actor: one shard in, one Parquet part out for each view."""
 
-    def __init__(self, *, recipe: Recipe, report: Report = unwatched) -> None:
+    def __init__(self, *, recipe: Recipe, system: System | None = None, report: Report = unwatched) -> None:
+        """system: that of the recipe, where it is open already."""
         self.recipe = recipe
         self.report = report
-        self.system = open_system(recipe, "near_online")
+        self.system = system or open_system(recipe, "near_online")
         self.source = cache_source(recipe)
 
     def __call__(self, *, split: str, shard: int, part: int) -> dict[str, Any]:
@@ -239,31 +245,40 @@ class CacheShard:
             return known
         skipped = []
         try:
-            for video in shards.with_labels().videos.of_shard(shard):
-                try:
-                    with Watch(video.video_id, self.report) as watch:
-                        writer.add(self.clips(shards, video, view, watch))
-                except BadInput as error:
-                    if self.recipe.strict:
-                        raise
-                    skipped.append(VideoOutcome.skip(video.video_id, error))
+            videos = list(shards.with_labels().videos.of_shard(shard))
+            with self.walks(shards, videos, view) as walks:
+                for video, walk in zip(videos, walks):
+                    try:
+                        with Watch(video.video_id, self.report) as watch:
+                            writer.add(self.cached(shards, video, view, walk, watch))
+                    except BadInput as error:
+                        if self.recipe.strict:
+                            raise
+                        skipped.append(VideoOutcome.skip(video.video_id, error))
             return writer.close(skipped=skipped)
         except BaseException:
             writer.abandon()
             raise
 
-    def clips(self, shards: ShardSet, video: StoredVideo, view: int, watch: Watch | None = None
-              ) -> list[CachedClip]:
+    def clips(self, shards: ShardSet, video: StoredVideo, view: int) -> list[CachedClip]:
+        """One view of one video, as it is cached."""
+        with self.walks(shards, [video], view) as (walk,), Watch(video.video_id, unwatched) as watch:
+            return self.cached(shards, video, view, walk, watch)
+
+    def walks(self, shards: ShardSet, videos: Sequence[StoredVideo], view: int
+              ) -> AbstractContextManager[list[ViewWalk]]:
+        """One view of each video in the segmenter; clips of different videos share batches."""
+        opens = [partial(self.reader, shards, video, view) for video in videos]
+        return walks_together(self.system, opens, lambda reader: reader.clips(), places=True)
+
+    def cached(self, shards: ShardSet, video: StoredVideo, view: int, walk: ViewWalk, watch: Watch
+               ) -> list[CachedClip]:
         """One view of one video, aligned as the head wants it and with its pixel evidence."""
         cache = self.recipe.cache
-        reader = self.reader(shards, video, view) if view else None
-        segments, overlaps = (video.segments, video.overlaps) if reader is None else (reader.segments, reader.overlaps)
         recorder = EvidenceRecorder(video, shards.classes, view=view, config=cache.evidence, seed=cache.seed,
-                                    segments=segments, overlaps=overlaps)
-        clips = self.at_test_time(shards, video) if reader is None else self.augmented(reader)
-        if watch is not None:
-            clips = watch.over(f"view {view + 1} of {cache.views},", clips, len(video.frames),
-                               frames=lambda pair: pair[0].valid)
+                                    segments=walk.source.segments, overlaps=walk.source.overlaps)
+        clips = watch.over(f"view {view + 1} of {cache.views},", walk, len(video.frames),
+                           frames=lambda pair: pair[0].valid)
 
         def passing() -> Iterator[tuple[ClipPrediction, int]]:
             for clip, prediction in clips:
@@ -274,25 +289,13 @@ class CacheShard:
         queries = make_results(passing(), [Aligned([QueryCollector()])], num_classes=len(shards.classes))["queries"]
         return list(recorder.clips(queries))
 
-    def at_test_time(self, shards: ShardSet, video: StoredVideo) -> Iterator[tuple[ViewClip, ClipPrediction]]:
-        """The clips of a video as the segmenter reads them at test time, with its predictions."""
-        whole = self.recipe.cache.evidence.stride == 1
-        for clip, prediction in self.system.clip_predictions(StoredVideoSource(shards, video), places=True):
-            height, width = clip.geometry.resized
-            yield ViewClip(frames=clip.frames, real_pixels=clip.real_pixels, start=clip.indices[0], valid=clip.valid,
-                           ids=clip.ids[:, :height, :width] if whole else at_stride_4(clip.ids),
-                           geometry=clip.geometry if whole else None), prediction
-
-    def augmented(self, reader: ViewReader) -> Iterator[tuple[ViewClip, ClipPrediction]]:
-        """The clips of an augmented view, with the segmenter's predictions."""
-        with closing(ahead(reader.clips())) as clips:
-            for clip in clips:
-                yield clip, self.system.predict_clip(clip.frames, clip.real_pixels, places=True)
-
-    def reader(self, shards: ShardSet, video: StoredVideo, view: int) -> ViewReader:
-        """An augmented view of a video. What is drawn depends only on the seed, the view and the video."""
-        rng = random_stream(self.recipe.cache.seed, VIEW, epoch=view, index=video.index)
+    def reader(self, shards: ShardSet, video: StoredVideo, view: int) -> PlainReader | ViewReader:
+        """A view of a video. What is drawn for an augmented one depends only on the seed, the view and the video."""
         length = self.system.clip_length
+        if view == 0:
+            clips = video_clips(StoredVideoSource(shards, video), length, self.system.resize)
+            return PlainReader(video, clips, whole=self.recipe.cache.evidence.stride == 1)
+        rng = random_stream(self.recipe.cache.seed, VIEW, epoch=view, index=video.index)
         drawn = draw_view(rng, video, shards.videos, view_config(self.recipe), clip_frames=length)
         return ViewReader(drawn, partial(read_frames, shards), shards.classes, rng, clip_frames=length)
 

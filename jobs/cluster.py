@@ -124,14 +124,31 @@ def joins_cluster(cluster: ClusterConfig) -> bool:
     return not cluster.in_process and (inside_a_job() or bool(named_address()))
 
 
-def results_of(actor: type, rows: list[dict[str, Any]], *, arguments: dict[str, Any],
-               cluster: ClusterConfig, report: Report | None = None) -> Iterator[dict[str, Any]]:
+class InGroups:
+    """An actor whose tasks are groups of the rows of another one."""
+
+    def __init__(self, *, actor: type, arguments: dict[str, Any], **report: Report) -> None:
+        self.actor = actor(**arguments, **report)
+
+    def __call__(self, *, rows: str) -> dict[str, Any]:
+        """rows: as JSON. Returns their results in order, "results"."""
+        return {"results": list(self.actor.together(json.loads(rows)))}
+
+
+def results_of(actor: type, rows: list[dict[str, Any]], *, arguments: dict[str, Any], cluster: ClusterConfig,
+               report: Report | None = None, together: int = 1) -> Iterator[dict[str, Any]]:
     """Yield the result of `actor(**arguments)(**row)` for every row, in the order in which they finish.
 
     On the cluster a pool of actors shares the rows, and one failure is a machine on which none of them can be started.
     Under `cluster.in_process` one actor works through them in this process. Errors of the actor are raised here.
     report: is told where the actors are in their videos; they are then built with an argument `report` of their own.
+    together: rows that are one task, where more than 1: the actor then gets them at once, by `actor.together(rows)`.
     """
+    if together > 1:
+        groups = [{"rows": json.dumps(rows[start:start + together])} for start in range(0, len(rows), together)]
+        made = results_of(InGroups, groups, arguments={"actor": actor, "arguments": arguments}, cluster=cluster,
+                          report=report)
+        return (result for group in made for result in group["results"])
     if not cluster.in_process:
         from pipeline.streams import actor_stream
 

@@ -26,9 +26,11 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,7 @@ from pipeline.metrics.vpq import PROTOCOLS
 from pipeline.outcomes import Outcomes, VideoOutcome
 from pipeline.progress import Progress, Report, Watch, unwatched
 from pipeline.shards import ShardSet, StoredVideo
+from pipeline.together import Walk, walks_together
 from pipeline.true_tubes import true_tubes
 from pipeline.visualise.drawing import draw
 from pipeline.visualise.painted import pictured
@@ -103,7 +106,7 @@ def score_split(recipe: Recipe, folder: Path) -> dict[str, Any]:
             videos: list[ScoredVideo] = []
             rows = [{"video": video} for video in range(len(shards.videos))]
             for row in results_of(ScoreVideo, rows, arguments={"recipe": recipe}, cluster=recipe.cluster,
-                                  report=progress.report):
+                                  report=progress.report, together=recipe.inference.clips_together):
                 videos.append(ScoredVideo.from_json(row))
                 outcomes.add(videos[-1:])
             outcomes.refuse_nothing_done(shards.folder)
@@ -294,17 +297,33 @@ class ScoreVideo:
 
     def __call__(self, *, video: int) -> dict[str, Any]:
         """The `ScoredVideo` as JSON."""
-        stored = self.shards.videos[video]
-        with Watch(stored.video_id, self.report) as watch:
-            return self._scored(video, stored, watch).to_json()
+        (scored,) = self.together([{"video": video}])
+        return scored
 
-    def _scored(self, video: int, stored: StoredVideo, watch: Watch) -> ScoredVideo:
+    def together(self, rows: Sequence[Mapping[str, int]]) -> Iterator[dict[str, Any]]:
+        """The `ScoredVideo` of each row as JSON; clips of different videos share batches."""
+        sources = [StoredVideoSource(self.shards, self.shards.videos[row["video"]]) for row in rows]
+        with self._walks(sources) as walks:
+            for row, source, walk in zip(rows, sources, walks):
+                with Watch(source.video_id, self.report) as watch:
+                    scored = self._scored(row["video"], source, walk, watch)
+                yield scored.to_json()
+
+    def _walks(self, sources: Sequence[StoredVideoSource]) -> AbstractContextManager[Iterable[Walk | None]]:
+        """The videos in the segmenter; None for each where predictions on disk are scored."""
+        if self.system is None:
+            return nullcontext(repeat(None))
+        opens = [partial(StoredVideoSource, source.shards, source.video) for source in sources]
+        return walks_together(self.system, opens, self.system.clips, places=self.system.reads_places)
+
+    def _scored(self, video: int, source: StoredVideoSource, walk: Walk | None, watch: Watch) -> ScoredVideo:
+        """video: its number. walk: its clips and their predictions; None where its results lie on disk."""
         matching = MatchingSpace()
-        source = StoredVideoSource(self.shards, stored)
+        stored = source.video
         try:
             name_for(stored.video_id)
-            predicted = (self.system.predict(source, matching=matching, watch=watch, truth_of=self._truth_of(stored))
-                         if self.system else self._stored(stored.video_id))
+            predicted = (self._stored(stored.video_id) if walk is None else self.system.predict(
+                source, clips=walk, matching=matching, watch=watch, truth_of=self._truth_of(stored)))
             truth = true_results(self.recipe, self.shards, stored)
             card = scorecard(self.recipe, self.shards.classes)
             if truth is not None:

@@ -14,7 +14,9 @@ Cost:   one pass of inference; memory does not grow with the length of the video
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from jobs.recipes.schema import Recipe
 from jobs.verb import recorded, run
 from pipeline import store
 from pipeline.at_work import alone_in
-from pipeline.clips import FolderSource
+from pipeline.clips import FolderSource, VideoClip
 from pipeline.datasets.excerpt import Excerpt
 from pipeline.datasets.own_videos import OwnVideo, OwnVideos, find_videos
 from pipeline.datasets.raw_video import open_video
@@ -35,6 +37,7 @@ from pipeline.outcomes import Outcomes, VideoOutcome
 from pipeline.predictions import PredictionWriter, Selection, earlier_videos
 from pipeline.progress import Progress, Report, Watch, unwatched
 from pipeline.system import System
+from pipeline.together import Walk, walks_together
 from pipeline.visualise.drawing import draw
 from pipeline.visualise.painted import MIN_SCORE, pictured
 from pipeline.visualise.sound import add_sound
@@ -84,7 +87,7 @@ def predict_all(recipe: Recipe, given: OwnVideos, progress: Progress) -> Outcome
     outcomes = Outcomes(progress)
     rows = [{"video": video.to_text()} for video in given.videos]
     for row in results_of(PredictVideo, rows, arguments={"recipe": recipe}, cluster=recipe.cluster,
-                          report=progress.report):
+                          report=progress.report, together=recipe.inference.clips_together):
         outcomes.add([PredictedVideo.from_json(row)])
     outcomes.add([PredictedVideo.skip(Path(error.file or "").name, error) for error in given.left_out])
     return outcomes
@@ -124,6 +127,15 @@ class PredictedVideo(VideoOutcome):
     left_out: str = ""      # further video streams in its file
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Given:
+    """A video of the input while it is predicted."""
+
+    own: OwnVideo
+    watch: Watch
+    faults: list[BadInput] | None       # gets those of pictures that are left out of a folder; None: they raise
+
+
 class PredictVideo:
     """Ray Data actor: one video in, its overlay, PNGs and tracks out."""
 
@@ -137,23 +149,38 @@ class PredictVideo:
 
     def __call__(self, *, video: str) -> dict[str, Any]:
         """video: an `OwnVideo` as text. Returns the `PredictedVideo` as JSON."""
-        own = OwnVideo.from_text(video)
+        (predicted,) = self.together([{"video": video}])
+        return predicted
+
+    def together(self, rows: Sequence[Mapping[str, str]]) -> Iterator[dict[str, Any]]:
+        """The `PredictedVideo` of each row as JSON; clips of different videos share batches."""
+        videos = [OwnVideo.from_text(row["video"]) for row in rows]
+        given = [_Given(own=own, watch=Watch(own.name, self.report), faults=None if self.recipe.strict else [])
+                 for own in videos]
+        opens = [partial(self._open, one) for one in given]
+        with walks_together(self.system, opens, self.system.clips, places=self.system.reads_places) as walks:
+            for one, walk in zip(given, walks):
+                yield self._outcome(one, walk).to_json()
+
+    def _outcome(self, given: _Given, walk: Walk[Excerpt, VideoClip]) -> PredictedVideo:
+        own = given.own
         try:
-            with Watch(own.name, self.report) as watch:
-                return self._predicted(own, watch).to_json()
+            with given.watch:
+                return self._predicted(given, walk)
         except ValueError as error:     # a `BadInput`, or a video beyond what results can hold
             if self.recipe.strict:
                 raise
             if not isinstance(error, BadInput):
                 error = BadInput("unpredictable", f"it cannot be predicted: {error}.", file=own.path)
-            return PredictedVideo.skip(Path(own.path).name, error).to_json()
+            return PredictedVideo.skip(Path(own.path).name, error)
         finally:
             store.release([Path(own.path)])
 
-    def _predicted(self, own: OwnVideo, watch: Watch) -> PredictedVideo:
-        faults: list[BadInput] | None = None if self.recipe.strict else []
-        source = self._open(own, watch, faults)
-        results = self.selection.applied_to(self.system.predict(source, watch=watch))
+    def _predicted(self, given: _Given, walk: Walk[Excerpt, VideoClip]) -> PredictedVideo:
+        own = given.own
+        watch = given.watch
+        source = walk.source
+        results = self.selection.applied_to(self.system.predict(source, clips=walk, watch=watch))
         self.writer.write(watch.over_results("writing", results), path=own.path, times=source.times)
         is_film = not isinstance(source.source, FolderSource)
         threshold = MIN_SCORE if self.config.threshold is None else self.config.threshold
@@ -162,18 +189,16 @@ class PredictVideo:
                        times=source.times, still=not is_film and Path(own.path).is_file())
         has_sound = is_film and add_sound(overlay, Path(own.path), start=source.span[0], end=source.span[1])
         return PredictedVideo(video=own.name, frames=len(source.times), path=own.path, overlay=str(overlay),
-                              segments=len(picture.segments), damage=_damage(own, source, faults), sound=has_sound,
-                              left_out=getattr(source.source, "left_out", ""))
+                              segments=len(picture.segments), damage=_damage(own, source, given.faults),
+                              sound=has_sound, left_out=getattr(source.source, "left_out", ""))
 
-    def _open(self, own: OwnVideo, watch: Watch, faults: list[BadInput] | None) -> Excerpt:
-        """The wanted frames of a video; faults: gets those of pictures that are left out of a folder.
-
-        Raises BadInput also where its file is not there or may not be read.
-        """
+    def _open(self, given: _Given) -> Excerpt:
+        """The wanted frames of a video. Raises BadInput also where its file is not there or may not be read."""
         config = self.config
+        own = given.own
         try:
-            source = open_video(own.path, keep_damaged=config.keep_damaged, faults=faults,
-                                counted=lambda frames: watch.at("checking", frames))
+            source = open_video(own.path, keep_damaged=config.keep_damaged, faults=given.faults,
+                                counted=lambda frames: given.watch.at("checking", frames))
         except OSError as error:
             raise BadInput("unreadable", f"it cannot be opened: {error.strerror or error}.", file=own.path,
                            cure="Copy it again, or give this user read permission.") from error

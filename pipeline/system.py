@@ -8,13 +8,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
@@ -53,6 +53,21 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+class NetworkInput(Protocol):
+    """A clip, whatever else is known of it."""
+
+    @property
+    def frames(self) -> Tensor:
+        """1 t 3 H W uint8 RGB."""
+
+    @property
+    def real_pixels(self) -> Tensor:
+        """1 t H W bool, false in padding."""
+
+
+C = TypeVar("C", bound=NetworkInput)
+
+
 @dataclass(kw_only=True)
 class System:
     """Turns a video into results. Raises ValueError where segmenter, head and inference do not fit together."""
@@ -84,12 +99,14 @@ class System:
         size: Any = self.size       # `__post_init__` refused a system without either
         return self.inference.resize or FixedCanvas(size=size, enlarge=self.inference.enlarge)
 
-    def predict(self, video: VideoSource | Path | str, *, matching: MatchingSpace | None = None,
+    def predict(self, video: VideoSource | Path | str, *,
+                clips: Iterable[tuple[VideoClip, ClipPrediction]] | None = None, matching: MatchingSpace | None = None,
                 watch: Watch | None = None, truth_of: Callable[[VideoClip], ClipTargets] | None = None
                 ) -> VideoResults:
         """Segment and track one video, clip by clip; memory does not grow with its pixels.
 
-        video: a source of frames, a video file, or a folder of frames. matching: counts the comparisons that linking
+        video: a source of frames, a video file, or a folder of frames. clips: those of the video with their
+        predictions, where it is walked together with others. matching: counts the comparisons that linking
         the segments of clips took. watch: notes the place in the video. truth_of: the true tubes of a clip, which then
         decide the order of its queries (`model.inference.oracle`): a reference for scores, no result. Raises BadInput
         for a video that cannot be read.
@@ -97,11 +114,12 @@ class System:
         source = open_video(video) if isinstance(video, Path | str) else video
         if isinstance(video, Path | str) and (left_out := getattr(source, "left_out", "")):
             log.warning(left_out)
-        overlap = shared_frames(self.inference)
-        clips = self.clip_predictions(source, overlap=overlap, shorten=self.shortens, places=self.reads_places)
+        if clips is None:
+            clips = self.predictions_of(self.clips(source), places=self.reads_places)
         total = len(source.frame_names)
         noted = None
         if watch is not None:
+            overlap = shared_frames(self.inference)
             clips = watch.over("segmenting", clips, total, frames=lambda pair: max(pair[0].valid - overlap, 1))
             noted = partial(watch.at, "merging", total=total)
         if truth_of is not None:
@@ -157,13 +175,23 @@ class System:
         """Frames of a clip at test time."""
         return self.inference.clip_frames or self.clip_frames
 
+    def clips(self, source: VideoSource) -> Iterator[VideoClip]:
+        """The clips of a video, from which `predict` makes its results."""
+        return video_clips(source, self.clip_length, self.resize, overlap=shared_frames(self.inference),
+                           shorten=self.shortens)
+
     def clip_predictions(self, source: VideoSource, *, overlap: int = 0,
                          shorten: bool = False, places: bool = False) -> Iterator[tuple[VideoClip, ClipPrediction]]:
-        """The segmenter on each clip, in order, as `video_clips` cuts them. places: see `predict_clip`.
-
-        The next clips are read and decoded while the segmenter works.
-        """
+        """The segmenter on each clip, in order, as `video_clips` cuts them. places: see `predict_clip`."""
         clips = video_clips(source, self.clip_length, self.resize, overlap=overlap, shorten=shorten)
+        return self.predictions_of(clips, places=places)
+
+    def predictions_of(self, clips: Iterable[C], *, places: bool = False
+                       ) -> Generator[tuple[C, ClipPrediction], None, None]:
+        """The segmenter on clips of any videos, in order. Up to `inference.clips_together` neighbours pass at once.
+
+        The next clips are read and decoded while the segmenter works. places: see `predict_clip`.
+        """
         with closing(ahead(clips, count=self.inference.clips_together)) as ready:
             for together in _batches(ready, self.inference.clips_together):
                 frames = torch.cat([clip.frames for clip in together])
@@ -199,7 +227,7 @@ class System:
                              is_thing=self.classes.is_thing, geometry=geometry)
 
 
-def _batches(clips: Iterable[VideoClip], count: int) -> Iterator[list[VideoClip]]:
+def _batches(clips: Iterable[C], count: int) -> Iterator[list[C]]:
     """Up to `count` neighbours at a time, which have equally many frames."""
     for _, alike in groupby(clips, key=lambda clip: clip.frames.shape):
         while together := list(islice(alike, count)):

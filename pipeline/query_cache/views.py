@@ -1,4 +1,4 @@
-"""The augmented views of a video in the query cache. Each is drawn once for the whole video, then read clip by clip.
+"""The views of a video in the query cache, read clip by clip. An augmented one is drawn once for the whole video.
 
 The official training of a cross-clip head draws a window of frames, an augmentation and, on VIPSeg, a donor of
 copy-paste at every step (TACJu/MaXTron, the dataset mapper of MaXTron on VIPSeg). A view is one such draw for all
@@ -14,7 +14,7 @@ frames of a video:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,6 +26,7 @@ from model.labels import ClassTable
 from pipeline.clips import (
     AugmentConfig,
     Transform,
+    VideoClip,
     color_frames,
     count_windows,
     draw_transform,
@@ -37,6 +38,7 @@ from pipeline.training_input import (
     CopyPasteConfig,
     Fetch,
     Part,
+    at_stride_4,
     choose_segments,
     decode_part,
     draw_donor,
@@ -103,6 +105,27 @@ def _part(rng: np.random.Generator, video: StoredVideo, frames: tuple[int, ...],
 def draw_start(rng: np.random.Generator, num_frames: int, window_frames: int) -> int:
     """The first frame of a random window inside a video. It is 0 without windows, and where the video is too short."""
     return int(rng.integers(max(count_windows(num_frames, window_frames), 1))) if window_frames else 0
+
+
+class PlainReader:
+    """Reads the view of test time.
+
+    clips: of the video, as inference cuts them. whole: the ids of all real pixels are kept, not those at stride 4.
+    """
+
+    def __init__(self, video: StoredVideo, clips: Iterable[VideoClip], *, whole: bool) -> None:
+        self.segments = video.segments
+        self.overlaps = video.overlaps
+        self._clips = clips
+        self._whole = whole
+
+    def clips(self) -> Iterator[ViewClip]:
+        """The clips of the view, once. Raises BadInput, which names video and frame, if an image cannot be decoded."""
+        for clip in self._clips:
+            height, width = clip.geometry.resized
+            yield ViewClip(frames=clip.frames, real_pixels=clip.real_pixels, start=clip.indices[0], valid=clip.valid,
+                           ids=clip.ids[:, :height, :width] if self._whole else at_stride_4(clip.ids),
+                           geometry=clip.geometry if self._whole else None)
 
 
 class ViewReader:

@@ -63,6 +63,19 @@ def test_a_further_split_keeps_the_files_of_the_others(run):
     assert verify_cache(both.folder, expected=both.manifest["made_from"]) == []
 
 
+def test_clips_that_share_a_batch_are_cached_as_those_that_are_alone(run, tmp_path):
+    settings = ("cache.views=2", *PASTING)
+    alone = cached(run, *settings)
+    together = cached(sharded_run(tmp_path), *settings, "inference.clips_together=3")
+    assert [group[:2] for group in together.groups] == [group[:2] for group in alone.groups]
+    for group in range(len(alone.groups)):
+        for one, other in zip(alone.read(group), together.read(group), strict=True):
+            for name in ("pixel_positions", "tube_ids", "tube_areas", "start_frame"):
+                assert np.array_equal(getattr(one, name), getattr(other, name))
+            for name in ("queries", "mask_embeddings", "class_logits", "pixel_features"):
+                np.testing.assert_allclose(getattr(one, name), getattr(other, name), rtol=1e-2, atol=1e-2)
+
+
 def test_a_view_is_the_same_whatever_else_is_cached(run, tmp_path):
     """Made alone in another folder, in any order, it has the same bytes."""
     whole = files(cached(run, "cache.views=3", *PASTING))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -29,6 +30,10 @@ class Adder:
 
     def __call__(self, *, value: int) -> dict[str, int]:
         return {"sum": value + self.offset}
+
+    def together(self, rows: list[dict[str, int]]) -> Iterator[dict[str, int]]:
+        """The same for several rows at once."""
+        return ({**self(**row), "rows": len(rows)} for row in rows)
 
 
 @pytest.fixture
@@ -72,6 +77,12 @@ def test_in_process_one_actor_works_through_all_rows_in_order():
     rows = [{"value": value} for value in (1, 2, 3)]
     results = results_of(Adder, rows, arguments={"offset": 10}, cluster=ClusterConfig(in_process=True))
     assert [result["sum"] for result in results] == [11, 12, 13]
+
+
+def test_rows_that_are_one_task_come_back_one_by_one():
+    results = results_of(Adder, [{"value": value} for value in range(5)], arguments={"offset": 10}, together=2,
+                         cluster=ClusterConfig(in_process=True))
+    assert [(result["sum"], result["rows"]) for result in results] == [(10, 2), (11, 2), (12, 2), (13, 2), (14, 1)]
 
 
 def test_the_command_of_a_job_is_the_line_that_submits_it_without_values_of_variables(monkeypatch):

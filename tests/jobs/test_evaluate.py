@@ -52,6 +52,19 @@ def test_the_shares_of_single_videos_add_up_to_the_score(finished_run):
         assert found[name] == pytest.approx(finished_run.said["near_online"][name], abs=1e-9)
 
 
+def test_videos_that_share_batches_have_the_scores_that_they_have_alone(finished_run, cluster):
+    recipe = scored(finished_run.recipe, mode="near_online", keep_predictions=False, overlays=0)
+    rows = [{"video": video} for video in range(4)]
+    found = [sorted(results_of(ScoreVideo, rows, arguments={"recipe": inferred(recipe, clips_together=together)},
+                               cluster=recipe.cluster, together=together), key=lambda result: result["video"])
+             for together in (1, 3)]
+    for alone, together in zip(*found, strict=True):
+        assert [alone[name] for name in ("video", "frames")] == [together[name] for name in ("video", "frames")]
+        scores = [headline(Scorecard.from_json(video["scores"]).scores()) for video in (alone, together)]
+        for name in ("vpq", "stq", "miou"):
+            assert scores[1][name] == pytest.approx(scores[0][name], abs=0.1)
+
+
 def test_a_video_that_cannot_be_read_is_named_and_counted_by_reason(finished_run, tmp_path):
     recipe = scored(finished_run.copy(tmp_path / "run"), mode="near_online")
     shards = ShardSet(recipe.shards_of("val"))

@@ -58,6 +58,24 @@ def test_a_folder_of_frames_has_the_rate_that_is_set(recipe, tmp_path):
         assert [frame.time for frame in overlay.decode(video=0)] == [0.0, 0.5, 1.0, 1.5]
 
 
+def test_videos_that_share_batches_have_the_results_that_they_have_alone(recipe, tmp_path):
+    given = tmp_path / "given"
+    given.mkdir()
+    for name, frames in {"a": 3, "b": 5, "d": 1}.items():
+        write_video(given / f"{name}.mp4", frames)
+    (given / "c.mp4").write_bytes(b"no film")
+    found = []
+    for together in (1, 3):
+        output = tmp_path / f"out_{together}"
+        said = predict.main(override(predicting(recipe, given, output), [f"inference.clips_together={together}"]))
+        assert [video["video"] for video in said["skipped"]] == ["c.mp4"]
+        assert [(video["video"], video["frames"]) for video in said["videos"]] == [("a", 3), ("b", 5), ("d", 1)]
+        found.append(read_predictions(output))
+    for name in ("a", "b", "d"):
+        for one, other in zip(*(videos[name].frames for videos in found), strict=True):
+            assert (one == other).mean() > 0.99
+
+
 def test_times_after_the_end_of_one_video_cost_that_video(recipe, tmp_path):
     for name, frames in (("short", 3), ("long", 12)):
         write_video(tmp_path / "in" / f"{name}.mp4", frames, fps=4)
