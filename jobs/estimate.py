@@ -4,7 +4,7 @@ In:     a recipe. Finished shards tell how much data there is; without them the 
         of the data set; --videos and --frames replace it.
 Out:    a table, and the same numbers as JSON on the last line; no file stays.
 Cost:   a rehearsal with the recipe's own networks on a small synthetic world: for the demo about 15 seconds of one
-        core, and on a busy machine under a minute for ResNet-50 at 769x1345.
+        core, and about 25 for ResNet-50 at 769x1345.
 
 The time of a verb comes from a simulation of its schedule on machines that are alike: processes start, tasks read and
 write a shared folder through the network of their machine, compute, and hand their result to the driver; training
@@ -24,10 +24,13 @@ from typing import Annotated, Any
 
 import tyro
 
+from jobs.cluster import joins_cluster
 from jobs.console import say
 from jobs.ending import answered, end_process
 from jobs.recipes.schema import Recipe
 from jobs.verb import chosen_recipe, guarded
+
+RAY_START = 6.0         # seconds; assumed, since starting it would take them: two cores took as long
 
 
 def main(recipe: Recipe, *, videos: int | None = None, frames: int | None = None, machines: int = 1,
@@ -45,12 +48,14 @@ def main(recipe: Recipe, *, videos: int | None = None, frames: int | None = None
     if wrong := [name for name, value in given.items() if value is not None and value <= 0] + ["gpus"] * (gpus < 0):
         raise ValueError(f"{', '.join(f'--{name}'.replace('_', '-') for name in wrong)} must be above 0 (--gpus: at "
                          "least 0)")
+    starts_ray = machines == 1 and not recipe.cluster.in_process and not joins_cluster(recipe.cluster)
     amounts = amounts_of(recipe, videos=videos, frames=frames)
     costs = unit_costs(recipe, amounts)
     if recipe.world is not None:
         amounts = replace(amounts, bytes_of_frame=costs.frame_bytes)
     cluster = Cluster(machines=machines, cpus=cpus or recipe.cluster.local_cpus, gpus=gpus, storage=storage_gb * 1e9,
-                      network=network_gbit / 8 * 1e9, start=costs.start.seconds, gpu_rate=gpu_tflops * 1e12)
+                      network=network_gbit / 8 * 1e9, start=costs.start.seconds,
+                      connect=RAY_START if starts_ray else 0.0, gpu_rate=gpu_tflops * 1e12)
     rows = estimated(list(planned(recipe, amounts, costs, cluster)), cluster)
     counts = ", ".join(f"{number:,} in {split}" for split, number in amounts.videos.items())
     say(f"{recipe.name}: videos: {counts}; {amounts.frames} frames of {amounts.size[0]}x{amounts.size[1]} each, "

@@ -15,7 +15,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from jobs.console import say
-from jobs.models import is_finished, links_card, load_segmenter, save_model, store_model
+from jobs.models import is_finished, links_card, load_segmenter, read_card, save_model, store_model
 from jobs.recipes.schema import Recipe
 from jobs.training.identity import plain
 from jobs.training.trainer import Stage, TrainingJob, train
@@ -55,10 +55,15 @@ def train_links(recipe: Recipe, cache: QueryCache, segmenter: dict[str, Any]) ->
 
 
 def build_links(recipe: Recipe, cache: QueryCache) -> Stage:
-    """Everything the loop needs; the segmenter lends its masks on the stored pixels."""
+    """Everything the loop needs."""
+    segmenter, _ = load_segmenter(recipe.segmenter_folder)
+    return links_on(recipe, cache, segmenter)
+
+
+def links_on(recipe: Recipe, cache: QueryCache, segmenter: nn.Module) -> Stage:
+    """The stage of new links. The segmenter, which filled the cache, lends its masks on the stored pixels."""
     config = recipe.stage_two.links
-    segmenter, card = load_segmenter(recipe.segmenter_folder)
-    is_thing = torch.tensor(ClassTable.from_json(card["classes"]).is_thing)
+    is_thing = torch.tensor(ClassTable.from_json(read_card(recipe.segmenter_folder)["classes"]).is_thing)
     compete = recipe.family.masks_compete
     embeddings = sample_embeddings(cache, least_sure=config.network.least_sure)
     network = config.network.build(embedding=embeddings.shape[1])

@@ -134,8 +134,12 @@ def save(recipe: Recipe, weights: Mapping[str, Tensor], card: dict[str, Any]) ->
 
 def build_stage(recipe: Recipe) -> Stage:
     """Everything the loop needs, built inside a worker."""
+    return stage_on(recipe, build_model(recipe))
+
+
+def stage_on(recipe: Recipe, model: nn.Module) -> Stage:
+    """The stage of a new model."""
     config = recipe.stage_one
-    model = build_model(recipe)
     shards = training_shards(recipe)
     stills = training_stills(recipe)
     losses_of = losses_on_clips(config, model) if config.joint is None else joint_losses(config)

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from jobs.counted_classes import for_classes
 from jobs.models import without_download
@@ -29,7 +30,7 @@ SMALLEST = 32                   # side of a frame, pixels
 SECONDS = 8.0                   # for the clips of a rehearsal
 CLIPS = 24                      # that pass through the network, where a training step counts three times
 STEPS = 3                       # of a training; the first makes the state of the optimizer, and is not counted
-STEPS_OF_LARGE = 2
+STEPS_OF_LARGE = 2              # of stage one
 # Layout of the world, data set, and the name of its held-out split, by the first of the results.
 LAYOUTS = {"panoptic": ("vipseg", "vipseg", "val"), "tracks": ("youtube_vis", "youtube_vis", "valid"),
            "semantic": ("vspw", "vspw", "val")}
@@ -51,14 +52,15 @@ class Growth:
     pixels: float
 
 
-def growth_of_clip(recipe: Recipe, size: tuple[int, int]) -> tuple[Growth, float]:
+def growth_of_clip(recipe: Recipe, size: tuple[int, int], segmenter: nn.Module) -> tuple[Growth, float]:
     """The largest affordable rehearsal for frames of a size, and the seconds of a clip in it.
 
     A part of the seconds does not grow with the pixels, so clips of two sizes say how much they grow.
+    segmenter: of the recipe, with any weights and any number of classes.
     """
     canvas = network_size(recipe, size)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    segmenter = without_download(recipe.stage_one.segmenter).build().eval().requires_grad_(False).to(device)
+    segmenter.eval().to(device)
     tried: list[tuple[int, float, int]] = []        # part, seconds, pixels
     for part in reversed([part for part in PARTS if part == 1 or min(canvas) // part >= SMALLEST]):
         height, width = divided(canvas, part)
@@ -113,7 +115,7 @@ def rehearsed(recipe: Recipe, folder: Path, *, size: tuple[int, int], frames: in
         cache=CacheConfig(evidence=recipe.cache.evidence, dtype=recipe.cache.dtype,
                           features_in_8_bits=recipe.cache.features_in_8_bits),
         stage_two=None if recipe.stage_two is None else _stage_two(
-            recipe.stage_two, recipe.cluster.workers, steps=steps),
+            recipe.stage_two, recipe.cluster.workers, steps=STEPS if is_small else 1),      # heads have no convolutions
         inference=replace(recipe.inference, resize=None),
         evaluation=replace(recipe.evaluation, split=held_out, mode="near_online", association="", predictions="",
                            output="", video_sets="", overlays=0),

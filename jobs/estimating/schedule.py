@@ -29,6 +29,7 @@ class Cluster:
     driver: float = 0.01                # seconds for a result
     tracker: float = 0.02               # seconds for a record
     start: float = 5.0                  # seconds of a core for a process that imports what it needs
+    connect: float = 0.0                # seconds until Ray runs, where the verb starts it
     gpu_rate: float = 15.7e12           # float32 operations a second of a GPU in a matrix product: a V100
 
     @property
@@ -66,7 +67,7 @@ class Tasks:
             computed = max(storage, links[machine], now) + self.seconds * together
             driver = max(driver, computed) + cluster.driver * together
             heapq.heappush(free, (computed, process))
-        return max(driver, max(now for now, _ in free)) + self.alone
+        return max(driver, max(now for now, _ in free)) + self.alone + cluster.connect
 
     def without(self, limit: str) -> Tasks:
         """The same work in as many pieces as one likes, where that is the limit."""
@@ -116,7 +117,7 @@ class Steps:
         exchange = 2 * self.weights * (machines - 1) / machines / cluster.network + cluster.latency * machines
         started = cluster.start * -(-cluster.processors // cluster.cpus)
         trained = started + self.steps * (step + exchange * (machines > 1))
-        return max(trained, self.records * cluster.tracker) + self.alone
+        return max(trained, self.records * cluster.tracker) + self.alone + cluster.connect
 
     def without(self, limit: str) -> Steps:
         """The same work with a batch that any number of processes can share, where that is the limit."""
@@ -138,7 +139,7 @@ class Steps:
 
 Work = Tasks | Steps
 FREE = {"storage": {"storage": ENDLESS}, "network": {"network": ENDLESS, "latency": 0.0}, "driver": {"driver": 0.0},
-        "tracker": {"tracker": 0.0}, "start": {"start": 0.0}}
+        "tracker": {"tracker": 0.0}, "start": {"start": 0.0, "connect": 0.0}}
 
 
 def largest_useful(work: Work, cluster: Cluster) -> tuple[int, str]:

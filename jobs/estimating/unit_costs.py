@@ -6,12 +6,12 @@ have their own size from the beginning. Where a GPU computes, seconds of the net
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -20,7 +20,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import nn
 
 from jobs.cache_queries import CacheShard, cache_folder, cache_source, open_cache
 from jobs.estimating.amounts import Amounts
@@ -28,15 +28,16 @@ from jobs.estimating.rehearsal import Growth, growth_of_clip, rehearsed
 from jobs.evaluate import scorecard, true_results
 from jobs.kept_predictions import prediction_writer, scores_folder
 from jobs.memory import PeakOfWork
-from jobs.models import head_card, load_head, open_system, read_card, save_model, segmenter_card
+from jobs.models import known_classes, segmenter_card
 from jobs.recipes.schema import Recipe
-from jobs.train_links import build_links
-from jobs.train_stage_one import build_stage as build_stage_one
-from jobs.train_stage_one import save
-from jobs.train_stage_two import build_stage as build_stage_two
+from jobs.train_links import links_on
+from jobs.train_stage_one import build_model, save
+from jobs.train_stage_one import stage_on as stage_one_on
+from jobs.train_stage_two import stage_on as stage_two_on
 from jobs.training.loop import fit
 from jobs.training.optimizer import build_optimizer
 from jobs.training.trainer import Stage
+from model.folding import fold_norms
 from pipeline.clips import StoredVideoSource
 from pipeline.datasets import open_dataset
 from pipeline.datasets.synthetic import write_world
@@ -45,7 +46,7 @@ from pipeline.shards import ShardSet, make_shards
 from pipeline.system import System
 from pipeline.training_input import training_batches
 
-IMPORTS = "import mlflow, ray.data, jobs.evaluate, model.segmenters"
+STARTING = "import time, mlflow, ray.data, jobs.evaluate, model.segmenters; print(time.process_time())"
 AS_MEASURED = Growth(part=1, seconds=1.0, pixels=1.0)
 
 
@@ -91,20 +92,24 @@ class UnitCosts:
 def unit_costs(recipe: Recipe, amounts: Amounts) -> UnitCosts:
     """Measure all costs of a recipe; the docstring of `jobs.estimate` says how long it takes."""
     torch.set_num_threads(1)
-    growth, clip = growth_of_clip(recipe, amounts.size)
-    with tempfile.TemporaryDirectory() as folder:
-        small = rehearsed(recipe, Path(folder) / "run", size=amounts.size, frames=amounts.frames, part=growth.part)
-        costs = {**_data(small), **_stage_one(recipe, small, growth)}
-        actor = CacheShard(recipe=small) if small.stage_two is not None else None
-        if actor is not None:
-            costs |= _stage_two(small, actor, growth, clip)
-        system = open_system(small, "near_online") if actor is None else actor.system
-        costs |= {"score": _score(small, system, growth, clip), "result_bytes": _result_bytes(small)}
+    with tempfile.TemporaryDirectory() as folder, _starting_process() as process:
+        scaled = partial(rehearsed, recipe, Path(folder) / "run", size=amounts.size, frames=amounts.frames)
+        model = build_model(scaled(part=1))     # once, since it takes seconds to make large networks at random
+        segmenter = model if recipe.stage_one.joint is None else model.segmenter
+        growth, clip = growth_of_clip(recipe, amounts.size, segmenter)
+        small = scaled(part=growth.part)
+        costs = {**_data(small), **_stage_one(recipe, small, model, growth)}
+        system = _system(small, segmenter)
+        head = None if recipe.stage_one.joint is None else model.head
+        if small.stage_two is not None:
+            of_stage_two, head = _stage_two(small, system, segmenter, growth, clip)
+            costs |= of_stage_two
+        costs |= {"score": _score(small, system, growth, clip), "result_bytes": _result_bytes(small, growth)}
         if "offline" in small.modes:
-            head, _ = load_head(small.head_folder, segmenter_card=read_card(small.segmenter_folder))
-            costs |= {"offline": _score(small, replace(system, head=head), growth, clip)}
-    return UnitCosts(**costs, clip=Cost(seconds=clip * growth.seconds), start=_process_start(),
-                     matrix_rate=_matrix_rate(), growth=growth)
+            costs |= {"offline": _score(small, replace(system, head=head.eval().requires_grad_(False)), growth, clip)}
+        start = _process_start(process)
+    return UnitCosts(**costs, clip=Cost(seconds=clip * growth.seconds), start=start, matrix_rate=_matrix_rate(),
+                     growth=growth)
 
 
 def spent(work: Callable[[], Any], *, pieces: int, clips: float = 0.0, clip: float = 0.0,
@@ -129,15 +134,17 @@ def clock() -> float:
     return time.process_time()
 
 
-def _process_start() -> Cost:
-    """A new process that imports what a verb needs."""
-    def used() -> float:
-        children = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return children.ru_utime + children.ru_stime
+def _starting_process() -> subprocess.Popen[str]:
+    """A new process that imports what a verb needs, beside the other measurements."""
+    return subprocess.Popen([sys.executable, "-c", STARTING], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
-    before = used()
-    subprocess.run([sys.executable, "-c", IMPORTS], check=True, capture_output=True)
-    return Cost(seconds=used() - before)
+
+def _process_start(process: subprocess.Popen[str]) -> Cost:
+    """The seconds of the processor that the process took."""
+    said, errors = process.communicate()
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, process.args, stderr=errors)
+    return Cost(seconds=float(said.split()[-1]))
 
 
 def _matrix_rate(side: int = 1024) -> float:
@@ -163,8 +170,8 @@ def _data(small: Recipe) -> dict[str, Any]:
     return {"draw": draw, "shard": shard, "frame_bytes": report.megabytes * 1e6 / frames["train"]}
 
 
-def _stage_one(recipe: Recipe, small: Recipe, growth: Growth) -> dict[str, Any]:
-    """Read clips at their own size, take a few steps, and keep the segmenter."""
+def _stage_one(recipe: Recipe, small: Recipe, model: nn.Module, growth: Growth) -> dict[str, Any]:
+    """Read clips at their own size, train the model for a few steps, and keep the segmenter."""
     shards = ShardSet(small.shards_of("train"))
     given = replace(small.stage_one.input, augment=recipe.stage_one.input.augment)
     if given.augment.pad_to is not None:
@@ -174,34 +181,48 @@ def _stage_one(recipe: Recipe, small: Recipe, growth: Growth) -> dict[str, Any]:
     _, decode = spent(lambda: list(islice(batches, 2)), pieces=2 * given.batch_size)
     clips = max(recipe.stage_one.input.batch_size // recipe.cluster.workers, 1)
     of_all_clips = replace(growth, pixels=growth.pixels * clips / given.batch_size)
-    weights, step = trained(partial(build_stage_one, small), of_all_clips, reading=False)
-    save(small, weights, segmenter_card(small, shards.classes, shards.fingerprint))
+    step = trained(stage_one_on(small, model), of_all_clips, reading=False)
+    save(small, {}, segmenter_card(small, shards.classes, shards.fingerprint))      # only the card is read
     return {"decode": decode, "step": step}
 
 
-def _stage_two(small: Recipe, actor: CacheShard, growth: Growth, clip: float) -> dict[str, Any]:
-    """Cache the queries of all videos, and take a few steps of head and links."""
+def _system(small: Recipe, segmenter: nn.Module) -> System:
+    """What `open_system` makes of a trained segmenter."""
+    folded = fold_norms(deepcopy(segmenter).eval().requires_grad_(False))
+    stage = small.stage_one
+    return System(segmenter=folded, head=None, classes=known_classes(small.segmenter_folder),
+                  inference=small.inference, clip_frames=stage.segmenter_frames, size=stage.input.augment.size,
+                  made_by={"recipe": small.name, "mode": "near_online"})
+
+
+def _stage_two(small: Recipe, system: System, segmenter: nn.Module, growth: Growth, clip: float
+               ) -> tuple[dict[str, Any], nn.Module | None]:
+    """Cache the queries of all videos, and take a few steps of head and links; returns the costs and the head.
+
+    segmenter: as it was trained, where that of the system has no norms.
+    """
+    actor = CacheShard(recipe=small, system=system)
     folder = cache_folder(small)
     folder.mkdir(parents=True)
     shards = ShardSet(small.shards_of("train"))
-    clips = len(shards.videos) * -(-small.world.frames // actor.system.clip_length)
+    clips = len(shards.videos) * -(-small.world.frames // system.clip_length)
     rows = [{"split": "train", "shard": shard, "part": shard} for shard in range(len(shards.manifest["shards"]))]
     parts, cache = spent(lambda: [part for row in rows for part in actor(**row)["parts"]], pieces=clips, clips=1,
                          clip=clip, growth=growth)
     finish_cache(folder, cache_source(small), parts)
     costs = {"cache": cache, "cached_bytes": sum(part["bytes"] for part in parts) / clips}
-    if small.stage_two.head is not None:
-        weights, costs["head"] = trained(partial(build_stage_two, small), AS_MEASURED, reading=True)
-        save_model(small.head_folder, weights,
-                   head_card(small, read_card(small.segmenter_folder), open_cache(small).fingerprint))
+    filled = open_cache(small)
+    segmenter.eval()
+    head = None if small.stage_two.head is None else small.stage_two.head.build()
+    if head is not None:
+        costs["head"] = trained(stage_two_on(small, head, filled, segmenter), AS_MEASURED, reading=True)
     if small.stage_two.links is not None:
-        _, costs["links"] = trained(partial(build_links, small, open_cache(small)), AS_MEASURED,
-                                      reading=True)
-    return costs
+        costs["links"] = trained(links_on(small, filled, segmenter), AS_MEASURED, reading=True)
+    return costs, head
 
 
 def _score(small: Recipe, system: System, growth: Growth, clip: float) -> Cost:
-    """Score a video and write its results; another one opens libraries before."""
+    """Score a video and write its results."""
     shards = ShardSet(small.shards_of(small.evaluation.split))
     writer = prediction_writer(small, system, shards)
 
@@ -212,23 +233,29 @@ def _score(small: Recipe, system: System, growth: Growth, clip: float) -> Cost:
         if writer is not None:
             writer.write(predicted)
 
-    score(0)
-    return spent(partial(score, 1), pieces=small.world.frames, clips=1 / system.clip_length, clip=clip,
+    *before, counted = _scored(growth)
+    for video in before:
+        score(video)
+    return spent(partial(score, counted), pieces=small.world.frames, clips=1 / system.clip_length, clip=clip,
                  growth=growth)[1]
 
 
-def _result_bytes(small: Recipe) -> float:
+def _scored(growth: Growth) -> range:
+    """The videos that are scored; the last one is counted. Where that takes no seconds, one before opens libraries."""
+    return range(2 if growth.part == 1 else 1)
+
+
+def _result_bytes(small: Recipe, growth: Growth) -> float:
     """Bytes of the results of a frame."""
     files = [path.stat().st_size for path in scores_folder(small).rglob("*") if path.is_file()]
-    return sum(files) / (2 * small.world.frames)
+    return sum(files) / (len(_scored(growth)) * small.world.frames)
 
 
-def trained(build: Callable[[], Stage], growth: Growth, *, reading: bool) -> tuple[dict[str, Tensor], Training]:
-    """The weights after a few steps of a stage, and their costs. The first step is not counted.
+def trained(stage: Stage, growth: Growth, *, reading: bool) -> Training:
+    """The costs of a few steps of a stage, whose model is trained. The first step is not counted, unless it is alone.
 
     reading: whether a sample costs the time in which it is read, too.
     """
-    stage = build()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = stage.model.to(device).train()
     optimizer = build_optimizer(model, stage.optimizer)
@@ -253,12 +280,12 @@ def trained(build: Callable[[], Stage], growth: Growth, *, reading: bool) -> tup
     optimizer.register_step_pre_hook(lambda *_: times["update"].append(clock()))
     fit(model, batches(), partial(stage.losses_of, model), optimizer=optimizer, rates=stage.optimizer,
         config=stage.fit, log=ended, save=lambda _: None)
-    steps = list(zip(*times.values()))[1:]
+    steps = list(zip(*times.values()))
+    steps = steps[1:] or steps
     seconds = median(update - begin for begin, update, _ in steps) / stage.batch_size
     before, added = memories[-1]        # there is a state of the optimizer by then
     gradients = sum(weight.nbytes for weight in model.parameters() if weight.requires_grad) / 2**30
-    weights = {name: value.cpu() for name, value in model.state_dict().items()}
     activations = max(added - gradients, 0.0) * growth.pixels
     sample = Cost(seconds=seconds * growth.seconds, memory=before + gradients + activations)
-    return weights, Training(sample=sample, update=median(end - update for _, update, end in steps),
-                             weights=float(sum(weight.nbytes for weight in weights.values())))
+    return Training(sample=sample, update=median(end - update for _, update, end in steps),
+                    weights=float(sum(weight.nbytes for weight in model.state_dict().values())))

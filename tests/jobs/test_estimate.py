@@ -9,6 +9,7 @@ import pytest
 
 from jobs import estimate
 from jobs.recipes import find_recipe
+from model.segmenters.video_kmax import VideoKMaxConfig
 
 VERBS = ["make_shards", "train_stage_one", "cache_queries", "train_stage_two", "evaluate, near-online",
          "evaluate, offline"]
@@ -17,7 +18,11 @@ VERBS = ["make_shards", "train_stage_one", "cache_queries", "train_stage_two", "
 @pytest.mark.slow
 def test_every_verb_of_a_recipe_has_its_price(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    build = VideoKMaxConfig.build
+    built = []
+    monkeypatch.setattr(VideoKMaxConfig, "build", lambda config: built.append(config) or build(config))
     told = estimate.main(find_recipe("tiny"))
+    assert len(built) == 1      # large ones take seconds
     assert [row["verb"] for row in told["verbs"]] == VERBS
     shown = capsys.readouterr().out
     for row in told["verbs"]:

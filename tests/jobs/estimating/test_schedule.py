@@ -37,6 +37,11 @@ def test_no_schedule_is_faster_than_what_is_shared():
     assert TRAINING.time(replace(FREE, machines=64, tracker=100.0)) == 5 * 100.0
 
 
+@pytest.mark.parametrize("work", [VIDEOS, TRAINING])
+def test_the_start_of_ray_comes_before_everything_else(work):
+    assert work.time(replace(FREE, connect=6.0)) == work.time(FREE) + 6.0
+
+
 def test_tasks_that_are_put_together_take_as_long():
     million = replace(VIDEOS, tasks=1_000_000)
     cluster = replace(FREE, machines=10, storage=1e9)
