@@ -118,7 +118,7 @@ def make_parts(recipe: Recipe, folder: Path, *, verb: str) -> dict[str, Any]:
                     files.append(part["file"])
                     totals.update({name: part[name] for name in ("clips", "bytes")})
                 outcomes.add(part_outcomes(made["parts"]))
-            outcomes.refuse_nothing_done(recipe.stage_one_run / "shards")
+            outcomes.refuse_nothing_done(recipe.shards_run / "shards")
             manifest = finish_cache(folder, source, stored_summaries(folder, files))
             tracker.file(manifest)
             tracker.numbers(0, {**totals, "skipped": len(outcomes.skipped), "seconds": time.perf_counter() - started})

@@ -36,7 +36,7 @@ from jobs.ending import answered, end_process
 from jobs.foreign_checkpoints import read_checkpoint
 from jobs.models import head_card, load_weights, read_card, save_model, segmenter_card, without_download
 from jobs.recipes.schema import Recipe
-from jobs.verb import chosen_recipe, command_line, guarded, refuse_addresses
+from jobs.verb import chosen_recipe, command_line, guarded, refuse_addresses, refuse_relative_paths
 from model.converters.layouts import HEAD, Layout, read_layout, restore_layout, usual_layout
 from model.converters.official import Conversion, has_head, has_semantic_head, to_ours, to_theirs
 from model.labels import ClassTable
@@ -227,7 +227,9 @@ def command(source: Path, recipe: str, output: Path, back: bool = False,
         set: path.to.field=value, may be given several times.
     """
     def convert_checkpoint(recipe: Recipe) -> dict[str, Any]:
-        refuse_addresses({"--source": (source,), "--output": (output,)})
+        flags = {"--source": (source,), "--output": (output,)}
+        refuse_addresses(flags)
+        refuse_relative_paths(flags)
         return (convert_back if back else convert)(recipe, source=at_home(source), output=at_home(output))
 
     return guarded(convert_checkpoint, lambda: chosen_recipe(recipe, set))

@@ -33,7 +33,7 @@ def note_sources(recipe: Recipe) -> None:
     """Store what the shards of a run were made from. A finished run that is read-only stays as it is."""
     content = json.dumps(sealed(_sources(recipe)), indent=1, sort_keys=True).encode()
     try:
-        atomic_write(recipe.stage_one_run / "shards" / NOTE, content)
+        atomic_write(recipe.shards_run / "shards" / NOTE, content)
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
@@ -46,7 +46,7 @@ def changed_since(recipe: Recipe, verb: str) -> list[str]:
 
 
 def _other_shards(recipe: Recipe) -> Iterator[str]:
-    folder = recipe.stage_one_run / "shards"
+    folder = recipe.shards_run / "shards"
     with suppress(BadInput, OSError):       # of an earlier version, or damaged: make_shards writes it again
         now = _sources(recipe)
         stored = own_json(folder / NOTE, cure="")
@@ -84,7 +84,7 @@ def _other_models(recipe: Recipe) -> Iterator[str]:
 def _sources(recipe: Recipe) -> dict[str, Any]:
     """Name of a set of shards -> its data set, whose root is relative to the run, and the settings of shards."""
     def relative(root: str) -> str:
-        return os.path.relpath(Path(root).absolute(), recipe.stage_one_run)
+        return os.path.relpath(Path(root).absolute(), recipe.shards_run)
 
     return {name: {"dataset": to_json(replace(source, root=relative(source.root))), "shards": to_json(recipe.shards)}
             for name, source in recipe.sources.items()}

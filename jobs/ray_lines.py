@@ -1,4 +1,4 @@
-"""Lines of Ray's processes on other machines, without those that tell a user nothing."""
+"""Lines of processes on other machines, without those that tell a user nothing."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ NOISE = (
     # An actor of Ray Train that waits for the dashboard ends later than the training which it watches.
     (re.compile(r"Failed to stop PlacementGroupCleaner gracefully"), re.compile(r"GetTimeoutError")),
     (re.compile(r"Monitor thread did not exit within"), None),
+    # torch asks for the name of each address that it connects to, and in many networks addresses have none.
+    (re.compile(r"\[c10d\] The hostname of the client socket cannot be retrieved"), None),
 )
 
 

@@ -42,6 +42,7 @@ from jobs.sweeping.ranking import TrialResult
 from jobs.sweeping.results import TrialRecords
 from jobs.sweeping.workers import Workers
 from jobs.verb import guarded, recorded
+from pipeline import store
 from pipeline.at_work import alone_in
 
 
@@ -60,8 +61,9 @@ class ReproduceFlags:
 
     @property
     def root(self) -> Path:
-        """The folder of all runs and tables."""
-        return Path(self.folder or f"runs/reproduce_{self.scale}")
+        """The folder of all runs and tables; a path that stands for it, where it is in a store."""
+        given = self.folder or f"runs/reproduce_{self.scale}"
+        return store.working_path(given) if store.is_address(given) else Path(given)
 
     @property
     def changes(self) -> tuple[str, ...]:
@@ -76,6 +78,7 @@ def main(recipe: Recipe, flags: ReproduceFlags) -> dict[str, Any]:
     """
     table = find_table(flags.table)
     root = recipe.run_folder.parent.parent
+    store.look(root)
     runs = planned(table, flags.scale, seeds=flags.seeds, root=root, changes=flags.changes)
     with alone_in(recipe.run_folder, "jobs.reproduce"):
         return run_table(recipe, table, flags, on_processes(runs, flags.scale))

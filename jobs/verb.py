@@ -58,7 +58,8 @@ OUTPUTS = ("folder", "predict.output", "evaluation.output")      # settings that
 
 COUNTED = (".num_classes", ".stuff_classes")            # settings that `count_classes` fills in
 
-DATA = {"shards": "data", "cache": "training"}      # tag that holds the digest of what a verb reads -> what for
+# Tag that holds the digest of what a verb reads -> what it is read for, and the property that gives the run it lies in.
+DATA = {"shards": ("data", "shards_run"), "cache": ("training", "stage_one_run")}
 
 _pages: list[str | None] = []       # of MLflow, where the verbs of this process are recorded
 
@@ -110,7 +111,7 @@ def guarded(verb: Verb, build_recipe: Callable[[], Recipe], *, dry_run: bool = F
         if dry_run:
             say(json.dumps(to_json(recipe), indent=1))
             return 0
-        refuse_relative_paths(recipe)
+        refuse_relative_paths(given_paths(recipe))
         if uses:
             refuse_local_tracker(recipe)
         look_into_stores(given_paths(recipe))
@@ -200,14 +201,17 @@ def chosen_recipe(recipe: str, changes: Iterable[str] = ()) -> Recipe:
     return override(override(base, here), with_data_of_its_own(changes))
 
 
-def refuse_relative_paths(recipe: Recipe) -> None:
-    """Raise ValueError for relative paths inside a submitted job, whose working folder is deleted with it."""
-    relative = {name: path for name, paths in given_paths(recipe).items() for path in paths
-                if not at_home(path).is_absolute()}
+def refuse_relative_paths(paths: Mapping[str, Iterable[Path | str]]) -> None:
+    """Raise ValueError for relative paths inside a submitted job, whose working folder is deleted with it.
+
+    paths: by the setting of the recipe, or by the flag, such as "--output", that names them.
+    """
+    relative = {name: path for name, group in paths.items() for path in group if not at_home(path).is_absolute()}
     if inside_a_job() and relative:
         name, path = next(iter(relative.items()))
+        example = f"{name} " if name.startswith("--") else f"--set {name}="
         raise ValueError(f"relative paths in {', '.join(relative)}: a submitted job runs in a copy of the code, so "
-                         f"give absolute paths that all machines can read, e.g. --set {name}={Path('/data') / path}")
+                         f"give absolute paths that all machines can read, e.g. {example}{Path('/data') / path}")
 
 
 def with_working_paths(recipe: Recipe) -> Recipe:
@@ -283,6 +287,7 @@ def given_paths(recipe: Recipe) -> dict[str, tuple[str, ...]]:
     """Field -> paths for every file and folder that a recipe names. A synthetic world lies inside the run's folder."""
     paths = {"folder": recipe.folder or f"runs/{recipe.name}",
              "stage_one_from": recipe.stage_one_from,
+             "shards_from": recipe.shards_from,
              "dataset.root": "" if recipe.world else recipe.dataset.root,
              "stage_one.stills.dataset.root": recipe.stage_one.stills.dataset.root if recipe.stage_one.stills else "",
              **recipe.starts,
@@ -380,8 +385,9 @@ class recorded:
         """What the verb reads, and what the whole run is."""
         recipe = self.recipe
         for kind in set(DATA) & self.tags.keys():
-            tracker.dataset(f"{recipe.dataset.name} {kind}", digest=str(self.tags[kind]), context=DATA[kind],
-                            source=str(recipe.stage_one_run / kind))
+            context, run = DATA[kind]
+            tracker.dataset(f"{recipe.dataset.name} {kind}", digest=str(self.tags[kind]), context=context,
+                            source=str(getattr(recipe, run) / kind))
         verbs = ("report", "evaluate", "predict") if has_command(recipe) else ()
         go_on = [command_line(recipe, verb).removeprefix("next: ") for verb in verbs]
         note = run_note(name=recipe.name, about=recipe.about, folder=str(recipe.run_folder), commands=go_on)

@@ -20,7 +20,7 @@ def main(recipe: Recipe) -> dict[str, Any]:
     for split, lines in findings.items():
         say(f"{split}: {len(lines)} findings", *lines)
     if count := sum(map(len, findings.values())):
-        shards = recipe.run_folder / "shards"
+        shards = recipe.shards_run / "shards"
         raise BadInput("damaged-shards", f"there are {count} findings, listed above.", file=shards,
                        cure="Delete the files that are named and run jobs.make_shards again: it writes only those.")
     return {split: len(lines) for split, lines in findings.items()}

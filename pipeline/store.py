@@ -113,6 +113,12 @@ def look(path: Path | str) -> None:
         _looked[os.fspath(path)] = token
 
 
+def look_again() -> None:
+    """Show what the stores hold by now in all folders that this process was asked to look at."""
+    for path in looked():
+        look(path)
+
+
 def looked() -> dict[str, str]:
     """What this process looked at, for `look_too`."""
     return dict(_looked)

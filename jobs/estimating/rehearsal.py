@@ -107,8 +107,8 @@ def rehearsed(recipe: Recipe, folder: Path, *, size: tuple[int, int], frames: in
     world = SyntheticConfig(videos_train=max(clips, 8 if is_small else 2), videos_val=2, frames=length, height=size[0],
                             width=size[1], layout=layout)
     small = replace(
-        recipe, folder=str(folder), stage_one_from="", world=world, count_classes=False, train_split="train",
-        dataset=DatasetConfig(name=dataset, root="world"),
+        recipe, folder=str(folder), stage_one_from="", shards_from="", world=world, count_classes=False,
+        train_split="train", dataset=DatasetConfig(name=dataset, root="world"),
         shards=replace(recipe.shards, resize_height=None),
         stage_one=_stage_one(recipe.stage_one, without_download(recipe.stage_one.segmenter), clips, canvas,
                              steps=steps),

@@ -29,9 +29,11 @@ def write_model(folder: Path, bundle: Path, card: Mapping[str, Any]) -> None:
     """
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     mlflow_module()
-    from mlflow.models import ModelSignature
-    from mlflow.pyfunc import save_model
-    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+    with warnings.catch_warnings():     # about types that MLflow's own models lack
+        warnings.simplefilter("ignore")
+        from mlflow.models import ModelSignature
+        from mlflow.pyfunc import save_model
+        from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
     given = {"video": "string", "content": "binary", "name": "string"}
     signature = ModelSignature(

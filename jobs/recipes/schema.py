@@ -302,6 +302,7 @@ class Recipe:
     file: str = ""                                # the file that it was read from; empty: a recipe of this folder
     folder: str = ""                              # all results; empty: runs/<name>. Absolute when submitted as a job
     stage_one_from: str = ""                      # folder of another run, to read its shards, stage one and cache
+    shards_from: str = ""                         # folder of a run, to read its shards; empty: that of stage one
     dataset: DatasetConfig
     count_classes: bool = False                   # segmenter and heads have the classes of the shards, whatever the
                                                   # recipe says (jobs/counted_classes.py)
@@ -452,13 +453,18 @@ class Recipe:
         return at_home(self.stage_one_from).absolute() if self.stage_one_from else self.run_folder
 
     @property
+    def shards_run(self) -> Path:
+        """The folder of the run whose shards are read, absolute: that of stage one, or `shards_from`."""
+        return at_home(self.shards_from).absolute() if self.shards_from else self.stage_one_run
+
+    @property
     def data_root(self) -> Path:
-        """Where the data set lies; a synthetic world's relative folder is inside the folder of stage one."""
-        return (self.stage_one_run if self.world is not None else Path()) / at_home(self.dataset.root)
+        """Where the data set lies; a synthetic world's relative folder is inside the run whose shards are read."""
+        return (self.shards_run if self.world is not None else Path()) / at_home(self.dataset.root)
 
     def shards_of(self, split: str) -> Path:
         """Folder of the shards of a split, or of the stills."""
-        return self.stage_one_run / "shards" / split
+        return self.shards_run / "shards" / split
 
     @property
     def scores_root(self) -> Path:

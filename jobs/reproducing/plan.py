@@ -3,7 +3,7 @@
 Folders are named by what decides their content, so rows and tables share what they have in common:
 
     <folder>/runs/data-<digest>         world and shards
-    <folder>/runs/stage_one-<digest>    segmenter and query cache, of one seed; its shards are a link to those above
+    <folder>/runs/stage_one-<digest>    segmenter and query cache, of one seed
     <folder>/runs/stage_two-<digest>    cross-clip head and links, of one seed
     <folder>/tables/<id>                results of the rows, and the table
 """
@@ -84,7 +84,9 @@ def seeded(recipe: Recipe, seed: int) -> Recipe:
 
 def placed(recipe: Recipe, runs: Path, start: Recipe | None = None) -> Recipe:
     """The recipe with the folders of its stages, and with the segmenter of `start`, a placed recipe, to start from."""
-    decides = [data_folder(recipe, runs).name, recipe.train_split, to_json(recipe.stage_one)]
+    data = data_folder(recipe, runs)
+    recipe = replace(recipe, shards_from=str(data))
+    decides = [data.name, recipe.train_split, to_json(recipe.stage_one)]
     if start is not None:
         decides.append(start.run_folder.name)
         recipe = override(recipe, [f"stage_one.start_from={start.segmenter_folder}"])

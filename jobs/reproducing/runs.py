@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,13 +15,14 @@ from jobs.cache_queries import cache_folder
 from jobs.console import say
 from jobs.evaluate import scores_folder
 from jobs.recipes.schema import Recipe
-from jobs.reproducing.plan import RowRun, data_folder, first_of_each
+from jobs.reproducing.plan import RowRun, first_of_each
 from jobs.reproducing.scores import counted, read_scores
 from jobs.sweeping.ranking import TrialResult
 from jobs.sweeping.results import TrialRecords
 from jobs.sweeping.workers import Failure, Workers
 from jobs.training.tracker import Tracker
 from pipeline.files import atomic_write
+from pipeline.foreign_files import open_regular
 
 Call = Callable[[], Any]
 
@@ -38,14 +38,13 @@ class RowWorker:
 
     def data(self, recipe: Recipe) -> float:
         """Draw the world and make the shards of a recipe in their own folder; returns the seconds, like the others."""
-        folder = data_folder(recipe, recipe.stage_one_run.parent)
-        alone = replace(recipe, folder=str(folder), stage_one_from="")
+        folder = recipe.shards_run
+        alone = replace(recipe, folder=str(folder), stage_one_from="", shards_from="")
         return self._timed("make_shards", folder, lambda: make_shards.main(alone))
 
     def stage_one(self, recipe: Recipe) -> float:
         """Train the segmenter."""
         folder = recipe.stage_one_run
-        link_shards(folder, data_folder(recipe, folder.parent))
         alone = replace(recipe, folder=str(folder), stage_one_from="")
         return self._timed("train_stage_one", folder, lambda: train_stage_one.main(alone))
 
@@ -83,8 +82,8 @@ class RowWorker:
         with self._output(folder):
             call()
         path = folder / f"{name}.seconds.json"
-        with contextlib.suppress(OSError, ValueError):      # not there yet, or cut off by a power cut
-            return float(path.read_text())
+        with contextlib.suppress(OSError, ValueError), open_regular(path) as file:
+            return float(file.read())       # it may not be there yet, or be cut off by a power cut
         seconds = self.clock() - started
         atomic_write(path, json.dumps(seconds).encode())
         return seconds
@@ -98,13 +97,6 @@ class RowWorker:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "log.txt").open("a") as file, contextlib.redirect_stdout(file):
             yield
-
-
-def link_shards(folder: Path, data: Path) -> None:
-    """Let a run read the shards of another folder beside it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileExistsError):
-        (folder / "shards").symlink_to(os.path.relpath(data / "shards", folder))
 
 
 class TableRuns:
@@ -131,7 +123,7 @@ class TableRuns:
         trained = [run for run in missing if run.row.is_trained]
         headed = [run for run in trained if run.recipe.stage_two is not None]
         starts = [replace(run, recipe=run.start) for run in trained if run.start is not None]
-        self._phase("data", [*starts, *trained], lambda run: (data_folder(run.recipe, Path()).name, run.recipe.splits))
+        self._phase("data", [*starts, *trained], lambda run: (run.recipe.shards_run, run.recipe.splits))
         for runs in (starts, trained):
             self._phase("stage_one", runs, lambda run: run.recipe.stage_one_run)
         self._phase("cache", headed, self._cache_of)

@@ -6,11 +6,12 @@ a process that imports torch and opens a cache, so these live as long as the swe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from jobs.cluster import ClusterConfig
+from pipeline import store
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,18 @@ class Failure:
     """A piece of work that ended with an error, or whose process died."""
 
     error: str
+
+
+class Worker:
+    """An object in a process of its own, on a machine that sees in stores what the caller of each method saw."""
+
+    def __init__(self, kind: type, arguments: dict[str, Any], looked: Mapping[str, str]) -> None:
+        store.look_too(looked)
+        self._worker = kind(**arguments)
+
+    def call(self, method: str, piece: tuple, looked: Mapping[str, str]) -> Any:
+        store.look_too(looked)
+        return getattr(self._worker, method)(*piece)
 
 
 class Workers:
@@ -36,9 +49,9 @@ class Workers:
     def _start(self):
         import ray  # here and below: Ray takes a second to import, and `--help` answers without it
 
-        remote = ray.remote(self._kind).options(num_cpus=self._cluster.cpus_per_actor,
-                                                num_gpus=self._cluster.gpus_per_actor)
-        return remote.remote(**self._arguments)
+        remote = ray.remote(Worker).options(num_cpus=self._cluster.cpus_per_actor,
+                                            num_gpus=self._cluster.gpus_per_actor)
+        return remote.remote(self._kind, self._arguments, store.looked())
 
     def __enter__(self) -> Workers:
         return self
@@ -50,7 +63,10 @@ class Workers:
             ray.kill(actor)
 
     def each(self, method: str, pieces: Sequence[tuple]) -> Iterator[tuple[int, Any]]:
-        """Call a method with the arguments of every piece; (position, result or Failure) as they finish."""
+        """Call a method with the arguments of every piece; (position, result or Failure) as they finish.
+
+        What the pieces left in stores can be seen here, and by those of the next call.
+        """
         if self._here is not None:
             yield from ((index, _attempt(self._here, method, piece)) for index, piece in enumerate(pieces))
             return
@@ -65,7 +81,7 @@ class Workers:
             while waiting and free:
                 index, deaths = waiting.pop()
                 actor = free.pop()
-                running[getattr(actor, method).remote(*pieces[index])] = actor, index, deaths
+                running[actor.call.remote(method, pieces[index], store.looked())] = actor, index, deaths
             (reference, *_), _ = ray.wait(list(running), num_returns=1)
             actor, index, deaths = running.pop(reference)
             try:
@@ -84,6 +100,7 @@ class Workers:
             else:
                 yield index, result
             free.append(actor)
+        store.look_again()
 
 
 def _attempt(worker: Any, method: str, piece: tuple) -> Any:

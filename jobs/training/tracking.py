@@ -40,6 +40,8 @@ def mlflow_module():
     # By default one call tries for minutes before it fails.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    # It prints two addresses for each run that ends, and the verb prints the page to open.
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     with any_home(), warnings.catch_warnings():
         # Under `python -OO` it looks for docstrings that are gone, and warns a dozen times.
         warnings.filterwarnings("ignore", "Failed to register a dataset source")
@@ -47,6 +49,8 @@ def mlflow_module():
         import mlflow.utils.mlflow_tags
     # It logs the traceback of every error of its database, which is also raised and told in one line.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    # It says how long it may wait for a registered model, which is there at once.
+    logging.getLogger("mlflow.store.model_registry.abstract_store").setLevel(logging.WARNING)
     # It announces every further attempt, and the last error is told in one line.
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     return mlflow

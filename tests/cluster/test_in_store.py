@@ -9,7 +9,8 @@ import sys
 import pytest
 
 from benchmarks.object_store import BUCKET
-from tests.cluster.test_training import SMALL
+from tests.cluster.small_runs import SMALL, TOY, settings
+from tests.job_logs import foreign_lines, summaries
 from tests.object_store import skip_without_a_server
 
 pytestmark = [pytest.mark.cluster, pytest.mark.ray, pytest.mark.slow]
@@ -28,14 +29,28 @@ def servers(hosts):
         process.kill()
 
 
-def test_hosts_that_share_only_a_store_shard_train_cache_and_score_there(hosts, servers):
-    """`jobs.demo` is five verbs in one process. The driver writes the data set, and other hosts read it from the store.
+def test_hosts_that_share_only_a_store_run_the_verbs_there(hosts, servers):
+    """Each host has copies of what its own processes read or wrote.
+
+    The heads of the sweep are trained on three hosts, and one of them scores all. The runs of the table go on where
+    another host left them.
     """
-    log = hosts.submit("python", "-m", "jobs.demo", *SMALL, "--set", f"folder=s3://{BUCKET}/run", "--set",
-                       "shards.min_shards=3", "--set", "cluster.workers=3", "--set", "cluster.actors=3",
-                       runtime={"env_vars": servers})
-    assert "ended with 0" in log, log
-    [said] = [json.loads(line) for line in log.splitlines() if line.startswith('{"verb"')]
-    assert said["offline"]["vpq"] is not None
+    run = f"s3://{BUCKET}/run"
+    three = settings("cluster.actors=3")
+    given = (*SMALL, *settings(f"folder={run}", "shards.min_shards=3", "cluster.workers=3"), *three)
+    flags = {"demo": given, "predict": (*given, *settings(f"predict.input={run}/world/images/val_00000")),
+             "sweep": (*given, "--over", "stage_two.head.layers=1,2,3"),
+             "reproduce": ("--table", "video_kmax.2", "--seeds", "1", "--folder", f"s3://{BUCKET}/tables", *TOY,
+                           *three)}
+    said = {}
+    for verb, words in flags.items():
+        log = hosts.submit("python", "-m", f"jobs.{verb}", *words, runtime={"env_vars": servers})
+        assert "ended with 0" in log, log
+        assert foreign_lines(log) == []
+        said |= summaries(log)
+    assert said["jobs.demo"]["offline"]["vpq"] is not None
+    assert len(said["jobs.predict"]["videos"]) == 1
+    assert (said["jobs.sweep"]["new"], said["jobs.sweep"]["failed"]) == (3, 0)
+    assert (said["jobs.reproduce"]["new"], said["jobs.reproduce"]["failed"]) == (4, 0)
     working = [list((host.folder / "tmp").glob(f"maxtron-stores-*/s3/{BUCKET}/run/world")) for host in hosts.hosts]
     assert sum(map(len, working)) > 1

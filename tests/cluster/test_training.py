@@ -1,4 +1,4 @@
-"""Training over hosts whose names resolve to 127.0.1.1 and that have another interface; one that vanishes."""
+"""Training over hosts whose names resolve to 127.0.1.1 and that have another interface, or vanish."""
 
 from __future__ import annotations
 
@@ -15,12 +15,9 @@ import pytest
 from jobs.models import load_weights
 from pipeline.at_work import NOTE, SILENT
 from tests.cluster.hosts import Hosts, why_not
+from tests.cluster.small_runs import SMALL
 
 pytestmark = [pytest.mark.cluster, pytest.mark.ray, pytest.mark.slow]
-
-SMALL = ("--recipe", "tiny", "--set", "world.videos_train=3", "--set", "world.videos_val=1", "--set",
-         "stage_one.input.batch_size=6", "--set", "stage_two.input.batch_size=6", "--set",
-         "stage_one.fit.log_every=1")
 
 
 def steps_of(folder: Path) -> list[int]:

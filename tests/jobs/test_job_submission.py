@@ -15,11 +15,13 @@ from jobs.models import load_weights, read_card
 from pipeline.images import encode_jpeg
 from pipeline.query_cache import QueryCache
 from pipeline.shards import ShardSet
+from tests.job_logs import foreign_lines, summaries
 from tests.own_data.exports import export
 from tests.own_data.worlds import SOURCES
 from tests.ray_head import Head
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
+
 
 @pytest.fixture(scope="module")
 def head(tmp_path_factory):
@@ -28,7 +30,7 @@ def head(tmp_path_factory):
         yield head
 
 
-def test_every_verb_runs_to_its_end_in_a_submitted_job_and_leaves_its_results(head, tmp_path):
+def test_the_six_verbs_run_to_their_end_in_a_submitted_job_and_leave_their_results(head, tmp_path):
     """`jobs.demo` is five verbs in one process, which spares each its start; the sixth is typed by itself."""
     stills = tmp_path / "stills"
     stills.mkdir()
@@ -42,8 +44,7 @@ def test_every_verb_runs_to_its_end_in_a_submitted_job_and_leaves_its_results(he
     assert code == 0, log
     assert "succeeded" in log
     assert foreign_lines(log) == []
-    said = {summary.pop("verb"): summary for summary in
-            (json.loads(line) for line in log.splitlines() if line.startswith('{"verb"'))}
+    said = summaries(log)
     assert list(said) == ["jobs.demo", "jobs.predict"]
 
     folder = tmp_path / "run"
@@ -59,20 +60,6 @@ def test_every_verb_runs_to_its_end_in_a_submitted_job_and_leaves_its_results(he
     (predicted,) = said["jobs.predict"]["videos"]
     assert (predicted["frames"], Path(predicted["overlay"]).is_file()) == (3, True)
     assert (folder / "predictions" / "tracks.json").is_file()
-
-
-# Lines of Ray, of Python's warnings and of processes that are not ours, and those among them that may stay.
-FOREIGN = re.compile(r"\[?\d{4}-\d\d-\d\d |.*Warning: |  warnings\.warn|Traceback"
-                     r"|.*\((?!RayTrainWorker|MapWorker)\w+ pid=")
-ALLOWED = re.compile(
-    r".* worker\.py:\d+ -- (Using address|Connecting to existing Ray cluster|Connected to Ray cluster)"
-    r"|.* core_worker\.cc:\d+: Actor with class name: 'MapWorker.* max_restarts > 0")     # Ray can only hide all errors
-
-
-def foreign_lines(log: str) -> list[str]:
-    """The lines of a job that are neither ours nor allowed; those of `ray job submit` itself are around it."""
-    lines = log[log.index("Running entrypoint"):log.rindex('{"verb"')].splitlines()
-    return [line for line in lines if FOREIGN.match(line) and not ALLOWED.match(line)]
 
 
 BIRDS = """

@@ -1,4 +1,4 @@
-"""What other processes print is shown, except Ray's own remarks that have a known cause."""
+"""What other processes print is shown, except remarks of Ray and torch that have a known cause."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ def test_it_may_come_in_pieces_and_between_lines_of_other_processes():
         "step 1", "Traceback (most recent call last):"]
     assert sieve.kept("controller", TRACEBACK[2:]) == []
     assert sieve.kept("controller", ["after"]) == ["after"]
+
+
+def test_that_an_address_has_no_name_is_left_out():
+    line = "[W1130 14:56:50.880146518 socket.cpp:207] [c10d] The hostname of the client socket cannot be retrieved."
+    assert Sieve().kept(1, [line, "step 1"]) == ["step 1"]
 
 
 def test_other_tracebacks_and_actors_are_shown():

@@ -15,7 +15,7 @@ from ray.exceptions import LocalRayletDiedError, OutOfMemoryError, RayActorError
 from jobs import make_shards
 from jobs.config import override
 from jobs.recipes import RECIPES, find_recipe
-from jobs.verb import chosen_recipe, command_line, guarded, refuse_relative_paths, resolved, run
+from jobs.verb import chosen_recipe, command_line, given_paths, guarded, refuse_relative_paths, resolved, run
 from pipeline import store
 from pipeline.errors import BadInput, Mismatch
 from tests.runs import here
@@ -129,6 +129,9 @@ def test_workers_get_absolute_paths_and_a_world_stays_in_the_folder_of_its_run(m
     shared = resolved(replace(recipe, folder="", stage_one_from="runs/first"))
     assert (shared.run_folder, shared.stage_one_run) == (tmp_path / "runs" / "tiny", tmp_path / "runs" / "first")
     assert shared.data_root == tmp_path / "runs" / "first" / "world"
+    other = resolved(replace(shared, shards_from="runs/shards"))
+    assert (other.shards_of("val"), other.stage_one_run) == (tmp_path / "runs/shards/shards/val", shared.stage_one_run)
+    assert other.data_root == tmp_path / "runs" / "shards" / "world"
     assert recipe.folder == str(tmp_path / "runs" / "tiny")
     assert recipe.data_root == tmp_path / "runs" / "tiny" / "world"
     assert (recipe.predict.input, recipe.predict.output) == (str(tmp_path / "film.mp4"), str(tmp_path / "out"))
@@ -153,8 +156,10 @@ def test_inside_a_job_a_relative_path_is_refused_by_field(monkeypatch):
     recipe = replace(find_recipe("vipseg_video_kmax_r50"), folder="/runs/r50")
     with pytest.raises(ValueError, match=r"^relative paths in dataset\.root, stage_one\.start_from: .*"
                                          "--set dataset.root=/data/data/VIPSeg_720P"):
-        refuse_relative_paths(recipe)
-    refuse_relative_paths(replace(find_recipe("tiny"), folder="/runs/tiny"))
+        refuse_relative_paths(given_paths(recipe))
+    refuse_relative_paths(given_paths(replace(find_recipe("tiny"), folder="/runs/tiny")))
+    with pytest.raises(ValueError, match=r"^relative paths in --output: .* --output /data/official\.pth"):
+        refuse_relative_paths({"--source": ("/runs/tiny",), "--output": ("official.pth",)})
 
 
 def test_a_tracker_that_cannot_be_reached_is_named_with_the_command_that_logs_later(tmp_path, capsys):
@@ -169,8 +174,8 @@ def test_a_tracker_that_cannot_be_reached_is_named_with_the_command_that_logs_la
                      printed)
 
 
-@pytest.mark.parametrize("setting", ["folder", "stage_one_from", "stage_one.start_from", "evaluation.predictions",
-                                     "predict.input", "predict.output"])
+@pytest.mark.parametrize("setting", ["folder", "stage_one_from", "shards_from", "stage_one.start_from",
+                                     "evaluation.predictions", "predict.input", "predict.output"])
 @pytest.mark.parametrize("address", ["https://host/run", "hdfs://host/run", "s3:/bucket/run"])
 def test_an_address_is_refused_by_name_and_does_not_become_a_folder(setting, address, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -183,6 +183,16 @@ def test_a_second_look_keeps_what_is_here(machine, address):
     assert path.read_bytes() == b"content"
 
 
+def test_looking_again_shows_what_another_machine_has_published_since(machine, address):
+    store.forget()
+    folder = folder_of(address)
+    machine("second")
+    written(store.working_path(address), "a.json", b"[1]")
+    assert not (folder / "a.json").exists()
+    store.look_again()
+    assert read_file(folder / "a.json") == b"[1]"
+
+
 def test_a_folder_is_uploaded_with_its_json_last(machine, address, monkeypatch):
     partial = Path(tempfile.gettempdir()) / "step-1.partial"
     partial.mkdir()

@@ -34,7 +34,8 @@ from pipeline.datasets import classes_coco, classes_vspw, classes_youtube_vis, k
 from tests.conftest import SHARED
 from tests.small_recipes import small
 
-NOT_THE_NETWORK = ("name", "about", "folder", "stage_one_from")    # what a recipe is called, and where its results lie
+# What a recipe is called, and where its files lie.
+NOT_THE_NETWORK = ("name", "about", "folder", "stage_one_from", "shards_from")
 
 
 def changes(recipe: Recipe, other: Recipe) -> list[str]:

@@ -63,6 +63,12 @@ def test_official_rows_share_shards_and_segmenters_and_read_the_data_that_is_nam
         "ResNet-50", "ConvNeXt-L", "ConvNeXtV2-L")]
 
 
+def test_rows_read_the_shards_of_a_run_that_only_makes_these():
+    runs = planned(find_table("maxtron.6"), "synthetic", seeds=2, root=ROOT)
+    (shards,) = {run.recipe.shards_of("val").parent for run in runs}
+    assert shards.parent not in {folder for pair in folders("maxtron.6") for folder in pair}
+
+
 def test_a_seed_is_one_of_all_stages():
     first, second = (run.recipe for run in planned(find_table("maxtron.6"), "synthetic", seeds=2, root=ROOT)[:2])
     for part in (first.stage_one, first.stage_two):

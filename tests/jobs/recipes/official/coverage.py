@@ -16,7 +16,7 @@ from tests.jobs.recipes.official.facts import matches
 
 NO_OFFICIAL_VALUE: dict[str, tuple[str, ...]] = {
     "what a run is called, where its files lie": (
-        "name", "about", "file", "folder", "stage_one_from", "count_classes", "*dataset.root",
+        "name", "about", "file", "folder", "stage_one_from", "shards_from", "count_classes", "*dataset.root",
         "*dataset.split", "*dataset.classes", "*dataset.layout", "train_split", "world", "predict.*", "tracking.*",
         "evaluation.predictions", "evaluation.keep_predictions", "evaluation.output", "evaluation.overlays",
         "evaluation.formats"),
