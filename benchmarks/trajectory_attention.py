@@ -15,7 +15,8 @@ from functools import partial
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from benchmarks.harness import Results, seconds_of
 from model.layers.trajectory_attention import TrajectoryAttention
@@ -59,9 +60,23 @@ def _measure(results: Results, name: str, sides: list[Callable], device: str) ->
 
 def operations(function: Callable[[], object]) -> int:
     """The operations of all matrix products of one call, forward and backward."""
-    with FlopCounterMode(display=False) as counter:
+    with _Products() as products:
         function()
-    return counter.get_total_flops()
+    return products.operations
+
+
+class _Products(TorchDispatchMode):
+    """Counts the operations of matrix products. `FlopCounterMode` does not go through `torch.autograd.grad`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if (count := flop_registry.get(function.overloadpacket)) is not None:
+            self.operations += count(*args, **(kwargs or {}), out_val=result)
+        return result
 
 
 def matrix_rate(device: str) -> float:

@@ -20,7 +20,7 @@ class RunLengths(Mapping[str, Any]):
     """A mask as COCO's run lengths, `size` and `counts` as bytes, whose runs need not be decoded again.
 
     borders: where the mask begins and ends, in turns: positions in the frame column after column, int64, an even
-    number. The bytes are made when somebody asks for them.
+    number. The bytes are made when somebody asks for them. COCO's `iou` wants `dict` of it.
     """
 
     __slots__ = ("_counts", "borders", "size")

@@ -61,5 +61,6 @@ def truth_of(dataset, video):
     return Tracks(video_id=video, frame_names=tuple(frame.name for frame in record.frames),
                   size=(record.height, record.width),
                   tracks=tuple(Track(class_index=segment.class_index, is_crowd=segment.is_crowd,
-                                     masks=tuple(frame.masks.get(segment.id) for frame in record.frames))
+                                     masks=tuple(dict(frame.masks[segment.id]) if segment.id in frame.masks
+                                                 else None for frame in record.frames))
                                for segment in record.segments))

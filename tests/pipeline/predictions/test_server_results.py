@@ -187,7 +187,8 @@ def test_real_annotations_written_as_results_score_everything(real_data, tmp_pat
         truth[name] = Tracks(video_id=name, frame_names=tuple(frame.name for frame in record.frames),
                              size=(record.height, record.width),
                              tracks=tuple(Track(class_index=segment.class_index, masks=tuple(
-                                 frame.masks.get(segment.id) for frame in record.frames))
+                                 dict(frame.masks[segment.id]) if segment.id in frame.masks else None
+                                 for frame in record.frames))
                                  for segment in record.segments))
     path = write_results(tmp_path / "results.zip", truth.values(), videos=listed, classes=dataset.classes)
     metric = TrackAP(dataset.classes)

@@ -37,6 +37,7 @@ def with_rows(rows: bytes) -> bytes:
                      png[-12:]))
 
 
+@settings(deadline=None)
 @given(st.sampled_from([np.uint8, np.uint16]).flatmap(lambda kind: arrays(kind, SIZES)))
 def test_every_reader_gets_the_ids_back(ids):
     data = encode_label(ids)
