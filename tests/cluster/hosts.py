@@ -230,6 +230,18 @@ class Hosts:
         script += "for job in c.list_jobs(): print(job.status, c.get_job_logs(job.submission_id)[-6000:])"
         return self.run(self.hosts[0], sys.executable, "-c", script)[1]
 
+    def drain(self, host: Host, seconds: int) -> None:
+        """Tell the cluster that a host will be gone in some seconds."""
+        address = f"{self.hosts[0].address}:{PORT}"
+        script = (f"import ray; ray.init(address={address!r}, logging_level='error')\n"
+                  f"print({{node['NodeManagerAddress']: node['NodeID'] for node in ray.nodes()}}[{host.address!r}])")
+        code, said = self.run(self.hosts[0], sys.executable, "-c", script)
+        assert code == 0, said
+        code, said = self.run(self.hosts[0], RAY, "drain-node", "--address", address, "--node-id", said.split()[-1],
+                              "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "taken back",
+                              "--deadline-remaining-seconds", str(seconds))
+        assert code == 0, said
+
     def training(self) -> list[Host]:
         """The hosts on which a training worker runs, the head first."""
         return [host for host in self.hosts if any("RayTrainWorker" in name for name in host.programs())]

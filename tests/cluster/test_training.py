@@ -1,4 +1,4 @@
-"""Training over hosts whose names resolve to 127.0.1.1 and that have another interface, or vanish."""
+"""Training over hosts whose names resolve to 127.0.1.1 and that have another interface, vanish, or are drained."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from jobs.models import load_weights
 from pipeline.at_work import NOTE, SILENT
 from tests.cluster.hosts import Hosts, why_not
-from tests.cluster.small_runs import SMALL
+from tests.cluster.small_runs import SMALL, settings
 
 pytestmark = [pytest.mark.cluster, pytest.mark.ray, pytest.mark.slow]
 
@@ -64,6 +64,29 @@ def test_a_host_that_vanishes_costs_steps_and_another_cluster_goes_on(tmp_path_f
         assert is_continued(steps_of(run), before)
     finally:
         shutil.rmtree(shared)
+
+
+def test_a_host_that_is_drained_while_training_costs_no_step():
+    """No checkpoint is due, and the host is taken away as soon as its worker has left it."""
+    if reason := why_not():
+        pytest.skip(reason)
+    with closing(Hosts()) as own:
+        run = own.base / "run"
+        given = (*SMALL, *settings(f"folder={run}", "cluster.workers=2", "cluster.min_workers=1",
+                                   "cluster.max_failures=0", "stage_one.fit.steps=2000",
+                                   "stage_one.fit.checkpoint_every=2000"))
+        log = own.submit("python", "-m", "jobs.make_shards", *given)
+        assert "ended with 0" in log, log
+        own.submit("python", "-m", "jobs.train_stage_one", *given, wait=False)
+        own.wait_for(lambda: len(steps_of(run)) > 5)
+        going = own.training()[-1]
+        own.drain(going, 60)
+        own.wait_for(lambda: going not in own.training())
+        going.kill()
+        before = len(steps_of(run))
+        own.wait_for(lambda: len(steps_of(run)) > before + 10)
+        steps = steps_of(run)
+        assert steps == list(range(1, len(steps) + 1))
 
 
 def is_continued(steps: list[int], line: int) -> bool:
