@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.stopping import handlers_kept
+from jobs.surroundings import SUBMITTED_JOB
 from pipeline.progress import Report
-
-SUBMITTED_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"       # set by `ray job submit`: the job's configuration
 
 # The allocator reuses large buffers instead of mapping new ones for every frame, which makes decoding up to 2.6 times
 # faster (docs/log.md). Each process has one thread, since the work is divided among processes.

@@ -92,14 +92,28 @@ def actors_of(cluster: ClusterConfig, *, count: int = 1) -> Demand:
 
 def room_of(nodes: Sequence[Mapping[str, Any]], config: Mapping[str, Any] | None) -> Room:
     """The room of a cluster. nodes: those of `ray.nodes()`. config: of its autoscaler, None where it has none."""
-    if config is None:
+    if config is None or _is_complete(nodes, config):
         sizes = Counter(tuple(node["Resources"].get(name, 0) for name in COUNTED) for node in nodes if node["Alive"])
         return Room(tuple(NodeType("node", dict(zip(COUNTED, size)), times) for size, times in sizes.items()))
     total = config.get("max_workers", math.inf)
-    head = config.get("head_node_type")
-    types = (NodeType(name, kind.get("resources") or None, 1 if name == head else kind.get("max_workers", total),
-                      runs=name == head) for name, kind in config["available_node_types"].items())
+    types = []
+    for name, kind in config["available_node_types"].items():
+        size = kind.get("resources") or None
+        is_head = name == config.get("head_node_type")
+        if is_head:
+            types.append(NodeType(name, size, 1))
+        if further := kind.get("max_workers", 0 if is_head else total):
+            types.append(NodeType(name, size, further, runs=False))
     return Room(tuple(types), added=total)
+
+
+def _is_complete(nodes: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> bool:
+    """Whether all nodes of an autoscaler run, so that those are known whose size its config does not tell.
+
+    That of `ray up` for machines that one owns never does.
+    """
+    is_told = all(kind.get("resources") for kind in config["available_node_types"].values())
+    return not is_told and sum(node["Alive"] for node in nodes) > config.get("max_workers", math.inf)
 
 
 def connected_room() -> Room:
@@ -110,7 +124,8 @@ def connected_room() -> Room:
     from jobs.sending import on_node
 
     nodes = ray.nodes()
+    context = ray.get_runtime_context()
     heads = [node["NodeID"] for node in nodes if node["Alive"] and "node:__internal_head__" in node["Resources"]]
-    if ray.get_runtime_context().get_node_id() in heads or not heads:
-        return room_of(nodes, node_probe.autoscaling_config())
-    return room_of(nodes, ray.get(on_node(node_probe.autoscaling_config, heads[0])))
+    if context.get_node_id() in heads or not heads:
+        return room_of(nodes, node_probe.autoscaling_config(context.gcs_address))
+    return room_of(nodes, ray.get(on_node(node_probe.autoscaling_config, heads[0], context.gcs_address)))

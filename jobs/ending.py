@@ -10,6 +10,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn, TypeVar
 
+from jobs.surroundings import SUBMITTED_JOB, ended
+
 T = TypeVar("T")
 
 
@@ -34,7 +36,11 @@ def answered(parse: Callable[[], T]) -> T:
     try:
         return parse()
     except SystemExit as end:
-        end_process(end.code or 0)
+        code = end.code or 0
+        if code and SUBMITTED_JOB in os.environ:
+            with suppress(OSError):
+                print(ended(code, "usage", "the command line is wrong, as the lines above say"), file=sys.stderr)
+        end_process(code)
 
 
 def _is_the_verb() -> bool:

@@ -19,6 +19,7 @@ from jobs.ray_lines import print_without_noise
 
 ANSWER_SECONDS = 40.0       # for a cluster to take in a process
 CURE = "Unset RAY_ADDRESS to start a small cluster on this machine, or start one there: ray start --head"
+SAME_VERSIONS = "Start the verb with the Python and the Ray of the cluster, or the cluster with those of the verb"
 PLACE = re.compile(r"\[?([^\[\]]+)\]?:(\d+)")
 
 dashboard = ""              # host:port of the dashboard and of `ray job submit`, as the cluster names it
@@ -45,9 +46,17 @@ def join(address: str, *, environment: Mapping[str, str]) -> None:
         context = ray.init(address=address, runtime_env={"env_vars": {**environment, **_place_of(address)}},
                            log_to_driver=True)
     except (ConnectionError, RuntimeError) as error:
-        raise ConnectionError(f"RAY_ADDRESS={address}: {str(error).splitlines()[0]}. {CURE}") from None
+        raise ConnectionError(f"RAY_ADDRESS={address}: {_why(error)}") from None
     dashboard = context.dashboard_url or ""
     print_without_noise()
+
+
+def _why(error: Exception) -> str:
+    """Why Ray does not join a cluster, in one line, with the cure. It tells versions that differ in several lines."""
+    reason = " ".join(str(error).split())
+    if reason.startswith("Version mismatch"):
+        return f"{reason}. {SAME_VERSIONS}"
+    return f"{str(error).splitlines()[0]}. {CURE}"
 
 
 def _place_of(address: str) -> dict[str, str]:

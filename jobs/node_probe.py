@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import socket
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,9 @@ MODULES = ("PIL", "av", "cv2", "einops", "mlflow", "numpy", "pyarrow", "pycocoto
 VERSIONS = ("ray", "torch")         # packages whose versions must agree
 CODE = ("jobs", "model", "pipeline")
 
+CANNOT_READ = "cannot be read there"
+CANNOT_WRITE = "cannot be written there"
+
 NETWORK_SECONDS = 3.0               # in which a file of another machine appears on a network file system
 
 
@@ -32,7 +36,8 @@ def probe(verb: str, folders: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What this machine has of what a verb needs. verb: its module. folders: those that `folder_fault` compares."""
     missing = missing_modules()
     return {"host": socket.gethostname(), "missing": missing, "import_error": "" if missing else import_error(verb),
-            "versions": versions(), "faults": {folder["setting"]: folder_fault(folder) for folder in folders}}
+            "versions": versions(), "for_gpus": is_torch_for_gpus(),
+            "faults": {folder["setting"]: folder_fault(folder) for folder in folders}}
 
 
 def missing_modules() -> list[str]:
@@ -48,6 +53,15 @@ def import_error(verb: str) -> str:
     except (Exception, SystemExit) as error:        # whatever a foreign machine brings
         return f"{type(error).__name__}: {error}".splitlines()[0]
     return ""
+
+
+def is_torch_for_gpus() -> bool:
+    """Whether torch was built for GPUs. True where nothing has imported it, since such a verb needs none.
+
+    Ray hides the GPUs of a machine from a task that asks for none, so nobody looks for them here.
+    """
+    torch = sys.modules.get("torch")
+    return torch is None or torch.backends.cuda.is_built()
 
 
 def versions() -> dict[str, str]:
@@ -95,7 +109,7 @@ def folder_fault(folder: Mapping[str, Any]) -> str:
         lacking = [name for name in folder["names"] if not os.path.lexists(path / name)]
         return f"is there without {', '.join(lacking[:3])}" if lacking else ""
     except OSError as error:
-        return f"cannot be read there ({error.strerror})"
+        return f"{CANNOT_READ} ({error.strerror})"
 
 
 def _store_fault(folder: Mapping[str, Any]) -> str:
@@ -121,23 +135,25 @@ def _token_fault(path: Path, token: str) -> str:
         answer.write_text(token)
         answer.unlink()
     except OSError as error:
-        return f"cannot be written there ({error.strerror})"
+        return f"{CANNOT_WRITE} ({error.strerror})"
     return ""
 
 
-def autoscaling_config() -> dict[str, Any] | None:
-    """The node types of the autoscaler that runs on this machine, which is the head; None without an autoscaler.
+def autoscaling_config(address: str) -> dict[str, Any] | None:
+    """The node types of a cluster's autoscaler, asked on its head; None without an autoscaler. address: of the cluster.
 
     The file is that of `ray start --autoscaling-config`, which `ray up` writes; a cluster of KubeRay has its types in
     Kubernetes.
     """
+    port = address.rpartition(":")[2]       # by which it differs from other clusters whose head is here
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
         except OSError:         # a process that has ended
             continue
-        file = next((word.partition("=")[2] for word in words if word.startswith("--autoscaling-config=")), "")
-        if file and any(word.endswith("monitor.py") for word in words):
+        given = dict(word.split("=", 1) for word in words if word.startswith("--") and "=" in word)
+        file = given.get("--autoscaling-config")
+        if file and given.get("--gcs-address", "").endswith(f":{port}"):
             return _read_config(Path(file).expanduser())
     if "KUBERNETES_SERVICE_HOST" in os.environ and os.environ.get("RAY_CLUSTER_NAME"):
         return _kuberay_config(os.environ["RAY_CLUSTER_NAME"])

@@ -8,7 +8,6 @@ once, a line each.
 from __future__ import annotations
 
 import glob
-import json
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from jobs import node_probe
 from jobs.cluster import ClusterConfig, connect, inside_a_job, runtime_environment
 from jobs.cluster_room import Demand, actors_of, connected_room, workers_of
 from jobs.console import say
+from jobs.surroundings import INSTALL
 from pipeline import store
 from pipeline.files import age
 
@@ -31,13 +31,13 @@ DEMANDS: dict[str, Callable[[ClusterConfig], Demand]] = {
     "actors": lambda cluster: actors_of(cluster, count=cluster.actors),
 }
 
-# Installs the pinned set and this project on each host, from the code that the job brings.
-RUNTIME_ENVIRONMENT = json.dumps({"pip": ["-c ${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}/infra/constraints.txt",
-                                          "${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}"]})
-INSTALL = f"let the job install them: ray job submit ... --runtime-env-json '{RUNTIME_ENVIRONMENT}' -- ..."
 SAME_CODE = "submit the job with --working-dir ., which brings the same code to all hosts"
+FOR_GPUS = "install a build of torch for GPUs there, such as that of the default package registry"
 SHARE = "all hosts must see the same one: mount a shared file system there, or name a path on one"
+READ = "let the user that runs Ray there read it, or name another path"
+WRITE = "let the user that runs Ray there write into it, or name another path"
 REACH = "all hosts must reach the store: give the job the credentials and the endpoint (env_vars of --runtime-env-json)"
+RIGHTS = {node_probe.CANNOT_READ: READ, node_probe.CANNOT_WRITE: WRITE}
 ASK_RAY = "see `ray status`, restart Ray on it or take it out of the cluster"
 
 TOKEN = ".preflight-"           # name of the file that the driver writes
@@ -69,10 +69,12 @@ def check_cluster(cluster: ClusterConfig, verb: str, uses: Sequence[str], paths:
     connect(cluster)
     started = time.perf_counter()
     room = connected_room()
-    problems = [f"the cluster: {fault}" for use in uses if (fault := room.fault(DEMANDS[use](cluster)))]
+    demands = [DEMANDS[use](cluster) for use in uses]
+    problems = [f"the cluster: {fault}" for demand in demands if (fault := room.fault(demand))]
     with _compared(paths, outputs) as folders:
         answers = _answers(verb, folders)
-    problems += _lines({host: _problems(answers[host], folders) for host in sorted(answers)})
+    with_gpus = set(_hosts("GPU").values()) if any(demand.each.get("GPU") for demand in demands) else set()
+    problems += _lines({host: _problems(answers[host], folders, gpus=host in with_gpus) for host in sorted(answers)})
     if problems:
         raise NotReady(verb, problems)
     say(f"the cluster is ready: {len(answers)} hosts checked in {time.perf_counter() - started:.1f} s")
@@ -85,9 +87,7 @@ def _answers(verb: str, folders: Sequence[Mapping[str, Any]]) -> dict[str, dict[
 
     from jobs.sending import on_node
 
-    nodes = {node["NodeID"]: f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
-             for node in ray.nodes() if node["Alive"]}
-    waiting = {on_node(node_probe.probe, node, verb, folders): host for node, host in nodes.items()}
+    waiting = {on_node(node_probe.probe, node, verb, folders): host for node, host in _hosts().items()}
     ends = time.monotonic() + (INSTALLING_SECONDS if _installs() else ANSWER_SECONDS)
     answers = {}
     while waiting and time.monotonic() < ends:
@@ -103,10 +103,18 @@ def _answers(verb: str, folders: Sequence[Mapping[str, Any]]) -> dict[str, dict[
     return answers | dict.fromkeys(waiting.values(), ("does not answer", ASK_RAY))
 
 
+def _hosts(resource: str = "") -> dict[str, str]:
+    """Id -> name and address of the nodes that are alive. resource: only those that have it."""
+    import ray
+
+    return {node["NodeID"]: f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})" for node in ray.nodes()
+            if node["Alive"] and (not resource or node["Resources"].get(resource))}
+
+
 def _failed(error: Exception) -> Problem:
     from ray.exceptions import RuntimeEnvSetupError
 
-    lines = [line for line in str(error).splitlines() if line.strip()]
+    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     if isinstance(error, RuntimeEnvSetupError):
         return f"cannot set up the job's runtime environment ({lines[-1].strip()[:300]})", \
             "put that right in --runtime-env-json, or install the packages on the host"
@@ -118,7 +126,9 @@ def _installs() -> bool:
     return bool({"pip", "uv", "conda", "container", "image_uri"} & runtime_environment().keys())
 
 
-def _problems(answer: dict[str, Any] | Problem, folders: Sequence[Mapping[str, Any]]) -> Iterator[Problem]:
+def _problems(answer: dict[str, Any] | Problem, folders: Sequence[Mapping[str, Any]], *,
+              gpus: bool = False) -> Iterator[Problem]:
+    """gpus: whether the host has GPUs that the verb asks for."""
     if isinstance(answer, tuple):
         yield answer
         return
@@ -131,10 +141,18 @@ def _problems(answer: dict[str, Any] | Problem, folders: Sequence[Mapping[str, A
         if there not in ("none", version):
             cure = SAME_CODE if name == "this project" else "install one version on all hosts, or " + INSTALL
             yield f"has {name} {there}, and the driver {version}", cure
+    if gpus and not answer["for_gpus"]:
+        yield "has GPUs and a build of torch without them", FOR_GPUS
     for folder in folders:
         if fault := answer["faults"][folder["setting"]]:
-            cure = REACH if "store" in folder else SHARE
-            yield f"{folder['setting']}={folder['path']} {fault}", cure
+            yield f"{folder['setting']}={folder['path']} {fault}", _cure(folder, fault)
+
+
+def _cure(folder: Mapping[str, Any], fault: str) -> str:
+    """What to do about a fault of `node_probe.folder_fault`."""
+    if "store" in folder:
+        return REACH
+    return next((cure for start, cure in RIGHTS.items() if fault.startswith(start)), SHARE)
 
 
 def _lines(problems: Mapping[str, Iterator[Problem]]) -> list[str]:

@@ -7,6 +7,13 @@ import _imp
 import os
 import sys
 
+SUBMITTED_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"       # set by `ray job submit`: the job's configuration
+
+# Installs the pinned set and this project on each host, from the code that the job brings.
+RUNTIME_ENVIRONMENT = ('{"pip": ["-c ${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}/infra/constraints.txt", '
+                       '"${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}"]}')
+INSTALL = f"let the job install them: ray job submit ... --runtime-env-json '{RUNTIME_ENVIRONMENT}' -- ..."
+
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _SUFFIXES = (*_imp.extension_suffixes(), ".pyc", ".py")        # of files that are imported, longest first
 
@@ -57,8 +64,11 @@ def refuse_shadows() -> None:
 
 def refuse_other_python() -> None:
     """Stop where this Python lacks the packages of the project, since it is not that of their environment."""
-    from importlib.util import find_spec
-    if missing := [name for name in ("numpy", "torch", "tqdm") if find_spec(name) is None]:
+    from jobs.node_probe import missing_modules
+    missing = missing_modules()
+    if missing and SUBMITTED_JOB in os.environ:     # whose folder is a copy of the code without an environment
+        _stop(f"{sys.executable}, which runs the job, lacks the packages of {', '.join(missing)}; {INSTALL}")
+    if missing:
         activate = os.path.join(_ROOT, ".venv", "bin", "activate")
         made = f"activate the environment of this project (. {activate})" if os.path.exists(activate) else \
             "`make demo` and `make test` create an environment with them; then activate it (. .venv/bin/activate)"
@@ -148,7 +158,14 @@ def _makes_errors(option: str) -> bool:
     return bool(action) and "error".startswith(action)
 
 
+def ended(code: int, reason: str, message: str) -> str:
+    """The last line of a submitted job that failed, since Ray turns every exit code into 1."""
+    return f"ended with exit code {code} ({reason}): {message}"
+
+
 def _stop(message: str) -> None:
-    """Print one line and end the process."""
+    """Print one line, in a submitted job also the last one, and end the process."""
     print(f"error: {message}", file=sys.stderr)
+    if SUBMITTED_JOB in os.environ:
+        print(ended(2, "configuration", message), file=sys.stderr)
     raise SystemExit(2)

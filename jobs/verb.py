@@ -37,6 +37,7 @@ from jobs.recipe_file import is_recipe_file, read_recipe_file, with_data_of_its_
 from jobs.recipes import RECIPES, find_recipe
 from jobs.recipes.schema import Recipe
 from jobs.silence import fall_silent
+from jobs.surroundings import ended
 from jobs.training.facts import NOTE, run_note, source_tags
 from jobs.training.tracker import NoTracker, Recorded, Tracker, can_record, catch_up, unfinished
 from jobs.training.tracking import chosen_uri
@@ -147,8 +148,8 @@ def guarded(verb: Verb, build_recipe: Callable[[], Recipe], *, dry_run: bool = F
             traceback.print_exc()
         else:
             say("\n  ".join([f"error: {error}", *getattr(error, "__notes__", [])]), stream=sys.stderr)
-        if inside_a_job():      # Ray turns every code into 1
-            say(ended(code or 1, error), stream=sys.stderr)
+        if inside_a_job():
+            say(last_line(code or 1, error), stream=sys.stderr)
         return code or 1
     finally:
         stopping.end_if_asked()
@@ -171,10 +172,9 @@ def elsewhere(module: str, run_folder: Path) -> str:
     return f"copy the run to {other}, then --set folder={other}"
 
 
-def ended(code: int, error: BaseException) -> str:
+def last_line(code: int, error: BaseException) -> str:
     """The last line of a job that failed: its exit code and the reason."""
-    reason = MEANINGS.get(code) or type(error).__name__
-    return f"ended with exit code {code} ({reason}): {next(iter(str(error).splitlines()), '')}"
+    return ended(code, MEANINGS.get(code) or type(error).__name__, next(iter(str(error).splitlines()), ""))
 
 
 def chosen_recipe(recipe: str, changes: Iterable[str] = ()) -> Recipe:

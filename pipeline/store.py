@@ -71,9 +71,13 @@ class Place(NamedTuple):
         return f"{self.scheme}://{self.key}"
 
     @property
+    def bucket(self) -> str:
+        return self.key.partition("/")[0]
+
+    @property
     def store(self) -> FileSystem:
         server = next(filter(None, map(os.environ.get, _SERVERS[self.scheme])), None)
-        return _filesystem(self.scheme, self.key.partition("/")[0], server, os.getpid())     # no client survives a fork
+        return _filesystem(self.scheme, self.bucket, server, os.getpid())     # no client survives a fork
 
 
 def is_address(text: str) -> bool:
@@ -192,6 +196,12 @@ def opened(path: Path | str) -> NativeFile | IO[bytes] | None:
         file.close()
         raise OSError(f"{place.address} was replaced while it was read. Run the same command again.")
     return file
+
+
+def read_at(file: NativeFile, path: Path, length: int, offset: int) -> bytes:
+    """Bytes of a tar that `opened` gave for a path. Raises OSError with the address where its store is gone."""
+    with _named(place_of(path)):
+        return file.read_at(length, offset)
 
 
 def put(partial: Path, path: Path) -> None:
@@ -344,11 +354,23 @@ def _listed(place: Place) -> list[FileInfo]:
     with _named(place):
         here = place.store.get_file_info(place.key)
         objects = [here] if here.type == FileType.File else list(_objects(place))
+        if not objects and not _has_bucket(place):      # which a listing does not tell from an empty folder
+            raise OSError(f"there is no bucket {place.bucket!r}")
     unfit = [found.path for found in objects if not _can_be_path(found.path)]
     if unfit:
         log.warning("%s: %d objects are left out, since their names cannot be those of files, first %r", place.address,
                     len(unfit), unfit[0][:200])
     return [found for found in objects if _can_be_path(found.path)]
+
+
+def _has_bucket(place: Place) -> bool:
+    """Whether the bucket is there; True as well where this user has no right to ask."""
+    from pyarrow.fs import FileType
+
+    try:
+        return place.store.get_file_info(place.bucket).type != FileType.NotFound
+    except OSError:
+        return True
 
 
 def _can_be_path(key: str) -> bool:

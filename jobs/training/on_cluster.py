@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import socket
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,6 +22,7 @@ from torch import nn
 
 from jobs.cluster import ClusterConfig, explained_loss, is_loss
 from jobs.cluster_room import connected_room, workers_of
+from jobs.node_probe import NETWORK_SECONDS
 from jobs.ray_room import refuse_no_room
 from jobs.training.checkpoint_folders import RAY_CHECKPOINTS, add_checkpoint
 from jobs.training.interface import OwnInterface
@@ -120,7 +123,7 @@ def _returned(trainer: _Trainer) -> Exception | None:
         if mistake is None and trainer.scaling_config.elasticity_enabled and is_one_gone(machines):
             log.warning("a machine is gone; training begins again on the others")
             return Leaving()
-        raise mistake or (explained_loss(losses[0]) if losses else error) from None
+        raise mistake or (explained_loss(losses[0]) if losses else _first(error, OSError) or error) from None
     except RayActorError:
         raise _Lost from None
 
@@ -176,7 +179,13 @@ def free_left_groups() -> None:
 
 def _user_error(failure: WorkerGroupError | ControllerError) -> Exception | None:
     """The error of a worker or of Ray's controller that met wrong data, settings or files, if that ended training."""
-    kinds = (ValueError, FileNotFoundError) if isinstance(failure, WorkerGroupError) else (ValueError, OSError)
+    if isinstance(failure, WorkerGroupError):
+        return _first(failure, ValueError, FileNotFoundError)
+    return _first(failure, ValueError, OSError)
+
+
+def _first(failure: WorkerGroupError | ControllerError, *kinds: type[Exception]) -> Exception | None:
+    """The first error of these kinds, such as the one of a store that is gone."""
     return next((error for error in _causes(failure) if isinstance(error, kinds)), None)
 
 
@@ -197,11 +206,28 @@ def storage_of(folder: Path) -> dict[str, Any]:
     return {"storage_path": place.key, "storage_filesystem": place.store}
 
 
+def refuse_other_disk(job: TrainingJob) -> None:
+    """Raise FileNotFoundError on a host that does not see the folder of the run.
+
+    An autoscaler may have added it after all others were checked, and it would save onto a disk of its own.
+    """
+    if job.record is None or store.in_store(job.folder):
+        return
+    ends = time.monotonic() + NETWORK_SECONDS
+    while not job.record.folder.is_dir():       # which the verb has made
+        if time.monotonic() > ends:
+            run = job.record.folder.parent.parent
+            raise FileNotFoundError(f"the host {socket.gethostname()} does not see {run}, which all hosts must share: "
+                                    "mount the shared file system there, or take the host out of the cluster")
+        time.sleep(0.1)
+
+
 def _worker(job: TrainingJob, work: Work, looked: dict[str, str]) -> Exception | None:
     """The function of a Ray Train process. Returns, the same on all ranks, an error that a retry would meet again, or
     Leaving.
     """
     store.look_too(looked)
+    refuse_other_disk(job)
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     notice = Notice() if job.cluster.fewest_workers < job.cluster.workers else None
     return work(job, RayWorker(job.folder, job.fit.keep_checkpoints, notice))

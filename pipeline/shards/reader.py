@@ -203,7 +203,7 @@ class ShardSet:
         if self.is_remote:
             if (process, shard) not in self._objects:
                 self._objects[process, shard] = open_regular(path)
-            return self._objects[process, shard].read_at(length, offset)
+            return store.read_at(self._objects[process, shard], path, length, offset)
         if (process, shard) not in self._files:
             try:
                 with open_regular(path) as file:

@@ -113,11 +113,23 @@ class Host:
         """A block in which an installed package is empty on this host."""
         empty = self.folder / "empty"
         empty.mkdir(exist_ok=True)
-        subprocess.run(self.command("mount", "--bind", str(empty), str(package), environment={}), check=True)
+        with self._mounted(empty, package):
+            yield
+
+    @contextmanager
+    def read_only(self, folder: Path) -> Iterator[None]:
+        """A block in which this host cannot write into a folder."""
+        with self._mounted(folder, folder):
+            subprocess.run(self.command("mount", "-o", "remount,bind,ro", str(folder), environment={}), check=True)
+            yield
+
+    @contextmanager
+    def _mounted(self, source: Path, place: Path) -> Iterator[None]:
+        subprocess.run(self.command("mount", "--bind", str(source), str(place), environment={}), check=True)
         try:
             yield
         finally:
-            subprocess.run(self.command("umount", str(package), environment={}), check=True)
+            subprocess.run(self.command("umount", str(place), environment={}), check=True)
 
     def kill(self) -> None:
         """Take the host away at once, with everything that runs on it."""
@@ -216,6 +228,16 @@ class Hosts:
         return self.run(self.hosts[-1], RAY, "job", "submit", "--address", self.jobs, "--working-dir", str(ROOT),
                         "--runtime-env-json", json.dumps(runtime), *([] if wait else ["--no-wait"]), "--", "sh", "-c",
                         f"{shlex.join(words)}; echo ended with $?", seconds=450)[1]
+
+    def tasks_of_newest_job(self) -> list[dict]:
+        """What Ray knows of each task of the last job: its name, node, and moments in milliseconds."""
+        script = ("import json; from ray.util.state import list_tasks\n"
+                  f"tasks = [vars(task) for task in list_tasks(address={self.jobs!r}, detail=True, limit=10_000)]\n"
+                  "newest = max(tasks, key=lambda task: task['creation_time_ms'])['job_id']\n"
+                  "print(json.dumps([task for task in tasks if task['job_id'] == newest], default=str))")
+        code, said = self.run(self.hosts[0], sys.executable, "-c", script)
+        assert code == 0, said
+        return json.loads(said.splitlines()[-1])
 
     def wait_for(self, condition: Callable[[], bool], seconds: float = 240) -> None:
         """Wait until a condition holds; fails with the logs of all jobs."""

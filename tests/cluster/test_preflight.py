@@ -40,16 +40,19 @@ def test_every_planted_fault_has_a_line_of_its_own(hosts):
     (h1.folder / "private0" / "videos").mkdir()
     (h1.folder / "private0" / "videos" / "a.mp4").write_bytes(b"x")
     (h2.folder / "private0" / "videos").mkdir()
-    with h3.without(Path(einops.__file__).parent):
+    scores = hosts.base / "scores"
+    scores.mkdir()
+    with h3.without(Path(einops.__file__).parent), h2.read_only(scores):
         lines = problems(hosts.submit(
             "python", "-m", "jobs.predict", *SMALL, "--set", f"folder={hosts.base}/shared", "--set",
             f"predict.input={videos}", "--set", f"predict.output={hosts.private}/out", "--set",
-            "cluster.gpus_per_actor=1"))
+            f"evaluation.output={scores}", "--set", "cluster.gpus_per_actor=1"))
     the_cluster, *others = lines
     assert re.match(r"the cluster: 1 actors with 1 CPUs and 1 GPUs each do not fit, the cluster has room for 0: it has "
                     r"3 x node with 1 CPUs\. Lower cluster\.cpus_per_actor", the_cluster)
     expected = [f"h2 (192.0.2.2): predict.input={videos} is there without a.mp4; ",
                 f"h2 (192.0.2.2), h3 (192.0.2.3): predict.output={hosts.private}/out is not there; ",
+                f"h2 (192.0.2.2): evaluation.output={scores} cannot be written there (Read-only file system); ",
                 "h3 (192.0.2.3): lacks the packages of einops; ",
                 f"h3 (192.0.2.3): predict.input={videos} is not there; "]
     assert len(others) == len(expected), lines
@@ -65,3 +68,20 @@ def test_a_gpu_that_no_node_has_and_none_can_get_is_refused_at_once(hosts):
                                    "--set", "cluster.gpus_per_worker=1"))
     assert line.startswith("the cluster: 2 workers with 1 CPUs and 1 GPUs each do not fit")
     assert time.monotonic() - started < 60
+
+
+def test_all_hosts_are_asked_at_once_by_one_task_each_and_nothing_is_done_before(hosts):
+    """So the check takes as long as its slowest host, however many there are, and it prints how long that was.
+
+    What a host takes of its processor is bounded in tests/jobs/test_preflight.py.
+    """
+    log = hosts.submit("python", "-m", "jobs.make_shards", *SMALL, "--set", f"folder={hosts.base}/asked")
+    assert "ended with 0" in log, log
+    [seconds] = re.findall(r"the cluster is ready: 3 hosts checked in ([\d.]+) s", log)
+    print(f"three hosts on this machine were checked in {seconds} s")
+    tasks = hosts.tasks_of_newest_job()
+    probes = [task for task in tasks if "probe" in task["name"]]
+    assert len({probe["node_id"] for probe in probes}) == len(probes) == 3
+    first_answer = min(probe["end_time_ms"] for probe in probes)
+    assert max(probe["creation_time_ms"] for probe in probes) < first_answer
+    assert [task for task in tasks if task["creation_time_ms"] < first_answer and task not in probes] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,9 @@ def test_each_prints_only_its_own_lines_and_three_of_ray(hosts):
     commands = [shlex.join(("python", "-m", f"jobs.{verb}", *flags)) for verb, flags in verbs.items()]
     ended = []
     for first in range(0, len(commands), 2):
+        began = time.monotonic()
         log = hosts.submit("sh", "-ec", "\n".join(commands[first:first + 2]))
+        print(f"{time.monotonic() - began:.0f} s: {', '.join(list(verbs)[first:first + 2])}")
         assert "ended with 0" in log, log
         assert foreign_lines(log) == []
         ended += summaries(log)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
+from ray.autoscaler._private.util import prepare_config
 
 from jobs.cluster import ClusterConfig
 from jobs.cluster_room import actors_of, room_of, workers_of
@@ -71,6 +72,23 @@ def test_all_types_together_are_bounded_by_max_workers_of_the_cluster(growing):
 def test_a_type_of_unknown_size_may_hold_anything(growing):
     del growing["available_node_types"]["gpu_worker"]["resources"]
     assert room_of([], growing).fault(workers_of(ClusterConfig(workers=99, gpus_per_worker=8))) == ""
+
+
+def test_workers_may_be_of_the_type_of_the_head(growing):
+    growing["available_node_types"]["head"]["max_workers"] = 2
+    assert room_of([], growing).holds({"CPU": 6}) == 1 + 16     # all workers may be of the other type, which is larger
+    del growing["available_node_types"]["gpu_worker"]
+    assert room_of([], growing).holds({"CPU": 6}) == 1 + 2
+
+
+def test_machines_that_one_owns_are_known_once_all_of_them_run():
+    """`ray up` does not know their sizes before, and Ray would wait endlessly for a GPU that none has."""
+    config = prepare_config(yaml.safe_load((ROOT / "infra" / "own_machines.yaml").read_text()))
+    with_gpu = workers_of(ClusterConfig(workers=1, gpus_per_worker=1))
+    machines = nodes({"CPU": 8.0}, {"CPU": 8.0}, {"CPU": 8.0})
+    assert room_of(machines[:2], config).fault(with_gpu) == ""
+    fault = room_of(machines, config).fault(with_gpu)
+    assert "1 workers with 1 CPUs and 1 GPUs each do not fit, the cluster has room for 0: it has 3 x node" in fault
 
 
 def test_the_groups_of_kuberay_are_node_types():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import socket
 import subprocess
@@ -11,10 +12,12 @@ import time
 
 import psutil
 import pytest
+import ray
+from ray._private.utils import check_version_info
 
 from jobs import joined_cluster
 from jobs.cluster import SUBMITTED_JOB, named_address
-from jobs.joined_cluster import answering_address, clusters_here, place_of_job, why_not
+from jobs.joined_cluster import SAME_VERSIONS, answering_address, clusters_here, join, place_of_job, why_not
 
 
 @pytest.fixture
@@ -68,6 +71,17 @@ def test_a_cluster_that_runs_is_found_beside_a_note_of_another(noted, monkeypatc
     monkeypatch.setattr(joined_cluster, "find_gcs_addresses", lambda: {"127.0.0.1:2"})
     monkeypatch.setattr(joined_cluster, "why_not", lambda place, _: "" if place == "127.0.0.1:2" else "gone")
     assert answering_address("auto") == "127.0.0.1:2"
+
+
+def test_a_cluster_of_other_versions_is_named_with_all_of_them(monkeypatch):
+    """Ray's message has a line for each, of which the first tells nothing."""
+    monkeypatch.setattr(ray, "init", lambda **_: check_version_info(
+        {"ray_version": "2.0.0", "python_version": "3.11.0"}, "this machine"))
+    with pytest.raises(ConnectionError) as raised:
+        join("auto", environment={})
+    said = str(raised.value)
+    assert "The cluster was started with: Ray: 2.0.0 Python: 3.11.0 This process" in said
+    assert f"Ray: {ray.__version__} Python: {platform.python_version()}. {SAME_VERSIONS}" in said
 
 
 @pytest.mark.parametrize("address", ["", "auto", "127.0.0.1:1", "somewhere"])

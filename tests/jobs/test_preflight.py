@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from jobs import node_probe, preflight
 from jobs.cluster import ClusterConfig
-from jobs.preflight import DEMANDS, INSTALL, RUNTIME_ENVIRONMENT, SAME_CODE, SHARE, TOKEN, _compared, _lines, _problems
+from jobs.node_probe import CANNOT_READ, CANNOT_WRITE
+from jobs.preflight import DEMANDS, FOR_GPUS, READ, SAME_CODE, SHARE, TOKEN, WRITE, _compared, _lines, _problems
+from jobs.surroundings import INSTALL, RUNTIME_ENVIRONMENT
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -72,18 +77,23 @@ def test_the_file_of_a_killed_check_is_removed_by_the_next(tmp_path):
 def test_the_driver_itself_has_no_problem():
     answer = node_probe.probe("jobs.make_shards", [])
     assert list(_problems(answer, [])) == []
+    assert answer["for_gpus"] == torch.backends.cuda.is_built()
 
 
 @pytest.mark.parametrize(("change", "what", "cure"), [
     ({"missing": ["einops"]}, "lacks the packages of einops", INSTALL),
     ({"import_error": "OSError: libGL.so.1"}, "cannot import the verb (OSError: libGL.so.1)", SAME_CODE),
+    ({"for_gpus": False}, "has GPUs and a build of torch without them", FOR_GPUS),
     ({"versions": {"torch": "2.12.0"}}, "has torch 2.12.0, and the driver", INSTALL),
     ({"versions": {"this project": "0123"}}, "has this project 0123, and the driver", SAME_CODE),
-    ({"faults": {"folder": "is not there"}}, "folder=/data/run is not there", SHARE)])
+    ({"faults": {"folder": "is not there"}}, "folder=/data/run is not there", SHARE),
+    ({"faults": {"folder": f"{CANNOT_WRITE} (Read-only file system)"}}, "folder=/data/run cannot be written", WRITE),
+    ({"faults": {"folder": f"{CANNOT_READ} (Permission denied)"}}, "folder=/data/run cannot be read there", READ)])
 def test_each_fault_has_a_line_with_its_cure(change, what, cure):
-    answer = {"missing": [], "import_error": "", "versions": node_probe.versions(), "faults": {"folder": ""}}
+    answer = {"missing": [], "import_error": "", "versions": node_probe.versions(), "for_gpus": True,
+              "faults": {"folder": ""}}
     change = {name: answer[name] | value if isinstance(value, dict) else value for name, value in change.items()}
-    [problem] = _problems(answer | change, [{"setting": "folder", "path": "/data/run"}])
+    [problem] = _problems(answer | change, [{"setting": "folder", "path": "/data/run"}], gpus=True)
     assert problem[0].startswith(what)
     assert problem[1].endswith(cure)
 
@@ -101,6 +111,17 @@ def test_a_build_for_cpus_and_one_for_gpus_agree(monkeypatch):
 
 def test_every_module_that_is_looked_for_is_a_dependency_of_this_project():
     assert node_probe.missing_modules() == []
+
+
+@pytest.mark.slow
+def test_a_host_is_probed_in_less_than_ten_seconds_of_its_processor():
+    """All hosts are probed at once (tests/cluster/test_preflight.py). `jobs.demo` imports what five verbs import."""
+    script = ("import time; from jobs.node_probe import probe; answer = probe('jobs.demo', []); "
+              "print(time.process_time(), answer['import_error'])")
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    seconds, error = done.stdout.split(" ", 1)
+    assert error.strip() == ""
+    assert float(seconds) < 10
 
 
 def test_the_cure_for_missing_packages_is_in_the_readme():

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from jobs.surroundings import INSTALL, SUBMITTED_JOB
+
 ROOT = Path(__file__).resolve().parents[2]
 VERBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.py") if '\nif __name__ == "__main__"' in path.read_text())
 
@@ -79,8 +81,29 @@ def test_a_python_without_the_packages_names_the_environment_that_has_them(argum
                           text=True, check=False, env={"PATH": os.environ["PATH"]})
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"error: {sys.executable} lacks packages that this project needs, such as numpy: ")
+    assert line.startswith(f"error: {sys.executable} lacks packages that this project needs, such as PIL: ")
     assert ".venv/bin/activate)" in line
+
+
+def test_a_job_on_a_host_without_the_packages_says_how_it_brings_them():
+    """Its folder is a copy of the code, in which there is no environment."""
+    done = subprocess.run([sys.executable, "-S", "-m", "jobs.predict"], cwd=ROOT, capture_output=True, text=True,
+                          check=False, env={"PATH": os.environ["PATH"], SUBMITTED_JOB: "{}"})
+    assert done.returncode == 2
+    (error, last) = done.stderr.splitlines()
+    assert "lacks the packages of PIL, av, " in error
+    assert error.endswith(INSTALL)
+    assert last == f"ended with exit code 2 (configuration): {error.removeprefix('error: ')}"
+
+
+@pytest.mark.parametrize(("arguments", "last"), [
+    (["--wrong"], "ended with exit code 2 (usage): "),
+    (["--recipe", "no_such_recipe"], "ended with exit code 2 (configuration): ")])
+def test_a_job_with_a_wrong_command_line_gives_its_exit_code_last(arguments, last):
+    done = subprocess.run([sys.executable, "-m", "jobs.make_shards", *arguments], cwd=ROOT, capture_output=True,
+                          text=True, check=False, env=os.environ | {SUBMITTED_JOB: "{}"})
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(last)
 
 
 @pytest.mark.parametrize(("arguments", "taken_apart"), [

@@ -237,12 +237,35 @@ def test_tars_are_read_in_place(machine, address):
     assert path.stat().st_blocks == 0
 
 
+@s3_only
+def test_an_object_that_is_gone_while_its_file_is_open_is_named(machine, address):
+    path = written(folder_of(address), "a.tar", bytes(1000))
+    with open_regular(path) as file:
+        store.remove(path)
+        with pytest.raises(OSError, match=re.escape(f"{address}/a.tar ")):
+            store.read_at(file, path, 10, 500)
+
+
 def test_a_store_that_does_not_answer_is_named(machine, server, address, monkeypatch):
     monkeypatch.setattr(store, "_REQUEST_SECONDS", 2.0)
     [variable] = [name for name in server if name in ("AWS_ENDPOINT_URL", "STORAGE_EMULATOR_HOST")]
     monkeypatch.setenv(variable, "http://127.0.0.1:9")
     with pytest.raises(ConnectionError, match=rf"{re.escape(address)} cannot be used.*{variable}"):
         folder_of(address)
+
+
+@s3_only
+def test_credentials_that_the_store_refuses_are_named(machine, server, address, monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    store._filesystem.cache_clear()     # a process reads them once
+    with pytest.raises(ConnectionError, match=rf"{re.escape(address)} cannot be used.*AWS_ACCESS_KEY_ID"):
+        folder_of(address)
+    store._filesystem.cache_clear()
+
+
+def test_a_bucket_that_is_not_there_is_named_and_not_taken_for_an_empty_folder(machine, scheme):
+    with pytest.raises(ConnectionError, match="no-such-bucket/run cannot be used: there is no bucket 'no-such-bucket'"):
+        folder_of(f"{scheme}://no-such-bucket/run")
 
 
 def test_a_machine_that_reaches_the_store_has_no_fault(machine, address, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import pickle
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -14,17 +15,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.distributed as dist
-from ray.train import ControllerError, WorkerGroupError
+from ray.train import ControllerError, ScalingConfig, WorkerGroupError
 from safetensors.torch import load_file
 from torch import nn
 
 from jobs.cluster import ClusterConfig
 from jobs.recipes import find_recipe
 from jobs.train_stage_one import build_stage
+from jobs.training import on_cluster
 from jobs.training.checkpoint_folders import RAY_CHECKPOINTS, checkpoints
 from jobs.training.identity import DIVERGED
 from jobs.training.loop import FitConfig, NotFinite
-from jobs.training.on_cluster import _user_error, check_resources
+from jobs.training.on_cluster import _returned, _user_error, _worker, check_resources
 from jobs.training.optimizer import OptimizerConfig
 from jobs.training.record import Record
 from jobs.training.trainer import Stage, TrainingJob, _built, _train, train
@@ -54,6 +56,34 @@ def test_a_users_mistake_is_found_among_the_errors_of_the_workers():
     mistake = BadInput("corrupt-image", "cut off.", video="v")
     assert _user_error(WorkerGroupError("text", {0: RuntimeError("connection closed"), 1: mistake})) is mistake
     assert _user_error(WorkerGroupError("text", {0: RuntimeError("connection closed")})) is None
+
+
+def test_an_error_of_a_store_ends_training_where_nothing_else_explains_the_end(monkeypatch):
+    """Ray has started the workers again by then, as often as it may."""
+    gone = ConnectionError("s3://bucket/run/shards cannot be used: it does not answer")
+
+    def ended(*errors: Exception) -> None:
+        def fit() -> None:
+            raise WorkerGroupError("text", dict(enumerate(errors)))
+
+        _returned(SimpleNamespace(fit=fit, scaling_config=ScalingConfig(num_workers=2)))
+
+    monkeypatch.setattr(on_cluster, "living_machines", set)
+    with pytest.raises(ConnectionError, match="s3://bucket/run/shards cannot be used"):
+        ended(RuntimeError("connection closed"), gone)
+    with pytest.raises(ValueError, match="a mistake"):
+        ended(gone, ValueError("a mistake"))
+
+
+def test_a_host_that_does_not_see_the_folder_of_the_run_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(on_cluster, "NETWORK_SECONDS", 0.1)
+    run = tmp_path / "run"
+    job = TrainingJob(build=partial(build_stage, find_recipe("tiny")), folder=run / "stage_one",
+                      cluster=ClusterConfig(), fit=FitConfig(), record=Record(run / "tracking" / "1"))
+    with pytest.raises(FileNotFoundError, match=rf"the host {socket.gethostname()} does not see {run}, "):
+        _worker(job, lambda *_: None, {})
+    job.record.folder.mkdir(parents=True)
+    assert _worker(job, lambda *_: None, {}) is None
 
 
 def test_an_error_of_rays_controller_is_told_like_that_of_a_worker():
