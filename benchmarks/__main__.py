@@ -3,6 +3,7 @@
     python -m benchmarks                                 # all of them, about 15 minutes on a quiet machine
     python -m benchmarks shards loading                  # some
     python -m benchmarks query_cache --size official     # a larger size, where a benchmark has one
+    python -m benchmarks shards --size toy               # a try in seconds, of which nothing is kept
     python -m benchmarks --table                         # only write benchmarks/README.md from the results
 
 Every benchmark is a module with three names: `MEASURES`, the files whose speed it measures, `SIZES`, its settings by
@@ -14,12 +15,15 @@ lie apart.
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import sys
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
+from types import ModuleType
 
 from benchmarks.harness import run_one
 from benchmarks.rows import RESULTS, is_slower, latest, read_rows
@@ -41,15 +45,42 @@ def main() -> int:
     parser.add_argument("--size", default="full", help="a name in the SIZES of the benchmark")
     parser.add_argument("--table", action="store_true", help="only write benchmarks/README.md from the results")
     options = parser.parse_args()
-    if unknown := set(options.names) - set(BENCHMARKS):
-        parser.error(f"no benchmark is called {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
-    modules = {name: import_module(f"benchmarks.{name}") for name in BENCHMARKS}
-    chosen = [name for name in options.names or BENCHMARKS if options.size in modules[name].SIZES]
-    if lacking := set(options.names) - set(chosen):
-        parser.error(f"{', '.join(sorted(lacking))}: no size is called {options.size!r}")
+    try:
+        refuse_unknown_names(options.names)
+        modules = {name: import_module(f"benchmarks.{name}") for name in BENCHMARKS}
+        chosen = having_size(options.names, options.size, modules)
+        rows = read_rows()      # one that cannot be read is named before anything runs
+    except ValueError as error:
+        parser.error(str(error))
+    if options.size == "toy" and not options.table:     # whose numbers mean nothing
+        with tempfile.TemporaryDirectory() as folder:
+            return 1 if run_all(chosen, options.size, folder=Path(folder)) else 0
     failed = [] if options.table else run_all(chosen, options.size)
-    PAGE.write_text(page(read_rows(), modules))
+    PAGE.write_text(page(rows if options.table else read_rows(), modules))
     return 1 if failed else 0
+
+
+def refuse_unknown_names(names: Iterable[str]) -> None:
+    """Raise ValueError for a name that no benchmark has, with the nearest ones."""
+    for name in names:
+        if name not in BENCHMARKS:
+            near = difflib.get_close_matches(name, BENCHMARKS, n=3)
+            hint = f"did you mean {' or '.join(near)}? " if near else ""
+            raise ValueError(f"no benchmark is called {name}; {hint}There are {', '.join(BENCHMARKS)}")
+
+
+def having_size(names: Iterable[str], size: str, modules: Mapping[str, ModuleType]) -> list[str]:
+    """The named benchmarks; where none is named, all that have the size. Raises ValueError where one, or each, lacks
+    it."""
+    chosen = list(dict.fromkeys(names)) or [name for name in BENCHMARKS if size in modules[name].SIZES]
+    for name in chosen:
+        if size not in modules[name].SIZES:
+            raise ValueError(f"{name} has no size called {size!r}, only {', '.join(modules[name].SIZES)}; give one by "
+                             "--size")
+    if not chosen:
+        sizes = sorted({known for module in modules.values() for known in module.SIZES})
+        raise ValueError(f"no benchmark has a size called {size!r}; there are {', '.join(sizes)}")
+    return chosen
 
 
 def run_all(names: Iterable[str], size: str, *, folder: Path = RESULTS) -> list[str]:

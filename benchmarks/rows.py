@@ -59,9 +59,17 @@ def append(row: Row, folder: Path = RESULTS) -> None:
 
 
 def read_rows(folder: Path = RESULTS) -> list[Row]:
-    """All rows of all machines, the oldest of a machine first."""
-    return [Row(**json.loads(line)) for path in sorted(folder.glob("*.jsonl"))
-            for line in path.read_text().splitlines()]
+    """All rows of all machines, the oldest of a machine first. Raises ValueError, with file and line, for a broken one.
+    """
+    rows = []
+    for path in sorted(folder.glob("*.jsonl")):
+        for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
+            try:
+                rows.append(Row(**json.loads(line)))
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"{path}, line {number}, is no result ({error}); delete the line, or bring the file "
+                                 "back with git checkout") from None
+    return rows
 
 
 def latest(rows: Iterable[Row]) -> dict[tuple[str, str, str], Row]:

@@ -49,6 +49,10 @@ class ClusterConfig:
     object_store_mb: int = 300           # of that cluster
 
     def __post_init__(self) -> None:
+        for name in ("workers", "actors", "local_cpus"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"cluster.{name}={getattr(self, name)} must be at least 1; cluster.in_process=true "
+                                 "is for one process without Ray")
         if not 0 <= self.min_workers <= self.workers:
             raise ValueError(f"cluster.min_workers={self.min_workers} must be at least 0 and at most "
                              f"cluster.workers={self.workers}")
@@ -141,10 +145,11 @@ def results_of(actor: type, rows: list[dict[str, Any]], *, arguments: dict[str, 
     On the cluster a pool of actors shares the rows, and one failure is a machine on which none of them can be started.
     Under `cluster.in_process` one actor works through them in this process. Errors of the actor are raised here.
     report: is told where the actors are in their videos; they are then built with an argument `report` of their own.
-    together: rows that are one task, where more than 1: the actor then gets them at once, by `actor.together(rows)`.
+    together: rows that are one task at most, where more than 1: the actor gets them at once, by
+    `actor.together(rows)`.
     """
     if together > 1:
-        groups = [{"rows": json.dumps(rows[start:start + together])} for start in range(0, len(rows), together)]
+        groups = [{"rows": json.dumps(group)} for group in in_groups(rows, together, cluster)]
         made = results_of(InGroups, groups, arguments={"actor": actor, "arguments": arguments}, cluster=cluster,
                           report=report)
         return (result for group in made for result in group["results"])
@@ -156,6 +161,12 @@ def results_of(actor: type, rows: list[dict[str, Any]], *, arguments: dict[str, 
                             report=report)
     call = actor(**arguments, **({} if report is None else {"report": report}))
     return (call(**row) for row in rows)
+
+
+def in_groups(rows: list[dict[str, Any]], most: int, cluster: ClusterConfig) -> list[list[dict[str, Any]]]:
+    """Rows in groups of up to `most`, but not so large that an actor of the pool would get none."""
+    size = most if cluster.in_process else max(min(most, len(rows) // cluster.actors), 1)
+    return [rows[start:start + size] for start in range(0, len(rows), size)]
 
 
 def cluster_cpus() -> int:

@@ -28,7 +28,7 @@ from pipeline.at_work import alone_in
 from pipeline.file_names import name_for
 from pipeline.files import atomic_write
 from pipeline.images import encode_png
-from pipeline.shards import ShardSet
+from pipeline.shards import ShardSet, VideosByName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ def main(recipe: Recipe, flags: SwitchesLine) -> dict[str, Any]:
         raise ValueError(f"--videos {flags.videos} --frames {flags.frames}: both must be at least 1")
     shards = ShardSet(recipe.shards_of(recipe.evaluation.split))
     evaluations = [evaluation_at(recipe, name) for name in (flags.first, flags.second)]
-    stored = {video.video_id: video for video in shards.videos}
+    stored = VideosByName(shards.videos)
     folder = recipe.run_folder / "side_by_side"
     files = {}
     with alone_in(folder, "jobs.draw_switches"):

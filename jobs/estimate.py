@@ -20,6 +20,7 @@ cluster are taken to be as much faster than one core as their matrix products ar
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from math import inf
 from typing import Annotated, Any
 
 import tyro
@@ -37,19 +38,21 @@ def main(recipe: Recipe, *, videos: int | None = None, frames: int | None = None
          cpus: int | None = None, gpus: int = 0, storage_gb: float = 1.0, network_gbit: float = 10.0,
          gpu_tflops: float = 15.7) -> dict[str, Any]:
     """Measure, simulate and print; returns the values of the last line. The arguments are those of `command`."""
+    given = {"videos": videos, "frames": frames, "machines": machines, "cpus": cpus, "storage_gb": storage_gb,
+             "network_gbit": network_gbit, "gpu_tflops": gpu_tflops}
+    wrong = [name for name, value in given.items() if not (value is None or 0 < value < inf)] + ["gpus"] * (gpus < 0)
+    if wrong:
+        raise ValueError(f"{', '.join(f'--{name}'.replace('_', '-') for name in wrong)} must be a number above 0 "
+                         "(--gpus: at least 0)")
     from jobs.estimating.amounts import amounts_of  # here and below: what runs networks takes long to import
+
+    amounts = amounts_of(recipe, videos=videos, frames=frames)
     from jobs.estimating.schedule import Cluster
     from jobs.estimating.table import cost_lines, estimated, table_lines
     from jobs.estimating.unit_costs import unit_costs
     from jobs.estimating.verbs import planned
 
-    given = {"videos": videos, "frames": frames, "machines": machines, "cpus": cpus, "storage_gb": storage_gb,
-             "network_gbit": network_gbit, "gpu_tflops": gpu_tflops}
-    if wrong := [name for name, value in given.items() if value is not None and value <= 0] + ["gpus"] * (gpus < 0):
-        raise ValueError(f"{', '.join(f'--{name}'.replace('_', '-') for name in wrong)} must be above 0 (--gpus: at "
-                         "least 0)")
     starts_ray = machines == 1 and not recipe.cluster.in_process and not joins_cluster(recipe.cluster)
-    amounts = amounts_of(recipe, videos=videos, frames=frames)
     costs = unit_costs(recipe, amounts)
     if recipe.world is not None:
         amounts = replace(amounts, bytes_of_frame=costs.frame_bytes)

@@ -10,6 +10,7 @@ from pipeline.shards import ShardSet
 
 IMAGE_BYTES = 0.1       # of a pixel of a camera's JPEG; assumed where no shards tell it
 LABEL_BYTES = 0.01      # of a pixel of an id map
+HELD_OUT = 10           # training videos for each that is held out; assumed of data of one's own without shards
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +64,8 @@ def amounts_of(recipe: Recipe, *, videos: int | None = None, frames: int | None 
         raise ValueError(f"nobody has published how many videos {recipe.dataset.name!r} has, and there are no shards "
                          f"in {recipe.shards_of(recipe.train_split)}; give --videos and --frames, or make the shards")
     if amounts is None:
-        amounts = _amounts(recipe, _Published(train=0, rest=0, frames=0, size=(720, 1280)), source="the command line")
+        described = _Published(train=videos, rest=-(-videos // HELD_OUT), frames=frames, size=(720, 1280))
+        return _amounts(recipe, described, source="the command line")
     if videos is not None:
         amounts = replace(amounts, videos={**amounts.videos, recipe.train_split: videos})
     return amounts if frames is None else replace(amounts, frames=frames)

@@ -27,6 +27,7 @@ from pipeline.datasets.synthetic import SyntheticConfig, world_classes
 
 PARTS = (1, 2, 4, 8)        # of a side
 SMALLEST = 32                   # side of a frame, pixels
+LARGEST = 4096                  # the same, of a synthetic world
 SECONDS = 8.0                   # for the clips of a rehearsal
 CLIPS = 24                      # that pass through the network, where a training step counts three times
 STEPS = 3                       # of a training; the first makes the state of the optimizer, and is not counted
@@ -104,8 +105,9 @@ def rehearsed(recipe: Recipe, folder: Path, *, size: tuple[int, int], frames: in
     clips = max(recipe.stage_one.input.batch_size // recipe.cluster.workers, 1)
     if not is_small:
         clips = -(-2 // recipe.stage_one.input.clip_frames)     # batch norm needs two frames
-    world = SyntheticConfig(videos_train=max(clips, 8 if is_small else 2), videos_val=2, frames=length, height=size[0],
-                            width=size[1], layout=layout)
+    height, width = (min(max(side, SMALLEST), LARGEST) for side in size)
+    world = SyntheticConfig(videos_train=max(clips, 8 if is_small else 2), videos_val=2, frames=length, height=height,
+                            width=width, layout=layout)
     small = replace(
         recipe, folder=str(folder), stage_one_from="", shards_from="", world=world, count_classes=False,
         train_split="train", dataset=DatasetConfig(name=dataset, root="world"),

@@ -56,7 +56,7 @@ class Tasks:
         processes = min(cluster.machines * cluster.processors, tasks)
         started = cluster.start * -(-min(cluster.processors, processes) // cluster.cpus)
         free = [(started, process) for process in range(processes)]
-        links = [0.0] * cluster.machines
+        links = [0.0] * min(cluster.machines, processes)
         storage = driver = 0.0
         moved = (self.read + self.written) * together
         for _ in range(tasks):
@@ -67,7 +67,7 @@ class Tasks:
             computed = max(storage, links[machine], now) + self.seconds * together
             driver = max(driver, computed) + cluster.driver * together
             heapq.heappush(free, (computed, process))
-        return max(driver, max(now for now, _ in free)) + self.alone + cluster.connect
+        return max([driver, *(now for now, _ in free)]) + self.alone + cluster.connect
 
     def without(self, limit: str) -> Tasks:
         """The same work in as many pieces as one likes, where that is the limit."""

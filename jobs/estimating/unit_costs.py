@@ -24,7 +24,9 @@ from torch import nn
 
 from jobs.cache_queries import CacheShard, cache_folder, cache_source, open_cache
 from jobs.estimating.amounts import Amounts
+from jobs.estimating.passes import passes_of_frame
 from jobs.estimating.rehearsal import Growth, growth_of_clip, rehearsed
+from jobs.estimating.uniform_weights import UniformWeights
 from jobs.evaluate import scorecard, true_results
 from jobs.kept_predictions import prediction_writer, scores_folder
 from jobs.memory import PeakOfWork
@@ -76,7 +78,7 @@ class UnitCosts:
     shard: Cost                     # a frame: read, check, store
     decode: Cost                    # a training clip: read, decode, augment, make targets
     step: Training                  # of stage one
-    clip: Cost                      # a clip at test time: the segmenter alone
+    clip: Cost                      # a clip of as many frames as in training: the segmenter alone, at test time
     score: Cost                     # a frame: predict near-online, score, write
     offline: Cost | None = None     # the same offline
     cache: Cost | None = None       # a clip: all of caching it
@@ -94,36 +96,49 @@ def unit_costs(recipe: Recipe, amounts: Amounts) -> UnitCosts:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder, _starting_process() as process:
         scaled = partial(rehearsed, recipe, Path(folder) / "run", size=amounts.size, frames=amounts.frames)
-        model = build_model(scaled(part=1))     # once, since it takes seconds to make large networks at random
+        with UniformWeights():
+            model = build_model(scaled(part=1))     # once, since large networks take a second even so
         segmenter = model if recipe.stage_one.joint is None else model.segmenter
         growth, clip = growth_of_clip(recipe, amounts.size, segmenter)
         small = scaled(part=growth.part)
         costs = {**_data(small), **_stage_one(recipe, small, model, growth)}
         system = _system(small, segmenter)
         head = None if recipe.stage_one.joint is None else model.head
+        network = _Network(growth=growth, frame=clip / recipe.stage_one.segmenter_frames)
         if small.stage_two is not None:
-            of_stage_two, head = _stage_two(small, system, segmenter, growth, clip)
+            of_stage_two, head = _stage_two(small, system, segmenter, network)
             costs |= of_stage_two
-        costs |= {"score": _score(small, system, growth, clip), "result_bytes": _result_bytes(small, growth)}
+        score = partial(_score, small, network=network, frames=amounts.frames)
+        costs |= {"score": score(system), "result_bytes": _result_bytes(small, growth)}
         if "offline" in small.modes:
-            costs |= {"offline": _score(small, replace(system, head=head.eval().requires_grad_(False)), growth, clip)}
+            costs |= {"offline": score(replace(system, head=head.eval().requires_grad_(False)))}
         start = _process_start(process)
     return UnitCosts(**costs, clip=Cost(seconds=clip * growth.seconds), start=start, matrix_rate=_matrix_rate(),
                      growth=growth)
 
 
-def spent(work: Callable[[], Any], *, pieces: int, clips: float = 0.0, clip: float = 0.0,
-          growth: Growth = AS_MEASURED) -> tuple[Any, Cost]:
-    """The result of some work, and the cost of one of its pieces.
+@dataclass(frozen=True, kw_only=True)
+class _Network:
+    """What the segmenter costs in the rehearsal, and beyond it."""
 
-    clips: that pass through the network in a piece, which takes `clip` seconds for each and grows.
-    """
+    growth: Growth
+    frame: float        # seconds of a frame in the rehearsal
+
+    def beyond(self, cost: Cost, *, passed: float, passes: float) -> Cost:
+        """The cost of a piece at the recipe's own size.
+
+        passed: frames that passed through the segmenter in a piece of the rehearsal; passes: in one of the recipe.
+        """
+        return replace(cost, seconds=cost.seconds + (passes * self.growth.seconds - passed) * self.frame)
+
+
+def spent(work: Callable[[], Any], *, pieces: int, growth: Growth = AS_MEASURED) -> tuple[Any, Cost]:
+    """The result of some work, and the cost of one of its pieces; its memory grows with the pixels."""
     peak = PeakOfWork()
     before = clock()
     result = work()
     seconds = (clock() - before) / pieces
-    return result, Cost(seconds=seconds + clips * clip * (growth.seconds - 1),
-                        memory=peak.before + peak.added() * growth.pixels)
+    return result, Cost(seconds=seconds, memory=peak.before + peak.added() * growth.pixels)
 
 
 def clock() -> float:
@@ -195,7 +210,7 @@ def _system(small: Recipe, segmenter: nn.Module) -> System:
                   made_by={"recipe": small.name, "mode": "near_online"})
 
 
-def _stage_two(small: Recipe, system: System, segmenter: nn.Module, growth: Growth, clip: float
+def _stage_two(small: Recipe, system: System, segmenter: nn.Module, network: _Network
                ) -> tuple[dict[str, Any], nn.Module | None]:
     """Cache the queries of all videos, and take a few steps of head and links; returns the costs and the head.
 
@@ -207,10 +222,11 @@ def _stage_two(small: Recipe, system: System, segmenter: nn.Module, growth: Grow
     shards = ShardSet(small.shards_of("train"))
     clips = len(shards.videos) * -(-small.world.frames // system.clip_length)
     rows = [{"split": "train", "shard": shard, "part": shard} for shard in range(len(shards.manifest["shards"]))]
-    parts, cache = spent(lambda: [part for row in rows for part in actor(**row)["parts"]], pieces=clips, clips=1,
-                         clip=clip, growth=growth)
+    parts, cache = spent(lambda: [part for row in rows for part in actor(**row)["parts"]], pieces=clips,
+                         growth=network.growth)
     finish_cache(folder, cache_source(small), parts)
-    costs = {"cache": cache, "cached_bytes": sum(part["bytes"] for part in parts) / clips}
+    costs = {"cache": network.beyond(cache, passed=system.clip_length, passes=system.clip_length),
+             "cached_bytes": sum(part["bytes"] for part in parts) / clips}
     filled = open_cache(small)
     segmenter.eval()
     head = None if small.stage_two.head is None else small.stage_two.head.build()
@@ -221,8 +237,8 @@ def _stage_two(small: Recipe, system: System, segmenter: nn.Module, growth: Grow
     return costs, head
 
 
-def _score(small: Recipe, system: System, growth: Growth, clip: float) -> Cost:
-    """Score a video and write its results."""
+def _score(small: Recipe, system: System, *, network: _Network, frames: int) -> Cost:
+    """Score a video and write its results. frames: of the recipe's own videos."""
     shards = ShardSet(small.shards_of(small.evaluation.split))
     writer = prediction_writer(small, system, shards)
 
@@ -233,11 +249,13 @@ def _score(small: Recipe, system: System, growth: Growth, clip: float) -> Cost:
         if writer is not None:
             writer.write(predicted)
 
-    *before, counted = _scored(growth)
+    *before, counted = _scored(network.growth)
     for video in before:
         score(video)
-    return spent(partial(score, counted), pieces=small.world.frames, clips=1 / system.clip_length, clip=clip,
-                 growth=growth)[1]
+    _, cost = spent(partial(score, counted), pieces=small.world.frames, growth=network.growth)
+    passed, passes = (passes_of_frame(small, length, offline=system.head is not None)
+                      for length in (small.world.frames, frames))
+    return network.beyond(cost, passed=passed, passes=passes)
 
 
 def _scored(growth: Growth) -> range:

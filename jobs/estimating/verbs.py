@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from jobs.estimating.amounts import Amounts
+from jobs.estimating.passes import clip_length, passes_of_frame
 from jobs.estimating.schedule import Cluster, Steps, Tasks, Work
 from jobs.estimating.unit_costs import Cost, UnitCosts
 from jobs.recipes.schema import Recipe
@@ -33,21 +34,21 @@ def planned(recipe: Recipe, amounts: Amounts, costs: UnitCosts, cluster: Cluster
     if cluster.gpus and not torch.cuda.is_available():      # measured on a core of this machine
         faster = costs.matrix_rate / cluster.gpu_rate
     alone = costs.start.seconds
-    clip_frames = recipe.inference.clip_frames or recipe.stage_one.segmenter_frames
 
-    def with_network(cost: Cost, clips: float) -> float:
-        """Seconds of a piece of inference through which so many clips pass."""
-        network = costs.clip.seconds * clips
+    def with_network(cost: Cost, frames: float) -> float:
+        """Seconds of a piece of inference in which so many frames pass through the segmenter."""
+        network = costs.clip.seconds / recipe.stage_one.segmenter_frames * frames
         return max(cost.seconds - network, 0.0) + network * faster
 
     yield _sharding(recipe, amounts, costs, alone)
     yield _stage_one(recipe, amounts, costs, alone, faster)
     if recipe.stage_two is not None:
-        yield _caching(recipe, amounts, costs, alone, seconds=with_network(costs.cache, 1.0), clip_frames=clip_frames)
+        yield _caching(recipe, amounts, costs, alone, seconds=with_network(costs.cache, clip_length(recipe)))
         yield _stage_two(recipe, costs, alone, faster)
     for mode, cost in (("near_online", costs.score), ("offline", costs.offline)):
         if mode in recipe.modes:
-            seconds = with_network(cost, 1 / clip_frames)
+            passes = passes_of_frame(recipe, amounts.frames, offline=mode == "offline")
+            seconds = with_network(cost, passes)
             yield _scoring(recipe, amounts, costs, alone, mode=mode, seconds=seconds, memory=cost.memory)
 
 
@@ -71,21 +72,21 @@ def _sharding(recipe: Recipe, amounts: Amounts, costs: UnitCosts, alone: float) 
 def _stage_one(recipe: Recipe, amounts: Amounts, costs: UnitCosts, alone: float, faster: float) -> Planned:
     stage = recipe.stage_one
     clips = 1 if stage.input.copy_paste is None else 2          # of a sample: with the donor
-    work = Steps(steps=stage.fit.steps * stage.fit.accumulate, batch=stage.input.batch_size,
+    steps = stage.fit.steps if stage.train else 0               # 0: the weights of its start are kept
+    work = Steps(steps=steps * stage.fit.accumulate, batch=stage.input.batch_size,
                  seconds=costs.step.sample.seconds * faster, update=costs.step.update * faster,
                  decode=costs.decode.seconds, loaders=stage.input.workers,
                  read=clips * stage.input.clip_frames * amounts.bytes_of_frame, weights=costs.step.weights,
-                 records=stage.fit.steps // stage.fit.log_every, alone=alone)
-    return Planned(verb="train_stage_one", work=work, written=_kept(stage.fit, costs.step.weights),
-                   memory=costs.step.sample.memory)
+                 records=steps // stage.fit.log_every, alone=alone)
+    written = _kept(stage.fit, costs.step.weights) if stage.train else costs.step.weights
+    return Planned(verb="train_stage_one", work=work, written=written, memory=costs.step.sample.memory)
 
 
-def _caching(recipe: Recipe, amounts: Amounts, costs: UnitCosts, alone: float, *, seconds: float, clip_frames: int
-             ) -> Planned:
+def _caching(recipe: Recipe, amounts: Amounts, costs: UnitCosts, alone: float, *, seconds: float) -> Planned:
     splits = recipe.cache.splits
     shards = sum(shards_of(recipe, amounts, split) for split in splits)
     videos = sum(amounts.videos[split] for split in splits)
-    clips = videos * -(-amounts.frames // clip_frames) * recipe.cache.views
+    clips = videos * -(-amounts.frames // clip_length(recipe)) * recipe.cache.views
     read = videos * amounts.frames * amounts.bytes_of_frame * recipe.cache.views
     work = Tasks(tasks=shards, seconds=clips / shards * seconds, read=read / shards,
                  written=clips * costs.cached_bytes / shards, alone=alone, pieces="shards")

@@ -16,7 +16,7 @@ from jobs.reporting.scenes import Scene, open_scene, ranked_videos, switching_vi
 from jobs.reporting.tables import Table, class_table, data_tables, headline_table, name_of_number, video_table
 from jobs.reporting.timelines import TimelinePicture, timeline_picture
 from pipeline.metrics.scorecard import FIRST_NUMBER
-from pipeline.shards import ShardSet
+from pipeline.shards import ShardSet, VideosByName
 
 TEMPLATE = Path(__file__).with_name("page.html")
 EXTREMES = 2            # worst and best videos that are drawn
@@ -45,7 +45,7 @@ class Report:
 def gather(recipe: Recipe, shards: ShardSet, evaluations: Sequence[Evaluation]) -> Report:
     """Read a run for its report. Cost: tables and curves, and pictures of a few videos, however many there are."""
     number = FIRST_NUMBER[recipe.inference.results[0]]
-    videos = {video.video_id: video for video in shards.videos}
+    videos = VideosByName(shards.videos)
     scenes = [scene for name in shown_switching(evaluations, number)
               for evaluation in evaluations if evaluation.is_result and name in evaluation.cards and name in videos
               if (scene := open_scene(evaluation, videos[name], shards, recipe)) and scene.timeline is not None]
@@ -71,7 +71,7 @@ def loops(recipe: Recipe, shards: ShardSet, best: Evaluation, number: str) -> li
     ranked = ranked_videos(best, number)
     count = min(EXTREMES, len(ranked) // 2) or len(ranked[:1])
     chosen = [*((name, "worst") for name in ranked[:count]), *((name, "best") for name in ranked[count:][-count:])]
-    videos = {video.video_id: video for video in shards.videos}
+    videos = VideosByName(shards.videos)
     pictures = []
     for name, word in chosen:
         scene: Scene | None = open_scene(best, videos[name], shards, recipe) if name in videos else None

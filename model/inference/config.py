@@ -39,8 +39,8 @@ class InferenceConfig:
     # Of segmenter and head. auto: bf16 where the hardware has it, which halves the time of a clip on a CPU. fp16
     # needs a GPU; on a CPU fp32 is used.
     precision: TestPrecision = "fp32"
-    # Clips that pass through the segmenter at once, and videos that one task of a verb works through, so that short
-    # ones share a pass. More fill a GPU, and make small networks faster on a CPU; results are the same.
+    # Clips that pass through the segmenter at once, and videos that one task of a verb works through at most, so that
+    # short ones share a pass. More fill a GPU, and make small networks faster on a CPU; results are the same.
     clips_together: int = 1
     head: HeadTestConfig | None = None             # of the cross-clip head where testing differs from training
     # The head sees parts of the video, whose tracks are linked: 'inference.parts={"clips": 36}'. None: the whole video.

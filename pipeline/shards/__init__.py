@@ -1,6 +1,7 @@
 """Shards: planning, writing, reading and verifying. No other folder opens a shard."""
 
 from pipeline.shards.allowed import refuse_unlike_classes
+from pipeline.shards.by_name import VideosByName
 from pipeline.shards.class_counts import class_table
 from pipeline.shards.finish import ShardReport
 from pipeline.shards.format import StoredFrame, StoredVideo
@@ -13,5 +14,5 @@ from pipeline.shards.verify import verify
 from pipeline.shards.videos import StoredVideos
 
 __all__ = ["ShardConfig", "ShardPlan", "ShardReport", "ShardSet", "StoredFrame", "StoredVideo", "StoredVideos",
-           "class_table", "made_together", "make_shards", "plan_shards", "read_manifest", "refuse_unlike_classes",
-           "verify", "write_index"]
+           "VideosByName", "class_table", "made_together", "make_shards", "plan_shards", "read_manifest",
+           "refuse_unlike_classes", "verify", "write_index"]

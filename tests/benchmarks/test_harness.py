@@ -38,6 +38,15 @@ def test_every_result_adds_a_row_to_the_machines_file(tmp_path):
     assert {len(row.commit.removesuffix("+")) for row in (first, second)} <= {0, 7}
 
 
+@pytest.mark.parametrize("broken", ['{"benchmark": "one"', '{"benchmark": "one"}', "[]", "\udcff"])
+def test_a_result_that_cannot_be_read_is_named_by_file_and_line(tmp_path, broken):
+    Results("test", folder=tmp_path).add("whole", 1.0, "MB")
+    [file] = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes() + broken.encode(errors="surrogateescape") + b"\n")
+    with pytest.raises(ValueError, match=rf"{file.name}, line 2, is no result .* delete the line"):
+        read_rows(tmp_path)
+
+
 def test_both_take_turns_after_one_warm_up_each(tmp_path):
     calls = []
     Results("test", folder=tmp_path).compare("turns", ours=lambda: calls.append("o"),

@@ -15,6 +15,7 @@ from jobs.cluster import (
     WORKER_ENVIRONMENT,
     ClusterConfig,
     connect,
+    in_groups,
     inside_a_job,
     results_of,
     submitting,
@@ -83,6 +84,20 @@ def test_rows_that_are_one_task_come_back_one_by_one():
     results = results_of(Adder, [{"value": value} for value in range(5)], arguments={"offset": 10}, together=2,
                          cluster=ClusterConfig(in_process=True))
     assert [(result["sum"], result["rows"]) for result in results] == [(10, 2), (11, 2), (12, 2), (13, 2), (14, 1)]
+
+
+@pytest.mark.parametrize(("rows", "actors", "sizes"), [
+    (20, 2, [8, 8, 4]), (8, 2, [4, 4]), (9, 4, [2, 2, 2, 2, 1]), (3, 5, [1, 1, 1]), (0, 2, [])])
+def test_no_task_is_so_large_that_an_actor_would_get_none(rows, actors, sizes):
+    groups = in_groups([{"value": row} for row in range(rows)], 8, ClusterConfig(actors=actors))
+    assert [len(group) for group in groups] == sizes
+    assert [row["value"] for group in groups for row in group] == list(range(rows))
+
+
+@pytest.mark.parametrize("setting", ["workers", "actors", "local_cpus"])
+def test_a_pool_without_processes_is_refused(setting):
+    with pytest.raises(ValueError, match=rf"cluster\.{setting}=0 must be at least 1; cluster\.in_process=true"):
+        ClusterConfig(**{setting: 0})
 
 
 def test_the_command_of_a_job_is_the_line_that_submits_it_without_values_of_variables(monkeypatch):

@@ -44,7 +44,8 @@ def test_other_families_are_measured_too(name):
     assert min(row["seconds"] for row in told["verbs"]) > 0
 
 
-@pytest.mark.parametrize("wrong", [{"videos": 0}, {"gpus": -1}, {"network_gbit": 0.0}])
+@pytest.mark.parametrize("wrong", [{"videos": 0}, {"frames": -3}, {"gpus": -1}, {"network_gbit": 0.0},
+                                   {"storage_gb": math.nan}, {"gpu_tflops": math.inf}])
 def test_an_amount_that_cannot_be_is_refused(wrong):
     with pytest.raises(ValueError, match=f"--{next(iter(wrong))}".replace("_", "-")):
         estimate.main(find_recipe("tiny"), **wrong)

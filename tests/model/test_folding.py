@@ -68,6 +68,17 @@ def test_backbones_of_recipes_give_the_same_maps(name: str):
     assert norms(folded) < norms(backbone) / 2
 
 
+@pytest.mark.parametrize("name", ["convnext_atto", "convnextv2_atto", "swin_tiny_patch4_window7_224"])
+def test_small_relatives_of_the_large_backbones_give_the_same_maps(name: str, monkeypatch):
+    monkeypatch.setattr("model.folding.KNOWN_NETWORKS", {*KNOWN_NETWORKS, name})
+    torch.manual_seed(0)
+    backbone = lived_in(Backbone(BackboneConfig(name=name)))
+    frames = torch.randn(1, 3, 65, 97)
+    folded = fold_norms(deepcopy(backbone))
+    for one, other in zip(folded(frames), backbone(frames), strict=True):
+        assert_close(one, other, rtol=1e-3, atol=1e-3 * other.abs().max().item())
+
+
 def test_a_backbone_that_no_recipe_names_keeps_its_norms():
     backbone = lived_in(Backbone(BackboneConfig(name="resnet18")))
     count = norms(backbone)

@@ -38,7 +38,9 @@ def test_data_of_ones_own_need_shards_or_numbers(tmp_path):
                      folder=str(tmp_path))
     with pytest.raises(ValueError, match="give --videos and --frames"):
         amounts_of(recipe)
-    assert amounts_of(recipe, videos=3, frames=5).videos["train"] == 3
+    amounts = amounts_of(recipe, videos=35, frames=5)
+    assert amounts.videos == {"train": 35, "val": 4}
+    assert amounts.frames == 5
 
 
 def test_finished_shards_tell_what_they_hold(tmp_path):

@@ -16,6 +16,12 @@ def test_a_divided_size_is_one_that_networks_take(size, part, expected):
     assert divided(size, part) == expected
 
 
+@pytest.mark.parametrize(("size", "drawn"), [((4320, 7680), (4096, 4096)), ((20, 500), (32, 500))])
+def test_frames_of_any_size_have_a_rehearsal(size, drawn, tmp_path):
+    world = rehearsed(find_recipe("demo"), tmp_path, size=size, frames=1, part=1).world
+    assert ((world.height, world.width), world.frames) == (drawn, 1)
+
+
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_every_recipe_has_a_rehearsal_with_its_own_networks(name, tmp_path):
     recipe = find_recipe(name)

@@ -30,6 +30,16 @@ def test_more_machines_never_take_longer_where_nothing_is_exchanged(few, more):
         assert times[1] <= times[0] * (1 + 1e-9)
 
 
+def test_a_verb_without_a_task_takes_what_it_does_alone():
+    assert replace(VIDEOS, tasks=0, alone=3.0).time(FREE) == 3.0
+
+
+@pytest.mark.parametrize("work", [VIDEOS, TRAINING])
+def test_machines_without_work_cost_nothing(work):
+    huge = replace(FREE, machines=10**9, cpus=10**6)
+    assert work.time(huge) == pytest.approx(work.time(replace(FREE, machines=work.most_processes)))
+
+
 def test_no_schedule_is_faster_than_what_is_shared():
     many = replace(FREE, machines=500)
     assert VIDEOS.time(replace(many, storage=1e7)) >= 1000 * 1.1e6 / 1e7
