@@ -59,7 +59,8 @@ class Head:
         self.log = (home / "head.log").open("w+")
         growing = []
         if grows:
-            self.env |= {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
+            self.env |= {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+                         "AUTOSCALER_HEARTBEAT_TIMEOUT_S": "600"}       # of a node that starts on a busy machine
             (home / "autoscaler.json").write_text(json.dumps(growing_config(f"127.0.0.1:{port}", cpus, grows)))
             growing = [f"--autoscaling-config={home / 'autoscaler.json'}"]
         self.process = subprocess.Popen(

@@ -33,6 +33,7 @@ import sqlalchemy  # noqa: F401
 import torch
 import tyro
 
+from tests.storm.drains import DRAINS
 from tests.storm.foreign_files import FOREIGN_FILES
 from tests.storm.full_disks import FULL_DISK
 from tests.storm.kills import KILLS
@@ -44,7 +45,7 @@ from tests.storm.stops import STOPS
 from tests.storm.trackers import TRACKER
 from tests.storm.trials import Damage, Tally, Trial
 
-ALL_KINDS = (KILLS, KILLS_JOINED, KILLS_ON_RAY, STOPS, STOPS_ON_RAY, OWN_FILES, DAMAGED_SHARDS, FOREIGN_FILES,
+ALL_KINDS = (KILLS, KILLS_JOINED, KILLS_ON_RAY, STOPS, STOPS_ON_RAY, DRAINS, OWN_FILES, DAMAGED_SHARDS, FOREIGN_FILES,
              FULL_DISK, TRACKER)
 KINDS = {kind.name: kind for kind in ALL_KINDS}
 
