@@ -92,7 +92,7 @@ def peak_of(recipe: Recipe, *, clips: int, size: tuple[int, int]) -> float | Non
     imported what it needs, since that takes seconds.
     """
     context = get_context("forkserver")
-    context.set_forkserver_preload(["jobs.longest_video"])
+    context.set_forkserver_preload(["jobs.models", "jobs.verb"])     # this module itself runs under another name there
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(take_through, recipe, clips, size).result()
 
