@@ -36,6 +36,15 @@ def test_every_verb_of_a_recipe_has_its_price(tmp_path, monkeypatch, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
+def test_a_large_network_is_measured_at_a_part_of_its_size(monkeypatch):
+    monkeypatch.setattr("jobs.estimating.rehearsal.SECONDS", 0.0)      # so every network is too large
+    told = estimate.main(find_recipe("tiny"))
+    assert told["costs"]["growth"]["part"] == 2
+    assert min(row["seconds"] for row in told["verbs"]) > 0
+    assert told["costs"]["step"]["sample"]["memory"] < 3      # GiB: the state of the optimizer does not grow
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["tiny_vis", "tiny_vita"])
 def test_other_families_are_measured_too(name):

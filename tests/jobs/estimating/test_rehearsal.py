@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from jobs.estimating.rehearsal import divided, network_size, rehearsed
+from jobs.estimating.rehearsal import divided, network_size, rehearsed, second_call
 from jobs.recipes import RECIPES, find_recipe
 
 
@@ -14,6 +15,14 @@ from jobs.recipes import RECIPES, find_recipe
     ((769, 1345), 8, (97, 161)), ((769, 1345), 1, (769, 1345)), ((96, 96), 2, (32, 32)), ((384, 640), 4, (96, 160))])
 def test_a_divided_size_is_one_that_networks_take(size, part, expected):
     assert divided(size, part) == expected
+
+
+@pytest.mark.parametrize(("seconds", "calls"), [(0.1, 2), (0.9, 1)])
+def test_a_first_call_that_takes_long_is_not_repeated(seconds, calls, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("jobs.estimating.rehearsal.time", SimpleNamespace(process_time=lambda: sum(clock)))
+    assert second_call(lambda: clock.append(seconds), enough=0.5) == pytest.approx(seconds)
+    assert len(clock) == 1 + calls
 
 
 @pytest.mark.parametrize(("size", "drawn"), [((4320, 7680), (4096, 4096)), ((20, 500), (32, 500))])
