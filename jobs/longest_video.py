@@ -88,12 +88,9 @@ def longest(fits: Callable[[int], bool]) -> int:
 def peak_of(recipe: Recipe, *, clips: int, size: tuple[int, int]) -> float | None:
     """Peak memory in GB of a process that takes a video of so many clips through the head; None: it ran out of memory.
 
-    The process is new, so that nothing is left in its memory from another video. It is a copy of one that has only
-    imported what it needs, since that takes seconds.
+    The process is new, so that nothing is left in its memory from another video.
     """
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["jobs.models", "jobs.verb"])     # this module itself runs under another name there
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(take_through, recipe, clips, size).result()
 
 
