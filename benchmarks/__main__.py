@@ -1,6 +1,6 @@
 """Run benchmarks, and compare their ratios with the recorded ones.
 
-    python -m benchmarks                                 # all of them, about 15 minutes on a quiet machine
+    python -m benchmarks                                 # all of them, about 17 minutes on a quiet machine
     python -m benchmarks shards loading                  # some
     python -m benchmarks query_cache --size official     # a larger size, where a benchmark has one
     python -m benchmarks shards --size toy               # a try in seconds, of which nothing is kept

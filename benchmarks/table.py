@@ -12,7 +12,7 @@ PAGE = Path(__file__).parent / "README.md"
 
 HEAD = """# Benchmarks
 
-`python -m benchmarks --table` writes this page from `results/`. `python -m benchmarks` runs everything (about 15
+`python -m benchmarks --table` writes this page from `results/`. `python -m benchmarks` runs everything (about 17
 minutes on a quiet machine), and `python -m benchmarks NAME` one of them. Ours and a baseline are timed in turns in the
 same process. A ratio above 1 means that ours is faster; in brackets are the least and the greatest of the repeats.
 Memory is our peak over that of the baseline, both above the level before the call. A row marked **(old)** was measured

@@ -53,7 +53,7 @@ def run(size: Size, results: Results) -> None:
 
 def _measure(results: Results, name: str, sides: list[Callable], device: str) -> None:
     ours, formula = (partial(side, device=device) for side in sides)
-    row = results.compare(name, ours=ours, baseline=formula, repeats=3, memory=True, device=device, agree=agree)
+    row = results.compare(name, ours=ours, baseline=formula, repeats=2, memory=True, device=device, agree=agree)
     rate = operations(ours) / row.detail["ours_seconds"]
     results.add(f"{name}, share of the rate of a matrix product", 100 * rate / matrix_rate(device), "%", device=device)
 

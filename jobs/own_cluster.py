@@ -50,8 +50,10 @@ def start_own_cluster(*, cpus: int, object_store_mb: int, environment: Mapping[s
     folder = ray_folder()
     # Ray's own processes keep sockets in TMPDIR too.
     with variables(RAY_GCS_SERVER_PORT=port, TMPDIR=str(folder.parent)), failure_named(folder):
-        # Ray Train watches its own controller through the dashboard's state service and complains without it.
+        # Ray Train watches its own controller through the dashboard's state service and complains without it. Ray would
+        # start an idle process for each CPU, in which nothing runs here, since all work has an environment of its own.
         ray.init(address="local", num_cpus=cpus, include_dashboard=True, _temp_dir=str(folder),
+                 _system_config={"prestart_worker_first_driver": False},
                  runtime_env={"env_vars": workers}, object_store_memory=object_store_mb * 2**20, log_to_driver=True,
                  logging_level="warning", _plasma_directory=None if os.access(SHARED_MEMORY, os.W_OK) else str(folder))
 

@@ -58,17 +58,19 @@ class Growth:
 def growth_of_clip(recipe: Recipe, size: tuple[int, int], segmenter: nn.Module) -> tuple[Growth, float]:
     """The largest affordable rehearsal for frames of a size, and the seconds of a clip in it.
 
-    A part of the seconds does not grow with the pixels, so clips of two sizes say how much they grow.
-    segmenter: of the recipe, with any weights and any number of classes.
+    A part of the seconds does not grow with the pixels, so clips of two sizes say how much they grow. As many clips
+    pass at once as in the recipe. segmenter: of the recipe, with any weights and any number of classes.
     """
     canvas = network_size(recipe, size)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     segmenter.eval().to(device)
+    together = recipe.inference.clips_together
     tried: list[tuple[int, float, int]] = []        # part, seconds, pixels
     for part in reversed([part for part in PARTS if part == 1 or min(canvas) // part >= SMALLEST]):
         height, width = divided(canvas, part)
-        clip = torch.zeros(1, recipe.stage_one.segmenter_frames, 3, height, width, dtype=torch.uint8, device=device)
-        seconds = second_call(partial(segmenter, clip), enough=inf if tried else LONG)
+        clips = torch.zeros(together, recipe.stage_one.segmenter_frames, 3, height, width, dtype=torch.uint8,
+                            device=device)
+        seconds = second_call(partial(segmenter, clips), enough=inf if tried else LONG) / together
         tried.append((part, seconds, height * width))
         if CLIPS * tried[-1][1] > SECONDS and len(tried) > 1:
             break

@@ -14,6 +14,7 @@ ENDLESS = float("inf")
 MOST_TASKS = 4096           # that are simulated one by one; more are put together
 MOST_MACHINES = 4096
 GAIN = 0.1                  # of the time, that twice as many machines save at least while they help
+HELPERS = 3                 # processes that Ray Data and Ray Train each start beside those of a verb, on one machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,13 @@ class Cluster:
         """What computes on a machine, one process each: its GPUs, or its CPUs where it has none."""
         return self.gpus or self.cpus
 
+    def started(self, processes: int, *, before: int = 0) -> float:
+        """Seconds until so many processes of each machine have started, after `before` others one by one.
+
+        Ray's helpers start at the same time, and share the cores with them.
+        """
+        return self.start * (before + max((processes + HELPERS) / self.cpus, 1))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Tasks:
@@ -47,6 +55,8 @@ class Tasks:
     read: float = 0.0                   # bytes of a task
     written: float = 0.0                # bytes of a task
     alone: float = 0.0                  # seconds that the verb itself takes, whatever the number of machines
+    networks: bool = True               # whether its processes run networks: others import so little that their start,
+                                        # with that of Ray's helpers, takes no longer than that of one that does
     pieces: str                         # what they are: the reason where there are too few of them
 
     def time(self, cluster: Cluster) -> float:
@@ -54,7 +64,7 @@ class Tasks:
         together = max(-(-self.tasks // MOST_TASKS), 1)
         tasks = -(-self.tasks // together)
         processes = min(cluster.machines * cluster.processors, tasks)
-        started = cluster.start * -(-min(cluster.processors, processes) // cluster.cpus)
+        started = cluster.started(min(cluster.processors, processes)) if self.networks else cluster.start
         free = [(started, process) for process in range(processes)]
         links = [0.0] * min(cluster.machines, processes)
         storage = driver = 0.0
@@ -115,7 +125,7 @@ class Steps:
         storage = self.batch * self.read / cluster.storage
         step = max(compute, decode, storage) if self.loaders else compute + max(decode, storage)
         exchange = 2 * self.weights * (machines - 1) / machines / cluster.network + cluster.latency * machines
-        started = cluster.start * -(-cluster.processors // cluster.cpus)
+        started = cluster.started(cluster.processors, before=1)         # Ray Train's controller
         trained = started + self.steps * (step + exchange * (machines > 1))
         return max(trained, self.records * cluster.tracker) + self.alone + cluster.connect
 

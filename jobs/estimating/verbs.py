@@ -65,7 +65,7 @@ def _sharding(recipe: Recipe, amounts: Amounts, costs: UnitCosts, alone: float) 
     total = frames * amounts.bytes_of_frame
     drawn = frames * costs.draw.seconds if recipe.world is not None else 0.0
     work = Tasks(tasks=shards, seconds=frames / shards * costs.shard.seconds, read=total / shards,
-                 written=total / shards, alone=alone + drawn, pieces="shards")
+                 written=total / shards, alone=alone + drawn, networks=False, pieces="shards")
     return Planned(verb="make_shards", work=work, written=total, memory=costs.shard.memory, on_gpu=False)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -10,6 +12,8 @@ import pytest
 
 from jobs import own_cluster
 from jobs.own_cluster import failure_named, ray_folder, refuse_special_paths, start_own_cluster
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -87,3 +91,19 @@ def test_whatever_ray_raises_while_it_starts_is_told_with_its_logs_and_the_varia
         "Ray does not start on this machine (No module named 'nowhere'); its logs are in /tmp/ray/session_latest/logs. "
         "Unset what you do not need of RAY_RUNTIME_ENV_HOOK. If this machine is busy, wait and run the command again. "
         "Look at the limits of this user (ulimit -a), or run without Ray by --set cluster.in_process=true")
+
+
+@pytest.mark.ray
+def test_no_process_starts_that_has_nothing_to_do():
+    script = """
+from pathlib import Path
+import ray
+from jobs.cluster import ClusterConfig, connect, leave_own_cluster
+connect(ClusterConfig(local_cpus=2, object_store_mb=80))
+ray.get(ray.remote(lambda: 1).remote())
+logs = Path(ray._private.worker._global_node.get_logs_dir_path())
+print("PROCESSES", len(list(logs.glob("worker-*.out"))))
+leave_own_cluster()
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "PROCESSES 1\n" in done.stdout

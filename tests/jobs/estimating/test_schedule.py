@@ -74,3 +74,11 @@ def test_loaders_hide_behind_the_network_until_they_are_slower():
     hidden = replace(TRAINING, decode=1.0, loaders=1)
     assert hidden.time(FREE) == replace(TRAINING, decode=0.0).time(FREE)
     assert replace(hidden, decode=3.0).time(FREE) == pytest.approx(3 * hidden.time(FREE))
+
+
+def test_processes_start_beside_those_of_ray_which_share_the_cores():
+    cluster = Cluster(cpus=4, start=8.0)
+    assert cluster.started(1) == 8.0                            # with three helpers: a core for each
+    assert cluster.started(4) == 8.0 * 7 / 4
+    assert cluster.started(4, before=1) == cluster.started(4) + 8.0
+    assert replace(VIDEOS, networks=False).time(replace(FREE, start=8.0)) == VIDEOS.time(FREE) + 8.0
