@@ -67,8 +67,8 @@ def read_rows(folder: Path = RESULTS) -> list[Row]:
             try:
                 rows.append(Row(**json.loads(line)))
             except (ValueError, TypeError) as error:
-                raise ValueError(f"{path}, line {number}, is no result ({error}); delete the line, or bring the file "
-                                 "back with git checkout") from None
+                raise ValueError(f"{path}, line {number}, is not a result ({error}); delete the line, or bring the "
+                                 "file back with git checkout") from None
     return rows
 
 

@@ -43,7 +43,7 @@ def test_a_result_that_cannot_be_read_is_named_by_file_and_line(tmp_path, broken
     Results("test", folder=tmp_path).add("whole", 1.0, "MB")
     [file] = tmp_path.iterdir()
     file.write_bytes(file.read_bytes() + broken.encode(errors="surrogateescape") + b"\n")
-    with pytest.raises(ValueError, match=rf"{file.name}, line 2, is no result .* delete the line"):
+    with pytest.raises(ValueError, match=rf"{file.name}, line 2, is not a result .* delete the line"):
         read_rows(tmp_path)
 
 
