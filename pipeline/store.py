@@ -72,6 +72,7 @@ class Place(NamedTuple):
 
     @property
     def bucket(self) -> str:
+        """The name of the bucket, with which every key begins."""
         return self.key.partition("/")[0]
 
     @property
@@ -355,7 +356,7 @@ def _listed(place: Place) -> list[FileInfo]:
         here = place.store.get_file_info(place.key)
         objects = [here] if here.type == FileType.File else list(_objects(place))
         if not objects and not _has_bucket(place):      # which a listing does not tell from an empty folder
-            raise OSError(f"there is no bucket {place.bucket!r}")
+            raise OSError(f"the bucket {place.bucket!r} does not exist")
     unfit = [found.path for found in objects if not _can_be_path(found.path)]
     if unfit:
         log.warning("%s: %d objects are left out, since their names cannot be those of files, first %r", place.address,

@@ -86,7 +86,7 @@ def test_a_python_without_the_packages_names_the_environment_that_has_them(argum
 
 
 def test_a_job_on_a_host_without_the_packages_says_how_it_brings_them():
-    """Its folder is a copy of the code, in which there is no environment."""
+    """Its folder is a copy of the code and holds no environment."""
     done = subprocess.run([sys.executable, "-S", "-m", "jobs.predict"], cwd=ROOT, capture_output=True, text=True,
                           check=False, env={"PATH": os.environ["PATH"], SUBMITTED_JOB: "{}"})
     assert done.returncode == 2

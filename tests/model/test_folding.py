@@ -59,24 +59,25 @@ def test_a_segmenter_gives_the_same_clips(recipe: str):
                                                           "swin_base_patch4_window12_384",
                                                           "swin_large_patch4_window12_384"}))
 def test_backbones_of_recipes_give_the_same_maps(name: str):
-    torch.manual_seed(0)
-    backbone = lived_in(Backbone(BackboneConfig(name=name)))
-    frames = torch.randn(1, 3, 64, 96)
-    folded = fold_norms(deepcopy(backbone))
-    for one, other in zip(folded(frames), backbone(frames), strict=True):
-        assert_close(one, other, rtol=1e-3, atol=1e-3 * other.abs().max().item())
+    backbone, folded = same_maps(name, size=(64, 96))
     assert norms(folded) < norms(backbone) / 2
 
 
 @pytest.mark.parametrize("name", ["convnext_atto", "convnextv2_atto", "swin_tiny_patch4_window7_224"])
 def test_small_relatives_of_the_large_backbones_give_the_same_maps(name: str, monkeypatch):
     monkeypatch.setattr("model.folding.KNOWN_NETWORKS", {*KNOWN_NETWORKS, name})
+    same_maps(name, size=(65, 97))
+
+
+def same_maps(name: str, *, size: tuple[int, int]) -> tuple[Backbone, Backbone]:
+    """A backbone and its folded copy, whose maps of a frame were found to be the same."""
     torch.manual_seed(0)
     backbone = lived_in(Backbone(BackboneConfig(name=name)))
-    frames = torch.randn(1, 3, 65, 97)
+    frames = torch.randn(1, 3, *size)
     folded = fold_norms(deepcopy(backbone))
     for one, other in zip(folded(frames), backbone(frames), strict=True):
         assert_close(one, other, rtol=1e-3, atol=1e-3 * other.abs().max().item())
+    return backbone, folded
 
 
 def test_a_backbone_that_no_recipe_names_keeps_its_norms():
